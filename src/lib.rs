@@ -1,0 +1,2 @@
+//! keyvault-csi.
+pub mod model;

@@ -1,0 +1,27 @@
+//! The words every module uses: classes, pods, files, payloads, reasons.
+//!
+//! Pure: no I/O, never async, nothing from tonic, kube or the Azure SDK.
+//! Values here can only be built valid, so that nobody checks them again.
+
+mod class;
+mod file;
+mod pod;
+mod reason;
+
+#[cfg(test)]
+mod tests;
+
+pub use class::{Class, ClassRef};
+pub use file::{FileMode, FileName, FileNameError, ObjectVersion, Payload, PayloadError, SecretFile, limits};
+pub use pod::PodRef;
+pub use reason::Reason;
+
+/// A secret text: redacted in `Debug`, without `Display`, wiped on drop.
+///
+/// Opened only by `expose_secret()`, so that every place that looks at a value can be found with grep.
+pub use secrecy::SecretString;
+
+/// Secret bytes, with the same properties as [`SecretString`].
+pub type SecretBytes = secrecy::SecretSlice<u8>;
+
+pub use secrecy::ExposeSecret;

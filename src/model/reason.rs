@@ -1,0 +1,83 @@
+//! Why something failed: a closed list.
+//!
+//! Every error of the product has one [`Reason`]; gRPC codes, metric labels, events and conditions are derived from it.
+//! Free text never becomes a label: the list is the bound (design decision 8).
+
+use std::fmt;
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Why something failed. The names are stable: dashboards, alerts and events carry them.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Reason {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Reason {
+            /// Every reason, in the order of declaration.
+            pub const ALL: &'static [Reason] = &[$(Reason::$name,)*];
+
+            /// The stable name, as it appears in labels and events.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Reason::$name => stringify!($name),)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The CSI request itself is faulty: a field is missing or malformed.
+    InvalidRequest,
+    /// Another operation holds the target, or it was unpublished meanwhile; the kubelet calls again.
+    Busy,
+    /// There is no such SecretProviderClass in the pod's namespace.
+    ClassNotFound,
+    /// The SecretProviderClass cannot be used as it is written.
+    ClassInvalid,
+    /// The class names a provider that is not there.
+    ProviderNotFound,
+    /// The pod brings no credentials, or not those that the class asks for.
+    CredentialsMissing,
+    /// Entra ID refused the credentials: wrong or expired secret, unknown application.
+    CredentialsRejected,
+    /// Entra ID does not know the tenant.
+    TenantNotFound,
+    /// Key Vault did not accept the token (HTTP 401).
+    Unauthorized,
+    /// Key Vault refuses this identity (HTTP 403).
+    Forbidden,
+    /// The vault's host name does not resolve, or the host is not a Key Vault.
+    VaultNotFound,
+    /// The object or its version is not in the vault.
+    ObjectNotFound,
+    /// The object is disabled, not yet valid, or expired.
+    ObjectDisabled,
+    /// The object is there, but its content cannot be rendered as the class asks.
+    ObjectInvalid,
+    /// Key Vault or Entra ID asks to slow down (HTTP 429).
+    Throttled,
+    /// Key Vault answers with a fault of its own (HTTP 5xx, or not as a Key Vault).
+    VaultUnavailable,
+    /// Entra ID answers with a fault of its own.
+    IdentityUnavailable,
+    /// No connection: DNS, TCP, TLS or proxy.
+    NetworkUnreachable,
+    /// The server's certificate is not trusted.
+    TlsUntrusted,
+    /// The deadline passed.
+    Timeout,
+    /// An answer, a file or a volume is larger than its limit.
+    TooLarge,
+    /// The volume could not be mounted or unmounted.
+    MountFailed,
+    /// The files could not be written.
+    WriteFailed,
+    /// A fault of this program.
+    Internal,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
