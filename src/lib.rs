@@ -1,2 +1,29 @@
-//! keyvault-csi.
+//! keyvault-csi: Azure Key Vault secrets, keys and certificates as files in Kubernetes pods.
+//!
+//! The modules stand in reading order. A module imports only what stands below it in this list of layers, and each
+//! outside crate has one home; `tests/it/tidy.rs` holds both rules.
+//!
+//! ```text
+//! cmd → csi → volume → provider → keyvault → model → formats
+//!                      classes, platform, metrics, telemetry are leaves beside them
+//! ```
+
+pub mod cmd;
+
+pub mod csi;
+pub mod volume;
+
+pub mod provider;
+
+pub mod keyvault;
+
 pub mod model;
+
+pub mod formats;
+
+pub mod classes;
+pub mod platform;
+
+pub mod admin;
+pub mod metrics;
+pub mod telemetry;

@@ -191,7 +191,9 @@ pub enum PayloadError {
     #[error("two objects write the file {0:?}; give one of them another objectAlias")]
     Duplicate(String),
     /// One path is a file and a directory at once.
-    #[error("{file:?} is a file and, because of {below:?}, a directory at once; give one of the objects another objectAlias")]
+    #[error(
+        "{file:?} is a file and, because of {below:?}, a directory at once; give one of the objects another objectAlias"
+    )]
     FileAndDirectory {
         /// The path that is a file.
         file: String,

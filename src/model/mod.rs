@@ -12,6 +12,7 @@ mod reason;
 mod tests;
 
 pub use class::{Class, ClassRef};
+pub(crate) use file::check_names;
 pub use file::{FileMode, FileName, FileNameError, ObjectVersion, Payload, PayloadError, SecretFile, limits};
 pub use pod::PodRef;
 pub use reason::Reason;

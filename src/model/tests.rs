@@ -1,11 +1,7 @@
 use super::*;
 
 fn file(name: &str, content: &[u8]) -> SecretFile {
-    SecretFile {
-        name: FileName::new(name).unwrap(),
-        mode: FileMode::DEFAULT,
-        content: content.to_vec().into(),
-    }
+    SecretFile { name: FileName::new(name).unwrap(), mode: FileMode::DEFAULT, content: content.to_vec().into() }
 }
 
 /// The path table of upstream (spec/driver.md §11.2), and our additions.

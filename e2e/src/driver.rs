@@ -1,0 +1,251 @@
+//! The built binary as a process: started with folders of its own, watched until it is ready, ended by its id.
+//!
+//! Nothing here links to the product; what it prints goes to a file that tests read.
+//! `kubelet` talks to it.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// How long a driver may take to start or end before a test gives up.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How to start a driver.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// The built `keyvault-csi`.
+    pub binary: PathBuf,
+    /// A folder of its own; `csi.sock`, `registry/`, `manifests/`, `kubelet/` and `node.log` appear in it.
+    pub folder: PathBuf,
+    /// An address of the loopback interface of its own, for metrics and health.
+    pub address: String,
+    /// The CA that it trusts.
+    pub ca: PathBuf,
+    /// More flags.
+    pub flags: Vec<String>,
+    /// More variables.
+    pub environment: Vec<(String, String)>,
+}
+
+/// A running driver. Dropping it kills it.
+#[derive(Debug)]
+pub struct DriverProcess {
+    child: Child,
+    setup: Setup,
+    /// From the start of the process until its socket answered.
+    pub started_in: Duration,
+}
+
+impl Setup {
+    /// The CSI socket.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join("csi.sock")
+    }
+
+    /// The registration socket.
+    pub fn registration_socket(&self) -> PathBuf {
+        self.folder.join("registry/secrets-store.csi.k8s.io-reg.sock")
+    }
+
+    /// The kubelet's root directory.
+    pub fn kubelet_root(&self) -> PathBuf {
+        self.folder.join("kubelet")
+    }
+
+    /// The folder of the class manifests.
+    pub fn manifests(&self) -> PathBuf {
+        self.folder.join("manifests")
+    }
+
+    /// The file that the driver's output goes to.
+    pub fn log(&self) -> PathBuf {
+        self.folder.join("node.log")
+    }
+
+    /// The command that starts it.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(&self.binary);
+        command
+            .arg("node")
+            .arg(format!("--endpoint=unix://{}", self.socket().display()))
+            .arg("--nodeid=node-1")
+            .arg(format!("--registration-dir={}", self.folder.join("registry").display()))
+            .arg("--kubelet-registration-path=/var/lib/kubelet/plugins/csi-secrets-store/csi.sock")
+            .arg(format!("--manifests={}", self.manifests().display()))
+            .arg(format!("--metrics-addr={}:8095", self.address))
+            .arg(format!("--health-addr={}:9808", self.address))
+            .args(&self.flags)
+            .env_clear()
+            .env("SSL_CERT_FILE", &self.ca)
+            .envs(self.environment.iter().map(|(key, value)| (key, value)))
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Makes the folders, starts the driver, and waits until its socket and its registration are there.
+    ///
+    /// # Errors
+    /// It ends, or is not there in time; the text has what it printed.
+    pub fn start(self) -> Result<DriverProcess> {
+        for folder in [self.folder.join("registry"), self.manifests(), self.kubelet_root()] {
+            fs::create_dir_all(folder)?;
+        }
+        let log = File::options().create(true).append(true).open(self.log())?;
+        let mut command = self.command();
+        command.stdout(log.try_clone()?).stderr(log);
+        let began = Instant::now();
+        let child = command.spawn().with_context(|| format!("cannot start {}", self.binary.display()))?;
+        let mut driver = DriverProcess { child, setup: self, started_in: Duration::ZERO };
+        let sockets = [driver.setup.socket(), driver.setup.registration_socket()];
+        while !sockets.iter().all(|socket| std::os::unix::net::UnixStream::connect(socket).is_ok()) {
+            if let Some(status) = driver.child.try_wait()? {
+                bail!("the driver ended ({status}):\n{}", driver.log());
+            }
+            if began.elapsed() > PATIENCE {
+                bail!("the driver is not ready after {PATIENCE:?}:\n{}", driver.log());
+            }
+            pause();
+        }
+        driver.started_in = began.elapsed();
+        Ok(driver)
+    }
+}
+
+impl DriverProcess {
+    /// How it was started.
+    pub fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it printed so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.setup.log()).unwrap_or_default()
+    }
+
+    /// Ends it as Kubernetes does, with SIGTERM, and waits.
+    ///
+    /// # Errors
+    /// It does not end in time.
+    pub fn terminate(mut self) -> Result<ExitStatus> {
+        self.signal(Signal::SIGTERM)?;
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if began.elapsed() > PATIENCE {
+                bail!("the driver has not ended {PATIENCE:?} after SIGTERM:\n{}", self.log());
+            }
+            pause();
+        }
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(Pid::from_raw(i32::try_from(self.child.id())?), signal)?)
+    }
+
+    /// Kills it at once, and returns how to start it again in the same folders.
+    ///
+    /// # Errors
+    /// It cannot be killed.
+    pub fn kill(mut self) -> Result<Setup> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(self.setup.clone())
+    }
+
+    /// Its resident memory in KiB.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn resident_kib(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
+    }
+
+    /// GETs a path from its metrics address: status code and body.
+    ///
+    /// # Errors
+    /// No connection, or no HTTP.
+    pub fn metrics(&self) -> Result<String> {
+        let (status, body) = http_get(&format!("{}:8095", self.setup.address), "/metrics")?;
+        if status != 200 {
+            bail!("/metrics answers {status}");
+        }
+        Ok(body)
+    }
+
+    /// GETs a path from its health address: status code and body.
+    ///
+    /// # Errors
+    /// No connection, or no HTTP.
+    pub fn health(&self, path: &str) -> Result<(u16, String)> {
+        http_get(&format!("{}:9808", self.setup.address), path)
+    }
+}
+
+impl Drop for DriverProcess {
+    fn drop(&mut self) {
+        // Gone already is fine.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One HTTP/1.1 GET.
+///
+/// # Errors
+/// No connection, or no HTTP.
+pub fn http_get(address: &str, path: &str) -> Result<(u16, String)> {
+    let mut stream = TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).context("no HTTP status")?;
+    Ok((status, body.to_owned()))
+}
+
+/// Waits until `condition` holds.
+///
+/// # Errors
+/// It does not hold within `patience`; `what` names it.
+pub fn wait_for(what: &str, patience: Duration, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
+    let began = Instant::now();
+    while !condition()? {
+        if began.elapsed() > patience {
+            bail!("{what}: not within {patience:?}");
+        }
+        pause();
+    }
+    Ok(())
+}
+
+/// Gives way between two looks at a condition.
+fn pause() {
+    std::thread::park_timeout(Duration::from_millis(2));
+}
+
+/// The folder as a path that fits a Unix socket's name.
+pub fn short_folder() -> Result<tempfile::TempDir> {
+    let base = Path::new("/tmp");
+    Ok(tempfile::Builder::new().prefix("kv").rand_bytes(4).tempdir_in(base)?)
+}

@@ -1,0 +1,300 @@
+//! A kubelet, as far as a CSI node driver sees one: directories, calls, and what it does after a failure.
+//!
+//! Speaks to the driver's real socket and does on disk what real kubelets were recorded doing (docs/kubelet.md).
+//! Everything is synchronous, so that a test reads as a story.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use hyper_util::rt::TokioIo;
+use keyvault_csi::csi::proto::csi::node_client::NodeClient;
+use keyvault_csi::csi::proto::csi::volume_capability::{AccessMode, AccessType, MountVolume, access_mode};
+use keyvault_csi::csi::proto::csi::{
+    NodeGetInfoRequest, NodePublishVolumeRequest, NodeUnpublishVolumeRequest, VolumeCapability,
+};
+use keyvault_csi::csi::proto::registration::registration_client::RegistrationClient;
+use keyvault_csi::csi::proto::registration::{InfoRequest, PluginInfo, RegistrationStatus};
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Code, Request, Status};
+
+/// The kubelet's own deadline for a call.
+pub const DEADLINE: Duration = Duration::from_secs(120);
+
+/// A kubelet with its root directory.
+#[derive(Debug)]
+pub struct Kubelet {
+    root: PathBuf,
+    socket: PathBuf,
+    runtime: tokio::runtime::Runtime,
+}
+
+/// A pod's volume, with what its manifest says.
+#[derive(Debug, Clone)]
+pub struct Volume {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod's name.
+    pub pod: String,
+    /// The pod's UID.
+    pub uid: String,
+    /// The volume's name.
+    pub name: String,
+    /// `csi.volumeAttributes`.
+    pub attributes: BTreeMap<String, String>,
+    /// The data of the Secret that `csi.nodePublishSecretRef` names.
+    pub secrets: BTreeMap<String, String>,
+    /// `csi.readOnly`.
+    pub read_only: bool,
+    /// The pod's `fsGroup`.
+    pub fs_group: Option<u32>,
+}
+
+static UIDS: AtomicU64 = AtomicU64::new(1);
+
+impl Volume {
+    /// A read-only volume of a new pod that mounts a class.
+    pub fn of_class(namespace: &str, pod: &str, class: &str) -> Volume {
+        let uid = UIDS.fetch_add(1, Ordering::Relaxed);
+        Volume {
+            namespace: namespace.to_owned(),
+            pod: pod.to_owned(),
+            uid: format!("00000000-0000-4000-8000-{uid:012}"),
+            name: "secrets-store01-inline".to_owned(),
+            attributes: BTreeMap::from([("secretProviderClass".to_owned(), class.to_owned())]),
+            secrets: BTreeMap::new(),
+            read_only: true,
+            fs_group: None,
+        }
+    }
+
+    /// The same with a service principal in its nodePublishSecretRef.
+    pub fn with_service_principal(mut self, client_id: &str, client_secret: &str) -> Volume {
+        self.secrets.insert("clientid".to_owned(), client_id.to_owned());
+        self.secrets.insert("clientsecret".to_owned(), client_secret.to_owned());
+        self
+    }
+
+    /// The volume id that a kubelet gives it: the same at each call, another for each pod.
+    pub fn id(&self) -> String {
+        format!("csi-{}-{}", self.uid, self.name)
+    }
+}
+
+impl Kubelet {
+    /// A kubelet with this root directory, which calls the driver on this socket.
+    ///
+    /// # Errors
+    /// The directories cannot be made.
+    pub fn new(root: &Path, socket: &Path) -> Result<Kubelet> {
+        fs::create_dir_all(root.join("pods"))?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        Ok(Kubelet { root: root.to_owned(), socket: socket.to_owned(), runtime })
+    }
+
+    /// Where a volume of this kubelet is published.
+    pub fn target(&self, volume: &Volume) -> PathBuf {
+        self.volume_folder(volume).join("mount")
+    }
+
+    fn volume_folder(&self, volume: &Volume) -> PathBuf {
+        let pod = self.root.join("pods").join(&volume.uid);
+        pod.join("volumes/kubernetes.io~csi").join(&volume.name)
+    }
+
+    /// The request that this kubelet sends for a volume.
+    pub fn publish_request(&self, volume: &Volume) -> NodePublishVolumeRequest {
+        let mut context: HashMap<String, String> =
+            volume.attributes.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        for (key, value) in [
+            ("pod.name", volume.pod.as_str()),
+            ("pod.namespace", &volume.namespace),
+            ("pod.uid", &volume.uid),
+            ("serviceAccount.name", "default"),
+            ("ephemeral", "true"),
+        ] {
+            context.insert(format!("csi.storage.k8s.io/{key}"), value.to_owned());
+        }
+        let group = volume.fs_group.map(|gid| gid.to_string()).unwrap_or_default();
+        NodePublishVolumeRequest {
+            volume_id: volume.id(),
+            target_path: self.target(volume).display().to_string(),
+            volume_capability: Some(VolumeCapability {
+                access_mode: Some(AccessMode { mode: access_mode::Mode::SingleNodeWriter.into() }),
+                access_type: Some(AccessType::Mount(MountVolume {
+                    volume_mount_group: group,
+                    ..MountVolume::default()
+                })),
+            }),
+            readonly: volume.read_only,
+            secrets: volume.secrets.clone().into_iter().collect(),
+            volume_context: context,
+            ..NodePublishVolumeRequest::default()
+        }
+    }
+
+    /// Makes a volume's directories, as a kubelet does before it calls: all but the target itself.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn prepare(&self, volume: &Volume) -> Result<()> {
+        let folder = self.volume_folder(volume);
+        fs::create_dir_all(&folder)?;
+        Ok(fs::write(folder.join("vol_data.json"), "{}")?)
+    }
+
+    /// Publishes a volume within the kubelet's deadline, and cleans up after a final error as a kubelet does.
+    ///
+    /// # Errors
+    /// The driver's status.
+    pub fn publish(&self, volume: &Volume) -> Result<PathBuf, Status> {
+        self.publish_within(volume, DEADLINE)
+    }
+
+    /// The same with another deadline.
+    ///
+    /// # Errors
+    /// The driver's status.
+    pub fn publish_within(&self, volume: &Volume, deadline: Duration) -> Result<PathBuf, Status> {
+        self.prepare(volume).map_err(|error| Status::internal(error.to_string()))?;
+        let sent = self.send(self.publish_request(volume), deadline);
+        if let Err(status) = &sent {
+            if is_final(status.code()) {
+                self.forget(volume);
+            }
+        }
+        sent.map(|()| self.target(volume))
+    }
+
+    /// Sends a request as it is.
+    ///
+    /// # Errors
+    /// The driver's status.
+    pub fn send(&self, request: NodePublishVolumeRequest, deadline: Duration) -> Result<(), Status> {
+        self.runtime.block_on(async {
+            let mut request = Request::new(request);
+            request.set_timeout(deadline);
+            NodeClient::new(self.connect().await?).node_publish_volume(request).await.map(drop)
+        })
+    }
+
+    /// Sends a publish and breaks the connection after `patience`, as a kubelet that is killed does.
+    pub fn publish_and_hang_up(&self, volume: &Volume, patience: Duration) -> Result<()> {
+        self.prepare(volume)?;
+        let request = self.publish_request(volume);
+        self.runtime.block_on(async {
+            let call = async {
+                let mut client = NodeClient::new(self.connect().await?);
+                client.node_publish_volume(request).await.map(drop)
+            };
+            // Whether the answer came first does not matter here.
+            let _ = tokio::time::timeout(patience, call).await;
+        });
+        Ok(())
+    }
+
+    /// Unpublishes a volume and removes its directories, as a kubelet does.
+    ///
+    /// # Errors
+    /// The driver's status.
+    pub fn unpublish(&self, volume: &Volume) -> Result<(), Status> {
+        let target_path = self.target(volume).display().to_string();
+        self.send_unpublish(NodeUnpublishVolumeRequest { volume_id: volume.id(), target_path })?;
+        self.forget(volume);
+        Ok(())
+    }
+
+    /// Sends an unpublish as it is.
+    ///
+    /// # Errors
+    /// The driver's status.
+    pub fn send_unpublish(&self, request: NodeUnpublishVolumeRequest) -> Result<(), Status> {
+        self.runtime
+            .block_on(async { NodeClient::new(self.connect().await?).node_unpublish_volume(request).await.map(drop) })
+    }
+
+    /// What a kubelet removes after a final error or an unpublish: rmdir only, so that a mount keeps it all.
+    fn forget(&self, volume: &Volume) {
+        if fs::remove_dir(self.target(volume)).is_ok() || !self.target(volume).exists() {
+            let folder = self.volume_folder(volume);
+            // A kubelet, too, leaves what it cannot remove.
+            let _ = fs::remove_file(folder.join("vol_data.json"));
+            let _ = fs::remove_dir(folder);
+        }
+    }
+
+    /// Whether the volume's own directory is gone, as it must be before a kubelet lets the pod go.
+    pub fn has_forgotten(&self, volume: &Volume) -> bool {
+        !self.volume_folder(volume).exists()
+    }
+
+    /// Does what a kubelet does when it finds a registration socket: asks, calls back, and reports the outcome.
+    ///
+    /// # Errors
+    /// The driver does not answer, or not as a CSI plugin of the supported version.
+    pub fn register(&self, registration: &Path) -> Result<PluginInfo> {
+        self.runtime.block_on(async {
+            let mut client = RegistrationClient::new(connect(registration).await?);
+            let info = client.get_info(InfoRequest {}).await?.into_inner();
+            NodeClient::new(connect(&self.socket).await?)
+                .node_get_info(NodeGetInfoRequest {})
+                .await
+                .context("NodeGetInfo on the driver's socket")?;
+            let status = RegistrationStatus { plugin_registered: true, error: String::new() };
+            client.notify_registration_status(status).await?;
+            Ok(info)
+        })
+    }
+
+    /// Reports a failed registration.
+    ///
+    /// # Errors
+    /// The driver does not answer.
+    pub fn refuse(&self, registration: &Path, error: &str) -> Result<()> {
+        self.runtime.block_on(async {
+            let mut client = RegistrationClient::new(connect(registration).await?);
+            let status = RegistrationStatus { plugin_registered: false, error: error.to_owned() };
+            client.notify_registration_status(status).await?;
+            Ok(())
+        })
+    }
+
+    /// A client of the driver's Node service, and the runtime to use it on.
+    ///
+    /// # Errors
+    /// The socket does not accept.
+    pub fn node(&self) -> Result<(NodeClient<Channel>, &tokio::runtime::Runtime)> {
+        let channel = self.runtime.block_on(self.connect())?;
+        Ok((NodeClient::new(channel), &self.runtime))
+    }
+
+    async fn connect(&self) -> Result<Channel, Status> {
+        connect(&self.socket).await.map_err(|error| Status::unavailable(format!("{error:#}")))
+    }
+}
+
+/// A gRPC channel to a Unix socket.
+///
+/// # Errors
+/// The socket does not accept.
+pub async fn connect(socket: &Path) -> Result<Channel> {
+    let path = socket.to_owned();
+    let connector = tower::service_fn(move |_: Uri| {
+        let path = path.clone();
+        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+    });
+    let endpoint = Endpoint::from_static("http://localhost");
+    endpoint.connect_with_connector(connector).await.with_context(|| format!("cannot connect to {}", socket.display()))
+}
+
+/// Whether a kubelet takes this code as the end of a publish, and removes the directories.
+pub fn is_final(code: Code) -> bool {
+    !matches!(
+        code,
+        Code::Unavailable | Code::DeadlineExceeded | Code::Aborted | Code::ResourceExhausted | Code::Cancelled
+    )
+}

@@ -1,0 +1,116 @@
+//! Plain HTTP for people and probes: `/metrics`, `/healthz`, `/readyz`.
+//!
+//! Says nothing secret and changes nothing; profiling is not served at all. `/healthz` asks the driver's own socket, as
+//! the liveness-probe sidecar did, `/readyz` adds the kubelet's registration.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::csi::probe::probe;
+use crate::csi::registration;
+use crate::metrics::{self, Metrics};
+
+/// What `/healthz` and `/readyz` look at.
+#[derive(Debug, Clone)]
+pub struct Health {
+    /// The driver's own socket.
+    pub socket: PathBuf,
+    /// The kubelet's registration; `None` when none is offered.
+    pub registration: Option<watch::Receiver<registration::State>>,
+}
+
+/// Reads an address as Go programs take it: `:8095` means every address of the host; `0` or nothing means none.
+///
+/// # Errors
+/// The text is no address.
+pub fn parse_address(text: &str) -> Result<Option<SocketAddr>, String> {
+    let all = |port: &str| port.parse().map(|port| SocketAddr::from(([0, 0, 0, 0], port))).ok();
+    match text {
+        "" | "0" => Ok(None),
+        _ => match text.strip_prefix(':') {
+            Some(port) => all(port),
+            None => text.parse().ok(),
+        }
+        .map(Some)
+        .ok_or_else(|| "must be ADDRESS:PORT, :PORT for every address, or 0 for none".to_owned()),
+    }
+}
+
+/// Binds a listener, naming the address in the error.
+///
+/// # Errors
+/// The address is in use or not of this host.
+pub async fn bind(address: SocketAddr, what: &str) -> io::Result<TcpListener> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address} for {what}: {error}")))
+}
+
+/// Serves `/metrics` until `stop` is done.
+///
+/// # Errors
+/// The listener breaks.
+pub async fn serve_metrics(
+    listener: TcpListener,
+    metrics: Metrics,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let router = Router::new().route("/metrics", get(show_metrics)).with_state(metrics);
+    axum::serve(listener, router).with_graceful_shutdown(stop).await
+}
+
+/// Serves `/healthz` and `/readyz` until `stop` is done.
+///
+/// # Errors
+/// The listener breaks.
+pub async fn serve_health(
+    listener: TcpListener,
+    health: Health,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let router = Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz));
+    axum::serve(listener, router.with_state(Arc::new(health))).with_graceful_shutdown(stop).await
+}
+
+async fn show_metrics(State(metrics): State<Metrics>) -> Response {
+    match metrics.encode() {
+        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+async fn healthz(State(health): State<Arc<Health>>) -> Response {
+    answer(probe(&health.socket).await)
+}
+
+async fn readyz(State(health): State<Arc<Health>>) -> Response {
+    let registered = match &health.registration {
+        None => Ok(()),
+        Some(state) => match &*state.borrow() {
+            registration::State::Registered => Ok(()),
+            registration::State::Waiting => Err("the kubelet has not registered the driver yet".to_owned()),
+            registration::State::Failed(error) => Err(format!("the kubelet refuses the registration: {error}")),
+        },
+    };
+    answer(match registered {
+        Ok(()) => probe(&health.socket).await,
+        Err(why) => Err(why),
+    })
+}
+
+fn answer(outcome: Result<(), String>) -> Response {
+    match outcome {
+        Ok(()) => (StatusCode::OK, "ok\n").into_response(),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+    }
+}

@@ -1,0 +1,149 @@
+//! The text of one manifest file: which classes it defines.
+//!
+//! Pure. Other kinds are ignored, and so is what we do not use of a class; what the API server would refuse is kept as
+//! the class's own fault, so that its neighbours can be used. Control goes back to `directory`.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::limits;
+use crate::formats::yaml;
+use crate::model::{Class, ClassRef};
+
+/// A class of a file, or why it cannot be used.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) reference: ClassRef,
+    pub(super) class: Result<Class, String>,
+}
+
+const GROUP: &str = "secrets-store.csi.x-k8s.io";
+const VERSIONS: &[&str] = &["v1", "v1alpha1"];
+const KIND: &str = "SecretProviderClass";
+
+/// Every SecretProviderClass in `text`: in its documents, and in their lists.
+///
+/// # Errors
+/// A text that is not YAML, a class without a name, or more classes than [`limits::CLASSES`]: the file cannot be used.
+pub(super) fn parse(text: &str) -> Result<Vec<Entry>, String> {
+    let mut entries = Vec::new();
+    for document in yaml::documents(text).map_err(|error| error.to_string())? {
+        let Value::Object(object) = document else { continue };
+        match items(&object) {
+            Some(items) => collect(items.iter().filter_map(Value::as_object), &mut entries)?,
+            None => collect(std::iter::once(&object), &mut entries)?,
+        }
+    }
+    Ok(entries)
+}
+
+/// The items of a `List` or a `SecretProviderClassList`; `None` for any other kind.
+fn items(object: &Map<String, Value>) -> Option<&[Value]> {
+    let kind = object.get("kind")?.as_str()?;
+    let list = kind == "List" || (kind == "SecretProviderClassList" && version(object).is_some());
+    list.then(|| object.get("items").and_then(Value::as_array).map_or(&[][..], Vec::as_slice))
+}
+
+fn collect<'a>(objects: impl Iterator<Item = &'a Map<String, Value>>, entries: &mut Vec<Entry>) -> Result<(), String> {
+    for object in objects {
+        if object.get("kind").and_then(Value::as_str) != Some(KIND) {
+            continue;
+        }
+        if let Some(version) = version(object) {
+            entries.push(entry(object, version)?);
+        }
+        if entries.len() > limits::CLASSES {
+            return Err(format!("it defines more than {} classes", limits::CLASSES));
+        }
+    }
+    Ok(())
+}
+
+/// The API version of an object of our group; `None` for other groups.
+fn version(object: &Map<String, Value>) -> Option<&str> {
+    let (group, version) = object.get("apiVersion")?.as_str()?.split_once('/')?;
+    (group == GROUP).then_some(version)
+}
+
+fn entry(object: &Map<String, Value>, version: &str) -> Result<Entry, String> {
+    let metadata = |key: &str| object.get("metadata").and_then(|metadata| metadata.get(key));
+    let name = match metadata("name") {
+        Some(Value::String(name)) if !name.is_empty() => name.clone(),
+        _ => {
+            return Err(format!(
+                "a {KIND} has no metadata.name that is text (a number or a word like yes must stand in quotes)"
+            ));
+        }
+    };
+    let namespace = match metadata("namespace") {
+        None | Some(Value::Null) => "default".to_owned(),
+        Some(Value::String(text)) if text.is_empty() => "default".to_owned(),
+        Some(Value::String(namespace)) => namespace.clone(),
+        Some(other) => return Err(format!("metadata.namespace of the {KIND} {name:?} is {}, not text", shape(other))),
+    };
+    let reference = ClassRef { namespace, name };
+    let class = if VERSIONS.contains(&version) {
+        spec(object.get("spec")).map(|(provider, parameters)| Class {
+            reference: reference.clone(),
+            provider,
+            parameters,
+        })
+    } else {
+        Err(format!("apiVersion {GROUP}/{} is not known: use {GROUP}/v1", cut(version)))
+    };
+    Ok(Entry { reference, class })
+}
+
+/// Provider and parameters; both may be unset.
+fn spec(spec: Option<&Value>) -> Result<(String, BTreeMap<String, String>), String> {
+    let empty = Map::new();
+    let spec = match spec {
+        None | Some(Value::Null) => &empty,
+        Some(Value::Object(spec)) => spec,
+        Some(other) => return Err(format!("spec is {}, not a mapping", shape(other))),
+    };
+    let provider = match spec.get("provider") {
+        None | Some(Value::Null) => String::new(),
+        Some(value) => text("spec.provider", value)?,
+    };
+    let parameters = match spec.get("parameters") {
+        None | Some(Value::Null) => BTreeMap::new(),
+        Some(Value::Object(parameters)) => {
+            let pair = |(key, value): (&String, &Value)| {
+                Ok((key.clone(), text(&format!("spec.parameters.{}", cut(key)), value)?))
+            };
+            parameters.iter().map(pair).collect::<Result<_, String>>()?
+        }
+        Some(other) => return Err(format!("spec.parameters is {}, not a mapping", shape(other))),
+    };
+    Ok((provider, parameters))
+}
+
+/// The API server takes only text here, and so does a class that is to work on both sides.
+fn text(field: &str, value: &Value) -> Result<String, String> {
+    match value {
+        Value::String(text) => Ok(text.clone()),
+        Value::Bool(_) | Value::Number(_) => Err(format!("{field} is {}, not text: put it in quotes", shape(value))),
+        Value::Null => Err(format!("{field} is null, not text: write \"\" or leave it out")),
+        Value::Array(_) | Value::Object(_) => {
+            Err(format!("{field} is {}, not text: put a | behind the colon", shape(value)))
+        }
+    }
+}
+
+/// A key for people to see.
+fn cut(key: &str) -> String {
+    key.chars().take(limits::SHOWN).flat_map(char::escape_debug).collect()
+}
+
+fn shape(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "a mapping",
+    }
+}

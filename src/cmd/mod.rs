@@ -1,0 +1,32 @@
+//! The command line: one program, one subcommand a role.
+//!
+//! Knows every module and decides nothing but what is started with what. Flags have upstream's names where the
+//! meaning is upstream's (spec/driver.md §7).
+
+mod node;
+
+use clap::{Parser, Subcommand};
+
+/// Azure Key Vault secrets, keys and certificates as files in Kubernetes pods.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Debug, Subcommand)]
+enum Role {
+    /// The node driver: a CSI plugin that fills pods' volumes from Key Vault.
+    Node(node::Args),
+}
+
+/// Runs the program with the process's own arguments.
+///
+/// # Errors
+/// What kept the role from starting or going on, made for the person who started it.
+pub fn run() -> anyhow::Result<()> {
+    match Cli::parse().role {
+        Role::Node(args) => node::run(args),
+    }
+}

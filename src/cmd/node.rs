@@ -1,0 +1,230 @@
+//! The node driver: flags, wiring, order of start and stop.
+//!
+//! Nothing here needs the network before the kubelet has been answered. Stops on SIGTERM or SIGINT: takes no new calls,
+//! lets the open ones end, and leaves every mount as it is.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args as ClapArgs;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::admin::{self, Health};
+use crate::classes::{Classes, Directory};
+use crate::csi::{self, Driver, Node, probe, registration};
+use crate::keyvault::{Cloud, Options, Vaults};
+use crate::metrics::Metrics;
+use crate::platform::{process, socket};
+use crate::provider::{Azure, CLOUD_FILE_VARIABLE, read_cloud};
+use crate::telemetry;
+use crate::volume::Volumes;
+
+/// Enough to keep two cores busy; the node's core count would only cost memory (design §8).
+const WORKERS: usize = 2;
+/// Threads for mounting and writing, made when needed.
+const BLOCKING: usize = 8;
+/// An idle one of those goes after this time.
+const BLOCKING_IDLE: Duration = Duration::from_secs(10);
+/// How long open calls may take to end after SIGTERM; below Kubernetes' default grace period of 30 s.
+const DRAIN: Duration = Duration::from_secs(25);
+/// How long the own socket may take to answer before the driver is offered to the kubelet.
+const STARTUP: Duration = Duration::from_secs(10);
+
+/// Flags of `keyvault-csi node`.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    /// CSI endpoint: unix://PATH.
+    #[arg(long, env = "CSI_ENDPOINT", default_value = "unix://tmp/csi.sock", value_parser = parse_endpoint)]
+    endpoint: PathBuf,
+    /// Name of the driver, as in the CSIDriver object.
+    #[arg(long, default_value = "secrets-store.csi.k8s.io", value_parser = parse_driver_name)]
+    drivername: String,
+    /// Name of the node.
+    #[arg(long, env = "KUBE_NODE_NAME", default_value = "")]
+    nodeid: String,
+    /// The kubelet's plugins_registry folder; without it the driver does not register itself.
+    #[arg(long, value_name = "DIR", requires = "kubelet_registration_path")]
+    registration_dir: Option<PathBuf>,
+    /// Path of the CSI socket on the host, as the kubelet sees it.
+    #[arg(long, value_name = "PATH", requires = "registration_dir")]
+    kubelet_registration_path: Option<PathBuf>,
+    /// Take SecretProviderClasses from the YAML manifests in this folder.
+    #[arg(long, value_name = "DIR")]
+    manifests: PathBuf,
+    /// Cloud of classes that name none.
+    #[arg(long, default_value = "AzurePublicCloud")]
+    cloud_name: String,
+    /// File with the addresses of AzureStackCloud, for classes that name none.
+    #[arg(long, env = CLOUD_FILE_VARIABLE, value_name = "FILE")]
+    cloud_file: Option<PathBuf>,
+    /// Address for /metrics; 0 for none.
+    #[arg(long, default_value = ":8095", value_parser = admin::parse_address)]
+    metrics_addr: Address,
+    /// Address for /healthz and /readyz; 0 for none.
+    #[arg(long, default_value = ":9808", value_parser = admin::parse_address)]
+    health_addr: Address,
+    /// Log as JSON objects instead of text lines.
+    #[arg(long)]
+    log_format_json: bool,
+    /// Verbosity of the log: 0 to 10.
+    #[arg(short, default_value_t = 0)]
+    v: u8,
+}
+
+// An alias, since clap reads a field written as Option as an optional flag.
+type Address = Option<SocketAddr>;
+
+/// Reads `unix://PATH`; like upstream, puts a `/` in front of a relative path (spec/driver.md §2.1).
+fn parse_endpoint(text: &str) -> Result<PathBuf, String> {
+    let path = match text.split_once("://") {
+        Some((scheme, path)) if scheme.eq_ignore_ascii_case("unix") && !path.is_empty() => path,
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case("tcp") => {
+            return Err("tcp is not served: without authentication it would give secrets to anybody".to_owned());
+        }
+        _ => return Err("must be unix:// and a path".to_owned()),
+    };
+    Ok(PathBuf::from(if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }))
+}
+
+fn parse_driver_name(text: &str) -> Result<String, String> {
+    // The CSI specification's rule for plugin names; the name becomes part of a socket's path.
+    let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-');
+    let ends = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = text.as_bytes();
+    if text.len() <= 63 && bytes.iter().copied().all(good) && ends(bytes.first()) && ends(bytes.last()) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be a domain-like name of at most 63 letters, digits, '.' and '-'".to_owned())
+    }
+}
+
+fn default_cloud(args: &Args) -> anyhow::Result<Cloud> {
+    match &args.cloud_file {
+        Some(file) if Cloud::is_custom(&args.cloud_name) => Ok(read_cloud(file)?),
+        _ => Cloud::named(&args.cloud_name).with_context(|| format!("--cloud-name {:?}", args.cloud_name)),
+    }
+}
+
+/// Runs the node driver until it is told to stop.
+///
+/// # Errors
+/// What kept it from starting, or broke while it ran.
+pub(super) fn run(args: Args) -> anyhow::Result<()> {
+    process::forbid_core_files().context("cannot forbid core files")?;
+    let format = if args.log_format_json { telemetry::Format::Json } else { telemetry::Format::Text };
+    telemetry::start(format, args.v)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(BLOCKING)
+        .thread_keep_alive(BLOCKING_IDLE)
+        .enable_all()
+        .build()?;
+    let outcome = runtime.block_on(drive(args));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+async fn drive(args: Args) -> anyhow::Result<()> {
+    let stop = stop_on_signal()?;
+    let classes = Directory::open(&args.manifests)?;
+    let user_agent = format!("keyvault-csi/{}", env!("CARGO_PKG_VERSION"));
+    let azure = Azure::new(Vaults::new(Options { user_agent })?, default_cloud(&args)?, args.cloud_file.clone());
+    let metrics = Metrics::new();
+    let tasks = TaskTracker::new();
+    let volumes = Volumes::new(Classes::Directory(classes), azure);
+    let node = Node { node_id: args.nodeid, volumes, metrics: metrics.clone(), tasks: tasks.clone() };
+    let driver = Driver { name: args.drivername.clone(), node };
+    let listener = socket::listen_private(&args.endpoint)?;
+    let (state, registered) = watch::channel(registration::State::Waiting);
+
+    let mut running = tokio::task::JoinSet::new();
+    if let Some(address) = args.metrics_addr {
+        let listener = admin::bind(address, "--metrics-addr").await?;
+        let stopped = stop.clone().cancelled_owned();
+        running.spawn(async move { Ok(admin::serve_metrics(listener, metrics, stopped).await?) });
+    }
+    if let Some(address) = args.health_addr {
+        let listener = admin::bind(address, "--health-addr").await?;
+        let health = Health {
+            socket: args.endpoint.clone(),
+            registration: args.registration_dir.is_some().then_some(registered),
+        };
+        let stopped = stop.clone().cancelled_owned();
+        running.spawn(async move { Ok(admin::serve_health(listener, health, stopped).await?) });
+    }
+    running.spawn(csi::serve(listener, driver, stop.clone().cancelled_owned()));
+    info!(endpoint = %args.endpoint.display(), driver = %args.drivername, version = env!("CARGO_PKG_VERSION"),
+        "listening");
+    if let (Some(folder), Some(kubelet_path)) = (args.registration_dir, args.kubelet_registration_path) {
+        let plugin = registration::Plugin { name: args.drivername, kubelet_path };
+        let (socket, stopped) = (args.endpoint.clone(), stop.clone());
+        running.spawn(async move {
+            // The kubelet asks back the moment it sees the registration, and a 1.20 one asks only once.
+            wait_until_served(&socket).await?;
+            registration::serve(&folder, plugin, state, stopped.cancelled_owned()).await
+        });
+    }
+    let outcome = supervise(&mut running, &stop, &tasks).await;
+    let _ = std::fs::remove_file(&args.endpoint);
+    outcome
+}
+
+async fn wait_until_served(endpoint: &std::path::Path) -> anyhow::Result<()> {
+    let deadline = tokio::time::Instant::now() + STARTUP;
+    loop {
+        match probe::probe(endpoint).await {
+            Ok(()) => return Ok(()),
+            Err(error) if tokio::time::Instant::now() >= deadline => anyhow::bail!(error),
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+/// Waits for a part to fail or for the signal, then for everything to end.
+async fn supervise(
+    running: &mut tokio::task::JoinSet<anyhow::Result<()>>,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) -> anyhow::Result<()> {
+    let mut outcome = Ok(());
+    tokio::select! {
+        () = stop.cancelled() => info!("stopping: open calls may end"),
+        Some(ended) = running.join_next() => {
+            outcome = ended.map_err(anyhow::Error::from).and_then(|served| served);
+            stop.cancel();
+        }
+    }
+    tasks.close();
+    let drained = tokio::time::timeout(DRAIN, async {
+        while let Some(ended) = running.join_next().await {
+            if outcome.is_ok() {
+                outcome = ended.map_err(anyhow::Error::from).and_then(|served| served);
+            }
+        }
+        tasks.wait().await;
+    });
+    if drained.await.is_err() {
+        warn!(after = ?DRAIN, "calls are still open; they are given up, and nothing of theirs is mounted");
+    }
+    outcome
+}
+
+fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = CancellationToken::new();
+    let told = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        told.cancel();
+    });
+    Ok(stop)
+}

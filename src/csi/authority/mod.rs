@@ -1,0 +1,142 @@
+//! An adapter in front of an HTTP/2 server that turns every `:authority` into `localhost`.
+//!
+//! It changes that one header of incoming requests and nothing else: it does not validate requests, does not look at
+//! answers, and leaves to h2 whatever h2 refuses by itself.
+//! The bytes of a connection go through `rewriter`, and what comes out is read by tonic's server.
+//!
+//! Why: kubelets send the path of the Unix socket as `:authority`, raw (before Kubernetes 1.26) or percent-encoded
+//! (the registration socket, all versions). RFC 9113 §8.3.1 wants an authority there, so h2 answers PROTOCOL_ERROR
+//! before any handler runs. The adapter can go when h2 takes such a value or lets the server decide.
+//!
+//! # Assumptions
+//!
+//! The server behind it keeps the defaults of SETTINGS_MAX_FRAME_SIZE (16,384) and SETTINGS_HEADER_TABLE_SIZE (4,096):
+//! the adapter decodes with these values and does not read what the server announces.
+
+mod rewriter;
+
+mod frames;
+
+mod headers;
+
+mod representations;
+
+mod error;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tonic::transport::server::Connected;
+
+use self::rewriter::Rewriter;
+
+/// One read takes at most this much from the stream: a frame of the largest size that a client may send.
+const INPUT_SIZE: usize = 16_384;
+
+/// A server's connection whose requests all arrive with `:authority: localhost`.
+///
+/// Wrap each accepted stream before tonic gets it. Writing, flushing, shutting down and the connect info are those of
+/// the stream. A request without `:authority` stays without; a connection that is not HTTP/2 passes unchanged.
+///
+/// # Limits
+///
+/// A frame carries at most 16,384 bytes (RFC 9113 §4.2). A header block has at most 65,536 bytes before decoding, 64
+/// CONTINUATION frames, 256 fields, and 65,536 bytes decoded as RFC 9113 §6.5.2 counts them. The client's dynamic table
+/// is held to 4,096 bytes (RFC 7541 §4.2). Payloads of other frames are passed on as they come and never collected, so
+/// a connection holds 16 KiB, and less than 450 KiB after header blocks of the largest size.
+///
+/// # Errors
+///
+/// A read fails with [`io::ErrorKind::InvalidData`] when a limit is exceeded, when a header block is interrupted by
+/// another frame (RFC 9113 §6.10), when padding does not fit its frame (§6.2) or when HPACK is malformed (RFC 7541).
+/// The text names the rule and holds no byte of the connection. Every later read fails the same way.
+pub(super) struct LocalhostAuthority<S> {
+    stream: S,
+    rewriter: Rewriter,
+    input: Box<[u8]>,
+    /// The part of `input` that was read and not yet consumed.
+    unread: std::ops::Range<usize>,
+    ended: bool,
+}
+
+impl<S> LocalhostAuthority<S> {
+    /// Wraps a stream from which nothing has been read: the first bytes have to be the client's preface.
+    pub(super) fn new(stream: S) -> Self {
+        Self {
+            stream,
+            rewriter: Rewriter::new(),
+            input: vec![0; INPUT_SIZE].into_boxed_slice(),
+            unread: 0..0,
+            ended: false,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for LocalhostAuthority<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, output: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = output.filled().len();
+        while output.remaining() > 0 {
+            let outcome = this.rewriter.rewrite(&this.input[this.unread.clone()], output);
+            if let Ok(consumed) = outcome {
+                this.unread.start += consumed;
+            }
+            // What came before the error is delivered first; the rewriter repeats the error at the next call.
+            if output.filled().len() > before {
+                break;
+            }
+            outcome.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            if this.ended {
+                break;
+            }
+            // Nothing came out although there was room, so all input has been consumed and may be overwritten.
+            let mut input = ReadBuf::new(&mut this.input);
+            ready!(Pin::new(&mut this.stream).poll_read(cx, &mut input))?;
+            this.unread = 0..input.filled().len();
+            if this.unread.is_empty() {
+                this.rewriter.finish();
+                this.ended = true;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for LocalhostAuthority<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+impl<S: Connected> Connected for LocalhostAuthority<S> {
+    type ConnectInfo = S::ConnectInfo;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.stream.connect_info()
+    }
+}

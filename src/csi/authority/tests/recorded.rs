@@ -1,0 +1,131 @@
+//! What two kubelets sent at their first contact: `lab/kubelet/fixtures/*/13-registration.json`, `<kubelet-root>` being
+//! `/var/lib/kubelet`.
+//!
+//! The recordings hold decoded headers; the blocks here are these headers encoded as grpc-go does it (its table, each
+//! new field indexed, Huffman code where it is shorter).
+
+use super::super::frames::{END_HEADERS, END_STREAM, HEADERS};
+use super::{ACK, DATA, Fields, SETTINGS, fields, frame, hex};
+
+/// A connection of a kubelet: the calls on it, in order.
+pub(super) struct Recording {
+    pub(super) calls: Vec<Call>,
+}
+
+pub(super) struct Call {
+    pub(super) stream: u32,
+    /// The header block on the wire.
+    pub(super) block: Vec<u8>,
+    pub(super) fields: Fields,
+    /// The gRPC message with its five-byte prefix.
+    pub(super) message: Vec<u8>,
+}
+
+impl Recording {
+    /// SETTINGS comes with the preface, its acknowledgement after the server's.
+    pub(super) fn settings() -> [Vec<u8>; 2] {
+        [frame(SETTINGS, 0, 0, &[]), frame(SETTINGS, ACK, 0, &[])]
+    }
+}
+
+impl Call {
+    pub(super) fn frames(&self) -> Vec<Vec<u8>> {
+        vec![frame(HEADERS, END_HEADERS, self.stream, &self.block), frame(DATA, END_STREAM, self.stream, &self.message)]
+    }
+}
+
+const GET_INFO: &str = "/pluginregistration.Registration/GetInfo";
+const NOTIFY: &str = "/pluginregistration.Registration/NotifyRegistrationStatus";
+const NODE_GET_INFO: &str = "/csi.v1.Node/NodeGetInfo";
+const RAW: &str = "/var/lib/kubelet/plugins_registry/secrets-store.csi.k8s.io-reg.sock";
+const ENCODED: &str = "%2Fvar%2Flib%2Fkubelet%2Fplugins_registry%2Fsecrets-store.csi.k8s.io-reg.sock";
+const EMPTY_MESSAGE: &[u8] = &[0; 5];
+/// `plugin_registered: true`.
+const REGISTERED: &[u8] = &[0, 0, 0, 0, 2, 8, 1];
+
+pub(super) fn recordings() -> [Recording; 4] {
+    [registration_1_20(), csi_1_20(), registration_1_36(), csi_1_36()]
+}
+
+fn old(path: &str, authority: &str, timeout: &str) -> Fields {
+    fields(&[
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", authority),
+        ("content-type", "application/grpc"),
+        ("user-agent", "grpc-go/1.27.1"),
+        ("te", "trailers"),
+        ("grpc-timeout", timeout),
+    ])
+}
+
+fn new(path: &str, authority: &str, timeout: &str) -> Fields {
+    let mut list = old(path, authority, timeout);
+    list[5].1 = b"grpc-go/1.79.3".to_vec();
+    list.insert(7, (b"grpc-accept-encoding".to_vec(), b"gzip".to_vec()));
+    list
+}
+
+fn registration_1_20() -> Recording {
+    let first = Call {
+        stream: 1,
+        block: hex("8386449c62ba2d98d558598c84d83498f52fb4b31909b06931ea63115392a94f41af63b8ec628346c75b632d054b15d1\
+            6cc6a91158598c84d9e9841496152859093d855c8832fd5e42e63ad61665d072755f8b1d75d0620d263d4c4d65647a8a9acac8b4\
+            c7602b89d5c340027465864d833505b11f40899acac8b24d494f6a7f867df7df7856ff"),
+        fields: old(GET_INFO, RAW, "999982u"),
+        message: EMPTY_MESSAGE.to_vec(),
+    };
+    let second = Call {
+        stream: 3,
+        block: hex("838644a862ba2d98d558598c84d83498f52fb4b31909b06931ea6349d2697d6d2cc6426c1a4c7ab72469b51fc3c2c1c0\
+            7f008669f7df7de6ad"),
+        fields: old(NOTIFY, RAW, "4999984u"),
+        message: REGISTERED.to_vec(),
+    };
+    Recording { calls: vec![first, second] }
+}
+
+fn csi_1_20() -> Recording {
+    let call = Call {
+        stream: 1,
+        block: hex("83864492608832fdc2be93c856349e42e22a725529ff41a963b8ec628346c75b632d054b15d16cc6a90c20a4b0a942c8\
+            49ec2ae44197eaf21731d8220cba0e4ebf5f8b1d75d0620d263d4c4d65647a8a9acac8b4c7602b89d5c340027465864d833505b1\
+            1f40899acac8b24d494f6a7f85088000029f"),
+        fields: old(NODE_GET_INFO, "/var/lib/kubelet/plugins/secrets-store.csi.k8s.io/csi.sock", "120000m"),
+        message: EMPTY_MESSAGE.to_vec(),
+    };
+    Recording { calls: vec![call] }
+}
+
+fn registration_1_36() -> Recording {
+    let first = Call {
+        stream: 1,
+        block: hex("8386449c62ba2d98d558598c84d83498f52fb4b31909b06931ea63115392a94f41b754587b8ec545868346a8b0f5b632\
+            d054aa2c35d16cc6a91158598c84d9e9516141496152859093d855c8832fd5e42e63ad61665d07275f5f8b1d75d0620d263d4c4d\
+            65647a8b9acac8b4c7602bbafaecff40027465864d833505b11f408e9acac8b0c842d6958b510f21aa9b839bd9ab40899acac8b2\
+            4d494f6a7f867df7df75ab7f"),
+        fields: new(GET_INFO, ENCODED, "999974u"),
+        message: EMPTY_MESSAGE.to_vec(),
+    };
+    let second = Call {
+        stream: 3,
+        block: hex("838644a862ba2d98d558598c84d83498f52fb4b31909b06931ea6349d2697d6d2cc6426c1a4c7ab72469b51fc4c3c2c1\
+            c07f008669f7df7de05b"),
+        fields: new(NOTIFY, ENCODED, "4999980u"),
+        message: REGISTERED.to_vec(),
+    };
+    Recording { calls: vec![first, second] }
+}
+
+fn csi_1_36() -> Recording {
+    let call = Call {
+        stream: 1,
+        block: hex("83864492608832fdc2be93c856349e42e22a725529ff4186a0e41d139d095f8b1d75d0620d263d4c4d65647a8b9acac8\
+            b4c7602bbafaecff40027465864d833505b11f408e9acac8b0c842d6958b510f21aa9b839bd9ab40899acac8b24d494f6a7f8508\
+            8000029f"),
+        fields: new(NODE_GET_INFO, "localhost", "120000m"),
+        message: EMPTY_MESSAGE.to_vec(),
+    };
+    Recording { calls: vec![call] }
+}

@@ -1,0 +1,44 @@
+//! The CSI Identity service: name, version, liveness.
+//!
+//! Claims no plugin capability: upstream claims a controller service that it does not have.
+//! Probe says nothing about Azure, so that an outage there restarts no driver.
+
+use tonic::{Request, Response, Status};
+
+use super::proto::csi::identity_server;
+use super::proto::csi::{
+    GetPluginCapabilitiesRequest, GetPluginCapabilitiesResponse, GetPluginInfoRequest, GetPluginInfoResponse,
+    ProbeRequest, ProbeResponse,
+};
+
+/// Who the driver is.
+#[derive(Debug, Clone)]
+pub(super) struct Identity {
+    /// The driver's name in domain form.
+    pub(super) name: String,
+}
+
+#[tonic::async_trait]
+impl identity_server::Identity for Identity {
+    async fn get_plugin_info(
+        &self,
+        _: Request<GetPluginInfoRequest>,
+    ) -> Result<Response<GetPluginInfoResponse>, Status> {
+        Ok(Response::new(GetPluginInfoResponse {
+            name: self.name.clone(),
+            vendor_version: env!("CARGO_PKG_VERSION").to_owned(),
+            manifest: Default::default(),
+        }))
+    }
+
+    async fn get_plugin_capabilities(
+        &self,
+        _: Request<GetPluginCapabilitiesRequest>,
+    ) -> Result<Response<GetPluginCapabilitiesResponse>, Status> {
+        Ok(Response::new(GetPluginCapabilitiesResponse { capabilities: Vec::new() }))
+    }
+
+    async fn probe(&self, _: Request<ProbeRequest>) -> Result<Response<ProbeResponse>, Status> {
+        Ok(Response::new(ProbeResponse { ready: Some(true) }))
+    }
+}

@@ -1,0 +1,182 @@
+//! The CSI Node service: each call is parsed, handed to `volume`, and its outcome mapped, counted and logged.
+//!
+//! Never logs a request: the volume context and the secrets hold tokens. Publishes and unpublishes run in tasks of
+//! their own, since tonic drops a handler when its caller goes away.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status};
+use tracing::{debug, info, warn};
+
+use super::proto::csi::node_server;
+use super::proto::csi::node_service_capability::rpc::Type as Capability;
+use super::proto::csi::node_service_capability::{Rpc, Type};
+use super::proto::csi::{
+    NodeGetCapabilitiesRequest, NodeGetCapabilitiesResponse, NodeGetInfoRequest, NodeGetInfoResponse,
+    NodePublishVolumeRequest, NodePublishVolumeResponse, NodeServiceCapability, NodeUnpublishVolumeRequest,
+    NodeUnpublishVolumeResponse,
+};
+use super::{request, status};
+use crate::metrics::{Metrics, Provider};
+use crate::model::Reason;
+use crate::telemetry::key;
+use crate::volume::{Error, Published, Volumes};
+
+/// Our own deadline for a call: below the kubelet's two minutes, so that the pod's event names the real cause.
+const DEADLINE: Duration = Duration::from_secs(110);
+
+/// What is kept of the caller's own deadline for the answer to reach it.
+const MARGIN: Duration = Duration::from_secs(2);
+
+/// The CSI Node service.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// The node's name, as the kubelet knows it.
+    pub node_id: String,
+    /// The volumes of this node.
+    pub volumes: Volumes,
+    /// Where calls are counted.
+    pub metrics: Metrics,
+    /// Holds the tasks that outlive their callers, so that a shutdown can wait for them.
+    pub tasks: TaskTracker,
+}
+
+#[tonic::async_trait]
+impl node_server::Node for Node {
+    async fn node_publish_volume(
+        &self,
+        request: Request<NodePublishVolumeRequest>,
+    ) -> Result<Response<NodePublishVolumeResponse>, Status> {
+        let started = Instant::now();
+        let deadline = deadline(&request, started);
+        let request = request::publish(request.into_inner(), deadline).map_err(|refusal| {
+            self.metrics.published(Provider::None, Err(Reason::InvalidRequest));
+            warn!({ key::REASON } = %Reason::InvalidRequest, { key::ERROR } = %refusal, "publish refused");
+            status::refused(&refusal)
+        })?;
+        let (pod, target) = (request.pod.clone(), request.target.clone());
+        debug!({ key::POD } = %pod, { key::TARGET } = %target, "node publish volume");
+        let volumes = self.volumes.clone();
+        let task = self.tasks.spawn(async move { volumes.publish(request).await });
+        let outcome = match task.await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Error::TaskLost { target: target.to_string() }),
+        };
+        let elapsed = started.elapsed();
+        match outcome {
+            Ok(published) => {
+                let provider = match published {
+                    Published::Already => Provider::None,
+                    Published::Now => Provider::Azure,
+                };
+                self.metrics.published(provider, Ok(()));
+                info!({ key::POD } = %pod, { key::TARGET } = %target, outcome = ?published, ?elapsed, "volume published");
+                Ok(Response::new(NodePublishVolumeResponse {}))
+            }
+            Err(error) => {
+                let reason = error.reason();
+                self.metrics.published(provider(&error), Err(reason));
+                warn!({ key::POD } = %pod, { key::TARGET } = %target, { key::REASON } = %reason, ?elapsed,
+                    { key::ERROR } = %error, "publish failed");
+                Err(status::publish_failed(&pod, &error))
+            }
+        }
+    }
+
+    async fn node_unpublish_volume(
+        &self,
+        request: Request<NodeUnpublishVolumeRequest>,
+    ) -> Result<Response<NodeUnpublishVolumeResponse>, Status> {
+        let started = Instant::now();
+        let deadline = deadline(&request, started);
+        let target = request::unpublish(&request.into_inner()).map_err(|refusal| {
+            self.metrics.unpublished(Err(Reason::InvalidRequest));
+            warn!({ key::REASON } = %Reason::InvalidRequest, { key::ERROR } = %refusal, "unpublish refused");
+            status::refused(&refusal)
+        })?;
+        let (volumes, path) = (self.volumes.clone(), target.clone());
+        let task = self.tasks.spawn(async move { volumes.unpublish(path, deadline).await });
+        let outcome = match task.await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Error::TaskLost { target: target.to_string() }),
+        };
+        let elapsed = started.elapsed();
+        match outcome {
+            Ok(()) => {
+                self.metrics.unpublished(Ok(()));
+                info!({ key::TARGET } = %target, ?elapsed, "volume unpublished");
+                Ok(Response::new(NodeUnpublishVolumeResponse {}))
+            }
+            Err(error) => {
+                let reason = error.reason();
+                self.metrics.unpublished(Err(reason));
+                warn!({ key::TARGET } = %target, { key::REASON } = %reason, ?elapsed, { key::ERROR } = %error,
+                    "unpublish failed");
+                Err(status::unpublish_failed(&target, &error))
+            }
+        }
+    }
+
+    async fn node_get_capabilities(
+        &self,
+        _: Request<NodeGetCapabilitiesRequest>,
+    ) -> Result<Response<NodeGetCapabilitiesResponse>, Status> {
+        let rpc = Rpc { r#type: Capability::VolumeMountGroup.into() };
+        let capabilities = vec![NodeServiceCapability { r#type: Some(Type::Rpc(rpc)) }];
+        Ok(Response::new(NodeGetCapabilitiesResponse { capabilities }))
+    }
+
+    async fn node_get_info(&self, _: Request<NodeGetInfoRequest>) -> Result<Response<NodeGetInfoResponse>, Status> {
+        Ok(Response::new(NodeGetInfoResponse {
+            node_id: self.node_id.clone(),
+            max_volumes_per_node: 0,
+            accessible_topology: None,
+        }))
+    }
+}
+
+/// The provider label of a failed publish: known once the class was read.
+fn provider(error: &Error) -> Provider {
+    match error {
+        Error::ClassNameMissing | Error::Class(_) | Error::ProviderUnset(_) | Error::NotReadOnly => Provider::None,
+        Error::ProviderUnknown { .. } => Provider::Other,
+        Error::ParametersUnset(_)
+        | Error::Provider(_)
+        | Error::Busy { .. }
+        | Error::Unpublished { .. }
+        | Error::ParentGone { .. }
+        | Error::ForeignMount { .. }
+        | Error::NotADirectory { .. }
+        | Error::Mount { .. }
+        | Error::Write { .. }
+        | Error::TaskLost { .. } => Provider::Azure,
+    }
+}
+
+/// Ours, or the caller's less what the answer needs to reach it, whichever comes first.
+fn deadline<T>(request: &Request<T>, now: Instant) -> Instant {
+    let header = request.metadata().get("grpc-timeout").and_then(|value| value.to_str().ok());
+    let callers = header.and_then(parse_timeout).map(|all| all.saturating_sub(MARGIN.min(all / 10)));
+    now + callers.unwrap_or(DEADLINE).min(DEADLINE)
+}
+
+/// Reads a `grpc-timeout` header: up to eight digits and a unit (gRPC over HTTP/2, "Timeout").
+pub(super) fn parse_timeout(header: &str) -> Option<Duration> {
+    let unit = header.chars().last().filter(char::is_ascii)?;
+    let digits = header.get(..header.len() - 1).filter(|digits| (1..=8).contains(&digits.len()))?;
+    if !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    match unit {
+        'H' => Some(Duration::from_secs(count * 3600)),
+        'M' => Some(Duration::from_secs(count * 60)),
+        'S' => Some(Duration::from_secs(count)),
+        'm' => Some(Duration::from_millis(count)),
+        'u' => Some(Duration::from_micros(count)),
+        'n' => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
+}

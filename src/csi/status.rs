@@ -1,0 +1,56 @@
+//! From a reason to a gRPC status: one exhaustive table.
+//!
+//! The kubelet treats Unavailable, DeadlineExceeded, ResourceExhausted, Aborted and Canceled as "may have happened", so
+//! that only Busy is Aborted and the others are never used (design decision 8, spec/kubelet.md §5).
+//! The text is for the pod's owner: it becomes the pod's event.
+
+use tonic::{Code, Status};
+
+use super::request::Refusal;
+use crate::model::{PodRef, Reason};
+use crate::volume::{Error, TargetPath};
+
+/// The gRPC code that stands for a reason.
+pub fn code(reason: Reason) -> Code {
+    match reason {
+        Reason::InvalidRequest => Code::InvalidArgument,
+        Reason::Busy => Code::Aborted,
+        Reason::MountFailed | Reason::WriteFailed | Reason::Internal => Code::Internal,
+        Reason::ClassNotFound
+        | Reason::ClassInvalid
+        | Reason::ProviderNotFound
+        | Reason::CredentialsMissing
+        | Reason::CredentialsRejected
+        | Reason::TenantNotFound
+        | Reason::Unauthorized
+        | Reason::Forbidden
+        | Reason::VaultNotFound
+        | Reason::ObjectNotFound
+        | Reason::ObjectDisabled
+        | Reason::ObjectInvalid
+        | Reason::Throttled
+        | Reason::VaultUnavailable
+        | Reason::IdentityUnavailable
+        | Reason::NetworkUnreachable
+        | Reason::TlsUntrusted
+        | Reason::Timeout
+        | Reason::TooLarge => Code::Unknown,
+    }
+}
+
+/// The status of a failed publish.
+pub(super) fn publish_failed(pod: &PodRef, error: &Error) -> Status {
+    let reason = error.reason();
+    Status::new(code(reason), format!("failed to mount secrets store objects for pod {pod}: {error} ({reason})"))
+}
+
+/// The status of a failed unpublish.
+pub(super) fn unpublish_failed(target: &TargetPath, error: &Error) -> Status {
+    let reason = error.reason();
+    Status::new(code(reason), format!("failed to unpublish {target}: {error} ({reason})"))
+}
+
+/// The status of a refused request.
+pub(super) fn refused(refusal: &Refusal) -> Status {
+    Status::new(code(Reason::InvalidRequest), format!("{refusal} ({})", Reason::InvalidRequest))
+}

@@ -1,0 +1,114 @@
+//! The encodings a secret's value can be stored in: UTF-8, base64, hex.
+//!
+//! Decodes into buffers that are wiped on drop; does not know which object a value belongs to, and never puts a piece
+//! of it into an error. The rules are those of Go's standard library, which upstream uses (spec/azure-provider.md §4.4).
+//! Control goes back to `provider::encode`.
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use zeroize::Zeroizing;
+
+/// Bytes that are wiped on drop.
+pub type Bytes = Zeroizing<Vec<u8>>;
+
+/// Why a text cannot be decoded; tells positions and lengths, never content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// A character outside of the standard base64 alphabet, or padding in the wrong place.
+    #[error("the value is not base64: byte {position} of {length} is not allowed there")]
+    Base64 {
+        /// Counted from 1.
+        position: usize,
+        /// The value's length in bytes.
+        length: usize,
+    },
+    /// The text ends early: the number of characters is not a multiple of four.
+    #[error("the value is not base64: its {length} bytes end in an incomplete group, or the padding '=' is missing")]
+    Base64Length {
+        /// The value's length in bytes.
+        length: usize,
+    },
+    /// A character that is no hex digit.
+    #[error("the value is not hex: byte {position} of {length} is not a hex digit")]
+    Hex {
+        /// Counted from 1.
+        position: usize,
+        /// The value's length in bytes.
+        length: usize,
+    },
+    /// The last character is a line break, as `echo` appends one.
+    #[error("the value is not hex: it ends with a line break (of {length} bytes in all)")]
+    HexLineBreak {
+        /// The value's length in bytes.
+        length: usize,
+    },
+    /// Half a byte is left over.
+    #[error("the value is not hex: {length} digits are an odd number")]
+    HexLength {
+        /// The value's length in bytes.
+        length: usize,
+    },
+}
+
+/// Go's `base64.StdEncoding`: standard alphabet, padding required, bits behind the last byte ignored.
+const STANDARD: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::RequireCanonical)
+        .with_decode_allow_trailing_bits(true),
+);
+
+/// The bytes of `text` as they are.
+pub fn utf8(text: &str) -> Bytes {
+    Zeroizing::new(text.as_bytes().to_vec())
+}
+
+/// Decodes standard base64; carriage returns and line feeds are skipped wherever they stand.
+///
+/// # Errors
+/// Any other character (spaces and the URL-safe alphabet too), missing padding, or an incomplete group.
+pub fn base64(text: &str) -> Result<Bytes, Error> {
+    let length = text.len();
+    let mut joined = Zeroizing::new(Vec::with_capacity(length));
+    joined.extend(text.bytes().filter(|byte| !is_line_break(*byte)));
+    let mut bytes = Zeroizing::new(vec![0; base64::decoded_len_estimate(joined.len())]);
+    let written = STANDARD.decode_slice(joined.as_slice(), &mut bytes).map_err(|error| match error {
+        base64::DecodeSliceError::DecodeError(
+            base64::DecodeError::InvalidByte(offset, _) | base64::DecodeError::InvalidLastSymbol(offset, _),
+        ) => Error::Base64 { position: position(text, offset), length },
+        base64::DecodeSliceError::DecodeError(
+            base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding,
+        )
+        | base64::DecodeSliceError::OutputSliceTooSmall => Error::Base64Length { length },
+    })?;
+    bytes.truncate(written);
+    Ok(bytes)
+}
+
+/// Decodes hex digits of any case.
+///
+/// # Errors
+/// An odd number of digits, or anything that is no digit: white space and a final line break too.
+pub fn hex(text: &str) -> Result<Bytes, Error> {
+    let length = text.len();
+    if text.bytes().next_back().is_some_and(is_line_break) {
+        return Err(Error::HexLineBreak { length });
+    }
+    if let Some(at) = text.bytes().position(|byte| !byte.is_ascii_hexdigit()) {
+        return Err(Error::Hex { position: at + 1, length });
+    }
+    let mut bytes = Zeroizing::new(vec![0; length / 2]);
+    hex::decode_to_slice(text, &mut bytes).map_err(|_| Error::HexLength { length })?;
+    Ok(bytes)
+}
+
+/// Where the `offset`th byte that is no line break stands in `text`, counted from 1.
+fn position(text: &str, offset: usize) -> usize {
+    let mut kept = text.bytes().enumerate().filter(|(_, byte)| !is_line_break(*byte));
+    kept.nth(offset).map_or(text.len(), |(at, _)| at + 1)
+}
+
+fn is_line_break(byte: u8) -> bool {
+    matches!(byte, b'\r' | b'\n')
+}

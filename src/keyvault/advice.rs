@@ -1,0 +1,162 @@
+//! Pure. What an error means and what to do about it, in the words of `error`.
+//!
+//! Only composes text from values that are safe to show; it sees no body. The table follows spec/azure-provider.md §12.2 and
+//! §12.3. The text goes to the pod's event by way of `error`.
+
+use std::time::Duration;
+
+use super::answer::Codes;
+use super::error::{Error, Link, Refusal, Service, Stop};
+
+/// Codes of Entra ID for a tenant that it does not know.
+const UNKNOWN_TENANT: [&str; 3] = ["AADSTS90002", "AADSTS900023", "AADSTS900021"];
+
+/// What Entra ID's codes mean for a service principal (spec/azure-provider.md §12.2).
+const ENTRA_ID: [(&str, &str); 13] = [
+    ("AADSTS90002", "there is no such tenant in this cloud; check tenantID and cloudName"),
+    ("AADSTS900023", "tenantID is neither the id nor a domain of a tenant; correct it"),
+    ("AADSTS900021", "tenantID is all zeros; give the tenant's id"),
+    ("AADSTS700016", "the tenant has no application with this client id; check clientid and tenantID"),
+    ("AADSTS700038", "the client id is all zeros; give the application's id as clientid"),
+    ("AADSTS7000215", "the client secret is wrong; put the secret's value, not its id, in clientsecret"),
+    ("AADSTS7000222", "the client secret has expired; create a new one and put it in clientsecret"),
+    ("AADSTS7000218", "the client secret is missing; put it in clientsecret"),
+    ("AADSTS7000112", "the application is disabled; enable it in Entra ID"),
+    ("AADSTS50034", "the tenant does not know this identity; check clientid and tenantID"),
+    ("AADSTS500011", "the tenant does not know Key Vault's resource; check cloudName and tenantID"),
+    ("AADSTS53003", "a conditional access policy blocks the application; let it in from the node's address"),
+    ("AADSTS530003", "a conditional access policy blocks the application; let it in from the node's address"),
+];
+
+/// Whether a code says that the tenant is not known.
+pub(super) fn is_unknown_tenant(codes: &Codes) -> bool {
+    UNKNOWN_TENANT.iter().any(|code| codes.has(code))
+}
+
+/// A duration in seconds, with tenths below ten.
+pub(super) fn seconds(duration: &Duration) -> String {
+    match duration.as_secs() {
+        0..10 => format!("{:.1} s", duration.as_secs_f64()).replace(".0 s", " s"),
+        whole => format!("{whole} s"),
+    }
+}
+
+/// The text for an answer that is no success.
+pub(super) fn refusal(refusal: &Refusal) -> String {
+    let codes: Vec<&str> = refusal.codes.all().collect();
+    let codes = match codes.is_empty() {
+        true => String::new(),
+        false => format!(" {}", codes.join("/")),
+    };
+    let id = refusal.request_id.as_ref().map(|id| format!(" (request id {id})")).unwrap_or_default();
+    let what = match refusal.service {
+        Service::KeyVault => key_vault(refusal),
+        Service::EntraId => entra_id(refusal),
+    };
+    format!("{} answered HTTP {}{codes}{id}: {what}", refusal.host, refusal.status)
+}
+
+fn key_vault(refusal: &Refusal) -> String {
+    let who = match &refusal.client_id {
+        Some(id) => format!("client id {id}"),
+        None => "the class's identity".to_owned(),
+    };
+    match refusal.status {
+        300..400 => not_azure("a redirect, which is not followed"),
+        401 => "the vault does not accept the token; check that tenantID is the tenant of the vault".to_owned(),
+        403 => forbidden(&refusal.codes, &who),
+        404 if refusal.codes.all().any(|code| code.ends_with("NotFound")) => {
+            "check the object's type, name and version; it may be deleted and wait for its recovery or purge".to_owned()
+        }
+        429 => throttled(refusal),
+        400 => "the vault does not understand the request; check the object's name and version".to_owned(),
+        500.. => "the vault has a fault of its own; if it lasts, see the Azure status page".to_owned(),
+        _ => not_azure("an answer that a vault does not give"),
+    }
+}
+
+fn forbidden(codes: &Codes, who: &str) -> String {
+    let role = "the role \"Key Vault Secrets User\"";
+    if codes.has("SecretDisabled") {
+        "the secret or this version is disabled; enable it in the vault".to_owned()
+    } else if codes.has("ForbiddenByConnection") || codes.has("ForbiddenByFirewall") {
+        "the vault's network rules refuse the node's address; allow it, or use a private endpoint".to_owned()
+    } else if codes.has("ForbiddenByRbac") {
+        format!("grant {who} {role} on the vault; a new grant takes some minutes")
+    } else if codes.has("ForbiddenByPolicy") || codes.has("AccessDenied") {
+        format!("add an access policy to the vault that allows {who} to get secrets")
+    } else if codes.all().next().is_none() {
+        format!(
+            "grant {who} {role} on the vault; since no code came with the answer, a firewall or proxy may have given it"
+        )
+    } else {
+        format!("grant {who} {role} on the vault, or an access policy with get on secrets; check its network rules too")
+    }
+}
+
+fn entra_id(refusal: &Refusal) -> String {
+    if let Some((_, meaning)) = ENTRA_ID.iter().find(|(code, _)| refusal.codes.has(code)) {
+        return (*meaning).to_owned();
+    }
+    match refusal.status {
+        429 => throttled(refusal),
+        400 | 401 | 403 => {
+            "the credentials were refused; check clientid, clientsecret and tenantID (codes: https://login.microsoftonline.com/error)"
+                .to_owned()
+        }
+        500.. => "Entra ID has a fault of its own; if it lasts, see the Azure status page".to_owned(),
+        _ => not_azure("an answer that Entra ID does not give"),
+    }
+}
+
+fn throttled(refusal: &Refusal) -> String {
+    match &refusal.retry_after {
+        Some(wait) => format!("too many requests; it asks to wait {}", seconds(wait)),
+        None => "too many requests; lengthen rotationPollInterval or spread the load over more vaults".to_owned(),
+    }
+}
+
+fn not_azure(what: &str) -> String {
+    format!("{what}; check the vault's name, the cloud, and any proxy on the way")
+}
+
+/// The text for a connection that did not come about, or broke.
+pub(super) fn unreachable(service: &Service, host: &str, link: &Link, proxied: &bool) -> String {
+    let way = match proxied {
+        true => "check the proxy that HTTPS_PROXY names, and NO_PROXY",
+        false => "check the node's way out (firewall, network policy, private endpoint, HTTPS_PROXY)",
+    };
+    let bundle = "add the CA to the system's certificates, or name its bundle by SSL_CERT_FILE";
+    match link {
+        Link::NameUnknown => format!("{host} is not known to DNS; {}", names(*service)),
+        Link::NameLookup => format!("{host} could not be looked up in DNS; {}", names(*service)),
+        Link::UnknownIssuer => format!("the certificate of {host} is signed by an unknown authority; {bundle}"),
+        Link::Certificate => format!(
+            "the certificate of {host} is not acceptable (wrong name, expired or revoked); check DNS, the node's clock, and any proxy on the way"
+        ),
+        Link::Handshake => format!("the TLS handshake with {host} failed; {way}"),
+        Link::ConnectTimeout => format!("no connection to {host} in time; {way}"),
+        Link::Io(kind) => format!("the connection to {host} failed: {kind}; {way}"),
+        Link::NoConnection => format!("no connection to {host}; {way}"),
+        Link::CutOff => format!("the connection to {host} broke before the answer was complete; {way}"),
+    }
+}
+
+fn names(service: Service) -> &'static str {
+    match service {
+        Service::KeyVault => "check keyvaultName and cloudName, and the private DNS zone if the vault has one",
+        Service::EntraId => "check cloudName and the node's DNS",
+    }
+}
+
+/// The text for tries that were given up.
+pub(super) fn gave_up(stop: &Stop, tries: &u32, waited: &Duration, last: &Error) -> String {
+    let (waited, tries) = (seconds(waited), if *tries == 1 { "1 try".to_owned() } else { format!("{tries} tries") });
+    match stop {
+        Stop::Deadline => format!("timed out after {waited} and {tries}; the last: {last}"),
+        Stop::AskedToWait(asked) => {
+            format!("gave up after {waited}, as a wait of {} is longer than the time left: {last}", seconds(asked))
+        }
+        Stop::Tries => format!("gave up after {tries} in {waited}; the last: {last}"),
+    }
+}

@@ -1,0 +1,148 @@
+//! What a vault says about the token that it wants, learned once per host and object type.
+//!
+//! Every Key Vault client sends its first request without a token, to learn the token's scope from the 401 that comes back.
+//! Here that exchange is made once per process, not once per mount; nothing here fetches a token. Control goes on to
+//! `session`, which asks Entra ID for a token of the scope.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared};
+use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
+use url::Url;
+
+use super::error::{Error, Service};
+use super::http::{Http, Place, limits};
+use super::transport::{not_azure, refused};
+
+/// How many hosts and object types are remembered. A node meets a few; each costs some 300 bytes.
+const REMEMBERED: usize = 1024;
+
+/// The version of Key Vault's REST API: upstream's, which the sovereign clouds have too (spec/azure-provider.md §6).
+pub(super) const API_VERSION: &str = "7.4";
+
+/// The kinds of objects in a vault; each has a challenge of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum ObjectType {
+    /// Secrets.
+    Secret,
+}
+
+impl ObjectType {
+    /// The first component of its paths.
+    pub(super) fn collection(self) -> &'static str {
+        match self {
+            ObjectType::Secret => "secrets",
+        }
+    }
+}
+
+/// What a token is asked for: a resource, with `/.default` behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Scope(String);
+
+impl Scope {
+    /// The scope of the 401 that `host` answered; `resource_host` is the cloud's own resource.
+    ///
+    /// # Errors
+    /// `None` in place of a scope when the header is missing or names none. [`Error::ForeignChallenge`] when its
+    /// resource is neither a parent domain of the vault nor the cloud's (spec/azure-provider.md §5.10).
+    pub(super) fn of(headers: &HeaderMap, host: &str, resource_host: &str) -> Result<Option<Scope>, Error> {
+        let challenges = headers.get_all(WWW_AUTHENTICATE).into_iter().filter_map(|value| value.to_str().ok());
+        let Some(scope) = challenges.filter_map(scope_of).next() else {
+            return Ok(None);
+        };
+        let resource = Url::parse(&scope).ok().filter(|url| url.scheme() == "https");
+        let matches = resource.as_ref().and_then(Url::domain).is_some_and(|resource| {
+            resource == resource_host
+                || host.strip_suffix(resource).is_some_and(|name| name.ends_with('.') && resource.contains('.'))
+        });
+        match matches {
+            true => Ok(Some(Scope(scope))),
+            false => Err(Error::ForeignChallenge { host: host.to_owned() }),
+        }
+    }
+
+    /// The scope as text, as the token endpoint takes it.
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A challenge that is being asked for, or is known; everybody who waits for it gets the same result.
+pub(super) type Asking = Shared<BoxFuture<'static, Result<Scope, Error>>>;
+
+/// The process's memory of challenges. Cheap to clone; all clones are one.
+#[derive(Clone, Default)]
+pub(super) struct Challenges {
+    known: Arc<Mutex<HashMap<Key, Asking>>>,
+}
+
+type Key = (String, ObjectType);
+
+impl Challenges {
+    /// What `host` wants for objects of `kind`: known, or found out by `ask`, which runs once for all who wait.
+    ///
+    /// A failure is shared by those who wait for it, and forgotten: who tries again, asks again.
+    pub(super) fn scope(
+        &self,
+        host: &str,
+        kind: ObjectType,
+        ask: impl FnOnce() -> BoxFuture<'static, Result<Scope, Error>>,
+    ) -> Asking {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (host.to_owned(), kind);
+        if let Some(asking) = known.get(&key)
+            && !matches!(asking.peek(), Some(Err(_)))
+        {
+            return asking.clone();
+        }
+        // A full memory is emptied: each host then costs one more exchange, once.
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        let asking = ask().shared();
+        known.insert(key, asking.clone());
+        asking
+    }
+
+    /// Forgets what `host` wants, after it refused a token of that scope.
+    pub(super) fn forget(&self, host: &str, kind: ObjectType) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(&(host.to_owned(), kind));
+    }
+}
+
+/// Sends a request without a token to `host`, to learn what it wants; `path` is any object's.
+///
+/// Knows no credential: the answer, also a bad one, is shared by everybody who waits for it, whoever they are.
+pub(super) async fn ask(http: Http, host: String, resource_host: String, path: String) -> Result<Scope, Error> {
+    let place = Place { service: Service::KeyVault, host: &host, what: "challenge" };
+    let url = Url::parse(&format!("https://{host}{path}?api-version={API_VERSION}"))
+        .map_err(|_| not_azure(place, "its name is no host"))?;
+    let request = reqwest::Request::new(reqwest::Method::GET, url);
+    let reply = http.exchange(place, request, limits::SMALL).await?;
+    match reply.status {
+        401 => Scope::of(&reply.headers, &host, &resource_host)?
+            .ok_or_else(|| not_azure(place, "it does not say which token it wants")),
+        200..300 => Err(not_azure(place, "it answers without a token")),
+        _ => Err(refused(place, &reply, None)),
+    }
+}
+
+/// The scope in a challenge like `Bearer authorization="https://…", resource="https://vault.azure.net"`.
+fn scope_of(challenge: &str) -> Option<String> {
+    let (scheme, parameters) = challenge.trim().split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("Bearer") {
+        return None;
+    }
+    let value = |wanted: &str| {
+        parameters.split(',').find_map(|parameter| {
+            let (name, value) = parameter.split_once('=')?;
+            let value = value.trim().trim_matches('"');
+            (name.trim().eq_ignore_ascii_case(wanted) && !value.is_empty()).then(|| value.to_owned())
+        })
+    };
+    // A slash at the resource's end stays, for Entra ID takes it as a part of the audience.
+    value("scope").or_else(|| value("resource").map(|resource| format!("{resource}/.default")))
+}

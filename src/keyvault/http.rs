@@ -1,0 +1,202 @@
+//! One HTTPS exchange: a request out, a whole answer or an [`Error`] back.
+//!
+//! Bounded in time and size, and it follows nothing. Does not know what the services say, and never tries twice: that is
+//! `transport` and `retry`. Control goes back to `transport` or `challenge`, which put a request together.
+
+use std::error::Error as StdError;
+use std::io;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use reqwest::header::HeaderMap;
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::answer;
+use super::error::{Error, Link, Service};
+use super::resolve::{NameFault, Resolver};
+
+/// The limits of the connection pool and of answers.
+pub(super) mod limits {
+    use std::time::Duration;
+
+    /// How long a connection may take to come about, TLS included.
+    pub(crate) const CONNECT: Duration = Duration::from_secs(5);
+    /// How long an idle connection is kept. Longer than one fetch, much shorter than the poll interval and than what
+    /// load balancers and NAT tables keep.
+    pub(crate) const IDLE: Duration = Duration::from_secs(30);
+    /// How many idle connections are kept per host: two fetches of sixteen objects. Each costs some 30 KiB.
+    pub(crate) const IDLE_PER_HOST: usize = 32;
+    /// After how long an HTTP/2 connection that has requests is asked for a sign of life, and how long it may take for it.
+    pub(crate) const PING: Duration = Duration::from_secs(5);
+    /// The largest answer that holds an object. Key Vault's own limit for a secret is 25 kB.
+    pub(crate) const OBJECT: usize = 1 << 20;
+    /// The largest answer that holds a token, or an error.
+    pub(crate) const SMALL: usize = 64 << 10;
+}
+
+/// The process's HTTPS client, with its limits. Cheap to clone; all clones share one pool.
+#[derive(Debug, Clone)]
+pub(super) struct Http {
+    client: reqwest::Client,
+    exchange: Duration,
+    proxied: bool,
+}
+
+/// Where a request goes, for error texts and logs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) service: Service,
+    pub(super) host: &'a str,
+    /// What the request is for: `challenge`, `token` or an object type.
+    pub(super) what: &'static str,
+}
+
+/// A whole answer, whatever its status.
+pub(super) struct Reply {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+/// What is the same for every client: TLS by the process's provider, the environment's proxy, no redirects.
+pub(super) fn builder(user_agent: &str) -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .user_agent(user_agent)
+        .https_only(true)
+        .tls_backend_rustls()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(limits::CONNECT)
+        .pool_idle_timeout(limits::IDLE)
+        .pool_max_idle_per_host(limits::IDLE_PER_HOST)
+        .http2_keep_alive_interval(limits::PING)
+        .http2_keep_alive_timeout(limits::PING)
+        .dns_resolver(Resolver)
+}
+
+impl Http {
+    /// Builds the client; reads the system's CA certificates (or those of SSL_CERT_FILE and SSL_CERT_DIR) and the proxy's variables.
+    ///
+    /// # Errors
+    /// [`Error::Client`], most often for lack of CA certificates.
+    pub(super) fn new(builder: reqwest::ClientBuilder, exchange: Duration) -> Result<Http, Error> {
+        // Another part of the process may have chosen the provider already; then that one is used.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = builder.build().map_err(|error| Error::Client(innermost(&error)))?;
+        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let proxied = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"].into_iter().any(set);
+        Ok(Http { client, exchange, proxied })
+    }
+
+    /// Sends `request` and reads the answer to its end.
+    ///
+    /// A success may be as long as `limit` bytes, any other answer [`limits::SMALL`]; the latter's body is dropped when longer.
+    ///
+    /// # Errors
+    /// No connection, no answer in time, a broken or a too large answer. Any status is a success here.
+    pub(super) async fn exchange(
+        &self,
+        place: Place<'_>,
+        request: reqwest::Request,
+        limit: usize,
+    ) -> Result<Reply, Error> {
+        let started = Instant::now();
+        let result = match tokio::time::timeout(Duration::from_secs(3600), self.send(place, request, limit)).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::NoAnswer { host: place.host.to_owned(), limit: self.exchange }),
+        };
+        let duration_ms = started.elapsed().as_millis() as u64;
+        let Place { what, host, .. } = place;
+        match &result {
+            Ok(reply) => {
+                let request_id = answer::request_id(&reply.headers);
+                debug!(what, host, status = reply.status, duration_ms, request_id, "exchange");
+            }
+            Err(error) => debug!(what, host, duration_ms, %error, "exchange failed"),
+        }
+        result
+    }
+
+    async fn send(&self, place: Place<'_>, request: reqwest::Request, limit: usize) -> Result<Reply, Error> {
+        let broken = |error: reqwest::Error| self.unreachable(place, &error);
+        let mut response = self.client.execute(request).await.map_err(broken)?;
+        let status = response.status();
+        let limit = if status.is_success() { limit } else { limits::SMALL };
+        let headers = std::mem::take(response.headers_mut());
+        let mut body = BytesMut::new();
+        // The length is counted, not believed: it may be missing or false, and it says nothing about a compressed body.
+        while let Some(chunk) = response.chunk().await.map_err(broken)? {
+            if body.len() + chunk.len() > limit {
+                if status.is_success() {
+                    return Err(Error::TooLarge { host: place.host.to_owned(), limit });
+                }
+                // What makes an error long is not worth reading, and its status is known.
+                body.clear();
+                break;
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Reply { status: status.as_u16(), headers, body: body.freeze() })
+    }
+
+    fn unreachable(&self, place: Place<'_>, error: &reqwest::Error) -> Error {
+        Error::Unreachable {
+            service: place.service,
+            host: place.host.to_owned(),
+            link: link(error),
+            proxied: self.proxied,
+        }
+    }
+}
+
+/// Finds out what broke. The causes sit several levels down, and reqwest's own text holds the whole URL.
+fn link(error: &reqwest::Error) -> Link {
+    if let Some(fault) = find::<NameFault>(error) {
+        return match fault {
+            NameFault::Unknown => Link::NameUnknown,
+            NameFault::Lookup => Link::NameLookup,
+        };
+    }
+    if let Some(tls) = find::<rustls::Error>(error) {
+        let rustls::Error::InvalidCertificate(fault) = tls else {
+            return Link::Handshake;
+        };
+        let unknown = matches!(fault, rustls::CertificateError::UnknownIssuer);
+        return if unknown { Link::UnknownIssuer } else { Link::Certificate };
+    }
+    if error.is_connect() && error.is_timeout() {
+        return Link::ConnectTimeout;
+    }
+    match find::<io::Error>(error).map(io::Error::kind) {
+        Some(io::ErrorKind::TimedOut) if error.is_connect() => Link::ConnectTimeout,
+        // These words of the system say nothing to a reader.
+        Some(io::ErrorKind::Other | io::ErrorKind::UnexpectedEof) | None if error.is_connect() => Link::NoConnection,
+        Some(io::ErrorKind::Other | io::ErrorKind::UnexpectedEof) | None => Link::CutOff,
+        Some(kind) => Link::Io(kind),
+    }
+}
+
+/// The first error of type `E` in the chain of causes.
+///
+/// An [`io::Error`] passes over what it wraps in its `source()`, so that it is opened by hand.
+pub(super) fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<E>() {
+            return Some(found);
+        }
+        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+fn innermost(error: &(dyn StdError + 'static)) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
+}

@@ -1,0 +1,294 @@
+//! Names, clouds, codes, waits and texts, without a network.
+
+use std::time::Duration;
+
+use azure_core::time::{OffsetDateTime, to_rfc7231};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+
+use super::super::answer::{self, Codes};
+use super::super::challenge::Scope;
+use super::super::error::{Link, Refusal, Service, Stop};
+use super::super::names::is_client_id;
+use super::super::resolve::{NameFault, fault};
+use super::super::retry::{Decision, decide};
+use super::super::{Cloud, CloudError, Error, NameError, ObjectName, ObjectVersionId, TenantId, VaultName};
+use crate::model::Reason;
+
+#[test]
+fn names_are_those_of_the_services() {
+    for good in ["abc", "my-vault", "1-2-3-4", &"v".repeat(24)] {
+        assert!(VaultName::new(good).is_ok(), "{good}");
+    }
+    for bad in ["", "ab", &"v".repeat(25), "a.b", "a_b", "vaült", "a/b", "a b", "xn--abc"] {
+        assert!(VaultName::new(bad).is_err(), "{bad}");
+    }
+    for good in ["a", "A-1", &"n".repeat(127)] {
+        assert!(ObjectName::new(good).is_ok(), "{good}");
+    }
+    for bad in ["", "../keys/k1", "a/b", "a.b", "a%2fb", "a?b", &"n".repeat(128), "ä"] {
+        assert!(ObjectName::new(bad).is_err(), "{bad}");
+    }
+    assert!(ObjectVersionId::new("0123456789abcdefABCDEF0123456789").is_ok());
+    for bad in ["", "latest", "0123456789abcdefABCDEF012345678", "0123456789abcdefABCDEF012345678g"] {
+        assert!(ObjectVersionId::new(bad).is_err(), "{bad}");
+    }
+    for good in ["72f988bf-86f1-41af-91ab-2d7cd011db47", "contoso.onmicrosoft.com"] {
+        assert!(TenantId::new(good).is_ok(), "{good}");
+    }
+    for bad in ["", "..", ".", "-", "a/b", "a b", "tenänt", "ADFS"] {
+        assert!(TenantId::new(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn a_name_error_says_what_is_wrong() {
+    assert_eq!(ObjectName::new("").unwrap_err(), NameError::Empty);
+    assert_eq!(VaultName::new("ab").unwrap_err().to_string(), "it has 2 characters; a vault's name has 3 to 24");
+    assert_eq!(ObjectName::new("a.b").unwrap_err().to_string(), "it may hold only ASCII letters, digits and '-'");
+}
+
+/// The table of spec/azure-provider.md §5.9.
+#[test]
+fn the_public_clouds_are_known_in_any_case() {
+    for (name, authority, suffix) in [
+        ("AzurePublicCloud", "login.microsoftonline.com", "vault.azure.net"),
+        ("AZUREUSGOVERNMENTCLOUD", "login.microsoftonline.us", "vault.usgovcloudapi.net"),
+        ("azurechinacloud", "login.chinacloudapi.cn", "vault.azure.cn"),
+        ("AzureGermanCloud", "login.microsoftonline.de", "vault.microsoftazure.de"),
+    ] {
+        let cloud = Cloud::named(name).unwrap();
+        assert_eq!((cloud.authority(), cloud.vault_suffix()), (authority, suffix));
+        assert_eq!(VaultName::new("My-Vault").unwrap().host(&cloud), format!("my-vault.{suffix}"));
+    }
+    assert_eq!(Cloud::named("azurestackcloud"), Err(CloudError::NeedsFile));
+    assert!(Cloud::is_custom("AzureStackCloud") && !Cloud::is_custom("AzurePublicCloud"));
+    assert_eq!(Cloud::named("AzureMars"), Err(CloudError::Unknown));
+    assert_eq!(Cloud::named(""), Err(CloudError::Unknown));
+}
+
+#[test]
+fn a_custom_cloud_is_read_from_its_file() {
+    let file = "\u{feff}{\"name\":\"AzureStackCloud\",\"managementPortalURL\":[1],
+        \"ActiveDirectoryEndpoint\":\" https://login.stack.example/tenant/ \",
+        \"keyVaultEndpoint\":\"https://vault.stack.example/some-guid\",\"keyVaultDNSSuffix\":\".Vault.Local.example\"}";
+    let cloud = Cloud::from_environment_json(file.as_bytes()).unwrap();
+    assert_eq!((cloud.authority(), cloud.vault_suffix()), ("login.stack.example", "vault.local.example"));
+    assert_eq!(cloud.resource_host(), "vault.stack.example");
+    let minimal = r#"{"activeDirectoryEndpoint":"https://login.x.y","keyVaultDNSSuffix":"vault.x.y"}"#;
+    assert_eq!(Cloud::from_environment_json(minimal.as_bytes()).unwrap().resource_host(), "vault.x.y");
+}
+
+#[test]
+fn a_faulty_cloud_file_names_the_field() {
+    let good = r#"{"activeDirectoryEndpoint":"https://login.x.y","keyVaultEndpoint":"https://vault.x.y","keyVaultDNSSuffix":"vault.x.y"}"#;
+    for (from, to, words) in [
+        ("activeDirectoryEndpoint", "other", "lacks activeDirectoryEndpoint; add it"),
+        ("\"https://login.x.y\"", "null", "lacks activeDirectoryEndpoint"),
+        ("\"https://login.x.y\"", "7", "activeDirectoryEndpoint of the cloud's file is not a text"),
+        (
+            "https://login.x.y",
+            "http://login.x.y",
+            "activeDirectoryEndpoint of the cloud's file does not start with https://",
+        ),
+        ("https://login.x.y", "https://login.x.y:8443", "port"),
+        ("https://login.x.y", "https://u:p@login.x.y", "user"),
+        ("https://login.x.y", "https://adfs.x.y/adfs/", "AD FS"),
+        ("https://login.x.y", "https://10.0.0.1/", "no host name"),
+        ("https://login.x.y", "login", "not a URL"),
+        ("https://vault.x.y", "http://vault.x.y", "keyVaultEndpoint"),
+        ("\"vault.x.y\"", "\" \"", "lacks keyVaultDNSSuffix"),
+        ("\"vault.x.y\"", "\"vault/x.y\"", "keyVaultDNSSuffix of the cloud's file is not a domain name"),
+        ("\"vault.x.y\"", "\"vault.x.y:443\"", "not a domain name"),
+        ("\"vault.x.y\"", "\"10.0.0.1\"", "not a domain name"),
+        ("\"vault.x.y\"", "\"..x\"", "not a domain name"),
+        ("{", "[", "not a JSON object"),
+    ] {
+        let text = Cloud::from_environment_json(good.replace(from, to).as_bytes()).unwrap_err().to_string();
+        assert!(text.contains(words), "{to}: {text}");
+    }
+}
+
+#[test]
+fn codes_are_taken_and_nothing_else() {
+    let codes =
+        Codes::of_key_vault(br#"{"error":{"code":"Forbidden","message":"m","innererror":{"code":"ForbiddenByRbac"}}}"#);
+    assert_eq!(codes.all().collect::<Vec<_>>(), ["Forbidden", "ForbiddenByRbac"]);
+    for nothing in ["", "[]", "null", "{\"error\":7}", r#"{"error":{"code":"two words"}}"#, r#"{"error":{"code":""}}"#]
+    {
+        assert_eq!(Codes::of_key_vault(nothing.as_bytes()), Codes::default(), "{nothing}");
+    }
+    let long = format!(r#"{{"error":{{"code":"{}"}}}}"#, "x".repeat(65));
+    assert_eq!(Codes::of_key_vault(long.as_bytes()), Codes::default());
+    for (body, code) in [
+        (r#"{"error_codes":[7000215,1],"error_description":"x"}"#, Some("AADSTS7000215")),
+        (r#"{"error_description":"AADSTS90002: no tenant s3cr3t"}"#, Some("AADSTS90002")),
+        (r#"{"error_description":"s3cr3t AADSTS90002"}"#, None),
+        (r#"{"error_codes":["s3cr3t"]}"#, None),
+    ] {
+        assert_eq!(Codes::of_entra_id(body.as_bytes()).all().next(), code, "{body}");
+    }
+}
+
+fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+    let value = |text: &str| HeaderValue::from_str(text).unwrap();
+    lines.iter().map(|(name, text)| (HeaderName::from_static(name), value(text))).collect()
+}
+
+#[test]
+fn a_wait_is_read_in_every_spelling() {
+    let now = OffsetDateTime::from_unix_timestamp(1_700_000_000).unwrap();
+    let date = |seconds: i64| to_rfc7231(&OffsetDateTime::from_unix_timestamp(1_700_000_000 + seconds).unwrap());
+    for (lines, wait) in [
+        (&[("retry-after", "7")][..], Some(Duration::from_secs(7))),
+        (&[("retry-after", &date(30))], Some(Duration::from_secs(30))),
+        (&[("retry-after", &date(-30))], Some(Duration::ZERO)),
+        (&[("retry-after-ms", "250"), ("retry-after", "7")], Some(Duration::from_millis(250))),
+        (&[("x-ms-retry-after-ms", "20")], Some(Duration::from_millis(20))),
+        (&[("retry-after", "18446744073709551615")], Some(Duration::from_secs(86_400))),
+        (&[("retry-after", "-1")], None),
+        (&[("retry-after", "soon")], None),
+        (&[], None),
+    ] {
+        assert_eq!(answer::retry_after(&headers(lines), now), wait, "{lines:?}");
+    }
+}
+
+#[test]
+fn an_id_is_shown_only_when_it_looks_like_one() {
+    let id = |text| answer::request_id(&headers(&[("x-ms-request-id", text)]));
+    assert_eq!(id("f3f0b1c2-1111-4f6e-9c3e-2d1c0a9b8c7d").as_deref(), Some("f3f0b1c2-1111-4f6e-9c3e-2d1c0a9b8c7d"));
+    assert_eq!((id("a b"), id("<x>"), id(""), id(&"a".repeat(65))), (None, None, None, None));
+    assert!(is_client_id("72f988bf-86f1-41af-91ab-2d7cd011db47"));
+    for bad in ["", "72f988bf86f141af91ab2d7cd011db47", "72f988bf-86f1-41af-91ab-2d7cd011db4g", "s3cr3t~x"] {
+        assert!(!is_client_id(bad), "{bad}");
+    }
+}
+
+#[test]
+fn a_challenge_is_believed_for_its_own_resource_only() {
+    let scope = |text: &str, host: &str, cloud: &str| {
+        let scope = Scope::of(&headers(&[("www-authenticate", text)]), host, cloud);
+        scope.map(|scope| scope.map(|scope| scope.as_str().to_owned()))
+    };
+    let (host, cloud) = ("myvault.vault.azure.net", "vault.azure.net");
+    for (challenge, wanted) in [
+        (
+            r#"Bearer authorization="https://l/t", resource="https://vault.azure.net""#,
+            Some("https://vault.azure.net/.default"),
+        ),
+        (r#"bearer  resource="https://vault.azure.net/""#, Some("https://vault.azure.net//.default")),
+        (
+            r#"Bearer scope="https://vault.azure.net/.default",resource="https://x""#,
+            Some("https://vault.azure.net/.default"),
+        ),
+        (r#"Basic realm="x""#, None),
+        ("Bearer", None),
+    ] {
+        assert_eq!(scope(challenge, host, cloud), Ok(wanted.map(str::to_owned)), "{challenge}");
+    }
+    for resource in [
+        "https://graph.microsoft.com",
+        "https://azure.net.evil.example",
+        "https://net",
+        "http://vault.azure.net",
+        "https://t.azure.net",
+        "x",
+    ] {
+        let challenge = format!(r#"Bearer resource="{resource}""#);
+        assert_eq!(scope(&challenge, host, cloud), Err(Error::ForeignChallenge { host: host.into() }), "{resource}");
+    }
+    let stack = r#"Bearer resource="https://vault.stack.example/guid""#;
+    assert!(scope(stack, "v.vault.local.example", "vault.stack.example").is_ok_and(|scope| scope.is_some()));
+}
+
+fn refusal(service: Service, status: u16, code: Option<&str>, retry_after: Option<u64>) -> Error {
+    Error::Refused(Box::new(Refusal {
+        service,
+        host: "h".into(),
+        status,
+        codes: Codes { code: code.map(str::to_owned), inner: None },
+        request_id: Some("id-1".into()),
+        retry_after: retry_after.map(Duration::from_secs),
+        client_id: None,
+    }))
+}
+
+fn unreachable(service: Service, link: Link) -> Error {
+    Error::Unreachable { service, host: "h".into(), link, proxied: false }
+}
+
+#[test]
+fn the_decision_to_try_again_is_a_table() {
+    let second = Duration::from_secs(1);
+    let (vault, left) = (Service::KeyVault, 10 * second);
+    let again = |wait| Decision::Again(wait * second);
+    for (error, wait, decision) in [
+        (refusal(vault, 503, None, None), Some(second), again(1)),
+        (refusal(vault, 503, None, None), Some(left), Decision::GiveUp(Stop::Deadline)),
+        (refusal(vault, 503, None, None), None, Decision::GiveUp(Stop::Tries)),
+        (refusal(vault, 429, None, Some(5)), Some(second), again(5)),
+        (refusal(vault, 429, None, Some(0)), Some(second), again(1)),
+        (refusal(vault, 429, None, Some(10)), Some(second), Decision::GiveUp(Stop::AskedToWait(left))),
+        (refusal(vault, 403, None, Some(1)), Some(second), Decision::Fail),
+        (refusal(vault, 401, None, None), Some(second), Decision::Fail),
+        (refusal(vault, 501, None, None), Some(second), Decision::Fail),
+        (unreachable(vault, Link::CutOff), Some(second), again(1)),
+        (unreachable(vault, Link::NameLookup), Some(second), again(1)),
+        (unreachable(vault, Link::NameUnknown), Some(second), Decision::Fail),
+        (unreachable(vault, Link::UnknownIssuer), Some(second), Decision::Fail),
+        (Error::NoAnswer { host: "h".into(), limit: second }, Some(second), again(1)),
+        (Error::TooLarge { host: "h".into(), limit: 1 }, Some(second), Decision::Fail),
+    ] {
+        assert_eq!(decide(&error, wait, left), decision, "{error:?}");
+    }
+}
+
+#[test]
+fn the_reasons_are_a_table() {
+    let (vault, entra) = (Service::KeyVault, Service::EntraId);
+    for (error, reason) in [
+        (refusal(vault, 429, None, None), Reason::Throttled),
+        (refusal(entra, 429, None, None), Reason::Throttled),
+        (refusal(vault, 401, None, None), Reason::Unauthorized),
+        (refusal(vault, 403, None, None), Reason::Forbidden),
+        (refusal(vault, 403, Some("SecretDisabled"), None), Reason::ObjectDisabled),
+        (refusal(vault, 404, Some("SecretNotFound"), None), Reason::ObjectNotFound),
+        (refusal(vault, 404, None, None), Reason::VaultUnavailable),
+        (refusal(vault, 302, None, None), Reason::VaultUnavailable),
+        (refusal(entra, 400, Some("AADSTS90002"), None), Reason::TenantNotFound),
+        (refusal(entra, 401, Some("AADSTS7000222"), None), Reason::CredentialsRejected),
+        (refusal(entra, 500, None, None), Reason::IdentityUnavailable),
+        (unreachable(vault, Link::NameUnknown), Reason::VaultNotFound),
+        (unreachable(entra, Link::NameUnknown), Reason::NetworkUnreachable),
+        (unreachable(vault, Link::NameLookup), Reason::NetworkUnreachable),
+        (unreachable(vault, Link::Certificate), Reason::TlsUntrusted),
+        (unreachable(vault, Link::ConnectTimeout), Reason::Timeout),
+    ] {
+        assert_eq!(error.reason(), reason, "{error}");
+    }
+}
+
+#[test]
+fn a_text_names_host_status_code_and_id() {
+    let error = refusal(Service::KeyVault, 404, Some("SecretNotFound"), None);
+    assert_eq!(
+        error.to_string(),
+        "h answered HTTP 404 SecretNotFound (request id id-1): check the object's type, name and version; it may be deleted and wait for its recovery or purge"
+    );
+    let proxied =
+        Error::Unreachable { service: Service::KeyVault, host: "h".into(), link: Link::NoConnection, proxied: true };
+    assert_eq!(proxied.to_string(), "no connection to h; check the proxy that HTTPS_PROXY names, and NO_PROXY");
+}
+
+#[test]
+fn an_unknown_name_is_told_from_a_failed_lookup() {
+    for (text, wanted) in [
+        ("failed to lookup address information: Name or service not known", NameFault::Unknown),
+        ("failed to lookup address information: Name does not resolve", NameFault::Unknown),
+        ("No such host is known. (os error 11001)", NameFault::Unknown),
+        ("failed to lookup address information: Temporary failure in name resolution", NameFault::Lookup),
+        ("something new", NameFault::Lookup),
+    ] {
+        assert_eq!(fault(&std::io::Error::other(text)), wanted, "{text}");
+    }
+}

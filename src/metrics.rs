@@ -1,0 +1,168 @@
+//! Every instrument by name, and the registry they live in.
+//!
+//! Names, labels and scope labels are upstream's, so that dashboards go on working (spec/driver.md §10.1); `reason` is
+//! added. Label values come from closed lists only. `admin` serves the text.
+
+use std::sync::Arc;
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use crate::model::Reason;
+
+/// The media type of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The `provider` label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provider {
+    /// Not known: the call ended before the class was read, or there was nothing to do.
+    None,
+    /// The built-in one.
+    Azure,
+    /// A name that no provider has. The name itself comes from users and would make the label unbounded.
+    Other,
+}
+
+impl Provider {
+    fn as_str(self) -> &'static str {
+        match self {
+            Provider::None => "",
+            Provider::Azure => "azure",
+            Provider::Other => "other",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Publish {
+    os_type: &'static str,
+    provider: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PublishError {
+    os_type: &'static str,
+    provider: &'static str,
+    error_type: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Unpublish {
+    os_type: &'static str,
+}
+
+#[derive(Debug)]
+struct Instruments {
+    registry: Registry,
+    node_publish: Family<Publish, Counter>,
+    node_publish_error: Family<PublishError, Counter>,
+    node_unpublish: Family<Unpublish, Counter>,
+    node_unpublish_error: Family<Unpublish, Counter>,
+}
+
+/// The instruments. Cheap to clone; all clones count into the same registry.
+#[derive(Debug, Clone)]
+pub struct Metrics(Arc<Instruments>);
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics::new()
+    }
+}
+
+impl Metrics {
+    /// Instruments that have counted nothing yet. Series appear with their first event, as upstream's do.
+    pub fn new() -> Metrics {
+        // The scope labels that upstream's OpenTelemetry exporter puts on every sample.
+        let scope = [("name", "sigs.k8s.io/secrets-store-csi-driver"), ("version", ""), ("schema_url", "")];
+        let scope = scope.map(|(key, value)| (format!("otel_scope_{key}").into(), value.to_owned().into()));
+        let mut root = Registry::default();
+        let target = Info::new(vec![("service_name", "keyvault-csi"), ("service_version", env!("CARGO_PKG_VERSION"))]);
+        root.register("target", "Target metadata", target);
+        let registry = root.sub_registry_with_labels(scope.into_iter());
+        let (node_publish, node_publish_error) = (Family::default(), Family::default());
+        let (node_unpublish, node_unpublish_error) = (Family::default(), Family::default());
+        registry.register("node_publish", "Total number of node publish calls", node_publish.clone());
+        registry.register(
+            "node_publish_error",
+            "Total number of node publish calls with error",
+            node_publish_error.clone(),
+        );
+        registry.register("node_unpublish", "Total number of node unpublish calls", node_unpublish.clone());
+        registry.register(
+            "node_unpublish_error",
+            "Total number of node unpublish calls with error",
+            node_unpublish_error.clone(),
+        );
+        Metrics(Arc::new(Instruments {
+            registry: root,
+            node_publish,
+            node_publish_error,
+            node_unpublish,
+            node_unpublish_error,
+        }))
+    }
+
+    /// Counts a NodePublishVolume.
+    pub fn published(&self, provider: Provider, outcome: Result<(), Reason>) {
+        let (os_type, provider) = (std::env::consts::OS, provider.as_str());
+        match outcome {
+            Ok(()) => self.0.node_publish.get_or_create(&Publish { os_type, provider }).inc(),
+            Err(reason) => {
+                let labels =
+                    PublishError { os_type, provider, error_type: error_type(reason), reason: reason.as_str() };
+                self.0.node_publish_error.get_or_create(&labels).inc()
+            }
+        };
+    }
+
+    /// Counts a NodeUnpublishVolume.
+    pub fn unpublished(&self, outcome: Result<(), Reason>) {
+        let family = match outcome {
+            Ok(()) => &self.0.node_unpublish,
+            Err(_) => &self.0.node_unpublish_error,
+        };
+        family.get_or_create(&Unpublish { os_type: std::env::consts::OS }).inc();
+    }
+
+    /// The registry in the OpenMetrics text format.
+    ///
+    /// # Errors
+    /// Only when memory runs out.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        text::encode(&mut text, &self.0.registry)?;
+        Ok(text)
+    }
+}
+
+/// What upstream calls this reason in its `error_type` label (spec/driver.md §2.6).
+fn error_type(reason: Reason) -> &'static str {
+    match reason {
+        Reason::ClassNotFound => "SecretProviderClassNotFound",
+        Reason::ProviderNotFound => "",
+        Reason::InvalidRequest | Reason::Busy | Reason::MountFailed | Reason::Internal => "FailedToMount",
+        Reason::WriteFailed | Reason::TooLarge => "FileWriteError",
+        Reason::ClassInvalid
+        | Reason::CredentialsMissing
+        | Reason::CredentialsRejected
+        | Reason::TenantNotFound
+        | Reason::Unauthorized
+        | Reason::Forbidden
+        | Reason::VaultNotFound
+        | Reason::ObjectNotFound
+        | Reason::ObjectDisabled
+        | Reason::ObjectInvalid
+        | Reason::Throttled
+        | Reason::VaultUnavailable
+        | Reason::IdentityUnavailable
+        | Reason::NetworkUnreachable
+        | Reason::TlsUntrusted
+        | Reason::Timeout => "GRPCProviderError",
+    }
+}

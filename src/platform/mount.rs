@@ -1,0 +1,207 @@
+//! Mounting tmpfs: filled before it becomes visible where the kernel can, else mounted and then filled.
+//!
+//! Every call is a system call, never a program; descriptors rather than paths name what is mounted on.
+//! `volume::medium` decides what to do with the answers.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
+};
+
+/// `f_type` of a tmpfs (`linux/magic.h`).
+const TMPFS_MAGIC: u64 = 0x0102_1994;
+
+/// The name that stands in the first column of the mount table.
+const SOURCE: &str = "tmpfs";
+
+/// How a volume's tmpfs is made (design decision 13).
+///
+/// It is always mounted `nodev,nosuid,noexec` with a root of mode 0755, and `noswap` where the kernel knows that
+/// (6.4 and newer, outside of user namespaces).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TmpfsOptions {
+    /// The most that the files may take, in bytes.
+    pub size: usize,
+}
+
+/// What a directory entry is, as far as mounting on it goes.
+#[derive(Debug)]
+pub enum Entry {
+    /// There is no such entry.
+    Absent,
+    /// A directory on which nothing is mounted.
+    Directory(OwnedFd),
+    /// A tmpfs is mounted here; the descriptor is its root.
+    Tmpfs(OwnedFd),
+    /// Something else is mounted here.
+    OtherMount,
+    /// The entry is not a directory (a symbolic link counts as itself).
+    NotDirectory,
+}
+
+/// A tmpfs that no path leads to yet. Dropping it gives it back to the kernel with everything in it.
+#[derive(Debug)]
+pub struct DetachedTmpfs {
+    root: OwnedFd,
+}
+
+impl DetachedTmpfs {
+    /// Makes a tmpfs through the mount API of Linux 5.2.
+    ///
+    /// Returns `None` where the kernel or a system-call filter does not have that API.
+    ///
+    /// # Errors
+    /// What the kernel refuses, by call.
+    pub fn new(options: TmpfsOptions) -> io::Result<Option<DetachedTmpfs>> {
+        match create(options, true) {
+            // Kernels before 6.4 do not know noswap, and user namespaces may not use it: EINVAL in both cases. The
+            // context is spoilt by that, so a fresh one is made.
+            Err(Errno::INVAL) => create(options, false),
+            other => other,
+        }
+        .map(|root| Some(DetachedTmpfs { root }))
+        .or_else(|error| if error == Errno::NOSYS { Ok(None) } else { Err(error.into()) })
+    }
+
+    /// The root directory, for filling it.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// Makes the tmpfs visible on `target`, a directory.
+    ///
+    /// Returns the root's descriptor, which from now on keeps nothing alive that an unmount would not detach.
+    ///
+    /// # Errors
+    /// `ENOENT` when the directory was removed meanwhile; else what the kernel says. Nothing is mounted then.
+    pub fn attach(self, target: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        move_mount(&self.root, "", target, "", flags)?;
+        Ok(self.root)
+    }
+}
+
+fn create(options: TmpfsOptions, noswap: bool) -> rustix::io::Result<OwnedFd> {
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "source", SOURCE)?;
+    fsconfig_set_string(&context, "size", options.size.to_string())?;
+    fsconfig_set_string(&context, "mode", "0755")?;
+    if noswap {
+        fsconfig_set_flag(&context, "noswap")?;
+    }
+    fsconfig_create(&context)?;
+    let attributes =
+        MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+/// Mounts an empty tmpfs on `target`, a directory, with mount(2): for kernels without the newer API.
+///
+/// # Errors
+/// What the kernel says; nothing is mounted then.
+pub fn mount_tmpfs(target: BorrowedFd<'_>, options: TmpfsOptions) -> io::Result<()> {
+    // The descriptor's own path names exactly this directory, whatever happens to the names above it.
+    let path = descriptor_path(target);
+    let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
+    let data = |extra: &str| CString::new(format!("size={},mode=0755{extra}", options.size));
+    match rustix::mount::mount(SOURCE, &path, "tmpfs", flags, data(",noswap")?.as_c_str()) {
+        Err(Errno::INVAL) => Ok(rustix::mount::mount(SOURCE, &path, "tmpfs", flags, data("")?.as_c_str())?),
+        other => Ok(other?),
+    }
+}
+
+/// Opens a directory as a place to look things up in, following links.
+///
+/// # Errors
+/// `NotFound` when it is not there, `NotADirectory` when it is something else.
+pub fn open_directory(path: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Looks at the entry `name` of the directory `parent`, never following a link.
+///
+/// # Errors
+/// What the kernel says other than "no such entry".
+pub fn inspect(parent: BorrowedFd<'_>, name: &str) -> io::Result<Entry> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let entry = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
+        Ok(entry) => entry,
+        Err(Errno::NOENT) => return Ok(Entry::Absent),
+        Err(Errno::NOTDIR | Errno::LOOP) => return Ok(Entry::NotDirectory),
+        Err(error) => return Err(error.into()),
+    };
+    if !is_mount_root(parent, entry.as_fd())? {
+        return Ok(Entry::Directory(entry));
+    }
+    if rustix::fs::fstatfs(&entry)?.f_type as u64 == TMPFS_MAGIC {
+        Ok(Entry::Tmpfs(entry))
+    } else {
+        Ok(Entry::OtherMount)
+    }
+}
+
+/// Whether the two descriptors lie on the same mount of the same file system.
+///
+/// # Errors
+/// What the kernel says.
+pub fn same_mount(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> io::Result<bool> {
+    let stat = |fd| rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID | StatxFlags::INO);
+    let (a, b) = (stat(a)?, stat(b)?);
+    // Without STATX_MNT_ID (before Linux 5.8) both ids are 0 and the device number alone decides, which is enough:
+    // every tmpfs has its own.
+    Ok((a.stx_mnt_id, a.stx_dev_major, a.stx_dev_minor, a.stx_ino)
+        == (b.stx_mnt_id, b.stx_dev_major, b.stx_dev_minor, b.stx_ino))
+}
+
+/// Whether the two descriptors lie on one file system; a mount in between makes a difference.
+///
+/// # Errors
+/// What the kernel says.
+pub fn same_file_system(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> io::Result<bool> {
+    let stat = |fd| rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID);
+    let (a, b) = (stat(a)?, stat(b)?);
+    Ok((a.stx_mnt_id, a.stx_dev_major, a.stx_dev_minor) == (b.stx_mnt_id, b.stx_dev_major, b.stx_dev_minor))
+}
+
+fn is_mount_root(parent: BorrowedFd<'_>, entry: BorrowedFd<'_>) -> io::Result<bool> {
+    let stat = |fd| rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS);
+    let at = stat(entry)?;
+    if at.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) {
+        return Ok(at.stx_attributes.contains(StatxAttributes::MOUNT_ROOT));
+    }
+    // Before Linux 5.8 the device number tells, as it does for upstream; a bind mount within one file system is missed.
+    let above = stat(parent)?;
+    Ok((at.stx_dev_major, at.stx_dev_minor) != (above.stx_dev_major, above.stx_dev_minor))
+}
+
+/// Unmounts what is mounted on `path`, never following a link in its last component.
+///
+/// A busy mount is detached: it vanishes from the tree at once and is freed with its last user.
+///
+/// # Errors
+/// `EINVAL` when nothing is mounted there; else what the kernel says.
+pub fn unmount_path(path: &Path) -> io::Result<()> {
+    match unmount(path, UnmountFlags::NOFOLLOW) {
+        Err(Errno::BUSY) => Ok(unmount(path, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)?),
+        other => Ok(other?),
+    }
+}
+
+/// Detaches the mount whose root is `root`, wherever it hangs by now.
+///
+/// # Errors
+/// What the kernel says.
+pub fn detach(root: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(unmount(descriptor_path(root), UnmountFlags::DETACH)?)
+}
+
+fn descriptor_path(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}

@@ -1,0 +1,82 @@
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+
+use super::dir;
+use super::mount;
+use super::socket::{SocketError, listen_private};
+
+#[test]
+fn a_socket_is_private_from_its_first_moment() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("csi.sock");
+    let _listener = listen_private(&path).unwrap();
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600);
+}
+
+#[test]
+fn a_stale_socket_is_replaced_and_a_live_one_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("csi.sock");
+    drop(UnixListener::bind(&path).unwrap());
+    let live = listen_private(&path).unwrap();
+    assert!(matches!(listen_private(&path), Err(SocketError::InUse(_))));
+    drop(live);
+    listen_private(&path).unwrap();
+}
+
+#[test]
+fn something_else_in_the_sockets_place_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("csi.sock");
+    std::fs::write(&path, "precious").unwrap();
+    assert!(matches!(listen_private(&path), Err(SocketError::NotASocket(_))));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    let missing = folder.path().join("no/such/folder.sock");
+    assert!(matches!(listen_private(&missing), Err(SocketError::Refused { .. })));
+}
+
+#[test]
+fn files_get_exactly_the_mode_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = mount::open_directory(folder.path()).unwrap();
+    for mode in [0o400, 0o407, 0o440, 0o644, 0o777, 0o000] {
+        let name = format!("{mode:o}");
+        dir::write_file(root.as_fd(), &name, b"x", mode, None).unwrap();
+        let found = std::fs::metadata(folder.path().join(&name)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(found, mode);
+    }
+    let again = dir::write_file(root.as_fd(), "644", b"y", 0o644, None).unwrap_err();
+    assert_eq!(again.kind(), std::io::ErrorKind::AlreadyExists);
+}
+
+#[test]
+fn removal_takes_links_for_themselves() {
+    let folder = tempfile::tempdir().unwrap();
+    let outside = tempfile::tempdir().unwrap();
+    std::fs::write(outside.path().join("precious"), "x").unwrap();
+    std::fs::create_dir_all(folder.path().join("a/b/c")).unwrap();
+    std::os::unix::fs::symlink(outside.path(), folder.path().join("a/b/link")).unwrap();
+    std::fs::write(folder.path().join(".hidden"), "x").unwrap();
+    let root = mount::open_directory(folder.path()).unwrap();
+    dir::clear(root.as_fd()).unwrap();
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    assert!(outside.path().join("precious").exists());
+}
+
+#[test]
+fn entries_are_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("dir")).unwrap();
+    std::fs::write(folder.path().join("file"), "x").unwrap();
+    std::os::unix::fs::symlink("dir", folder.path().join("link")).unwrap();
+    let root = mount::open_directory(folder.path()).unwrap();
+    let at = |name| mount::inspect(root.as_fd(), name).unwrap();
+    assert!(matches!(at("absent"), mount::Entry::Absent));
+    assert!(matches!(at("dir"), mount::Entry::Directory(_)));
+    assert!(matches!(at("file"), mount::Entry::NotDirectory));
+    assert!(matches!(at("link"), mount::Entry::NotDirectory));
+    let system = mount::open_directory(std::path::Path::new("/")).unwrap();
+    assert!(matches!(mount::inspect(system.as_fd(), "proc").unwrap(), mount::Entry::OtherMount));
+}

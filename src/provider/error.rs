@@ -1,0 +1,125 @@
+//! What can go wrong between a class and its files.
+//!
+//! The texts are for the pod's owner: they name the class, the object, the field and the fix, and never a secret's value.
+//! How they reach people is decided in `csi` and `plugin`, which read [`Error::reason`].
+
+use std::fmt;
+
+use super::cloud_file::CloudFileError;
+use super::credentials::CredentialsError;
+use super::encode::RenderError;
+use super::mistake::{Mistakes, NearMiss};
+use crate::keyvault::{self, NameError};
+use crate::model::{ClassRef, PayloadError, Reason};
+
+/// Why a class did not become files.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The class cannot be used as it is written.
+    #[error("SecretProviderClass {class}: {mistakes}")]
+    Mistakes {
+        /// The class.
+        class: ClassRef,
+        /// Everything to change.
+        mistakes: Mistakes,
+    },
+    /// The pod brings no usable service principal.
+    #[error("SecretProviderClass {class}, vault {vault}: {source}{}", Hints(.near_misses))]
+    Credentials {
+        /// The class.
+        class: ClassRef,
+        /// The vault's name.
+        vault: String,
+        /// What is missing.
+        source: CredentialsError,
+        /// Misspelt parameters, one of which may be why this mode was selected.
+        near_misses: Vec<NearMiss>,
+    },
+    /// A value is not in the form that the class asks for.
+    #[error("SecretProviderClass {class}, vault {vault}: {source}")]
+    Render {
+        /// The class.
+        class: ClassRef,
+        /// The vault's name.
+        vault: String,
+        /// The object and what is wrong with it.
+        source: RenderError,
+    },
+    /// The class's custom cloud file cannot be used.
+    #[error("SecretProviderClass {class}: {source}")]
+    Cloud {
+        /// The class.
+        class: ClassRef,
+        /// What is wrong with the file.
+        source: CloudFileError,
+    },
+    /// A name passed the class's rules, but not those of a URL.
+    #[error("SecretProviderClass {class}: {field}: {source}")]
+    Name {
+        /// The class.
+        class: ClassRef,
+        /// The field that holds the name.
+        field: &'static str,
+        /// What is wrong with it.
+        source: NameError,
+    },
+    /// The vault, or Entra ID on the way to it, does not give an object.
+    #[error("SecretProviderClass {class}{}: {source}", Object(.object))]
+    Vault {
+        /// The class.
+        class: ClassRef,
+        /// Type and name of the object; `None` when none was asked for yet.
+        object: Option<String>,
+        /// What was answered.
+        source: keyvault::Error,
+    },
+    /// A certificate's secret is in a form that is not rendered yet.
+    #[error(
+        "SecretProviderClass {class}, {object}: it belongs to a certificate that is stored as PKCS#12, which this \
+         version does not render; import the certificate as PEM"
+    )]
+    CertificateForm {
+        /// The class.
+        class: ClassRef,
+        /// Type and name of the object.
+        object: String,
+    },
+    /// The files do not make a volume.
+    #[error("SecretProviderClass {class}: {source}")]
+    Payload {
+        /// The class.
+        class: ClassRef,
+        /// What is wrong with them together.
+        source: PayloadError,
+    },
+}
+
+impl Error {
+    /// The reason of this error.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Error::Mistakes { .. } => Reason::ClassInvalid,
+            Error::Credentials { .. } => Reason::CredentialsMissing,
+            Error::Render { .. } | Error::CertificateForm { .. } => Reason::ObjectInvalid,
+            Error::Cloud { .. } | Error::Name { .. } => Reason::ClassInvalid,
+            Error::Vault { source, .. } => source.reason(),
+            Error::Payload { source, .. } => source.reason(),
+        }
+    }
+}
+
+struct Object<'a>(&'a Option<String>);
+
+impl fmt::Display for Object<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|object| write!(f, ", {object}"))
+    }
+}
+
+struct Hints<'a>(&'a [NearMiss]);
+
+impl fmt::Display for Hints<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|miss| write!(f, "; {miss}"))
+    }
+}

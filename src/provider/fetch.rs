@@ -1,0 +1,155 @@
+//! From a class and a pod's credentials to the complete content of a volume.
+//!
+//! Everything that can be known without the network is checked first; then the objects are fetched concurrently, and
+//! the first failure ends the fetch. Control comes from `volume` and goes on to `keyvault`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use tokio::time::Instant;
+
+use super::cloud_file::{CloudFileError, read_cloud};
+use super::credentials::service_principal;
+use super::encode::opaque;
+use super::error::Error;
+use super::mistake::Mistakes;
+use super::object::{ObjectSpec, Version};
+use super::params::{CloudChoice, Params, attributes, unsupported_yet};
+use crate::keyvault::{Cloud, Credential, NameError, ObjectName, ObjectVersionId, TenantId, Vault, VaultName, Vaults};
+use crate::model::{Class, FileMode, ObjectVersion, Payload, PayloadError, SecretFile, SecretString};
+
+/// How many objects of one class are fetched at once (design decision 7).
+const CONCURRENCY: usize = 16;
+
+/// The content type of a certificate's secret that needs no rendering (spec/azure-provider.md §4.2).
+const PEM: &str = "application/x-pem-file";
+
+/// The built-in Azure provider. Cheap to clone; all clones share connections and what was learned about vaults.
+#[derive(Debug, Clone)]
+pub struct Azure {
+    vaults: Vaults,
+    default_cloud: Cloud,
+    cloud_file: Option<PathBuf>,
+}
+
+/// What one mount asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct Fetch<'a> {
+    /// The class.
+    pub class: &'a Class,
+    /// The pod's volume context, which overlays the class's parameters.
+    pub context: &'a BTreeMap<String, String>,
+    /// The data of the volume's nodePublishSecretRef.
+    pub secrets: &'a BTreeMap<String, SecretString>,
+    /// When the fetch must have ended.
+    pub deadline: Instant,
+}
+
+impl Azure {
+    /// A provider whose classes live in `default_cloud` unless they say otherwise.
+    ///
+    /// `cloud_file` is what classes of AzureStackCloud use that name no file of their own.
+    pub fn new(vaults: Vaults, default_cloud: Cloud, cloud_file: Option<PathBuf>) -> Azure {
+        Azure { vaults, default_cloud, cloud_file }
+    }
+
+    /// Fetches everything that the class asks for; holds no lock and writes nothing.
+    ///
+    /// # Errors
+    /// All mistakes of the class at once, missing credentials, or the first object that cannot be had.
+    pub async fn fetch(&self, fetch: Fetch<'_>) -> Result<Payload, Error> {
+        let class = &fetch.class.reference;
+        let mistakes = |mistakes| Error::Mistakes { class: class.clone(), mistakes };
+        let params = Params::parse(&attributes(fetch.class, fetch.context)).map_err(mistakes)?;
+        if let Some(missing) = Mistakes::new(unsupported_yet(&params)) {
+            return Err(mistakes(missing));
+        }
+        let vault = self.open(&params, fetch).await?;
+        let objects = params.objects.iter().enumerate();
+        let calls: Vec<_> = objects.map(|(at, spec)| one(&vault, at, spec, fetch, &params.vault)).collect();
+        // Unordered, so that the first failure is told at once instead of after slower neighbours.
+        let fetched = stream::iter(calls).buffer_unordered(CONCURRENCY).try_collect().await?;
+        collect(fetched).map_err(|source| Error::Payload { class: class.clone(), source })
+    }
+
+    async fn open(&self, params: &Params, fetch: Fetch<'_>) -> Result<Vault, Error> {
+        let class = &fetch.class.reference;
+        let principal = service_principal(fetch.secrets).map_err(|source| Error::Credentials {
+            class: class.clone(),
+            vault: params.vault.clone(),
+            source,
+            near_misses: params.near_misses.clone(),
+        })?;
+        let cloud = self.cloud(&params.cloud).await.map_err(|source| Error::Cloud { class: class.clone(), source })?;
+        let name = |field, source: NameError| Error::Name { class: class.clone(), field, source };
+        let vault = VaultName::new(&params.vault).map_err(|source| name("keyvaultName", source))?;
+        let tenant = TenantId::new(&params.tenant).map_err(|source| name("tenantID", source))?;
+        let credential =
+            Credential::ClientSecret { client_id: principal.client_id, client_secret: principal.client_secret };
+        self.vaults.open(&cloud, &vault, &tenant, credential, fetch.deadline).map_err(|source| Error::Vault {
+            class: class.clone(),
+            object: None,
+            source,
+        })
+    }
+
+    async fn cloud(&self, choice: &CloudChoice) -> Result<Cloud, CloudFileError> {
+        let file = match choice {
+            CloudChoice::Default => return Ok(self.default_cloud.clone()),
+            CloudChoice::Named(name) if !Cloud::is_custom(name) => return Ok(Cloud::named(name)?),
+            CloudChoice::Named(_) => self.cloud_file.clone().ok_or(CloudFileError::NotNamed)?,
+            CloudChoice::File(file) => file.clone(),
+        };
+        let path = file.clone();
+        match tokio::task::spawn_blocking(move || read_cloud(&file)).await {
+            Ok(read) => read,
+            Err(error) => Err(CloudFileError::Unreadable { path, source: std::io::Error::other(error) }),
+        }
+    }
+}
+
+/// One object, with its place in the class.
+struct Fetched {
+    at: usize,
+    file: SecretFile,
+    version: ObjectVersion,
+}
+
+async fn one(
+    vault: &Vault,
+    at: usize,
+    spec: &ObjectSpec,
+    fetch: Fetch<'_>,
+    vault_name: &str,
+) -> Result<Fetched, Error> {
+    let class = || fetch.class.reference.clone();
+    let name = |field, source: NameError| Error::Name { class: class(), field, source };
+    let object = ObjectName::new(&spec.name).map_err(|source| name("objectName", source))?;
+    let version = match &spec.version {
+        Version::Latest => None,
+        Version::Pinned(version) => {
+            Some(ObjectVersionId::new(version).map_err(|source| name("objectVersion", source))?)
+        }
+    };
+    let secret = vault.secret(&object, version.as_ref()).await.map_err(|source| Error::Vault {
+        class: class(),
+        object: Some(spec.version_id(None)),
+        source,
+    })?;
+    if secret.certificate_backed && secret.content_type.as_deref() != Some(PEM) {
+        return Err(Error::CertificateForm { class: class(), object: spec.version_id(None) });
+    }
+    let file = opaque(spec, &secret.value, FileMode::DEFAULT).map_err(|source| Error::Render {
+        class: class(),
+        vault: vault_name.to_owned(),
+        source,
+    })?;
+    Ok(Fetched { at, file, version: ObjectVersion { id: spec.version_id(None), version: secret.version } })
+}
+
+fn collect(mut fetched: Vec<Fetched>) -> Result<Payload, PayloadError> {
+    fetched.sort_by_key(|one| one.at);
+    let (files, versions) = fetched.into_iter().map(|one| (one.file, one.version)).unzip();
+    Payload::new(files, versions)
+}

@@ -1,0 +1,35 @@
+//! What a class asks for, and the files that come of it.
+//!
+//! So far only the pure half: parameters in, checked requests out, values in, file bytes out; nothing here talks to a
+//! vault or knows a volume. Control goes on to `keyvault` for fetching and to `model::Payload` for the result.
+
+mod cloud_file;
+mod credentials;
+mod encode;
+mod error;
+mod fetch;
+mod mistake;
+mod object;
+mod params;
+
+pub use cloud_file::{CLOUD_FILE_VARIABLE, CloudFileError, read_cloud};
+pub use credentials::{CredentialsError, ServicePrincipal, service_principal};
+pub use encode::{RenderError, opaque};
+pub use error::Error;
+pub use fetch::{Azure, Fetch};
+pub use mistake::{Mistake, Mistakes, NearMiss, ObjectLabel};
+pub use object::{Encoding, Format, ObjectSpec, ObjectType, Version};
+pub use params::{CloudChoice, IdentityMode, Params, attributes, unsupported_yet};
+
+/// The limits of a class.
+pub mod limits {
+    /// The most objects of one class. A volume cannot hold many more files than a thousand (`model::limits::PAYLOAD`).
+    pub const OBJECTS: usize = 500;
+    /// How many mistakes of one class are listed. Twenty fill an event's 1,024 characters already.
+    pub const LISTED: usize = 20;
+    /// How much of a value an error shows, in characters.
+    pub const SHOWN: usize = 64;
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+//! Why a volume could not be published or unpublished.
+//!
+//! The texts are written for the pod's owner: what failed, in which object, and what to do. They hold no secret.
+//! `csi::status` turns the reason into a gRPC code.
+
+use std::io;
+use std::time::Duration;
+
+use crate::model::{ClassRef, Reason};
+
+/// Which step of mounting failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MountFailure {
+    /// Finding out what is there.
+    Look,
+    /// Making the target directory.
+    MakeDirectory,
+    /// Mounting the tmpfs.
+    Mount,
+    /// Unmounting and removing.
+    Unmount,
+}
+
+/// Why a volume could not be published or unpublished.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The volume has no `secretProviderClass` attribute.
+    #[error(
+        "secretProviderClass is not set: name the SecretProviderClass in the volume's csi.volumeAttributes.secretProviderClass"
+    )]
+    ClassNameMissing,
+    /// The class could not be had.
+    #[error(transparent)]
+    Class(#[from] crate::classes::Error),
+    /// `spec.provider` is empty.
+    #[error("class {0}: spec.provider is not set; set it to azure")]
+    ProviderUnset(ClassRef),
+    /// `spec.provider` is not one that this build serves.
+    #[error("class {class}: provider not found: {provider:?}; this driver serves spec.provider azure")]
+    ProviderUnknown {
+        /// The class.
+        class: ClassRef,
+        /// What it names, cut to a sensible length.
+        provider: String,
+    },
+    /// `spec.parameters` is empty.
+    #[error("class {0}: spec.parameters is not set; it needs at least keyvaultName, tenantID and objects")]
+    ParametersUnset(ClassRef),
+    /// The volume is not read-only.
+    #[error(
+        "the volume is not read-only: set readOnly: true in the volume's csi section (the mounts alone do not suffice)"
+    )]
+    NotReadOnly,
+    /// The objects could not be fetched.
+    #[error(transparent)]
+    Provider(#[from] crate::provider::Error),
+    /// The deadline passed while something else held the target.
+    #[error("another operation on {target} did not end within {waited:?}; the kubelet calls again")]
+    Busy {
+        /// The target.
+        target: String,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// The volume was unpublished while it was being published.
+    #[error("{target} was unpublished while its content was being fetched; nothing was mounted")]
+    Unpublished {
+        /// The target.
+        target: String,
+    },
+    /// The directory above the target is gone.
+    #[error(
+        "the directory above {target} does not exist: the kubelet has removed the pod's directories; nothing is mounted"
+    )]
+    ParentGone {
+        /// The target.
+        target: String,
+    },
+    /// Something that is no tmpfs is mounted on the target.
+    #[error("{target} carries a mount that is not a tmpfs; find out who mounted it and unmount it")]
+    ForeignMount {
+        /// The target.
+        target: String,
+    },
+    /// The target is no directory.
+    #[error("{target} is not a directory; remove it")]
+    NotADirectory {
+        /// The target.
+        target: String,
+    },
+    /// The operating system refuses to mount or unmount.
+    #[error("{} {target}: {source}", what.as_str())]
+    Mount {
+        /// The step.
+        what: MountFailure,
+        /// The target.
+        target: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The operating system refuses to write.
+    #[error("cannot write the files of {target}: {source}")]
+    Write {
+        /// The target.
+        target: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A task ended without an answer.
+    #[error("the operation on {target} ended unexpectedly; the driver's log has the cause")]
+    TaskLost {
+        /// The target.
+        target: String,
+    },
+}
+
+impl MountFailure {
+    fn as_str(self) -> &'static str {
+        match self {
+            MountFailure::Look => "cannot find out what is mounted on",
+            MountFailure::MakeDirectory => "cannot make the directory",
+            MountFailure::Mount => "cannot mount a tmpfs on",
+            MountFailure::Unmount => "failed to clean and unmount target path",
+        }
+    }
+}
+
+impl Error {
+    /// The reason of this error.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Error::ClassNameMissing | Error::NotReadOnly => Reason::InvalidRequest,
+            Error::Class(error) => error.reason(),
+            Error::ProviderUnset(_) | Error::ParametersUnset(_) => Reason::ClassInvalid,
+            Error::ProviderUnknown { .. } => Reason::ProviderNotFound,
+            Error::Provider(error) => error.reason(),
+            Error::Busy { .. } | Error::Unpublished { .. } => Reason::Busy,
+            Error::ParentGone { .. }
+            | Error::ForeignMount { .. }
+            | Error::NotADirectory { .. }
+            | Error::Mount { .. } => Reason::MountFailed,
+            Error::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull => Reason::TooLarge,
+            Error::Write { .. } => Reason::WriteFailed,
+            Error::TaskLost { .. } => Reason::Internal,
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! What has to be done to a volume's directory so that it holds a payload.
+//!
+//! Pure: a tree and a payload become an ordered list of steps, or nothing when they agree. The scheme is that of
+//! Kubernetes' own secret volumes (spec/driver.md §3.6); `writer` carries the steps out.
+//!
+//! # Guarantees
+//! A reader that pins `..data` sees the old set or the new set, never a mixture, after each step.
+//! Whatever subset of the steps was carried out in order, [`repair`] leads from there to a whole volume.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::model::{ExposeSecret as _, Payload};
+
+/// The link to the generation that readers see.
+pub const DATA: &str = "..data";
+/// The link that is renamed over [`DATA`].
+pub const DATA_TMP: &str = "..data_tmp";
+
+/// The SHA-256 of a file's bytes.
+pub type Digest = [u8; 32];
+
+/// Computes a file's digest.
+pub fn digest(content: &[u8]) -> Digest {
+    Sha256::digest(content).into()
+}
+
+/// An entry of a volume's root directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// A symbolic link with its text.
+    Link(String),
+    /// A directory.
+    Directory,
+    /// Anything else.
+    File,
+}
+
+/// The root directory of a volume, and what stands directly in its current generation.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Root {
+    /// Every entry by name.
+    pub entries: BTreeMap<String, Entry>,
+    /// The entries of the directory that `..data` points to; `None` when there is no such directory.
+    pub current: Option<BTreeSet<String>>,
+}
+
+/// What is known of a file that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileFacts {
+    /// The permission bits.
+    pub mode: u32,
+    /// The owning group.
+    pub gid: u32,
+    /// The SHA-256 of its bytes.
+    pub digest: Digest,
+}
+
+/// A volume as it is on disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tree {
+    /// The root directory.
+    pub root: Root,
+    /// The files of the current generation by path; empty when there is none.
+    pub files: BTreeMap<String, FileFacts>,
+}
+
+/// One change to a volume's root directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Remove an entry of the root with everything in it.
+    Remove(String),
+    /// Make a directory, given by its path below the root.
+    MakeDirectory(String),
+    /// Write the payload's file of this index to this path below the root.
+    WriteFile(usize, String),
+    /// Make `..data_tmp` a link to this generation.
+    Prepare(String),
+    /// Rename `..data_tmp` to `..data`: the one moment at which readers change over.
+    Switch,
+    /// Make a link of this name to the same name below `..data`.
+    Link(String),
+}
+
+/// The files' group: theirs to read, when the pod has one (`fsGroup`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Group(pub u32);
+
+/// The mode and group that a payload's file gets on disk.
+///
+/// With a group, its members may read every file, as the kubelet grants it for volumes that are mounted read-only.
+pub fn ownership(mode: crate::model::FileMode, group: Option<Group>) -> (u32, Option<u32>) {
+    match group {
+        Some(Group(gid)) => (mode.group_readable().bits(), Some(gid)),
+        None => (mode.bits(), None),
+    }
+}
+
+impl Root {
+    /// The name of the current generation, if `..data` is a link.
+    pub fn generation(&self) -> Option<&str> {
+        match self.entries.get(DATA) {
+            Some(Entry::Link(name)) if self.current.is_some() => Some(name),
+            Some(Entry::Link(_) | Entry::Directory | Entry::File) | None => None,
+        }
+    }
+}
+
+/// The steps from `tree` to `payload`, in a new generation of the given name; empty when they agree.
+///
+/// `own_gid` is the group that new files get by themselves.
+pub fn plan(tree: &Tree, payload: &Payload, group: Option<Group>, own_gid: u32, generation: &str) -> Vec<Step> {
+    if tree.root.generation().is_some() && agrees(&tree.files, payload, group, own_gid) {
+        return repair(&tree.root);
+    }
+    let mut steps = Vec::new();
+    for leftover in [DATA_TMP, DATA] {
+        match tree.root.entries.get(leftover) {
+            Some(Entry::Link(_)) if leftover == DATA => {}
+            Some(_) => steps.push(Step::Remove(leftover.to_owned())),
+            None => {}
+        }
+    }
+    let mut directories = BTreeSet::from([generation.to_owned()]);
+    for file in payload.files() {
+        directories.extend(file.name.ancestors().map(|above| format!("{generation}/{above}")));
+    }
+    steps.extend(directories.into_iter().map(Step::MakeDirectory));
+    let files = payload.files().iter().enumerate();
+    steps.extend(files.map(|(index, file)| Step::WriteFile(index, format!("{generation}/{}", file.name))));
+    steps.push(Step::Prepare(generation.to_owned()));
+    steps.push(Step::Switch);
+    steps.extend(repair(&switched(&tree.root, payload, generation)));
+    steps
+}
+
+fn agrees(files: &BTreeMap<String, FileFacts>, payload: &Payload, group: Option<Group>, own_gid: u32) -> bool {
+    files.len() == payload.files().len()
+        && payload.files().iter().all(|file| {
+            let (mode, gid) = ownership(file.mode, group);
+            let wanted = FileFacts { mode, gid: gid.unwrap_or(own_gid), digest: digest(file.content.expose_secret()) };
+            files.get(file.name.as_str()) == Some(&wanted)
+        })
+}
+
+fn switched(root: &Root, payload: &Payload, generation: &str) -> Root {
+    let mut entries = root.entries.clone();
+    entries.remove(DATA_TMP);
+    entries.insert(DATA.to_owned(), Entry::Link(generation.to_owned()));
+    entries.insert(generation.to_owned(), Entry::Directory);
+    let current = payload.files().iter().map(|file| file.name.top().to_owned()).collect();
+    Root { entries, current: Some(current) }
+}
+
+/// The steps that make a volume whole again without new content: missing links, stale links, old generations.
+///
+/// Empty for a whole volume, and for one that was never filled (there is nothing to repair it from).
+pub fn repair(root: &Root) -> Vec<Step> {
+    let (Some(generation), Some(names)) = (root.generation(), &root.current) else {
+        return Vec::new();
+    };
+    let mut steps = Vec::new();
+    if root.entries.contains_key(DATA_TMP) {
+        steps.push(Step::Remove(DATA_TMP.to_owned()));
+    }
+    for name in names {
+        match root.entries.get(name) {
+            Some(Entry::Link(text)) if *text == format!("{DATA}/{name}") => continue,
+            // A file or folder that a provider wrote itself, before drivers did (upstream's migration clean-up).
+            Some(Entry::Link(_) | Entry::Directory | Entry::File) => steps.push(Step::Remove(name.clone())),
+            None => {}
+        }
+        steps.push(Step::Link(name.clone()));
+    }
+    for (name, entry) in &root.entries {
+        let obsolete = match entry {
+            Entry::Link(text) => text.starts_with(DATA) && name != DATA && name != DATA_TMP && !names.contains(name),
+            Entry::Directory => name.starts_with("..") && name != generation,
+            Entry::File => false,
+        };
+        if obsolete {
+            steps.push(Step::Remove(name.clone()));
+        }
+    }
+    steps
+}

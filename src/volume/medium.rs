@@ -1,0 +1,233 @@
+//! A target directory and the tmpfs on it: what is there, fill it, clear it away.
+//!
+//! Blocks, so it runs on a thread that may; takes no locks and fetches nothing. Every write goes through a descriptor
+//! that was just proven to be the root of a tmpfs mounted on the target, never through a path (design decision 9).
+//!
+//! # Guarantees
+//! [`fill`] leaves a whole volume, or on any error no mount and no content. [`clear`] may be called any number of times.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use super::error::{Error, MountFailure};
+use super::layout::{self, Group};
+use super::target::TargetPath;
+use super::writer;
+use crate::model::{Payload, limits};
+use crate::platform::dir;
+use crate::platform::mount::{self, DetachedTmpfs, Entry, TmpfsOptions};
+
+/// Twice the payload limit, so that a refresh that grows still fits beside the old content (design decision 13).
+const OPTIONS: TmpfsOptions = TmpfsOptions { size: 2 * limits::PAYLOAD };
+
+/// The mode of a target directory that we make; upstream's (spec/driver.md §2.5 step 3).
+const TARGET_MODE: u32 = 0o750;
+
+/// How many mounts are taken off one target. A driver that mounted anew at every call left stacks of them.
+const MOST_MOUNTS: usize = 64;
+
+/// What stands on a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// A published volume with everything in place.
+    Whole,
+    /// A published volume whose last write was cut off after readers had changed over.
+    Torn,
+    /// A tmpfs in which nothing was published yet.
+    Unfilled,
+    /// No mount: nothing, or a bare directory of the host.
+    Unmounted,
+}
+
+/// The directory above a target, held open.
+struct Place<'a> {
+    target: &'a TargetPath,
+    parent: OwnedFd,
+}
+
+impl<'a> Place<'a> {
+    /// `None` when the directory above the target is not there.
+    fn open(target: &'a TargetPath) -> Result<Option<Place<'a>>, Error> {
+        match mount::open_directory(&target.parent()) {
+            Ok(parent) => Ok(Some(Place { target, parent })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failure(target, MountFailure::Look)(error)),
+        }
+    }
+
+    fn inspect(&self) -> Result<Entry, Error> {
+        mount::inspect(self.parent.as_fd(), self.target.name()).map_err(failure(self.target, MountFailure::Look))
+    }
+}
+
+fn failure(target: &TargetPath, what: MountFailure) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Mount { what, target: target.to_string(), source }
+}
+
+/// Looks at a target without changing it.
+///
+/// # Errors
+/// A target that is not a directory or carries a foreign mount, and what the kernel says.
+pub(super) fn state(target: &TargetPath) -> Result<State, Error> {
+    let Some(place) = Place::open(target)? else {
+        return Ok(State::Unmounted);
+    };
+    match place.inspect()? {
+        Entry::Absent | Entry::Directory(_) => Ok(State::Unmounted),
+        Entry::OtherMount => Err(Error::ForeignMount { target: target.to_string() }),
+        Entry::NotDirectory => Err(Error::NotADirectory { target: target.to_string() }),
+        Entry::Tmpfs(root) => volume_state(target, root.as_fd()),
+    }
+}
+
+fn volume_state(target: &TargetPath, root: BorrowedFd<'_>) -> Result<State, Error> {
+    let found = writer::read_root(root).map_err(failure(target, MountFailure::Look))?;
+    Ok(if found.generation().is_none() {
+        State::Unfilled
+    } else if layout::repair(&found).is_empty() {
+        State::Whole
+    } else {
+        State::Torn
+    })
+}
+
+/// Brings a torn volume into order without new content.
+///
+/// # Errors
+/// What the kernel says; the volume stays mounted.
+pub(super) fn mend(target: &TargetPath) -> Result<(), Error> {
+    let Some(place) = Place::open(target)? else {
+        return Ok(());
+    };
+    if let Entry::Tmpfs(root) = place.inspect()? {
+        let mended = writer::read_root(root.as_fd()).and_then(|found| writer::repair(root.as_fd(), &found));
+        mended.map_err(|source| Error::Write { target: target.to_string(), source })?;
+    }
+    Ok(())
+}
+
+/// Mounts a tmpfs on the target and fills it, or fills the one that was left unfilled.
+///
+/// A whole or torn volume is left as it is. Only the last component of the target is made, never the directories
+/// above it: a kubelet that has given up removes them, and nobody would ever unmount what lies in a tree made anew
+/// (spec/kubelet.md §8).
+///
+/// # Errors
+/// [`Error`]; nothing stays mounted then, and a directory that was made is removed.
+pub(super) fn fill(target: &TargetPath, payload: &Payload, group: Option<Group>) -> Result<(), Error> {
+    let place = Place::open(target)?.ok_or_else(|| Error::ParentGone { target: target.to_string() })?;
+    match place.inspect()? {
+        Entry::OtherMount => Err(Error::ForeignMount { target: target.to_string() }),
+        Entry::NotDirectory => Err(Error::NotADirectory { target: target.to_string() }),
+        Entry::Tmpfs(root) => match volume_state(target, root.as_fd())? {
+            State::Whole | State::Torn => mend(target),
+            State::Unfilled | State::Unmounted => fill_mounted(&place, root, payload, group),
+        },
+        Entry::Absent => {
+            let made = dir::make(place.parent.as_fd(), target.name(), TARGET_MODE);
+            made.map_err(|source| {
+                if source.kind() == io::ErrorKind::NotFound {
+                    Error::ParentGone { target: target.to_string() }
+                } else {
+                    failure(target, MountFailure::MakeDirectory)(source)
+                }
+            })?;
+            mount_and_fill(&place, payload, group).inspect_err(|_| {
+                // The kubelet removes what is left if this fails, since nothing is mounted there.
+                let _ = dir::remove_empty(place.parent.as_fd(), target.name());
+            })
+        }
+        Entry::Directory(_) => mount_and_fill(&place, payload, group),
+    }
+}
+
+fn mount_and_fill(place: &Place<'_>, payload: &Payload, group: Option<Group>) -> Result<(), Error> {
+    let Entry::Directory(directory) = place.inspect()? else {
+        return Err(Error::NotADirectory { target: place.target.to_string() });
+    };
+    let mount_failed = |source| failure(place.target, MountFailure::Mount)(source);
+    match DetachedTmpfs::new(OPTIONS).map_err(mount_failed)? {
+        Some(tmpfs) => {
+            write(place.target, tmpfs.root(), payload, group)?;
+            let root = tmpfs.attach(directory.as_fd()).map_err(mount_failed)?;
+            confirm(place.target, root)
+        }
+        None => {
+            mount::mount_tmpfs(directory.as_fd(), OPTIONS).map_err(mount_failed)?;
+            match place.inspect()? {
+                Entry::Tmpfs(root) => fill_mounted(place, root, payload, group),
+                Entry::Absent | Entry::Directory(_) | Entry::OtherMount | Entry::NotDirectory => {
+                    Err(Error::ParentGone { target: place.target.to_string() })
+                }
+            }
+        }
+    }
+}
+
+/// Fills a tmpfs that is mounted already; takes it away again when that fails.
+fn fill_mounted(place: &Place<'_>, root: OwnedFd, payload: &Payload, group: Option<Group>) -> Result<(), Error> {
+    if let Err(error) = write(place.target, root.as_fd(), payload, group) {
+        // Content first: a reader elsewhere may keep the mount itself alive.
+        let _ = dir::clear(root.as_fd());
+        let _ = mount::detach(root.as_fd());
+        drop(root);
+        let _ = dir::remove_empty(place.parent.as_fd(), place.target.name());
+        return Err(error);
+    }
+    confirm(place.target, root)
+}
+
+fn write(target: &TargetPath, root: BorrowedFd<'_>, payload: &Payload, group: Option<Group>) -> Result<(), Error> {
+    match writer::write(root, payload, group) {
+        Ok(_) => Ok(()),
+        Err(source) => Err(Error::Write { target: target.to_string(), source }),
+    }
+}
+
+/// Looks again, from the root directory down, whether the target leads to the new mount.
+///
+/// A kubelet 1.20 may have removed the pod's whole tree while we mounted (spec/kubelet.md §8).
+fn confirm(target: &TargetPath, root: OwnedFd) -> Result<(), Error> {
+    let seen = match Place::open(target)? {
+        Some(place) => match place.inspect()? {
+            Entry::Tmpfs(seen) => mount::same_mount(seen.as_fd(), root.as_fd()),
+            Entry::Absent | Entry::Directory(_) | Entry::OtherMount | Entry::NotDirectory => Ok(false),
+        },
+        None => Ok(false),
+    };
+    if seen.map_err(failure(target, MountFailure::Look))? {
+        return Ok(());
+    }
+    let _ = dir::clear(root.as_fd());
+    let _ = mount::detach(root.as_fd());
+    Err(Error::ParentGone { target: target.to_string() })
+}
+
+/// Takes everything away: content, mounts, the directory itself. Absent is fine, at any level.
+///
+/// # Errors
+/// What the kernel says; as much as possible is gone then, the secrets first.
+pub(super) fn clear(target: &TargetPath) -> Result<(), Error> {
+    let Some(place) = Place::open(target)? else {
+        return Ok(());
+    };
+    let failed = |source| failure(target, MountFailure::Unmount)(source);
+    for _ in 0..MOST_MOUNTS {
+        match place.inspect()? {
+            Entry::Absent => return Ok(()),
+            Entry::Tmpfs(root) => {
+                // Another mount namespace may keep this mount alive; the files must not live on with it.
+                let cleared = dir::clear(root.as_fd());
+                drop(root);
+                mount::unmount_path(target.as_path()).map_err(failed)?;
+                cleared.map_err(failed)?;
+            }
+            // Not ours, and its content may be precious: it is only taken off.
+            Entry::OtherMount => mount::unmount_path(target.as_path()).map_err(failed)?,
+            Entry::Directory(_) | Entry::NotDirectory => {
+                return dir::remove(place.parent.as_fd(), target.name()).map_err(failed);
+            }
+        }
+    }
+    Err(failed(io::Error::new(io::ErrorKind::ResourceBusy, "more than 64 mounts lie upon each other")))
+}

@@ -1,0 +1,71 @@
+//! A volume's life on this node: published, found published, unpublished.
+//!
+//! Does not know gRPC or Azure: requests come checked from `csi`, content comes from `provider`.
+//! `publish` is the place to start reading.
+//!
+//! ```text
+//!   Unmounted ──publish──▶ Whole ──unpublish──▶ Unmounted
+//!       │                    ▲
+//!       │ (old kernels)      │ mend            a write that is cut off leaves
+//!       ▼                    │                 Unfilled before the change-over,
+//!   Unfilled ──publish──▶  Torn                Torn after it
+//! ```
+
+mod publish;
+mod unpublish;
+
+pub mod layout;
+mod locks;
+mod medium;
+mod target;
+pub mod writer;
+
+mod error;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+pub use error::{Error, MountFailure};
+pub use layout::Group;
+pub use publish::{PublishRequest, Published};
+pub use target::{TargetPath, TargetPathError};
+
+use crate::classes::Classes;
+use crate::provider::Azure;
+use locks::{Locks, Target, Writing};
+
+/// The volumes of this node. Cheap to clone; all clones share the locks.
+#[derive(Debug, Clone)]
+pub struct Volumes {
+    classes: Arc<Classes>,
+    azure: Azure,
+    locks: Arc<Locks>,
+}
+
+impl Volumes {
+    /// Volumes whose classes and content come from these.
+    pub fn new(classes: Classes, azure: Azure) -> Volumes {
+        Volumes { classes: Arc::new(classes), azure, locks: Arc::default() }
+    }
+
+    async fn lock(&self, path: &TargetPath, target: &Target, deadline: Instant) -> Result<Writing, Error> {
+        let since = Instant::now();
+        let busy = || Error::Busy { target: path.to_string(), waited: since.elapsed() };
+        target.lock(deadline).await.ok_or_else(busy)
+    }
+}
+
+/// Runs what may block on a thread that may; it is carried to its end even when nobody waits any more.
+async fn blocking<T: Send + 'static>(
+    target: &TargetPath,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(_) => Err(Error::TaskLost { target: target.to_string() }),
+    }
+}

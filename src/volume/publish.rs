@@ -1,0 +1,140 @@
+//! Publishing a volume: from a checked request to files that a pod can read.
+//!
+//! Does not know gRPC and does not retry: the kubelet calls again. Fetching comes before mounting, so that most
+//! failures leave nothing to undo; `medium` does the mounting.
+//!
+//! # Flow
+//! 1. A target that holds a published volume is a success at once; one whose last write was cut off is mended.
+//! 2. The class is looked up in the pod's namespace and checked.
+//! 3. The provider fetches everything, before the deadline, holding no lock.
+//! 4. Under the target's lock, the tmpfs is filled and shown, unless the target was unpublished meanwhile.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::error::Error;
+use super::layout::Group;
+use super::locks::{Epoch, Target};
+use super::medium::{self, State};
+use super::target::TargetPath;
+use super::{Volumes, blocking};
+use crate::model::{Class, ClassRef, Payload, PodRef, SecretString};
+use crate::provider::Fetch;
+
+/// The name of the provider that is built in.
+const AZURE: &str = "azure";
+
+/// A checked NodePublishVolume.
+#[derive(Debug)]
+pub struct PublishRequest {
+    /// Where the volume is to appear.
+    pub target: TargetPath,
+    /// The pod.
+    pub pod: PodRef,
+    /// `secretProviderClass` of the volume's attributes; may be empty.
+    pub class_name: String,
+    /// The whole volume context; overlays the class's parameters (spec/driver.md §3.2).
+    pub context: BTreeMap<String, String>,
+    /// The data of the volume's nodePublishSecretRef.
+    pub secrets: BTreeMap<String, SecretString>,
+    /// The group that may read the files.
+    pub group: Option<Group>,
+    /// Whether the pod's volume is read-only.
+    pub read_only: bool,
+    /// When the caller must have an answer.
+    pub deadline: Instant,
+}
+
+/// What a publish did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Published {
+    /// The volume was there already; nothing was fetched and nothing was written.
+    Already,
+    /// The volume was fetched, mounted and filled.
+    Now,
+}
+
+impl Volumes {
+    /// Publishes a volume, or finds it published.
+    ///
+    /// Run it in a task of its own: it then ends with a whole volume or nothing, whether or not the caller waits.
+    ///
+    /// # Errors
+    /// [`Error`]; nothing is mounted by this call then.
+    pub async fn publish(&self, request: PublishRequest) -> Result<Published, Error> {
+        let target = self.locks.target(&request.target);
+        let epoch = target.epoch();
+        if self.already_published(&request, &target).await? {
+            return Ok(Published::Already);
+        }
+        let payload = self.fetch(&request).await?;
+        self.show(&request, &target, epoch, payload).await?;
+        Ok(Published::Now)
+    }
+
+    async fn already_published(&self, request: &PublishRequest, target: &Target) -> Result<bool, Error> {
+        let path = request.target.clone();
+        match blocking(&request.target, move || medium::state(&path)).await? {
+            State::Unmounted | State::Unfilled => Ok(false),
+            State::Whole => Ok(true),
+            State::Torn => {
+                let writing = self.lock(&request.target, target, request.deadline).await?;
+                let path = request.target.clone();
+                blocking(&request.target, move || {
+                    let _held = writing;
+                    medium::mend(&path)
+                })
+                .await?;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn fetch(&self, request: &PublishRequest) -> Result<Payload, Error> {
+        if request.class_name.is_empty() {
+            return Err(Error::ClassNameMissing);
+        }
+        let reference = ClassRef { namespace: request.pod.namespace.clone(), name: request.class_name.clone() };
+        let class = self.classes.get(&reference).await?;
+        check(&class)?;
+        if !request.read_only {
+            return Err(Error::NotReadOnly);
+        }
+        let fetch =
+            Fetch { class: &class, context: &request.context, secrets: &request.secrets, deadline: request.deadline };
+        Ok(self.azure.fetch(fetch).await?)
+    }
+
+    async fn show(
+        &self,
+        request: &PublishRequest,
+        target: &Arc<Target>,
+        epoch: Epoch,
+        payload: Payload,
+    ) -> Result<(), Error> {
+        let writing = self.lock(&request.target, target, request.deadline).await?;
+        if target.epoch() != epoch {
+            return Err(Error::Unpublished { target: request.target.to_string() });
+        }
+        let (path, group) = (request.target.clone(), request.group);
+        blocking(&request.target, move || {
+            // Held until the write has ended, also when nobody waits for it any more.
+            let _held = writing;
+            medium::fill(&path, &payload, group)
+        })
+        .await
+    }
+}
+
+/// What upstream checks of a class before it asks a provider, in its order (spec/driver.md §2.5 steps 9 and 10).
+fn check(class: &Class) -> Result<(), Error> {
+    let reference = || class.reference.clone();
+    match class.provider.as_str() {
+        "" => Err(Error::ProviderUnset(reference())),
+        _ if class.parameters.is_empty() => Err(Error::ParametersUnset(reference())),
+        AZURE => Ok(()),
+        other => Err(Error::ProviderUnknown { class: reference(), provider: other.chars().take(63).collect() }),
+    }
+}

@@ -1,0 +1,30 @@
+//! Unpublishing a volume: idempotent removal of content, mount and directory.
+//!
+//! Waits for a write of the same target that is under way, and makes publishes that are still fetching end without a
+//! mount. What is on the target is taken away by `medium`.
+
+use tokio::time::Instant;
+
+use super::error::Error;
+use super::medium;
+use super::target::TargetPath;
+use super::{Volumes, blocking};
+
+impl Volumes {
+    /// Takes the volume on `target` away; a target that is not there is a success.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when a write does not end before the deadline, and what the kernel says.
+    pub async fn unpublish(&self, path: TargetPath, deadline: Instant) -> Result<(), Error> {
+        let target = self.locks.target(&path);
+        // Before the wait: a publish that takes the lock after us must see it.
+        target.unpublished();
+        let writing = self.lock(&path, &target, deadline).await?;
+        let cleared = path.clone();
+        blocking(&path, move || {
+            let _held = writing;
+            medium::clear(&cleared)
+        })
+        .await
+    }
+}

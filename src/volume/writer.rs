@@ -1,0 +1,141 @@
+//! Carries the steps of `layout` out on a volume's root directory, and reads a volume back.
+//!
+//! Decides nothing about what should stand there, and takes only descriptors of a proven volume root, never a path.
+//! Called by `medium`, on a thread that may block.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::layout::{self, DATA, Entry, FileFacts, Group, Root, Step, Tree};
+use crate::model::{ExposeSecret as _, Payload, limits};
+use crate::platform::dir::{self, Kind};
+
+/// The mode of the directories in a volume.
+const DIRECTORY_MODE: u32 = 0o755;
+
+/// What a write did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// The volume held the payload already.
+    Unchanged,
+    /// Something was written.
+    Changed,
+}
+
+/// Makes the volume hold exactly `payload`; writes nothing when it does already.
+///
+/// # Errors
+/// What the kernel says. Readers see the old set then; what was begun is removed.
+pub fn write(root: BorrowedFd<'_>, payload: &Payload, group: Option<Group>) -> io::Result<Written> {
+    let generation = generation_name(jiff::Timestamp::now())?;
+    let own_gid = rustix::process::getegid().as_raw();
+    let steps = layout::plan(&read_tree(root)?, payload, group, own_gid, &generation);
+    for (at, step) in steps.iter().enumerate() {
+        let Err(error) = apply(root, step, payload, group) else { continue };
+        if steps[at..].contains(&Step::Switch) {
+            // Readers have not changed over. A failure to remove what was begun is repaired by the next write.
+            let _ = dir::remove(root, layout::DATA_TMP);
+            let _ = dir::remove(root, &generation);
+        }
+        return Err(error);
+    }
+    Ok(if steps.is_empty() { Written::Unchanged } else { Written::Changed })
+}
+
+/// Carries one step out.
+///
+/// # Errors
+/// What the kernel says.
+pub fn apply(root: BorrowedFd<'_>, step: &Step, payload: &Payload, group: Option<Group>) -> io::Result<()> {
+    match step {
+        Step::WriteFile(index, path) => {
+            let file = payload.files().get(*index).ok_or(io::ErrorKind::InvalidInput)?;
+            let (mode, gid) = layout::ownership(file.mode, group);
+            dir::write_file(root, path, file.content.expose_secret(), mode, gid)
+        }
+        Step::Remove(name) => dir::remove(root, name),
+        Step::MakeDirectory(path) => dir::make(root, path, DIRECTORY_MODE),
+        Step::Prepare(generation) => dir::link(root, layout::DATA_TMP, generation),
+        Step::Switch => dir::rename(root, layout::DATA_TMP, DATA),
+        Step::Link(name) => dir::link(root, name, &format!("{DATA}/{name}")),
+    }
+}
+
+/// Brings a volume whose writer was stopped half way into order, without new content.
+///
+/// # Errors
+/// What the kernel says.
+pub fn repair(root: BorrowedFd<'_>, found: &Root) -> io::Result<()> {
+    for step in layout::repair(found) {
+        match &step {
+            Step::Remove(name) => dir::remove(root, name)?,
+            Step::Link(name) => dir::link(root, name, &format!("{DATA}/{name}"))?,
+            Step::MakeDirectory(_) | Step::WriteFile(..) | Step::Prepare(_) | Step::Switch => {
+                return Err(io::Error::other("a repair writes no content"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads a volume's root directory: enough to tell whether it is whole.
+///
+/// # Errors
+/// What the kernel says.
+pub fn read_root(root: BorrowedFd<'_>) -> io::Result<Root> {
+    let mut entries = BTreeMap::new();
+    for (name, kind) in dir::list(root)? {
+        let entry = match kind {
+            Kind::Link => Entry::Link(dir::read_link(root, &name)?.unwrap_or_default()),
+            Kind::Directory => Entry::Directory,
+            Kind::File | Kind::Other => Entry::File,
+        };
+        entries.insert(name, entry);
+    }
+    let current = match entries.get(DATA) {
+        Some(Entry::Link(generation)) if entries.get(generation) == Some(&Entry::Directory) => {
+            let inner = dir::open(root, generation)?;
+            Some(dir::list(inner.as_fd())?.into_iter().map(|(name, _)| name).collect())
+        }
+        Some(Entry::Link(_) | Entry::Directory | Entry::File) | None => None,
+    };
+    Ok(Root { entries, current })
+}
+
+/// Reads a whole volume, with the digest of every file.
+///
+/// # Errors
+/// What the kernel says, and a file larger than a volume can be.
+pub fn read_tree(root: BorrowedFd<'_>) -> io::Result<Tree> {
+    let mut tree = Tree { root: read_root(root)?, files: BTreeMap::new() };
+    if let Some(generation) = tree.root.generation() {
+        let top = dir::open(root, generation)?;
+        let mut pending = vec![(String::new(), top)];
+        while let Some((prefix, directory)) = pending.pop() {
+            for (name, kind) in dir::list(directory.as_fd())? {
+                let path = format!("{prefix}{name}");
+                match kind {
+                    Kind::Directory => pending.push((format!("{path}/"), dir::open(directory.as_fd(), &name)?)),
+                    Kind::File => {
+                        let (facts, content) = dir::read_file(directory.as_fd(), &name, limits::PAYLOAD as u64)?;
+                        let digest = layout::digest(&content);
+                        tree.files.insert(path, FileFacts { mode: facts.mode, gid: facts.gid, digest });
+                    }
+                    // Not ours; counted as a file that no payload has, so that the next write replaces the generation.
+                    Kind::Link | Kind::Other => {
+                        tree.files.insert(path, FileFacts { mode: u32::MAX, gid: 0, digest: [0; 32] });
+                    }
+                }
+            }
+        }
+    }
+    Ok(tree)
+}
+
+/// The name of a new generation: `..2026_11_22_01_02_03.` and a random number, as upstream names them.
+fn generation_name(now: jiff::Timestamp) -> io::Result<String> {
+    let mut random = [0; 4];
+    rustix::rand::getrandom(&mut random[..], rustix::rand::GetRandomFlags::empty())?;
+    Ok(format!("..{}.{}", now.strftime("%Y_%m_%d_%H_%M_%S"), u32::from_ne_bytes(random)))
+}
