@@ -101,7 +101,7 @@ impl Http {
         limit: usize,
     ) -> Result<Reply, Error> {
         let started = Instant::now();
-        let result = match tokio::time::timeout(Duration::from_secs(3600), self.send(place, request, limit)).await {
+        let result = match tokio::time::timeout(self.exchange, self.send(place, request, limit)).await {
             Ok(result) => result,
             Err(_) => Err(Error::NoAnswer { host: place.host.to_owned(), limit: self.exchange }),
         };

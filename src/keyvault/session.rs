@@ -71,7 +71,7 @@ pub(super) struct Access {
 
 /// One token, and the SDK's client that uses it.
 pub(super) struct Session {
-    /// The how-manieth session of its vault it is, from 1.
+    /// Which session of its vault it is, counted from 1.
     pub(super) number: u32,
     /// The client for secrets.
     pub(super) secrets: SecretClient,
@@ -180,8 +180,9 @@ fn client_options(transport: Arc<dyn HttpClient>) -> ClientOptions {
 
 /// The credential that the SDK's client demands, and never asks.
 ///
-/// The SDK would fetch a token after a 401, but our transport hands it none. It is better so: in the SDK each of several concurrent
-/// first requests clears the token that another has just fetched, and one of them then fails.
+/// The SDK would fetch a token after a 401, but our transport hands it none and puts the token on itself, at the last moment before
+/// sending. So the SDK cannot take a token elsewhere, cannot keep a revoked one, and concurrent first requests cannot clear each
+/// other's, as they may in its bearer policy, where every 401 drops the token that all of them share.
 #[derive(Debug)]
 struct NoToken;
 

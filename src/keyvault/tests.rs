@@ -4,6 +4,7 @@ mod fences;
 mod pure;
 mod retries;
 mod server;
+mod trust;
 
 use std::time::Duration;
 

@@ -64,6 +64,7 @@ type Script = dyn Fn(&Request, usize) -> Option<Answer> + Send + Sync;
 pub(super) struct Azure {
     address: SocketAddr,
     ca: reqwest::Certificate,
+    bundle: String,
     seen: Arc<Mutex<Vec<Request>>>,
 }
 
@@ -78,7 +79,7 @@ impl Azure {
     /// Starts; `script` gets each request with its number among those of its kind, from 1, and may answer in place of us.
     pub(super) async fn start(script: impl Fn(&Request, usize) -> Option<Answer> + Send + Sync + 'static) -> Azure {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let (ca, acceptor) = certificates();
+        let (ca, bundle, acceptor) = certificates();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen: Arc<Mutex<Vec<Request>>> = Arc::default();
@@ -88,7 +89,7 @@ impl Azure {
                 tokio::spawn(serve(acceptor.clone(), stream, log.clone(), script.clone()));
             }
         });
-        Azure { address, ca, seen }
+        Azure { address, ca, bundle, seen }
     }
 
     /// Starts without a script.
@@ -98,6 +99,11 @@ impl Azure {
 
     pub(super) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The certificate of its authority, as PEM.
+    pub(super) fn bundle(&self) -> &str {
+        &self.bundle
     }
 
     pub(super) fn client(&self) -> reqwest::ClientBuilder {
@@ -143,7 +149,7 @@ pub(super) fn open_as(vaults: &Vaults, name: &str, credential: Credential, left:
     vaults.open(&cloud, &name, &tenant, credential, Instant::now() + left).unwrap()
 }
 
-fn certificates() -> (reqwest::Certificate, TlsAcceptor) {
+fn certificates() -> (reqwest::Certificate, String, TlsAcceptor) {
     let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let key = rcgen::KeyPair::generate().unwrap();
@@ -156,7 +162,7 @@ fn certificates() -> (reqwest::Certificate, TlsAcceptor) {
         .with_no_client_auth()
         .with_single_cert(vec![leaf.der().clone()], leaf_key.serialize_der().try_into().unwrap())
         .unwrap();
-    (reqwest::Certificate::from_der(ca.der()).unwrap(), TlsAcceptor::from(Arc::new(config)))
+    (reqwest::Certificate::from_der(ca.der()).unwrap(), ca.pem(), TlsAcceptor::from(Arc::new(config)))
 }
 
 async fn serve(acceptor: TlsAcceptor, stream: TcpStream, seen: Arc<Mutex<Vec<Request>>>, script: Arc<Script>) {
