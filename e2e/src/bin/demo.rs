@@ -191,7 +191,9 @@ fn stop(story: &mut Story, driver: DriverProcess, folder: &Path) -> Result<()> {
     let status = driver.terminate()?;
     ensure!(status.success(), "the driver ended with {status}");
     ensure!(!socket.exists(), "the socket is still there");
-    wait_for("the driver's process is gone", Duration::from_secs(1), || Ok(!Path::new(&format!("/proc/{id}")).exists()))?;
+    wait_for("the driver's process is gone", Duration::from_secs(1), || {
+        Ok(!Path::new(&format!("/proc/{id}")).exists())
+    })?;
     let mounts = fs::read_to_string("/proc/self/mounts")?;
     let kubelets = folder.join("node/kubelet").display().to_string();
     ensure!(!mounts.contains(&kubelets), "a mount is left behind:\n{mounts}");

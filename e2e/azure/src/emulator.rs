@@ -1,0 +1,189 @@
+//! Starting and stopping the emulator inside a process.
+//!
+//! It runs on a thread and a runtime of its own, so that plain synchronous tests can use it.
+//! What happens on its sockets is `server`'s business, and what it knows is set through [`Azure`].
+//!
+//! # Guarantees
+//!
+//! When [`Emulator::start`] returns, both sockets accept. When the value has been dropped, both are
+//! closed and the thread has ended.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
+
+use crate::azure::Azure;
+use crate::clouds::Clouds;
+use crate::tls::{self, Identity, TlsError};
+use crate::world::Shared;
+use crate::{admin, server};
+
+/// Enough to answer while a handshake is being computed; never the machine's core count.
+const WORKER_THREADS: usize = 2;
+
+/// How to start.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where Entra ID and Key Vault listen; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// Where the admin API listens, on a loopback address; `None` for none.
+    pub admin: Option<SocketAddr>,
+    /// Names of a custom cloud: `*.vault.stack.test` is a vault suffix, others are login hosts.
+    pub dns_names: Vec<String>,
+    /// How long every answer takes at least.
+    pub base_latency: Duration,
+}
+
+impl Options {
+    /// Any free port of 127.0.0.1, no admin API, no custom cloud, no latency.
+    pub fn loopback() -> Options {
+        Options {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            admin: None,
+            dns_names: Vec::new(),
+            base_latency: Duration::ZERO,
+        }
+    }
+}
+
+/// Why the emulator did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// An address could not be bound.
+    #[error("cannot listen on {address}: {source}; choose a free port, below 1024 needs root")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The admin API has no password.
+    #[error("the admin API has no password: give it a loopback address instead of {0}")]
+    AdminNotLoopback(SocketAddr),
+    /// No certificate could be made.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// No runtime or thread could be made.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// A running emulator; dropping it stops it.
+#[derive(Debug)]
+pub struct Emulator {
+    azure: Azure,
+    ca_pem: String,
+    address: SocketAddr,
+    admin_address: Option<SocketAddr>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Emulator {
+    /// Makes certificates, binds the sockets and starts to serve.
+    pub fn start(options: Options) -> Result<Emulator, StartError> {
+        let clouds = Clouds::new(&options.dns_names);
+        let identity = tls::identity(&clouds)?;
+        let shared = Arc::new(Shared::new(clouds, options.base_latency));
+        let (listener, address) = bind(options.listen)?;
+        let admin = match options.admin {
+            Some(asked) if !asked.ip().is_loopback() => {
+                return Err(StartError::AdminNotLoopback(asked));
+            }
+            Some(asked) => Some(bind(asked)?),
+            None => None,
+        };
+        let (admin_listener, admin_address) = admin.unzip();
+        let ca_pem = identity.ca_pem.clone();
+        let (stop, stopped) = oneshot::channel();
+        let runtime = runtime().map_err(StartError::Thread)?;
+        serve(&runtime, &shared, listener, admin_listener, identity).map_err(StartError::Thread)?;
+        let thread = std::thread::Builder::new()
+            .name("azure-emulator".to_owned())
+            .spawn(move || {
+                // A sender that was dropped means stop as well. The runtime goes down with this closure.
+                let _ = runtime.block_on(stopped);
+            })
+            .map_err(StartError::Thread)?;
+        Ok(Emulator {
+            azure: Azure::new(shared),
+            ca_pem,
+            address,
+            admin_address,
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+
+    /// The certificate authority that clients must trust, in PEM.
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// The handle that sets the scene and reads back what happened.
+    pub fn azure(&self) -> Azure {
+        self.azure.clone()
+    }
+
+    /// Where Entra ID and Key Vault listen.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where the admin API listens.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic in there has already been printed, and there is nobody to tell here.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Listen { address, source };
+    let listener = TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+fn runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKER_THREADS)
+        .thread_name("azure-emulator")
+        .enable_all()
+        .build()
+}
+
+fn serve(
+    runtime: &Runtime,
+    shared: &Arc<Shared>,
+    listener: TcpListener,
+    admin_listener: Option<TcpListener>,
+    identity: Identity,
+) -> io::Result<()> {
+    let _inside = runtime.enter();
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let acceptor = TlsAcceptor::from(identity.server);
+    runtime.spawn(server::run(listener, acceptor, Arc::clone(shared)));
+    if let Some(listener) = admin_listener {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let azure = Azure::new(Arc::clone(shared));
+        runtime.spawn(admin::run(listener, azure, identity.ca_pem));
+    }
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! Entra ID's refusals: codes, statuses and bodies.
+//!
+//! Every text that begins with `AADSTS` is here, and nowhere a secret or a token.
+//! `for_status` serves injected faults, the others serve checks.
+
+use hyper::StatusCode;
+use hyper::header::HeaderName;
+use serde_json::json;
+
+use crate::answer::Answer;
+use crate::call::Call;
+use crate::random;
+
+/// A refusal: the number behind `AADSTS`, the OAuth error, the status and the sentence.
+#[derive(Debug)]
+pub(crate) struct EntraError {
+    code: u32,
+    error: &'static str,
+    status: StatusCode,
+    text: String,
+}
+
+impl EntraError {
+    /// The tenant is not there; the two endpoints disagree on the OAuth error.
+    pub(super) fn tenant_not_found(tenant: &str, error: &'static str) -> EntraError {
+        let text = format!(
+            "Tenant '{tenant}' not found. Check to make sure you have the correct tenant ID and \
+             are signing into the correct cloud. Check with your subscription administrator, \
+             this may happen if there are no active subscriptions for the tenant."
+        );
+        bad_request(90002, error, text)
+    }
+
+    pub(super) fn missing_field(name: &str) -> EntraError {
+        let text = format!("The request body must contain the following parameter: '{name}'.");
+        bad_request(900144, "invalid_request", text)
+    }
+
+    pub(super) fn unsupported_grant(grant_type: &str) -> EntraError {
+        let text = format!("The app requested an unsupported grant type '{grant_type}'.");
+        bad_request(70003, "unsupported_grant_type", text)
+    }
+
+    pub(super) fn not_a_default_scope(scope: &str) -> EntraError {
+        let text = format!(
+            "The provided value for scope {scope} is not valid. Client credential flows must \
+             have a scope value with /.default suffixed to the resource identifier \
+             (application ID URI)."
+        );
+        bad_request(1_002_012, "invalid_scope", text)
+    }
+
+    pub(super) fn client_not_found(client_id: &str, tenant: &str) -> EntraError {
+        let text = format!(
+            "Application with identifier '{client_id}' was not found in the directory \
+             '{tenant}'. This can happen if the application has not been installed by the \
+             administrator of the tenant or consented to by any user in the tenant. You may \
+             have sent your authentication request to the wrong tenant."
+        );
+        bad_request(700_016, "unauthorized_client", text)
+    }
+
+    pub(super) fn unknown_resource(resource: &str, tenant: &str) -> EntraError {
+        let text = format!(
+            "The resource principal named {resource} was not found in the tenant named \
+             {tenant}. This can happen if the application has not been installed by the \
+             administrator of the tenant or consented to by any user in the tenant. You might \
+             have sent your authentication request to the wrong tenant."
+        );
+        bad_request(500_011, "invalid_resource", text)
+    }
+
+    pub(super) fn no_credential() -> EntraError {
+        let text = "'client_assertion', 'client_secret' or 'request' is required for the \
+                    'client_credentials' grant type.";
+        invalid_client(7_000_216, text.to_owned())
+    }
+
+    pub(super) fn wrong_secret(client_id: &str) -> EntraError {
+        let text = format!(
+            "Invalid client secret provided. Ensure the secret being sent in the request is the \
+             client secret value, not the client secret ID, for a secret added to app \
+             '{client_id}'."
+        );
+        invalid_client(7_000_215, text)
+    }
+
+    pub(super) fn expired_secret(client_id: &str) -> EntraError {
+        let text = format!(
+            "The provided client secret keys for app '{client_id}' are expired. Visit the Azure \
+             portal to create new keys for your app: https://aka.ms/NewClientSecret, or consider \
+             using certificate credentials for added security: https://aka.ms/certCreds."
+        );
+        invalid_client(7_000_222, text)
+    }
+
+    pub(super) fn unknown_instance() -> EntraError {
+        let text = "Unknown or invalid instance.".to_owned();
+        bad_request(50_049, "invalid_instance", text)
+    }
+
+    /// What the service says with a status that a fault asks for.
+    pub(crate) fn for_status(status: StatusCode) -> EntraError {
+        let (code, error, text) = match status.as_u16() {
+            429 => (90_055, "temporarily_unavailable", "There are too many incoming requests. Try again later."),
+            401 => (7_000_215, "invalid_client", "Invalid client secret provided."),
+            500..=599 => (90_033, "temporarily_unavailable", "A transient error has occurred. Please try again."),
+            _ => (90_014, "invalid_request", "The request is malformed or invalid."),
+        };
+        EntraError { code, error, status, text: text.to_owned() }
+    }
+
+    /// The body in the service's form, with fresh ids.
+    pub(crate) fn answer(&self, call: &Call) -> Answer {
+        let timestamp = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%SZ").to_string();
+        let trace_id = random::guid();
+        let correlation_id = call.client_request_id.clone().unwrap_or_else(random::guid);
+        let description = format!(
+            "AADSTS{}: {} Trace ID: {trace_id} Correlation ID: {correlation_id} \
+             Timestamp: {timestamp}",
+            self.code, self.text
+        );
+        let document = json!({
+            "error": self.error,
+            "error_description": description,
+            "error_codes": [self.code],
+            "timestamp": timestamp,
+            "trace_id": trace_id,
+            "correlation_id": correlation_id,
+            "error_uri": format!("https://{}/error?code={}", call.host, self.code),
+        });
+        let code = self.code.to_string();
+        Answer::json(self.status, &document).header(HeaderName::from_static("x-ms-error-code"), &code)
+    }
+}
+
+fn bad_request(code: u32, error: &'static str, text: String) -> EntraError {
+    EntraError { code, error, status: StatusCode::BAD_REQUEST, text }
+}
+
+fn invalid_client(code: u32, text: String) -> EntraError {
+    EntraError { code, error: "invalid_client", status: StatusCode::UNAUTHORIZED, text }
+}

@@ -1,0 +1,148 @@
+//! Who is asking a vault, and what they may do there.
+//!
+//! Authentication looks a token up in the directory; nothing is verified by signature.
+//! A failed one carries the challenge that tells clients where to get a token.
+
+use super::errors::KeyVaultError;
+use crate::call::Call;
+use crate::clouds::KEY_VAULT_APP;
+use crate::directory::{Directory, Grant};
+use crate::world::{Access, Permission, Vault};
+
+/// Where all vaults of this emulator seem to be.
+pub(super) const REGION: &str = "westeurope";
+
+/// A client with a good token for this vault.
+#[derive(Debug)]
+pub(super) struct Caller {
+    client_id: String,
+    object_id: String,
+    tenant: String,
+}
+
+/// Checks the token: known, not revoked, not expired, for Key Vault, and from the vault's tenant.
+pub(super) fn authenticate(
+    call: &Call,
+    vault: &Vault,
+    directory: &Directory,
+    authority: &str,
+    now: i64,
+) -> Result<Caller, KeyVaultError> {
+    let refuse = |message: String, invalid_token: bool| {
+        let description = invalid_token.then_some(message.as_str());
+        let challenge = challenge(authority, &vault.tenant, &vault.suffix, description);
+        Err(KeyVaultError::unauthorized(message, challenge))
+    };
+    let Some(token) = call.bearer() else {
+        let message = "AKV10000: Request is missing a Bearer or PoP token.";
+        return refuse(message.to_owned(), false);
+    };
+    let Some(grant) = directory.grant(token) else {
+        let message = "AKV10046: Unable to resolve the key used for signature validation.";
+        return refuse(message.to_owned(), false);
+    };
+    match fault_of(grant, vault, now) {
+        Some(message) => refuse(message, true),
+        None => Ok(Caller {
+            client_id: grant.client_id.clone(),
+            object_id: grant.object_id.clone(),
+            tenant: grant.tenant.clone(),
+        }),
+    }
+}
+
+/// What is wrong with a token that was once handed out.
+fn fault_of(grant: &Grant, vault: &Vault, now: i64) -> Option<String> {
+    let resource = format!("https://{}", vault.suffix);
+    let audience = grant.audience.trim_end_matches('/');
+    if grant.revoked {
+        return Some("AKV10045: The token was revoked.".to_owned());
+    }
+    if grant.expires <= now {
+        return Some("AKV10040: The token is expired.".to_owned());
+    }
+    if audience != resource && audience != KEY_VAULT_APP {
+        return Some(format!("AKV10022: Invalid audience. Expected {resource}, found: {}.", grant.audience));
+    }
+    if grant.tenant != vault.tenant {
+        return Some(format!(
+            "AKV10032: Invalid issuer. Expected one of https://sts.windows.net/{}/, found \
+             https://sts.windows.net/{}/.",
+            vault.tenant, grant.tenant
+        ));
+    }
+    None
+}
+
+/// The value of `WWW-Authenticate`; with a description it says that the token sent is no good.
+pub(super) fn challenge(authority: &str, tenant: &str, suffix: &str, description: Option<&str>) -> String {
+    let challenge = format!(r#"Bearer authorization="https://{authority}/{tenant}", resource="https://{suffix}""#);
+    match description {
+        None => challenge,
+        Some(text) => format!(r#"{challenge}, error="invalid_token", error_description="{text}""#),
+    }
+}
+
+/// Checks a permission.
+pub(super) fn authorize(
+    vault: &Vault,
+    caller: &Caller,
+    permission: Permission,
+    object: Option<&str>,
+) -> Result<(), KeyVaultError> {
+    let granted = vault.grants.get(&caller.client_id);
+    if granted.is_some_and(|granted| granted.contains(&permission)) {
+        return Ok(());
+    }
+    let who =
+        format!("appid={};oid={};iss=https://sts.windows.net/{}/", caller.client_id, caller.object_id, caller.tenant);
+    let place = format!("{};location={REGION}", vault.name);
+    Err(match vault.access {
+        Access::Policy => KeyVaultError::forbidden(
+            "ForbiddenByPolicy",
+            format!(
+                "The user, group or application '{who}' does not have secrets {} permission on \
+                 key vault '{place}'. For help resolving this issue, please see \
+                 https://go.microsoft.com/fwlink/?linkid=2125287",
+                policy_name(permission)
+            ),
+        ),
+        Access::Rbac => KeyVaultError::forbidden("ForbiddenByRbac", rbac_text(vault, &who, &place, permission, object)),
+    })
+}
+
+fn rbac_text(vault: &Vault, who: &str, place: &str, permission: Permission, object: Option<&str>) -> String {
+    let object = object.map_or_else(String::new, |name| format!("/secrets/{name}"));
+    format!(
+        "Caller is not authorized to perform action on resource.\r\nIf role assignments, deny \
+         assignments or role definitions were changed recently, please observe propagation \
+         time.\r\nCaller: {who}\r\nAction: '{}'\r\nResource: \
+         '/subscriptions/00000000-0000-0000-0000-000000000000/resourcegroups/emulator/providers/\
+         microsoft.keyvault/vaults/{}{object}'\r\nAssignment: (not found)\r\nDenyAssignmentId: \
+         null\r\nDecisionReason: 'DeniedWithNoValidRBAC' \r\nVault: {place}\r\n",
+        rbac_action(permission),
+        vault.name
+    )
+}
+
+fn policy_name(permission: Permission) -> &'static str {
+    match permission {
+        Permission::Get => "get",
+        Permission::List => "list",
+        Permission::Set => "set",
+        Permission::Delete => "delete",
+        Permission::Recover => "recover",
+        Permission::Purge => "purge",
+    }
+}
+
+fn rbac_action(permission: Permission) -> &'static str {
+    match permission {
+        Permission::Get => "Microsoft.KeyVault/vaults/secrets/getSecret/action",
+        Permission::List => "Microsoft.KeyVault/vaults/secrets/readMetadata/action",
+        Permission::Set => "Microsoft.KeyVault/vaults/secrets/setSecret/action",
+        Permission::Delete => "Microsoft.KeyVault/vaults/secrets/delete",
+        Permission::Recover => "Microsoft.KeyVault/vaults/secrets/recover/action",
+        Permission::Purge => "Microsoft.KeyVault/vaults/secrets/purge/action",
+    }
+}

@@ -1,0 +1,145 @@
+//! Key Vault's refusals: codes, statuses and bodies.
+//!
+//! Every text that Key Vault says is here; the texts are those the real service was seen to send,
+//! as far as they are known, since people search for them.
+//! `for_status` serves injected faults, the others serve checks.
+
+use hyper::StatusCode;
+use hyper::header::WWW_AUTHENTICATE;
+use serde_json::json;
+
+use super::names;
+use crate::answer::Answer;
+use crate::secret::Refusal;
+
+/// A refusal.
+#[derive(Debug)]
+pub(crate) struct KeyVaultError {
+    status: StatusCode,
+    code: &'static str,
+    inner: Option<&'static str>,
+    message: String,
+    challenge: Option<String>,
+}
+
+impl KeyVaultError {
+    pub(super) fn unauthorized(message: String, challenge: String) -> KeyVaultError {
+        error(StatusCode::UNAUTHORIZED, "Unauthorized", message).with_challenge(challenge)
+    }
+
+    pub(super) fn forbidden(inner: &'static str, message: String) -> KeyVaultError {
+        KeyVaultError { inner: Some(inner), ..error(StatusCode::FORBIDDEN, "Forbidden", message) }
+    }
+
+    pub(super) fn disabled(operation: &str) -> KeyVaultError {
+        let message = format!("Operation {operation} is not allowed on a disabled secret.");
+        KeyVaultError::forbidden("SecretDisabled", message)
+    }
+
+    pub(super) fn no_api_version() -> KeyVaultError {
+        bad_parameter("api-version must be specified".to_owned())
+    }
+
+    pub(super) fn unknown_api_version(version: &str) -> KeyVaultError {
+        let newest = names::API_VERSIONS[names::API_VERSIONS.len() - 1];
+        bad_parameter(format!(
+            "The specified version ({version}) is not recognized. Consider using the latest \
+             supported version ({newest})."
+        ))
+    }
+
+    pub(super) fn invalid_name(name: &str) -> KeyVaultError {
+        bad_parameter(format!("The request URI contains an invalid name: {name}"))
+    }
+
+    pub(super) fn not_allowed(method: &str, verb: &str) -> KeyVaultError {
+        bad_parameter(format!("Method {method} does not allow operation '{verb}'"))
+    }
+
+    pub(super) fn no_such_path() -> KeyVaultError {
+        let message = "The requested resource was not found.".to_owned();
+        error(StatusCode::NOT_FOUND, "NotFound", message)
+    }
+
+    /// Something in the query or the body is wrong; the sentence never repeats a value.
+    pub(super) fn bad_field(message: &str) -> KeyVaultError {
+        bad_parameter(message.to_owned())
+    }
+
+    /// What the store refused, about `name` or `name/version`.
+    pub(super) fn refused(refusal: Refusal, name: &str) -> KeyVaultError {
+        match refusal {
+            Refusal::Missing => {
+                let message = format!(
+                    "A secret with (name/id) {name} was not found in this key vault. If you \
+                     recently deleted this secret you may be able to recover it using the correct \
+                     recovery command. For help resolving this issue, please see \
+                     https://go.microsoft.com/fwlink/?linkid=2125182"
+                );
+                error(StatusCode::NOT_FOUND, "SecretNotFound", message)
+            }
+            Refusal::NotDeleted => {
+                let message = format!("Deleted Secret not found: {name}");
+                error(StatusCode::NOT_FOUND, "SecretNotFound", message)
+            }
+            Refusal::Deleted => {
+                let message = format!(
+                    "Secret {name} is currently in a deleted but recoverable state, and its name \
+                     cannot be reused; in this state, the secret can only be recovered or purged."
+                );
+                KeyVaultError {
+                    inner: Some("ObjectIsDeletedButRecoverable"),
+                    ..error(StatusCode::CONFLICT, "Conflict", message)
+                }
+            }
+            Refusal::InUse => {
+                let message = format!("A secret named {name} is in use.");
+                error(StatusCode::CONFLICT, "Conflict", message)
+            }
+        }
+    }
+
+    /// What the service says with a status that a fault asks for.
+    pub(super) fn for_status(status: StatusCode) -> KeyVaultError {
+        let (code, message) = match status.as_u16() {
+            400 => ("BadParameter", "The request is malformed."),
+            401 => ("Unauthorized", "AKV10000: Request is missing a Bearer or PoP token."),
+            403 => ("Forbidden", "Access is denied by a fault rule."),
+            404 => ("SecretNotFound", "A secret with this name was not found in this key vault."),
+            429 => (
+                "Throttled",
+                "Request was not processed because too many requests were received. Reason: \
+                 VaultRequestTypeLimitReached",
+            ),
+            503 => ("ServiceUnavailable", "The service is not available right now."),
+            _ => ("InternalServerError", "An internal server error has occurred."),
+        };
+        error(status, code, message.to_owned())
+    }
+
+    pub(super) fn with_challenge(mut self, challenge: String) -> KeyVaultError {
+        self.challenge = Some(challenge);
+        self
+    }
+
+    /// The body in the service's form.
+    pub(super) fn answer(&self) -> Answer {
+        let mut inside = json!({ "code": self.code, "message": self.message });
+        if let Some(inner) = self.inner {
+            inside["innererror"] = json!({ "code": inner });
+        }
+        let answer = Answer::json(self.status, &json!({ "error": inside }));
+        match &self.challenge {
+            Some(challenge) => answer.header(WWW_AUTHENTICATE, challenge),
+            None => answer,
+        }
+    }
+}
+
+fn bad_parameter(message: String) -> KeyVaultError {
+    error(StatusCode::BAD_REQUEST, "BadParameter", message)
+}
+
+fn error(status: StatusCode, code: &'static str, message: String) -> KeyVaultError {
+    KeyVaultError { status, code, inner: None, message, challenge: None }
+}

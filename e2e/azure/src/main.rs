@@ -1,0 +1,135 @@
+//! The `azure-emulator` program: the emulator with an admin API, until it is told to stop.
+//!
+//! Reads options and the seed file, starts [`Emulator`], prints one line when it is ready.
+//! Ends on SIGTERM, SIGINT, or when its standard input closes if asked to watch that.
+
+use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use azure_emulator::{Emulator, Options, Seed};
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+/// Entra ID and Azure Key Vault on loopback, over real HTTPS, for tests and demos.
+///
+/// Clients must trust the certificate authority written by --ca-out, and must reach the emulator
+/// under the real host names, for example by lines in /etc/hosts:
+///
+///   127.0.0.1 login.microsoftonline.com demo.vault.azure.net
+///
+/// Tenants, clients, vaults and secrets come from --seed or through the admin API. Everything is
+/// kept in memory and is gone when the program ends.
+#[derive(Debug, Parser)]
+#[command(version, verbatim_doc_comment)]
+struct Arguments {
+    /// Where Entra ID and Key Vault listen. Clients expect port 443, which needs root; port 0
+    /// takes a free one.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:443")]
+    listen: SocketAddr,
+
+    /// Where the admin API listens: plain HTTP, no password, loopback only.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8440")]
+    admin: SocketAddr,
+
+    /// Write the certificate of the throw-away authority to this file (PEM). Its key is never
+    /// written.
+    #[arg(long, value_name = "FILE")]
+    ca_out: Option<PathBuf>,
+
+    /// A name of a custom cloud, may be repeated: `*.vault.stack.test` adds a vault suffix,
+    /// `login.stack.test` a login host.
+    #[arg(long, value_name = "NAME")]
+    dns_name: Vec<String>,
+
+    /// A JSON document with tenants, clients, vaults, grants and secrets to begin with.
+    #[arg(long, value_name = "FILE")]
+    seed: Option<PathBuf>,
+
+    /// How long every answer takes at least, in milliseconds.
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 0)]
+    latency: u64,
+
+    /// Also end when standard input closes, so that the emulator never outlives its parent.
+    #[arg(long)]
+    until_stdin_closes: bool,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    // Signals are caught before anybody is told that we are ready.
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
+    runtime.block_on(run(arguments))
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
+    let emulator = start(&arguments)?;
+    announce(&emulator).context("cannot print to standard output")?;
+    let stdin_closed = async {
+        if arguments.until_stdin_closes {
+            watch_stdin().await;
+        } else {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = stdin_closed => {}
+    }
+    drop(emulator);
+    Ok(())
+}
+
+fn start(arguments: &Arguments) -> anyhow::Result<Emulator> {
+    let seed = arguments.seed.as_deref().map(read_seed).transpose()?;
+    let emulator = Emulator::start(Options {
+        listen: arguments.listen,
+        admin: Some(arguments.admin),
+        dns_names: arguments.dns_name.clone(),
+        base_latency: Duration::from_millis(arguments.latency),
+    })?;
+    if let Some(seed) = seed {
+        let applied = emulator.azure().apply(&seed);
+        applied.context("the seed file does not fit together")?;
+    }
+    if let Some(path) = &arguments.ca_out {
+        std::fs::write(path, emulator.ca_pem())
+            .with_context(|| format!("cannot write the CA certificate to {}", path.display()))?;
+    }
+    Ok(emulator)
+}
+
+fn read_seed(path: &Path) -> anyhow::Result<Seed> {
+    let text = std::fs::read(path).with_context(|| format!("cannot read the seed file {}", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("the seed file {} is not right", path.display()))
+}
+
+fn announce(emulator: &Emulator) -> std::io::Result<()> {
+    let mut line = format!("azure-emulator ready: https on {}", emulator.address());
+    if let Some(admin) = emulator.admin_address() {
+        line.push_str(&format!(", admin http://{admin}"));
+    }
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{line}")?;
+    stdout.flush()
+}
+
+/// Returns at the end of standard input.
+async fn watch_stdin() {
+    let (closed, end) = oneshot::channel::<()>();
+    // A thread of its own, since a blocking read on the runtime would keep it from ending.
+    std::thread::spawn(move || {
+        let mut bytes = [0; 1024];
+        while matches!(std::io::stdin().read(&mut bytes), Ok(count) if count > 0) {}
+        drop(closed);
+    });
+    // The sender is only ever dropped, which is the message.
+    let _ = end.await;
+}

@@ -1,0 +1,265 @@
+//! What happened: counters by kind, the journal, and the number of requests in flight.
+//!
+//! Pure bookkeeping; it never sees a value, a secret or a whole token.
+//! Places are vault names and tenants. `dispatch` calls [`Recorder::arrive`] and [`Recorder::finish`].
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+/// The journal keeps so many of the newest entries.
+const JOURNAL_LIMIT: usize = 10_000;
+
+/// So many places are counted; requests to made-up hosts must not fill the memory.
+const PLACE_LIMIT: usize = 10_000;
+
+/// What a request asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Entra ID: instance discovery.
+    Discovery,
+    /// Entra ID: the tenant's OpenID configuration.
+    OpenidConfiguration,
+    /// Entra ID: a token.
+    Token,
+    /// Key Vault: any request without an `Authorization` header.
+    Challenge,
+    /// Key Vault: one object, newest or by version.
+    Get,
+    /// Key Vault: a page of objects.
+    List,
+    /// Key Vault: a page of versions of one object.
+    ListVersions,
+    /// Key Vault: a new version.
+    Set,
+    /// Key Vault: new attributes for a version.
+    Update,
+    /// Key Vault: delete, so that it can still be recovered.
+    Delete,
+    /// Key Vault: one deleted object.
+    GetDeleted,
+    /// Key Vault: a page of deleted objects.
+    ListDeleted,
+    /// Key Vault: bring a deleted object back.
+    Recover,
+    /// Key Vault: remove a deleted object for good.
+    Purge,
+    /// Anything else.
+    Other,
+}
+
+/// How many requests of each kind one vault or tenant has seen.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Counters {
+    by_kind: BTreeMap<Kind, u64>,
+}
+
+impl Counters {
+    /// The number of requests of this kind.
+    pub fn get(&self, kind: Kind) -> u64 {
+        self.by_kind.get(&kind).copied().unwrap_or(0)
+    }
+
+    /// The number of requests of all kinds.
+    pub fn total(&self) -> u64 {
+        self.by_kind.values().sum()
+    }
+}
+
+/// One request in the journal, in the order of arrival.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Counts all requests since the start; gaps show what the journal has dropped.
+    pub sequence: u64,
+    /// When it arrived, in milliseconds since 1970.
+    pub arrived_ms: i64,
+    /// The HTTP method.
+    pub method: String,
+    /// The host it was sent to, without a port.
+    pub host: String,
+    /// The path as sent, without the query.
+    pub path: String,
+    /// The vault's name or the tenant, as used for counters and faults.
+    pub place: String,
+    /// What it asked for.
+    pub kind: Kind,
+    /// Who asked, if that is known.
+    pub client_id: Option<String>,
+    /// Whether an `Authorization` header was there.
+    pub authorized: bool,
+    /// The first 16 hexadecimal digits of the SHA-256 of the bearer token.
+    pub token_sha256: Option<String>,
+    /// The status that was sent; `None` while in flight, and for a hung or cut request.
+    pub status: Option<u16>,
+}
+
+/// What is known of a request on arrival.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    pub(crate) method: String,
+    pub(crate) host: String,
+    pub(crate) path: String,
+    pub(crate) place: String,
+    pub(crate) kind: Kind,
+    pub(crate) client_id: Option<String>,
+    pub(crate) authorized: bool,
+    pub(crate) token_sha256: Option<String>,
+}
+
+/// Counters, journal and gauges.
+#[derive(Debug, Default)]
+pub(crate) struct Recorder {
+    places: BTreeMap<String, Place>,
+    journal: VecDeque<Entry>,
+    next: u64,
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    counters: Counters,
+    in_flight: usize,
+    max_in_flight: usize,
+}
+
+impl Recorder {
+    /// Counts a request and opens its journal entry; the number returned closes it.
+    pub(crate) fn arrive(&mut self, arrival: Arrival, arrived_ms: i64) -> u64 {
+        self.count(&arrival.place, arrival.kind);
+        if self.journal.len() >= JOURNAL_LIMIT {
+            self.journal.pop_front();
+        }
+        let sequence = self.next;
+        self.next += 1;
+        self.journal.push_back(Entry {
+            sequence,
+            arrived_ms,
+            method: arrival.method,
+            host: arrival.host,
+            path: arrival.path,
+            place: arrival.place,
+            kind: arrival.kind,
+            client_id: arrival.client_id,
+            authorized: arrival.authorized,
+            token_sha256: arrival.token_sha256,
+            status: None,
+        });
+        sequence
+    }
+
+    /// Closes the entry of a request; without a status it was hung, cut or given up by the client.
+    pub(crate) fn finish(&mut self, sequence: u64, place: &str, status: Option<u16>) {
+        if let Some(place) = self.places.get_mut(place) {
+            place.in_flight = place.in_flight.saturating_sub(1);
+        }
+        let first = self.journal.front().map_or(self.next, |entry| entry.sequence);
+        let index = sequence.checked_sub(first).and_then(|index| usize::try_from(index).ok());
+        if let Some(entry) = index.and_then(|index| self.journal.get_mut(index)) {
+            entry.status = status;
+        }
+    }
+
+    /// The counters of one vault or tenant.
+    pub(crate) fn counters(&self, place: &str) -> Counters {
+        let place = self.places.get(&place.to_ascii_lowercase());
+        place.map(|place| place.counters.clone()).unwrap_or_default()
+    }
+
+    /// The counters of all vaults and tenants that were asked anything.
+    pub(crate) fn all_counters(&self) -> BTreeMap<String, Counters> {
+        let counted = self.places.iter().filter(|(_, place)| place.counters.total() > 0);
+        counted.map(|(name, place)| (name.clone(), place.counters.clone())).collect()
+    }
+
+    /// The most requests that were in flight at once.
+    pub(crate) fn max_in_flight(&self, place: &str) -> usize {
+        let place = self.places.get(&place.to_ascii_lowercase());
+        place.map_or(0, |place| place.max_in_flight)
+    }
+
+    /// Sets counters and gauge of one place, or of all, back to zero; requests in flight stay counted.
+    pub(crate) fn reset_counters(&mut self, place: Option<&str>) {
+        let only = place.map(str::to_ascii_lowercase);
+        for (name, place) in &mut self.places {
+            if only.as_ref().is_none_or(|only| only == name) {
+                place.counters = Counters::default();
+                place.max_in_flight = place.in_flight;
+            }
+        }
+    }
+
+    /// The journal, oldest entry first.
+    pub(crate) fn journal(&self) -> Vec<Entry> {
+        self.journal.iter().cloned().collect()
+    }
+
+    /// Empties the journal; sequence numbers go on.
+    pub(crate) fn reset_journal(&mut self) {
+        self.journal.clear();
+    }
+
+    fn count(&mut self, name: &str, kind: Kind) {
+        if !self.places.contains_key(name) && self.places.len() >= PLACE_LIMIT {
+            return;
+        }
+        let place = self.places.entry(name.to_owned()).or_default();
+        *place.counters.by_kind.entry(kind).or_default() += 1;
+        place.in_flight += 1;
+        place.max_in_flight = place.max_in_flight.max(place.in_flight);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arrival(place: &str) -> Arrival {
+        Arrival {
+            method: "GET".to_owned(),
+            host: "host".to_owned(),
+            path: "/".to_owned(),
+            place: place.to_owned(),
+            kind: Kind::Other,
+            client_id: None,
+            authorized: false,
+            token_sha256: None,
+        }
+    }
+
+    #[test]
+    fn the_journal_drops_its_oldest_entries() {
+        let mut recorder = Recorder::default();
+        for _ in 0..JOURNAL_LIMIT + 5 {
+            recorder.arrive(arrival("a"), 0);
+        }
+        recorder.finish(2, "a", Some(200));
+        recorder.finish(5, "a", Some(204));
+        let journal = recorder.journal();
+        assert_eq!((journal.len(), journal[0].sequence), (JOURNAL_LIMIT, 5));
+        let statuses: Vec<_> = journal.iter().filter_map(|entry| entry.status).collect();
+        assert_eq!(statuses, [204]);
+        assert_eq!(recorder.counters("A").total(), 10_005);
+    }
+
+    #[test]
+    fn made_up_places_do_not_grow_the_counters_for_ever() {
+        let mut recorder = Recorder::default();
+        for number in 0..PLACE_LIMIT + 5 {
+            recorder.arrive(arrival(&number.to_string()), 0);
+        }
+        assert_eq!(recorder.all_counters().len(), PLACE_LIMIT);
+        recorder.arrive(arrival("0"), 0);
+        assert_eq!(recorder.counters("0").total(), 2);
+    }
+
+    #[test]
+    fn the_gauge_keeps_its_peak_until_it_is_reset() {
+        let mut recorder = Recorder::default();
+        let sequences: Vec<_> = (0..3).map(|_| recorder.arrive(arrival("a"), 0)).collect();
+        recorder.finish(sequences[0], "a", None);
+        assert_eq!(recorder.max_in_flight("a"), 3);
+        recorder.reset_counters(Some("a"));
+        assert_eq!(recorder.max_in_flight("a"), 2);
+    }
+}

@@ -1,0 +1,128 @@
+//! Answers that are wrong on purpose.
+//!
+//! Decides nothing: `fault` chose the action, and where an action changes the right answer, that
+//! answer comes from `dispatch`. An answer is built so that HTTP/1.1 and HTTP/2 clients both see the fault.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::{self, Stream};
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER};
+use hyper::{Response, StatusCode};
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use crate::answer::{Answer, Body};
+use crate::call::{Call, Place};
+use crate::dispatch;
+use crate::entra;
+use crate::entra::errors::EntraError;
+use crate::fault::Action;
+use crate::keyvault;
+use crate::world::Shared;
+
+/// The size of the pieces of a huge body.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// Does what the fault says; it may never return.
+pub(crate) async fn respond(shared: &Shared, call: &Call, action: Action, cut: &Notify) -> Response<Body> {
+    match action {
+        Action::Latency { milliseconds } => {
+            tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+            dispatch::answer(shared, call).into_response()
+        }
+        Action::Status { status, retry_after } => {
+            let answer = answer_of_status(shared, call, valid(status));
+            match retry_after {
+                Some(value) => answer.header(RETRY_AFTER, &value),
+                None => answer,
+            }
+            .into_response()
+        }
+        Action::Hang => std::future::pending().await,
+        Action::Cut => {
+            cut.notify_one();
+            std::future::pending().await
+        }
+        Action::Truncate => truncated(&dispatch::answer(shared, call)),
+        Action::ContentType { content_type } => {
+            dispatch::answer(shared, call).header(CONTENT_TYPE, &content_type).into_response()
+        }
+        Action::HugeBody { bytes } => huge(bytes),
+        Action::NextLink { url } => with_next_link(dispatch::answer(shared, call), &url),
+        Action::Redirect { status, url } => Answer::empty(valid(status)).header(LOCATION, &url).into_response(),
+        Action::Body { status, content_type, body } => {
+            Answer::text(valid(status), &content_type, &body).into_response()
+        }
+    }
+}
+
+/// Statuses are checked when a rule is added; 500 is for one that slipped through.
+fn valid(status: u16) -> StatusCode {
+    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// The error that the service in question would send with this status.
+fn answer_of_status(shared: &Shared, call: &Call, status: StatusCode) -> Answer {
+    match &call.place {
+        Place::Entra { .. } => entra::decorate(EntraError::for_status(status).answer(call), call),
+        Place::Vault { name, suffix, .. } => {
+            let tenant = shared.world().vaults.get(name).map(|vault| vault.tenant.clone());
+            keyvault::answer_of_status(shared, suffix, tenant.as_deref(), status)
+        }
+        Place::Nowhere => Answer::text(status, "text/plain", "azure-emulator: fault"),
+    }
+}
+
+/// The whole length in the head, half of it in the body, and then the end of the stream.
+///
+/// It ends without an error, since an HTTP/2 reset may overtake the head that was sent before it.
+fn truncated(answer: &Answer) -> Response<Body> {
+    let half = answer.body.slice(..answer.body.len() / 2);
+    let pieces = stream::unfold(Some(half), |half| async {
+        if half.is_none() {
+            // One turn of the loop lets HTTP/1.1 write what it has before it notices the shortage.
+            tokio::task::yield_now().await;
+        }
+        half.map(|half| (Ok(half), None))
+    });
+    let mut response = answer.head_with(streamed(pieces));
+    let length = HeaderValue::from(answer.body.len());
+    response.headers_mut().insert(CONTENT_LENGTH, length);
+    response
+}
+
+/// A JSON string that never closes, as long as asked for.
+fn huge(bytes: u64) -> Response<Body> {
+    let filler = Bytes::from(vec![b'a'; PIECE_BYTES]);
+    let start = Bytes::from_static(br#"{"value":""#);
+    let pieces = stream::unfold((bytes, Some(start)), move |(left, start)| {
+        let piece = start.unwrap_or_else(|| filler.clone());
+        async move {
+            let length = usize::try_from(left).unwrap_or(usize::MAX).min(piece.len());
+            let rest = left.saturating_sub(u64::try_from(length).unwrap_or(left));
+            (length > 0).then(|| (Ok(piece.slice(..length)), (rest, None)))
+        }
+    });
+    let json = "application/json; charset=utf-8";
+    Answer::text(StatusCode::OK, json, "").head_with(streamed(pieces))
+}
+
+fn streamed(pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Body {
+    let frames = futures::StreamExt::map(pieces, |piece| piece.map(Frame::data));
+    StreamBody::new(frames).boxed_unsync()
+}
+
+/// Puts a foreign address into a list page.
+fn with_next_link(mut answer: Answer, url: &str) -> Response<Body> {
+    if let Ok(mut document) = serde_json::from_slice::<Value>(&answer.body)
+        && let Some(link) = document.get_mut("nextLink")
+    {
+        *link = Value::from(url);
+        answer.body = Bytes::from(document.to_string());
+    }
+    answer.into_response()
+}

@@ -1,0 +1,169 @@
+//! The admin API: a whole scene built without a line of Rust.
+
+use reqwest::Method;
+use reqwest::blocking::Client;
+use serde_json::{Value, json};
+
+use crate::harness::{HOST, Reply, Scene, reply};
+
+const TENANT: &str = "contoso.example";
+const CLIENT: &str = "an-app";
+
+struct Admin {
+    base: String,
+    http: Client,
+}
+
+impl Admin {
+    fn of(scene: &Scene) -> Admin {
+        let base = format!("http://{}", scene.emulator.admin_address().unwrap());
+        Admin { base, http: Client::builder().no_proxy().build().unwrap() }
+    }
+
+    fn call(&self, method: Method, path: &str, body: Option<Value>) -> Reply {
+        let request = self.http.request(method, format!("{}{path}", self.base));
+        let body = body.map(|body| body.to_string()).unwrap_or_default();
+        reply(request.body(body)).unwrap()
+    }
+
+    /// A call that must succeed; returns its JSON, or null where there is none.
+    fn ok(&self, method: Method, path: &str, body: Option<Value>) -> Value {
+        let reply = self.call(method, path, body);
+        assert!((200..300).contains(&reply.status), "{path}: {reply:?}");
+        serde_json::from_str(&reply.text).unwrap_or(Value::Null)
+    }
+
+    fn build(&self) {
+        let put = |path: &str, body| self.ok(Method::PUT, path, Some(body));
+        put(&format!("/tenants/{TENANT}"), json!({}));
+        put(&format!("/tenants/{TENANT}/clients/{CLIENT}"), json!({ "secret": "pass" }));
+        put("/vaults/first-vault", json!({ "tenant": TENANT, "page_size": 2 }));
+        put(&format!("/vaults/first-vault/grants/{CLIENT}"), json!({ "permissions": ["get", "list"] }));
+    }
+}
+
+fn token(scene: &Scene) -> Reply {
+    let login = crate::harness::LOGIN;
+    scene.token_request(login, TENANT, &crate::harness::form(CLIENT, "pass", crate::harness::SCOPE))
+}
+
+fn token_text(scene: &Scene) -> String {
+    token(scene).json()["access_token"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_scene_can_be_built_changed_and_read_back() {
+    let scene = Scene::new();
+    let admin = Admin::of(&scene);
+    assert_eq!(admin.ok(Method::GET, "/health", None), json!({ "status": "ok" }));
+    assert_eq!(admin.call(Method::GET, "/ca.pem", None).text, scene.emulator.ca_pem());
+    admin.build();
+    let secret = "/vaults/first-vault/secrets/thing";
+    let body = json!({ "value": "one", "version": "0".repeat(32), "attributes": { "content_type": "text/plain" } });
+    assert_eq!(admin.ok(Method::PUT, secret, Some(body))["version"], "0".repeat(32));
+    let second = admin.ok(Method::PUT, secret, Some(json!({ "value": "two" })))["version"].clone();
+    let second = second.as_str().unwrap();
+    let token = token_text(&scene);
+    assert_eq!(scene.get("/secrets/thing", &token).json()["value"], "two");
+    assert_eq!(admin.ok(Method::GET, "/vaults/first-vault/secrets", None), json!(["thing"]));
+    admin.ok(Method::PATCH, &format!("{secret}/{second}"), Some(json!({ "enabled": false })));
+    assert_eq!(scene.get("/secrets/thing", &token).status, 403);
+    let versions = admin.ok(Method::GET, &format!("{secret}/versions"), None);
+    let enabled: Vec<_> = versions.as_array().unwrap().iter().map(|version| &version["enabled"]).collect();
+    assert_eq!(enabled.len(), 2);
+    assert!(enabled.contains(&&json!(true)) && enabled.contains(&&json!(false)));
+    admin.ok(Method::DELETE, secret, None);
+    assert_eq!(scene.get("/secrets/thing", &token).status, 404);
+    admin.ok(Method::DELETE, "/vaults/first-vault/deletedsecrets/thing", None);
+    assert_eq!(admin.call(Method::DELETE, "/vaults/first-vault/deletedsecrets/thing", None).status, 409);
+    admin.ok(Method::DELETE, &format!("/vaults/first-vault/grants/{CLIENT}"), None);
+    assert_eq!(scene.get("/secrets/thing", &token).status, 403);
+}
+
+#[test]
+fn faults_counters_and_journal_are_there_too() {
+    let scene = Scene::new();
+    let admin = Admin::of(&scene);
+    admin.build();
+    let token = token_text(&scene);
+    let fault = json!({
+        "host": "first-vault", "kind": "get", "times": 1,
+        "action": { "type": "status", "status": 429, "retry_after": "3" },
+    });
+    admin.ok(Method::POST, "/faults", Some(fault));
+    assert_eq!(admin.ok(Method::GET, "/faults", None).as_array().unwrap().len(), 1);
+    assert_eq!(scene.get("/secrets/thing", &token).header("retry-after"), "3");
+    assert_eq!(scene.get("/secrets/thing", &token).status, 404);
+    let counters = admin.ok(Method::GET, "/counters/first-vault", None);
+    assert_eq!(counters, json!({ "counters": { "get": 2 }, "max_in_flight": 1 }));
+    assert_eq!(admin.ok(Method::GET, "/counters", None)[TENANT], json!({ "token": 1 }));
+    let journal = admin.ok(Method::GET, "/journal", None);
+    let statuses: Vec<_> = journal.as_array().unwrap().iter().map(|entry| entry["status"].clone()).collect();
+    assert_eq!(statuses, [200, 429, 404]);
+    for path in ["/faults/first-vault", "/faults", "/counters/first-vault", "/counters", "/journal"] {
+        admin.ok(Method::DELETE, path, None);
+    }
+    assert_eq!(admin.ok(Method::GET, "/faults", None), json!([]));
+    assert_eq!(admin.ok(Method::GET, "/counters", None), json!({}));
+    assert_eq!(admin.ok(Method::GET, "/journal", None), json!([]));
+}
+
+#[test]
+fn credentials_can_be_spoiled() {
+    let scene = Scene::new();
+    let admin = Admin::of(&scene);
+    admin.build();
+    let good = token_text(&scene);
+    let revoked = admin.ok(Method::POST, &format!("/tokens/{CLIENT}/revoke"), None);
+    assert_eq!(revoked, json!({ "tokens": 1 }));
+    assert_eq!(scene.get("/secrets/thing", &good).status, 401);
+    let good = token_text(&scene);
+    admin.ok(Method::POST, &format!("/tokens/{CLIENT}/expire"), None);
+    assert_eq!(scene.get("/secrets/thing", &good).status, 401);
+    admin.ok(Method::POST, &format!("/tenants/{TENANT}/clients/{CLIENT}/expire"), None);
+    assert_eq!(token(&scene).json()["error_codes"][0], 7_000_222);
+}
+
+#[test]
+fn the_latency_of_everything_can_be_set() {
+    let scene = Scene::new();
+    let admin = Admin::of(&scene);
+    admin.ok(Method::PUT, "/latency", Some(json!({ "milliseconds": 120 })));
+    let start = std::time::Instant::now();
+    scene.send(scene.http.get(HOST));
+    assert!(start.elapsed().as_millis() >= 120);
+}
+
+#[test]
+fn mistakes_are_named() {
+    let scene = Scene::new();
+    let admin = Admin::of(&scene);
+    let long = "x".repeat(26_000);
+    let cases = [
+        (Method::PUT, "/vaults/new-vault", json!({ "tenant": "nobody" }), 404, "add it first"),
+        (Method::PUT, "/vaults/new-vault", json!({ "tennant": "x" }), 400, "tennant"),
+        (Method::PUT, "/vaults/x", json!({ "tenant": crate::harness::TENANT }), 400, "3 to 24"),
+        (
+            Method::PUT,
+            "/vaults/new-vault",
+            json!({ "tenant": crate::harness::TENANT, "suffix": "vault.moon" }),
+            400,
+            "--dns-name '*.vault.moon'",
+        ),
+        (Method::PUT, "/vaults/nowhere/secrets/a", json!({ "value": "x" }), 404, "no vault \"nowhere\""),
+        (Method::PUT, "/vaults/first-vault/secrets/a_b", json!({ "value": "x" }), 400, "letters, digits and hyphens"),
+        (Method::PUT, "/vaults/first-vault/secrets/a", json!({ "value": long }), 400, "25600"),
+        (Method::PUT, "/vaults/first-vault/secrets/a", json!({ "value": "x", "version": "1" }), 400, "32 lower-case"),
+        (Method::DELETE, "/vaults/first-vault/secrets/a", json!({}), 404, "set it first"),
+        (Method::PUT, "/tenants/nobody/clients/x", json!({ "secret": "x" }), 404, "no tenant"),
+        (Method::POST, "/faults", json!({ "action": { "type": "status", "status": 99 } }), 400, "from 200 to 599"),
+        (Method::POST, "/faults", json!({ "action": { "type": "explode" } }), 400, "explode"),
+        (Method::POST, "/seed", json!({ "tenant": [] }), 400, "tenant"),
+    ];
+    for (method, path, body, status, text) in cases {
+        let reply = admin.call(method, path, Some(body));
+        assert_eq!(reply.status, status, "{path}: {reply:?}");
+        let error = reply.json()["error"].as_str().unwrap().to_owned();
+        assert!(error.contains(text), "{error}");
+    }
+}
