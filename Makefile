@@ -1,12 +1,30 @@
-# The commands of this project; see README.md. Each ends with 0 only if what it shows was checked.
-.PHONY: demo test lint soak clean
+# The commands of this project; README.md says what they are for. Each ends with 0 only if what it shows was checked.
+.PHONY: help demo test lint soak
 
 CARGO ?= cargo
-BIN := target/debug/keyvault-csi
 
-demo: ## the main job on this machine: no cluster, no Azure
+help: ## list the commands
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile
+
+demo: ## the main job on this machine: no cluster and no Azure needed
 	@e2e/prerequisites demo
 	@echo "Building the driver and the demo (some minutes the first time) ..."
 	@$(CARGO) build --locked --bin keyvault-csi
 	@$(CARGO) build --locked --package keyvault-csi-e2e --bin demo
-	@target/debug/demo $(BIN)
+	@target/debug/demo target/debug/keyvault-csi
+
+test: ## all tests but those on a real cluster
+	@e2e/prerequisites test
+	@echo "Building the release binary, whose memory is measured (some minutes the first time) ..."
+	@$(CARGO) build --locked --release --bin keyvault-csi
+	@echo "Building and running the tests ..."
+	@KEYVAULT_CSI_RELEASE=$(CURDIR)/target/release/keyvault-csi KEYVAULT_CSI_PYTHON=$$(e2e/python) \
+		$(CARGO) test --locked --workspace
+
+lint: ## formatting and clippy, warnings denied
+	@$(CARGO) fmt --all --check
+	@$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
+
+soak: ## what takes long: many more random cases
+	@e2e/prerequisites demo
+	@KEYVAULT_CSI_FUZZ_CASES=200000 PROPTEST_CASES=20000 $(CARGO) test --locked --lib

@@ -32,6 +32,10 @@ pub struct Setup {
     pub flags: Vec<String>,
     /// More variables.
     pub environment: Vec<(String, String)>,
+    /// Make it believe that the kernel has no mount API but mount(2), as before Linux 5.2.
+    pub old_kernel: bool,
+    /// The largest file that it may write, in bytes.
+    pub largest_file: Option<u64>,
 }
 
 /// A running driver. Dropping it kills it.
@@ -86,6 +90,7 @@ impl Setup {
             .env("SSL_CERT_FILE", &self.ca)
             .envs(self.environment.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null());
+        restrict(&mut command, self.old_kernel, self.largest_file);
         command
     }
 
@@ -207,6 +212,39 @@ impl Drop for DriverProcess {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+#[allow(unsafe_code)] // The only way to set a system-call filter and limits for a child alone.
+fn restrict(command: &mut Command, old_kernel: bool, largest_file: Option<u64>) {
+    use std::os::unix::process::CommandExt as _;
+    let filter = old_kernel.then(without_fsopen);
+    let restrict = move || {
+        if let Some(bytes) = largest_file {
+            nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_FSIZE, bytes, bytes)?;
+            // SAFETY: ignoring a signal installs no handler.
+            unsafe { nix::sys::signal::signal(Signal::SIGXFSZ, nix::sys::signal::SigHandler::SigIgn) }?;
+        }
+        if let Some(filter) = &filter {
+            seccompiler::apply_filter(filter).map_err(std::io::Error::other)?;
+        }
+        Ok(())
+    };
+    if old_kernel || largest_file.is_some() {
+        // SAFETY: the closure makes system calls only, and allocates at most for an error.
+        unsafe { command.pre_exec(restrict) };
+    }
+}
+
+/// A system-call filter under which fsopen(2) does not exist.
+fn without_fsopen() -> seccompiler::BpfProgram {
+    use seccompiler::{SeccompAction, SeccompFilter};
+    let missing = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
+    let rules = [(libc::SYS_fsopen, Vec::new())].into();
+    let architecture = std::env::consts::ARCH.try_into();
+    let filter = architecture.and_then(|arch| SeccompFilter::new(rules, SeccompAction::Allow, missing, arch));
+    // The filter is a constant of this file: it compiles, or no test with it can run.
+    #[allow(clippy::expect_used)]
+    filter.and_then(TryInto::try_into).expect("a filter of one rule compiles")
 }
 
 /// One HTTP/1.1 GET.

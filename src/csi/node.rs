@@ -22,7 +22,7 @@ use super::{request, status};
 use crate::metrics::{Metrics, Provider};
 use crate::model::Reason;
 use crate::telemetry::key;
-use crate::volume::{Error, Published, Volumes};
+use crate::volume::{Error, PublishRequest, Published, TargetPath, Volumes};
 
 /// Our own deadline for a call: below the kubelet's two minutes, so that the pod's event names the real cause.
 const DEADLINE: Duration = Duration::from_secs(110);
@@ -58,30 +58,10 @@ impl node_server::Node for Node {
         })?;
         let (pod, target) = (request.pod.clone(), request.target.clone());
         debug!({ key::POD } = %pod, { key::TARGET } = %target, "node publish volume");
-        let volumes = self.volumes.clone();
-        let task = self.tasks.spawn(async move { volumes.publish(request).await });
-        let outcome = match task.await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(Error::TaskLost { target: target.to_string() }),
-        };
-        let elapsed = started.elapsed();
-        match outcome {
-            Ok(published) => {
-                let provider = match published {
-                    Published::Already => Provider::None,
-                    Published::Now => Provider::Azure,
-                };
-                self.metrics.published(provider, Ok(()));
-                info!({ key::POD } = %pod, { key::TARGET } = %target, outcome = ?published, ?elapsed, "volume published");
-                Ok(Response::new(NodePublishVolumeResponse {}))
-            }
-            Err(error) => {
-                let reason = error.reason();
-                self.metrics.published(provider(&error), Err(reason));
-                warn!({ key::POD } = %pod, { key::TARGET } = %target, { key::REASON } = %reason, ?elapsed,
-                    { key::ERROR } = %error, "publish failed");
-                Err(status::publish_failed(&pod, &error))
-            }
+        let task = self.tasks.spawn(publish(self.volumes.clone(), self.metrics.clone(), request, started));
+        match task.await.unwrap_or_else(|_| Err(Error::TaskLost { target: target.to_string() })) {
+            Ok(_) => Ok(Response::new(NodePublishVolumeResponse {})),
+            Err(error) => Err(status::publish_failed(&pod, &error)),
         }
     }
 
@@ -96,26 +76,16 @@ impl node_server::Node for Node {
             warn!({ key::REASON } = %Reason::InvalidRequest, { key::ERROR } = %refusal, "unpublish refused");
             status::refused(&refusal)
         })?;
-        let (volumes, path) = (self.volumes.clone(), target.clone());
-        let task = self.tasks.spawn(async move { volumes.unpublish(path, deadline).await });
-        let outcome = match task.await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(Error::TaskLost { target: target.to_string() }),
-        };
-        let elapsed = started.elapsed();
-        match outcome {
-            Ok(()) => {
-                self.metrics.unpublished(Ok(()));
-                info!({ key::TARGET } = %target, ?elapsed, "volume unpublished");
-                Ok(Response::new(NodeUnpublishVolumeResponse {}))
-            }
-            Err(error) => {
-                let reason = error.reason();
-                self.metrics.unpublished(Err(reason));
-                warn!({ key::TARGET } = %target, { key::REASON } = %reason, ?elapsed, { key::ERROR } = %error,
-                    "unpublish failed");
-                Err(status::unpublish_failed(&target, &error))
-            }
+        let task = self.tasks.spawn(unpublish(
+            self.volumes.clone(),
+            self.metrics.clone(),
+            target.clone(),
+            started,
+            deadline,
+        ));
+        match task.await.unwrap_or_else(|_| Err(Error::TaskLost { target: target.to_string() })) {
+            Ok(()) => Ok(Response::new(NodeUnpublishVolumeResponse {})),
+            Err(error) => Err(status::unpublish_failed(&target, &error)),
         }
     }
 
@@ -135,6 +105,54 @@ impl node_server::Node for Node {
             accessible_topology: None,
         }))
     }
+}
+
+/// Publishes, counts and logs: in the task, so that it also happens when the caller has gone.
+async fn publish(
+    volumes: Volumes,
+    metrics: Metrics,
+    request: PublishRequest,
+    started: Instant,
+) -> Result<Published, Error> {
+    let (pod, target) = (request.pod.clone(), request.target.clone());
+    let outcome = volumes.publish(request).await;
+    let elapsed = started.elapsed();
+    match &outcome {
+        Ok(published) => {
+            let provider = match published {
+                Published::Already => Provider::None,
+                Published::Now => Provider::Azure,
+            };
+            metrics.published(provider, Ok(()));
+            info!({ key::POD } = %pod, { key::TARGET } = %target, outcome = ?published, ?elapsed, "volume published");
+        }
+        Err(error) => {
+            let reason = error.reason();
+            metrics.published(provider(error), Err(reason));
+            warn!({ key::POD } = %pod, { key::TARGET } = %target, { key::REASON } = %reason, ?elapsed,
+                { key::ERROR } = %error, "publish failed");
+        }
+    }
+    outcome
+}
+
+/// Unpublishes, counts and logs.
+async fn unpublish(
+    volumes: Volumes,
+    metrics: Metrics,
+    target: TargetPath,
+    started: Instant,
+    deadline: Instant,
+) -> Result<(), Error> {
+    let outcome = volumes.unpublish(target.clone(), deadline).await;
+    let elapsed = started.elapsed();
+    metrics.unpublished(outcome.as_ref().map(|()| ()).map_err(Error::reason));
+    match &outcome {
+        Ok(()) => info!({ key::TARGET } = %target, ?elapsed, "volume unpublished"),
+        Err(error) => warn!({ key::TARGET } = %target, { key::REASON } = %error.reason(), ?elapsed,
+            { key::ERROR } = %error, "unpublish failed"),
+    }
+    outcome
 }
 
 /// The provider label of a failed publish: known once the class was read.

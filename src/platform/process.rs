@@ -15,3 +15,18 @@ pub fn forbid_core_files() -> io::Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
+
+/// The group that files of this process get by themselves.
+pub fn own_group() -> u32 {
+    rustix::process::getegid().as_raw()
+}
+
+/// A number that nobody can foresee.
+///
+/// # Errors
+/// The kernel has no random numbers (yet).
+pub fn random_number() -> io::Result<u32> {
+    let mut bytes = [0; 4];
+    rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())?;
+    Ok(u32::from_ne_bytes(bytes))
+}

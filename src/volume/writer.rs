@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use super::layout::{self, DATA, Entry, FileFacts, Group, Root, Step, Tree};
 use crate::model::{ExposeSecret as _, Payload, limits};
 use crate::platform::dir::{self, Kind};
+use crate::platform::process;
 
 /// The mode of the directories in a volume.
 const DIRECTORY_MODE: u32 = 0o755;
@@ -29,7 +30,7 @@ pub enum Written {
 /// What the kernel says. Readers see the old set then; what was begun is removed.
 pub fn write(root: BorrowedFd<'_>, payload: &Payload, group: Option<Group>) -> io::Result<Written> {
     let generation = generation_name(jiff::Timestamp::now())?;
-    let own_gid = rustix::process::getegid().as_raw();
+    let own_gid = process::own_group();
     let steps = layout::plan(&read_tree(root)?, payload, group, own_gid, &generation);
     for (at, step) in steps.iter().enumerate() {
         let Err(error) = apply(root, step, payload, group) else { continue };
@@ -135,7 +136,5 @@ pub fn read_tree(root: BorrowedFd<'_>) -> io::Result<Tree> {
 
 /// The name of a new generation: `..2026_11_22_01_02_03.` and a random number, as upstream names them.
 fn generation_name(now: jiff::Timestamp) -> io::Result<String> {
-    let mut random = [0; 4];
-    rustix::rand::getrandom(&mut random[..], rustix::rand::GetRandomFlags::empty())?;
-    Ok(format!("..{}.{}", now.strftime("%Y_%m_%d_%H_%M_%S"), u32::from_ne_bytes(random)))
+    Ok(format!("..{}.{}", now.strftime("%Y_%m_%d_%H_%M_%S"), process::random_number()?))
 }

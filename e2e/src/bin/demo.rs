@@ -82,6 +82,8 @@ fn start_driver(
         ca,
         flags: Vec::new(),
         environment: Vec::new(),
+        old_kernel: false,
+        largest_file: None,
     };
     fs::create_dir_all(setup.manifests())?;
     for entry in fs::read_dir(examples)? {

@@ -141,7 +141,7 @@ fn stopped_after(count: usize) -> (Folder, Payload, usize) {
     folder.write(&payload(OLD));
     let new = payload(NEW);
     let tree = writer::read_tree(folder.root.as_fd()).unwrap();
-    let own = rustix::process::getegid().as_raw();
+    let own = crate::platform::process::own_group();
     let steps = layout::plan(&tree, &new, None, own, "..2026_01_01_00_00_00.1");
     for step in steps.iter().take(count) {
         writer::apply(folder.root.as_fd(), step, &new, None).unwrap();

@@ -1,0 +1,271 @@
+//! What Azure answers, and what becomes of it: faults, refusals, clouds.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use azure_emulator::{Access, Action, Fault, Kind, Permission};
+use tonic::Code;
+
+use crate::lab::{Node, STACK, Vault, lab};
+
+trials! { "azure":
+    refusals_of_entra_reach_the_pods_event,
+    refusals_of_the_vault_name_object_and_cure,
+    a_vault_that_does_not_exist_is_named,
+    passing_faults_cost_time_only,
+    lasting_faults_are_told_by_their_cause,
+    a_hang_is_not_waited_for_until_the_kubelet_gives_up,
+    retry_after_beyond_the_deadline_is_told_at_once,
+    bodies_never_reach_an_error,
+    a_wrong_answer_is_not_written,
+    a_value_in_the_wrong_encoding_is_told,
+    objects_are_fetched_at_once_but_bounded,
+    sovereign_and_custom_clouds_work,
+    the_seeds_class_works_verbatim,
+}
+
+fn ready() -> Result<(Node, Vault)> {
+    let (node, vault) = (lab().node()?, lab().vault());
+    vault.set("password");
+    node.class("demo", &vault.parameters(&["password"]))?;
+    Ok((node, vault))
+}
+
+fn told(node: &Node, vault: &Vault, words: &[&str]) -> Result<()> {
+    let status = node.refused_within(&vault.volume("demo"), Duration::from_secs(30))?;
+    ensure!(status.code() == Code::Unknown, "{:?}: {}", status.code(), status.message());
+    ensure!(status.message().contains("default/demo"), "the class is missing in: {}", status.message());
+    for word in words {
+        ensure!(status.message().contains(word), "{word:?} is missing in: {}", status.message());
+    }
+    Ok(())
+}
+
+fn refusals_of_entra_reach_the_pods_event() -> Result<()> {
+    let (node, vault) = ready()?;
+    let mut wrong = vault.clone();
+    wrong.client_secret = lab().secret("wrong");
+    told(&node, &wrong, &["AADSTS7000215", "clientsecret", "CredentialsRejected"])?;
+    wrong = vault.clone();
+    wrong.client_id = "99999999-0000-4000-9000-000000000000".to_owned();
+    told(&node, &wrong, &["AADSTS700016", "CredentialsRejected"])?;
+    lab().azure().expire_client_secret(&vault.tenant, &vault.client_id);
+    told(&node, &vault, &["AADSTS7000222", "CredentialsRejected"])?;
+    let mut parameters = vault.parameters(&["password"]);
+    parameters.insert("tenantID".to_owned(), "no-such-tenant.example".to_owned());
+    node.class("demo", &parameters)?;
+    told(&node, &vault, &["AADSTS90002", "TenantNotFound"])
+}
+
+fn refusals_of_the_vault_name_object_and_cure() -> Result<()> {
+    let (node, vault) = ready()?;
+    let azure = lab().azure();
+    let host = vault.host();
+    let version = azure.set_secret(&vault.name, "disabled", &lab().secret("disabled"));
+    azure.disable_secret(&vault.name, "disabled", &version);
+    for (object, words) in [
+        ("missing", &["secret/missing", "404", "SecretNotFound", "ObjectNotFound", &host][..]),
+        ("disabled", &["secret/disabled", "ObjectDisabled", &host]),
+    ] {
+        node.class("demo", &vault.parameters(&[object]))?;
+        told(&node, &vault, words)?;
+    }
+    azure.revoke_grant(&vault.name, &vault.client_id, &[Permission::Get]);
+    node.class("demo", &vault.parameters(&["password"]))?;
+    told(&node, &vault, &["secret/password", "403", "Forbidden", &vault.client_id, "access policy", &host])?;
+    azure.set_access(&vault.name, Access::Rbac);
+    told(&node, &vault, &["secret/password", "403", "Forbidden", &vault.client_id, "Key Vault Secrets User", &host])
+}
+
+fn a_vault_that_does_not_exist_is_named() -> Result<()> {
+    let (node, vault) = ready()?;
+    // In the hosts file, but no vault: whatever answers there is no Key Vault.
+    let mut parameters = vault.parameters(&["password"]);
+    parameters.insert("keyvaultName".to_owned(), "kv-199".to_owned());
+    node.class("demo", &parameters)?;
+    told(&node, &vault, &["kv-199.vault.azure.net"])?;
+    // The lab's name server says that there is no such name, as Azure's does; that is not tried again.
+    parameters.insert("keyvaultName".to_owned(), "no-such-vault".to_owned());
+    node.class("demo", &parameters)?;
+    let began = Instant::now();
+    told(&node, &vault, &["no-such-vault.vault.azure.net", "keyvaultName", "VaultNotFound"])?;
+    ensure!(began.elapsed() < Duration::from_secs(2), "it took {:?}", began.elapsed());
+    Ok(())
+}
+
+fn passing_faults_cost_time_only() -> Result<()> {
+    let (node, vault) = ready()?;
+    for (kind, action) in [
+        (Kind::Get, Action::status(503)),
+        (Kind::Get, Action::status_retry_after(429, 1)),
+        (Kind::Get, Action::Cut),
+        (Kind::Get, Action::Truncate),
+        (Kind::Token, Action::status(500)),
+        (Kind::Token, Action::Cut),
+    ] {
+        let place = if kind == Kind::Token { &vault.tenant } else { &vault.name };
+        lab().azure().add_fault(Fault::new(action.clone()).host(place).kind(kind).times(1));
+        let volume = vault.volume("demo");
+        let target = node.publish(&volume).map_err(|status| anyhow::anyhow!("{action:?}: {}", status.message()))?;
+        ensure!(target.join("password").exists());
+        node.kubelet.unpublish(&volume)?;
+    }
+    Ok(())
+}
+
+fn lasting_faults_are_told_by_their_cause() -> Result<()> {
+    for (kind, action, words) in [
+        (Kind::Get, Action::status(503), &["503", "VaultUnavailable"][..]),
+        (Kind::Get, Action::status_retry_after(429, 1), &["429", "Throttled"]),
+        (Kind::Token, Action::status(500), &["500", "login.microsoftonline.com", "IdentityUnavailable"]),
+        (Kind::Get, Action::Cut, &["kv-"]),
+    ] {
+        let (node, vault) = ready()?;
+        let place = if kind == Kind::Token { &vault.tenant } else { &vault.name };
+        lab().azure().add_fault(Fault::new(action).host(place).kind(kind));
+        let began = Instant::now();
+        let status = node.refused_within(&vault.volume("demo"), Duration::from_secs(4))?;
+        ensure!(began.elapsed() < Duration::from_secs(4), "the caller's deadline passed first");
+        ensure!(status.code() == Code::Unknown, "{status}");
+        for word in words {
+            ensure!(status.message().contains(word), "{word:?} is missing in: {}", status.message());
+        }
+    }
+    Ok(())
+}
+
+fn a_hang_is_not_waited_for_until_the_kubelet_gives_up() -> Result<()> {
+    let (node, vault) = ready()?;
+    lab().azure().add_fault(Fault::new(Action::Hang).host(&vault.name).kind(Kind::Get));
+    let began = Instant::now();
+    let status = node.refused_within(&vault.volume("demo"), Duration::from_secs(3))?;
+    ensure!(began.elapsed() < Duration::from_secs(3), "the caller's deadline passed first");
+    for word in [vault.host().as_str(), "Timeout"] {
+        ensure!(status.message().contains(word), "{word:?} is missing in: {}", status.message());
+    }
+    // A try that hangs is given up after ten seconds, and the next one succeeds: the pod waits ten seconds, not 120.
+    lab().azure().clear_faults(&vault.name);
+    lab().azure().add_fault(Fault::new(Action::Hang).host(&vault.name).kind(Kind::Get).times(1));
+    let began = Instant::now();
+    node.publish(&vault.volume("demo"))?;
+    let waited = began.elapsed();
+    ensure!((10..20).contains(&waited.as_secs()), "it took {waited:?}");
+    Ok(())
+}
+
+fn retry_after_beyond_the_deadline_is_told_at_once() -> Result<()> {
+    let (node, vault) = ready()?;
+    lab().azure().add_fault(Fault::new(Action::status_retry_after(429, 300)).host(&vault.name).kind(Kind::Get));
+    let began = Instant::now();
+    let status = node.refused(&vault.volume("demo"))?;
+    ensure!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
+    for word in ["429", "300", "Throttled"] {
+        ensure!(status.message().contains(word), "{word:?} is missing in: {}", status.message());
+    }
+    Ok(())
+}
+
+fn bodies_never_reach_an_error() -> Result<()> {
+    let (node, vault) = ready()?;
+    for (status, content_type) in [(200, "text/html"), (400, "application/json"), (403, "text/plain"), (500, "text/html")] {
+        let hidden = lab().secret("body");
+        let body = format!("{{\"error\":{{\"code\":\"Odd {hidden}\",\"message\":\"{hidden}\"}}}} {hidden}");
+        lab().azure().clear_faults(&vault.name);
+        let action = Action::Body { status, content_type: content_type.to_owned(), body };
+        lab().azure().add_fault(Fault::new(action).host(&vault.name).kind(Kind::Get));
+        let refused = node.refused_within(&vault.volume("demo"), Duration::from_secs(3))?;
+        ensure!(!refused.message().contains(&hidden), "{refused}");
+        ensure!(!node.log().contains(&hidden), "the log has it");
+    }
+    Ok(())
+}
+
+fn a_wrong_answer_is_not_written() -> Result<()> {
+    let (node, vault) = ready()?;
+    for action in [
+        Action::ContentType { content_type: "text/html".to_owned() },
+        Action::HugeBody { bytes: 64 << 20 },
+        Action::Redirect { status: 307, url: "https://kv-198.vault.azure.net/secrets/password".to_owned() },
+    ] {
+        lab().azure().clear_faults(&vault.name);
+        lab().azure().add_fault(Fault::new(action).host(&vault.name).kind(Kind::Get));
+        node.refused_within(&vault.volume("demo"), Duration::from_secs(3))?;
+    }
+    assert_eq!(lab().azure().counters("kv-198").total(), 0, "a redirect was followed");
+    Ok(())
+}
+
+fn a_value_in_the_wrong_encoding_is_told() -> Result<()> {
+    let (node, vault) = ready()?;
+    let value = vault.set("not-base64");
+    let objects = "array:\n- |\n  objectName: not-base64\n  objectType: secret\n  objectEncoding: base64\n";
+    node.class("demo", &vault.parameters_of(objects))?;
+    told(&node, &vault, &["not-base64", "base64", "ObjectInvalid"])?;
+    ensure!(!node.log().contains(&value));
+    Ok(())
+}
+
+fn objects_are_fetched_at_once_but_bounded() -> Result<()> {
+    let (node, vault) = (lab().node()?, lab().vault());
+    let names: Vec<String> = (0..40).map(|number| format!("object-{number}")).collect();
+    for name in &names {
+        vault.set(name);
+    }
+    node.class("demo", &vault.parameters(&names.iter().map(String::as_str).collect::<Vec<_>>()))?;
+    lab().azure().add_fault(Fault::new(Action::latency(Duration::from_millis(100))).host(&vault.name).kind(Kind::Get));
+    node.publish(&vault.volume("demo"))?;
+    assert_eq!(lab().azure().max_in_flight(&vault.name), 16);
+    Ok(())
+}
+
+fn sovereign_and_custom_clouds_work() -> Result<()> {
+    let node = lab().node()?;
+    let government = lab().vault_in("vault.usgovcloudapi.net");
+    let value = government.set("password");
+    let mut parameters = government.parameters(&["password"]);
+    parameters.insert("cloudName".to_owned(), "azureusgovernmentcloud".to_owned());
+    node.class("demo", &parameters)?;
+    let target = node.publish(&government.volume("demo"))?;
+    assert_eq!(fs::read_to_string(target.join("password"))?, value);
+
+    let stack = lab().vault_in(STACK.0);
+    let value = stack.set("password");
+    let file = node.setup().folder.join("cloud.json");
+    let environment = serde_json::json!({
+        "name": "AzureStackCloud",
+        "activeDirectoryEndpoint": format!("https://{}/", STACK.1),
+        "keyVaultEndpoint": format!("https://{}/", STACK.0),
+        "keyVaultDNSSuffix": STACK.0,
+    });
+    fs::write(&file, environment.to_string())?;
+    let mut parameters = stack.parameters(&["password"]);
+    parameters.insert("cloudName".to_owned(), "AzureStackCloud".to_owned());
+    parameters.insert("cloudEnvFileName".to_owned(), file.display().to_string());
+    node.class("demo", &parameters)?;
+    let target = node.publish(&stack.volume("demo"))?;
+    assert_eq!(fs::read_to_string(target.join("password"))?, value);
+    // The file is read at each mount, and the next class without one does not inherit it.
+    fs::write(&file, "{}")?;
+    let status = node.refused(&stack.volume("demo"))?;
+    ensure!(status.message().contains("activeDirectoryEndpoint"), "{status}");
+    parameters.remove("cloudEnvFileName");
+    node.class("demo", &parameters)?;
+    let status = node.refused(&stack.volume("demo"))?;
+    ensure!(status.message().contains("AZURE_ENVIRONMENT_FILEPATH"), "{status}");
+    Ok(())
+}
+
+fn the_seeds_class_works_verbatim() -> Result<()> {
+    let (node, vault) = (lab().node()?, lab().vault());
+    let value = vault.set("DemoSecret");
+    // The user's own file; only what stands in angle brackets is filled in.
+    let seed = include_str!("fixtures/seeds/003-secretproviderclass.yaml");
+    let filled = seed.replace("<key-vault-name>", &vault.name).replace("<tenant-Id>", &vault.tenant);
+    node.manifest("003.yaml", &filled)?;
+    let pod = include_str!("fixtures/seeds/003-pod.yaml");
+    ensure!(pod.contains("secretProviderClass: \"akvprovider-demo\"") && pod.contains("readOnly: true"));
+    let target = node.publish(&vault.volume("akvprovider-demo"))?;
+    assert_eq!(fs::read_to_string(target.join("DemoSecret"))?, value);
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! Classes from a directory of manifests: found in the pod's namespace, read again when they change.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+
+use crate::lab::{class_manifest, lab};
+
+trials! { "classes":
+    a_changed_manifest_counts_at_the_next_publish,
+    a_broken_manifest_hides_no_other_and_keeps_its_last_good_content,
+    the_class_of_the_pods_own_namespace_is_taken,
+    the_same_class_in_two_files_is_an_error,
+    the_example_manifests_are_read,
+}
+
+fn a_changed_manifest_counts_at_the_next_publish() -> Result<()> {
+    let (node, vault) = (lab().node()?, lab().vault());
+    vault.set("first");
+    vault.set("second");
+    for object in ["first", "second", "first"] {
+        node.class("demo", &vault.parameters(&[object]))?;
+        let target = node.publish(&vault.volume("demo"))?;
+        ensure!(target.join(object).exists(), "{object} is not there");
+    }
+    fs::remove_file(node.setup().manifests().join("demo.yaml"))?;
+    ensure!(node.refused(&vault.volume("demo"))?.message().contains("not found"));
+    Ok(())
+}
+
+fn a_broken_manifest_hides_no_other_and_keeps_its_last_good_content() -> Result<()> {
+    let (node, vault) = (lab().node()?, lab().vault());
+    vault.set("password");
+    node.class("good", &vault.parameters(&["password"]))?;
+    node.class("spoilt", &vault.parameters(&["password"]))?;
+    node.publish(&vault.volume("spoilt"))?;
+    node.manifest("spoilt.yaml", "kind: [unfinished")?;
+    node.manifest("other.yaml", "kind: {also\n")?;
+    for class in ["good", "spoilt"] {
+        node.publish(&vault.volume(class))?;
+    }
+    let status = node.refused(&vault.volume("absent"))?;
+    for word in ["other.yaml", "spoilt.yaml", "line"] {
+        ensure!(status.message().contains(word), "{word:?} is missing in: {}", status.message());
+    }
+    Ok(())
+}
+
+fn the_class_of_the_pods_own_namespace_is_taken() -> Result<()> {
+    let (node, vault) = (lab().node()?, lab().vault());
+    let value = vault.set("password");
+    let mut bad = vault.parameters(&["password"]);
+    bad.insert("keyvaultName".to_owned(), "kv-197".to_owned());
+    node.manifest("default.yaml", &class_manifest("default", "demo", Some("invalid"), &bad))?;
+    let parameters = vault.parameters(&["password"]);
+    node.manifest("test-ns.yaml", &class_manifest("test-ns", "demo", Some("azure"), &parameters))?;
+    let mut volume = vault.volume("demo");
+    node.refused(&volume)?;
+    volume.namespace = "test-ns".to_owned();
+    let target = node.publish(&volume)?;
+    assert_eq!(fs::read_to_string(target.join("password"))?, value);
+    Ok(())
+}
+
+fn the_same_class_in_two_files_is_an_error() -> Result<()> {
+    let (node, vault) = (lab().node()?, lab().vault());
+    let text = class_manifest("default", "demo", Some("azure"), &vault.parameters(&["password"]));
+    node.manifest("one.yaml", &text)?;
+    node.manifest("two.yaml", &text)?;
+    let status = node.refused(&vault.volume("demo"))?;
+    ensure!(status.message().contains("one.yaml") && status.message().contains("two.yaml"), "{status}");
+    Ok(())
+}
+
+fn the_example_manifests_are_read() -> Result<()> {
+    let node = lab().node()?;
+    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/examples");
+    for entry in fs::read_dir(examples)? {
+        let entry = entry?;
+        node.manifest(&entry.file_name().to_string_lossy(), &fs::read_to_string(entry.path())?)?;
+    }
+    let status = node.refused(&keyvault_csi_e2e::kubelet::Volume::of_class("default", "web", "demo"))?;
+    // Found and valid: what is missing is the pod's part.
+    ensure!(status.message().contains("nodePublishSecretRef"), "{status}");
+    ensure!(status.message().contains("demo-vault"), "{status}");
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! Kernels without the newer mount API, and a tmpfs that is full.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+
+use crate::lab::{Node, lab, mounts_on};
+
+trials! { "kernels":
+    without_the_new_mount_api_a_volume_is_mounted_and_filled,
+    without_it_too_a_failure_leaves_nothing,
+    the_new_mount_api_is_used_where_it_is_there,
+}
+
+fn old_kernel() -> Result<Node> {
+    let mut setup = lab().setup();
+    setup.old_kernel = true;
+    Node::start(setup)
+}
+
+fn without_the_new_mount_api_a_volume_is_mounted_and_filled() -> Result<()> {
+    let (node, vault) = (old_kernel()?, lab().vault());
+    let value = vault.set("password");
+    node.class("demo", &vault.parameters(&["password"]))?;
+    let volume = vault.volume("demo");
+    let target = node.publish(&volume)?;
+    assert_eq!(fs::read_to_string(target.join("password"))?, value);
+    let mounts = mounts_on(&target)?;
+    for option in ["nosuid", "nodev", "noexec", "size=8192k", "mode=755"] {
+        ensure!(mounts.len() == 1 && mounts[0].contains(option), "{option} is missing: {mounts:?}");
+    }
+    node.publish(&volume)?;
+    node.kubelet.unpublish(&volume)?;
+    ensure!(node.kubelet.has_forgotten(&volume) && mounts_on(&target)?.is_empty());
+    Ok(())
+}
+
+/// The write fails after the mount, since the process may write no file as large as the secret.
+fn without_it_too_a_failure_leaves_nothing() -> Result<()> {
+    let mut setup = lab().setup();
+    setup.old_kernel = true;
+    setup.largest_file = Some(8);
+    let (node, vault) = (Node::start(setup)?, lab().vault());
+    vault.set("password");
+    node.class("demo", &vault.parameters(&["password"]))?;
+    let status = node.refused(&vault.volume("demo"))?;
+    ensure!(status.message().contains("cannot write the files"), "{status}");
+    Ok(())
+}
+
+fn the_new_mount_api_is_used_where_it_is_there() -> Result<()> {
+    let (node, vault) = (lab().node()?, lab().vault());
+    vault.set("password");
+    node.class("demo", &vault.parameters(&["password"]))?;
+    // A watcher of the directory above sees the target appear with its content: never a mount without files.
+    let volume = vault.volume("demo");
+    node.kubelet.prepare(&volume)?;
+    let target = node.kubelet.target(&volume);
+    let (looks, empty) = std::thread::scope(|scope| {
+        let publishing = scope.spawn(|| node.publish(&volume));
+        let (mut looks, mut empty) = (0_u32, 0_u32);
+        while !publishing.is_finished() {
+            let mounted = rustix::fs::statfs(&target).is_ok_and(|found| found.f_type == 0x0102_1994);
+            if mounted {
+                looks += 1;
+                empty += u32::from(!target.join("password").exists());
+            }
+        }
+        publishing.join().map(|_| (looks, empty)).map_err(|_| anyhow::anyhow!("the publish panicked"))
+    })?;
+    ensure!(empty == 0, "{empty} of {looks} looks saw a mount without files");
+    Ok(())
+}

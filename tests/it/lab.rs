@@ -1,0 +1,300 @@
+//! What every test stands on: one emulator in a private network, vaults and drivers for the asking.
+//!
+//! A test gets a vault, a tenant and a driver of its own, so that tests run side by side and faults and counters do
+//! not mix. Every secret that is handed out is remembered for `leaks`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use azure_emulator::{Azure, Counters, Emulator, Options, Permission};
+use keyvault_csi_e2e::driver::{DriverProcess, Setup, short_folder};
+use keyvault_csi_e2e::kubelet::{DEADLINE, Kubelet, Volume};
+use keyvault_csi_e2e::sandbox;
+use tonic::Status;
+
+static LAB: OnceLock<Lab> = OnceLock::new();
+
+/// How many vaults the tests may have together; their names must stand in the hosts file before the first test.
+const VAULTS: u32 = 200;
+
+/// The suffix and the login host of the custom cloud.
+pub(crate) const STACK: (&str, &str) = ("vault.stack.test", "login.stack.test");
+
+pub(crate) struct Lab {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) ca: PathBuf,
+    emulator: Emulator,
+    next: AtomicU32,
+    /// Every secret that must not be found anywhere.
+    pub(crate) secrets: Mutex<Vec<String>>,
+    /// Every text that a caller got from a driver: errors and metrics.
+    pub(crate) texts: Mutex<Vec<String>>,
+}
+
+/// Moves the process into the lab. Must come before the first thread.
+pub(crate) fn enter() {
+    let folder = short_folder().unwrap();
+    let clouds = ["vault.azure.net", "vault.usgovcloudapi.net", STACK.0];
+    let vaults = (0..VAULTS).map(|number| format!("kv-{number:03}.{}", clouds[0]));
+    let others = clouds[1..].iter().flat_map(|suffix| (0..VAULTS).map(move |number| format!("kv-{number:03}.{suffix}")));
+    let logins = ["login.microsoftonline.com", "login.microsoftonline.us", STACK.1].map(str::to_owned);
+    let names: Vec<String> = vaults.chain(others).chain(logins).collect();
+    let hosts = sandbox::hosts_file(names.iter().map(String::as_str));
+    sandbox::enter(folder.path(), &hosts, "nameserver 127.0.0.1\noptions timeout:2 attempts:1\n").unwrap();
+    know_no_other_name();
+    let emulator = Emulator::start(Options {
+        listen: ([127, 0, 0, 1], 443).into(),
+        admin: None,
+        dns_names: vec![format!("*.{}", STACK.0), STACK.1.to_owned()],
+        base_latency: Duration::ZERO,
+    })
+    .unwrap();
+    let ca = folder.path().join("ca.pem");
+    fs::write(&ca, emulator.ca_pem()).unwrap();
+    let lab = Lab {
+        folder,
+        ca,
+        emulator,
+        next: AtomicU32::new(0),
+        secrets: Mutex::default(),
+        texts: Mutex::default(),
+    };
+    assert!(LAB.set(lab).is_ok());
+}
+
+/// A name server that knows no name: it answers every question with NXDOMAIN (RFC 1035 §4.1.1).
+fn know_no_other_name() {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:53").unwrap();
+    std::thread::spawn(move || {
+        let mut question = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut question) {
+            if length >= 12 {
+                (question[2], question[3]) = (0x81, 0x83);
+                // A client that has gone needs no answer.
+                let _ = socket.send_to(&question[..length], from);
+            }
+        }
+    });
+}
+
+pub(crate) fn lab() -> &'static Lab {
+    LAB.get().expect("main enters the lab")
+}
+
+impl Lab {
+    pub(crate) fn azure(&self) -> Azure {
+        self.emulator.azure()
+    }
+
+    /// A number that no other test has.
+    fn number(&self) -> u32 {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        assert!(number < VAULTS, "raise VAULTS");
+        number
+    }
+
+    /// A value that is remembered as secret.
+    pub(crate) fn secret(&self, about: &str) -> String {
+        let mut secrets = self.secrets.lock().unwrap();
+        let secret = format!("s3cr3t-{about}-{:08x}", secrets.len().wrapping_mul(0x9E37_79B9));
+        secrets.push(secret.clone());
+        secret
+    }
+
+    /// A text that a driver gave to a caller.
+    pub(crate) fn remember(&self, text: &str) {
+        self.texts.lock().unwrap().push(text.to_owned());
+    }
+
+    /// A vault of Azure's public cloud in a tenant of its own, with one service principal that may read it.
+    pub(crate) fn vault(&self) -> Vault {
+        self.vault_in("vault.azure.net")
+    }
+
+    pub(crate) fn vault_in(&self, suffix: &str) -> Vault {
+        let number = self.number();
+        let vault = Vault {
+            name: format!("kv-{number:03}"),
+            suffix: suffix.to_owned(),
+            tenant: format!("tenant-{number:03}.example"),
+            client_id: format!("00000000-0000-4000-9000-{number:012}"),
+            client_secret: self.secret("client"),
+        };
+        let azure = self.azure();
+        azure.add_tenant(&vault.tenant);
+        azure.add_client(&vault.tenant, &vault.client_id, &vault.client_secret);
+        azure.add_vault(&vault.name, suffix, &vault.tenant);
+        azure.grant(&vault.name, &vault.client_id, &[Permission::Get, Permission::List]);
+        vault
+    }
+
+    /// How a driver of its own is started, in a folder of its own, with every log level on.
+    pub(crate) fn setup(&self) -> Setup {
+        let number = self.number();
+        let folder = self.folder.path().join(format!("n{number}"));
+        fs::create_dir_all(&folder).unwrap();
+        Setup {
+            binary: PathBuf::from(env!("CARGO_BIN_EXE_keyvault-csi")),
+            folder,
+            address: format!("127.0.1.{number}"),
+            ca: self.ca.clone(),
+            flags: vec!["-v=10".to_owned()],
+            environment: Vec::new(),
+            old_kernel: false,
+            largest_file: None,
+        }
+    }
+
+    /// A running driver with its kubelet.
+    pub(crate) fn node(&self) -> Result<Node> {
+        Node::start(self.setup())
+    }
+}
+
+/// A vault, and who may read it.
+#[derive(Debug, Clone)]
+pub(crate) struct Vault {
+    pub(crate) name: String,
+    pub(crate) suffix: String,
+    pub(crate) tenant: String,
+    pub(crate) client_id: String,
+    pub(crate) client_secret: String,
+}
+
+impl Vault {
+    /// The vault's host name.
+    pub(crate) fn host(&self) -> String {
+        format!("{}.{}", self.name, self.suffix)
+    }
+
+    /// Sets a secret to a new value and returns the value.
+    pub(crate) fn set(&self, name: &str) -> String {
+        let value = lab().secret(name);
+        lab().azure().set_secret(&self.name, name, &value);
+        value
+    }
+
+    /// Requests to the vault so far.
+    pub(crate) fn counters(&self) -> Counters {
+        lab().azure().counters(&self.name)
+    }
+
+    /// Requests to the tenant so far.
+    pub(crate) fn entra(&self) -> Counters {
+        lab().azure().counters(&self.tenant)
+    }
+
+    /// The parameters of a class that mounts these secrets.
+    pub(crate) fn parameters(&self, secrets: &[&str]) -> BTreeMap<String, String> {
+        let objects = secrets.iter().fold("array:\n".to_owned(), |objects, name| {
+            objects + "  - |\n    objectName: " + name + "\n    objectType: secret\n"
+        });
+        self.parameters_of(&objects)
+    }
+
+    /// The parameters of a class with this `objects` text.
+    pub(crate) fn parameters_of(&self, objects: &str) -> BTreeMap<String, String> {
+        [("keyvaultName", self.name.as_str()), ("tenantID", &self.tenant), ("objects", objects)]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into()
+    }
+
+    /// A pod's volume with the service principal that may read the vault.
+    pub(crate) fn volume(&self, class: &str) -> Volume {
+        Volume::of_class("default", "web", class).with_service_principal(&self.client_id, &self.client_secret)
+    }
+}
+
+/// A driver with its kubelet.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) driver: DriverProcess,
+    pub(crate) kubelet: Kubelet,
+}
+
+impl Deref for Node {
+    type Target = DriverProcess;
+
+    fn deref(&self) -> &DriverProcess {
+        &self.driver
+    }
+}
+
+impl Node {
+    pub(crate) fn start(setup: Setup) -> Result<Node> {
+        let driver = setup.start()?;
+        let kubelet = Kubelet::new(&driver.setup().kubelet_root(), &driver.setup().socket())?;
+        Ok(Node { driver, kubelet })
+    }
+
+    /// Writes a class of the namespace `default` into the driver's manifests.
+    pub(crate) fn class(&self, name: &str, parameters: &BTreeMap<String, String>) -> Result<()> {
+        self.manifest(&format!("{name}.yaml"), &class_manifest("default", name, Some("azure"), parameters))
+    }
+
+    /// Writes a file into the driver's manifests, in one step.
+    pub(crate) fn manifest(&self, file: &str, text: &str) -> Result<()> {
+        let folder = self.setup().manifests();
+        fs::write(folder.join(".new"), text)?;
+        Ok(fs::rename(folder.join(".new"), folder.join(file))?)
+    }
+
+    /// Publishes as the kubelet does; the error's text is remembered.
+    pub(crate) fn publish(&self, volume: &Volume) -> Result<PathBuf, Status> {
+        self.publish_within(volume, DEADLINE)
+    }
+
+    pub(crate) fn publish_within(&self, volume: &Volume, deadline: Duration) -> Result<PathBuf, Status> {
+        let published = self.kubelet.publish_within(volume, deadline);
+        published.inspect_err(|status| lab().remember(status.message()))
+    }
+
+    /// Publishes a volume that must fail; checks that nothing is mounted and nothing left, and returns the status.
+    pub(crate) fn refused(&self, volume: &Volume) -> Result<Status> {
+        self.refused_within(volume, DEADLINE)
+    }
+
+    pub(crate) fn refused_within(&self, volume: &Volume, deadline: Duration) -> Result<Status> {
+        let status = self.publish_within(volume, deadline).err().context("the publish succeeded")?;
+        let target = self.kubelet.target(volume);
+        ensure!(mounts_on(&target)?.is_empty(), "a mount is left after: {status}");
+        ensure!(!target.exists(), "{} is left after: {status}", target.display());
+        Ok(status)
+    }
+}
+
+/// A SecretProviderClass manifest.
+pub(crate) fn class_manifest(
+    namespace: &str,
+    name: &str,
+    provider: Option<&str>,
+    parameters: &BTreeMap<String, String>,
+) -> String {
+    let mut spec = serde_json::Map::new();
+    if let Some(provider) = provider {
+        spec.insert("provider".to_owned(), provider.into());
+    }
+    if !parameters.is_empty() {
+        spec.insert("parameters".to_owned(), serde_json::to_value(parameters).unwrap());
+    }
+    serde_json::json!({
+        "apiVersion": "secrets-store.csi.x-k8s.io/v1",
+        "kind": "SecretProviderClass",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": spec,
+    })
+    .to_string()
+}
+
+/// The lines of the mount table for this mount point.
+pub(crate) fn mounts_on(target: &Path) -> Result<Vec<String>> {
+    let target = target.display().to_string().replace(' ', "\\040");
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    Ok(mounts.lines().filter(|line| line.split(' ').nth(1) == Some(&target)).map(str::to_owned).collect())
+}

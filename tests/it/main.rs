@@ -1,0 +1,66 @@
+//! The integration tests: the built driver as a process, a kubelet on its sockets, the Azure emulator over real HTTPS,
+//! real tmpfs. One binary, since linking costs more than running.
+//!
+//! The process moves into a private network before it has threads, which is why it has its own `main`. Modules stand
+//! in reading order; a test that is not listed in its module's `trials!` is dead code, and that is an error.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // A test that cannot go on ends.
+#![allow(missing_docs)] // Test names are sentences.
+
+/// Lists a module's tests: functions without arguments that return `anyhow::Result<()>`.
+macro_rules! trials {
+    ($module:literal: $($test:ident,)*) => {
+        pub(crate) fn trials() -> Vec<libtest_mimic::Trial> {
+            vec![$(libtest_mimic::Trial::test(concat!($module, "::", stringify!($test)), || {
+                $test().map_err(|error: anyhow::Error| format!("{error:#}").into())
+            }),)*]
+        }
+    };
+}
+
+mod lab;
+
+mod publish;
+mod refusals;
+mod unpublish;
+mod azure;
+mod classes;
+
+mod surface;
+mod kubelets;
+mod interruptions;
+mod kernels;
+mod resources;
+
+mod leaks;
+
+mod proto;
+mod tidy;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, run};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    if !arguments.list {
+        lab::enter();
+    }
+    let trials = [
+        publish::trials(),
+        refusals::trials(),
+        unpublish::trials(),
+        azure::trials(),
+        classes::trials(),
+        surface::trials(),
+        kubelets::trials(),
+        interruptions::trials(),
+        kernels::trials(),
+        resources::trials(),
+        proto::trials(),
+        tidy::trials(),
+    ];
+    let conclusion = run(&arguments, trials.into_iter().flatten().collect());
+    // Last, since it looks at everything that the others left: logs, errors, metrics, files.
+    let leaks = run(&arguments, leaks::trials());
+    if conclusion.has_failed() || leaks.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}

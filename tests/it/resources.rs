@@ -1,0 +1,65 @@
+//! What the process costs, and what it leaves behind.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use keyvault_csi_e2e::driver::wait_for;
+
+use crate::lab::{Node, lab};
+
+trials! { "resources":
+    the_idle_process_needs_at_most_ten_mib,
+    descriptors_and_threads_do_not_grow,
+    it_writes_no_core_file_and_may_not_be_read,
+}
+
+fn the_idle_process_needs_at_most_ten_mib() -> Result<()> {
+    let binary = std::env::var_os("KEYVAULT_CSI_RELEASE").map(PathBuf::from).context(
+        "KEYVAULT_CSI_RELEASE is not set: run `make test`, which builds the release binary and names it",
+    )?;
+    let mut setup = lab().setup();
+    setup.binary = binary;
+    setup.flags.clear();
+    let node = Node::start(setup)?;
+    node.kubelet.register(&node.setup().registration_socket())?;
+    assert_eq!(node.health("/readyz")?.0, 200);
+    node.metrics()?;
+    let resident = node.resident_kib()?;
+    ensure!(resident <= 10 * 1024, "{resident} KiB are resident");
+    Ok(())
+}
+
+fn descriptors_and_threads_do_not_grow() -> Result<()> {
+    let (node, vault) = (lab().node()?, lab().vault());
+    vault.set("password");
+    node.class("demo", &vault.parameters(&["password"]))?;
+    let count = |what: &str| Ok::<_, anyhow::Error>(fs::read_dir(format!("/proc/{}/{what}", node.id()))?.count());
+    let round = || -> Result<()> {
+        for _ in 0..20 {
+            let volume = vault.volume("demo");
+            node.publish(&volume)?;
+            node.kubelet.unpublish(&volume)?;
+        }
+        Ok(())
+    };
+    round()?;
+    let before = count("fd")?;
+    round()?;
+    // A connection that was just closed may still be open on the other side.
+    wait_for("descriptors go back", Duration::from_secs(5), || Ok(count("fd")? <= before + 2))?;
+    ensure!(count("task")? <= 2 + 8 + 2, "{} threads", count("task")?);
+    Ok(())
+}
+
+fn it_writes_no_core_file_and_may_not_be_read() -> Result<()> {
+    let node = lab().node()?;
+    let limits = fs::read_to_string(format!("/proc/{}/limits", node.id()))?;
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).context("no limit")?;
+    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"]);
+    // Not dumpable: its files in /proc belong to root, so that no process of another user can attach to it.
+    let environment = fs::metadata(format!("/proc/{}/environ", node.id()))?;
+    ensure!(std::os::unix::fs::MetadataExt::mode(&environment) & 0o077 == 0);
+    Ok(())
+}
