@@ -162,10 +162,10 @@ impl Kubelet {
     pub fn publish_within(&self, volume: &Volume, deadline: Duration) -> Result<PathBuf, Status> {
         self.prepare(volume).map_err(|error| Status::internal(error.to_string()))?;
         let sent = self.send(self.publish_request(volume), deadline);
-        if let Err(status) = &sent {
-            if is_final(status.code()) {
-                self.forget(volume);
-            }
+        if let Err(status) = &sent
+            && is_final(status.code())
+        {
+            self.forget(volume);
         }
         sent.map(|()| self.target(volume))
     }

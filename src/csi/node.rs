@@ -76,13 +76,8 @@ impl node_server::Node for Node {
             warn!({ key::REASON } = %Reason::InvalidRequest, { key::ERROR } = %refusal, "unpublish refused");
             status::refused(&refusal)
         })?;
-        let task = self.tasks.spawn(unpublish(
-            self.volumes.clone(),
-            self.metrics.clone(),
-            target.clone(),
-            started,
-            deadline,
-        ));
+        let task =
+            self.tasks.spawn(unpublish(self.volumes.clone(), self.metrics.clone(), target.clone(), started, deadline));
         match task.await.unwrap_or_else(|_| Err(Error::TaskLost { target: target.to_string() })) {
             Ok(()) => Ok(Response::new(NodeUnpublishVolumeResponse {})),
             Err(error) => Err(status::unpublish_failed(&target, &error)),
@@ -146,7 +141,7 @@ async fn unpublish(
 ) -> Result<(), Error> {
     let outcome = volumes.unpublish(target.clone(), deadline).await;
     let elapsed = started.elapsed();
-    metrics.unpublished(outcome.as_ref().map(|()| ()).map_err(Error::reason));
+    metrics.unpublished(outcome.as_ref().copied().map_err(Error::reason));
     match &outcome {
         Ok(()) => info!({ key::TARGET } = %target, ?elapsed, "volume unpublished"),
         Err(error) => warn!({ key::TARGET } = %target, { key::REASON } = %error.reason(), ?elapsed,

@@ -168,7 +168,9 @@ fn retry_after_beyond_the_deadline_is_told_at_once() -> Result<()> {
 
 fn bodies_never_reach_an_error() -> Result<()> {
     let (node, vault) = ready()?;
-    for (status, content_type) in [(200, "text/html"), (400, "application/json"), (403, "text/plain"), (500, "text/html")] {
+    for (status, content_type) in
+        [(200, "text/html"), (400, "application/json"), (403, "text/plain"), (500, "text/html")]
+    {
         let hidden = lab().secret("body");
         let body = format!("{{\"error\":{{\"code\":\"Odd {hidden}\",\"message\":\"{hidden}\"}}}} {hidden}");
         lab().azure().clear_faults(&vault.name);

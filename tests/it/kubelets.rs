@@ -45,8 +45,7 @@ fn replay(version: &str) -> Result<()> {
     azure.add_client(&vault.tenant, RECORDED.0, RECORDED.1);
     azure.grant(&vault.name, RECORDED.0, &[Permission::Get]);
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fixtures/kubelet").join(version);
-    let mut files: Vec<PathBuf> =
-        fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    let mut files: Vec<PathBuf> = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
     files.sort();
     let (mut published, mut unpublished, mut succeeded) = (0, 0, 0);
     for file in files {

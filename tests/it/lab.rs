@@ -42,7 +42,8 @@ pub(crate) fn enter() {
     let folder = short_folder().unwrap();
     let clouds = ["vault.azure.net", "vault.usgovcloudapi.net", STACK.0];
     let vaults = (0..VAULTS).map(|number| format!("kv-{number:03}.{}", clouds[0]));
-    let others = clouds[1..].iter().flat_map(|suffix| (0..VAULTS).map(move |number| format!("kv-{number:03}.{suffix}")));
+    let others =
+        clouds[1..].iter().flat_map(|suffix| (0..VAULTS).map(move |number| format!("kv-{number:03}.{suffix}")));
     let logins = ["login.microsoftonline.com", "login.microsoftonline.us", STACK.1].map(str::to_owned);
     let names: Vec<String> = vaults.chain(others).chain(logins).collect();
     let hosts = sandbox::hosts_file(names.iter().map(String::as_str));
@@ -57,14 +58,7 @@ pub(crate) fn enter() {
     .unwrap();
     let ca = folder.path().join("ca.pem");
     fs::write(&ca, emulator.ca_pem()).unwrap();
-    let lab = Lab {
-        folder,
-        ca,
-        emulator,
-        next: AtomicU32::new(0),
-        secrets: Mutex::default(),
-        texts: Mutex::default(),
-    };
+    let lab = Lab { folder, ca, emulator, next: AtomicU32::new(0), secrets: Mutex::default(), texts: Mutex::default() };
     assert!(LAB.set(lab).is_ok());
 }
 

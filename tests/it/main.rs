@@ -19,17 +19,17 @@ macro_rules! trials {
 
 mod lab;
 
+mod azure;
+mod classes;
 mod publish;
 mod refusals;
 mod unpublish;
-mod azure;
-mod classes;
 
-mod surface;
-mod kubelets;
 mod interruptions;
 mod kernels;
+mod kubelets;
 mod resources;
+mod surface;
 
 mod leaks;
 

@@ -262,8 +262,18 @@ fn everything_wrong_with_a_class_is_told_at_once() -> Result<()> {
         &status,
         Code::Unknown,
         &[
-            "default/demo", "keyvaultName", "cloudName", "tenantID", "tenantid", "first", "objectType", "999", "second",
-            "..", "rot13", "ClassInvalid",
+            "default/demo",
+            "keyvaultName",
+            "cloudName",
+            "tenantID",
+            "tenantid",
+            "first",
+            "objectType",
+            "999",
+            "second",
+            "..",
+            "rot13",
+            "ClassInvalid",
         ],
     )
 }

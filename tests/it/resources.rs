@@ -16,9 +16,9 @@ trials! { "resources":
 }
 
 fn the_idle_process_needs_at_most_ten_mib() -> Result<()> {
-    let binary = std::env::var_os("KEYVAULT_CSI_RELEASE").map(PathBuf::from).context(
-        "KEYVAULT_CSI_RELEASE is not set: run `make test`, which builds the release binary and names it",
-    )?;
+    let binary = std::env::var_os("KEYVAULT_CSI_RELEASE")
+        .map(PathBuf::from)
+        .context("KEYVAULT_CSI_RELEASE is not set: run `make test`, which builds the release binary and names it")?;
     let mut setup = lab().setup();
     setup.binary = binary;
     setup.flags.clear();

@@ -72,7 +72,11 @@ fn a_refused_registration_is_offered_again() -> Result<()> {
     let (status, body) = node.health("/readyz")?;
     assert_eq!(status, 503);
     ensure!(body.contains("no such driver wanted"), "{body}");
-    wait_for("the registration is offered again", Duration::from_secs(10), || Ok(UnixStream::connect(&socket).is_ok()))?;
+    wait_for(
+        "the registration is offered again",
+        Duration::from_secs(10),
+        || Ok(UnixStream::connect(&socket).is_ok()),
+    )?;
     node.kubelet.register(&socket)?;
     assert_eq!(node.health("/readyz")?.0, 200);
     Ok(())
@@ -125,7 +129,8 @@ fn metrics_have_upstreams_names() -> Result<()> {
     node.kubelet.unpublish(&volume)?;
     let text = node.metrics()?;
     lab().remember(&text);
-    let scope = "otel_scope_name=\"sigs.k8s.io/secrets-store-csi-driver\",otel_scope_version=\"\",otel_scope_schema_url=\"\"";
+    let scope =
+        "otel_scope_name=\"sigs.k8s.io/secrets-store-csi-driver\",otel_scope_version=\"\",otel_scope_schema_url=\"\"";
     for series in [
         format!("node_publish_total{{{scope},os_type=\"linux\",provider=\"azure\"}} 1"),
         format!("node_publish_total{{{scope},os_type=\"linux\",provider=\"\"}} 1"),

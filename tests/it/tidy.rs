@@ -121,10 +121,15 @@ fn violations(source: &Source) -> Vec<String> {
                 report(number, format!("{name} is at home in {} only", homes.join(", ")));
             }
         }
-        if pure && !test && ["async ", "std::fs", "std::net", "tokio::fs", "tokio::net"].iter().any(|word| code.contains(word)) {
+        if pure
+            && !test
+            && ["async ", "std::fs", "std::net", "tokio::fs", "tokio::net"].iter().any(|word| code.contains(word))
+        {
             report(number, "a pure file does no I/O and is never async".to_owned());
         }
-        if source.module != "platform" && (code.contains("cfg(target_os") || code.contains("cfg(windows") || code.contains("cfg(unix")) {
+        if source.module != "platform"
+            && (code.contains("cfg(target_os") || code.contains("cfg(windows") || code.contains("cfg(unix"))
+        {
             report(number, "only platform looks at the operating system".to_owned());
         }
     }
