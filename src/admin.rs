@@ -8,18 +8,31 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::csi::probe::probe;
 use crate::csi::registration;
 use crate::metrics::{self, Metrics};
+
+/// How many connections one address has at once.
+const CONNECTIONS: usize = 32;
+
+/// How long a connection may last, request and answer together; a probe of the own socket has three seconds.
+const CONNECTION: Duration = Duration::from_secs(10);
+
+/// How long is waited after a failed accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What `/healthz` and `/readyz` look at.
 #[derive(Debug, Clone)]
@@ -66,7 +79,8 @@ pub async fn serve_metrics(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let router = Router::new().route("/metrics", get(show_metrics)).with_state(metrics);
-    axum::serve(listener, router).with_graceful_shutdown(stop).await
+    serve(listener, router, stop).await;
+    Ok(())
 }
 
 /// Serves `/healthz` and `/readyz` until `stop` is done.
@@ -79,7 +93,37 @@ pub async fn serve_health(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let router = Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz));
-    axum::serve(listener, router.with_state(Arc::new(health))).with_graceful_shutdown(stop).await
+    serve(listener, router.with_state(Arc::new(health)), stop).await;
+    Ok(())
+}
+
+/// Accepts until `stop` is done; every connection has one request, little time, and few beside it.
+///
+/// Anybody who reaches the node can connect, so that nobody may hold a descriptor for long.
+async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()> + Send + 'static) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    tokio::pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut stop => return,
+        };
+        let Ok((stream, _)) = accepted else {
+            // Descriptors have run out; trying at once would only burn time.
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            continue;
+        };
+        let service = TowerToHyperService::new(router.clone());
+        tokio::spawn(async move {
+            let _held = place;
+            let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
+            // What a peer does wrong is its own business.
+            let _ = tokio::time::timeout(CONNECTION, connection).await;
+        });
+    }
 }
 
 async fn show_metrics(State(metrics): State<Metrics>) -> Response {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args as ClapArgs;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -17,21 +18,23 @@ use tracing::{info, warn};
 use crate::admin::{self, Health};
 use crate::classes::{Classes, Directory};
 use crate::csi::{self, Driver, Node, probe, registration};
-use crate::keyvault::{Cloud, Options, Vaults};
+use crate::keyvault::{Options, Vaults};
 use crate::metrics::Metrics;
 use crate::platform::{process, socket};
-use crate::provider::{Azure, CLOUD_FILE_VARIABLE, read_cloud};
+use crate::provider::{Azure, CLOUD_FILE_VARIABLE, DefaultCloud};
 use crate::telemetry;
 use crate::volume::Volumes;
 
 /// Enough to keep two cores busy; the node's core count would only cost memory (design §8).
 const WORKERS: usize = 2;
-/// Threads for mounting and writing, made when needed.
-const BLOCKING: usize = 8;
+/// Threads for mounting, writing and looking up names, made when needed; names get a part of them only.
+const BLOCKING: usize = 32;
 /// An idle one of those goes after this time.
 const BLOCKING_IDLE: Duration = Duration::from_secs(10);
 /// How long open calls may take to end after SIGTERM; below Kubernetes' default grace period of 30 s.
 const DRAIN: Duration = Duration::from_secs(25);
+/// How long the last answers may take to go out after that.
+const FLUSH: Duration = Duration::from_secs(1);
 /// How long the own socket may take to answer before the driver is offered to the kubelet.
 const STARTUP: Duration = Duration::from_secs(10);
 
@@ -103,13 +106,6 @@ fn parse_driver_name(text: &str) -> Result<String, String> {
     }
 }
 
-fn default_cloud(args: &Args) -> anyhow::Result<Cloud> {
-    match &args.cloud_file {
-        Some(file) if Cloud::is_custom(&args.cloud_name) => Ok(read_cloud(file)?),
-        _ => Cloud::named(&args.cloud_name).with_context(|| format!("--cloud-name {:?}", args.cloud_name)),
-    }
-}
-
 /// Runs the node driver until it is told to stop.
 ///
 /// # Errors
@@ -130,19 +126,21 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
 }
 
 async fn drive(args: Args) -> anyhow::Result<()> {
-    let stop = stop_on_signal()?;
+    let (told, stop) = (told_by_signal()?, CancellationToken::new());
     let classes = Directory::open(&args.manifests)?;
+    let cloud = DefaultCloud::new(&args.cloud_name, args.cloud_file)
+        .with_context(|| format!("--cloud-name {:?}", args.cloud_name))?;
     let user_agent = format!("keyvault-csi/{}", env!("CARGO_PKG_VERSION"));
-    let azure = Azure::new(Vaults::new(Options { user_agent })?, default_cloud(&args)?, args.cloud_file.clone());
+    let azure = Azure::new(Vaults::new(Options { user_agent })?, cloud);
     let metrics = Metrics::new();
     let tasks = TaskTracker::new();
     let volumes = Volumes::new(Classes::Directory(classes), azure);
     let node = Node { node_id: args.nodeid, volumes, metrics: metrics.clone(), tasks: tasks.clone() };
     let driver = Driver { name: args.drivername.clone(), node };
-    let listener = socket::listen_private(&args.endpoint)?;
+    let (listener, socket_file) = socket::listen_private(&args.endpoint)?;
     let (state, registered) = watch::channel(registration::State::Waiting);
 
-    let mut running = tokio::task::JoinSet::new();
+    let mut running = JoinSet::new();
     if let Some(address) = args.metrics_addr {
         let listener = admin::bind(address, "--metrics-addr").await?;
         let stopped = stop.clone().cancelled_owned();
@@ -169,8 +167,14 @@ async fn drive(args: Args) -> anyhow::Result<()> {
             registration::serve(&folder, plugin, state, stopped.cancelled_owned()).await
         });
     }
-    let outcome = supervise(&mut running, &stop, &tasks).await;
-    let _ = std::fs::remove_file(&args.endpoint);
+    let outcome = tokio::select! {
+        () = told.cancelled() => Ok(()),
+        Some(ended) = running.join_next() => ended.map_err(anyhow::Error::from).and_then(|served| served),
+    };
+    // While it still listens: a successor may start as soon as it does not, and its socket is not ours to remove.
+    socket_file.remove();
+    stop.cancel();
+    drain(running, &tasks).await;
     outcome
 }
 
@@ -185,46 +189,28 @@ async fn wait_until_served(endpoint: &std::path::Path) -> anyhow::Result<()> {
     }
 }
 
-/// Waits for a part to fail or for the signal, then for everything to end.
-async fn supervise(
-    running: &mut tokio::task::JoinSet<anyhow::Result<()>>,
-    stop: &CancellationToken,
-    tasks: &TaskTracker,
-) -> anyhow::Result<()> {
-    let mut outcome = Ok(());
-    tokio::select! {
-        () = stop.cancelled() => info!("stopping: open calls may end"),
-        Some(ended) = running.join_next() => {
-            outcome = ended.map_err(anyhow::Error::from).and_then(|served| served);
-            stop.cancel();
-        }
-    }
+/// Waits for the open calls to end, and for their answers to go out.
+async fn drain(mut running: JoinSet<anyhow::Result<()>>, tasks: &TaskTracker) {
+    info!(calls = tasks.len(), "stopping: open calls may end");
     tasks.close();
-    let drained = tokio::time::timeout(DRAIN, async {
-        while let Some(ended) = running.join_next().await {
-            if outcome.is_ok() {
-                outcome = ended.map_err(anyhow::Error::from).and_then(|served| served);
-            }
-        }
-        tasks.wait().await;
-    });
-    if drained.await.is_err() {
-        warn!(after = ?DRAIN, "calls are still open; they are given up, and nothing of theirs is mounted");
+    if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
+        warn!(calls = tasks.len(), after = ?DRAIN, "calls are still open and are given up; the kubelet makes them again");
     }
-    outcome
+    // A connection that says nothing is not waited for.
+    let _ = tokio::time::timeout(FLUSH, async { while running.join_next().await.is_some() {} }).await;
 }
 
-fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+fn told_by_signal() -> anyhow::Result<CancellationToken> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let stop = CancellationToken::new();
-    let told = stop.clone();
+    let told = CancellationToken::new();
+    let tell = told.clone();
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        told.cancel();
+        tell.cancel();
     });
-    Ok(stop)
+    Ok(told)
 }

@@ -153,7 +153,11 @@ async fn unpublish(
 /// The provider label of a failed publish: known once the class was read.
 fn provider(error: &Error) -> Provider {
     match error {
-        Error::ClassNameMissing | Error::Class(_) | Error::ProviderUnset(_) | Error::NotReadOnly => Provider::None,
+        Error::ClassNameMissing
+        | Error::Class(_)
+        | Error::ClassSlow(_)
+        | Error::ProviderUnset(_)
+        | Error::NotReadOnly => Provider::None,
         Error::ProviderUnknown { .. } => Provider::Other,
         Error::ParametersUnset(_)
         | Error::Provider(_)

@@ -10,15 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio_stream::StreamExt as _;
-use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 
-use super::authority::LocalhostAuthority;
 use super::proto::registration::registration_server::{Registration, RegistrationServer};
 use super::proto::registration::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse};
+use super::server::connections;
 use crate::platform::socket;
 use crate::telemetry::key;
 
@@ -98,16 +96,16 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let path = socket_path(folder, &plugin.name);
-    let failed = Arc::new(Notify::new());
     let mut pause = FIRST_PAUSE;
     tokio::pin!(stop);
     loop {
+        // One for each socket: a failure that was reported on the last one says nothing of the next.
+        let failed = Arc::new(Notify::new());
         let service = Service { plugin: plugin.clone(), state: state.clone(), failed: Arc::clone(&failed) };
-        let listener = tokio::net::UnixListener::from_std(socket::listen_private(&path)?)?;
-        let connections = UnixListenerStream::new(listener).map(|accepted| accepted.map(LocalhostAuthority::new));
+        let (listener, file) = socket::listen_private(&path)?;
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
         let server = Server::builder().add_service(RegistrationServer::new(service)).serve_with_incoming_shutdown(
-            connections,
+            connections(listener)?,
             async {
                 let _ = ended.await;
             },
@@ -118,9 +116,12 @@ pub async fn serve(
             () = &mut stop => true,
             () = failed.notified() => false,
         };
+        file.remove();
         let _ = end.send(());
-        server.await?;
-        std::fs::remove_file(&path)?;
+        // The kubelet gets its answer; a connection that says nothing is not waited for.
+        if let Ok(served) = tokio::time::timeout(FIRST_PAUSE, &mut server).await {
+            served?;
+        }
         if stopping {
             return Ok(());
         }

@@ -71,7 +71,7 @@ pub(super) fn builder(user_agent: &str) -> reqwest::ClientBuilder {
         .pool_max_idle_per_host(limits::IDLE_PER_HOST)
         .http2_keep_alive_interval(limits::PING)
         .http2_keep_alive_timeout(limits::PING)
-        .dns_resolver(Resolver)
+        .dns_resolver(Resolver::default())
 }
 
 impl Http {

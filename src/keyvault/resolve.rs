@@ -4,6 +4,10 @@
 //! has no type to look for. Control goes back to `http`.
 
 use std::io;
+use std::net::ToSocketAddrs as _;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
@@ -18,16 +22,36 @@ pub(super) enum NameFault {
     Lookup,
 }
 
+/// How many names are looked up at once.
+///
+/// A lookup keeps a thread until the system gives it up, also when nobody waits for it any more; with a name server that
+/// is silent, lookups must not take all the threads that mounting needs.
+const LOOKUPS: usize = 8;
+
 /// The operating system's resolver.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Resolver;
+#[derive(Debug, Clone)]
+pub(super) struct Resolver {
+    lookups: Arc<Semaphore>,
+}
+
+impl Default for Resolver {
+    fn default() -> Resolver {
+        Resolver { lookups: Arc::new(Semaphore::new(LOOKUPS)) }
+    }
+}
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
+        let lookups = Arc::clone(&self.lookups);
         Box::pin(async move {
-            // Port 0 is replaced by the URL's.
-            let addresses = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(|error| fault(&error))?;
-            let addresses: Addrs = Box::new(addresses.collect::<Vec<_>>().into_iter());
+            // The permit goes with the thread, not with who waits for it.
+            let permit = lookups.acquire_owned().await?;
+            let looked_up = tokio::task::spawn_blocking(move || {
+                let _held = permit;
+                // Port 0 is replaced by the URL's.
+                (name.as_str(), 0).to_socket_addrs()
+            });
+            let addresses: Addrs = Box::new(looked_up.await?.map_err(|error| fault(&error))?);
             Ok(addresses)
         })
     }

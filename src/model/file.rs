@@ -15,8 +15,8 @@ pub mod limits {
     pub const PATH: usize = 4096;
     /// The longest path component in bytes (`NAME_MAX`, spec/driver.md §3.6).
     pub const COMPONENT: usize = 255;
-    /// The deepest path. Deeper trees have no use and would cost an inode a level.
-    pub const DEPTH: usize = 64;
+    /// The deepest path. Deeper trees have no use, and each level costs kernel memory.
+    pub const DEPTH: usize = 16;
     /// The size of a volume's content in bytes, each file rounded up to whole pages.
     ///
     /// Equals the 4 MiB that upstream accepts from a provider by default; 1,024 small files fit.
@@ -51,7 +51,7 @@ pub enum FileNameError {
     #[error("a component of the file name is {0} bytes long; at most 255 are possible")]
     ComponentTooLong(usize),
     /// More components than [`limits::DEPTH`].
-    #[error("the file name has {0} components; at most 64 are possible")]
+    #[error("the file name has {0} components; at most 16 are possible")]
     TooDeep(usize),
     /// A component is `..`.
     #[error("the file name must not contain '..'")]
@@ -201,7 +201,10 @@ pub enum PayloadError {
         below: String,
     },
     /// The files are too large together.
-    #[error("the volume's files need {bytes} bytes; at most {} are possible", limits::PAYLOAD)]
+    #[error(
+        "the volume's files need {bytes} bytes, each in whole pages; at most {} are possible: spread the objects over several classes",
+        limits::PAYLOAD
+    )]
     TooLarge {
         /// The files' size, each rounded up to whole pages.
         bytes: usize,

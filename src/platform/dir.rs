@@ -3,8 +3,10 @@
 //! No function here takes an absolute path or follows a link in the component it acts on, so that nothing can lead
 //! out of the directory. `volume::writer` puts these steps in order.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags};
 use rustix::io::Errno;
@@ -37,21 +39,21 @@ pub struct Facts {
 ///
 /// # Errors
 /// `NotFound`, `NotADirectory` (a link counts as one), or what the kernel says.
-pub fn open(dir: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
+pub fn open(dir: BorrowedFd<'_>, name: impl AsRef<OsStr>) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?)
+    Ok(rustix::fs::openat(dir, name.as_ref(), flags, Mode::empty())?)
 }
 
 /// The entries of `dir` with their kinds, without `.` and `..`, in no order.
 ///
 /// # Errors
 /// What the kernel says.
-pub fn list(dir: BorrowedFd<'_>) -> io::Result<Vec<(String, Kind)>> {
+pub fn list(dir: BorrowedFd<'_>) -> io::Result<Vec<(OsString, Kind)>> {
     let mut entries = Vec::new();
     // Opened anew: the caller's descriptor may be a mere O_PATH one, which cannot be listed.
     for entry in Dir::new(open(dir, ".")?)? {
         let entry = entry?;
-        let name = entry.file_name().to_str().map_err(io::Error::other)?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
         if name != "." && name != ".." {
             entries.push((name.to_owned(), kind(entry.file_type())));
         }
@@ -148,7 +150,8 @@ pub fn rename(dir: BorrowedFd<'_>, from: &str, to: &str) -> io::Result<()> {
 ///
 /// # Errors
 /// What the kernel says.
-pub fn remove(dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+pub fn remove(dir: BorrowedFd<'_>, name: impl AsRef<OsStr>) -> io::Result<()> {
+    let name = name.as_ref();
     match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         Err(Errno::ISDIR | Errno::PERM) => {}
@@ -174,7 +177,7 @@ pub fn remove(dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
 pub fn clear(dir: BorrowedFd<'_>) -> io::Result<()> {
     let mut first = Ok(());
     for (name, _) in list(dir)? {
-        let removed = remove(dir, &name);
+        let removed = remove(dir, name);
         if first.is_ok() {
             first = removed;
         }
@@ -191,4 +194,28 @@ pub fn remove_empty(dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Reads a regular file of an ordinary file system, following links; never waits for a pipe or a device.
+///
+/// # Errors
+/// It is no regular file, lies in /proc or /sys, is larger than `limit` bytes, or what the kernel says.
+pub fn read_ordinary_file(path: &std::path::Path, limit: u64) -> io::Result<Vec<u8>> {
+    const SYSFS_MAGIC: u64 = 0x6265_6572;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = std::fs::File::from(rustix::fs::openat(rustix::fs::CWD, path, flags, Mode::empty())?);
+    // Of the open descriptor, so that nothing can be put in its place in between.
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let system = rustix::fs::fstatfs(&file)?.f_type;
+    if system == rustix::fs::PROC_SUPER_MAGIC || system as u64 == SYSFS_MAGIC {
+        return Err(io::Error::other("it is a file of the kernel's"));
+    }
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {limit} bytes")));
+    }
+    Ok(bytes)
 }

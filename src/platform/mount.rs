@@ -67,7 +67,11 @@ impl DetachedTmpfs {
             other => other,
         }
         .map(|root| Some(DetachedTmpfs { root }))
-        .or_else(|error| if error == Errno::NOSYS { Ok(None) } else { Err(error.into()) })
+        .or_else(|error| match error {
+            // Filters answer either; if mounting is forbidden altogether, mount(2) will say so.
+            Errno::NOSYS | Errno::PERM => Ok(None),
+            other => Err(other.into()),
+        })
     }
 
     /// The root directory, for filling it.
@@ -200,6 +204,12 @@ pub fn unmount_path(path: &Path) -> io::Result<()> {
 /// What the kernel says.
 pub fn detach(root: BorrowedFd<'_>) -> io::Result<()> {
     Ok(unmount(descriptor_path(root), UnmountFlags::DETACH)?)
+}
+
+/// Whether this is what a mount answers whose server or daemon is gone (spec/driver.md §2.8 step 4).
+pub fn is_dead(error: &io::Error) -> bool {
+    let dead = [Errno::NOTCONN, Errno::STALE, Errno::IO, Errno::ACCESS, Errno::HOSTDOWN];
+    error.raw_os_error().is_some_and(|code| dead.iter().any(|dead| dead.raw_os_error() == code))
 }
 
 fn descriptor_path(fd: BorrowedFd<'_>) -> String {

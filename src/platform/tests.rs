@@ -20,7 +20,7 @@ fn a_stale_socket_is_replaced_and_a_live_one_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("csi.sock");
     drop(UnixListener::bind(&path).unwrap());
-    let live = listen_private(&path).unwrap();
+    let (live, _) = listen_private(&path).unwrap();
     assert!(matches!(listen_private(&path), Err(SocketError::InUse(_))));
     drop(live);
     listen_private(&path).unwrap();
@@ -79,4 +79,28 @@ fn entries_are_told_apart() {
     assert!(matches!(at("link"), mount::Entry::NotDirectory));
     let system = mount::open_directory(std::path::Path::new("/")).unwrap();
     assert!(matches!(mount::inspect(system.as_fd(), "proc").unwrap(), mount::Entry::OtherMount));
+}
+
+#[test]
+fn only_ordinary_files_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    std::fs::write(&path, "12345").unwrap();
+    assert_eq!(dir::read_ordinary_file(&path, 5).unwrap(), b"12345");
+    assert!(dir::read_ordinary_file(&path, 4).is_err());
+    let pipe = folder.path().join("pipe");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+    for odd in [pipe.as_path(), folder.path(), "/proc/self/status".as_ref(), "/dev/zero".as_ref()] {
+        assert!(dir::read_ordinary_file(odd, 5).is_err(), "{}", odd.display());
+    }
+}
+
+#[test]
+fn names_that_are_not_utf8_are_removed_too() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join(std::ffi::OsStr::from_bytes(b"\xff\xfe")), "x").unwrap();
+    let root = mount::open_directory(folder.path()).unwrap();
+    dir::clear(root.as_fd()).unwrap();
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }

@@ -3,10 +3,15 @@
 //! Read anew at each mount, since it may change; what stands in it is checked by `keyvault::Cloud`.
 //! Unlike upstream, the file of one class never becomes that of another (spec/azure-provider.md §13.7).
 
-use std::io::{self, Read as _};
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use tokio::time::{Instant, timeout_at};
+
+use super::params::CloudChoice;
 use crate::keyvault::{Cloud, CloudError};
+use crate::platform::dir::read_ordinary_file;
 
 /// The largest file; real ones have about 2 KiB.
 const LARGEST: u64 = 64 << 10;
@@ -46,24 +51,63 @@ pub enum CloudFileError {
     Name(#[from] CloudError),
 }
 
-/// Reads a custom cloud.
-///
-/// # Errors
-/// It is not a readable regular file of at most 64 KiB, or its content is wrong.
-pub fn read_cloud(path: &Path) -> Result<Cloud, CloudFileError> {
-    let bytes = read(path).map_err(|source| CloudFileError::Unreadable { path: path.to_owned(), source })?;
-    Cloud::from_environment_json(&bytes).map_err(|source| CloudFileError::Content { path: path.to_owned(), source })
+/// The cloud of classes that name none, and the file of custom clouds whose classes name none.
+#[derive(Debug, Clone)]
+pub struct DefaultCloud {
+    /// One of the known clouds; `None` when it is the custom one.
+    known: Option<Cloud>,
+    /// What [`CLOUD_FILE_VARIABLE`] says.
+    file: Option<PathBuf>,
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    // A pipe or a device would keep us waiting, or never end.
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
+impl DefaultCloud {
+    /// Takes what the driver was started with.
+    ///
+    /// # Errors
+    /// The name is none of the clouds, or it is the custom one and its file, if there is one already, cannot be used.
+    pub fn new(name: &str, file: Option<PathBuf>) -> Result<DefaultCloud, CloudFileError> {
+        let known = match Cloud::is_custom(name) {
+            true => None,
+            false => Some(Cloud::named(name)?),
+        };
+        if let (None, Some(file)) = (&known, &file) {
+            read_cloud(file)?;
+        }
+        Ok(DefaultCloud { known, file })
     }
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(io::Error::other("it is larger than 64 KiB"));
+
+    /// The cloud that a class chooses; custom ones are read anew each time.
+    ///
+    /// # Errors
+    /// There is no such cloud or file, or reading it takes longer than until `deadline`.
+    pub(super) async fn resolve(&self, choice: &CloudChoice, deadline: Instant) -> Result<Cloud, CloudFileError> {
+        let own = match (choice, &self.known) {
+            (CloudChoice::Named(name), _) if !Cloud::is_custom(name) => return Ok(Cloud::named(name)?),
+            (CloudChoice::Default(_), Some(known)) => return Ok(known.clone()),
+            (CloudChoice::Default(file), None) => file.clone(),
+            (CloudChoice::Named(_), _) => None,
+            (CloudChoice::File(file), _) => Some(file.clone()),
+        };
+        let file = own.or_else(|| self.file.clone()).ok_or(CloudFileError::NotNamed)?;
+        let path = file.clone();
+        match timeout_at(deadline, tokio::task::spawn_blocking(move || read_cloud(&file))).await {
+            Ok(Ok(read)) => read,
+            Ok(Err(error)) => Err(CloudFileError::Unreadable { path, source: io::Error::other(error) }),
+            Err(_) => Err(CloudFileError::Unreadable { path, source: io::ErrorKind::TimedOut.into() }),
+        }
     }
-    Ok(bytes)
+}
+
+/// Reads a custom cloud.
+///
+/// The path may come from a pod's author. So it must not lead into a volume of a pod, where anybody could say what
+/// an identity's token is sent to, and only ordinary files are opened.
+fn read_cloud(path: &Path) -> Result<Cloud, CloudFileError> {
+    let unreadable = |source| CloudFileError::Unreadable { path: path.to_owned(), source };
+    let real = std::fs::canonicalize(path).map_err(unreadable)?;
+    if real.components().any(|part| part.as_os_str().as_bytes().starts_with(b"kubernetes.io~")) {
+        return Err(unreadable(io::Error::other("it lies in a pod's volume; only files of the node are taken")));
+    }
+    let bytes = read_ordinary_file(&real, LARGEST).map_err(unreadable)?;
+    Cloud::from_environment_json(&bytes).map_err(|source| CloudFileError::Content { path: path.to_owned(), source })
 }

@@ -1,7 +1,7 @@
 //! What can go wrong between a class and its files.
 //!
 //! The texts are for the pod's owner: they name the class, the object, the field and the fix, and never a secret's value.
-//! How they reach people is decided in `csi` and `plugin`, which read [`Error::reason`].
+//! How they reach people is decided in `csi`, which read [`Error::reason`].
 
 use std::fmt;
 

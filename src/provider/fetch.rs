@@ -4,20 +4,21 @@
 //! the first failure ends the fetch. Control comes from `volume` and goes on to `keyvault`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::time::Instant;
 
-use super::cloud_file::{CloudFileError, read_cloud};
+use super::cloud_file::DefaultCloud;
 use super::credentials::service_principal;
 use super::encode::opaque;
 use super::error::Error;
 use super::mistake::Mistakes;
 use super::object::{ObjectSpec, Version};
-use super::params::{CloudChoice, Params, attributes, unsupported_yet};
-use crate::keyvault::{Cloud, Credential, NameError, ObjectName, ObjectVersionId, TenantId, Vault, VaultName, Vaults};
-use crate::model::{Class, FileMode, ObjectVersion, Payload, PayloadError, SecretFile, SecretString};
+use super::params::{Params, attributes, unsupported_yet};
+use crate::keyvault::{Credential, NameError, ObjectName, ObjectVersionId, TenantId, Vault, VaultName, Vaults};
+use crate::model::{
+    Class, ExposeSecret as _, FileMode, ObjectVersion, Payload, PayloadError, SecretFile, SecretString, limits,
+};
 
 /// How many objects of one class are fetched at once (design decision 7).
 const CONCURRENCY: usize = 16;
@@ -29,12 +30,13 @@ const PEM: &str = "application/x-pem-file";
 #[derive(Debug, Clone)]
 pub struct Azure {
     vaults: Vaults,
-    default_cloud: Cloud,
-    cloud_file: Option<PathBuf>,
+    default_cloud: DefaultCloud,
 }
 
 /// What one mount asks for.
-#[derive(Debug, Clone, Copy)]
+///
+/// Not printable: the context may hold tokens.
+#[derive(Clone, Copy)]
 pub struct Fetch<'a> {
     /// The class.
     pub class: &'a Class,
@@ -48,10 +50,8 @@ pub struct Fetch<'a> {
 
 impl Azure {
     /// A provider whose classes live in `default_cloud` unless they say otherwise.
-    ///
-    /// `cloud_file` is what classes of AzureStackCloud use that name no file of their own.
-    pub fn new(vaults: Vaults, default_cloud: Cloud, cloud_file: Option<PathBuf>) -> Azure {
-        Azure { vaults, default_cloud, cloud_file }
+    pub fn new(vaults: Vaults, default_cloud: DefaultCloud) -> Azure {
+        Azure { vaults, default_cloud }
     }
 
     /// Fetches everything that the class asks for; holds no lock and writes nothing.
@@ -69,22 +69,33 @@ impl Azure {
         let objects = params.objects.iter().enumerate();
         let calls: Vec<_> = objects.map(|(at, spec)| one(&vault, at, spec, fetch, &params.vault)).collect();
         // Unordered, so that the first failure is told at once instead of after slower neighbours.
-        let fetched = stream::iter(calls).buffer_unordered(CONCURRENCY).try_collect().await?;
+        let mut arriving = stream::iter(calls).buffer_unordered(CONCURRENCY);
+        let (mut fetched, mut bytes) = (Vec::new(), 0);
+        while let Some(one) = arriving.try_next().await? {
+            // Counted as it comes, so that many large objects never lie in memory together.
+            bytes += one.file.content.expose_secret().len();
+            if bytes > limits::PAYLOAD {
+                return Err(Error::Payload { class: class.clone(), source: PayloadError::TooLarge { bytes } });
+            }
+            fetched.push(one);
+        }
         collect(fetched).map_err(|source| Error::Payload { class: class.clone(), source })
     }
 
     async fn open(&self, params: &Params, fetch: Fetch<'_>) -> Result<Vault, Error> {
         let class = &fetch.class.reference;
+        // In the order of spec/azure-provider.md §2.1: what the class says comes before what the pod brings.
+        let name = |field, source: NameError| Error::Name { class: class.clone(), field, source };
+        let vault = VaultName::new(&params.vault).map_err(|source| name("keyvaultName", source))?;
+        let tenant = TenantId::new(&params.tenant).map_err(|source| name("tenantID", source))?;
+        let cloud = self.default_cloud.resolve(&params.cloud, fetch.deadline).await;
+        let cloud = cloud.map_err(|source| Error::Cloud { class: class.clone(), source })?;
         let principal = service_principal(fetch.secrets).map_err(|source| Error::Credentials {
             class: class.clone(),
             vault: params.vault.clone(),
             source,
             near_misses: params.near_misses.clone(),
         })?;
-        let cloud = self.cloud(&params.cloud).await.map_err(|source| Error::Cloud { class: class.clone(), source })?;
-        let name = |field, source: NameError| Error::Name { class: class.clone(), field, source };
-        let vault = VaultName::new(&params.vault).map_err(|source| name("keyvaultName", source))?;
-        let tenant = TenantId::new(&params.tenant).map_err(|source| name("tenantID", source))?;
         let credential =
             Credential::ClientSecret { client_id: principal.client_id, client_secret: principal.client_secret };
         self.vaults.open(&cloud, &vault, &tenant, credential, fetch.deadline).map_err(|source| Error::Vault {
@@ -92,20 +103,6 @@ impl Azure {
             object: None,
             source,
         })
-    }
-
-    async fn cloud(&self, choice: &CloudChoice) -> Result<Cloud, CloudFileError> {
-        let file = match choice {
-            CloudChoice::Default => return Ok(self.default_cloud.clone()),
-            CloudChoice::Named(name) if !Cloud::is_custom(name) => return Ok(Cloud::named(name)?),
-            CloudChoice::Named(_) => self.cloud_file.clone().ok_or(CloudFileError::NotNamed)?,
-            CloudChoice::File(file) => file.clone(),
-        };
-        let path = file.clone();
-        match tokio::task::spawn_blocking(move || read_cloud(&file)).await {
-            Ok(read) => read,
-            Err(error) => Err(CloudFileError::Unreadable { path, source: std::io::Error::other(error) }),
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a class asks for, and the files that come of it.
 //!
-//! So far only the pure half: parameters in, checked requests out, values in, file bytes out; nothing here talks to a
-//! vault or knows a volume. Control goes on to `keyvault` for fetching and to `model::Payload` for the result.
+//! Parsing and rendering are pure; `fetch` alone asks a vault, through `keyvault`. Nothing here knows a volume.
+//! Control goes back to `volume` with a `model::Payload`.
 
 mod cloud_file;
 mod credentials;
@@ -12,7 +12,7 @@ mod mistake;
 mod object;
 mod params;
 
-pub use cloud_file::{CLOUD_FILE_VARIABLE, CloudFileError, read_cloud};
+pub use cloud_file::{CLOUD_FILE_VARIABLE, CloudFileError, DefaultCloud};
 pub use credentials::{CredentialsError, ServicePrincipal, service_principal};
 pub use encode::{RenderError, opaque};
 pub use error::Error;

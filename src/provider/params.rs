@@ -25,8 +25,8 @@ const STACK_CLOUD: &str = "AzureStackCloud";
 /// Where the vault lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CloudChoice {
-    /// The class says nothing: the cloud of this process.
-    Default,
+    /// The class says nothing: the cloud of this process, with this file if that is the custom one.
+    Default(Option<PathBuf>),
     /// One of the known clouds, in its canonical spelling. `AzureStackCloud` here means that the class names no file.
     Named(String),
     /// `AzureStackCloud` with the addresses in this file, an absolute path; the caller reads it.
@@ -237,7 +237,7 @@ impl<'a> Given<'a> {
         let name = self.value("cloudName");
         let file = self.value("cloudEnvFileName");
         if name.is_empty() {
-            return CloudChoice::Default;
+            return CloudChoice::Default((!file.is_empty()).then(|| PathBuf::from(file)));
         }
         let Some(known) = CLOUDS.iter().find(|known| known.eq_ignore_ascii_case(name)) else {
             let wrong = format!("{} is no cloud", shown(name));
@@ -246,7 +246,7 @@ impl<'a> Given<'a> {
                 wrong,
                 format!("use one of {}, or leave it out", CLOUDS.join(", ")),
             ));
-            return CloudChoice::Default;
+            return CloudChoice::Default(None);
         };
         if *known != STACK_CLOUD || file.is_empty() {
             return CloudChoice::Named((*known).to_owned());

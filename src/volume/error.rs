@@ -32,6 +32,9 @@ pub enum Error {
     /// The class could not be had.
     #[error(transparent)]
     Class(#[from] crate::classes::Error),
+    /// The class was not found out about before the deadline.
+    #[error("class {0}: the driver could not look it up in time; are its manifests on a slow disk?")]
+    ClassSlow(ClassRef),
     /// `spec.provider` is empty.
     #[error("class {0}: spec.provider is not set; set it to azure")]
     ProviderUnset(ClassRef),
@@ -131,6 +134,7 @@ impl Error {
         match self {
             Error::ClassNameMissing | Error::NotReadOnly => Reason::InvalidRequest,
             Error::Class(error) => error.reason(),
+            Error::ClassSlow(_) => Reason::Timeout,
             Error::ProviderUnset(_) | Error::ParametersUnset(_) => Reason::ClassInvalid,
             Error::ProviderUnknown { .. } => Reason::ProviderNotFound,
             Error::Provider(error) => error.reason(),

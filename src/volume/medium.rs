@@ -50,7 +50,7 @@ impl<'a> Place<'a> {
     fn open(target: &'a TargetPath) -> Result<Option<Place<'a>>, Error> {
         match mount::open_directory(&target.parent()) {
             Ok(parent) => Ok(Some(Place { target, parent })),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
             Err(error) => Err(failure(target, MountFailure::Look)(error)),
         }
     }
@@ -91,19 +91,22 @@ fn volume_state(target: &TargetPath, root: BorrowedFd<'_>) -> Result<State, Erro
     })
 }
 
-/// Brings a torn volume into order without new content.
+/// Brings a torn volume into order without new content; says whether a whole volume is there now.
+///
+/// Looks anew: since the volume was found torn, it may have been unpublished.
 ///
 /// # Errors
 /// What the kernel says; the volume stays mounted.
-pub(super) fn mend(target: &TargetPath) -> Result<(), Error> {
+pub(super) fn mend(target: &TargetPath) -> Result<bool, Error> {
     let Some(place) = Place::open(target)? else {
-        return Ok(());
+        return Ok(false);
     };
-    if let Entry::Tmpfs(root) = place.inspect()? {
-        let mended = writer::read_root(root.as_fd()).and_then(|found| writer::repair(root.as_fd(), &found));
-        mended.map_err(|source| Error::Write { target: target.to_string(), source })?;
-    }
-    Ok(())
+    let Entry::Tmpfs(root) = place.inspect()? else {
+        return Ok(false);
+    };
+    let found = writer::read_root(root.as_fd()).map_err(failure(target, MountFailure::Look))?;
+    writer::repair(root.as_fd(), &found).map_err(|source| Error::Write { target: target.to_string(), source })?;
+    Ok(volume_state(target, root.as_fd())? == State::Whole)
 }
 
 /// Mounts a tmpfs on the target and fills it, or fills the one that was left unfilled.
@@ -120,8 +123,9 @@ pub(super) fn fill(target: &TargetPath, payload: &Payload, group: Option<Group>)
         Entry::OtherMount => Err(Error::ForeignMount { target: target.to_string() }),
         Entry::NotDirectory => Err(Error::NotADirectory { target: target.to_string() }),
         Entry::Tmpfs(root) => match volume_state(target, root.as_fd())? {
-            State::Whole | State::Torn => mend(target),
-            State::Unfilled | State::Unmounted => fill_mounted(&place, root, payload, group),
+            State::Whole => Ok(()),
+            State::Torn => mend(target).map(drop),
+            State::Unfilled | State::Unmounted => fill_mounted(&place, Shown::new(root), payload, group),
         },
         Entry::Absent => {
             let made = dir::make(place.parent.as_fd(), target.name(), TARGET_MODE);
@@ -132,13 +136,14 @@ pub(super) fn fill(target: &TargetPath, payload: &Payload, group: Option<Group>)
                     failure(target, MountFailure::MakeDirectory)(source)
                 }
             })?;
-            mount_and_fill(&place, payload, group).inspect_err(|_| {
-                // The kubelet removes what is left if this fails, since nothing is mounted there.
-                let _ = dir::remove_empty(place.parent.as_fd(), target.name());
-            })
+            mount_and_fill(&place, payload, group)
         }
         Entry::Directory(_) => mount_and_fill(&place, payload, group),
     }
+    .inspect_err(|_| {
+        // Only an empty directory goes; the kubelet removes what is left, since nothing is mounted there.
+        let _ = dir::remove_empty(place.parent.as_fd(), target.name());
+    })
 }
 
 fn mount_and_fill(place: &Place<'_>, payload: &Payload, group: Option<Group>) -> Result<(), Error> {
@@ -149,32 +154,59 @@ fn mount_and_fill(place: &Place<'_>, payload: &Payload, group: Option<Group>) ->
     match DetachedTmpfs::new(OPTIONS).map_err(mount_failed)? {
         Some(tmpfs) => {
             write(place.target, tmpfs.root(), payload, group)?;
-            let root = tmpfs.attach(directory.as_fd()).map_err(mount_failed)?;
-            confirm(place.target, root)
+            let shown = Shown::new(tmpfs.attach(directory.as_fd()).map_err(mount_failed)?);
+            confirm(place.target, shown)
         }
         None => {
             mount::mount_tmpfs(directory.as_fd(), OPTIONS).map_err(mount_failed)?;
-            match place.inspect()? {
-                Entry::Tmpfs(root) => fill_mounted(place, root, payload, group),
-                Entry::Absent | Entry::Directory(_) | Entry::OtherMount | Entry::NotDirectory => {
-                    Err(Error::ParentGone { target: place.target.to_string() })
+            match place.inspect() {
+                Ok(Entry::Tmpfs(root)) => fill_mounted(place, Shown::new(root), payload, group),
+                other => {
+                    // The new mount cannot be got hold of, so that only its path is left to take it off by.
+                    let _ = mount::unmount_path(place.target.as_path());
+                    other.and(Err(Error::ParentGone { target: place.target.to_string() }))
                 }
             }
         }
     }
 }
 
-/// Fills a tmpfs that is mounted already; takes it away again when that fails.
-fn fill_mounted(place: &Place<'_>, root: OwnedFd, payload: &Payload, group: Option<Group>) -> Result<(), Error> {
-    if let Err(error) = write(place.target, root.as_fd(), payload, group) {
-        // Content first: a reader elsewhere may keep the mount itself alive.
-        let _ = dir::clear(root.as_fd());
-        let _ = mount::detach(root.as_fd());
-        drop(root);
-        let _ = dir::remove_empty(place.parent.as_fd(), place.target.name());
-        return Err(error);
+/// A mount that others may see already, and that must not stay unless everything goes well.
+struct Shown {
+    root: Option<OwnedFd>,
+}
+
+impl Shown {
+    fn new(root: OwnedFd) -> Shown {
+        Shown { root: Some(root) }
     }
-    confirm(place.target, root)
+
+    fn root(&self) -> Option<BorrowedFd<'_>> {
+        self.root.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Everything went well: the mount stays.
+    fn keep(mut self) {
+        self.root = None;
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        if let Some(root) = self.root.take() {
+            // Content first: a reader elsewhere may keep the mount itself alive.
+            let _ = dir::clear(root.as_fd());
+            let _ = mount::detach(root.as_fd());
+        }
+    }
+}
+
+/// Fills a tmpfs that is mounted already; takes it away again when that fails.
+fn fill_mounted(place: &Place<'_>, shown: Shown, payload: &Payload, group: Option<Group>) -> Result<(), Error> {
+    if let Some(root) = shown.root() {
+        write(place.target, root, payload, group)?;
+    }
+    confirm(place.target, shown)
 }
 
 fn write(target: &TargetPath, root: BorrowedFd<'_>, payload: &Payload, group: Option<Group>) -> Result<(), Error> {
@@ -184,23 +216,20 @@ fn write(target: &TargetPath, root: BorrowedFd<'_>, payload: &Payload, group: Op
     }
 }
 
-/// Looks again, from the root directory down, whether the target leads to the new mount.
+/// Looks again, from the root directory down, whether the target leads to the new mount; takes it away if not.
 ///
 /// A kubelet 1.20 may have removed the pod's whole tree while we mounted (spec/kubelet.md §8).
-fn confirm(target: &TargetPath, root: OwnedFd) -> Result<(), Error> {
-    let seen = match Place::open(target)? {
-        Some(place) => match place.inspect()? {
-            Entry::Tmpfs(seen) => mount::same_mount(seen.as_fd(), root.as_fd()),
-            Entry::Absent | Entry::Directory(_) | Entry::OtherMount | Entry::NotDirectory => Ok(false),
-        },
-        None => Ok(false),
+fn confirm(target: &TargetPath, shown: Shown) -> Result<(), Error> {
+    let gone = || Error::ParentGone { target: target.to_string() };
+    let place = Place::open(target)?.ok_or_else(gone)?;
+    let (Entry::Tmpfs(seen), Some(root)) = (place.inspect()?, shown.root()) else {
+        return Err(gone());
     };
-    if seen.map_err(failure(target, MountFailure::Look))? {
-        return Ok(());
+    if !mount::same_mount(seen.as_fd(), root).map_err(failure(target, MountFailure::Look))? {
+        return Err(gone());
     }
-    let _ = dir::clear(root.as_fd());
-    let _ = mount::detach(root.as_fd());
-    Err(Error::ParentGone { target: target.to_string() })
+    shown.keep();
+    Ok(())
 }
 
 /// Takes everything away: content, mounts, the directory itself. Absent is fine, at any level.
@@ -213,11 +242,16 @@ pub(super) fn clear(target: &TargetPath) -> Result<(), Error> {
     };
     let failed = |source| failure(target, MountFailure::Unmount)(source);
     for _ in 0..MOST_MOUNTS {
-        match place.inspect()? {
+        let entry = match mount::inspect(place.parent.as_fd(), target.name()) {
+            Err(error) if mount::is_dead(&error) => Entry::OtherMount,
+            other => other.map_err(failed)?,
+        };
+        match entry {
             Entry::Absent => return Ok(()),
             Entry::Tmpfs(root) => {
-                // Another mount namespace may keep this mount alive; the files must not live on with it.
-                let cleared = dir::clear(root.as_fd());
+                // Another mount namespace may keep this mount alive; the files must not live on with it. The link goes
+                // first: a volume of which only a part is left must not be taken for a published one.
+                let cleared = dir::remove(root.as_fd(), layout::DATA).and_then(|()| dir::clear(root.as_fd()));
                 drop(root);
                 mount::unmount_path(target.as_path()).map_err(failed)?;
                 cleared.map_err(failed)?;

@@ -27,7 +27,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 pub use error::{Error, MountFailure};
 pub use layout::Group;
@@ -62,10 +62,13 @@ impl Volumes {
 /// Runs what may block on a thread that may; it is carried to its end even when nobody waits any more.
 async fn blocking<T: Send + 'static>(
     target: &TargetPath,
+    deadline: Instant,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(_) => Err(Error::TaskLost { target: target.to_string() }),
+    let since = Instant::now();
+    match timeout_at(deadline, tokio::task::spawn_blocking(work)).await {
+        Ok(Ok(done)) => done,
+        Ok(Err(_)) => Err(Error::TaskLost { target: target.to_string() }),
+        Err(_) => Err(Error::Busy { target: target.to_string(), waited: since.elapsed() }),
     }
 }

@@ -10,9 +10,10 @@
 //! 4. Under the target's lock, the tmpfs is filled and shown, unless the target was unpublished meanwhile.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::error::Error;
 use super::layout::Group;
@@ -27,7 +28,8 @@ use crate::provider::Fetch;
 const AZURE: &str = "azure";
 
 /// A checked NodePublishVolume.
-#[derive(Debug)]
+///
+/// Not printable as a whole: context and secrets hold tokens.
 pub struct PublishRequest {
     /// Where the volume is to appear.
     pub target: TargetPath,
@@ -45,6 +47,19 @@ pub struct PublishRequest {
     pub read_only: bool,
     /// When the caller must have an answer.
     pub deadline: Instant,
+}
+
+impl fmt::Debug for PublishRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PublishRequest { target, pod, class_name, group, read_only, .. } = self;
+        f.debug_struct("PublishRequest")
+            .field("target", target)
+            .field("pod", pod)
+            .field("class_name", class_name)
+            .field("group", group)
+            .field("read_only", read_only)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a publish did.
@@ -66,7 +81,7 @@ impl Volumes {
     pub async fn publish(&self, request: PublishRequest) -> Result<Published, Error> {
         let target = self.locks.target(&request.target);
         let epoch = target.epoch();
-        if self.already_published(&request, &target).await? {
+        if self.already_published(&request, &target, epoch).await? {
             return Ok(Published::Already);
         }
         let payload = self.fetch(&request).await?;
@@ -74,20 +89,23 @@ impl Volumes {
         Ok(Published::Now)
     }
 
-    async fn already_published(&self, request: &PublishRequest, target: &Target) -> Result<bool, Error> {
+    async fn already_published(&self, request: &PublishRequest, target: &Target, epoch: Epoch) -> Result<bool, Error> {
         let path = request.target.clone();
-        match blocking(&request.target, move || medium::state(&path)).await? {
+        match blocking(&request.target, request.deadline, move || medium::state(&path)).await? {
             State::Unmounted | State::Unfilled => Ok(false),
             State::Whole => Ok(true),
             State::Torn => {
                 let writing = self.lock(&request.target, target, request.deadline).await?;
+                // What was seen may have been an unpublish at work.
+                if target.epoch() != epoch {
+                    return Err(Error::Unpublished { target: request.target.to_string() });
+                }
                 let path = request.target.clone();
-                blocking(&request.target, move || {
+                blocking(&request.target, request.deadline, move || {
                     let _held = writing;
                     medium::mend(&path)
                 })
-                .await?;
-                Ok(true)
+                .await
             }
         }
     }
@@ -97,7 +115,9 @@ impl Volumes {
             return Err(Error::ClassNameMissing);
         }
         let reference = ClassRef { namespace: request.pod.namespace.clone(), name: request.class_name.clone() };
-        let class = self.classes.get(&reference).await?;
+        let class = timeout_at(request.deadline, self.classes.get(&reference))
+            .await
+            .map_err(|_| Error::ClassSlow(reference.clone()))??;
         check(&class)?;
         if !request.read_only {
             return Err(Error::NotReadOnly);
@@ -119,7 +139,7 @@ impl Volumes {
             return Err(Error::Unpublished { target: request.target.to_string() });
         }
         let (path, group) = (request.target.clone(), request.group);
-        blocking(&request.target, move || {
+        blocking(&request.target, request.deadline, move || {
             // Held until the write has ended, also when nobody waits for it any more.
             let _held = writing;
             medium::fill(&path, &payload, group)

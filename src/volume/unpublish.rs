@@ -21,7 +21,7 @@ impl Volumes {
         target.unpublished();
         let writing = self.lock(&path, &target, deadline).await?;
         let cleared = path.clone();
-        blocking(&path, move || {
+        blocking(&path, deadline, move || {
             let _held = writing;
             medium::clear(&cleared)
         })

@@ -87,6 +87,8 @@ pub fn repair(root: BorrowedFd<'_>, found: &Root) -> io::Result<()> {
 pub fn read_root(root: BorrowedFd<'_>) -> io::Result<Root> {
     let mut entries = BTreeMap::new();
     for (name, kind) in dir::list(root)? {
+        // A name that is not UTF-8 is not ours; it stays, and nothing of ours collides with it.
+        let Ok(name) = name.into_string() else { continue };
         let entry = match kind {
             Kind::Link => Entry::Link(dir::read_link(root, &name)?.unwrap_or_default()),
             Kind::Directory => Entry::Directory,
@@ -97,7 +99,7 @@ pub fn read_root(root: BorrowedFd<'_>) -> io::Result<Root> {
     let current = match entries.get(DATA) {
         Some(Entry::Link(generation)) if entries.get(generation) == Some(&Entry::Directory) => {
             let inner = dir::open(root, generation)?;
-            Some(dir::list(inner.as_fd())?.into_iter().map(|(name, _)| name).collect())
+            Some(dir::list(inner.as_fd())?.into_iter().map(|(name, _)| name.to_string_lossy().into_owned()).collect())
         }
         Some(Entry::Link(_) | Entry::Directory | Entry::File) | None => None,
     };
@@ -115,6 +117,7 @@ pub fn read_tree(root: BorrowedFd<'_>) -> io::Result<Tree> {
         let mut pending = vec![(String::new(), top)];
         while let Some((prefix, directory)) = pending.pop() {
             for (name, kind) in dir::list(directory.as_fd())? {
+                let name = name.to_string_lossy().into_owned();
                 let path = format!("{prefix}{name}");
                 match kind {
                     Kind::Directory => pending.push((format!("{path}/"), dir::open(directory.as_fd(), &name)?)),

@@ -3,8 +3,9 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use azure_emulator::{Access, Action, Fault, Kind, Permission};
+use keyvault_csi::formats::yaml::documents;
 use tonic::Code;
 
 use crate::lab::{Node, STACK, Vault, lab};
@@ -217,7 +218,9 @@ fn objects_are_fetched_at_once_but_bounded() -> Result<()> {
     node.class("demo", &vault.parameters(&names.iter().map(String::as_str).collect::<Vec<_>>()))?;
     lab().azure().add_fault(Fault::new(Action::latency(Duration::from_millis(100))).host(&vault.name).kind(Kind::Get));
     node.publish(&vault.volume("demo"))?;
-    assert_eq!(lab().azure().max_in_flight(&vault.name), 16);
+    let most = lab().azure().max_in_flight(&vault.name);
+    // All at once would be 40; one after another, 1. A loaded machine may not have all sixteen connections up in time.
+    ensure!((8..=16).contains(&most), "{most} at once");
     Ok(())
 }
 
@@ -251,6 +254,16 @@ fn sovereign_and_custom_clouds_work() -> Result<()> {
     fs::write(&file, "{}")?;
     let status = node.refused(&stack.volume("demo"))?;
     ensure!(status.message().contains("activeDirectoryEndpoint"), "{status}");
+    // A pod's author may name the file, so that it must not be one that blocks, or one that pods can write.
+    let theirs = node.setup().kubelet_root().join("pods/1/volumes/kubernetes.io~empty-dir/x/cloud.json");
+    fs::create_dir_all(theirs.parent().context("a parent")?)?;
+    fs::write(&theirs, environment.to_string())?;
+    for bad in ["/proc/kmsg", "/dev/zero", "/", &theirs.to_string_lossy()] {
+        parameters.insert("cloudEnvFileName".to_owned(), bad.to_owned());
+        node.class("demo", &parameters)?;
+        let status = node.refused_within(&stack.volume("demo"), Duration::from_secs(5))?;
+        ensure!(status.message().contains(bad) && status.code() == Code::Unknown, "{status}");
+    }
     parameters.remove("cloudEnvFileName");
     node.class("demo", &parameters)?;
     let status = node.refused(&stack.volume("demo"))?;
@@ -265,9 +278,16 @@ fn the_seeds_class_works_verbatim() -> Result<()> {
     let seed = include_str!("fixtures/seeds/003-secretproviderclass.yaml");
     let filled = seed.replace("<key-vault-name>", &vault.name).replace("<tenant-Id>", &vault.tenant);
     node.manifest("003.yaml", &filled)?;
-    let pod = include_str!("fixtures/seeds/003-pod.yaml");
-    ensure!(pod.contains("secretProviderClass: \"akvprovider-demo\"") && pod.contains("readOnly: true"));
-    let target = node.publish(&vault.volume("akvprovider-demo"))?;
+    let pod = documents(include_str!("fixtures/seeds/003-pod.yaml")).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let csi = &pod[0]["spec"]["volumes"][0]["csi"];
+    assert_eq!(csi["driver"], "secrets-store.csi.k8s.io");
+    ensure!(csi["nodePublishSecretRef"]["name"].is_string(), "{csi}");
+    let mut volume = vault.volume("");
+    volume.pod = pod[0]["metadata"]["name"].as_str().context("a name")?.to_owned();
+    volume.name = pod[0]["spec"]["volumes"][0]["name"].as_str().context("a name")?.to_owned();
+    volume.attributes = serde_json::from_value(csi["volumeAttributes"].clone())?;
+    volume.read_only = csi["readOnly"].as_bool().unwrap_or_default();
+    let target = node.publish(&volume)?;
     assert_eq!(fs::read_to_string(target.join("DemoSecret"))?, value);
     Ok(())
 }

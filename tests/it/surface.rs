@@ -1,10 +1,11 @@
 //! What the process shows: sockets, registration, capabilities, health, metrics, logs, flags, signals.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use azure_emulator::{Action, Fault, Kind};
@@ -29,6 +30,8 @@ trials! { "surface":
     logs_come_as_text_and_as_json,
     sigterm_lets_open_calls_end,
     signals_end_it_and_its_sockets,
+    silent_connections_hold_nothing_up,
+    a_predecessor_leaves_its_successors_socket_alone,
     bad_flags_say_what_to_do,
     a_grpc_client_may_send_any_authority,
 }
@@ -72,11 +75,8 @@ fn a_refused_registration_is_offered_again() -> Result<()> {
     let (status, body) = node.health("/readyz")?;
     assert_eq!(status, 503);
     ensure!(body.contains("no such driver wanted"), "{body}");
-    wait_for(
-        "the registration is offered again",
-        Duration::from_secs(10),
-        || Ok(UnixStream::connect(&socket).is_ok()),
-    )?;
+    wait_for("the refused socket goes", Duration::from_secs(5), || Ok(!socket.exists()))?;
+    wait_for("another takes its place", Duration::from_secs(10), || Ok(UnixStream::connect(&socket).is_ok()))?;
     node.kubelet.register(&socket)?;
     assert_eq!(node.health("/readyz")?.0, 200);
     Ok(())
@@ -200,6 +200,58 @@ fn signals_end_it_and_its_sockets() -> Result<()> {
     ensure!(status.success(), "{status}");
     ensure!(!socket.exists() && !registration.exists(), "a socket is left, and the kubelet would not know");
     Ok(())
+}
+
+fn silent_connections_hold_nothing_up() -> Result<()> {
+    let node = lab().node()?;
+    let _silent =
+        [UnixStream::connect(node.setup().socket())?, UnixStream::connect(node.setup().registration_socket())?];
+    let mut halves = Vec::new();
+    for port in [8095, 9808] {
+        for _ in 0..40 {
+            let mut half = std::net::TcpStream::connect((node.setup().address.as_str(), port))?;
+            half.write_all(b"GET /metr")?;
+            halves.push(half);
+        }
+    }
+    // Nobody else is kept out for longer than a connection may last.
+    wait_for("it answers again", Duration::from_secs(20), || {
+        Ok(node.health("/healthz").is_ok_and(|answer| answer.0 == 200))
+    })?;
+    // A refused registration is offered again although a connection is open.
+    node.kubelet.refuse(&node.setup().registration_socket(), "later")?;
+    wait_for("it can be registered", Duration::from_secs(10), || {
+        Ok(node.kubelet.register(&node.setup().registration_socket()).is_ok())
+    })?;
+    let began = Instant::now();
+    ensure!(node.driver.terminate()?.success());
+    ensure!(began.elapsed() < Duration::from_secs(5), "it took {:?} to stop", began.elapsed());
+    Ok(())
+}
+
+fn a_predecessor_leaves_its_successors_socket_alone() -> Result<()> {
+    let (node, vault) = (lab().node()?, lab().vault());
+    vault.set("password");
+    node.class("demo", &vault.parameters(&["password"]))?;
+    let hang = Fault::new(Action::latency(Duration::from_secs(2))).host(&vault.name).kind(Kind::Get).times(1);
+    lab().azure().add_fault(hang);
+    let volume = vault.volume("demo");
+    let mut setup = node.setup().clone();
+    setup.address = lab().setup().address;
+    let Node { driver, kubelet } = node;
+    std::thread::scope(|scope| {
+        let publishing = scope.spawn(|| kubelet.publish(&volume));
+        wait_for("the vault is asked", Duration::from_secs(5), || Ok(vault.counters().get(Kind::Get) == 1))?;
+        driver.signal(Signal::SIGTERM)?;
+        // The first still lets its call end when the second starts in the same place.
+        wait_for("the first stops listening", Duration::from_secs(5), || Ok(!setup.socket().exists()))?;
+        let successor = Node::start(setup.clone())?;
+        publishing.join().map_err(|_| anyhow::anyhow!("the publish panicked"))??;
+        ensure!(driver.terminate()?.success());
+        ensure!(setup.socket().exists() && setup.registration_socket().exists(), "a successor's socket was removed");
+        successor.publish(&vault.volume("demo"))?;
+        Ok(())
+    })
 }
 
 fn bad_flags_say_what_to_do() -> Result<()> {

@@ -44,7 +44,10 @@ fn the_service_principal_class_of_the_documents_is_read() {
     let filled = SERVICE_PRINCIPAL.replace("<key-vault-name>", "demo-kv").replace("<tenant-Id>", "contoso.com");
     let params = Params::parse(&parameters(&filled)).unwrap();
     assert_eq!((params.vault.as_str(), params.tenant.as_str()), ("demo-kv", "contoso.com"));
-    assert_eq!((params.identity.clone(), params.cloud.clone()), (IdentityMode::ServicePrincipal, CloudChoice::Default));
+    assert_eq!(
+        (params.identity.clone(), params.cloud.clone()),
+        (IdentityMode::ServicePrincipal, CloudChoice::Default(None))
+    );
     let [spec] = params.objects.as_slice() else { panic!("{params:?}") };
     assert_eq!(
         (spec.object_type, spec.file.as_str(), &spec.version),

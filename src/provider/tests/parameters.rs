@@ -82,7 +82,7 @@ fn cloud_names_have_any_case() {
     ] {
         assert_eq!(with(&[("cloudName", name)]).unwrap().cloud, CloudChoice::Named(canonical.into()));
     }
-    assert_eq!(with(&[("cloudEnvFileName", "/unused")]).unwrap().cloud, CloudChoice::Default);
+    assert_eq!(with(&[("cloudEnvFileName", "/unused")]).unwrap().cloud, CloudChoice::Default(Some("/unused".into())));
     let public = with(&[("cloudName", "AzurePublicCloud"), ("cloudEnvFileName", "/unused")]).unwrap();
     assert_eq!(public.cloud, CloudChoice::Named("AzurePublicCloud".into()));
     assert_eq!(
