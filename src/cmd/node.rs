@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Args as ClapArgs;
+use clap::{ArgAction, Args as ClapArgs};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -20,8 +20,9 @@ use crate::classes::{Classes, Directory};
 use crate::csi::{self, Driver, Node, probe, registration};
 use crate::keyvault::{Options, Vaults};
 use crate::metrics::Metrics;
+use crate::model::FileMode;
 use crate::platform::{process, socket};
-use crate::provider::{Azure, CLOUD_FILE_VARIABLE, DefaultCloud};
+use crate::provider::{Azure, CLOUD_FILE_VARIABLE, DefaultCloud, Rendering};
 use crate::telemetry;
 use crate::volume::Volumes;
 
@@ -65,6 +66,14 @@ pub(super) struct Args {
     /// File with the addresses of AzureStackCloud, for classes that name none.
     #[arg(long, env = CLOUD_FILE_VARIABLE, value_name = "FILE")]
     cloud_file: Option<PathBuf>,
+    /// Sort the certificates of a PKCS#12 secret, the server's first.
+    #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
+    construct_pem_chain: bool,
+    /// Also write the certificate and the key of a certificate's secret to files of their own, .crt and .key.
+    #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
+    write_cert_and_key_in_separate_files: bool,
     /// Address for /metrics; 0 for none.
     #[arg(long, default_value = ":8095", value_parser = admin::parse_address)]
     metrics_addr: Address,
@@ -130,8 +139,13 @@ async fn drive(args: Args) -> anyhow::Result<()> {
     let classes = Directory::open(&args.manifests)?;
     let cloud = DefaultCloud::new(&args.cloud_name, args.cloud_file)
         .with_context(|| format!("--cloud-name {:?}", args.cloud_name))?;
+    let rendering = Rendering {
+        construct_pem_chain: args.construct_pem_chain,
+        separate_files: args.write_cert_and_key_in_separate_files,
+        default_mode: FileMode::DEFAULT,
+    };
     let user_agent = format!("keyvault-csi/{}", env!("CARGO_PKG_VERSION"));
-    let azure = Azure::new(Vaults::new(Options { user_agent })?, cloud);
+    let azure = Azure::new(Vaults::new(Options { user_agent })?, cloud, rendering);
     let metrics = Metrics::new();
     let tasks = TaskTracker::new();
     let volumes = Volumes::new(Classes::Directory(classes), azure);

@@ -3,8 +3,13 @@
 //! Pure, and knows neither vaults nor classes nor files; nothing here imports another module of ours.
 //! Control goes back to `provider` and `classes`, which know what a value means.
 
+pub mod chain;
 pub mod encoding;
+pub mod jwk;
+pub mod pem;
+pub mod pkcs12;
+pub mod private_key;
 pub mod yaml;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

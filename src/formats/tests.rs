@@ -1,3 +1,11 @@
+pub(crate) mod archive;
+mod chain;
+mod jwk;
+pub(crate) mod openssl;
+mod pem;
+mod pkcs12;
+mod private_key;
+
 use serde::Deserialize;
 
 use super::encoding::{self, Error};

@@ -73,17 +73,6 @@ pub enum Error {
         /// What was answered.
         source: keyvault::Error,
     },
-    /// A certificate's secret is in a form that is not rendered yet.
-    #[error(
-        "SecretProviderClass {class}, {object}: it belongs to a certificate that is stored as PKCS#12, which this \
-         version does not render; import the certificate as PEM"
-    )]
-    CertificateForm {
-        /// The class.
-        class: ClassRef,
-        /// Type and name of the object.
-        object: String,
-    },
     /// The files do not make a volume.
     #[error("SecretProviderClass {class}: {source}")]
     Payload {
@@ -100,7 +89,7 @@ impl Error {
         match self {
             Error::Mistakes { .. } => Reason::ClassInvalid,
             Error::Credentials { .. } => Reason::CredentialsMissing,
-            Error::Render { .. } | Error::CertificateForm { .. } => Reason::ObjectInvalid,
+            Error::Render { .. } => Reason::ObjectInvalid,
             Error::Cloud { .. } | Error::Name { .. } => Reason::ClassInvalid,
             Error::Vault { source, .. } => source.reason(),
             Error::Payload { source, .. } => source.reason(),

@@ -7,30 +7,27 @@ use std::collections::BTreeMap;
 
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::cloud_file::DefaultCloud;
 use super::credentials::service_principal;
-use super::encode::opaque;
 use super::error::Error;
 use super::mistake::Mistakes;
 use super::object::{ObjectSpec, Version};
 use super::params::{Params, attributes, unsupported_yet};
+use super::render::{Fetched as Value, FetchedSecret, Rendering, render};
 use crate::keyvault::{Credential, NameError, ObjectName, ObjectVersionId, TenantId, Vault, VaultName, Vaults};
-use crate::model::{
-    Class, ExposeSecret as _, FileMode, ObjectVersion, Payload, PayloadError, SecretFile, SecretString, limits,
-};
+use crate::model::{Class, ExposeSecret as _, ObjectVersion, Payload, PayloadError, SecretFile, SecretString, limits};
 
 /// How many objects of one class are fetched at once (design decision 7).
 const CONCURRENCY: usize = 16;
-
-/// The content type of a certificate's secret that needs no rendering (spec/azure-provider.md §4.2).
-const PEM: &str = "application/x-pem-file";
 
 /// The built-in Azure provider. Cheap to clone; all clones share connections and what was learned about vaults.
 #[derive(Debug, Clone)]
 pub struct Azure {
     vaults: Vaults,
     default_cloud: DefaultCloud,
+    rendering: Rendering,
 }
 
 /// What one mount asks for.
@@ -50,8 +47,8 @@ pub struct Fetch<'a> {
 
 impl Azure {
     /// A provider whose classes live in `default_cloud` unless they say otherwise.
-    pub fn new(vaults: Vaults, default_cloud: DefaultCloud) -> Azure {
-        Azure { vaults, default_cloud }
+    pub fn new(vaults: Vaults, default_cloud: DefaultCloud, rendering: Rendering) -> Azure {
+        Azure { vaults, default_cloud, rendering }
     }
 
     /// Fetches everything that the class asks for; holds no lock and writes nothing.
@@ -67,13 +64,13 @@ impl Azure {
         }
         let vault = self.open(&params, fetch).await?;
         let objects = params.objects.iter().enumerate();
-        let calls: Vec<_> = objects.map(|(at, spec)| one(&vault, at, spec, fetch, &params.vault)).collect();
+        let calls: Vec<_> = objects.map(|(at, spec)| self.one(&vault, at, spec, fetch, &params.vault)).collect();
         // Unordered, so that the first failure is told at once instead of after slower neighbours.
         let mut arriving = stream::iter(calls).buffer_unordered(CONCURRENCY);
         let (mut fetched, mut bytes) = (Vec::new(), 0);
         while let Some(one) = arriving.try_next().await? {
             // Counted as it comes, so that many large objects never lie in memory together.
-            bytes += one.file.content.expose_secret().len();
+            bytes += one.files.iter().map(|file| file.content.expose_secret().len()).sum::<usize>();
             if bytes > limits::PAYLOAD {
                 return Err(Error::Payload { class: class.clone(), source: PayloadError::TooLarge { bytes } });
             }
@@ -104,49 +101,58 @@ impl Azure {
             source,
         })
     }
+
+    async fn one(
+        &self,
+        vault: &Vault,
+        at: usize,
+        spec: &ObjectSpec,
+        fetch: Fetch<'_>,
+        vault_name: &str,
+    ) -> Result<Fetched, Error> {
+        let class = || fetch.class.reference.clone();
+        let name = |field, source: NameError| Error::Name { class: class(), field, source };
+        let object = ObjectName::new(&spec.name).map_err(|source| name("objectName", source))?;
+        let version = match &spec.version {
+            Version::Latest => None,
+            Version::Pinned(version) => {
+                Some(ObjectVersionId::new(version).map_err(|source| name("objectVersion", source))?)
+            }
+        };
+        let secret = vault.secret(&object, version.as_ref()).await.map_err(|source| Error::Vault {
+            class: class(),
+            object: Some(spec.version_id(None)),
+            source,
+        })?;
+        let value = Value::Secret(FetchedSecret {
+            value: &secret.value,
+            content_type: secret.content_type.as_deref(),
+            certificate_backed: secret.certificate_backed,
+        });
+        // An archive may ask for a second of computing, in which this thread can serve nobody else.
+        let rendered = match secret.certificate_backed {
+            true => tokio::task::block_in_place(|| render(spec, None, value, &self.rendering)),
+            false => render(spec, None, value, &self.rendering),
+        };
+        let rendered =
+            rendered.map_err(|source| Error::Render { class: class(), vault: vault_name.to_owned(), source })?;
+        for warning in &rendered.warnings {
+            warn!(class = %fetch.class.reference, vault = vault_name, %warning, "an object was rendered otherwise");
+        }
+        let version = ObjectVersion { id: spec.version_id(None), version: secret.version };
+        Ok(Fetched { at, files: rendered.files, version })
+    }
 }
 
 /// One object, with its place in the class.
 struct Fetched {
     at: usize,
-    file: SecretFile,
+    files: Vec<SecretFile>,
     version: ObjectVersion,
-}
-
-async fn one(
-    vault: &Vault,
-    at: usize,
-    spec: &ObjectSpec,
-    fetch: Fetch<'_>,
-    vault_name: &str,
-) -> Result<Fetched, Error> {
-    let class = || fetch.class.reference.clone();
-    let name = |field, source: NameError| Error::Name { class: class(), field, source };
-    let object = ObjectName::new(&spec.name).map_err(|source| name("objectName", source))?;
-    let version = match &spec.version {
-        Version::Latest => None,
-        Version::Pinned(version) => {
-            Some(ObjectVersionId::new(version).map_err(|source| name("objectVersion", source))?)
-        }
-    };
-    let secret = vault.secret(&object, version.as_ref()).await.map_err(|source| Error::Vault {
-        class: class(),
-        object: Some(spec.version_id(None)),
-        source,
-    })?;
-    if secret.certificate_backed && secret.content_type.as_deref() != Some(PEM) {
-        return Err(Error::CertificateForm { class: class(), object: spec.version_id(None) });
-    }
-    let file = opaque(spec, &secret.value, FileMode::DEFAULT).map_err(|source| Error::Render {
-        class: class(),
-        vault: vault_name.to_owned(),
-        source,
-    })?;
-    Ok(Fetched { at, file, version: ObjectVersion { id: spec.version_id(None), version: secret.version } })
 }
 
 fn collect(mut fetched: Vec<Fetched>) -> Result<Payload, PayloadError> {
     fetched.sort_by_key(|one| one.at);
-    let (files, versions) = fetched.into_iter().map(|one| (one.file, one.version)).unzip();
-    Payload::new(files, versions)
+    let (files, versions): (Vec<_>, Vec<_>) = fetched.into_iter().map(|one| (one.files, one.version)).unzip();
+    Payload::new(files.into_iter().flatten().collect(), versions)
 }

@@ -3,6 +3,7 @@
 //! Parsing and rendering are pure; `fetch` alone asks a vault, through `keyvault`. Nothing here knows a volume.
 //! Control goes back to `volume` with a `model::Payload`.
 
+mod certificate;
 mod cloud_file;
 mod credentials;
 mod encode;
@@ -11,15 +12,19 @@ mod fetch;
 mod mistake;
 mod object;
 mod params;
+mod render;
+mod versions;
 
 pub use cloud_file::{CLOUD_FILE_VARIABLE, CloudFileError, DefaultCloud};
 pub use credentials::{CredentialsError, ServicePrincipal, service_principal};
-pub use encode::{RenderError, opaque};
+pub use encode::{Fault, RenderError};
 pub use error::Error;
 pub use fetch::{Azure, Fetch};
 pub use mistake::{Mistake, Mistakes, NearMiss, ObjectLabel};
 pub use object::{Encoding, Format, ObjectSpec, ObjectType, Version};
 pub use params::{CloudChoice, IdentityMode, Params, attributes, unsupported_yet};
+pub use render::{Fetched, FetchedSecret, Finding, Rendered, Rendering, Warning, render};
+pub use versions::{ListedVersion, VersionsError, newest};
 
 /// The limits of a class.
 pub mod limits {

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::limits::OBJECTS;
 use super::mistake::{Mistake, Mistakes, NearMiss, PARAMETERS, near_misses, shown, stranger, with_hint};
-use super::object::{self, Format, ObjectSpec, ObjectType};
+use super::object::{self, ObjectSpec, ObjectType};
 use crate::formats::yaml;
 use crate::model::{self, Class};
 
@@ -129,12 +129,8 @@ pub fn unsupported_yet(params: &Params) -> Vec<Mistake> {
             ObjectType::Secret => None,
             ObjectType::Key | ObjectType::Certificate => Some("objectType"),
         };
-        let format = match spec.format {
-            Format::Pem => None,
-            Format::Pfx => Some("objectFormat"),
-        };
         let history = spec.wants_history().then_some("objectVersionHistory");
-        for field in [kind, format, history].into_iter().flatten() {
+        for field in [kind, history].into_iter().flatten() {
             mistakes.push(Mistake {
                 object: Some(spec.label(at + 1)),
                 ..Mistake::new(field, "asks for something not supported yet", soon)

@@ -20,6 +20,7 @@ macro_rules! trials {
 mod lab;
 
 mod azure;
+mod certificates;
 mod classes;
 mod publish;
 mod refusals;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         refusals::trials(),
         unpublish::trials(),
         azure::trials(),
+        certificates::trials(),
         classes::trials(),
         surface::trials(),
         kubelets::trials(),

@@ -4,6 +4,7 @@
 //! `dispatch` reads a [`Call`] from each HTTP request and then asks `entra` or `keyvault`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::header::{AUTHORIZATION, HOST};
@@ -12,9 +13,9 @@ use hyper::{HeaderMap, Method};
 use percent_encoding::percent_decode_str;
 
 use crate::clouds::Clouds;
-use crate::entra;
 use crate::keyvault::Operation;
 use crate::record::Kind;
+use crate::{entra, imds, proxy};
 
 /// A request, taken apart.
 #[derive(Debug)]
@@ -28,8 +29,33 @@ pub(crate) struct Call {
     /// The `Authorization` header as sent.
     pub(crate) authorization: Option<String>,
     pub(crate) client_request_id: Option<String>,
+    /// The `Metadata` header.
+    pub(crate) metadata: Option<String>,
+    /// Whether the request says that it passed a proxy.
+    pub(crate) forwarded: bool,
+    pub(crate) door: Door,
     pub(crate) place: Place,
     pub(crate) body: Bytes,
+}
+
+/// Which socket a request came in by, and under which name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// Entra ID and Key Vault, told apart by the host.
+    Azure,
+    /// The metadata service, whatever the host.
+    Imds,
+    /// A token proxy of a cluster, with the path that its requests begin with.
+    TokenProxy { path: Arc<str> },
+    /// The API server beside a token proxy, which has a certificate and nothing else.
+    ApiServer,
+}
+
+impl Door {
+    /// Whether requests have come through a token proxy.
+    pub(crate) fn is_token_proxy(&self) -> bool {
+        matches!(self, Door::TokenProxy { .. })
+    }
 }
 
 /// The service that a host and path belong to.
@@ -41,6 +67,11 @@ pub(crate) enum Place {
         tenant: String,
         /// What is asked.
         request: entra::Request,
+    },
+    /// The metadata service.
+    Imds {
+        /// What is asked.
+        request: imds::Request,
     },
     /// A host of the form `name.suffix`.
     Vault {
@@ -57,13 +88,25 @@ pub(crate) enum Place {
 
 impl Call {
     /// Takes a request apart; the body is filled in later.
-    pub(crate) fn read(head: &Parts, clouds: &Clouds) -> Call {
+    pub(crate) fn read(head: &Parts, clouds: &Clouds, door: Door) -> Call {
         let authority = authority(head);
         let (host, port) = split_port(&authority);
         let path = head.uri.path().to_owned();
         let query = parse_query(head.uri.query().unwrap_or_default());
-        let segments = segments(&path);
-        let place = place(&host, &head.method, &segments, &query, clouds);
+        let place = match &door {
+            Door::Azure => place(&host, &head.method, &segments(&path), &query, clouds),
+            Door::Imds => {
+                let segments = segments(&path);
+                let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+                Place::Imds { request: imds::Request::parse(&head.method, &segments) }
+            }
+            // The proxy knows the login hosts, and nothing beside what follows its own path.
+            Door::TokenProxy { path: own } if clouds.of_login_host(&host).is_some() => match behind(&path, own) {
+                Some(rest) => place(&host, &head.method, &segments(rest), &query, clouds),
+                None => Place::Nowhere,
+            },
+            Door::TokenProxy { .. } | Door::ApiServer => Place::Nowhere,
+        };
         Call {
             method: head.method.clone(),
             port,
@@ -71,6 +114,9 @@ impl Call {
             query,
             authorization: text_header(&head.headers, AUTHORIZATION.as_str()),
             client_request_id: text_header(&head.headers, "client-request-id"),
+            metadata: text_header(&head.headers, "metadata"),
+            forwarded: head.headers.contains_key("x-forwarded-for"),
+            door,
             place,
             body: Bytes::new(),
             host,
@@ -83,9 +129,20 @@ impl Call {
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     }
 
-    /// The name under which this request is counted and faulted: the vault or the tenant.
+    /// Whether this is a request to AD FS.
+    pub(crate) fn place_is_adfs(&self) -> bool {
+        matches!(&self.place, Place::Entra { tenant, .. } if tenant == entra::ADFS)
+    }
+
+    /// The name under which this request is counted and faulted: the vault, the tenant or the door.
     pub(crate) fn place_name(&self) -> String {
+        match &self.door {
+            Door::TokenProxy { .. } => return proxy::PLACE.to_owned(),
+            Door::ApiServer => return proxy::API_SERVER.to_owned(),
+            Door::Azure | Door::Imds => {}
+        }
         match &self.place {
+            Place::Imds { .. } => imds::PLACE.to_owned(),
             Place::Entra { tenant, .. } => tenant.clone(),
             Place::Vault { name, .. } => name.clone(),
             Place::Nowhere => {
@@ -99,6 +156,7 @@ impl Call {
     pub(crate) fn kind(&self) -> Kind {
         match &self.place {
             Place::Entra { request, .. } => request.kind(),
+            Place::Imds { request } => request.kind(),
             Place::Vault { .. } if self.authorization.is_none() => Kind::Challenge,
             Place::Vault { operation, .. } => operation.kind(),
             Place::Nowhere => Kind::Other,
@@ -109,7 +167,7 @@ impl Call {
     pub(crate) fn object(&self) -> Option<&str> {
         match &self.place {
             Place::Vault { operation, .. } => operation.object(),
-            Place::Entra { .. } | Place::Nowhere => None,
+            Place::Entra { .. } | Place::Imds { .. } | Place::Nowhere => None,
         }
     }
 }
@@ -117,6 +175,11 @@ impl Call {
 /// Parses `a=b&c=d`, as queries and forms have it; of a repeated key the last one counts.
 pub(crate) fn parse_query(text: &str) -> BTreeMap<String, String> {
     url::form_urlencoded::parse(text.as_bytes()).into_owned().collect()
+}
+
+/// What of a path comes after a proxy's own, with its slash.
+fn behind<'p>(path: &'p str, own: &str) -> Option<&'p str> {
+    path.strip_prefix(own.trim_end_matches('/')).filter(|rest| rest.starts_with('/'))
 }
 
 /// HTTP/2 puts the host into the URI, HTTP/1.1 into a header.

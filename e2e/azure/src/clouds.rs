@@ -17,6 +17,8 @@ pub(crate) const KEY_VAULT_APP: &str = "cfa8b339-82a2-471a-a3c9-0fc0be7a4093";
 pub(crate) struct Cloud {
     pub(crate) login_hosts: Vec<String>,
     pub(crate) suffixes: Vec<String>,
+    /// Whether it was given on start; only such a cloud can have AD FS.
+    pub(crate) custom: bool,
 }
 
 /// All clouds that this emulator stands in for.
@@ -40,7 +42,8 @@ impl Clouds {
         if !dns_names.is_empty() {
             let lower = dns_names.iter().map(|name| name.to_ascii_lowercase());
             let (wild, plain): (Vec<_>, Vec<_>) = lower.partition(|name| name.starts_with("*."));
-            all.push(Cloud { login_hosts: plain, suffixes: wild.iter().map(|name| name[2..].to_owned()).collect() });
+            let suffixes = wild.iter().map(|name| name[2..].to_owned()).collect();
+            all.push(Cloud { login_hosts: plain, suffixes, custom: true });
         }
         Clouds { all }
     }
@@ -98,7 +101,8 @@ impl Cloud {
 }
 
 fn cloud(login_hosts: &[&str], suffix: &str) -> Cloud {
-    Cloud { login_hosts: login_hosts.iter().map(|&host| host.to_owned()).collect(), suffixes: vec![suffix.to_owned()] }
+    let login_hosts = login_hosts.iter().map(|&host| host.to_owned()).collect();
+    Cloud { login_hosts, suffixes: vec![suffix.to_owned()], custom: false }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 
+use crate::assertion::ClientCertificate;
 use crate::random;
 
 /// So many tokens are remembered; the oldest are forgotten, and then count as unknown.
@@ -21,11 +22,22 @@ const USUAL_LIFETIME: Duration = Duration::from_secs(3599);
 /// An application known in a tenant.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
-    pub(crate) secret: String,
+    pub(crate) secret: Option<String>,
+    /// Whether the secret has expired.
     pub(crate) expired: bool,
+    pub(crate) certificates: Vec<ClientCertificate>,
+    pub(crate) federations: Vec<Federation>,
     pub(crate) token_lifetime: Option<Duration>,
     /// The object id that error texts name beside the application id.
     pub(crate) object_id: String,
+}
+
+/// A federated credential: whose tokens speak for an application.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Federation {
+    pub(crate) issuer: String,
+    pub(crate) subject: String,
+    pub(crate) audience: String,
 }
 
 /// A tenant and its applications, by lower-case client id.
@@ -53,6 +65,20 @@ pub(crate) struct Directory {
     tenants: BTreeMap<String, Tenant>,
     tokens: HashMap<String, Grant>,
     issued: VecDeque<String>,
+}
+
+impl Client {
+    /// An application without any credential.
+    pub(crate) fn new() -> Client {
+        Client {
+            secret: None,
+            expired: false,
+            certificates: Vec::new(),
+            federations: Vec::new(),
+            token_lifetime: None,
+            object_id: random::guid(),
+        }
+    }
 }
 
 impl Directory {

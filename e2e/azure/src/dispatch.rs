@@ -1,7 +1,7 @@
 //! One request from arrival to answer: read, record, wait, strike or answer.
 //!
-//! Knows no protocol beyond HTTP; what is right is said by `entra` and `keyvault`, what goes
-//! wrong on purpose by `fault`, and how it goes wrong by `sabotage`.
+//! Knows no protocol beyond HTTP; what is right is said by `entra`, `imds` and `keyvault`,
+//! what goes wrong on purpose by `fault`, and how it goes wrong by `sabotage`.
 //!
 //! # Guarantees
 //!
@@ -19,11 +19,11 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 
 use crate::answer::{Answer, Body};
-use crate::call::{Call, Place};
+use crate::call::{Call, Door, Place};
 use crate::fault::Strike;
 use crate::record::Arrival;
 use crate::world::Shared;
-use crate::{entra, keyvault, sabotage};
+use crate::{entra, imds, keyvault, proxy, sabotage};
 
 /// No honest request is larger: a secret has 25 KB at most, JSON may escape each byte six-fold.
 const MAX_BODY_BYTES: usize = 1 << 20;
@@ -35,10 +35,11 @@ const MAX_RECORDED_BYTES: usize = 512;
 pub(crate) async fn serve(
     shared: Arc<Shared>,
     cut: Arc<Notify>,
+    door: Door,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let (head, body) = request.into_parts();
-    let mut call = Call::read(&head, &shared.clouds);
+    let mut call = Call::read(&head, &shared.clouds, door);
     let too_large = match Limited::new(body, MAX_BODY_BYTES).collect().await {
         Ok(body) => {
             call.body = body.to_bytes();
@@ -71,6 +72,8 @@ pub(crate) fn answer(shared: &Shared, call: &Call) -> Answer {
     match &call.place {
         Place::Entra { tenant, request } => entra::answer(shared, call, tenant, *request),
         Place::Vault { name, suffix, operation } => keyvault::answer(shared, call, (name, suffix), operation),
+        Place::Imds { request } => imds::answer(shared, call, *request),
+        Place::Nowhere if call.door == Door::ApiServer => proxy::api_server_answer(),
         Place::Nowhere => keyvault::no_such_host(),
     }
 }
@@ -83,6 +86,7 @@ fn arrive(shared: &Arc<Shared>, call: &Call) -> (OpenRecord, Strike) {
     let grant = call.bearer().and_then(|token| world.directory.grant(token));
     let client_id = match (&call.place, grant) {
         (Place::Entra { .. }, _) => entra::client_of_form(&call.body),
+        (Place::Imds { .. }, _) => call.query.get("client_id").cloned(),
         (Place::Vault { .. } | Place::Nowhere, grant) => grant.map(|grant| grant.client_id.clone()),
     };
     let arrival = Arrival {

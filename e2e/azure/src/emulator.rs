@@ -5,7 +5,7 @@
 //!
 //! # Guarantees
 //!
-//! When [`Emulator::start`] returns, both sockets accept. When the value has been dropped, both are
+//! When [`Emulator::start`] returns, all sockets accept. When the value has been dropped, all are
 //! closed and the thread has ended.
 
 use std::io;
@@ -15,13 +15,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
 use crate::azure::Azure;
 use crate::clouds::Clouds;
-use crate::tls::{self, Identity, TlsError};
+use crate::proxy::{self, TokenProxy, TokenProxyOptions};
+use crate::server::Entrance;
+use crate::tls::{self, TlsError};
 use crate::world::Shared;
 use crate::{admin, server};
 
@@ -37,17 +39,20 @@ pub struct Options {
     pub admin: Option<SocketAddr>,
     /// Names of a custom cloud: `*.vault.stack.test` is a vault suffix, others are login hosts.
     pub dns_names: Vec<String>,
+    /// Where the metadata service listens, which gives tokens to managed identities; `None` for none.
+    pub imds: Option<SocketAddr>,
     /// How long every answer takes at least.
     pub base_latency: Duration,
 }
 
 impl Options {
-    /// Any free port of 127.0.0.1, no admin API, no custom cloud, no latency.
+    /// Any free port of 127.0.0.1, no admin API, no metadata service, no custom cloud, no latency.
     pub fn loopback() -> Options {
         Options {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             admin: None,
             dns_names: Vec::new(),
+            imds: None,
             base_latency: Duration::ZERO,
         }
     }
@@ -82,6 +87,8 @@ pub struct Emulator {
     ca_pem: String,
     address: SocketAddr,
     admin_address: Option<SocketAddr>,
+    imds_address: Option<SocketAddr>,
+    runtime: Handle,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -101,10 +108,19 @@ impl Emulator {
             None => None,
         };
         let (admin_listener, admin_address) = admin.unzip();
+        let (imds_listener, imds_address) = options.imds.map(bind).transpose()?.unzip();
         let ca_pem = identity.ca_pem.clone();
         let (stop, stopped) = oneshot::channel();
         let runtime = runtime().map_err(StartError::Thread)?;
-        serve(&runtime, &shared, listener, admin_listener, identity).map_err(StartError::Thread)?;
+        let handle = runtime.handle().clone();
+        let azure = Entrance::Azure(TlsAcceptor::from(identity.server));
+        serve(&handle, &shared, listener, azure).map_err(StartError::Thread)?;
+        if let Some(listener) = imds_listener {
+            serve(&handle, &shared, listener, Entrance::Imds).map_err(StartError::Thread)?;
+        }
+        if let Some(listener) = admin_listener {
+            serve_admin(&handle, &shared, listener, identity.ca_pem).map_err(StartError::Thread)?;
+        }
         let thread = std::thread::Builder::new()
             .name("azure-emulator".to_owned())
             .spawn(move || {
@@ -117,6 +133,8 @@ impl Emulator {
             ca_pem,
             address,
             admin_address,
+            imds_address,
+            runtime: handle,
             stop: Some(stop),
             thread: Some(thread),
         })
@@ -135,6 +153,20 @@ impl Emulator {
     /// Where Entra ID and Key Vault listen.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where the metadata service listens.
+    pub fn imds_address(&self) -> Option<SocketAddr> {
+        self.imds_address
+    }
+
+    /// Starts a cluster's API server and token proxy, which run as long as the emulator.
+    pub fn start_token_proxy(&self, options: &TokenProxyOptions) -> Result<TokenProxy, StartError> {
+        let setup = proxy::set_up(options)?;
+        let (listener, address) = bind(options.listen)?;
+        let entrance = Entrance::Cluster(setup.acceptor, setup.cluster);
+        serve(&self.runtime, &self.azure.shared, listener, entrance).map_err(StartError::Thread)?;
+        Ok(TokenProxy { address, sni: setup.sni, ca_pem: setup.ca_pem })
     }
 
     /// Where the admin API listens.
@@ -169,21 +201,16 @@ fn runtime() -> io::Result<Runtime> {
         .build()
 }
 
-fn serve(
-    runtime: &Runtime,
-    shared: &Arc<Shared>,
-    listener: TcpListener,
-    admin_listener: Option<TcpListener>,
-    identity: Identity,
-) -> io::Result<()> {
+fn serve(runtime: &Handle, shared: &Arc<Shared>, listener: TcpListener, entrance: Entrance) -> io::Result<()> {
     let _inside = runtime.enter();
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let acceptor = TlsAcceptor::from(identity.server);
-    runtime.spawn(server::run(listener, acceptor, Arc::clone(shared)));
-    if let Some(listener) = admin_listener {
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        let azure = Azure::new(Arc::clone(shared));
-        runtime.spawn(admin::run(listener, azure, identity.ca_pem));
-    }
+    runtime.spawn(server::run(listener, entrance, Arc::clone(shared)));
+    Ok(())
+}
+
+fn serve_admin(runtime: &Handle, shared: &Arc<Shared>, listener: TcpListener, ca_pem: String) -> io::Result<()> {
+    let _inside = runtime.enter();
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    runtime.spawn(admin::run(listener, Azure::new(Arc::clone(shared)), ca_pem));
     Ok(())
 }

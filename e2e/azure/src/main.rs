@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use azure_emulator::{Emulator, Options, Seed};
+use azure_emulator::{Emulator, Options, Seed, TokenProxy, TokenProxyOptions};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-/// Entra ID and Azure Key Vault on loopback, over real HTTPS, for tests and demos.
+/// Entra ID, IMDS and Azure Key Vault on loopback, over real HTTPS, for tests and demos.
 ///
 /// Clients must trust the certificate authority written by --ca-out, and must reach the emulator
 /// under the real host names, for example by lines in /etc/hosts:
@@ -34,6 +34,24 @@ struct Arguments {
     /// Where the admin API listens: plain HTTP, no password, loopback only.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8440")]
     admin: SocketAddr,
+
+    /// Where the metadata service (IMDS) listens: plain HTTP, tokens for managed identities. Clients
+    /// expect 169.254.169.254:80. Without this there is none.
+    #[arg(long, value_name = "ADDRESS")]
+    imds: Option<SocketAddr>,
+
+    /// Where an AKS cluster's API server and token proxy listen, for identity binding. Needs
+    /// --cluster-ca-out. Without this there is none.
+    #[arg(long, value_name = "ADDRESS", requires = "cluster_ca_out")]
+    token_proxy: Option<SocketAddr>,
+
+    /// The cluster's id, from which clients compute the proxy's name.
+    #[arg(long, value_name = "ID", default_value = "696995ccb303450001b31a18", requires = "token_proxy")]
+    cluster_id: String,
+
+    /// Write the certificate of the cluster's own authority to this file (PEM).
+    #[arg(long, value_name = "FILE", requires = "token_proxy")]
+    cluster_ca_out: Option<PathBuf>,
 
     /// Write the certificate of the throw-away authority to this file (PEM). Its key is never
     /// written.
@@ -69,8 +87,8 @@ fn main() -> anyhow::Result<()> {
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
-    let emulator = start(&arguments)?;
-    announce(&emulator).context("cannot print to standard output")?;
+    let (emulator, proxy) = start(&arguments)?;
+    announce(&emulator, proxy.as_ref()).context("cannot print to standard output")?;
     let stdin_closed = async {
         if arguments.until_stdin_closes {
             watch_stdin().await;
@@ -87,12 +105,13 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn start(arguments: &Arguments) -> anyhow::Result<Emulator> {
+fn start(arguments: &Arguments) -> anyhow::Result<(Emulator, Option<TokenProxy>)> {
     let seed = arguments.seed.as_deref().map(read_seed).transpose()?;
     let emulator = Emulator::start(Options {
         listen: arguments.listen,
         admin: Some(arguments.admin),
         dns_names: arguments.dns_name.clone(),
+        imds: arguments.imds,
         base_latency: Duration::from_millis(arguments.latency),
     })?;
     if let Some(seed) = seed {
@@ -100,10 +119,21 @@ fn start(arguments: &Arguments) -> anyhow::Result<Emulator> {
         applied.context("the seed file does not fit together")?;
     }
     if let Some(path) = &arguments.ca_out {
-        std::fs::write(path, emulator.ca_pem())
-            .with_context(|| format!("cannot write the CA certificate to {}", path.display()))?;
+        write_ca(path, emulator.ca_pem())?;
     }
-    Ok(emulator)
+    let proxy = arguments.token_proxy.map(|listen| {
+        let cluster_id = arguments.cluster_id.clone();
+        emulator.start_token_proxy(&TokenProxyOptions { listen, cluster_id, path: "/".to_owned() })
+    });
+    let proxy = proxy.transpose()?;
+    if let (Some(path), Some(proxy)) = (&arguments.cluster_ca_out, &proxy) {
+        write_ca(path, proxy.ca_pem())?;
+    }
+    Ok((emulator, proxy))
+}
+
+fn write_ca(path: &Path, pem: &str) -> anyhow::Result<()> {
+    std::fs::write(path, pem).with_context(|| format!("cannot write the CA certificate to {}", path.display()))
 }
 
 fn read_seed(path: &Path) -> anyhow::Result<Seed> {
@@ -111,10 +141,16 @@ fn read_seed(path: &Path) -> anyhow::Result<Seed> {
     serde_json::from_slice(&text).with_context(|| format!("the seed file {} is not right", path.display()))
 }
 
-fn announce(emulator: &Emulator) -> std::io::Result<()> {
+fn announce(emulator: &Emulator, proxy: Option<&TokenProxy>) -> std::io::Result<()> {
     let mut line = format!("azure-emulator ready: https on {}", emulator.address());
     if let Some(admin) = emulator.admin_address() {
         line.push_str(&format!(", admin http://{admin}"));
+    }
+    if let Some(imds) = emulator.imds_address() {
+        line.push_str(&format!(", imds http://{imds}"));
+    }
+    if let Some(proxy) = proxy {
+        line.push_str(&format!(", token proxy {} on {}", proxy.sni(), proxy.address()));
     }
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{line}")?;

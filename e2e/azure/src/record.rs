@@ -21,30 +21,50 @@ pub enum Kind {
     Discovery,
     /// Entra ID: the tenant's OpenID configuration.
     OpenidConfiguration,
-    /// Entra ID: a token.
+    /// Entra ID, the metadata service or a token proxy: a token.
     Token,
     /// Key Vault: any request without an `Authorization` header.
     Challenge,
-    /// Key Vault: one object, newest or by version.
+    /// Key Vault: one secret, newest or by version.
     Get,
-    /// Key Vault: a page of objects.
+    /// Key Vault: a page of secrets.
     List,
-    /// Key Vault: a page of versions of one object.
+    /// Key Vault: a page of versions of one secret.
     ListVersions,
-    /// Key Vault: a new version.
+    /// Key Vault: a new version of a secret.
     Set,
-    /// Key Vault: new attributes for a version.
+    /// Key Vault: new attributes for a version of a secret.
     Update,
-    /// Key Vault: delete, so that it can still be recovered.
+    /// Key Vault: delete a secret, so that it can still be recovered.
     Delete,
-    /// Key Vault: one deleted object.
+    /// Key Vault: one deleted secret.
     GetDeleted,
-    /// Key Vault: a page of deleted objects.
+    /// Key Vault: a page of deleted secrets.
     ListDeleted,
-    /// Key Vault: bring a deleted object back.
+    /// Key Vault: bring a deleted secret back.
     Recover,
-    /// Key Vault: remove a deleted object for good.
+    /// Key Vault: remove a deleted secret for good.
     Purge,
+    /// Key Vault: one key, newest or by version.
+    KeyGet,
+    /// Key Vault: a page of keys.
+    KeyList,
+    /// Key Vault: a page of versions of one key.
+    KeyListVersions,
+    /// Key Vault: a new version of a key.
+    KeyImport,
+    /// Key Vault: new attributes for a version of a key.
+    KeyUpdate,
+    /// Key Vault: one certificate, newest or by version.
+    CertificateGet,
+    /// Key Vault: a page of certificates.
+    CertificateList,
+    /// Key Vault: a page of versions of one certificate.
+    CertificateListVersions,
+    /// Key Vault: a new version of a certificate.
+    CertificateImport,
+    /// Key Vault: new attributes for a version of a certificate.
+    CertificateUpdate,
     /// Anything else.
     Other,
 }

@@ -21,6 +21,7 @@ use crate::dispatch;
 use crate::entra;
 use crate::entra::errors::EntraError;
 use crate::fault::Action;
+use crate::imds;
 use crate::keyvault;
 use crate::world::Shared;
 
@@ -69,9 +70,10 @@ fn valid(status: u16) -> StatusCode {
 fn answer_of_status(shared: &Shared, call: &Call, status: StatusCode) -> Answer {
     match &call.place {
         Place::Entra { .. } => entra::decorate(EntraError::for_status(status).answer(call), call),
-        Place::Vault { name, suffix, .. } => {
+        Place::Imds { .. } => imds::answer_of_status(status),
+        Place::Vault { name, suffix, operation } => {
             let tenant = shared.world().vaults.get(name).map(|vault| vault.tenant.clone());
-            keyvault::answer_of_status(shared, suffix, tenant.as_deref(), status)
+            keyvault::answer_of_status(shared, suffix, tenant.as_deref(), operation.on, status)
         }
         Place::Nowhere => Answer::text(status, "text/plain", "azure-emulator: fault"),
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::secret::SecretAttributes;
+use crate::object::SecretAttributes;
 use crate::world::{Access, PAGE_SIZE, Permission, Shared, World, WorldError, now};
 
 /// Tenants and vaults to begin with.

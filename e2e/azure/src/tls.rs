@@ -1,7 +1,7 @@
-//! A throw-away certificate authority and one server certificate for all names.
+//! Throw-away certificate authorities and the server certificates that they sign.
 //!
-//! Both private keys live in memory only; the authority's is dropped once the leaf is signed.
-//! Control goes on to `server`, with the TLS configuration made here.
+//! Private keys live in memory only; an authority's is dropped once its leaves are signed.
+//! Control goes on to `server`, with a TLS configuration made here.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -11,7 +11,10 @@ use rcgen::{
     PKCS_ECDSA_P256_SHA256, SanType,
 };
 use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::ResolvesServerCert;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use thiserror::Error;
 
 use crate::clouds::Clouds;
@@ -33,43 +36,71 @@ pub(crate) struct Identity {
     pub(crate) ca_pem: String,
 }
 
+/// A throw-away authority, as long as it has something to sign.
+pub(crate) struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pub(crate) pem: String,
+}
+
+impl Authority {
+    /// Makes a key and a certificate of this name.
+    pub(crate) fn new(name: &str) -> Result<Authority, TlsError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let params = authority_params(name)?;
+        let pem = params.self_signed(&key)?.pem();
+        Ok(Authority { issuer: Issuer::new(params, key), pem })
+    }
+
+    /// Makes a server certificate with a key of its own.
+    pub(crate) fn sign(&self, params: &CertificateParams) -> Result<CertifiedKey, TlsError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let leaf = params.signed_by(&key, &self.issuer)?;
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        Ok(CertifiedKey::from_der(vec![leaf.der().clone()], key, &provider())?)
+    }
+}
+
 /// Makes the authority, the leaf, and the configuration that offers HTTP/2 and HTTP/1.1.
 pub(crate) fn identity(clouds: &Clouds) -> Result<Identity, TlsError> {
-    let ca_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-    let ca_params = authority_params()?;
-    let ca = ca_params.self_signed(&ca_key)?;
-    let issuer = Issuer::new(ca_params, ca_key);
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-    let leaf = leaf_params(clouds)?.signed_by(&key, &issuer)?;
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    // Named here, since a process that links this crate may have no default provider, or two.
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut server = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(vec![leaf.der().clone()], key)?;
-    server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Identity { server: Arc::new(server), ca_pem: ca.pem() })
-}
-
-fn authority_params() -> Result<CertificateParams, rcgen::Error> {
-    let mut params = CertificateParams::new(Vec::new())?;
-    params.distinguished_name.push(DnType::CommonName, "azure-emulator throw-away CA");
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    Ok(params)
-}
-
-fn leaf_params(clouds: &Clouds) -> Result<CertificateParams, rcgen::Error> {
+    let authority = Authority::new("azure-emulator throw-away CA")?;
     let mut names = clouds.dns_names();
     names.push("localhost".to_owned());
+    let mut params = leaf_params("azure-emulator", names)?;
+    params.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+    let leaf = SingleCertAndKey::from(authority.sign(&params)?);
+    Ok(Identity { server: server_config(Arc::new(leaf))?, ca_pem: authority.pem })
+}
+
+/// A configuration that offers HTTP/2 and HTTP/1.1 with the certificates of a resolver.
+pub(crate) fn server_config(resolver: Arc<dyn ResolvesServerCert>) -> Result<Arc<ServerConfig>, TlsError> {
+    let mut server = ServerConfig::builder_with_provider(Arc::new(provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(resolver);
+    server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(server))
+}
+
+/// What a server certificate for these names says.
+pub(crate) fn leaf_params(common_name: &str, names: Vec<String>) -> Result<CertificateParams, TlsError> {
     let mut params = CertificateParams::new(names)?;
-    params.distinguished_name.push(DnType::CommonName, "azure-emulator");
-    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    params.subject_alt_names.push(SanType::IpAddress(loopback));
+    params.distinguished_name.push(DnType::CommonName, common_name);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     // Python's TLS in strict mode refuses a leaf that does not name its issuer's key.
     params.use_authority_key_identifier_extension = true;
+    Ok(params)
+}
+
+/// Named here, since a process that links this crate may have no default provider, or two.
+fn provider() -> CryptoProvider {
+    rustls::crypto::ring::default_provider()
+}
+
+fn authority_params(name: &str) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok(params)
 }

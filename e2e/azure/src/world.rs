@@ -3,33 +3,42 @@
 //! Every change from outside, be it by the library handle, the admin API or a seed file, is a
 //! method here that checks its input and says what to fix. Requests read it through `dispatch`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::assertion::ClientCertificate;
 use crate::clouds::Clouds;
-use crate::directory::{Client, Directory, Tenant};
+use crate::directory::{Client, Directory, Federation, Tenant};
 use crate::fault::{self, Fault, FaultBook};
+use crate::imds::Machine;
+use crate::issuer::Issuer;
 use crate::keyvault::names;
-use crate::random;
+use crate::object::{Refusal, Store};
 use crate::record::Recorder;
-use crate::secret::{Refusal, SecretAttributes, SecretChange, SecretStore};
+use crate::vault::Vault;
 
 /// The page size of Key Vault lists, which is also the largest a client can ask for.
 pub(crate) const PAGE_SIZE: usize = 25;
+
+/// So many federated credentials an application can have, as in Entra ID.
+const MAX_FEDERATIONS: usize = 20;
+
+/// How long the tokens of managed identities live: a day, less a second.
+const MANAGED_LIFETIME: Duration = Duration::from_secs(86_399);
 
 /// What a client may do in a vault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Permission {
-    /// Read values, and deleted secrets by name.
+    /// Read objects, and deleted secrets by name.
     Get,
     /// List names and versions.
     List,
-    /// Set values and change attributes.
+    /// Set values, import keys and certificates, change attributes.
     Set,
     /// Delete.
     Delete,
@@ -78,17 +87,23 @@ pub enum WorldError {
     /// No such vault.
     #[error("there is no vault {0:?}: add it first (add_vault, PUT /vaults/{0})")]
     UnknownVault(String),
-    /// No such secret or version.
-    #[error("there is no secret or version {0:?} in this vault: set it first")]
+    /// No such secret, key, certificate or version.
+    #[error("there is no object or version {0:?} in this vault: set it first")]
     UnknownSecret(String),
-    /// The secret is deleted, or not deleted, or in use, so that the change makes no sense.
-    #[error("secret {name:?} {problem}")]
+    /// No such issuer of tokens.
+    #[error("there is no issuer {0:?}: add it first (add_issuer, PUT /issuers)")]
+    UnknownIssuer(String),
+    /// The object is deleted, or not deleted, or in use, so that the change makes no sense.
+    #[error("object {name:?} {problem}")]
     WrongState {
-        /// The secret's name.
+        /// The object's name.
         name: String,
         /// What stands in the way.
         problem: &'static str,
     },
+    /// The system gave no random bytes, so that nothing can be signed.
+    #[error("cannot make a key or a signature: the system has no randomness")]
+    NoRandomness,
     /// A name, version, suffix or page size that Azure would not have.
     #[error("{what} {value:?} is not valid: {rule}")]
     Invalid {
@@ -101,22 +116,12 @@ pub enum WorldError {
     },
 }
 
-/// One vault.
-#[derive(Debug)]
-pub(crate) struct Vault {
-    pub(crate) name: String,
-    pub(crate) suffix: String,
-    pub(crate) tenant: String,
-    pub(crate) access: Access,
-    pub(crate) page_size: usize,
-    pub(crate) grants: BTreeMap<String, BTreeSet<Permission>>,
-    pub(crate) secrets: SecretStore,
-}
-
 /// Everything that can change while the emulator runs.
 #[derive(Debug, Default)]
 pub(crate) struct World {
     pub(crate) directory: Directory,
+    pub(crate) issuers: BTreeMap<String, Issuer>,
+    pub(crate) machine: Machine,
     pub(crate) vaults: BTreeMap<String, Vault>,
     pub(crate) faults: FaultBook,
     pub(crate) recorder: Recorder,
@@ -166,7 +171,9 @@ impl Shared {
             access: Access::Policy,
             page_size: PAGE_SIZE,
             grants: BTreeMap::new(),
-            secrets: SecretStore::default(),
+            secrets: Store::default(),
+            keys: Store::default(),
+            certificates: Store::default(),
         });
         vault.suffix = suffix;
         vault.tenant = tenant.to_ascii_lowercase();
@@ -187,18 +194,65 @@ impl World {
         known.ok_or_else(|| WorldError::UnknownClient { tenant: tenant.to_owned(), client: client.to_owned() })
     }
 
+    /// Adds an application without any credential; one that is there stays as it is.
+    pub(crate) fn add_application(&mut self, tenant: &str, client: &str) -> Result<&mut Client, WorldError> {
+        let clients = &mut self.tenant(tenant)?.clients;
+        Ok(clients.entry(client.to_ascii_lowercase()).or_insert_with(Client::new))
+    }
+
     /// Adds a client, or gives one that is there a new secret that is not expired.
     pub(crate) fn add_client(&mut self, tenant: &str, client: &str, secret: &str) -> Result<&mut Client, WorldError> {
-        let clients = &mut self.tenant(tenant)?.clients;
-        let entry = clients.entry(client.to_ascii_lowercase()).or_insert_with(|| Client {
-            secret: String::new(),
-            expired: false,
-            token_lifetime: None,
-            object_id: random::guid(),
-        });
-        entry.secret = secret.to_owned();
+        let entry = self.add_application(tenant, client)?;
+        entry.secret = Some(secret.to_owned());
         entry.expired = false;
         Ok(entry)
+    }
+
+    /// Lets an application sign its own assertions with the key of a certificate.
+    pub(crate) fn add_client_certificate(&mut self, tenant: &str, client: &str, der: &[u8]) -> Result<(), WorldError> {
+        let certificate = ClientCertificate::read(der)?;
+        let known = &mut self.add_application(tenant, client)?.certificates;
+        known.retain(|known| known.sha256 != certificate.sha256);
+        known.push(certificate);
+        Ok(())
+    }
+
+    /// Lets an application be spoken for by the tokens of an issuer.
+    pub(crate) fn add_federation(
+        &mut self,
+        tenant: &str,
+        client: &str,
+        federation: Federation,
+    ) -> Result<(), WorldError> {
+        let known = &mut self.add_application(tenant, client)?.federations;
+        if known.len() >= MAX_FEDERATIONS {
+            return Err(invalid("number of federated credentials", &known.len().to_string(), "20 at most"));
+        }
+        known.push(federation);
+        Ok(())
+    }
+
+    /// Gives the machine a managed identity; its tokens live a day, as in Azure.
+    pub(crate) fn add_managed_identity(&mut self, tenant: &str, client: &str, system: bool) -> Result<(), WorldError> {
+        let entry = self.add_application(tenant, client)?;
+        entry.token_lifetime = entry.token_lifetime.or(Some(MANAGED_LIFETIME));
+        self.machine.add(tenant, client, system);
+        Ok(())
+    }
+
+    /// The issuer of this address, made on first use.
+    pub(crate) fn add_issuer(&mut self, url: &str) -> Result<Issuer, WorldError> {
+        if let Some(known) = self.issuers.get(url) {
+            return Ok(known.clone());
+        }
+        let issuer = Issuer::new(url)?;
+        self.issuers.insert(url.to_owned(), issuer.clone());
+        Ok(issuer)
+    }
+
+    /// An issuer that must be there.
+    pub(crate) fn issuer(&self, url: &str) -> Result<&Issuer, WorldError> {
+        self.issuers.get(url).ok_or_else(|| WorldError::UnknownIssuer(url.to_owned()))
     }
 
     /// Adds a fault rule.
@@ -216,80 +270,6 @@ impl World {
     }
 }
 
-impl Vault {
-    /// Lets a client do something; what it may already do stays.
-    pub(crate) fn grant(&mut self, client: &str, permissions: &[Permission]) {
-        let granted = self.grants.entry(client.to_ascii_lowercase()).or_default();
-        granted.extend(permissions);
-    }
-
-    /// Takes permissions away.
-    pub(crate) fn revoke(&mut self, client: &str, permissions: &[Permission]) {
-        if let Some(granted) = self.grants.get_mut(&client.to_ascii_lowercase()) {
-            granted.retain(|granted| !permissions.contains(granted));
-        }
-    }
-
-    /// Sets the page size of lists.
-    pub(crate) fn set_page_size(&mut self, size: usize) -> Result<(), WorldError> {
-        if !(1..=PAGE_SIZE).contains(&size) {
-            let rule = format!("from 1 to {PAGE_SIZE}");
-            return Err(invalid("page size", &size.to_string(), &rule));
-        }
-        self.page_size = size;
-        Ok(())
-    }
-
-    /// Sets a secret from outside, with a version of one's choice or a random one.
-    pub(crate) fn put_secret(
-        &mut self,
-        name: &str,
-        version: Option<&str>,
-        value: &str,
-        attributes: SecretAttributes,
-        now: i64,
-    ) -> Result<String, WorldError> {
-        if !names::is_object_name(name) {
-            return Err(invalid("secret name", name, "1 to 127 letters, digits and hyphens"));
-        }
-        if value.len() > names::MAX_VALUE_BYTES {
-            let rule = format!("a value has at most {} bytes", names::MAX_VALUE_BYTES);
-            return Err(invalid("value of secret", name, &rule));
-        }
-        let version = version.map_or_else(random::hex_id, str::to_owned);
-        if !names::is_version(&version) {
-            return Err(invalid("version", &version, "32 lower-case hexadecimal digits"));
-        }
-        let set = self.secrets.set(name, &version, value, attributes, now);
-        set.map_err(|refusal| refused(refusal, name))?;
-        Ok(version)
-    }
-
-    /// Changes attributes from outside.
-    pub(crate) fn change_secret(
-        &mut self,
-        name: &str,
-        version: Option<&str>,
-        change: SecretChange,
-        now: i64,
-    ) -> Result<(), WorldError> {
-        let changed = self.secrets.update(name, version, change, now);
-        changed.map(|_| ()).map_err(|refusal| refused(refusal, version.unwrap_or(name)))
-    }
-
-    /// Deletes from outside.
-    pub(crate) fn delete_secret(&mut self, name: &str, now: i64) -> Result<(), WorldError> {
-        let deleted = self.secrets.delete(name, now);
-        deleted.map(|_| ()).map_err(|refusal| refused(refusal, name))
-    }
-
-    /// Purges from outside.
-    pub(crate) fn purge_secret(&mut self, name: &str) -> Result<(), WorldError> {
-        let purged = self.secrets.purge(name);
-        purged.map_err(|refusal| refused(refusal, name))
-    }
-}
-
 /// A refusal of the store in words for the one who sets the scene.
 pub(crate) fn refused(refusal: Refusal, name: &str) -> WorldError {
     let problem = match refusal {
@@ -301,7 +281,8 @@ pub(crate) fn refused(refusal: Refusal, name: &str) -> WorldError {
     WorldError::WrongState { name: name.to_owned(), problem }
 }
 
-fn invalid(what: &'static str, value: &str, rule: &str) -> WorldError {
+/// A refusal of what was given; the value is quoted, so that secrets must not be passed.
+pub(crate) fn invalid(what: &'static str, value: &str, rule: &str) -> WorldError {
     WorldError::Invalid { what, value: value.to_owned(), rule: rule.to_owned() }
 }
 

@@ -51,6 +51,7 @@ fn start_azure(story: &mut Story, folder: &Path) -> Result<(Emulator, PathBuf)> 
         listen: ([127, 0, 0, 1], 443).into(),
         admin: None,
         dns_names: Vec::new(),
+        imds: None,
         base_latency: LATENCY,
     })?;
     let ca = folder.join("ca.pem");

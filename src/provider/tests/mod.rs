@@ -1,7 +1,9 @@
+mod certificates;
 mod classes;
 mod objects;
 mod parameters;
 mod rendering;
+mod versions;
 
 use std::collections::BTreeMap;
 

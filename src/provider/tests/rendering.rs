@@ -1,12 +1,25 @@
 //! spec/azure-provider.md §4.4 and §5.3, and the texts of errors.
 
 use super::*;
-use crate::model::{ClassRef, ExposeSecret, FileMode, Reason, SecretString};
+use crate::model::{ClassRef, ExposeSecret, FileMode, Reason, SecretFile, SecretString};
+
+fn rendering(default_mode: FileMode) -> Rendering {
+    Rendering { construct_pem_chain: true, separate_files: true, default_mode }
+}
+
+/// Renders a secret that is not backed by a certificate, whatever its content type says.
+fn opaque(spec: &ObjectSpec, value: &str, mode: FileMode) -> Result<SecretFile, String> {
+    let value = SecretString::from(value);
+    let secret = FetchedSecret { value: &value, content_type: Some("application/x-pkcs12"), certificate_backed: false };
+    let rendered = super::render(spec, None, Fetched::Secret(secret), &rendering(mode)).map_err(|e| e.to_string())?;
+    let [file] = <[SecretFile; 1]>::try_from(rendered.files).expect("one file");
+    assert_eq!(rendered.warnings, []);
+    Ok(file)
+}
 
 fn render(encoding: &str, value: &str) -> Result<Vec<u8>, String> {
     let spec = object(&secret(&format!("objectEncoding: {encoding}"))).unwrap();
-    let file = opaque(&spec, &SecretString::from(value), FileMode::DEFAULT);
-    file.map(|file| file.content.expose_secret().to_vec()).map_err(|error| error.to_string())
+    opaque(&spec, value, FileMode::DEFAULT).map(|file| file.content.expose_secret().to_vec())
 }
 
 #[test]
@@ -39,7 +52,7 @@ fn render_errors_name_the_object_and_no_content() {
 fn the_mode_is_the_objects_or_the_mounts() {
     let mode = |more: &str| {
         let spec = object(&secret(more)).unwrap();
-        opaque(&spec, &SecretString::from("x"), FileMode::new(0o640).unwrap()).unwrap().mode
+        opaque(&spec, "x", FileMode::new(0o640).unwrap()).unwrap().mode
     };
     assert_eq!((mode("").bits(), mode("filePermission: 0400").bits()), (0o640, 0o400));
 }

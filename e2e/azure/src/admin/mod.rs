@@ -3,16 +3,17 @@
 //! It has no password, so it listens on loopback only, which `emulator` sees to.
 //! Each handler parses, makes one call on [`Azure`] and words the result.
 
+mod identities;
+mod objects;
 mod records;
 mod scene;
-mod secrets;
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post, put};
+use axum::routing::{delete, get, patch, post, put};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -51,13 +52,21 @@ fn router(azure: Azure, ca_pem: String) -> Router {
         .route("/tenants/{tenant}", put(scene::put_tenant))
         .route("/tenants/{tenant}/clients/{client}", put(scene::put_client))
         .route("/tenants/{tenant}/clients/{client}/expire", post(scene::expire_client))
+        .route("/tenants/{tenant}/clients/{client}/federated", post(identities::add_federation))
+        .route("/tenants/{tenant}/clients/{client}/federated", delete(identities::clear_federations))
+        .route("/tenants/{tenant}/clients/{client}/certificates", post(identities::add_certificate))
+        .route("/tenants/{tenant}/clients/{client}/certificates", delete(identities::clear_certificates))
         .route("/vaults/{vault}", put(scene::put_vault))
         .route("/vaults/{vault}/grants/{client}", put(scene::put_grant).delete(scene::delete_grant))
-        .route("/vaults/{vault}/secrets", get(secrets::names))
-        .route("/vaults/{vault}/secrets/{name}", put(secrets::set).delete(secrets::delete))
-        .route("/vaults/{vault}/secrets/{name}/versions", get(secrets::versions))
-        .route("/vaults/{vault}/secrets/{name}/{version}", axum::routing::patch(secrets::change))
-        .route("/vaults/{vault}/deletedsecrets/{name}", delete(secrets::purge))
+        .route("/vaults/{vault}/{collection}", get(objects::names))
+        .route("/vaults/{vault}/{collection}/{name}", put(objects::set).delete(objects::delete))
+        .route("/vaults/{vault}/{collection}/{name}/versions", get(objects::versions))
+        .route("/vaults/{vault}/{collection}/{name}/{version}", patch(objects::change))
+        .route("/vaults/{vault}/deletedsecrets/{name}", delete(objects::purge))
+        .route("/issuers", put(identities::put_issuer))
+        .route("/issuers/token", post(identities::sign))
+        .route("/managed-identities/{client}", put(identities::put_managed_identity))
+        .route("/managed-identities/{client}", delete(identities::delete_managed_identity))
         .route("/faults", get(records::faults).post(records::add_fault).delete(records::clear_faults))
         .route("/faults/{place}", delete(records::clear_faults_of))
         .route("/counters", get(records::counters).delete(records::reset_counters))
@@ -105,7 +114,9 @@ impl IntoResponse for Problem {
                     WorldError::UnknownTenant(_)
                     | WorldError::UnknownClient { .. }
                     | WorldError::UnknownVault(_)
-                    | WorldError::UnknownSecret(_) => StatusCode::NOT_FOUND,
+                    | WorldError::UnknownSecret(_)
+                    | WorldError::UnknownIssuer(_) => StatusCode::NOT_FOUND,
+                    WorldError::NoRandomness => StatusCode::INTERNAL_SERVER_ERROR,
                     WorldError::WrongState { .. } => StatusCode::CONFLICT,
                     WorldError::Invalid { .. } => StatusCode::BAD_REQUEST,
                 };

@@ -1,6 +1,6 @@
 //! Admin calls that build the scene: tenants, clients, vaults, grants, latency, seed.
 //!
-//! Secrets are next door in `secrets`, and what only reads back is in `records`.
+//! Objects are next door in `objects`, identities in `identities`, and what only reads back is in `records`.
 //! Bodies are small structs of their own; all checks are in `world`.
 
 use std::time::Duration;
@@ -10,6 +10,7 @@ use axum::extract::{Path, State};
 use serde::Deserialize;
 
 use super::{Reply, Scene, done, parse};
+use crate::content::ObjectKind;
 use crate::seed::Seed;
 use crate::world::{Access, Permission};
 
@@ -22,7 +23,7 @@ pub(super) struct TenantBody {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ClientBody {
-    secret: String,
+    secret: Option<String>,
     #[serde(default)]
     expired: bool,
     token_lifetime_seconds: Option<u64>,
@@ -41,6 +42,7 @@ pub(super) struct VaultBody {
 #[serde(deny_unknown_fields)]
 pub(super) struct GrantBody {
     permissions: Vec<Permission>,
+    on: Option<Vec<ObjectKind>>,
 }
 
 #[derive(Deserialize)]
@@ -76,7 +78,10 @@ pub(super) async fn put_client(
 ) -> Reply {
     let body: ClientBody = parse(&body)?;
     azure.world(|world| {
-        let client = world.add_client(&tenant, &client, &body.secret)?;
+        let client = match &body.secret {
+            Some(secret) => world.add_client(&tenant, &client, secret)?,
+            None => world.add_application(&tenant, &client)?,
+        };
         client.expired = body.expired;
         client.token_lifetime = body.token_lifetime_seconds.map(Duration::from_secs);
         Ok(())
@@ -110,8 +115,10 @@ pub(super) async fn put_grant(
 ) -> Reply {
     let body: GrantBody = parse(&body)?;
     azure.vault(&vault, |vault| {
-        vault.revoke(&client, &Permission::ALL);
-        vault.grant(&client, &body.permissions);
+        for kind in body.on.unwrap_or_else(|| ObjectKind::ALL.to_vec()) {
+            vault.revoke_on(&client, kind, &Permission::ALL);
+            vault.grant_on(&client, kind, &body.permissions);
+        }
         Ok(())
     })?;
     Ok(done())

@@ -61,9 +61,10 @@ pub(super) fn configuration(shared: &Shared, call: &Call, tenant: &str) -> Answe
         return EntraError::tenant_not_found(tenant, "invalid_tenant").answer(call);
     }
     let base = format!("https://{}{}/{tenant}", call.host, port_suffix(call));
+    let version = if tenant == super::ADFS { "" } else { "/v2.0" };
     let issuer = if generic { "{tenantid}" } else { tenant };
     let document = json!({
-        "token_endpoint": format!("{base}/oauth2/v2.0/token"),
+        "token_endpoint": format!("{base}/oauth2{version}/token"),
         "token_endpoint_auth_methods_supported":
             ["client_secret_post", "private_key_jwt", "client_secret_basic"],
         "jwks_uri": format!("{base}/discovery/v2.0/keys"),
@@ -72,10 +73,10 @@ pub(super) fn configuration(shared: &Shared, call: &Call, tenant: &str) -> Answe
         "id_token_signing_alg_values_supported": ["RS256"],
         "response_types_supported": ["code", "id_token", "code id_token", "id_token token"],
         "scopes_supported": ["openid", "profile", "email", "offline_access"],
-        "issuer": format!("https://{}/{issuer}/v2.0", call.host),
-        "authorization_endpoint": format!("{base}/oauth2/v2.0/authorize"),
-        "device_authorization_endpoint": format!("{base}/oauth2/v2.0/devicecode"),
-        "end_session_endpoint": format!("{base}/oauth2/v2.0/logout"),
+        "issuer": format!("https://{}/{issuer}{version}", call.host),
+        "authorization_endpoint": format!("{base}/oauth2{version}/authorize"),
+        "device_authorization_endpoint": format!("{base}/oauth2{version}/devicecode"),
+        "end_session_endpoint": format!("{base}/oauth2{version}/logout"),
         "tenant_region_scope": "EU",
         "cloud_instance_name": call.host,
     });

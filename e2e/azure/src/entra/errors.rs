@@ -94,6 +94,85 @@ impl EntraError {
         invalid_client(7_000_222, text)
     }
 
+    pub(super) fn no_federation(client_id: &str) -> EntraError {
+        let text = format!("The client '{client_id}'({client_id}) has no configured federated identity credentials.");
+        invalid_client(70_025, text)
+    }
+
+    pub(super) fn no_matching_issuer(issuer: &str) -> EntraError {
+        no_match(700_211, "issuer", issuer)
+    }
+
+    pub(super) fn no_matching_audience(audience: &str) -> EntraError {
+        no_match(700_212, "audience", audience)
+    }
+
+    pub(super) fn no_matching_subject(subject: &str) -> EntraError {
+        no_match(700_213, "subject", subject)
+    }
+
+    /// Times are Unix seconds, and are written as the service writes them.
+    pub(super) fn assertion_out_of_time(now: i64, not_before: Option<i64>, expires: i64) -> EntraError {
+        let text = format!(
+            "Client assertion is not within its valid time range. Current time: {}, assertion valid from {}, expiry \
+             time of assertion {}. Review the documentation at \
+             https://learn.microsoft.com/entra/identity-platform/certificate-credentials .",
+            written(now),
+            not_before.map_or_else(|| "-".to_owned(), written),
+            written(expires)
+        );
+        invalid_client(700_024, text)
+    }
+
+    pub(super) fn malformed_assertion(detail: Option<&str>) -> EntraError {
+        let detail = detail.map_or_else(String::new, |detail| format!(" {detail}"));
+        bad_request(50_027, "invalid_request", format!("JWT token is invalid or malformed.{detail}"))
+    }
+
+    pub(super) fn unknown_assertion_type() -> EntraError {
+        let text = "The 'client_assertion_type' is not urn:ietf:params:oauth:client-assertion-type:jwt-bearer.";
+        bad_request(90_014, "invalid_request", text.to_owned())
+    }
+
+    pub(super) fn issuer_not_reachable(issuer: &str) -> EntraError {
+        let text = format!("Request to External OIDC endpoint failed: no keys are known for the issuer '{issuer}'.");
+        bad_request(50_166, "invalid_request", text)
+    }
+
+    pub(super) fn unknown_signing_key() -> EntraError {
+        let text = "Unable to verify token signature. The signing key identifier does not match any valid \
+                    registered keys.";
+        invalid_client(5_000_811, text.to_owned())
+    }
+
+    pub(super) fn bad_federated_signature() -> EntraError {
+        invalid_client(50_013, "Assertion failed signature validation.".to_owned())
+    }
+
+    pub(super) fn assertion_of_another() -> EntraError {
+        let text = "Client assertion application identifier doesn't match 'client_id' parameter. Review the \
+                    documentation at https://learn.microsoft.com/entra/identity-platform/certificate-credentials .";
+        invalid_client(700_021, text.to_owned())
+    }
+
+    pub(super) fn wrong_assertion_audience(audience: &str) -> EntraError {
+        let text = format!("Client assertion audience claim does not match Realm issuer. Found '{audience}'.");
+        invalid_client(700_023, text)
+    }
+
+    pub(super) fn unknown_certificate(reason: &str, thumbprint: &str, client_id: &str) -> EntraError {
+        let text = format!(
+            "The certificate with identifier used to sign the client assertion is not registered on application. \
+             [Reason - {reason}, Thumbprint of key used by client: '{thumbprint}', Please visit the Azure Portal, \
+             Graph Explorer or directly use MS Graph to see configured keys for app Id '{client_id}'."
+        );
+        invalid_client(700_027, text)
+    }
+
+    pub(super) fn bad_certificate_signature() -> EntraError {
+        invalid_client(700_027, "Client assertion failed signature validation.".to_owned())
+    }
+
     pub(super) fn unknown_instance() -> EntraError {
         let text = "Unknown or invalid instance.".to_owned();
         bad_request(50_049, "invalid_instance", text)
@@ -112,6 +191,9 @@ impl EntraError {
 
     /// The body in the service's form, with fresh ids.
     pub(crate) fn answer(&self, call: &Call) -> Answer {
+        if call.place_is_adfs() {
+            return self.adfs_answer();
+        }
         let timestamp = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%SZ").to_string();
         let trace_id = random::guid();
         let correlation_id = call.client_request_id.clone().unwrap_or_else(random::guid);
@@ -132,6 +214,35 @@ impl EntraError {
         let code = self.code.to_string();
         Answer::json(self.status, &document).header(HeaderName::from_static("x-ms-error-code"), &code)
     }
+
+    /// The same in the words of AD FS, which has numbers of its own and fewer fields.
+    fn adfs_answer(&self) -> Answer {
+        let number = match self.error {
+            "invalid_client" => "MSIS9622",
+            "unauthorized_client" => "MSIS9607",
+            "unsupported_grant_type" => "MSIS9611",
+            "invalid_resource" | "invalid_scope" => "MSIS9602",
+            _ => "MSIS9600",
+        };
+        let status = if self.status.is_server_error() { self.status } else { StatusCode::BAD_REQUEST };
+        let document = json!({ "error": self.error, "error_description": format!("{number}: {}", self.text) });
+        Answer::json(status, &document)
+    }
+}
+
+/// Unix seconds as `2026-11-22T02:24:26.0000000Z`.
+fn written(seconds: i64) -> String {
+    let moment = jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX);
+    moment.strftime("%Y-%m-%dT%H:%M:%S.0000000Z").to_string()
+}
+
+fn no_match(code: u32, what: &str, found: &str) -> EntraError {
+    let text = format!(
+        "No matching federated identity record found for presented assertion {what} '{found}'. Check your federated \
+         identity credential Subject, Audience and Issuer against the presented assertion. \
+         https://learn.microsoft.com/entra/workload-id/workload-identity-federation"
+    );
+    invalid_client(code, text)
 }
 
 fn bad_request(code: u32, error: &'static str, text: String) -> EntraError {

@@ -1,8 +1,9 @@
 //! Entra ID: instance discovery, OpenID configuration and the token endpoint.
 //!
-//! Only client credentials with a secret are known; there are no users and no signatures.
-//! Checks come in the order in which the real service reports them: tenant, form, client, secret.
+//! Only client credentials are known; there are no users. AD FS is the tenant `adfs` of a custom cloud.
+//! Checks come in the order in which the real service reports them: tenant, form, client, credential.
 
+mod credentials;
 mod discovery;
 pub(crate) mod errors;
 
@@ -12,14 +13,18 @@ use hyper::header::{CACHE_CONTROL, HeaderName};
 use hyper::{Method, StatusCode};
 use serde_json::json;
 
+use self::credentials::Applicant;
+pub(crate) use self::credentials::BINDING_AUDIENCE;
 use self::errors::EntraError;
 use crate::answer::Answer;
 use crate::call::{Call, parse_query};
 use crate::clouds::Cloud;
-use crate::directory::Directory;
 use crate::random;
 use crate::record::Kind;
-use crate::world::{Shared, now};
+use crate::world::{Shared, World, now};
+
+/// The tenant in the paths of AD FS.
+pub(crate) const ADFS: &str = "adfs";
 
 /// What is asked of a login host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +44,9 @@ impl Request {
             [tenant, "v2.0", ".well-known", "openid-configuration"] if get => {
                 ((*tenant).to_owned(), Request::Configuration)
             }
+            [ADFS, "oauth2", "token"] if method == Method::POST => (ADFS.to_owned(), Request::Token),
+            [ADFS, ".well-known", "openid-configuration"] if get => (ADFS.to_owned(), Request::Configuration),
+            [ADFS, ..] => (ADFS.to_owned(), Request::Unknown),
             [tenant, "oauth2", "v2.0", "token"] if method == Method::POST => ((*tenant).to_owned(), Request::Token),
             [tenant, ..] => ((*tenant).to_owned(), Request::Unknown),
             [] => (String::new(), Request::Unknown),
@@ -62,12 +70,15 @@ pub(crate) fn answer(shared: &Shared, call: &Call, tenant: &str, request: Reques
     let Some(cloud) = shared.clouds.of_login_host(&call.host) else {
         return not_found();
     };
+    if tenant == ADFS && !cloud.custom {
+        return not_found();
+    }
     let answer = match request {
         Request::Discovery => discovery::instance(call),
         Request::Configuration => discovery::configuration(shared, call, tenant),
         Request::Token => {
             let form = parse_query(&String::from_utf8_lossy(&call.body));
-            let granted = token(&mut shared.world().directory, cloud, tenant, &form);
+            let granted = token(&mut shared.world(), cloud, tenant, &form, call.door.is_token_proxy());
             granted.unwrap_or_else(|error| error.answer(call))
         }
         Request::Unknown => not_found(),
@@ -97,13 +108,15 @@ fn not_found() -> Answer {
     Answer::text(StatusCode::NOT_FOUND, "text/html; charset=utf-8", page)
 }
 
-/// Client credentials with a secret: the checks, and the token.
+/// Client credentials: the checks, and the token.
 fn token(
-    directory: &mut Directory,
+    world: &mut World,
     cloud: &Cloud,
     tenant: &str,
     form: &BTreeMap<String, String>,
+    through_proxy: bool,
 ) -> Result<Answer, EntraError> {
+    let World { directory, issuers, .. } = world;
     let known = directory.tenant(tenant).ok_or_else(|| EntraError::tenant_not_found(tenant, "invalid_request"))?;
     let field = |name: &'static str| {
         let given = form.get(name).filter(|value| !value.is_empty());
@@ -114,23 +127,23 @@ fn token(
         return Err(EntraError::unsupported_grant(grant_type));
     }
     let client_id = field("client_id")?;
-    let scope = field("scope")?;
-    let resource = scope.strip_suffix("/.default").ok_or_else(|| EntraError::not_a_default_scope(scope))?;
+    let resource = match form.get("resource").filter(|_| tenant == ADFS && !form.contains_key("scope")) {
+        Some(resource) => resource,
+        None => {
+            let scope = field("scope")?;
+            scope.strip_suffix("/.default").ok_or_else(|| EntraError::not_a_default_scope(scope))?
+        }
+    };
     let client = known
         .clients
         .get(&client_id.to_ascii_lowercase())
         .ok_or_else(|| EntraError::client_not_found(client_id, tenant))?;
-    let secret = field("client_secret").map_err(|_| EntraError::no_credential())?;
-    if *secret != client.secret {
-        return Err(EntraError::wrong_secret(client_id));
-    }
-    if client.expired {
-        return Err(EntraError::expired_secret(client_id));
-    }
+    let now = now();
+    Applicant { client, client_id, tenant, cloud, through_proxy, now }.check(form, issuers)?;
     if !cloud.knows_resource(resource.trim_end_matches('/')) {
         return Err(EntraError::unknown_resource(resource, tenant));
     }
-    let issued = directory.issue(tenant, client_id, resource, now());
+    let issued = directory.issue(tenant, client_id, resource, now);
     let (token, lifetime) = issued.ok_or_else(|| EntraError::client_not_found(client_id, tenant))?;
     let document = json!({
         "token_type": "Bearer",

@@ -6,8 +6,10 @@
 use super::errors::KeyVaultError;
 use crate::call::Call;
 use crate::clouds::KEY_VAULT_APP;
+use crate::content::ObjectKind;
 use crate::directory::{Directory, Grant};
-use crate::world::{Access, Permission, Vault};
+use crate::vault::Vault;
+use crate::world::{Access, Permission};
 
 /// Where all vaults of this emulator seem to be.
 pub(super) const REGION: &str = "westeurope";
@@ -87,11 +89,11 @@ pub(super) fn challenge(authority: &str, tenant: &str, suffix: &str, description
 pub(super) fn authorize(
     vault: &Vault,
     caller: &Caller,
+    kind: ObjectKind,
     permission: Permission,
     object: Option<&str>,
 ) -> Result<(), KeyVaultError> {
-    let granted = vault.grants.get(&caller.client_id);
-    if granted.is_some_and(|granted| granted.contains(&permission)) {
+    if vault.allows(&caller.client_id, kind, permission) {
         return Ok(());
     }
     let who =
@@ -101,18 +103,27 @@ pub(super) fn authorize(
         Access::Policy => KeyVaultError::forbidden(
             "ForbiddenByPolicy",
             format!(
-                "The user, group or application '{who}' does not have secrets {} permission on \
+                "The user, group or application '{who}' does not have {} {} permission on \
                  key vault '{place}'. For help resolving this issue, please see \
                  https://go.microsoft.com/fwlink/?linkid=2125287",
-                policy_name(permission)
+                kind.collection(),
+                policy_name(kind, permission)
             ),
         ),
-        Access::Rbac => KeyVaultError::forbidden("ForbiddenByRbac", rbac_text(vault, &who, &place, permission, object)),
+        Access::Rbac => {
+            KeyVaultError::forbidden("ForbiddenByRbac", rbac_text(vault, &who, &place, (kind, permission), object))
+        }
     })
 }
 
-fn rbac_text(vault: &Vault, who: &str, place: &str, permission: Permission, object: Option<&str>) -> String {
-    let object = object.map_or_else(String::new, |name| format!("/secrets/{name}"));
+fn rbac_text(
+    vault: &Vault,
+    who: &str,
+    place: &str,
+    (kind, permission): (ObjectKind, Permission),
+    object: Option<&str>,
+) -> String {
+    let object = object.map_or_else(String::new, |name| format!("/{}/{name}", kind.collection()));
     format!(
         "Caller is not authorized to perform action on resource.\r\nIf role assignments, deny \
          assignments or role definitions were changed recently, please observe propagation \
@@ -120,29 +131,34 @@ fn rbac_text(vault: &Vault, who: &str, place: &str, permission: Permission, obje
          '/subscriptions/00000000-0000-0000-0000-000000000000/resourcegroups/emulator/providers/\
          microsoft.keyvault/vaults/{}{object}'\r\nAssignment: (not found)\r\nDenyAssignmentId: \
          null\r\nDecisionReason: 'DeniedWithNoValidRBAC' \r\nVault: {place}\r\n",
-        rbac_action(permission),
+        rbac_action(kind, permission),
         vault.name
     )
 }
 
-fn policy_name(permission: Permission) -> &'static str {
+fn policy_name(kind: ObjectKind, permission: Permission) -> &'static str {
     match permission {
         Permission::Get => "get",
         Permission::List => "list",
-        Permission::Set => "set",
+        Permission::Set if kind == ObjectKind::Secret => "set",
+        Permission::Set => "import",
         Permission::Delete => "delete",
         Permission::Recover => "recover",
         Permission::Purge => "purge",
     }
 }
 
-fn rbac_action(permission: Permission) -> &'static str {
-    match permission {
-        Permission::Get => "Microsoft.KeyVault/vaults/secrets/getSecret/action",
-        Permission::List => "Microsoft.KeyVault/vaults/secrets/readMetadata/action",
-        Permission::Set => "Microsoft.KeyVault/vaults/secrets/setSecret/action",
-        Permission::Delete => "Microsoft.KeyVault/vaults/secrets/delete",
-        Permission::Recover => "Microsoft.KeyVault/vaults/secrets/recover/action",
-        Permission::Purge => "Microsoft.KeyVault/vaults/secrets/purge/action",
-    }
+fn rbac_action(kind: ObjectKind, permission: Permission) -> String {
+    let action = match (kind, permission) {
+        (ObjectKind::Secret, Permission::Get) => "getSecret/action",
+        (ObjectKind::Secret, Permission::List) => "readMetadata/action",
+        (ObjectKind::Secret, Permission::Set) => "setSecret/action",
+        (ObjectKind::Key | ObjectKind::Certificate, Permission::Get | Permission::List) => "read",
+        (ObjectKind::Key, Permission::Set) => "import/action",
+        (ObjectKind::Certificate, Permission::Set) => "import/action",
+        (_, Permission::Delete) => "delete",
+        (_, Permission::Recover) => "recover/action",
+        (_, Permission::Purge) => "purge/action",
+    };
+    format!("Microsoft.KeyVault/vaults/{}/{action}", kind.collection())
 }

@@ -10,7 +10,8 @@ use serde_json::json;
 
 use super::names;
 use crate::answer::Answer;
-use crate::secret::Refusal;
+use crate::content::ObjectKind;
+use crate::object::Refusal;
 
 /// A refusal.
 #[derive(Debug)]
@@ -66,26 +67,33 @@ impl KeyVaultError {
         bad_parameter(message.to_owned())
     }
 
+    /// What Key Vault can do and this emulator cannot; the text is ours.
+    pub(super) fn not_implemented() -> KeyVaultError {
+        let message = "azure-emulator does not do this. Keys and certificates can be imported, read and listed.";
+        error(StatusCode::NOT_IMPLEMENTED, "NotImplemented", message.to_owned())
+    }
+
     /// What the store refused, about `name` or `name/version`.
-    pub(super) fn refused(refusal: Refusal, name: &str) -> KeyVaultError {
+    pub(super) fn refused(kind: ObjectKind, refusal: Refusal, name: &str) -> KeyVaultError {
+        let (noun, capital, not_found) = words(kind);
         match refusal {
             Refusal::Missing => {
                 let message = format!(
-                    "A secret with (name/id) {name} was not found in this key vault. If you \
-                     recently deleted this secret you may be able to recover it using the correct \
+                    "A {noun} with (name/id) {name} was not found in this key vault. If you \
+                     recently deleted this {noun} you may be able to recover it using the correct \
                      recovery command. For help resolving this issue, please see \
                      https://go.microsoft.com/fwlink/?linkid=2125182"
                 );
-                error(StatusCode::NOT_FOUND, "SecretNotFound", message)
+                error(StatusCode::NOT_FOUND, not_found, message)
             }
             Refusal::NotDeleted => {
-                let message = format!("Deleted Secret not found: {name}");
-                error(StatusCode::NOT_FOUND, "SecretNotFound", message)
+                let message = format!("Deleted {capital} not found: {name}");
+                error(StatusCode::NOT_FOUND, not_found, message)
             }
             Refusal::Deleted => {
                 let message = format!(
-                    "Secret {name} is currently in a deleted but recoverable state, and its name \
-                     cannot be reused; in this state, the secret can only be recovered or purged."
+                    "{capital} {name} is currently in a deleted but recoverable state, and its name \
+                     cannot be reused; in this state, the {noun} can only be recovered or purged."
                 );
                 KeyVaultError {
                     inner: Some("ObjectIsDeletedButRecoverable"),
@@ -93,19 +101,21 @@ impl KeyVaultError {
                 }
             }
             Refusal::InUse => {
-                let message = format!("A secret named {name} is in use.");
+                let message = format!("A {noun} named {name} is in use.");
                 error(StatusCode::CONFLICT, "Conflict", message)
             }
         }
     }
 
     /// What the service says with a status that a fault asks for.
-    pub(super) fn for_status(status: StatusCode) -> KeyVaultError {
+    pub(super) fn for_status(kind: ObjectKind, status: StatusCode) -> KeyVaultError {
+        let (noun, _, not_found) = words(kind);
+        let missing = format!("A {noun} with this name was not found in this key vault.");
         let (code, message) = match status.as_u16() {
             400 => ("BadParameter", "The request is malformed."),
             401 => ("Unauthorized", "AKV10000: Request is missing a Bearer or PoP token."),
             403 => ("Forbidden", "Access is denied by a fault rule."),
-            404 => ("SecretNotFound", "A secret with this name was not found in this key vault."),
+            404 => (not_found, missing.as_str()),
             429 => (
                 "Throttled",
                 "Request was not processed because too many requests were received. Reason: \
@@ -133,6 +143,15 @@ impl KeyVaultError {
             Some(challenge) => answer.header(WWW_AUTHENTICATE, challenge),
             None => answer,
         }
+    }
+}
+
+/// What a kind is called inside and at the start of a sentence, and the code for one that is missing.
+fn words(kind: ObjectKind) -> (&'static str, &'static str, &'static str) {
+    match kind {
+        ObjectKind::Secret => ("secret", "Secret", "SecretNotFound"),
+        ObjectKind::Key => ("key", "Key", "KeyNotFound"),
+        ObjectKind::Certificate => ("certificate", "Certificate", "CertificateNotFound"),
     }
 }
 

@@ -1,24 +1,33 @@
 //! Key Vault: what a vault's host answers.
 //!
-//! Knows secrets only, so far; keys and certificates will be further operations here.
+//! Each kind of object has a module that acts once `access` has let the caller in.
 //! The order of checks is fixed: token, API version, name, permission, and then the store.
 
+mod operation;
+
 mod access;
+mod certificates;
+mod keys;
+mod secrets;
+
 pub(crate) mod errors;
 pub(crate) mod names;
-mod operation;
-mod secrets;
+mod paging;
 mod wire;
 
 use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, HeaderName};
+use serde_json::Value;
 
+pub(crate) use self::certificates::read_material;
 pub(crate) use self::operation::Operation;
 
 use crate::answer::Answer;
 use crate::call::Call;
+use crate::content::ObjectKind;
 use crate::random;
-use crate::world::{Shared, Vault, World, now};
+use crate::vault::Vault;
+use crate::world::{Shared, World, now};
 use errors::KeyVaultError;
 
 /// The right answer of a host that looks like a vault's.
@@ -51,14 +60,24 @@ fn perform(
     }
     operation.check()?;
     if let Some(permission) = operation.permission() {
-        access::authorize(vault, caller, permission, operation.object())?;
+        access::authorize(vault, caller, operation.on, permission, operation.object())?;
     }
-    secrets::perform(call, vault, operation, now())
+    match operation.on {
+        ObjectKind::Secret => secrets::perform(call, vault, &operation.verb, now()),
+        ObjectKind::Key => keys::perform(call, vault, &operation.verb, now()),
+        ObjectKind::Certificate => certificates::perform(call, vault, &operation.verb, now()),
+    }
 }
 
 /// The answer of a vault to a status that a fault asks for.
-pub(crate) fn answer_of_status(shared: &Shared, suffix: &str, tenant: Option<&str>, status: StatusCode) -> Answer {
-    let mut error = KeyVaultError::for_status(status);
+pub(crate) fn answer_of_status(
+    shared: &Shared,
+    suffix: &str,
+    tenant: Option<&str>,
+    kind: ObjectKind,
+    status: StatusCode,
+) -> Answer {
+    let mut error = KeyVaultError::for_status(kind, status);
     if status == StatusCode::UNAUTHORIZED {
         let authority = shared.clouds.authority(suffix);
         let tenant = tenant.unwrap_or("common");
@@ -72,6 +91,18 @@ pub(crate) fn no_such_host() -> Answer {
     let page = "<html><head><title>404</title></head><body>azure-emulator: no such host. In Azure \
                 this name would not resolve; add the vault first.</body></html>";
     Answer::text(StatusCode::NOT_FOUND, "text/html; charset=utf-8", page)
+}
+
+fn ok(document: &Value) -> Answer {
+    Answer::json(StatusCode::OK, document)
+}
+
+/// How an error text names a version.
+fn label(name: &str, version: Option<&str>) -> String {
+    match version {
+        Some(version) => format!("{name}/{version}"),
+        None => name.to_owned(),
+    }
 }
 
 /// The headers that the real service puts on everything.

@@ -1,25 +1,34 @@
-//! Key Vault's JSON: secrets going out, settings coming in, and the markers between list pages.
+//! Key Vault's JSON: objects going out, settings coming in.
 //!
 //! Pure. Field names and their case are the service's; optional fields are left out when unset.
-//! `secrets` decides what to send and what to store.
+//! `secrets`, `keys` and `certificates` decide what to send and what to store.
 
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::errors::KeyVaultError;
 use super::names;
-use crate::secret::{DeletedSecret, RECOVERABLE_DAYS, Secret, SecretAttributes, SecretChange, Version};
-use crate::world::Vault;
+use crate::content::{CertificateContent, Jwk, KeyContent, ObjectKind, SecretContent};
+use crate::object::{Change, DeletedObject, Object, ObjectAttributes, RECOVERABLE_DAYS, Version};
+use crate::vault::Vault;
 
-/// The body of a set or an update.
+/// The body of a set, an import or an update; each reads the fields that concern it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct SecretBody {
+pub(super) struct ObjectBody {
+    /// Secrets and certificates.
     pub(super) value: Option<String>,
+    /// Keys; private numbers are not even read.
+    pub(super) key: Option<Jwk>,
+    /// The password of a certificate's PKCS#12.
+    #[serde(rename = "pwd")]
+    pub(super) password: Option<String>,
     content_type: Option<String>,
     tags: Option<BTreeMap<String, String>>,
     #[serde(default)]
@@ -33,33 +42,32 @@ struct AttributesBody {
     exp: Option<i64>,
 }
 
-impl SecretBody {
+impl ObjectBody {
     /// Parses a body; the refusal does not repeat any of it.
-    pub(super) fn parse(body: &[u8]) -> Result<SecretBody, KeyVaultError> {
-        let parsed: SecretBody = serde_json::from_slice(body)
-            .map_err(|_| KeyVaultError::bad_field("The request body is not a valid secret."))?;
+    pub(super) fn parse(body: &[u8], kind: ObjectKind) -> Result<ObjectBody, KeyVaultError> {
+        let parsed: ObjectBody = parse(body, kind)?;
         let tags = parsed.tags.as_ref().map_or(0, BTreeMap::len);
         if tags > names::MAX_TAGS {
-            return Err(KeyVaultError::bad_field("A secret can have 15 tags at most."));
+            return Err(KeyVaultError::bad_field(&format!("A {} can have 15 tags at most.", kind.noun())));
         }
         Ok(parsed)
     }
 
     /// The attributes of a new version.
-    pub(super) fn attributes(self) -> SecretAttributes {
-        SecretAttributes {
+    pub(super) fn attributes(self) -> ObjectAttributes {
+        ObjectAttributes {
             enabled: self.attributes.enabled.unwrap_or(true),
             not_before: self.attributes.nbf,
             expires: self.attributes.exp,
             content_type: self.content_type,
             tags: self.tags.unwrap_or_default(),
-            ..SecretAttributes::default()
+            ..ObjectAttributes::default()
         }
     }
 
     /// The change to an existing version.
-    pub(super) fn change(self) -> SecretChange {
-        SecretChange {
+    pub(super) fn change(self) -> Change {
+        Change {
             enabled: self.attributes.enabled,
             not_before: self.attributes.nbf,
             expires: self.attributes.exp,
@@ -69,58 +77,126 @@ impl SecretBody {
     }
 }
 
-/// A version without its value, under its full id.
-pub(super) fn version_item(vault: &Vault, name: &str, version: &Version) -> Value {
-    item(format!("{}/{}", id(vault, "secrets", name), version.id), version)
+/// A version of a secret without its value, under its full id.
+pub(super) fn secret_version(vault: &Vault, name: &str, version: &Version<SecretContent>) -> Value {
+    let mut document = secret(version, full_id(vault, ObjectKind::Secret, name, &version.id));
+    if version.content.managed {
+        document["kid"] = json!(full_id(vault, ObjectKind::Key, name, &version.id));
+    }
+    document
 }
 
-/// A version with its value.
-pub(super) fn version_with_value(vault: &Vault, name: &str, version: &Version) -> Value {
-    let mut document = version_item(vault, name, version);
-    document["value"] = json!(version.value);
+/// A version of a secret with its value.
+pub(super) fn secret_with_value(vault: &Vault, name: &str, version: &Version<SecretContent>) -> Value {
+    let mut document = secret_version(vault, name, version);
+    document["value"] = json!(version.content.value);
     document
 }
 
 /// A secret in a list: the newest version's attributes under an id without a version.
-pub(super) fn secret_item(vault: &Vault, secret: &Secret) -> Option<Value> {
-    let newest = secret.newest()?;
-    Some(item(id(vault, "secrets", &secret.name), newest))
+pub(super) fn secret_item(vault: &Vault, object: &Object<SecretContent>) -> Option<Value> {
+    Some(secret(object.newest()?, vault.id("secrets", &object.name)))
 }
 
 /// A deleted secret; lists leave the version out of its id.
-pub(super) fn deleted_item(vault: &Vault, deleted: &DeletedSecret, in_list: bool) -> Option<Value> {
-    let name = &deleted.secret.name;
-    let newest = deleted.secret.newest()?;
-    let mut document =
-        if in_list { item(id(vault, "secrets", name), newest) } else { version_item(vault, name, newest) };
-    document["recoveryId"] = json!(id(vault, "deletedsecrets", name));
+pub(super) fn deleted_item(vault: &Vault, deleted: &DeletedObject<SecretContent>, in_list: bool) -> Option<Value> {
+    let name = &deleted.object.name;
+    let mut document = if in_list {
+        secret_item(vault, &deleted.object)?
+    } else {
+        secret_version(vault, name, deleted.object.newest()?)
+    };
+    document["recoveryId"] = json!(vault.id("deletedsecrets", name));
     document["deletedDate"] = json!(deleted.deleted);
     document["scheduledPurgeDate"] = json!(deleted.deleted + RECOVERABLE_DAYS * 24 * 3600);
     Some(document)
 }
 
-/// The opaque marker in a `nextLink`, in the form that the real service has.
-pub(super) fn skip_token(after: &str) -> String {
-    let marker = json!({ "NextMarker": after, "TargetLocation": 0 });
-    URL_SAFE_NO_PAD.encode(marker.to_string())
-}
-
-/// The key in a marker made by [`skip_token`].
-pub(super) fn read_skip_token(token: &str) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Marker {
-        #[serde(rename = "NextMarker")]
-        next: String,
+/// A key with its public half.
+pub(super) fn key_bundle(vault: &Vault, name: &str, version: &Version<KeyContent>) -> Value {
+    let mut key = json!(version.content.jwk);
+    key["kid"] = json!(full_id(vault, ObjectKind::Key, name, &version.id));
+    let mut document = common(version, json!({ "key": key }));
+    if version.content.managed {
+        document["managed"] = json!(true);
     }
-    let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
-    serde_json::from_slice::<Marker>(&bytes).ok().map(|marker| marker.next)
+    document
 }
 
-fn id(vault: &Vault, collection: &str, name: &str) -> String {
-    format!("https://{}.{}/{collection}/{name}", vault.name, vault.suffix)
+/// A version of a key in a list.
+pub(super) fn key_version(vault: &Vault, name: &str, version: &Version<KeyContent>) -> Value {
+    key(version, full_id(vault, ObjectKind::Key, name, &version.id))
 }
 
-fn item(id: String, version: &Version) -> Value {
+/// A key in a list.
+pub(super) fn key_item(vault: &Vault, object: &Object<KeyContent>) -> Option<Value> {
+    Some(key(object.newest()?, vault.id("keys", &object.name)))
+}
+
+/// A certificate with its DER and policy.
+pub(super) fn certificate_bundle(vault: &Vault, name: &str, version: &Version<CertificateContent>) -> Value {
+    let mut document = certificate_version(vault, name, version);
+    document["kid"] = json!(full_id(vault, ObjectKind::Key, name, &version.id));
+    document["sid"] = json!(full_id(vault, ObjectKind::Secret, name, &version.id));
+    if let Some(der) = &version.content.der {
+        document["cer"] = json!(STANDARD.encode(der));
+    }
+    let content_type = &version.attributes.content_type;
+    if let Some(content_type) = content_type {
+        document["contentType"] = json!(content_type);
+    }
+    document["policy"] = json!({
+        "id": format!("{}/policy", vault.id("certificates", name)),
+        "key_props": { "exportable": true, "kty": version.content.kty, "reuse_key": false },
+        "secret_props": { "contentType": content_type },
+        "issuer": { "name": "Unknown" },
+    });
+    document
+}
+
+/// A version of a certificate in a list.
+pub(super) fn certificate_version(vault: &Vault, name: &str, version: &Version<CertificateContent>) -> Value {
+    certificate(version, full_id(vault, ObjectKind::Certificate, name, &version.id))
+}
+
+/// A certificate in a list.
+pub(super) fn certificate_item(vault: &Vault, object: &Object<CertificateContent>) -> Option<Value> {
+    Some(certificate(object.newest()?, vault.id("certificates", &object.name)))
+}
+
+fn secret(version: &Version<SecretContent>, id: String) -> Value {
+    let mut document = common(version, json!({ "id": id }));
+    if let Some(content_type) = &version.attributes.content_type {
+        document["contentType"] = json!(content_type);
+    }
+    if version.content.managed {
+        document["managed"] = json!(true);
+    }
+    document
+}
+
+fn key(version: &Version<KeyContent>, kid: String) -> Value {
+    let mut document = common(version, json!({ "kid": kid }));
+    if version.content.managed {
+        document["managed"] = json!(true);
+    }
+    document
+}
+
+fn certificate(version: &Version<CertificateContent>, id: String) -> Value {
+    let mut document = common(version, json!({ "id": id }));
+    if let Some(der) = &version.content.der {
+        document["x5t"] = json!(URL_SAFE_NO_PAD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, der)));
+    }
+    document
+}
+
+fn full_id(vault: &Vault, kind: ObjectKind, name: &str, version: &str) -> String {
+    format!("{}/{version}", vault.id(kind.collection(), name))
+}
+
+/// Adds what all answers about a version have.
+fn common<C>(version: &Version<C>, mut document: Value) -> Value {
     let mut attributes = json!({
         "enabled": version.attributes.enabled,
         "created": version.created,
@@ -134,11 +210,15 @@ fn item(id: String, version: &Version) -> Value {
     if let Some(expires) = version.attributes.expires {
         attributes["exp"] = json!(expires);
     }
-    let mut document = json!({ "id": id, "attributes": attributes });
-    if let Some(content_type) = &version.attributes.content_type {
-        document["contentType"] = json!(content_type);
+    if !version.attributes.omit_attributes {
+        document["attributes"] = attributes;
     }
-    // Key Vault sends `"tags": {}` where a secret has none.
+    // Key Vault sends `"tags": {}` where an object has none.
     document["tags"] = json!(version.attributes.tags);
     document
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8], kind: ObjectKind) -> Result<T, KeyVaultError> {
+    let parsed = serde_json::from_slice(body);
+    parsed.map_err(|_| KeyVaultError::bad_field(&format!("The request body is not a valid {}.", kind.noun())))
 }

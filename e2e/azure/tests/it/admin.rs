@@ -5,6 +5,7 @@ use reqwest::blocking::Client;
 use serde_json::{Value, json};
 
 use crate::harness::{HOST, Reply, Scene, reply};
+use crate::material::Material;
 
 const TENANT: &str = "contoso.example";
 const CLIENT: &str = "an-app";
@@ -166,4 +167,59 @@ fn mistakes_are_named() {
         let error = reply.json()["error"].as_str().unwrap().to_owned();
         assert!(error.contains(text), "{error}");
     }
+}
+
+#[test]
+fn keys_certificates_and_identities_need_no_rust_either() {
+    let scene = Scene::new();
+    let admin = Admin::of(&scene);
+    admin.build();
+    let material = Material::rsa();
+    let key = json!({ "jwk": { "kty": "EC", "crv": "P-256", "x": "AQ", "y": "Ag" }, "version": "0".repeat(32) });
+    assert_eq!(admin.ok(Method::PUT, "/vaults/first-vault/keys/key", Some(key))["version"], "0".repeat(32));
+    let certificate = Some(json!({ "value": material.pem() }));
+    let version = admin.ok(Method::PUT, "/vaults/first-vault/certificates/cert", certificate)["version"].clone();
+    assert_eq!(admin.ok(Method::GET, "/vaults/first-vault/keys", None), json!(["cert", "key"]));
+    assert_eq!(admin.ok(Method::GET, "/vaults/first-vault/certificates/cert/versions", None)[0]["version"], version);
+    let path = format!("/vaults/first-vault/certificates/cert/{}", version.as_str().unwrap());
+    admin.ok(Method::PATCH, &path, Some(json!({ "enabled": false })));
+    let token = token_text(&scene);
+    assert_eq!(scene.get("/certificates/cert", &token).json()["attributes"]["enabled"], false);
+    assert_eq!(scene.get("/secrets/cert", &token).status, 403);
+    admin.ok(Method::DELETE, "/vaults/first-vault/certificates/cert", None);
+    assert_eq!(scene.get("/keys/cert", &token).status, 404);
+    let grant = json!({ "permissions": [], "on": ["keys"] });
+    admin.ok(Method::PUT, &format!("/vaults/first-vault/grants/{CLIENT}"), Some(grant));
+    assert_eq!(scene.get("/keys/key", &token).status, 403);
+    assert_eq!(scene.get("/secrets/nothing", &token).status, 404, "secrets stay granted");
+    assert_eq!(admin.call(Method::GET, "/vaults/first-vault/nonsense", None).status, 400);
+
+    let issuer = json!({ "url": "https://oidc.example" });
+    assert_eq!(admin.ok(Method::PUT, "/issuers", Some(issuer))["kid"].as_str().unwrap().len(), 32);
+    let client = format!("/tenants/{TENANT}/clients/federated-app");
+    admin.ok(Method::PUT, &client, Some(json!({})));
+    let federation = json!({ "issuer": "https://oidc.example", "subject": "me" });
+    admin.ok(Method::POST, &format!("{client}/federated"), Some(federation));
+    let ask = json!({ "issuer": "https://oidc.example", "subject": "me", "claims": { "extra": 1 } });
+    let assertion = admin.ok(Method::POST, "/issuers/token", Some(ask))["token"].clone();
+    let form = [
+        ("grant_type", "client_credentials"),
+        ("client_id", "federated-app"),
+        ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
+        ("client_assertion", assertion.as_str().unwrap()),
+        ("scope", crate::harness::SCOPE),
+    ];
+    let login = crate::harness::LOGIN;
+    assert_eq!(scene.token_request(login, TENANT, &form).status, 200);
+    admin.ok(Method::DELETE, &format!("{client}/federated"), None);
+    assert_eq!(scene.token_request(login, TENANT, &form).json()["error_codes"][0], 70_025);
+    let pem = json!({ "pem": material.text("cert.pem") });
+    admin.ok(Method::POST, &format!("{client}/certificates"), Some(pem));
+    admin.ok(Method::DELETE, &format!("{client}/certificates"), None);
+    admin.ok(Method::PUT, "/managed-identities/machine", Some(json!({ "tenant": TENANT, "system": true })));
+    admin.ok(Method::DELETE, "/managed-identities/machine", None);
+    let unknown = json!({ "issuer": "https://nobody.example", "subject": "me" });
+    assert_eq!(admin.call(Method::POST, "/issuers/token", Some(unknown)).status, 404);
+    let pem = json!({ "pem": "no certificate" });
+    assert_eq!(admin.call(Method::POST, &format!("{client}/certificates"), Some(pem)).status, 400);
 }

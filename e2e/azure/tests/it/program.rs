@@ -91,6 +91,28 @@ fn a_seeded_program_serves_until_its_input_closes() {
 }
 
 #[test]
+fn the_other_doors_are_announced() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("cluster.pem");
+    let doors = ["--imds", "127.0.0.1:0", "--token-proxy", "127.0.0.1:0", "--cluster-ca-out", ca.to_str().unwrap()];
+    let running = start(&doors);
+    let mut parts = running.admin.split(", ");
+    let (admin, imds) = (parts.next().unwrap(), parts.next().unwrap().strip_prefix("imds ").unwrap());
+    let proxy = parts.next().unwrap();
+    let name = "token proxy aeaf29ip1hi5q38ebc3u4daum81u0unk52t5bg50j25234fmuj78g.ests.aks on 127.0.0.1:";
+    assert!(proxy.starts_with(name), "{proxy}");
+    assert!(std::fs::read_to_string(&ca).unwrap().contains("BEGIN CERTIFICATE"));
+    let http = Client::builder().no_proxy().build().unwrap();
+    let put = |path: &str, body: Value| reply(http.put(format!("{admin}{path}")).body(body.to_string())).unwrap();
+    assert_eq!(put("/tenants/contoso.example", json!({})).status, 204);
+    assert_eq!(put("/managed-identities/a-machine", json!({ "tenant": "contoso.example" })).status, 204);
+    let query = [("api-version", "2018-02-01"), ("resource", "https://vault.azure.net")];
+    let request = http.get(format!("{imds}/metadata/identity/oauth2/token")).query(&query);
+    assert_eq!(reply(request.header("Metadata", "true")).unwrap().json()["client_id"], "a-machine");
+    assert!(fail(&["--token-proxy", "127.0.0.1:0"]).contains("--cluster-ca-out"));
+}
+
+#[test]
 fn a_signal_ends_the_program_well() {
     for signal in ["-TERM", "-INT"] {
         let mut running = start(&[]);
@@ -119,8 +141,20 @@ fn mistakes_end_the_program_with_a_reason() {
 fn the_help_names_every_option() {
     let output = program().arg("--help").output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
-    let options =
-        ["--listen", "--admin", "--ca-out", "--dns-name", "--seed", "--latency", "--until-stdin-closes", "/etc/hosts"];
+    let options = [
+        "--listen",
+        "--admin",
+        "--ca-out",
+        "--dns-name",
+        "--seed",
+        "--latency",
+        "--until-stdin-closes",
+        "/etc/hosts",
+        "--imds",
+        "--token-proxy",
+        "--cluster-id",
+        "--cluster-ca-out",
+    ];
     for option in options {
         assert!(help.contains(option), "{option} is missing in:\n{help}");
     }

@@ -1,7 +1,8 @@
-//! The secrets of one vault: versions, attributes, soft delete.
+//! What one vault holds of one kind: objects, their versions and attributes, soft delete.
 //!
 //! Pure: time comes in as an argument, access and wire format are `keyvault`'s business.
 //! The newest version is the one created last; of two created in the same second, the one set last.
+//! What a version is about (a value, a key, a certificate) is the type parameter, from `content`.
 //!
 //! Names are kept as first written and found in any case, as Key Vault does.
 
@@ -10,14 +11,14 @@ use std::ops::Bound;
 
 use serde::{Deserialize, Serialize};
 
-/// How long a deleted secret can be recovered, in days.
+/// How long a deleted object can be recovered, in days.
 pub(crate) const RECOVERABLE_DAYS: i64 = 90;
 
-/// What Key Vault stores beside a secret's value; times are Unix seconds.
+/// What Key Vault stores beside a object, key or certificate; times are Unix seconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct SecretAttributes {
-    /// A disabled version cannot be read.
+pub struct ObjectAttributes {
+    /// A disabled secret cannot be read; a disabled key or certificate can, and says so.
     pub enabled: bool,
     /// When the version was made; now if not given.
     pub created: Option<i64>,
@@ -31,12 +32,17 @@ pub struct SecretAttributes {
     pub content_type: Option<String>,
     /// Free labels.
     pub tags: BTreeMap<String, String>,
+    /// Leaves `attributes` out of every answer about this version, which the real service never does.
+    pub omit_attributes: bool,
 }
 
-impl Default for SecretAttributes {
+/// The name of [`ObjectAttributes`] when there were only secrets.
+pub type SecretAttributes = ObjectAttributes;
+
+impl Default for ObjectAttributes {
     /// Enabled, and nothing else said: what a plain `set` gives.
-    fn default() -> SecretAttributes {
-        SecretAttributes {
+    fn default() -> ObjectAttributes {
+        ObjectAttributes {
             enabled: true,
             created: None,
             updated: None,
@@ -44,6 +50,7 @@ impl Default for SecretAttributes {
             expires: None,
             content_type: None,
             tags: BTreeMap::new(),
+            omit_attributes: false,
         }
     }
 }
@@ -51,7 +58,7 @@ impl Default for SecretAttributes {
 /// A change to a version's attributes; `None` leaves things as they are.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct SecretChange {
+pub(crate) struct Change {
     pub(crate) enabled: Option<bool>,
     pub(crate) not_before: Option<i64>,
     pub(crate) expires: Option<i64>,
@@ -59,41 +66,41 @@ pub(crate) struct SecretChange {
     pub(crate) tags: Option<BTreeMap<String, String>>,
 }
 
-/// One version of a secret.
+/// One version of an object.
 #[derive(Debug, Clone)]
-pub(crate) struct Version {
+pub(crate) struct Version<C> {
     pub(crate) id: String,
-    pub(crate) value: String,
-    pub(crate) attributes: SecretAttributes,
+    pub(crate) content: C,
+    pub(crate) attributes: ObjectAttributes,
     pub(crate) created: i64,
     pub(crate) updated: i64,
     order: u64,
 }
 
-/// A secret with all its versions, of which there is at least one.
+/// An object with all its versions, of which there is at least one.
 #[derive(Debug, Clone)]
-pub(crate) struct Secret {
+pub(crate) struct Object<C> {
     pub(crate) name: String,
-    versions: BTreeMap<String, Version>,
+    versions: BTreeMap<String, Version<C>>,
 }
 
-/// A secret that was deleted and not purged.
+/// An object that was deleted and not purged.
 #[derive(Debug, Clone)]
-pub(crate) struct DeletedSecret {
-    pub(crate) secret: Secret,
+pub(crate) struct DeletedObject<C> {
+    pub(crate) object: Object<C>,
     pub(crate) deleted: i64,
 }
 
 /// Why the store refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// There is no such secret or version.
+    /// There is no such object or version.
     Missing,
-    /// There is no such deleted secret.
+    /// There is no such deleted object.
     NotDeleted,
-    /// The name belongs to a deleted secret.
+    /// The name belongs to a deleted object.
     Deleted,
-    /// The name belongs to a secret in use.
+    /// The name belongs to an object in use.
     InUse,
 }
 
@@ -104,36 +111,42 @@ pub(crate) struct Page<'s, T> {
     pub(crate) next: Option<String>,
 }
 
-/// All secrets of one vault.
-#[derive(Debug, Default)]
-pub(crate) struct SecretStore {
-    live: BTreeMap<String, Secret>,
-    deleted: BTreeMap<String, DeletedSecret>,
+/// All objects of one kind in one vault.
+#[derive(Debug)]
+pub(crate) struct Store<C> {
+    live: BTreeMap<String, Object<C>>,
+    deleted: BTreeMap<String, DeletedObject<C>>,
     order: u64,
 }
 
-impl Secret {
+impl<C> Default for Store<C> {
+    fn default() -> Store<C> {
+        Store { live: BTreeMap::new(), deleted: BTreeMap::new(), order: 0 }
+    }
+}
+
+impl<C> Object<C> {
     /// The version created last.
-    pub(crate) fn newest(&self) -> Option<&Version> {
+    pub(crate) fn newest(&self) -> Option<&Version<C>> {
         self.versions.values().max_by_key(|version| (version.created, version.order))
     }
 
     /// The versions in the order of their ids, which says nothing about their age, as in Key Vault.
-    pub(crate) fn versions(&self) -> impl Iterator<Item = &Version> {
+    pub(crate) fn versions(&self) -> impl Iterator<Item = &Version<C>> {
         self.versions.values()
     }
 }
 
-impl SecretStore {
+impl<C> Store<C> {
     /// Adds a version; one of the same id is replaced.
     pub(crate) fn set(
         &mut self,
         name: &str,
         id: &str,
-        value: &str,
-        attributes: SecretAttributes,
+        content: C,
+        attributes: ObjectAttributes,
         now: i64,
-    ) -> Result<&Version, Refusal> {
+    ) -> Result<&Version<C>, Refusal> {
         let key = name.to_ascii_lowercase();
         if self.deleted.contains_key(&key) {
             return Err(Refusal::Deleted);
@@ -142,32 +155,32 @@ impl SecretStore {
         let created = attributes.created.unwrap_or(now);
         let version = Version {
             id: id.to_owned(),
-            value: value.to_owned(),
+            content,
             created,
             updated: attributes.updated.unwrap_or(created),
             attributes,
             order: self.order,
         };
-        let secret =
-            self.live.entry(key).or_insert_with(|| Secret { name: name.to_owned(), versions: BTreeMap::new() });
-        secret.versions.insert(id.to_owned(), version);
-        secret.versions.get(id).ok_or(Refusal::Missing)
+        let object =
+            self.live.entry(key).or_insert_with(|| Object { name: name.to_owned(), versions: BTreeMap::new() });
+        object.versions.insert(id.to_owned(), version);
+        object.versions.get(id).ok_or(Refusal::Missing)
     }
 
-    /// A secret that is not deleted.
-    pub(crate) fn secret(&self, name: &str) -> Result<&Secret, Refusal> {
-        let secret = self.live.get(&name.to_ascii_lowercase());
-        secret.ok_or(Refusal::Missing)
+    /// An object that is not deleted.
+    pub(crate) fn object(&self, name: &str) -> Result<&Object<C>, Refusal> {
+        let object = self.live.get(&name.to_ascii_lowercase());
+        object.ok_or(Refusal::Missing)
     }
 
     /// A version, or the newest.
-    pub(crate) fn version(&self, name: &str, id: Option<&str>) -> Result<(&Secret, &Version), Refusal> {
-        let secret = self.secret(name)?;
+    pub(crate) fn version(&self, name: &str, id: Option<&str>) -> Result<(&Object<C>, &Version<C>), Refusal> {
+        let object = self.object(name)?;
         let version = match id {
-            Some(id) => secret.versions.get(id),
-            None => secret.newest(),
+            Some(id) => object.versions.get(id),
+            None => object.newest(),
         };
-        Ok((secret, version.ok_or(Refusal::Missing)?))
+        Ok((object, version.ok_or(Refusal::Missing)?))
     }
 
     /// Changes the attributes of a version, or of the newest.
@@ -175,13 +188,13 @@ impl SecretStore {
         &mut self,
         name: &str,
         id: Option<&str>,
-        change: SecretChange,
+        change: Change,
         now: i64,
-    ) -> Result<(&Secret, &Version), Refusal> {
+    ) -> Result<(&Object<C>, &Version<C>), Refusal> {
         let id = self.version(name, id)?.1.id.clone();
-        let secret = self.live.get_mut(&name.to_ascii_lowercase());
-        let secret = secret.ok_or(Refusal::Missing)?;
-        let version = secret.versions.get_mut(&id).ok_or(Refusal::Missing)?;
+        let object = self.live.get_mut(&name.to_ascii_lowercase());
+        let object = object.ok_or(Refusal::Missing)?;
+        let version = object.versions.get_mut(&id).ok_or(Refusal::Missing)?;
         let attributes = &mut version.attributes;
         attributes.enabled = change.enabled.unwrap_or(attributes.enabled);
         attributes.not_before = change.not_before.or(attributes.not_before);
@@ -196,57 +209,57 @@ impl SecretStore {
         self.version(name, Some(&id))
     }
 
-    /// Deletes a secret with all its versions; it can be recovered.
-    pub(crate) fn delete(&mut self, name: &str, now: i64) -> Result<&DeletedSecret, Refusal> {
+    /// Deletes an object with all its versions; it can be recovered.
+    pub(crate) fn delete(&mut self, name: &str, now: i64) -> Result<&DeletedObject<C>, Refusal> {
         let key = name.to_ascii_lowercase();
-        let secret = self.live.remove(&key).ok_or(Refusal::Missing)?;
-        let deleted = DeletedSecret { secret, deleted: now };
+        let object = self.live.remove(&key).ok_or(Refusal::Missing)?;
+        let deleted = DeletedObject { object, deleted: now };
         Ok(self.deleted.entry(key).or_insert(deleted))
     }
 
-    /// A deleted secret.
-    pub(crate) fn deleted(&self, name: &str) -> Result<&DeletedSecret, Refusal> {
-        let secret = self.deleted.get(&name.to_ascii_lowercase());
-        secret.ok_or(Refusal::NotDeleted)
+    /// A deleted object.
+    pub(crate) fn deleted(&self, name: &str) -> Result<&DeletedObject<C>, Refusal> {
+        let object = self.deleted.get(&name.to_ascii_lowercase());
+        object.ok_or(Refusal::NotDeleted)
     }
 
-    /// Brings a deleted secret back.
-    pub(crate) fn recover(&mut self, name: &str) -> Result<&Secret, Refusal> {
+    /// Brings a deleted object back.
+    pub(crate) fn recover(&mut self, name: &str) -> Result<&Object<C>, Refusal> {
         let key = name.to_ascii_lowercase();
         if self.live.contains_key(&key) {
             return Err(Refusal::InUse);
         }
         let deleted = self.deleted.remove(&key).ok_or(Refusal::NotDeleted)?;
-        Ok(self.live.entry(key).or_insert(deleted.secret))
+        Ok(self.live.entry(key).or_insert(deleted.object))
     }
 
-    /// Removes a deleted secret for good.
+    /// Removes a deleted object for good.
     pub(crate) fn purge(&mut self, name: &str) -> Result<(), Refusal> {
         let gone = self.deleted.remove(&name.to_ascii_lowercase());
         gone.map(|_| ()).ok_or(Refusal::NotDeleted)
     }
 
-    /// A page of secrets, by name.
-    pub(crate) fn page(&self, after: Option<&str>, size: usize) -> Page<'_, Secret> {
+    /// A page of objects, by name.
+    pub(crate) fn page(&self, after: Option<&str>, size: usize) -> Page<'_, Object<C>> {
         page(&self.live, after, size)
     }
 
-    /// A page of deleted secrets, by name.
-    pub(crate) fn deleted_page(&self, after: Option<&str>, size: usize) -> Page<'_, DeletedSecret> {
+    /// A page of deleted objects, by name.
+    pub(crate) fn deleted_page(&self, after: Option<&str>, size: usize) -> Page<'_, DeletedObject<C>> {
         page(&self.deleted, after, size)
     }
 
-    /// A page of versions; a secret that does not exist has an empty one, as in Key Vault.
-    pub(crate) fn version_page(&self, name: &str, after: Option<&str>, size: usize) -> Page<'_, Version> {
-        match self.secret(name) {
-            Ok(secret) => page(&secret.versions, after, size),
+    /// A page of versions; an object that does not exist has an empty one, as in Key Vault.
+    pub(crate) fn version_page(&self, name: &str, after: Option<&str>, size: usize) -> Page<'_, Version<C>> {
+        match self.object(name) {
+            Ok(object) => page(&object.versions, after, size),
             Err(_) => Page { items: Vec::new(), next: None },
         }
     }
 
     /// The names in use.
     pub(crate) fn names(&self) -> Vec<String> {
-        self.live.values().map(|secret| secret.name.clone()).collect()
+        self.live.values().map(|object| object.name.clone()).collect()
     }
 }
 

@@ -1,0 +1,103 @@
+//! The operations on keys: get, list, import, and new attributes.
+//!
+//! What Key Vault gives out is the public half; a disabled key can be read, and says that it is.
+//! Access was decided before, and faults come after.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::errors::KeyVaultError;
+use super::operation::Verb;
+use super::paging::{PageRequest, list_page};
+use super::{label, ok, wire};
+use crate::answer::Answer;
+use crate::call::Call;
+use crate::content::{Jwk, KeyContent, ObjectKind};
+use crate::object::Refusal;
+use crate::random;
+use crate::vault::Vault;
+
+/// Does what is asked; the operation has passed its own checks.
+pub(super) fn perform(call: &Call, vault: &mut Vault, verb: &Verb, now: i64) -> Result<Answer, KeyVaultError> {
+    match verb {
+        Verb::Get { name, version } => get(vault, name, version.as_deref()),
+        Verb::List => {
+            let request = PageRequest::read(call, vault)?;
+            let page = vault.keys.page(request.after(), request.size);
+            let items = page.items.iter();
+            let items = items.filter_map(|key| wire::key_item(vault, key));
+            Ok(list_page(call, items.collect(), &page))
+        }
+        Verb::ListVersions { name } => {
+            let request = PageRequest::read(call, vault)?;
+            let page = vault.keys.version_page(name, request.after(), request.size);
+            let items = page.items.iter();
+            let items = items.map(|version| wire::key_version(vault, name, version));
+            Ok(list_page(call, items.collect(), &page))
+        }
+        Verb::Import { name } => import(call, vault, name, now),
+        Verb::Update { name, version } => update(call, vault, name, version.as_deref(), now),
+        Verb::Set { .. }
+        | Verb::Delete { .. }
+        | Verb::GetDeleted { .. }
+        | Verb::ListDeleted
+        | Verb::Recover { .. }
+        | Verb::Purge { .. }
+        | Verb::NotImplemented => Err(KeyVaultError::not_implemented()),
+        Verb::NotAllowed { method, verb } => Err(KeyVaultError::not_allowed(method, verb)),
+        Verb::Unknown => Err(KeyVaultError::no_such_path()),
+    }
+}
+
+fn get(vault: &Vault, name: &str, version: Option<&str>) -> Result<Answer, KeyVaultError> {
+    let found = vault.keys.version(name, version);
+    let (key, version) = found.map_err(|refusal| refused(refusal, &label(name, version)))?;
+    Ok(ok(&wire::key_bundle(vault, &key.name, version)))
+}
+
+fn import(call: &Call, vault: &mut Vault, name: &str, now: i64) -> Result<Answer, KeyVaultError> {
+    let mut body = wire::ObjectBody::parse(&call.body, ObjectKind::Key)?;
+    let jwk = body.key.take().ok_or_else(|| KeyVaultError::bad_field("Property key is required."))?;
+    if !is_known(&jwk) {
+        return Err(KeyVaultError::bad_field("The key is not an RSA, EC or oct key with its public numbers."));
+    }
+    let version = random::hex_id();
+    let content = KeyContent { jwk, managed: false };
+    let stored = vault.keys.set(name, &version, content, body.attributes(), now);
+    stored.map_err(|refusal| refused(refusal, name))?;
+    get(vault, name, Some(&version))
+}
+
+/// Whether a key is one that Key Vault would take.
+fn is_known(jwk: &Jwk) -> bool {
+    let numbers = |all: [&Option<String>; 2]| {
+        all.iter().all(|number| number.as_ref().is_some_and(|text| URL_SAFE_NO_PAD.decode(text).is_ok()))
+    };
+    let curve = jwk.crv.as_deref().is_some_and(|crv| ["P-256", "P-384", "P-521", "P-256K"].contains(&crv));
+    match jwk.kty.as_str() {
+        "RSA" | "RSA-HSM" => numbers([&jwk.n, &jwk.e]),
+        "EC" | "EC-HSM" => curve && numbers([&jwk.x, &jwk.y]),
+        "oct" | "oct-HSM" => true,
+        _ => false,
+    }
+}
+
+fn update(
+    call: &Call,
+    vault: &mut Vault,
+    name: &str,
+    version: Option<&str>,
+    now: i64,
+) -> Result<Answer, KeyVaultError> {
+    let change = wire::ObjectBody::parse(&call.body, ObjectKind::Key)?.change();
+    let label = label(name, version);
+    let found = vault.keys.version(name, version);
+    let version = found.map(|(_, version)| version.id.clone()).map_err(|refusal| refused(refusal, &label))?;
+    let changed = vault.update(ObjectKind::Key, name, &version, &change, now);
+    changed.map_err(|refusal| refused(refusal, &label))?;
+    get(vault, name, Some(&version))
+}
+
+fn refused(refusal: Refusal, name: &str) -> KeyVaultError {
+    KeyVaultError::refused(ObjectKind::Key, refusal, name)
+}

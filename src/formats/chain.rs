@@ -1,0 +1,105 @@
+//! The order of a certificate chain: server first, then who signed whom.
+//!
+//! Looks only at key identifiers, never at names, signatures or dates, exactly as upstream does
+//! (spec/azure-provider.md §4.3); the order is not proof of anything. `provider` calls it and writes the result.
+
+use der::asn1::{ContextSpecific, ObjectIdentifier, OctetStringRef};
+use der::{AnyRef, Decode, SliceReader, TagNumber};
+use x509_cert::certificate::{CertificateInner, Raw};
+
+const SUBJECT_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.14");
+const AUTHORITY_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.35");
+
+/// Why certificates have no order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// There is no certificate.
+    #[error("no leaf found: there is no certificate at all")]
+    Empty,
+    /// Every certificate has signed another one.
+    #[error("no leaf found: each of the {0} certificates is, by its key identifier, the issuer of another")]
+    NoLeaf(usize),
+    /// The way up from the server's certificate never ends.
+    #[error("the issuers of the server's certificate form a cycle, by their key identifiers")]
+    Cycle,
+}
+
+/// Certificates, given by their place in the input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// One chain of all certificates, the server's first.
+    Chain(Vec<usize>),
+    /// They do not form one chain: all of them as they came. The caller should warn.
+    AsGiven(Vec<usize>),
+}
+
+/// The key identifiers of a certificate; empty ones count as absent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Identifiers {
+    /// Its own.
+    pub subject: Option<Vec<u8>>,
+    /// That of who signed it.
+    pub authority: Option<Vec<u8>>,
+}
+
+impl Identifiers {
+    /// Reads a certificate in DER; one that cannot be read has no identifiers, and so stands alone.
+    ///
+    /// Upstream refuses the whole secret then, although a program that reads the file may well understand it.
+    pub fn of(der: &[u8]) -> Identifiers {
+        let Ok(certificate) = CertificateInner::<Raw>::from_der(der) else {
+            return Identifiers::default();
+        };
+        let extensions = certificate.tbs_certificate().extensions().map_or(&[][..], Vec::as_slice);
+        let value = |oid| extensions.iter().find(|one| one.extn_id == oid).map(|one| one.extn_value.as_bytes());
+        Identifiers {
+            subject: value(SUBJECT_KEY).and_then(subject_key).filter(|id| !id.is_empty()),
+            authority: value(AUTHORITY_KEY).and_then(authority_key).filter(|id| !id.is_empty()),
+        }
+    }
+}
+
+/// Orders certificates: server, intermediates, root.
+///
+/// The issuer of a certificate is the first other one whose key identifier fits; the server's certificate is the first
+/// that is nobody's issuer.
+///
+/// # Errors
+/// No certificate is the server's, or the issuers go round in circles: two copies of a root may do both.
+pub fn order(certificates: &[Identifiers]) -> Result<Order, Error> {
+    if certificates.is_empty() {
+        return Err(Error::Empty);
+    }
+    let issuers: Vec<Option<usize>> = (0..certificates.len()).map(|at| issuer(certificates, at)).collect();
+    let leaf = (0..certificates.len()).find(|at| !issuers.contains(&Some(*at)));
+    let mut chain = Vec::new();
+    let mut next = Some(leaf.ok_or(Error::NoLeaf(certificates.len()))?);
+    while let Some(at) = next {
+        if chain.len() == certificates.len() {
+            return Err(Error::Cycle);
+        }
+        chain.push(at);
+        next = issuers[at];
+    }
+    Ok(match chain.len() == certificates.len() {
+        true => Order::Chain(chain),
+        false => Order::AsGiven((0..certificates.len()).collect()),
+    })
+}
+
+fn issuer(certificates: &[Identifiers], of: usize) -> Option<usize> {
+    let wanted = certificates[of].authority.as_ref()?;
+    (0..certificates.len()).find(|at| *at != of && certificates[*at].subject.as_ref() == Some(wanted))
+}
+
+fn subject_key(value: &[u8]) -> Option<Vec<u8>> {
+    <&OctetStringRef>::from_der(value).ok().map(|id| id.as_bytes().to_vec())
+}
+
+/// Only the first field: issuer and serial number, which may follow, are not looked at.
+fn authority_key(value: &[u8]) -> Option<Vec<u8>> {
+    let fields = AnyRef::from_der(value).ok()?;
+    let mut reader = SliceReader::new(fields.value()).ok()?;
+    let id = ContextSpecific::<&OctetStringRef>::decode_implicit(&mut reader, TagNumber(0)).ok()??;
+    Some(id.value.as_bytes().to_vec())
+}

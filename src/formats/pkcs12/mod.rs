@@ -1,0 +1,230 @@
+//! PKCS#12 archives: from bytes to private keys and certificates, each in the order of the archive.
+//!
+//! Checks integrity and decrypts; does not match keys with certificates, verify signatures or sort (spec/azure-provider.md
+//! §4.3). Keys go through `private_key`, so that all come out as PKCS#8; control goes back to `provider`.
+//!
+//! Reads the old algorithms (RC2, 3DES, SHA-1), which Key Vault writes, and the modern ones (PBES2 with AES, SHA-2).
+//! Structures borrow from the buffer they are read from, so that decrypted bytes exist once and are wiped.
+
+mod crypt;
+mod structure;
+
+use der::asn1::ObjectIdentifier;
+use der::{AnyRef, Decode};
+use spki::AlgorithmIdentifierRef;
+use zeroize::Zeroizing;
+
+use self::crypt::{Password, Work};
+use self::structure::{CertificateBag, ContentInfo, EncryptedData, EncryptedKey, Pfx, SafeBag};
+use super::encoding::{self, Bytes};
+use super::private_key;
+
+/// The limits of an archive.
+pub mod limits {
+    /// How often all hashes together may be iterated; a few seconds of work. Windows and OpenSSL write 2,000 to 10,000 a bag.
+    pub const ITERATIONS: u32 = 5_000_000;
+    /// The most bags. A chain needs ten.
+    pub const BAGS: usize = 500;
+}
+
+const DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.1");
+const ENCRYPTED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.6");
+
+/// Why bytes are not an archive that can be read; tells structures and algorithms, never content.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The text around it is wrong.
+    #[error("the PKCS#12 archive cannot be decoded: {0}")]
+    Base64(#[from] encoding::Error),
+    /// The structure is not that of an archive.
+    #[error("the PKCS#12 archive is damaged or none at all: {0} cannot be read")]
+    Malformed(&'static str),
+    /// It is in BER, with lengths that are not told in advance.
+    #[error("the PKCS#12 archive is written in BER with indefinite lengths, which is not supported")]
+    Indefinite,
+    /// Another version than the only one there is.
+    #[error("the PKCS#12 archive has version {0}; only version 3 is known")]
+    Version(u8),
+    /// The MAC is not that of the content.
+    #[error("the integrity check of the PKCS#12 archive fails: its password is another one, or it is damaged")]
+    Integrity,
+    /// What comes out of decryption is no structure.
+    #[error("{0} of the PKCS#12 archive cannot be decrypted: the password is another one, or it is damaged")]
+    Decryption(&'static str),
+    /// An algorithm, or a kind of content, that is not known here.
+    #[error("{what} of the PKCS#12 archive uses {oid}, which is not supported")]
+    Unsupported {
+        /// Which part of the archive.
+        what: &'static str,
+        /// The identifier of the algorithm or of the kind.
+        oid: ObjectIdentifier,
+    },
+    /// More hashing than anybody needs.
+    #[error("the PKCS#12 archive asks for more than {} iterations of its hashes in all", limits::ITERATIONS)]
+    TooMuchWork,
+    /// More bags than anybody needs.
+    #[error("the PKCS#12 archive has more than {} keys and certificates", limits::BAGS)]
+    TooManyBags,
+    /// A key is there, but not in a form that can be written.
+    #[error("private key {number} of the PKCS#12 archive: {source}")]
+    Key {
+        /// Its place among the keys, counted from 1.
+        number: usize,
+        /// What is wrong with it.
+        source: private_key::Error,
+    },
+}
+
+/// What an archive holds.
+#[derive(Default)]
+pub struct Archive {
+    /// The private keys as PKCS#8, in the order of the archive.
+    pub keys: Vec<Bytes>,
+    /// The X.509 certificates in DER, in the order of the archive.
+    pub certificates: Vec<Vec<u8>>,
+}
+
+/// Reads an archive from standard base64; carriage returns and line feeds are skipped.
+///
+/// # Errors
+/// It is not base64, or see [`read`].
+pub fn read_base64(text: &str, password: &str) -> Result<Archive, Error> {
+    read(&encoding::base64(text)?, password)
+}
+
+/// Reads an archive.
+///
+/// The empty password is tried in both its forms: as a terminating zero, and as nothing at all. An archive without MAC is
+/// accepted. Bags of other kinds than keys and certificates are skipped, and so are attributes.
+///
+/// # Errors
+/// A wrong password, a damaged archive, an algorithm that is not known, or one of the [`limits`].
+pub fn read(der: &[u8], password: &str) -> Result<Archive, Error> {
+    if matches!(der, [0x30, 0x80, ..]) {
+        return Err(Error::Indefinite);
+    }
+    let pfx = Pfx::from_der(der).map_err(|_| Error::Malformed("the outer structure"))?;
+    if pfx.version != 3 {
+        return Err(Error::Version(pfx.version));
+    }
+    let content = pfx.auth_safe.octets("the outer content")?;
+    let mut work = Work::new();
+    let mut forms = Password::forms(password);
+    if let Some(mac) = &pfx.mac {
+        forms = vec![crypt::verify(mac, content, forms, &mut work)?];
+    }
+    // Without a MAC, only decryption tells which form of the password it is.
+    let mut first = None;
+    for form in forms {
+        let mut reader = Reader { password: form, work: &mut work, archive: Archive::default(), bags: 0 };
+        match reader.safes(content) {
+            Ok(()) => return Ok(reader.archive),
+            Err(error) => first = first.or(Some(error)),
+        }
+    }
+    Err(first.unwrap_or(Error::Integrity))
+}
+
+impl<'a> ContentInfo<'a> {
+    /// The content of type data.
+    fn octets(&self, what: &'static str) -> Result<&'a [u8], Error> {
+        match self.content_type {
+            DATA => {
+                let octets = self.content.decode_as::<&der::asn1::OctetStringRef>();
+                octets.map(|octets| octets.as_bytes()).map_err(|_| Error::Malformed(what))
+            }
+            oid => Err(Error::Unsupported { what, oid }),
+        }
+    }
+}
+
+/// Collects what one form of the password opens.
+struct Reader<'w> {
+    password: Password,
+    work: &'w mut Work,
+    archive: Archive,
+    bags: usize,
+}
+
+impl Reader<'_> {
+    fn safes(&mut self, content: &[u8]) -> Result<(), Error> {
+        let safes = Vec::<ContentInfo<'_>>::from_der(content).map_err(|_| Error::Malformed("the list of contents"))?;
+        for safe in safes {
+            match safe.content_type {
+                ENCRYPTED_DATA => {
+                    let data = safe.content.decode_as::<EncryptedData<'_>>();
+                    let data = data.map_err(|_| Error::Malformed("an encrypted content"))?.content;
+                    let octets = data.encrypted.ok_or(Error::Malformed("an encrypted content"))?;
+                    let plain = self.decrypt(data.algorithm, octets.as_bytes(), "an encrypted content")?;
+                    let bags = bags(&plain).ok_or(Error::Decryption("an encrypted content"))?;
+                    self.bags(bags)?;
+                }
+                _ => {
+                    let octets = safe.octets("a content")?;
+                    self.bags(bags(octets).ok_or(Error::Malformed("a list of keys and certificates"))?)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn bags(&mut self, bags: Vec<SafeBag<'_>>) -> Result<(), Error> {
+        self.bags += bags.len();
+        if self.bags > limits::BAGS {
+            return Err(Error::TooManyBags);
+        }
+        for bag in bags {
+            match bag.id {
+                pkcs12::PKCS_12_KEY_BAG_OID => self.key(&encoded(bag.value)?)?,
+                pkcs12::PKCS_12_PKCS8_KEY_BAG_OID => {
+                    let key = bag.value.decode_as::<EncryptedKey<'_>>();
+                    let key = key.map_err(|_| Error::Malformed("an encrypted private key"))?;
+                    let plain = self.decrypt(key.algorithm, key.encrypted.as_bytes(), "a private key")?;
+                    AnyRef::from_der(&plain).map_err(|_| Error::Decryption("a private key"))?;
+                    self.key(&plain)?;
+                }
+                pkcs12::PKCS_12_CERT_BAG_OID => self.certificate(bag.value)?,
+                pkcs12::PKCS_12_SAFE_CONTENTS_BAG_OID => {
+                    return Err(Error::Unsupported { what: "a nested content", oid: bag.id });
+                }
+                // Revocation lists and secrets of other kinds belong into neither file.
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn key(&mut self, der: &[u8]) -> Result<(), Error> {
+        let number = self.archive.keys.len() + 1;
+        self.archive.keys.push(private_key::pkcs8(der).map_err(|source| Error::Key { number, source })?);
+        Ok(())
+    }
+
+    fn certificate(&mut self, value: AnyRef<'_>) -> Result<(), Error> {
+        let bag = value.decode_as::<CertificateBag<'_>>().map_err(|_| Error::Malformed("a certificate"))?;
+        if bag.id != pkcs12::PKCS_12_X509_CERT_OID {
+            return Err(Error::Unsupported { what: "a certificate", oid: bag.id });
+        }
+        self.archive.certificates.push(bag.certificate.as_bytes().to_vec());
+        Ok(())
+    }
+
+    fn decrypt(
+        &mut self,
+        algorithm: AlgorithmIdentifierRef<'_>,
+        data: &[u8],
+        what: &'static str,
+    ) -> Result<Bytes, Error> {
+        crypt::decrypt(algorithm, data, &self.password, self.work, what)
+    }
+}
+
+fn bags(der: &[u8]) -> Option<Vec<SafeBag<'_>>> {
+    Vec::from_der(der).ok()
+}
+
+/// The bytes of a value, with its tag and length.
+fn encoded(value: AnyRef<'_>) -> Result<Bytes, Error> {
+    let encoded = der::Encode::to_der(&value).map_err(|_| Error::Malformed("a private key"))?;
+    Ok(Zeroizing::new(encoded))
+}

@@ -1,0 +1,116 @@
+//! Private keys: whatever form they come in, out as PKCS#8.
+//!
+//! Re-encodes and does no arithmetic: it neither makes a public half that is missing nor proves that the halves fit
+//! (spec/azure-provider.md §4.3). `pkcs12` and the credentials call it; all bytes are wiped on drop.
+
+use der::asn1::{AnyRef, BitStringRef, ObjectIdentifier, OctetStringRef, UintRef};
+use der::{Decode, Encode, Sequence};
+use pkcs8::PrivateKeyInfoRef;
+use sec1::{EcParameters, EcPrivateKey};
+use spki::AlgorithmIdentifierRef;
+use zeroize::Zeroizing;
+
+use super::encoding::Bytes;
+
+const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+
+/// Curves and the length of their private keys in bytes: P-256, P-384, P-521, secp256k1.
+const CURVES: &[(ObjectIdentifier, usize)] = &[
+    (ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7"), 32),
+    (ObjectIdentifier::new_unwrap("1.3.132.0.34"), 48),
+    (ObjectIdentifier::new_unwrap("1.3.132.0.35"), 66),
+    (ObjectIdentifier::new_unwrap("1.3.132.0.10"), 32),
+];
+
+/// Why bytes are not a private key that can be written as PKCS#8.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// None of the forms fits.
+    #[error("the private key is neither PKCS#8 nor PKCS#1 (RSA) nor SEC1 (EC), or it is damaged")]
+    Unreadable,
+    /// The algorithm is EC, but the bytes in it are not.
+    #[error("the EC private key in the PKCS#8 structure is damaged")]
+    Ec,
+    /// The curve is spelt out instead of named.
+    #[error("the EC private key does not name its curve; keys with explicit curve parameters are not supported")]
+    Unnamed,
+    /// The number is longer than the curve allows.
+    #[error("the EC private key is longer than its curve allows")]
+    TooLong,
+}
+
+/// RFC 8017, A.1.2; a key of more than two primes is not worth the name.
+#[derive(Sequence)]
+struct RsaPrivateKey<'a> {
+    version: u8,
+    modulus: UintRef<'a>,
+    public_exponent: UintRef<'a>,
+    private_exponent: UintRef<'a>,
+    prime1: UintRef<'a>,
+    prime2: UintRef<'a>,
+    exponent1: UintRef<'a>,
+    exponent2: UintRef<'a>,
+    coefficient: UintRef<'a>,
+}
+
+/// Re-encodes a key in DER as PKCS#8 without attributes; takes PKCS#8, PKCS#1 (RSA) and SEC1 (EC).
+///
+/// RSA keys get explicit NULL parameters; EC keys name their curve outside and not inside, and their number is padded to
+/// the curve's length. Algorithms other than these two keep their parameters and bytes.
+///
+/// # Errors
+/// None of the forms fits, or an EC key does not suit its curve.
+pub fn pkcs8(der: &[u8]) -> Result<Bytes, Error> {
+    if let Ok(info) = PrivateKeyInfoRef::try_from(der) {
+        return from_pkcs8(&info);
+    }
+    if let Ok(key) = EcPrivateKey::from_der(der) {
+        let curve = key.parameters.and_then(EcParameters::named_curve).ok_or(Error::Unnamed)?;
+        return ec(curve, &key, None);
+    }
+    RsaPrivateKey::from_der(der).map_err(|_| Error::Unreadable)?;
+    wrap(AlgorithmIdentifierRef { oid: RSA, parameters: Some(AnyRef::NULL) }, der)
+}
+
+fn from_pkcs8(info: &PrivateKeyInfoRef<'_>) -> Result<Bytes, Error> {
+    let inner = info.private_key.as_bytes();
+    match info.algorithm.oid {
+        RSA => {
+            RsaPrivateKey::from_der(inner).map_err(|_| Error::Unreadable)?;
+            wrap(AlgorithmIdentifierRef { oid: RSA, parameters: Some(AnyRef::NULL) }, inner)
+        }
+        EC => {
+            let curve = info.algorithm.parameters.and_then(|named| named.decode_as().ok()).ok_or(Error::Unnamed)?;
+            let key = EcPrivateKey::from_der(inner).map_err(|_| Error::Ec)?;
+            ec(curve, &key, info.public_key.as_ref().and_then(BitStringRef::as_bytes))
+        }
+        _ => wrap(info.algorithm, inner),
+    }
+}
+
+/// An EC key with its curve outside; `outer` is the public half where the key itself has none.
+fn ec(curve: ObjectIdentifier, key: &EcPrivateKey<'_>, outer: Option<&[u8]>) -> Result<Bytes, Error> {
+    let known = CURVES.iter().find(|(oid, _)| *oid == curve);
+    let number =
+        known.map_or(Ok(Zeroizing::new(key.private_key.to_vec())), |(_, size)| padded(key.private_key, *size))?;
+    let inner = EcPrivateKey { private_key: &number, parameters: None, public_key: key.public_key.or(outer) };
+    let inner = Zeroizing::new(inner.to_der().map_err(|_| Error::Ec)?);
+    wrap(AlgorithmIdentifierRef { oid: EC, parameters: Some(AnyRef::from(&curve)) }, &inner)
+}
+
+/// The number in `size` bytes, with zeros in front.
+fn padded(number: &[u8], size: usize) -> Result<Bytes, Error> {
+    let zeros = number.iter().take_while(|byte| **byte == 0).count();
+    let digits = &number[zeros..];
+    let pad = size.checked_sub(digits.len()).ok_or(Error::TooLong)?;
+    let mut padded = Zeroizing::new(vec![0; size]);
+    padded[pad..].copy_from_slice(digits);
+    Ok(padded)
+}
+
+fn wrap(algorithm: AlgorithmIdentifierRef<'_>, inner: &[u8]) -> Result<Bytes, Error> {
+    let inner = OctetStringRef::new(inner).map_err(|_| Error::Unreadable)?;
+    let info = PrivateKeyInfoRef::new(algorithm, inner);
+    Ok(Zeroizing::new(info.to_der().map_err(|_| Error::Unreadable)?))
+}

@@ -1,0 +1,213 @@
+//! spec/azure-provider.md §4.3 and §13.20: archives of openssl and of our own writer.
+
+use proptest::prelude::*;
+
+use super::archive::{KEY_VAULT, MOST, Writer, bag, data, finish, made_up_key, oid, tlv, write};
+use super::openssl::Lab;
+use crate::formats::pkcs12::{Archive, Error, limits, read, read_base64};
+
+fn error(der: &[u8]) -> Error {
+    read(der, "").err().expect("the archive should be refused")
+}
+
+fn keys(archive: &Archive) -> Vec<Vec<u8>> {
+    archive.keys.iter().map(|key| key.to_vec()).collect()
+}
+
+#[test]
+fn every_algorithm_of_openssl_is_read() {
+    let lab = Lab::new();
+    lab.chain("EC:P-256");
+    let (key, certificates) = (lab.pkcs8("server"), ["server", "intermediate", "root"].map(|name| lab.der(name)));
+    for options in [
+        "",
+        "-legacy",
+        "-legacy -nomaciter -noiter",
+        "-legacy -descert",
+        "-keypbe PBE-SHA1-3DES -certpbe PBE-SHA1-3DES -macalg sha1",
+        "-legacy -keypbe PBE-SHA1-2DES -certpbe PBE-SHA1-RC2-128 -macalg sha1",
+        "-macalg sha224",
+        "-macalg sha384",
+        "-macalg sha512",
+        "-macalg sha256 -nomaciter",
+        "-keypbe AES-128-CBC -certpbe AES-192-CBC -macalg sha256",
+        "-keypbe DES-EDE3-CBC -certpbe DES-EDE3-CBC",
+        "-nomac",
+        "-legacy -nomac",
+        "-keypbe NONE -certpbe NONE",
+        "-keypbe NONE -certpbe NONE -nomac",
+        "-iter 100000",
+    ] {
+        let read = read(&lab.archive(options), "").unwrap_or_else(|error| panic!("{options}: {error}"));
+        assert_eq!(keys(&read), [key.as_slice()], "{options}");
+        assert_eq!(read.certificates, certificates, "{options}");
+    }
+}
+
+/// Key Vault: key first, salts of 20 bytes, one MAC iteration; openssl: certificates first, salts of 8 bytes.
+#[test]
+fn both_empty_passwords_and_all_salts_are_read_and_order_is_kept() {
+    let lab = Lab::new();
+    lab.chain("EC:P-384");
+    lab.key("other", "EC:P-521", "other");
+    let two = [lab.pkcs8("other"), lab.pkcs8("server")];
+    let three = ["root", "server", "intermediate"].map(|name| lab.der(name));
+    for password in [&[0, 0][..], &[]] {
+        for (salt, iterations, certificates_first) in [(20, 2000, false), (8, 2048, true), (8, 1, false), (0, 1, true)]
+        {
+            for mac in [Some(1), Some(2048), None] {
+                for rc2 in [true, false] {
+                    let writer = Writer { password, salt, iterations, mac, rc2, certificates_first };
+                    let der = write(&writer, &two, &three);
+                    let read = read(&der, "").unwrap();
+                    assert_eq!((keys(&read).as_slice(), read.certificates.as_slice()), (&two[..], &three[..]));
+                }
+            }
+        }
+    }
+    lab.write("ours.pfx", write(&KEY_VAULT, &two, &three));
+    let seen = lab.text("pkcs12 -in ours.pfx -legacy -passin pass: -nodes");
+    assert_eq!(lab.subjects(&seen), ["root", "server", "intermediate"]);
+}
+
+#[test]
+fn a_password_opens_what_it_closed() {
+    let lab = Lab::new();
+    lab.chain("EC:P-256");
+    for options in ["-passout pass:hunter2", "-legacy -passout pass:hunter2", "-legacy -nomac -passout pass:hunter2"] {
+        let der = lab.archive(options);
+        assert_eq!(read(&der, "hunter2").unwrap().certificates.len(), 3, "{options}");
+        for wrong in ["", "hunter3"] {
+            let error = read(&der, wrong).err().unwrap();
+            assert!(matches!(error, Error::Integrity | Error::Decryption(_)), "{options}: {error}");
+        }
+    }
+}
+
+#[test]
+fn keys_alone_and_certificates_alone_are_read() {
+    let lab = Lab::new();
+    lab.chain("RSA:2048");
+    let only_key = read(&write(&KEY_VAULT, &[lab.pkcs8("server")], &[]), "").unwrap();
+    assert_eq!((keys(&only_key), only_key.certificates.len()), (vec![lab.pkcs8("server")], 0));
+    let none = read(&lab.openssl("pkcs12 -export -nokeys -in root.pem -passout pass:"), "").unwrap();
+    assert_eq!((none.keys.len(), none.certificates), (0, vec![lab.der("root")]));
+}
+
+#[test]
+fn text_may_have_line_breaks_and_nothing_else() {
+    use base64::Engine as _;
+    let der = write(&KEY_VAULT, &[], &[]);
+    let text = base64::engine::general_purpose::STANDARD.encode(&der);
+    assert!(read_base64(&text, "").is_ok());
+    assert!(read_base64(&format!("{}\r\n{}\n", &text[..64], &text[64..]), "").is_ok());
+    let spaced = format!(" {text}");
+    let error = read_base64(&spaced, "").err().unwrap().to_string();
+    assert!(error.starts_with("the PKCS#12 archive cannot be decoded: the value is not base64: byte 1 of"), "{error}");
+}
+
+#[test]
+fn errors_say_what_is_wrong_and_nothing_of_the_content() {
+    let lab = Lab::new();
+    lab.chain("EC:P-256");
+    let good = write(&KEY_VAULT, &[lab.pkcs8("server")], &[]);
+    let mut tampered = good.clone();
+    let middle = tampered.len() / 2;
+    tampered[middle] ^= 1;
+    assert_eq!(error(&tampered), Error::Integrity);
+    assert_eq!(error(&[]), Error::Malformed("the outer structure"));
+    assert_eq!(error(b"hunter2"), Error::Malformed("the outer structure"));
+    assert_eq!(error(&good[..good.len() - 1]), Error::Malformed("the outer structure"));
+    assert_eq!(error(&[0x30, 0x80, 2, 1, 3]), Error::Indefinite);
+    assert_eq!(error(&tlv(0x30, &[&[2, 1, 2], &data(&[])])), Error::Version(2));
+    let plain = |bags: &[u8]| finish(&KEY_VAULT, &data(&tlv(0x30, &[bags])));
+    assert_eq!(error(&plain(&[5, 0])), Error::Malformed("a list of keys and certificates"));
+    let key_bag = "1.2.840.113549.1.12.10.1.1";
+    assert_eq!(
+        error(&plain(&bag(key_bag, &[0x30, 0]))).to_string(),
+        "private key 1 of the PKCS#12 archive: the private key is neither PKCS#8 nor PKCS#1 (RSA) nor SEC1 (EC), or it is damaged"
+    );
+    let nested = plain(&bag("1.2.840.113549.1.12.10.1.6", &[0x30, 0]));
+    assert_eq!(
+        error(&nested).to_string(),
+        "a nested content of the PKCS#12 archive uses 1.2.840.113549.1.12.10.1.6, which is not supported"
+    );
+    let signed = tlv(0x30, &[&[2, 1, 3], &tlv(0x30, &[&oid("1.2.840.113549.1.7.2"), &tlv(0xa0, &[&[0x30, 0]])])]);
+    assert_eq!(
+        error(&signed).to_string(),
+        "the outer content of the PKCS#12 archive uses 1.2.840.113549.1.7.2, which is not supported"
+    );
+    // Lists of revoked certificates are of no use here, and no harm.
+    assert!(read(&plain(&bag("1.2.840.113549.1.12.10.1.4", &[0x30, 0])), "").unwrap().keys.is_empty());
+}
+
+#[test]
+fn unknown_algorithms_are_named() {
+    let lab = Lab::new();
+    lab.chain("EC:P-256");
+    let rc4 = error(&lab.archive("-legacy -keypbe PBE-SHA1-RC4-40 -certpbe NONE"));
+    assert_eq!(
+        rc4.to_string(),
+        "a private key of the PKCS#12 archive uses 1.2.840.113549.1.12.1.2, which is not supported"
+    );
+    let camellia = error(&lab.archive("-keypbe CAMELLIA-256-CBC -certpbe NONE"));
+    assert_eq!(
+        camellia.to_string(),
+        "a private key of the PKCS#12 archive uses 1.2.392.200011.61.1.1.1.4, which is not supported"
+    );
+    let mac = error(&lab.archive("-macalg md5"));
+    assert_eq!(
+        mac.to_string(),
+        "the integrity check of the PKCS#12 archive uses 1.2.840.113549.2.5, which is not supported"
+    );
+}
+
+#[test]
+fn work_and_size_are_bounded() {
+    let too_many = i32::try_from(limits::ITERATIONS).unwrap() + 1;
+    assert_eq!(error(&write(&Writer { mac: Some(too_many), ..KEY_VAULT }, &[], &[])), Error::TooMuchWork);
+    assert_eq!(error(&write(&Writer { iterations: too_many, ..KEY_VAULT }, &[], &[])), Error::TooMuchWork);
+    // Many keys of few iterations are the same work as one of many.
+    let keys = vec![made_up_key(); 200];
+    assert_eq!(error(&write(&Writer { iterations: MOST, ..KEY_VAULT }, &keys, &[])), Error::TooMuchWork);
+    assert_eq!(
+        error(&write(&Writer { iterations: -1, ..KEY_VAULT }, &[], &[])),
+        Error::Malformed("the parameters of a cipher")
+    );
+    let bags = bag("1.2.840.113549.1.12.10.1.4", &[0x30, 0]).repeat(501);
+    assert_eq!(error(&finish(&KEY_VAULT, &data(&tlv(0x30, &[&bags])))), Error::TooManyBags);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn no_input_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), text in ".{0,80}") {
+        let _ = read(&bytes, "");
+        let _ = read_base64(&text, &text);
+    }
+
+    /// Damaged at one place, without the MAC that would find it.
+    #[test]
+    fn no_damage_panics(at in 0usize..600, to in any::<u8>(), mac in any::<bool>(), cut in any::<bool>()) {
+        let key = made_up_key();
+        let writer = Writer { iterations: 1, mac: mac.then_some(1), ..KEY_VAULT };
+        let mut der = write(&writer, std::slice::from_ref(&key), std::slice::from_ref(&key));
+        let at = at % der.len();
+        der[at] = to;
+        if cut {
+            der.truncate(at);
+        }
+        let _ = read(&der, "");
+    }
+
+    /// The same inside of what is encrypted.
+    #[test]
+    fn no_damaged_content_panics(at in 0usize..200, to in any::<u8>()) {
+        let mut key = made_up_key();
+        let at = at % key.len();
+        key[at] = to;
+        let writer = Writer { iterations: 1, mac: None, ..KEY_VAULT };
+        let _ = read(&write(&writer, &[key], &[]), "");
+    }
+}

@@ -1,0 +1,174 @@
+//! From what the vault gave to the files of one object.
+//!
+//! Pure; fetches nothing and decides nothing about versions (spec/azure-provider.md §4). The fetch calls it for each
+//! version of each object and puts the files into a `model::Payload`; warnings go to events and logs.
+
+use std::fmt;
+
+use super::certificate;
+use super::encode::{Fault, RenderError, decode};
+use super::object::{Encoding, ObjectSpec};
+use crate::formats::jwk::{self, Jwk};
+use crate::formats::pem::{self, Block};
+use crate::model::{ExposeSecret, FileMode, FileName, SecretBytes, SecretFile, SecretString};
+
+/// What the vault gave for one version of an object.
+#[derive(Debug, Clone, Copy)]
+pub enum Fetched<'a> {
+    /// A secret.
+    Secret(FetchedSecret<'a>),
+    /// The public half of a key.
+    Key(Jwk<'a>),
+    /// A certificate in DER, the vault's `cer`; it is not parsed.
+    Certificate(&'a [u8]),
+}
+
+/// A secret as the vault gave it.
+#[derive(Debug, Clone, Copy)]
+pub struct FetchedSecret<'a> {
+    /// Its value.
+    pub value: &'a SecretString,
+    /// Its content type; without meaning unless it belongs to a certificate.
+    pub content_type: Option<&'a str>,
+    /// Whether it belongs to a certificate: the vault tells a `kid`.
+    pub certificate_backed: bool,
+}
+
+/// How objects are rendered, the same for all objects of a process or mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rendering {
+    /// `--construct-pem-chain`: sort the certificates of an archive, server first.
+    pub construct_pem_chain: bool,
+    /// `--write-cert-and-key-in-separate-files`: also write `.crt` and `.key` for certificates' secrets.
+    pub separate_files: bool,
+    /// The mode of files that have none of their own.
+    pub default_mode: FileMode,
+}
+
+/// The files of one version of an object, in upstream's order.
+#[derive(Debug)]
+pub struct Rendered {
+    /// One file, or `.crt`, `.key` and the file itself.
+    pub files: Vec<SecretFile>,
+    /// What somebody should know, although it is no error.
+    pub warnings: Vec<Warning>,
+}
+
+/// Something that somebody should know about an object; holds no content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// Type and name of the object, with the index of the version in history mode.
+    pub object: String,
+    /// What it is.
+    pub finding: Finding,
+}
+
+/// What was noticed while rendering.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finding {
+    /// The certificates do not form one chain by their key identifiers, and stand in the archive's order.
+    ChainNotOrdered,
+    /// The class asks for PFX, but the certificate is stored as PEM.
+    StaysPem,
+    /// The archive has certificates but no key.
+    NoPrivateKey,
+    /// The `.crt` and `.key` files are empty, since the file is an archive.
+    EmptyHalves,
+    /// So many PEM blocks cannot be read, and are in neither of the `.crt` and `.key` files.
+    DamagedBlocks(usize),
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.object)?;
+        match self.finding {
+            Finding::ChainNotOrdered => f.write_str(
+                "its certificates do not form one chain by their key identifiers and are written in the order of the PFX; \
+                 import the certificate again with its whole chain, each certificate once",
+            ),
+            Finding::StaysPem => f.write_str(
+                "objectFormat is pfx, but the vault stores this certificate as PEM, so the file is PEM; set the content \
+                 type of the certificate's policy to application/x-pkcs12",
+            ),
+            Finding::NoPrivateKey => f.write_str(
+                "the certificate comes without its private key; make the key exportable in the certificate's policy, or use \
+                 objectType cert",
+            ),
+            Finding::EmptyHalves => f.write_str(
+                "its .crt and .key files are empty since objectFormat is pfx; leave objectFormat out to fill them",
+            ),
+            Finding::DamagedBlocks(count) => {
+                write!(f, "{count} PEM blocks cannot be read and are missing from its .crt and .key files")
+            }
+        }
+    }
+}
+
+/// Renders one version of an object; `index` is its place in history mode, and becomes the last part of the path.
+///
+/// # Errors
+/// See [`Fault`]: the value is not what it says it is, or not in the encoding of the class.
+pub fn render(
+    spec: &ObjectSpec,
+    index: Option<usize>,
+    fetched: Fetched<'_>,
+    rendering: &Rendering,
+) -> Result<Rendered, RenderError> {
+    let object = spec.version_id(index);
+    let mut findings = Vec::new();
+    let files = files(spec, index, fetched, rendering, &mut findings)
+        .map_err(|fault| RenderError { object: object.clone(), fault })?;
+    let warnings = findings.into_iter().map(|finding| Warning { object: object.clone(), finding }).collect();
+    Ok(Rendered { files, warnings })
+}
+
+fn files(
+    spec: &ObjectSpec,
+    index: Option<usize>,
+    fetched: Fetched<'_>,
+    rendering: &Rendering,
+    findings: &mut Vec<Finding>,
+) -> Result<Vec<SecretFile>, Fault> {
+    let base = match index {
+        None => spec.file.clone(),
+        Some(index) => appended(&spec.file, &format!("/{index}"))?,
+    };
+    let mode = spec.mode.unwrap_or(rendering.default_mode);
+    let file = |name: &FileName, text: &str, encoding, pem| -> Result<SecretFile, Fault> {
+        let mut bytes = decode(text, encoding, pem)?;
+        // The buffer moves out of its wrapper, so that no copy is left to wipe.
+        let content = SecretBytes::from(std::mem::take(&mut *bytes));
+        Ok(SecretFile { name: name.clone(), mode, content })
+    };
+    // Only secrets have an encoding; `ObjectSpec` cannot hold another one for the other types.
+    let block = |label, der: &[u8]| file(&base, &pem::encode(&[Block::new(label, der)]), Encoding::Utf8, true);
+    let secret = match fetched {
+        Fetched::Key(key) => return Ok(vec![block(pem::PUBLIC_KEY, &jwk::public_key(&key)?)?]),
+        Fetched::Certificate(der) => return Ok(vec![block(pem::CERTIFICATE, der)?]),
+        Fetched::Secret(secret) => secret,
+    };
+    let value = secret.value.expose_secret();
+    if !secret.certificate_backed {
+        return Ok(vec![file(&base, value, spec.encoding, false)?]);
+    }
+    let form = certificate::form(value, secret.content_type, spec.format, rendering.construct_pem_chain)?;
+    findings.extend(form.findings);
+    let mut files = Vec::new();
+    if rendering.separate_files {
+        let halves = certificate::halves(&form.text);
+        if !form.pem {
+            findings.push(Finding::EmptyHalves);
+        } else if halves.damaged > 0 {
+            findings.push(Finding::DamagedBlocks(halves.damaged));
+        }
+        files.push(file(&appended(&base, ".crt")?, &halves.certificates, spec.encoding, form.pem)?);
+        files.push(file(&appended(&base, ".key")?, &halves.rest, spec.encoding, form.pem)?);
+    }
+    files.push(file(&base, &form.text, spec.encoding, form.pem)?);
+    Ok(files)
+}
+
+fn appended(file: &FileName, what: &str) -> Result<FileName, Fault> {
+    let name = FileName::new(&format!("{}{what}", file.as_str()));
+    name.map_err(|source| Fault::FileName { appended: what.to_owned(), source })
+}
