@@ -41,7 +41,32 @@ pub fn enter(folder: &Path, hosts: &str, resolv_conf: &str) -> Result<()> {
         mount(Some(&file), &over, none, MsFlags::MS_BIND, none)
             .with_context(|| format!("cannot put {} over {}", file.display(), over.display()))?;
     }
-    loopback_up().context("cannot bring the loopback interface up")
+    loopback_up().context("cannot bring the loopback interface up")?;
+    loopback_address(METADATA).context("cannot give the loopback interface the address of the metadata service")
+}
+
+/// Where virtual machines of Azure find their metadata service.
+const METADATA: [u8; 4] = [169, 254, 169, 254];
+
+#[allow(unsafe_code)] // As for the flags below.
+fn loopback_address(address: [u8; 4]) -> Result<()> {
+    use std::os::fd::AsRawFd as _;
+    nix::ioctl_write_ptr_bad!(set_interface_address, libc::SIOCSIFADDR, libc::ifreq);
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    // SAFETY: an ifreq of zeros is valid, an Internet address fits into its union, and the kernel reads it during the
+    // call only.
+    unsafe {
+        let mut request: libc::ifreq = std::mem::zeroed();
+        for (to, from) in request.ifr_name.iter_mut().zip(b"lo:1\0") {
+            *to = *from as libc::c_char;
+        }
+        let mut internet: libc::sockaddr_in = std::mem::zeroed();
+        internet.sin_family = libc::AF_INET as libc::sa_family_t;
+        internet.sin_addr.s_addr = u32::from_ne_bytes(address);
+        request.ifr_ifru.ifru_addr = std::mem::transmute::<libc::sockaddr_in, libc::sockaddr>(internet);
+        set_interface_address(socket.as_raw_fd(), &request)?;
+    }
+    Ok(())
 }
 
 /// A hosts file with these names on 127.0.0.1.

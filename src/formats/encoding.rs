@@ -85,6 +85,11 @@ pub fn base64(text: &str) -> Result<Bytes, Error> {
     bytes.truncate(written);
     Ok(bytes)
 }
+/// Bytes as base64 for URLs without padding (RFC 4648 §5), the form of numbers in JSON Web Keys.
+pub fn base64url(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
+}
 
 /// Decodes hex digits of any case.
 ///

@@ -11,8 +11,8 @@ use super::error::{Error, Link, Refusal, Service, Stop};
 /// Codes of Entra ID for a tenant that it does not know.
 const UNKNOWN_TENANT: [&str; 3] = ["AADSTS90002", "AADSTS900023", "AADSTS900021"];
 
-/// What Entra ID's codes mean for a service principal (spec/azure-provider.md §12.2).
-const ENTRA_ID: [(&str, &str); 13] = [
+/// What Entra ID's codes mean for an application (spec/azure-provider.md §12.2).
+const ENTRA_ID: [(&str, &str); 19] = [
     ("AADSTS90002", "there is no such tenant in this cloud; check tenantID and cloudName"),
     ("AADSTS900023", "tenantID is neither the id nor a domain of a tenant; correct it"),
     ("AADSTS900021", "tenantID is all zeros; give the tenant's id"),
@@ -24,6 +24,30 @@ const ENTRA_ID: [(&str, &str); 13] = [
     ("AADSTS7000112", "the application is disabled; enable it in Entra ID"),
     ("AADSTS50034", "the tenant does not know this identity; check clientid and tenantID"),
     ("AADSTS500011", "the tenant does not know Key Vault's resource; check cloudName and tenantID"),
+    (
+        "AADSTS70021",
+        "no federated credential of the identity fits the pod's token; check its issuer, subject and audience",
+    ),
+    (
+        "AADSTS700211",
+        "no federated credential of the identity names the cluster's issuer; set its issuer to the cluster's OIDC issuer URL",
+    ),
+    (
+        "AADSTS700212",
+        "no federated credential of the identity names the token's audience; set it to api://AzureADTokenExchange",
+    ),
+    (
+        "AADSTS700213",
+        "no federated credential of the identity names the pod; set its subject to system:serviceaccount:<namespace>:<service account>",
+    ),
+    (
+        "AADSTS700024",
+        "the assertion is not valid at this time; check the node's clock, and that the kubelet renews the pod's token (requiresRepublish)",
+    ),
+    (
+        "AADSTS700027",
+        "the assertion's signature is refused; add the certificate to the application, or renew it if it has expired",
+    ),
     ("AADSTS53003", "a conditional access policy blocks the application; let it in from the node's address"),
     ("AADSTS530003", "a conditional access policy blocks the application; let it in from the node's address"),
 ];
@@ -31,6 +55,11 @@ const ENTRA_ID: [(&str, &str); 13] = [
 /// Whether a code says that the tenant is not known.
 pub(super) fn is_unknown_tenant(codes: &Codes) -> bool {
     UNKNOWN_TENANT.iter().any(|code| codes.has(code))
+}
+
+/// Whether a code says that the object or its version is disabled.
+pub(super) fn is_disabled(codes: &Codes) -> bool {
+    ["SecretDisabled", "KeyDisabled", "CertificateDisabled"].iter().any(|code| codes.has(code))
 }
 
 /// A duration in seconds, with tenths below ten.
@@ -52,6 +81,7 @@ pub(super) fn refusal(refusal: &Refusal) -> String {
     let what = match refusal.service {
         Service::KeyVault => key_vault(refusal),
         Service::EntraId => entra_id(refusal),
+        Service::Imds => imds(refusal),
     };
     format!("{} answered HTTP {}{codes}{id}: {what}", refusal.host, refusal.status)
 }
@@ -64,7 +94,7 @@ fn key_vault(refusal: &Refusal) -> String {
     match refusal.status {
         300..400 => not_azure("a redirect, which is not followed"),
         401 => "the vault does not accept the token; check that tenantID is the tenant of the vault".to_owned(),
-        403 => forbidden(&refusal.codes, &who),
+        403 => forbidden(&refusal.codes, &who, refusal.what),
         404 if refusal.codes.all().any(|code| code.ends_with("NotFound")) => {
             "check the object's type, name and version; it may be deleted and wait for its recovery or purge".to_owned()
         }
@@ -75,22 +105,29 @@ fn key_vault(refusal: &Refusal) -> String {
     }
 }
 
-fn forbidden(codes: &Codes, who: &str) -> String {
-    let role = "the role \"Key Vault Secrets User\"";
-    if codes.has("SecretDisabled") {
-        "the secret or this version is disabled; enable it in the vault".to_owned()
+/// `what` is the collection: `secrets`, `keys` or `certificates` (spec/azure-provider.md §12.3).
+fn forbidden(codes: &Codes, who: &str, what: &str) -> String {
+    let (what, role) = match what {
+        "keys" => ("keys", "the role \"Key Vault Crypto User\""),
+        "certificates" => ("certificates", "the role \"Key Vault Certificate User\""),
+        _ => ("secrets", "the role \"Key Vault Secrets User\""),
+    };
+    if is_disabled(codes) {
+        format!("the {} or this version is disabled; enable it in the vault", what.trim_end_matches('s'))
     } else if codes.has("ForbiddenByConnection") || codes.has("ForbiddenByFirewall") {
         "the vault's network rules refuse the node's address; allow it, or use a private endpoint".to_owned()
     } else if codes.has("ForbiddenByRbac") {
         format!("grant {who} {role} on the vault; a new grant takes some minutes")
     } else if codes.has("ForbiddenByPolicy") || codes.has("AccessDenied") {
-        format!("add an access policy to the vault that allows {who} to get secrets")
+        format!(
+            "add an access policy to the vault that allows {who} to get {what} (and to list them for objectVersionHistory)"
+        )
     } else if codes.all().next().is_none() {
         format!(
             "grant {who} {role} on the vault; since no code came with the answer, a firewall or proxy may have given it"
         )
     } else {
-        format!("grant {who} {role} on the vault, or an access policy with get on secrets; check its network rules too")
+        format!("grant {who} {role} on the vault, or an access policy with get on {what}; check its network rules too")
     }
 }
 
@@ -106,6 +143,17 @@ fn entra_id(refusal: &Refusal) -> String {
         }
         500.. => "Entra ID has a fault of its own; if it lasts, see the Azure status page".to_owned(),
         _ => not_azure("an answer that Entra ID does not give"),
+    }
+}
+
+fn imds(refusal: &Refusal) -> String {
+    match refusal.status {
+        400 => "the node has no such identity, or several and none is named; assign it to the node's VM scale set, and check userAssignedIdentityID".to_owned(),
+        404 | 410 => "the metadata service is starting or being updated; if it lasts, check that the node is an Azure VM".to_owned(),
+        429 => throttled(refusal),
+        401 | 403 => "the metadata service refuses the node; check network policies and metadata restrictions".to_owned(),
+        500.. => "the metadata service has a fault of its own; if it lasts, restart the node".to_owned(),
+        _ => "an answer that the metadata service does not give; check that the node is an Azure VM".to_owned(),
     }
 }
 
@@ -146,6 +194,7 @@ fn names(service: Service) -> &'static str {
     match service {
         Service::KeyVault => "check keyvaultName and cloudName, and the private DNS zone if the vault has one",
         Service::EntraId => "check cloudName and the node's DNS",
+        Service::Imds => "check that the node is an Azure VM",
     }
 }
 

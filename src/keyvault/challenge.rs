@@ -24,9 +24,13 @@ pub(super) const API_VERSION: &str = "7.4";
 
 /// The kinds of objects in a vault; each has a challenge of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum ObjectType {
+pub enum ObjectType {
     /// Secrets.
     Secret,
+    /// Keys; only their public half can be had.
+    Key,
+    /// Certificates, without their private keys.
+    Certificate,
 }
 
 impl ObjectType {
@@ -34,12 +38,14 @@ impl ObjectType {
     pub(super) fn collection(self) -> &'static str {
         match self {
             ObjectType::Secret => "secrets",
+            ObjectType::Key => "keys",
+            ObjectType::Certificate => "certificates",
         }
     }
 }
 
 /// What a token is asked for: a resource, with `/.default` behind it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Scope(String);
 
 impl Scope {

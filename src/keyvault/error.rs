@@ -18,6 +18,8 @@ pub enum Service {
     KeyVault,
     /// The authority, which gives out tokens.
     EntraId,
+    /// The node's metadata service, which gives out tokens of managed identities.
+    Imds,
 }
 
 impl fmt::Display for Service {
@@ -25,6 +27,7 @@ impl fmt::Display for Service {
         f.write_str(match self {
             Service::KeyVault => "Key Vault",
             Service::EntraId => "Entra ID",
+            Service::Imds => "the instance metadata service",
         })
     }
 }
@@ -34,6 +37,8 @@ impl fmt::Display for Service {
 pub struct Refusal {
     pub(super) service: Service,
     pub(super) host: String,
+    /// What the request was for, see [`Place`](super::http::Place).
+    pub(super) what: &'static str,
     pub(super) status: u16,
     pub(super) codes: Codes,
     pub(super) request_id: Option<String>,
@@ -141,6 +146,16 @@ pub enum Error {
         /// The limit in bytes.
         limit: usize,
     },
+    /// An object has more versions than are read.
+    #[error(
+        "{host} lists more than {limit} versions of the object; give objectVersion instead of objectVersionHistory"
+    )]
+    TooManyVersions {
+        /// The host.
+        host: String,
+        /// The limit.
+        limit: usize,
+    },
     /// A request was about to leave the vault or the authority that it belongs to, and was not sent.
     #[error("a request left the vault: it was to go elsewhere than to {expected}, and was not sent")]
     LeftVault {
@@ -181,8 +196,8 @@ impl Error {
             Error::NotAzure { service: Service::KeyVault, .. } | Error::ForeignChallenge { .. } => {
                 Reason::VaultUnavailable
             }
-            Error::NotAzure { service: Service::EntraId, .. } => Reason::IdentityUnavailable,
-            Error::TooLarge { .. } => Reason::TooLarge,
+            Error::NotAzure { service: Service::EntraId | Service::Imds, .. } => Reason::IdentityUnavailable,
+            Error::TooLarge { .. } | Error::TooManyVersions { .. } => Reason::TooLarge,
             Error::GaveUp { last, .. } => last.reason(),
             Error::LeftVault { .. } | Error::Sdk { .. } => Reason::Internal,
         }
@@ -191,7 +206,7 @@ impl Error {
     /// Whether the same request may succeed when it is sent again.
     pub(super) fn is_transient(&self) -> bool {
         match self {
-            Error::Refused(refusal) => matches!(refusal.status, 408 | 429 | 500 | 502 | 503 | 504),
+            Error::Refused(refusal) => refusal.is_transient(),
             Error::Unreachable { link, .. } => link.is_transient(),
             Error::NoAnswer { .. } => true,
             Error::Client(_)
@@ -199,6 +214,7 @@ impl Error {
             | Error::NotAzure { .. }
             | Error::ForeignChallenge { .. }
             | Error::TooLarge { .. }
+            | Error::TooManyVersions { .. }
             | Error::LeftVault { .. }
             | Error::GaveUp { .. }
             | Error::Sdk { .. } => false,
@@ -216,6 +232,7 @@ impl Error {
             | Error::NotAzure { .. }
             | Error::ForeignChallenge { .. }
             | Error::TooLarge { .. }
+            | Error::TooManyVersions { .. }
             | Error::LeftVault { .. }
             | Error::GaveUp { .. }
             | Error::Sdk { .. } => None,
@@ -224,12 +241,20 @@ impl Error {
 }
 
 impl Refusal {
+    /// The metadata service is a small thing, which is away for a minute when the node starts or the service is updated (§5.4).
+    fn is_transient(&self) -> bool {
+        match self.service {
+            Service::KeyVault | Service::EntraId => matches!(self.status, 408 | 429 | 500 | 502 | 503 | 504),
+            Service::Imds => matches!(self.status, 404 | 408 | 410 | 429 | 500..=511),
+        }
+    }
+
     /// The reason of this answer. Missing and forbidden are believed only from the service itself: a proxy's 404 is an outage.
     fn reason(&self) -> Reason {
         match (self.service, self.status) {
             (_, 429) => Reason::Throttled,
             (Service::KeyVault, 401) => Reason::Unauthorized,
-            (Service::KeyVault, 403) if self.codes.has("SecretDisabled") => Reason::ObjectDisabled,
+            (Service::KeyVault, 403) if advice::is_disabled(&self.codes) => Reason::ObjectDisabled,
             (Service::KeyVault, 403) => Reason::Forbidden,
             (Service::KeyVault, 404) if self.codes.all().any(|code| code.ends_with("NotFound")) => {
                 Reason::ObjectNotFound
@@ -237,7 +262,8 @@ impl Refusal {
             (Service::KeyVault, _) => Reason::VaultUnavailable,
             (Service::EntraId, 400 | 401 | 403) if advice::is_unknown_tenant(&self.codes) => Reason::TenantNotFound,
             (Service::EntraId, 400 | 401 | 403) => Reason::CredentialsRejected,
-            (Service::EntraId, _) => Reason::IdentityUnavailable,
+            (Service::Imds, 400 | 401 | 403) => Reason::CredentialsRejected,
+            (Service::EntraId | Service::Imds, _) => Reason::IdentityUnavailable,
         }
     }
 }
@@ -248,7 +274,7 @@ impl Link {
             (Link::NameUnknown, Service::KeyVault) => Reason::VaultNotFound,
             (Link::UnknownIssuer | Link::Certificate, _) => Reason::TlsUntrusted,
             (Link::ConnectTimeout, _) => Reason::Timeout,
-            (Link::NameUnknown, Service::EntraId)
+            (Link::NameUnknown, Service::EntraId | Service::Imds)
             | (Link::NameLookup | Link::Handshake | Link::Io(_) | Link::NoConnection | Link::CutOff, _) => {
                 Reason::NetworkUnreachable
             }

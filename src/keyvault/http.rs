@@ -48,7 +48,7 @@ pub(super) struct Http {
 pub(super) struct Place<'a> {
     pub(super) service: Service,
     pub(super) host: &'a str,
-    /// What the request is for: `challenge`, `token` or an object type.
+    /// What the request is for: `challenge`, `token` or a collection of objects.
     pub(super) what: &'static str,
 }
 
@@ -74,6 +74,11 @@ pub(super) fn builder(user_agent: &str) -> reqwest::ClientBuilder {
         .dns_resolver(Resolver::default())
 }
 
+/// What is special about the way to the metadata service: plain HTTP, never by a proxy, no CA certificates.
+pub(super) fn imds_builder(user_agent: &str) -> reqwest::ClientBuilder {
+    builder(user_agent).https_only(false).no_proxy().tls_certs_only([])
+}
+
 impl Http {
     /// Builds the client; reads the system's CA certificates (or those of SSL_CERT_FILE and SSL_CERT_DIR) and the proxy's variables.
     ///
@@ -86,6 +91,14 @@ impl Http {
         let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let proxied = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"].into_iter().any(set);
         Ok(Http { client, exchange, proxied })
+    }
+
+    /// The same for a client that uses no proxy, whatever the environment says.
+    ///
+    /// # Errors
+    /// [`Error::Client`].
+    pub(super) fn direct(builder: reqwest::ClientBuilder, exchange: Duration) -> Result<Http, Error> {
+        Ok(Http { proxied: false, ..Http::new(builder, exchange)? })
     }
 
     /// Sends `request` and reads the answer to its end.

@@ -4,24 +4,30 @@
 //! [`Vaults`] is what a process holds, [`Vault`] what a fetch opens; the caller is `provider`.
 //!
 //! # Flow
-//! `vaults` opens a `vault`; the first call makes a `session`: `challenge` learns what the vault wants, and the Azure SDK fetches a
-//! token. Every request of the SDK goes through `transport`, which confines it, and `http`, which bounds it. `retry` decides what
+//! `vaults` opens a `vault` for an `identity`; each call asks its `session` for a token: `challenge` learns what the vault wants, and
+//! `tokens` has a token of that kind, or the Azure SDK fetches one, where need be with an `assertion`. Secrets are got by the SDK,
+//! `objects` reads the rest by hand. Every request goes through `transport`, which confines it, and `http`, which bounds it. `retry` decides what
 //! is tried again, `error` and `advice` say what was wrong.
 //!
 //! # Guarantees
-//! A token leaves for its vault only, a client secret for its authority only; no redirect is followed. A body, a secret or a token
-//! never enters an error or a log. No call outlasts the vault's deadline, and the last real cause is in its error.
+//! A token leaves for its vault only, a client secret or an assertion for its authority only; no redirect is followed. A body, a secret or a token
+//! never enters an error or a log. No call outlasts the vault's deadline, and the last real cause is in its error. No identity
+//! uses another's token.
 
 mod advice;
 mod answer;
+mod assertion;
 mod challenge;
 mod cloud;
 mod error;
 mod http;
+mod identity;
 mod names;
+mod objects;
 mod resolve;
 mod retry;
 mod session;
+mod tokens;
 mod transport;
 mod vault;
 mod vaults;
@@ -29,9 +35,11 @@ mod vaults;
 #[cfg(test)]
 mod tests;
 
+pub use challenge::ObjectType;
 pub use cloud::{Cloud, CloudError};
 pub use error::{Error, Link, Refusal, Service, Stop};
+pub use identity::{Credential, Identity};
 pub use names::{NameError, ObjectName, ObjectVersionId, TenantId, VaultName};
-pub use session::Credential;
+pub use objects::{VaultCertificate, VaultKey, VersionInfo};
 pub use vault::{Vault, VaultSecret};
 pub use vaults::{Options, Vaults};

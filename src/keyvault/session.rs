@@ -1,162 +1,120 @@
-//! From a credential to a client of one vault: what the vault wants, a token of that kind, the SDK's client around it.
+//! What it takes to get into one vault: what the vault wants, and a token of that kind.
 //!
-//! Makes one token request with one credential object, as the SDK's own would resend a revoked token until it expires. Who shares a
-//! session, and when a new one is made, is decided in `vault`; requests go through `transport`.
+//! Makes each token request with a credential object of its own, as the SDK's would resend a revoked token until it expires. Who
+//! shares a token is decided in `tokens`; requests go through `transport`. Control goes back to `vault`.
 
-use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use async_trait::async_trait;
 use azure_core::cloud::{CloudConfiguration, CustomConfiguration};
-use azure_core::credentials::{AccessToken, Secret, TokenCredential, TokenRequestOptions};
-use azure_core::error::ErrorKind;
+use azure_core::credentials::{AccessToken, Secret, TokenCredential};
 use azure_core::http::{ClientOptions, HttpClient, RetryOptions, Transport};
-use azure_identity::{ClientSecretCredential, ClientSecretCredentialOptions};
-use azure_security_keyvault_secrets::{SecretClient, SecretClientOptions};
+use azure_core::time::OffsetDateTime;
+use azure_identity::{
+    ClientAssertion, ClientAssertionCredential, ClientAssertionCredentialOptions, ClientSecretCredential,
+    ClientSecretCredentialOptions, ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId,
+};
 use futures::FutureExt as _;
 use reqwest::header::HeaderValue;
+use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-use super::challenge::{self, Challenges, ObjectType};
+use super::assertion::{Assertions, Federated, Signer};
+use super::challenge::{self, Challenges, ObjectType, Scope};
 use super::cloud::Cloud;
 use super::error::{Error, Service};
 use super::http::{Http, Place};
-use super::names::{TenantId, is_client_id};
+use super::identity::{Credential, Identity};
+use super::names::TenantId;
 use super::retry::{self, Limits};
-use super::transport::{EntraTransport, VaultTransport, from_sdk, not_azure};
-use crate::model::{ExposeSecret as _, SecretString};
+use super::tokens::{Refused, Token, Tokens, Wanted, usable};
+use super::transport::{EntraTransport, IMDS, Imds, ImdsTransport, VaultTransport, from_sdk, not_azure};
+use crate::model::{ExposeSecret as _, Reason};
 
-/// Who asks the vault.
-pub enum Credential {
-    /// A service principal with a client secret (spec/azure-provider.md §5.3).
-    ClientSecret {
-        /// The application's id.
-        client_id: String,
-        /// The application's secret.
-        client_secret: SecretString,
-    },
-}
-
-impl Credential {
-    /// The client id, when it has the form of one; see [`is_client_id`].
-    fn client_id(&self) -> Option<String> {
-        match self {
-            Credential::ClientSecret { client_id, .. } => is_client_id(client_id).then(|| client_id.clone()),
-        }
-    }
-}
-
-/// Shows no secret, and an id only when it has the form of one.
-impl fmt::Debug for Credential {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Credential::ClientSecret { .. } => {
-                f.debug_struct("ClientSecret").field("client_id", &self.client_id()).finish_non_exhaustive()
-            }
-        }
-    }
-}
+/// How many tries more the metadata service gets: it may be away for 70 s (spec/azure-provider.md §14.3).
+const IMDS_TRIES: u32 = 8;
 
 /// All that it takes to get into one vault.
 pub(super) struct Access {
     pub(super) http: Http,
+    pub(super) imds: Imds,
     pub(super) challenges: Challenges,
+    pub(super) tokens: Tokens,
+    pub(super) assertions: Assertions,
     pub(super) limits: Limits,
     pub(super) cloud: Cloud,
     pub(super) host: String,
+    pub(super) identity: Identity,
     pub(super) tenant: TenantId,
     pub(super) credential: Credential,
     pub(super) deadline: Instant,
 }
 
-/// One token, and the SDK's client that uses it.
-pub(super) struct Session {
-    /// Which session of its vault it is, counted from 1.
-    pub(super) number: u32,
-    /// The client for secrets.
-    pub(super) secrets: SecretClient,
-}
+type SdkCredential = Arc<dyn TokenCredential>;
 
 impl Access {
-    /// Makes the credential object that a session uses once.
+    /// Finds fault with the credential, and remembers what others of its identity may use. Nothing is sent.
     ///
     /// # Errors
-    /// [`Error::Credential`] when id or secret is empty. Nothing is sent.
-    pub(super) fn token_credential(&self) -> Result<Arc<dyn TokenCredential>, Error> {
-        let authority = self.cloud.authority();
-        let transport = EntraTransport {
-            http: self.http.clone(),
-            authority: authority.to_owned(),
-            path: format!("/{}/oauth2/v2.0/token", self.tenant),
-            client_id: self.credential.client_id(),
-        };
-        let mut custom = CustomConfiguration::default();
-        custom.authority_host = format!("https://{authority}/");
-        let options = ClientOptions {
-            cloud: Some(Arc::new(CloudConfiguration::from(custom))),
-            ..client_options(Arc::new(transport))
-        };
-        match &self.credential {
-            Credential::ClientSecret { client_id, client_secret } => {
-                if client_id.is_empty() || client_secret.expose_secret().is_empty() {
-                    return Err(Error::Credential("the client id or the client secret is empty"));
-                }
-                let secret = Secret::new(client_secret.expose_secret().to_owned());
-                let options = ClientSecretCredentialOptions { client_options: options };
-                ClientSecretCredential::new(self.tenant.as_str(), client_id.clone(), secret, Some(options))
-                    .map(|credential| credential as Arc<dyn TokenCredential>)
-                    .map_err(|error| from_sdk(&error, self.entra_id()))
+    /// [`Error::Credential`] when a part of it is empty or does not fit.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if let Credential::WorkloadIdentity { namespace, service_account, assertion, .. } = &self.credential {
+            let token = Federated(assertion.clone());
+            if token.is_anothers(namespace, service_account) {
+                return Err(Error::Credential("the token is another service account's than the pod's"));
             }
+            self.token_credential(None)?;
+            self.assertions.remember(self.identity, &token);
+            return Ok(());
         }
+        self.token_credential(None).map(|_| ())
     }
 
-    /// Gets a token and makes a client of it. `path` is that of the object that is wanted first.
+    /// A token for objects of `kind`, with its scope: known, or fetched for everybody of this identity. `path` is any object's.
     ///
     /// # Errors
     /// What the vault answers to a request without a token, and what Entra ID answers; after the usual tries.
-    pub(super) async fn session(self: Arc<Self>, number: u32, path: String) -> Result<Arc<Session>, Error> {
+    pub(super) async fn token(self: &Arc<Self>, kind: ObjectType, path: &str) -> Result<(Scope, Arc<Token>), Error> {
         let scope = retry::until(self.deadline, self.limits, &self.host, || {
-            let asked = (self.http.clone(), self.host.clone(), self.cloud.resource_host().to_owned(), path.clone());
-            self.challenges.scope(&self.host, ObjectType::Secret, move || {
+            let asked = (self.http.clone(), self.host.clone(), self.cloud.resource_host().to_owned(), path.to_owned());
+            self.challenges.scope(&self.host, kind, move || {
                 let (http, host, resource_host, path) = asked;
                 challenge::ask(http, host, resource_host, path).boxed()
             })
         })
         .await?;
-        let credential = self.token_credential()?;
-        let token = retry::until(self.deadline, self.limits, self.cloud.authority(), || async {
-            let token = credential.get_token(&[scope.as_str()], None).await;
-            token.map_err(|error| from_sdk(&error, self.entra_id()))
-        })
-        .await?;
-        let secrets = self.secret_client(self.bearer(&token)?)?;
-        Ok(Arc::new(Session { number, secrets }))
+        let wanted = Wanted {
+            identity: self.identity,
+            scope: &scope,
+            proof: self.proof(),
+            deadline: self.deadline,
+            host: self.source().host,
+        };
+        let fetch = || {
+            let (access, scope) = (self.clone(), scope.clone());
+            async move { access.fetch(&scope).await }.boxed()
+        };
+        let token = self.tokens.token(wanted, fetch).await?;
+        Ok((scope, token))
     }
 
-    fn bearer(&self, token: &AccessToken) -> Result<HeaderValue, Error> {
-        // The SDK takes an answer without a token for one with an empty token.
-        let text = Some(token.token.secret()).filter(|text| !text.is_empty());
-        let value = text.and_then(|text| HeaderValue::from_str(&format!("Bearer {text}")).ok());
-        let mut value = value.ok_or_else(|| not_azure(self.entra_id(), "the answer holds no token"))?;
-        value.set_sensitive(true);
-        Ok(value)
+    /// Takes back a token that the vault refused; says whether there is, or may be, another one.
+    pub(super) fn refuse(&self, kind: ObjectType, scope: &Scope, token: &Arc<Token>) -> bool {
+        match self.tokens.refuse(self.identity, scope, token) {
+            Refused::Dropped => {
+                // The token may be refused because the vault wants another one by now.
+                self.challenges.forget(&self.host, kind);
+                true
+            }
+            Refused::Replaced => true,
+            Refused::Kept => false,
+        }
     }
 
-    fn secret_client(&self, bearer: HeaderValue) -> Result<SecretClient, Error> {
-        let transport = VaultTransport {
-            http: self.http.clone(),
-            host: self.host.clone(),
-            kind: ObjectType::Secret,
-            bearer,
-            client_id: self.credential.client_id(),
-        };
-        let options = SecretClientOptions {
-            api_version: challenge::API_VERSION.to_owned(),
-            client_options: client_options(Arc::new(transport)),
-            ..SecretClientOptions::default()
-        };
-        SecretClient::new(&format!("https://{}/", self.host), Arc::new(NoToken), Some(options))
-            .map_err(|error| from_sdk(&error, self.key_vault("client")))
+    /// The way to the vault's objects of one type, with this token.
+    pub(super) fn transport(&self, kind: ObjectType, token: Arc<Token>) -> VaultTransport {
+        let client_id = self.credential.client_id();
+        VaultTransport { http: self.http.clone(), host: self.host.clone(), kind, token, client_id }
     }
 
     /// The vault, for errors and logs.
@@ -164,31 +122,143 @@ impl Access {
         Place { service: Service::KeyVault, host: &self.host, what }
     }
 
-    fn entra_id(&self) -> Place<'_> {
-        Place { service: Service::EntraId, host: self.cloud.authority(), what: "token" }
+    /// Fetches a token; with the freshest assertion of the identity first, and with one's own when that one is refused.
+    async fn fetch(&self, scope: &Scope) -> Result<Arc<Token>, Error> {
+        if let Credential::WorkloadIdentity { assertion, .. } = &self.credential
+            && let Some(fresh) = self.assertions.freshest(self.identity)
+            && fresh.0.expose_secret() != assertion.expose_secret()
+        {
+            let result = self.request(scope, Some(&fresh)).await;
+            match &result {
+                Err(error) if error.reason() == Reason::CredentialsRejected => {
+                    self.assertions.forget(self.identity, &fresh);
+                }
+                Ok(_) | Err(_) => return result,
+            }
+        }
+        self.request(scope, None).await
+    }
+
+    async fn request(&self, scope: &Scope, assertion: Option<&Federated>) -> Result<Arc<Token>, Error> {
+        let credential = self.token_credential(assertion)?;
+        let source = self.source();
+        let more = if source.service == Service::Imds { IMDS_TRIES } else { 0 };
+        let limits = Limits { tries: self.limits.tries + more, ..self.limits };
+        let token = retry::until(self.deadline, limits, source.host, || async {
+            let token = credential.get_token(&[scope.as_str()], None).await;
+            token.map_err(|error| from_sdk(&error, source))
+        })
+        .await?;
+        self.usable(&token).map(Arc::new)
+    }
+
+    fn usable(&self, token: &AccessToken) -> Result<Token, Error> {
+        // The SDK takes an answer without a token for one with an empty token.
+        let text = Some(token.token.secret()).filter(|text| !text.is_empty());
+        let bearer = text.map(|text| format!("Bearer {text}")).filter(|text| HeaderValue::from_str(text).is_ok());
+        let bearer = bearer.ok_or_else(|| not_azure(self.source(), "the answer holds no token"))?;
+        let life = Duration::try_from(token.expires_on - OffsetDateTime::now_utc()).unwrap_or_default();
+        // A longer life than a day is the managed identities'.
+        let life = life.min(Duration::from_secs(24 * 60 * 60));
+        Ok(Token { bearer: bearer.into(), until: Instant::now() + usable(life) })
+    }
+
+    /// What tells this credential from others of its identity: only service account tokens may differ.
+    fn proof(&self) -> [u8; 32] {
+        match &self.credential {
+            Credential::WorkloadIdentity { assertion, .. } => Sha256::digest(assertion.expose_secret()).into(),
+            Credential::ClientSecret { .. }
+            | Credential::ClientCertificate { .. }
+            | Credential::ManagedIdentity { .. } => [0; 32],
+        }
+    }
+
+    /// Makes the credential object that one token request uses; `assertion` in place of one's own.
+    fn token_credential(&self, assertion: Option<&Federated>) -> Result<SdkCredential, Error> {
+        let credential = match &self.credential {
+            Credential::ClientSecret { client_id, client_secret } => {
+                if client_id.is_empty() || client_secret.expose_secret().is_empty() {
+                    return Err(Error::Credential("the client id or the client secret is empty"));
+                }
+                let secret = Secret::new(client_secret.expose_secret().to_owned());
+                let options = ClientSecretCredentialOptions { client_options: self.entra_options() };
+                ClientSecretCredential::new(self.tenant.as_str(), client_id.clone(), secret, Some(options))
+                    .map(|credential| credential as SdkCredential)
+            }
+            Credential::ClientCertificate { client_id, certificate_der, private_key_pkcs8 } => {
+                if client_id.is_empty() {
+                    return Err(Error::Credential("the client id is empty"));
+                }
+                let audience = format!("https://{}{}", self.cloud.authority(), self.token_path());
+                let signer = Signer::new(client_id, audience, certificate_der, private_key_pkcs8.expose_secret())?;
+                self.asserted(client_id, signer)
+            }
+            Credential::WorkloadIdentity { client_id, assertion: own, .. } => {
+                if client_id.is_empty() || own.expose_secret().is_empty() {
+                    return Err(Error::Credential("the client id or the service account's token is empty"));
+                }
+                self.asserted(client_id, assertion.cloned().unwrap_or_else(|| Federated(own.clone())))
+            }
+            Credential::ManagedIdentity { client_id } => {
+                if client_id.as_ref().is_some_and(String::is_empty) {
+                    return Err(Error::Credential("the managed identity's client id is empty"));
+                }
+                let transport = ImdsTransport { imds: self.imds.clone(), client_id: self.credential.client_id() };
+                let options = ManagedIdentityCredentialOptions {
+                    user_assigned_id: client_id.clone().map(UserAssignedId::ClientId),
+                    client_options: client_options(Arc::new(transport)),
+                };
+                ManagedIdentityCredential::new(Some(options)).map(|credential| credential as SdkCredential)
+            }
+        };
+        credential.map_err(|error| from_sdk(&error, self.source()))
+    }
+
+    fn asserted(
+        &self,
+        client_id: &str,
+        assertion: impl ClientAssertion + 'static,
+    ) -> azure_core::Result<SdkCredential> {
+        let options = ClientAssertionCredentialOptions { client_options: self.entra_options() };
+        let (tenant, client_id) = (self.tenant.as_str().to_owned(), client_id.to_owned());
+        ClientAssertionCredential::new(tenant, client_id, assertion, Some(options)).map(|made| made as SdkCredential)
+    }
+
+    fn entra_options(&self) -> ClientOptions {
+        let authority = self.cloud.authority();
+        let transport = EntraTransport {
+            http: self.http.clone(),
+            authority: authority.to_owned(),
+            path: self.token_path(),
+            client_id: self.credential.client_id(),
+        };
+        let mut custom = CustomConfiguration::default();
+        custom.authority_host = format!("https://{authority}/");
+        ClientOptions { cloud: Some(Arc::new(CloudConfiguration::from(custom))), ..client_options(Arc::new(transport)) }
+    }
+
+    fn token_path(&self) -> String {
+        format!("/{}/oauth2/v2.0/token", self.tenant)
+    }
+
+    /// Who gives out this credential's tokens.
+    fn source(&self) -> Place<'_> {
+        match &self.credential {
+            Credential::ClientSecret { .. }
+            | Credential::ClientCertificate { .. }
+            | Credential::WorkloadIdentity { .. } => {
+                Place { service: Service::EntraId, host: self.cloud.authority(), what: "token" }
+            }
+            Credential::ManagedIdentity { .. } => Place { service: Service::Imds, host: IMDS, what: "token" },
+        }
     }
 }
 
 /// The SDK's options: our transport, and no tries of its own, since those sleep as long as a server asks.
-fn client_options(transport: Arc<dyn HttpClient>) -> ClientOptions {
+pub(super) fn client_options(transport: Arc<dyn HttpClient>) -> ClientOptions {
     ClientOptions {
         transport: Some(Transport::new(transport)),
         retry: RetryOptions::none(),
         ..ClientOptions::default()
-    }
-}
-
-/// The credential that the SDK's client demands, and never asks.
-///
-/// The SDK would fetch a token after a 401, but our transport hands it none and puts the token on itself, at the last moment before
-/// sending. So the SDK cannot take a token elsewhere, cannot keep a revoked one, and concurrent first requests cannot clear each
-/// other's, as they may in its bearer policy, where every 401 drops the token that all of them share.
-#[derive(Debug)]
-struct NoToken;
-
-#[async_trait]
-impl TokenCredential for NoToken {
-    async fn get_token(&self, _: &[&str], _: Option<TokenRequestOptions<'_>>) -> azure_core::Result<AccessToken> {
-        Err(azure_core::Error::with_message(ErrorKind::Credential, "the transport puts the token on"))
     }
 }

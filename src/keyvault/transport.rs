@@ -1,20 +1,23 @@
-//! What stands between the Azure SDK and the network: two HTTP clients for it, each confined to one host and one kind of path.
+//! What stands between the Azure SDK and the network: HTTP clients for it, each confined to one host and one kind of path.
 //!
 //! The SDK checks no names, follows links to any host and hides causes. Here every request is held against the place it belongs to
 //! before a token is put on it, and every answer but a good one becomes our own [`Error`]. Nothing here tries again.
 //!
 //! # Guarantees
-//! The token of a vault goes to `https://<vault>:443/<collection>/…` and nowhere else; the SDK never sees it. The client secret goes
-//! to the authority's token endpoint and nowhere else.
+//! The token of a vault goes to `https://<vault>:443/<collection>/…` and nowhere else; the SDK never sees it. A client secret or an
+//! assertion goes to the authority's token endpoint and nowhere else.
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use azure_core::error::ErrorKind;
 use azure_core::http::headers::Headers;
 use azure_core::http::{AsyncRawResponse, Body, HttpClient, Method, Request, StatusCode};
 use azure_core::time::OffsetDateTime;
+use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue, USER_AGENT};
 use url::Url;
 
@@ -23,14 +26,16 @@ use super::challenge::ObjectType;
 use super::error::{Error, Refusal, Service};
 use super::http::{Http, Place, Reply, find, limits};
 use super::names::{ObjectName, ObjectVersionId};
+use super::tokens::Token;
+use crate::model::ExposeSecret as _;
 
 /// The SDK's way to one vault, for objects of one type.
 pub(super) struct VaultTransport {
     pub(super) http: Http,
     pub(super) host: String,
     pub(super) kind: ObjectType,
-    /// The whole value of the Authorization header, marked as sensitive.
-    pub(super) bearer: HeaderValue,
+    /// The token, as the whole value of the Authorization header.
+    pub(super) token: Arc<Token>,
     /// Who asks, for error texts.
     pub(super) client_id: Option<String>,
 }
@@ -42,6 +47,34 @@ pub(super) struct EntraTransport {
     pub(super) path: String,
     /// Who asks, for error texts.
     pub(super) client_id: Option<String>,
+}
+
+/// The address of the metadata service, the same on every node.
+pub(super) const IMDS: &str = "169.254.169.254";
+/// The one path that is asked there.
+const IMDS_PATH: &str = "/metadata/identity/oauth2/token";
+
+/// The way to the node's metadata service: a client of its own, which uses no proxy.
+#[derive(Debug, Clone)]
+pub(super) struct Imds {
+    pub(super) http: Http,
+    /// Where it is; elsewhere than at [`IMDS`] in tests only.
+    pub(super) address: SocketAddr,
+}
+
+/// The SDK's way to the metadata service.
+#[derive(Debug)]
+pub(super) struct ImdsTransport {
+    pub(super) imds: Imds,
+    /// Who asks, for error texts.
+    pub(super) client_id: Option<String>,
+}
+
+#[async_trait]
+impl HttpClient for ImdsTransport {
+    async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
+        self.send(request).await.map_err(to_sdk)
+    }
 }
 
 #[async_trait]
@@ -64,9 +97,28 @@ impl VaultTransport {
         if request.method() != Method::Get || !is_on(url, &self.host) || !is_object_path(url, self.kind) {
             return Err(Error::LeftVault { expected: format!("{}/{}", self.host, self.kind.collection()) });
         }
-        let mut outgoing = outgoing(request, reqwest::Method::GET)?;
-        outgoing.headers_mut().insert(AUTHORIZATION, self.bearer.clone());
+        let body = self.exchange(outgoing(request, reqwest::Method::GET)?).await?;
+        // The SDK looks at no header of an answer to a getter.
+        Ok(AsyncRawResponse::from_bytes(StatusCode::Ok, Headers::new(), body))
+    }
+
+    /// Gets the JSON at `url`, which is an object's, a version's, or a list of versions.
+    ///
+    /// # Errors
+    /// [`Error::LeftVault`] for another place, and whatever the vault answers.
+    pub(super) async fn get(&self, url: Url) -> Result<Bytes, Error> {
+        if !is_on(&url, &self.host) || !(is_object_path(&url, self.kind) || is_list_path(&url, self.kind)) {
+            return Err(Error::LeftVault { expected: format!("{}/{}", self.host, self.kind.collection()) });
+        }
+        self.exchange(reqwest::Request::new(reqwest::Method::GET, url)).await
+    }
+
+    async fn exchange(&self, mut outgoing: reqwest::Request) -> Result<Bytes, Error> {
         let place = Place { service: Service::KeyVault, host: &self.host, what: self.kind.collection() };
+        let mut bearer = HeaderValue::from_str(self.token.bearer.expose_secret())
+            .map_err(|_| not_azure(place, "the token is no header"))?;
+        bearer.set_sensitive(true);
+        outgoing.headers_mut().insert(AUTHORIZATION, bearer);
         let reply = self.http.exchange(place, outgoing, limits::OBJECT).await?;
         accept(place, reply, self.client_id.clone())
     }
@@ -81,7 +133,29 @@ impl EntraTransport {
         let outgoing = outgoing(request, reqwest::Method::POST)?;
         let place = Place { service: Service::EntraId, host: &self.authority, what: "token" };
         let reply = self.http.exchange(place, outgoing, limits::SMALL).await?;
-        accept(place, reply, self.client_id.clone())
+        let body = accept(place, reply, self.client_id.clone())?;
+        Ok(AsyncRawResponse::from_bytes(StatusCode::Ok, Headers::new(), body))
+    }
+}
+
+impl ImdsTransport {
+    async fn send(&self, request: &Request) -> Result<AsyncRawResponse, Error> {
+        let url = request.url();
+        let at_home = url.scheme() == "http" && url.host_str() == Some(IMDS) && url.port_or_known_default() == Some(80);
+        if request.method() != Method::Get || !at_home || url.path() != IMDS_PATH {
+            return Err(Error::LeftVault { expected: format!("{IMDS}{IMDS_PATH}") });
+        }
+        let mut outgoing = outgoing(request, reqwest::Method::GET)?;
+        let address = self.imds.address;
+        let moved = outgoing
+            .url_mut()
+            .set_ip_host(address.ip())
+            .and_then(|()| outgoing.url_mut().set_port(Some(address.port())));
+        let place = Place { service: Service::Imds, host: IMDS, what: "token" };
+        moved.map_err(|()| not_azure(place, "its address is none"))?;
+        let reply = self.imds.http.exchange(place, outgoing, limits::SMALL).await?;
+        let body = accept(place, reply, self.client_id.clone())?;
+        Ok(AsyncRawResponse::from_bytes(StatusCode::Ok, Headers::new(), body))
     }
 }
 
@@ -118,6 +192,12 @@ fn is_object_path(url: &Url, kind: ObjectType) -> bool {
         && (version.is_empty() || ObjectVersionId::new(version).is_ok())
 }
 
+/// Whether the path is `/<collection>/<name>/versions`.
+fn is_list_path(url: &Url, kind: ObjectType) -> bool {
+    let segments: Vec<&str> = url.path_segments().map(Iterator::collect).unwrap_or_default();
+    matches!(segments[..], [collection, name, "versions"] if collection == kind.collection() && ObjectName::new(name).is_ok())
+}
+
 /// The SDK's request as one of the HTTP client, without an Authorization and under our own user agent.
 fn outgoing(request: &Request, method: reqwest::Method) -> Result<reqwest::Request, Error> {
     let unusable = || Error::Sdk {
@@ -142,16 +222,15 @@ fn outgoing(request: &Request, method: reqwest::Method) -> Result<reqwest::Reque
     Ok(outgoing)
 }
 
-/// Lets a good answer through to the SDK, and makes our error of any other.
-fn accept(place: Place<'_>, reply: Reply, client_id: Option<String>) -> Result<AsyncRawResponse, Error> {
+/// Lets a good answer's body through, and makes our error of any other.
+fn accept(place: Place<'_>, reply: Reply, client_id: Option<String>) -> Result<Bytes, Error> {
     if reply.status != 200 {
         return Err(refused(place, &reply, client_id));
     }
     if !answer::is_json(&reply.headers) {
         return Err(not_azure(place, "the answer is not JSON"));
     }
-    // The SDK looks at no header of an answer to a getter.
-    Ok(AsyncRawResponse::from_bytes(StatusCode::Ok, Headers::new(), reply.body))
+    Ok(reply.body)
 }
 
 /// Our error for an answer that is no success.
@@ -159,10 +238,13 @@ pub(super) fn refused(place: Place<'_>, reply: &Reply, client_id: Option<String>
     let codes = match place.service {
         Service::KeyVault => Codes::of_key_vault(&reply.body),
         Service::EntraId => Codes::of_entra_id(&reply.body),
+        // Its texts are its own; the status says enough.
+        Service::Imds => Codes::default(),
     };
     Error::Refused(Box::new(Refusal {
         service: place.service,
         host: place.host.to_owned(),
+        what: place.what,
         status: reply.status,
         codes,
         request_id: answer::request_id(&reply.headers),

@@ -8,39 +8,44 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use azure_security_keyvault_secrets::ResourceExt as _;
-use azure_security_keyvault_secrets::models::{Secret, SecretClientGetSecretOptions};
-use futures::FutureExt as _;
-use futures::future::{BoxFuture, Shared};
+use async_trait::async_trait;
+use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions};
+use azure_core::error::ErrorKind;
+use azure_security_keyvault_secrets::models::SecretClientGetSecretOptions;
+use azure_security_keyvault_secrets::{SecretClient, SecretClientOptions};
+use bytes::Bytes;
+use url::Url;
 
-use super::challenge::ObjectType;
+use super::challenge::{API_VERSION, ObjectType};
 use super::error::Error;
 use super::names::{ObjectName, ObjectVersionId};
+use super::objects::{self, VaultCertificate, VaultKey, VersionInfo};
 use super::retry;
-use super::session::{Access, Session};
+use super::session::{Access, client_options};
+use super::tokens::Token;
 use super::transport::{from_sdk, not_azure};
 use crate::model::{Reason, SecretString};
 
-/// How many sessions one vault makes: one, and one more when the first one's token is refused (spec/azure-provider.md §6).
-const SESSIONS: u32 = 2;
+/// The limits of lists.
+mod limits {
+    /// How many pages of a list are read; Key Vault puts 25 versions on one.
+    pub(super) const PAGES: usize = 100;
+    /// How many versions of an object are read.
+    pub(super) const VERSIONS: usize = 2_500;
+}
 
-/// The longest version id that is taken over from an answer. Key Vault's own have 32 characters.
-const LONGEST_VERSION: usize = 64;
-
-/// One vault, opened by [`Vaults::open`](super::Vaults::open). Cheap to clone; all clones share one token.
+/// One vault, opened by [`Vaults::open`](super::Vaults::open). Cheap to clone.
 ///
-/// Meant for one fetch: it ends at its deadline, and when no token could be got, every further call has the same error.
+/// Meant for one fetch: it ends at its deadline.
 #[derive(Clone)]
 pub struct Vault {
     access: Arc<Access>,
-    session: Arc<Mutex<Option<Opening>>>,
+    /// The SDK's client for secrets, with the token that it uses.
+    client: Arc<Mutex<Option<Client>>>,
 }
 
-/// A session that is being opened, or is open; everybody who waits for it gets the same result.
-struct Opening {
-    number: u32,
-    session: Shared<BoxFuture<'static, Result<Arc<Session>, Error>>>,
-}
+/// The SDK's client, with the token that it uses.
+type Client = (Arc<Token>, Arc<SecretClient>);
 
 /// A secret as Key Vault holds it.
 #[derive(Debug)]
@@ -56,8 +61,8 @@ pub struct VaultSecret {
 }
 
 impl Vault {
-    pub(super) fn new(access: Access) -> Vault {
-        Vault { access: Arc::new(access), session: Arc::default() }
+    pub(super) fn new(access: Arc<Access>) -> Vault {
+        Vault { access, client: Arc::default() }
     }
 
     /// The vault's host.
@@ -73,66 +78,166 @@ impl Vault {
     /// # Errors
     /// See [`Error`] and its [`reason`](Error::reason). Faults of the service and the network are reported after several tries.
     pub async fn secret(&self, name: &ObjectName, version: Option<&ObjectVersionId>) -> Result<VaultSecret, Error> {
-        let path = format!("/secrets/{name}/{}", version.map(ObjectVersionId::as_str).unwrap_or_default());
-        let session = self.session(&path, None).await?;
-        let result = self.get_secret(&session, name, version).await;
-        if session.number < SESSIONS && matches!(&result, Err(error) if error.reason() == Reason::Unauthorized) {
-            let session = self.session(&path, Some(session.number)).await?;
-            return self.get_secret(&session, name, version).await;
+        let place = self.access.key_vault(ObjectType::Secret.collection());
+        let get = |token: Arc<Token>| async move {
+            let client = self.secret_client(token)?;
+            self.tried(|| async {
+                let version = version.map(|version| version.as_str().to_owned());
+                let options = SecretClientGetSecretOptions { secret_version: version, ..Default::default() };
+                let response = client.get_secret(name.as_str(), Some(options)).await;
+                let secret = response.and_then(|response| response.into_model());
+                let secret = secret.map_err(|error| from_sdk(&error, place))?;
+                objects::secret(secret, name).map_err(|what| not_azure(place, what))
+            })
+            .await
+        };
+        self.let_in(ObjectType::Secret, &object_path(ObjectType::Secret, name, version), get).await
+    }
+
+    /// Gets the public half of a key: the given version, or the newest (spec/azure-provider.md §4.5).
+    ///
+    /// # Errors
+    /// As [`secret`](Vault::secret).
+    pub async fn key(&self, name: &ObjectName, version: Option<&ObjectVersionId>) -> Result<VaultKey, Error> {
+        self.object(ObjectType::Key, name, version, objects::key).await
+    }
+
+    /// Gets a certificate without its key: the given version, or the newest (spec/azure-provider.md §4.6).
+    ///
+    /// # Errors
+    /// As [`secret`](Vault::secret).
+    pub async fn certificate(
+        &self,
+        name: &ObjectName,
+        version: Option<&ObjectVersionId>,
+    ) -> Result<VaultCertificate, Error> {
+        self.object(ObjectType::Certificate, name, version, objects::certificate).await
+    }
+
+    /// Lists the versions of an object, in the vault's order and the disabled ones too (spec/azure-provider.md §3.4).
+    ///
+    /// # Errors
+    /// As [`secret`](Vault::secret); [`Error::LeftVault`] when the list goes on elsewhere, [`Error::TooManyVersions`] when it is
+    /// longer than 2,500 versions or 100 pages.
+    pub async fn versions(&self, kind: ObjectType, name: &ObjectName) -> Result<Vec<VersionInfo>, Error> {
+        let path = format!("/{}/{name}/versions", kind.collection());
+        let place = self.access.key_vault(kind.collection());
+        let first = self.url(kind, &path)?;
+        let (mut all, mut next) = (Vec::new(), Some(first.clone()));
+        for _ in 0..limits::PAGES {
+            let Some(url) = next.take() else {
+                return Ok(all);
+            };
+            let body = self.get(kind, &path, &url).await?;
+            let (page, link) = objects::versions(&body, kind, name).map_err(|what| not_azure(place, what))?;
+            all.extend(page);
+            if all.len() > limits::VERSIONS {
+                break;
+            }
+            next = link.map(|link| follow(&url, &link, &first)).transpose()?;
+        }
+        match next {
+            None if all.len() <= limits::VERSIONS => Ok(all),
+            None | Some(_) => Err(Error::TooManyVersions { host: self.host().to_owned(), limit: limits::VERSIONS }),
+        }
+    }
+
+    async fn object<T>(
+        &self,
+        kind: ObjectType,
+        name: &ObjectName,
+        version: Option<&ObjectVersionId>,
+        read: fn(&[u8], &ObjectName) -> Result<T, &'static str>,
+    ) -> Result<T, Error> {
+        let path = object_path(kind, name, version);
+        let body = self.get(kind, &path, &self.url(kind, &path)?).await?;
+        read(&body, name).map_err(|what| not_azure(self.access.key_vault(kind.collection()), what))
+    }
+
+    async fn get(&self, kind: ObjectType, path: &str, url: &Url) -> Result<Bytes, Error> {
+        let get = |token: Arc<Token>| async move {
+            let transport = self.access.transport(kind, token);
+            self.tried(|| transport.get(url.clone())).await
+        };
+        self.let_in(kind, path, get).await
+    }
+
+    /// Makes a request with a token, and once more with another one when the vault refuses the first (spec/azure-provider.md §6).
+    async fn let_in<T, F>(&self, kind: ObjectType, path: &str, get: impl Fn(Arc<Token>) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let (scope, token) = self.access.token(kind, path).await?;
+        let result = get(token.clone()).await;
+        let refused = matches!(&result, Err(error) if error.reason() == Reason::Unauthorized);
+        if refused && self.access.refuse(kind, &scope, &token) {
+            let (scope, token) = self.access.token(kind, path).await?;
+            let result = get(token.clone()).await;
+            if matches!(&result, Err(error) if error.reason() == Reason::Unauthorized) {
+                self.access.refuse(kind, &scope, &token);
+            }
+            return result;
         }
         result
     }
 
-    /// The session that everybody uses; a new one when there is none, or when it is the one whose token was refused.
-    fn session(&self, path: &str, refused: Option<u32>) -> Shared<BoxFuture<'static, Result<Arc<Session>, Error>>> {
-        let mut opening = self.session.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = match opening.as_ref() {
-            Some(open) if refused != Some(open.number) => return open.session.clone(),
-            Some(open) => open.number + 1,
-            None => 1,
-        };
-        if refused.is_some() {
-            // The token may be refused because the vault wants another one by now.
-            self.access.challenges.forget(&self.access.host, ObjectType::Secret);
-        }
-        let session = self.access.clone().session(number, path.to_owned()).boxed().shared();
-        *opening = Some(Opening { number, session: session.clone() });
-        session
+    async fn tried<T, F>(&self, attempt: impl FnMut() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let Access { deadline, limits, host, .. } = &*self.access;
+        retry::until(*deadline, *limits, host, attempt).await
     }
 
-    async fn get_secret(
-        &self,
-        session: &Session,
-        name: &ObjectName,
-        version: Option<&ObjectVersionId>,
-    ) -> Result<VaultSecret, Error> {
-        let Access { deadline, limits, host, .. } = &*self.access;
-        let place = self.access.key_vault(ObjectType::Secret.collection());
-        retry::until(*deadline, *limits, host, || async {
-            let version = version.map(|version| version.as_str().to_owned());
-            let options = SecretClientGetSecretOptions { secret_version: version, ..Default::default() };
-            let response = session.secrets.get_secret(name.as_str(), Some(options)).await;
-            let secret = response.and_then(|response| response.into_model());
-            let secret = secret.map_err(|error| from_sdk(&error, place))?;
-            take(secret, name).map_err(|what| not_azure(place, what))
-        })
-        .await
+    fn url(&self, kind: ObjectType, path: &str) -> Result<Url, Error> {
+        Url::parse(&format!("https://{}{path}?api-version={API_VERSION}", self.host()))
+            .map_err(|_| not_azure(self.access.key_vault(kind.collection()), "its name is no host"))
+    }
+
+    /// The SDK's client with this token: the one that is there, or a new one.
+    fn secret_client(&self, token: Arc<Token>) -> Result<Arc<SecretClient>, Error> {
+        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, client)) = client.as_ref().filter(|(used, _)| Arc::ptr_eq(used, &token)) {
+            return Ok(client.clone());
+        }
+        let transport = self.access.transport(ObjectType::Secret, token.clone());
+        let options = SecretClientOptions {
+            api_version: API_VERSION.to_owned(),
+            client_options: client_options(Arc::new(transport)),
+            ..SecretClientOptions::default()
+        };
+        let made = SecretClient::new(&format!("https://{}/", self.host()), Arc::new(NoToken), Some(options))
+            .map_err(|error| from_sdk(&error, self.access.key_vault("client")))?;
+        let made = Arc::new(made);
+        *client = Some((token, made.clone()));
+        Ok(made)
     }
 }
 
-/// Moves the SDK's secret into our own; says what is wrong when it is not the one that was asked for.
-fn take(secret: Secret, name: &ObjectName) -> Result<VaultSecret, &'static str> {
-    let id = secret.resource_id().map_err(|_| "the secret has no id")?;
-    if !id.name.eq_ignore_ascii_case(name.as_str()) {
-        return Err("the secret is another than the one that was asked for");
-    }
-    let plain = |text: &String| {
-        (1..=LONGEST_VERSION).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
-    };
-    Ok(VaultSecret {
-        version: id.version.filter(plain).ok_or("the secret's id names no version")?,
-        value: secret.value.ok_or("the secret has no value")?.into(),
-        content_type: secret.content_type,
-        certificate_backed: secret.kid.is_some_and(|kid| !kid.is_empty()),
+fn object_path(kind: ObjectType, name: &ObjectName, version: Option<&ObjectVersionId>) -> String {
+    format!("/{}/{name}/{}", kind.collection(), version.map(ObjectVersionId::as_str).unwrap_or_default())
+}
+
+/// Where a list goes on, which may be only where it began: a hostile answer would take the token elsewhere.
+fn follow(page: &Url, link: &str, first: &Url) -> Result<Url, Error> {
+    let same = |next: &Url| next.origin() == first.origin() && next.path().eq_ignore_ascii_case(first.path());
+    let next = page.join(link).ok().filter(same);
+    next.ok_or_else(|| Error::LeftVault {
+        expected: format!("{}{}", first.host_str().unwrap_or_default(), first.path()),
     })
+}
+
+/// The credential that the SDK's client demands, and never asks.
+///
+/// The SDK would fetch a token after a 401, but our transport hands it none and puts the token on itself, at the last moment before
+/// sending. So the SDK cannot take a token elsewhere, cannot keep a revoked one, and concurrent first requests cannot clear each
+/// other's, as they may in its bearer policy, where every 401 drops the token that all of them share.
+#[derive(Debug)]
+struct NoToken;
+
+#[async_trait]
+impl TokenCredential for NoToken {
+    async fn get_token(&self, _: &[&str], _: Option<TokenRequestOptions<'_>>) -> azure_core::Result<AccessToken> {
+        Err(azure_core::Error::with_message(ErrorKind::Credential, "the transport puts the token on"))
+    }
 }

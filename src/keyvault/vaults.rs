@@ -1,18 +1,24 @@
-//! What the process holds for Azure: one HTTPS client, and what it has learned about vaults.
+//! What the process holds for Azure: its HTTP clients, what it has learned about vaults, and the tokens of identities.
 //!
-//! Opens vaults without touching the network; holds no credential and no token. Control goes on to `vault`.
+//! Opens vaults without touching the network; holds no client secret and no key. Control goes on to `vault`.
 
 use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::assertion::Assertions;
 use super::challenge::Challenges;
 use super::cloud::Cloud;
 use super::error::Error;
 use super::http::{self, Http};
+use super::identity::Credential;
 use super::names::{TenantId, VaultName};
 use super::retry::Limits;
-use super::session::{Access, Credential};
+use super::session::Access;
+use super::tokens::Tokens;
+use super::transport::Imds;
 use super::vault::Vault;
 
 /// What the caller chooses.
@@ -26,7 +32,10 @@ pub struct Options {
 #[derive(Clone)]
 pub struct Vaults {
     http: Http,
+    imds: Imds,
     challenges: Challenges,
+    tokens: Tokens,
+    assertions: Assertions,
     limits: Limits,
 }
 
@@ -39,18 +48,32 @@ impl Vaults {
     /// # Errors
     /// [`Error::Client`], when there are no CA certificates or the user agent is not printable.
     pub fn new(options: Options) -> Result<Vaults, Error> {
-        Vaults::with_client(http::builder(&options.user_agent), Limits::PRODUCT)
+        let agent = &options.user_agent;
+        let imds = SocketAddr::from((Ipv4Addr::new(169, 254, 169, 254), 80));
+        Vaults::with_clients(http::builder(agent), http::imds_builder(agent), imds, Limits::PRODUCT)
     }
 
-    /// The same with a client and limits of the caller's choice.
-    pub(super) fn with_client(client: reqwest::ClientBuilder, limits: Limits) -> Result<Vaults, Error> {
-        Ok(Vaults { http: Http::new(client, limits.exchange)?, challenges: Challenges::default(), limits })
+    /// The same with clients, an address of the metadata service, and limits of the caller's choice.
+    pub(super) fn with_clients(
+        client: reqwest::ClientBuilder,
+        imds: reqwest::ClientBuilder,
+        address: SocketAddr,
+        limits: Limits,
+    ) -> Result<Vaults, Error> {
+        Ok(Vaults {
+            http: Http::new(client, limits.exchange)?,
+            imds: Imds { http: Http::direct(imds, limits.exchange)?, address },
+            challenges: Challenges::default(),
+            tokens: Tokens::default(),
+            assertions: Assertions::default(),
+            limits,
+        })
     }
 
     /// Opens a vault for one fetch, which ends at `deadline`. Nothing is sent before the first object is asked for.
     ///
     /// # Errors
-    /// [`Error::Credential`], when the credential is incomplete.
+    /// [`Error::Credential`], when the credential is incomplete, or cannot be used.
     pub fn open(
         &self,
         cloud: &Cloud,
@@ -61,17 +84,20 @@ impl Vaults {
     ) -> Result<Vault, Error> {
         let access = Access {
             http: self.http.clone(),
+            imds: self.imds.clone(),
             challenges: self.challenges.clone(),
+            tokens: self.tokens.clone(),
+            assertions: self.assertions.clone(),
             limits: self.limits,
             cloud: cloud.clone(),
             host: name.host(cloud),
+            identity: credential.identity(tenant, cloud),
             tenant: tenant.clone(),
             credential,
             deadline,
         };
-        // The first session makes its own; this one is to find fault with it.
-        access.token_credential()?;
-        Ok(Vault::new(access))
+        access.check()?;
+        Ok(Vault::new(Arc::new(access)))
     }
 }
 

@@ -9,6 +9,8 @@ use super::cloud_file::CloudFileError;
 use super::credentials::CredentialsError;
 use super::encode::RenderError;
 use super::mistake::{Mistakes, NearMiss};
+use super::service_account::TokenError;
+use super::versions::VersionsError;
 use crate::keyvault::{self, NameError};
 use crate::model::{ClassRef, PayloadError, Reason};
 
@@ -34,6 +36,22 @@ pub enum Error {
         source: CredentialsError,
         /// Misspelt parameters, one of which may be why this mode was selected.
         near_misses: Vec<NearMiss>,
+    },
+    /// The pod brings no usable service account token.
+    #[error("SecretProviderClass {class}: {source}")]
+    Token {
+        /// The class.
+        class: ClassRef,
+        /// What is missing.
+        source: TokenError,
+    },
+    /// There are no versions to make the history of.
+    #[error("SecretProviderClass {class}: {source}")]
+    Versions {
+        /// The class.
+        class: ClassRef,
+        /// What is wrong with the versions there are.
+        source: VersionsError,
     },
     /// A value is not in the form that the class asks for.
     #[error("SecretProviderClass {class}, vault {vault}: {source}")]
@@ -88,7 +106,11 @@ impl Error {
     pub fn reason(&self) -> Reason {
         match self {
             Error::Mistakes { .. } => Reason::ClassInvalid,
-            Error::Credentials { .. } => Reason::CredentialsMissing,
+            Error::Credentials { .. } | Error::Token { .. } => Reason::CredentialsMissing,
+            Error::Versions { source, .. } => match source {
+                VersionsError::Unknown { .. } => Reason::ObjectNotFound,
+                VersionsError::Disabled { .. } | VersionsError::NoneEnabled { .. } => Reason::ObjectDisabled,
+            },
             Error::Render { .. } => Reason::ObjectInvalid,
             Error::Cloud { .. } | Error::Name { .. } => Reason::ClassInvalid,
             Error::Vault { source, .. } => source.reason(),

@@ -13,10 +13,16 @@ use super::cloud_file::DefaultCloud;
 use super::credentials::service_principal;
 use super::error::Error;
 use super::mistake::Mistakes;
-use super::object::{ObjectSpec, Version};
-use super::params::{Params, attributes, unsupported_yet};
+use super::object::{ObjectSpec, ObjectType, Version};
+use super::params::{IdentityMode, Params, attributes, unsupported_yet};
 use super::render::{Fetched as Value, FetchedSecret, Rendering, render};
-use crate::keyvault::{Credential, NameError, ObjectName, ObjectVersionId, TenantId, Vault, VaultName, Vaults};
+use super::service_account::{WORKLOAD_AUDIENCE, service_account};
+use super::versions::{ListedVersion, newest};
+use crate::formats::encoding::base64url;
+use crate::formats::jwk::Jwk;
+use crate::keyvault::{
+    self, Credential, NameError, ObjectName, ObjectVersionId, TenantId, Vault, VaultName, Vaults, VersionInfo,
+};
 use crate::model::{Class, ExposeSecret as _, ObjectVersion, Payload, PayloadError, SecretFile, SecretString, limits};
 
 /// How many objects of one class are fetched at once (design decision 7).
@@ -87,14 +93,7 @@ impl Azure {
         let tenant = TenantId::new(&params.tenant).map_err(|source| name("tenantID", source))?;
         let cloud = self.default_cloud.resolve(&params.cloud, fetch.deadline).await;
         let cloud = cloud.map_err(|source| Error::Cloud { class: class.clone(), source })?;
-        let principal = service_principal(fetch.secrets).map_err(|source| Error::Credentials {
-            class: class.clone(),
-            vault: params.vault.clone(),
-            source,
-            near_misses: params.near_misses.clone(),
-        })?;
-        let credential =
-            Credential::ClientSecret { client_id: principal.client_id, client_secret: principal.client_secret };
+        let credential = credential(params, fetch)?;
         self.vaults.open(&cloud, &vault, &tenant, credential, fetch.deadline).map_err(|source| Error::Vault {
             class: class.clone(),
             object: None,
@@ -102,6 +101,7 @@ impl Azure {
         })
     }
 
+    /// One object: its newest or pinned version, or as many of its versions as the class wants.
     async fn one(
         &self,
         vault: &Vault,
@@ -111,48 +111,145 @@ impl Azure {
         vault_name: &str,
     ) -> Result<Fetched, Error> {
         let class = || fetch.class.reference.clone();
-        let name = |field, source: NameError| Error::Name { class: class(), field, source };
-        let object = ObjectName::new(&spec.name).map_err(|source| name("objectName", source))?;
-        let version = match &spec.version {
-            Version::Latest => None,
-            Version::Pinned(version) => {
-                Some(ObjectVersionId::new(version).map_err(|source| name("objectVersion", source))?)
-            }
-        };
-        let secret = vault.secret(&object, version.as_ref()).await.map_err(|source| Error::Vault {
+        let object = ObjectName::new(&spec.name).map_err(|source| Error::Name {
             class: class(),
-            object: Some(spec.version_id(None)),
+            field: "objectName",
             source,
         })?;
-        let value = Value::Secret(FetchedSecret {
-            value: &secret.value,
-            content_type: secret.content_type.as_deref(),
-            certificate_backed: secret.certificate_backed,
-        });
-        // An archive may ask for a second of computing, in which this thread can serve nobody else.
-        let rendered = match secret.certificate_backed {
-            true => tokio::task::block_in_place(|| render(spec, None, value, &self.rendering)),
-            false => render(spec, None, value, &self.rendering),
+        let vaults = |source| Error::Vault { class: class(), object: Some(spec.version_id(None)), source };
+        let mut one = Fetched { at, files: Vec::new(), versions: Vec::new() };
+        if spec.wants_history() {
+            let listed = vault.versions(kind(spec.object_type), &object).await.map_err(vaults)?;
+            let listed: Vec<ListedVersion> = listed.into_iter().map(listed_version).collect();
+            let wanted = newest(spec, &listed).map_err(|source| Error::Versions { class: class(), source })?;
+            for (index, version) in wanted.iter().enumerate() {
+                self.version(vault, spec, &object, (Some(index), Some(version)), fetch, vault_name, &mut one).await?;
+            }
+        } else {
+            let pinned = match &spec.version {
+                Version::Latest => None,
+                Version::Pinned(version) => Some(version),
+            };
+            self.version(vault, spec, &object, (None, pinned), fetch, vault_name, &mut one).await?;
+        }
+        Ok(one)
+    }
+
+    /// Fetches and renders one version; `place` is its index in a history and its id, if a certain one is wanted.
+    #[allow(clippy::too_many_arguments)] // All of them are of this one object; a struct would only repeat their names.
+    async fn version(
+        &self,
+        vault: &Vault,
+        spec: &ObjectSpec,
+        object: &ObjectName,
+        place: (Option<usize>, Option<&String>),
+        fetch: Fetch<'_>,
+        vault_name: &str,
+        one: &mut Fetched,
+    ) -> Result<(), Error> {
+        let class = || fetch.class.reference.clone();
+        let (index, version) = place;
+        let id = spec.version_id(index);
+        let version = version
+            .map(|version| ObjectVersionId::new(version))
+            .transpose()
+            .map_err(|source| Error::Name { class: class(), field: "objectVersion", source })?;
+        let vaults = |source| Error::Vault { class: class(), object: Some(id.clone()), source };
+        let (rendered, version) = match spec.object_type {
+            ObjectType::Secret => {
+                let secret = vault.secret(object, version.as_ref()).await.map_err(vaults)?;
+                let value = Value::Secret(FetchedSecret {
+                    value: &secret.value,
+                    content_type: secret.content_type.as_deref(),
+                    certificate_backed: secret.certificate_backed,
+                });
+                // An archive may ask for a second of computing, in which this thread can serve nobody else.
+                let rendered = match secret.certificate_backed {
+                    true => tokio::task::block_in_place(|| render(spec, index, value, &self.rendering)),
+                    false => render(spec, index, value, &self.rendering),
+                };
+                (rendered, secret.version)
+            }
+            ObjectType::Key => {
+                let key = vault.key(object, version.as_ref()).await.map_err(vaults)?;
+                let text = |bytes: &Option<Vec<u8>>| bytes.as_ref().map(|bytes| base64url(bytes));
+                let (n, e, x, y) = (text(&key.n), text(&key.e), text(&key.x), text(&key.y));
+                let jwk = Jwk {
+                    kty: Some(&key.kty),
+                    n: n.as_deref(),
+                    e: e.as_deref(),
+                    crv: key.crv.as_deref(),
+                    x: x.as_deref(),
+                    y: y.as_deref(),
+                };
+                (render(spec, index, Value::Key(jwk), &self.rendering), key.version)
+            }
+            ObjectType::Certificate => {
+                let certificate = vault.certificate(object, version.as_ref()).await.map_err(vaults)?;
+                (render(spec, index, Value::Certificate(&certificate.der), &self.rendering), certificate.version)
+            }
         };
         let rendered =
             rendered.map_err(|source| Error::Render { class: class(), vault: vault_name.to_owned(), source })?;
         for warning in &rendered.warnings {
             warn!(class = %fetch.class.reference, vault = vault_name, %warning, "an object was rendered otherwise");
         }
-        let version = ObjectVersion { id: spec.version_id(None), version: secret.version };
-        Ok(Fetched { at, files: rendered.files, version })
+        one.files.extend(rendered.files);
+        one.versions.push(ObjectVersion { id, version });
+        Ok(())
     }
+}
+
+/// The credential that the class asks for, from what the pod brings.
+fn credential(params: &Params, fetch: Fetch<'_>) -> Result<Credential, Error> {
+    let class = || fetch.class.reference.clone();
+    match &params.identity {
+        IdentityMode::WorkloadIdentity { client_id } => {
+            let account = service_account(fetch.context, fetch.secrets, WORKLOAD_AUDIENCE)
+                .map_err(|source| Error::Token { class: class(), source })?;
+            Ok(Credential::WorkloadIdentity {
+                client_id: client_id.clone(),
+                namespace: account.namespace,
+                service_account: account.name,
+                assertion: account.token,
+            })
+        }
+        IdentityMode::ManagedIdentity { client_id } => Ok(Credential::ManagedIdentity { client_id: client_id.clone() }),
+        // The last two do not come here: `unsupported_yet` has refused them.
+        IdentityMode::ServicePrincipal | IdentityMode::PodIdentity | IdentityMode::IdentityBinding { .. } => {
+            let principal = service_principal(fetch.secrets).map_err(|source| Error::Credentials {
+                class: class(),
+                vault: params.vault.clone(),
+                source,
+                near_misses: params.near_misses.clone(),
+            })?;
+            Ok(Credential::ClientSecret { client_id: principal.client_id, client_secret: principal.client_secret })
+        }
+    }
+}
+
+fn kind(object_type: ObjectType) -> keyvault::ObjectType {
+    match object_type {
+        ObjectType::Secret => keyvault::ObjectType::Secret,
+        ObjectType::Key => keyvault::ObjectType::Key,
+        ObjectType::Certificate => keyvault::ObjectType::Certificate,
+    }
+}
+
+fn listed_version(listed: VersionInfo) -> ListedVersion {
+    let VersionInfo { version, enabled, created, has_attributes } = listed;
+    ListedVersion { id: version, has_attributes, enabled, created }
 }
 
 /// One object, with its place in the class.
 struct Fetched {
     at: usize,
     files: Vec<SecretFile>,
-    version: ObjectVersion,
+    versions: Vec<ObjectVersion>,
 }
 
 fn collect(mut fetched: Vec<Fetched>) -> Result<Payload, PayloadError> {
     fetched.sort_by_key(|one| one.at);
-    let (files, versions): (Vec<_>, Vec<_>) = fetched.into_iter().map(|one| (one.files, one.version)).unzip();
-    Payload::new(files.into_iter().flatten().collect(), versions)
+    let (files, versions): (Vec<_>, Vec<_>) = fetched.into_iter().map(|one| (one.files, one.versions)).unzip();
+    Payload::new(files.into_iter().flatten().collect(), versions.into_iter().flatten().collect())
 }

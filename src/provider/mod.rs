@@ -13,6 +13,7 @@ mod mistake;
 mod object;
 mod params;
 mod render;
+mod service_account;
 mod versions;
 
 pub use cloud_file::{CLOUD_FILE_VARIABLE, CloudFileError, DefaultCloud};
@@ -24,6 +25,7 @@ pub use mistake::{Mistake, Mistakes, NearMiss, ObjectLabel};
 pub use object::{Encoding, Format, ObjectSpec, ObjectType, Version};
 pub use params::{CloudChoice, IdentityMode, Params, attributes, unsupported_yet};
 pub use render::{Fetched, FetchedSecret, Finding, Rendered, Rendering, Warning, render};
+pub use service_account::{ServiceAccount, TokenError, WORKLOAD_AUDIENCE, service_account};
 pub use versions::{ListedVersion, VersionsError, newest};
 
 /// The limits of a class.

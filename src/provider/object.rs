@@ -102,11 +102,6 @@ impl ObjectSpec {
             Some(index) => format!("{id}/{index}"),
         }
     }
-
-    /// Names the object in a mistake; `number` is its place in the class, counted from 1.
-    pub(super) fn label(&self, number: usize) -> ObjectLabel {
-        ObjectLabel { number, name: label(self.object_type.as_str(), &self.name, "") }
-    }
 }
 
 /// The object as written; every scalar keeps its source text.

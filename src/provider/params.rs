@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::limits::OBJECTS;
 use super::mistake::{Mistake, Mistakes, NearMiss, PARAMETERS, near_misses, shown, stranger, with_hint};
-use super::object::{self, ObjectSpec, ObjectType};
+use super::object::{self, ObjectSpec};
 use crate::formats::yaml;
 use crate::model::{self, Class};
 
@@ -114,30 +114,14 @@ impl Params {
 
 /// What a class asks for that this version cannot do yet. Goes away when it can.
 pub fn unsupported_yet(params: &Params) -> Vec<Mistake> {
-    let soon = "this version fetches the newest or a pinned version of secrets, as a service principal";
-    let mut mistakes = Vec::new();
     let mode = match &params.identity {
-        IdentityMode::ServicePrincipal => None,
-        IdentityMode::WorkloadIdentity { .. } => Some("clientID"),
-        IdentityMode::ManagedIdentity { .. } => Some("useVMManagedIdentity"),
-        IdentityMode::PodIdentity => Some("usePodIdentity"),
-        IdentityMode::IdentityBinding { .. } => Some("useAzureTokenProxy"),
+        IdentityMode::ServicePrincipal
+        | IdentityMode::WorkloadIdentity { .. }
+        | IdentityMode::ManagedIdentity { .. } => return Vec::new(),
+        IdentityMode::PodIdentity => "usePodIdentity",
+        IdentityMode::IdentityBinding { .. } => "useAzureTokenProxy",
     };
-    mistakes.extend(mode.map(|field| Mistake::new(field, "is not supported yet", soon)));
-    for (at, spec) in params.objects.iter().enumerate() {
-        let kind = match spec.object_type {
-            ObjectType::Secret => None,
-            ObjectType::Key | ObjectType::Certificate => Some("objectType"),
-        };
-        let history = spec.wants_history().then_some("objectVersionHistory");
-        for field in [kind, history].into_iter().flatten() {
-            mistakes.push(Mistake {
-                object: Some(spec.label(at + 1)),
-                ..Mistake::new(field, "asks for something not supported yet", soon)
-            });
-        }
-    }
-    mistakes
+    vec![Mistake::new(mode, "is not supported yet", "use workload identity, a managed identity or a service principal")]
 }
 
 /// The mode as far as the flags tell.

@@ -14,6 +14,7 @@ trials! { "certificates":
     a_pkcs12_secret_can_be_had_as_it_is,
     a_pem_secret_is_written_as_it_is,
     certificate_and_key_get_files_of_their_own,
+    a_certificate_alone_is_its_leaf_in_pem,
     a_damaged_archive_is_told_without_its_content,
 }
 
@@ -124,6 +125,15 @@ fn certificate_and_key_get_files_of_their_own() -> Result<()> {
     matches(&target.join("tls/server.key"), &target.join("tls/server.crt"))?;
     matches(&target.join("tls/server"), &target.join("tls/server"))?;
     ensure!(!fs::read_to_string(target.join("tls/server.crt"))?.contains("PRIVATE"));
+    Ok(())
+}
+
+fn a_certificate_alone_is_its_leaf_in_pem() -> Result<()> {
+    let made = Made::new(EC)?;
+    let (node, vault) = with_certificate(&made, &[], true)?;
+    node.class("demo", &vault.parameters_of("array:\n  - |\n    objectName: server\n    objectType: cert\n"))?;
+    let file = node.publish(&vault.volume("demo"))?.join("server");
+    assert_eq!(fs::read(file)?, made.read("cert.pem")?);
     Ok(())
 }
 

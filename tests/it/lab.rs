@@ -53,7 +53,7 @@ pub(crate) fn enter() {
         listen: ([127, 0, 0, 1], 443).into(),
         admin: None,
         dns_names: vec![format!("*.{}", STACK.0), STACK.1.to_owned()],
-        imds: None,
+        imds: Some(([169, 254, 169, 254], 80).into()),
         base_latency: Duration::ZERO,
     })
     .unwrap();

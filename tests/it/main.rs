@@ -22,6 +22,7 @@ mod lab;
 mod azure;
 mod certificates;
 mod classes;
+mod objects;
 mod publish;
 mod refusals;
 mod unpublish;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         unpublish::trials(),
         azure::trials(),
         certificates::trials(),
+        objects::trials(),
         classes::trials(),
         surface::trials(),
         kubelets::trials(),

@@ -210,7 +210,8 @@ fn ten_objects_cost_eleven_requests_and_one_challenge() -> Result<()> {
     assert_eq!(vault.entra().total(), 1, "no discovery");
     node.publish(&vault.volume("demo"))?;
     assert_eq!(counted(Kind::Challenge).0, 1, "it is learned once");
-    assert_eq!(vault.counters().total() + vault.entra().total(), 12 + 11);
+    assert_eq!(counted(Kind::Token).1, 1, "the identity is known, and so is its token");
+    assert_eq!(vault.counters().total() + vault.entra().total(), 12 + 10);
     Ok(())
 }
 

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use azure_core::http::{HttpClient as _, Method, Request};
 use azure_security_keyvault_secrets::{SecretClient, SecretClientOptions};
-use reqwest::header::HeaderValue;
 
 use super::super::challenge::ObjectType;
 use super::super::error::Error;
 use super::super::http::{Http, find};
-use super::super::session::Credential;
+use super::super::identity::Credential;
+use super::super::tokens::Token;
 use super::super::transport::{EntraTransport, VaultTransport};
 use super::server::{
     Answer, Azure, CLIENT_ID, CLIENT_SECRET, Kind, LOGIN, QUICK, VAULT, VERSION, open, open_as, status,
@@ -23,7 +23,7 @@ fn vault_transport(azure: &Azure) -> VaultTransport {
         http: Http::new(azure.client(), QUICK.exchange).unwrap(),
         host: VAULT.into(),
         kind: ObjectType::Secret,
-        bearer: HeaderValue::from_static("Bearer token-of-the-vault"),
+        token: Arc::new(Token { bearer: "Bearer token-of-the-vault".into(), until: tokio::time::Instant::now() }),
         client_id: None,
     }
 }

@@ -205,6 +205,7 @@ fn refusal(service: Service, status: u16, code: Option<&str>, retry_after: Optio
     Error::Refused(Box::new(Refusal {
         service,
         host: "h".into(),
+        what: "secrets",
         status,
         codes: Codes { code: code.map(str::to_owned), inner: None },
         request_id: Some("id-1".into()),

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::Vaults;
 use super::super::retry::Limits;
-use super::server::{Answer, Azure, Kind, LOGIN, QUICK, VAULT, open, status};
+use super::server::{Answer, Azure, Kind, LOGIN, QUICK, VAULT, open, status, with_client};
 use super::{Reason, get, get_at_once};
 
 /// A limit for one exchange that is short, and yet long enough for a handshake on a busy machine.
@@ -148,12 +147,11 @@ async fn a_deadline_in_the_first_try_is_a_timeout() {
 #[tokio::test]
 async fn a_certificate_that_is_not_trusted_is_said_once() {
     let azure = Azure::well().await;
-    let unsigned = Vaults::with_client(
+    let unsigned = with_client(
         // The other server's authority has the same name and another key.
         Azure::well().await.client().resolve(VAULT, azure.address()),
         QUICK,
-    )
-    .unwrap();
+    );
     let error = get(&open(&unsigned, "myvault", Duration::from_secs(30)), "db").await.unwrap_err();
     assert_eq!(error.reason(), Reason::TlsUntrusted, "{error}");
     assert!(error.to_string().contains(VAULT), "{error}");
@@ -167,7 +165,7 @@ async fn a_certificate_that_is_not_trusted_is_said_once() {
 async fn a_refused_connection_is_named() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let azure = Azure::well().await;
-    let vaults = Vaults::with_client(azure.client().resolve(VAULT, closed), QUICK).unwrap();
+    let vaults = with_client(azure.client().resolve(VAULT, closed), QUICK);
     let error = get(&open(&vaults, "myvault", Duration::from_secs(30)), "db").await.unwrap_err();
     assert_eq!(error.reason(), Reason::NetworkUnreachable);
     assert!(error.to_string().contains("connection refused") && error.to_string().contains("6 tries"), "{error}");

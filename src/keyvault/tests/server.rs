@@ -117,7 +117,7 @@ impl Azure {
     }
 
     pub(super) fn vaults(&self, limits: Limits) -> Vaults {
-        Vaults::with_client(self.client(), limits).unwrap()
+        with_client(self.client(), limits)
     }
 
     pub(super) fn vault(&self) -> Vault {
@@ -136,6 +136,11 @@ impl Azure {
     pub(super) fn counts(&self) -> [usize; 3] {
         [Kind::Challenge, Kind::Token, Kind::Get].map(|kind| self.count(kind))
     }
+}
+
+/// Vaults whose metadata service refuses connections.
+pub(super) fn with_client(client: reqwest::ClientBuilder, limits: Limits) -> Vaults {
+    Vaults::with_clients(client, http::imds_builder("keyvault-csi/test"), ([127, 0, 0, 1], 1).into(), limits).unwrap()
 }
 
 pub(super) fn open(vaults: &Vaults, name: &str, left: Duration) -> Vault {

@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use super::super::{Error, Options, Vaults, http};
-use super::server::{Azure, LOGIN, QUICK, VAULT, open};
+use super::server::{Azure, LOGIN, QUICK, VAULT, open, with_client};
 use super::{Reason, get};
 
 /// Set in the process that plays one case.
@@ -33,7 +33,7 @@ async fn a_bundle_named_by_ssl_cert_file_is_trusted() {
     let azure = Azure::well().await;
     std::fs::write(std::env::var("SSL_CERT_FILE").unwrap(), azure.bundle()).unwrap();
     let client = http::builder("x").no_proxy().resolve(VAULT, azure.address()).resolve(LOGIN, azure.address());
-    let vaults = Vaults::with_client(client, QUICK).unwrap();
+    let vaults = with_client(client, QUICK);
     get(&open(&vaults, "myvault", Duration::from_secs(60)), "db").await.unwrap();
 }
 

@@ -3,6 +3,7 @@ mod classes;
 mod objects;
 mod parameters;
 mod rendering;
+mod service_accounts;
 mod versions;
 
 use std::collections::BTreeMap;

@@ -268,21 +268,15 @@ fn the_volume_context_overrides_the_class() {
 
 #[test]
 fn what_is_not_there_yet_is_named() {
-    let objects = "array:\n- |\n  objectName: k\n  objectType: key\n- |\n  objectName: s\n  objectType: secret\n  \
-                   objectFormat: pfx\n  objectVersionHistory: 2\n- |\n  objectName: ok\n  objectType: secret\n";
-    let params = with(&[("clientID", "id"), ("objects", objects)]).unwrap();
-    let fields: Vec<String> = unsupported_yet(&params)
-        .iter()
-        .map(|mistake| format!("{:?} {}", mistake.object.as_ref().map(ToString::to_string), mistake.field))
-        .collect();
-    assert_eq!(
-        fields,
-        [
-            "None clientID",
-            "Some(\"object 1 (key k)\") objectType",
-            "Some(\"object 2 (secret s)\") objectFormat",
-            "Some(\"object 2 (secret s)\") objectVersionHistory",
-        ]
-    );
-    assert_eq!(unsupported_yet(&with(&[]).unwrap()), []);
+    for (pairs, expected) in [
+        (&[("usePodIdentity", "true")][..], &["usePodIdentity"][..]),
+        (&[("useAzureTokenProxy", "true"), ("clientID", "id")], &["useAzureTokenProxy"]),
+        (&[("useVMManagedIdentity", "true")], &[]),
+        (&[("clientID", "id")], &[]),
+        (&[], &[]),
+    ] {
+        let mistakes = unsupported_yet(&with(pairs).unwrap());
+        let fields: Vec<&str> = mistakes.iter().map(|mistake| mistake.field).collect();
+        assert_eq!(fields, expected);
+    }
 }

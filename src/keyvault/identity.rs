@@ -1,0 +1,120 @@
+//! Who asks a vault: a credential, and the identity that it stands for.
+//!
+//! Logs nobody in; says only who somebody is, so that what was fetched for one is never given to another. Control goes on to
+//! `session`, which makes a token request of a credential, and to `tokens`, which keeps tokens by identity.
+
+use std::fmt;
+
+use sha2::{Digest as _, Sha256};
+
+use super::cloud::Cloud;
+use super::names::{TenantId, is_client_id};
+use crate::model::{ExposeSecret as _, SecretBytes, SecretString};
+
+/// Who asks the vault.
+pub enum Credential {
+    /// A service principal with a client secret (spec/azure-provider.md §5.3).
+    ClientSecret {
+        /// The application's id.
+        client_id: String,
+        /// The application's secret.
+        client_secret: SecretString,
+    },
+    /// A service principal with a certificate.
+    ClientCertificate {
+        /// The application's id.
+        client_id: String,
+        /// The certificate that the application knows, as DER.
+        certificate_der: Vec<u8>,
+        /// Its private key, as unencrypted PKCS#8.
+        private_key_pkcs8: SecretBytes,
+    },
+    /// A pod's service account, federated with an application or a managed identity (spec/azure-provider.md §5.6).
+    WorkloadIdentity {
+        /// The id of the application or managed identity.
+        client_id: String,
+        /// The pod's namespace, as the kubelet names it.
+        namespace: String,
+        /// The pod's service account, as the kubelet names it.
+        service_account: String,
+        /// The service account's token for Entra ID's audience.
+        assertion: SecretString,
+    },
+    /// The node's own identity (spec/azure-provider.md §5.4).
+    ManagedIdentity {
+        /// The client id of a user-assigned identity; `None` is the system-assigned one.
+        client_id: Option<String>,
+    },
+}
+
+/// Who somebody is to Entra ID: two credentials of one identity may share what one of them was given.
+///
+/// Comparable, and no more: a digest, from which no secret can be read back.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Identity([u8; 32]);
+
+impl Credential {
+    /// The identity that this credential stands for, in a tenant of a cloud (design decision 6).
+    ///
+    /// A changed client secret, certificate or private key, and another service account, are another identity. Another token of
+    /// the same service account is not.
+    pub fn identity(&self, tenant: &TenantId, cloud: &Cloud) -> Identity {
+        let (tenant, id) = (tenant.as_str().to_ascii_lowercase(), self.id().to_ascii_lowercase());
+        let parts: [&[u8]; 3] = [cloud.authority().as_bytes(), tenant.as_bytes(), id.as_bytes()];
+        let rest: [&[u8]; 3] = match self {
+            Credential::ClientSecret { client_secret, .. } => {
+                [b"secret", client_secret.expose_secret().as_bytes(), b""]
+            }
+            // A certificate is public: only the key proves that it is somebody's own.
+            Credential::ClientCertificate { certificate_der, private_key_pkcs8, .. } => {
+                [b"certificate", certificate_der, private_key_pkcs8.expose_secret()]
+            }
+            Credential::WorkloadIdentity { namespace, service_account, .. } => {
+                [b"workload", namespace.as_bytes(), service_account.as_bytes()]
+            }
+            Credential::ManagedIdentity { client_id: Some(_) } => [b"user-assigned", b"", b""],
+            Credential::ManagedIdentity { client_id: None } => [b"system-assigned", b"", b""],
+        };
+        let mut digest = Sha256::new();
+        for part in parts.into_iter().chain(rest) {
+            // The length in front keeps neighbours apart: "ab" and "c" are not "a" and "bc".
+            digest.update((part.len() as u64).to_be_bytes());
+            digest.update(part);
+        }
+        Identity(digest.finalize().into())
+    }
+
+    /// The client id, when it has the form of one; see [`is_client_id`].
+    pub(super) fn client_id(&self) -> Option<String> {
+        Some(self.id()).filter(|id| is_client_id(id)).map(str::to_owned)
+    }
+
+    fn id(&self) -> &str {
+        match self {
+            Credential::ClientSecret { client_id, .. }
+            | Credential::ClientCertificate { client_id, .. }
+            | Credential::WorkloadIdentity { client_id, .. } => client_id,
+            Credential::ManagedIdentity { client_id } => client_id.as_deref().unwrap_or_default(),
+        }
+    }
+}
+
+/// Shows no secret, and an id only when it has the form of one.
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self {
+            Credential::ClientSecret { .. } => "ClientSecret",
+            Credential::ClientCertificate { .. } => "ClientCertificate",
+            Credential::WorkloadIdentity { .. } => "WorkloadIdentity",
+            Credential::ManagedIdentity { .. } => "ManagedIdentity",
+        };
+        f.debug_struct(kind).field("client_id", &self.client_id()).finish_non_exhaustive()
+    }
+}
+
+/// Shows enough to tell two apart in a log, and too little to test a guess.
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Identity({:02x}{:02x})", self.0[0], self.0[1])
+    }
+}

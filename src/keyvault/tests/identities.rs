@@ -1,0 +1,164 @@
+//! Who shares a token and who does not, and how each kind of identity asks for one.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
+
+use super::super::tokens::usable;
+use super::super::{Cloud, Credential, Error, Identity, TenantId, Vault, Vaults};
+use super::server::{Azure, CLIENT_ID, Kind, QUICK, VERSION, open_as, status};
+use super::{Reason, get};
+
+fn secret(text: &str) -> Credential {
+    Credential::ClientSecret { client_id: CLIENT_ID.into(), client_secret: text.into() }
+}
+
+/// A service account's token, unsigned.
+fn jwt(account: &str, expiry: i64) -> String {
+    let claims = format!(r#"{{"sub":"system:serviceaccount:ns:{account}","exp":{expiry}}}"#);
+    format!("e30.{}.sig", BASE64.encode(claims))
+}
+
+fn workload(account: &str, assertion: String) -> Credential {
+    let (client_id, namespace) = (CLIENT_ID.into(), "ns".into());
+    Credential::WorkloadIdentity { client_id, namespace, service_account: account.into(), assertion: assertion.into() }
+}
+
+fn vault(vaults: &Vaults, credential: Credential) -> Vault {
+    open_as(vaults, "myvault", credential, Duration::from_secs(60))
+}
+
+fn identity(credential: &Credential) -> Identity {
+    credential.identity(&TenantId::new("t").unwrap(), &Cloud::named("AzurePublicCloud").unwrap())
+}
+
+const LATE: i64 = 4_000_000_000;
+
+#[test]
+fn an_identity_is_everything_that_tells_two_apart() {
+    let certificate = |certificate: &[u8], key: &[u8]| Credential::ClientCertificate {
+        client_id: CLIENT_ID.into(),
+        certificate_der: certificate.into(),
+        private_key_pkcs8: key.to_vec().into(),
+    };
+    let all = [
+        secret("a"),
+        secret("b"),
+        workload("a", "x".into()),
+        workload("b", "x".into()),
+        certificate(b"a", b"k"),
+        certificate(b"b", b"k"),
+        certificate(b"a", b"l"),
+        certificate(b"ak", b""),
+        Credential::ManagedIdentity { client_id: None },
+        Credential::ManagedIdentity { client_id: Some(CLIENT_ID.into()) },
+    ]
+    .map(|credential| identity(&credential));
+    for (at, one) in all.iter().enumerate() {
+        assert!(all[at + 1..].iter().all(|other| other != one), "{at}");
+    }
+    assert_eq!(identity(&workload("a", "x".into())), identity(&workload("a", "y".into())));
+    let cloud = Cloud::named("AzureChinaCloud").unwrap();
+    assert_ne!(identity(&secret("a")), secret("a").identity(&TenantId::new("t").unwrap(), &cloud));
+    assert_ne!(
+        identity(&secret("a")),
+        secret("a").identity(&TenantId::new("u").unwrap(), &Cloud::named("AzurePublicCloud").unwrap())
+    );
+}
+
+#[test]
+fn a_token_is_used_until_shortly_before_its_end() {
+    for (life, used) in [(3600, 3300), (600, 540), (0, 0), (86_400, 86_100)] {
+        assert_eq!(usable(Duration::from_secs(life)), Duration::from_secs(used));
+    }
+}
+
+#[tokio::test]
+async fn a_hundred_vaults_of_one_identity_cost_one_token() {
+    let azure = Azure::well().await;
+    let vaults = azure.vaults(QUICK);
+    let opened: Vec<Vault> = (0..100).map(|_| vault(&vaults, secret("a"))).collect();
+    let results = futures::future::join_all(opened.iter().map(|vault| get(vault, "db"))).await;
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    assert_eq!(azure.counts(), [1, 1, 100]);
+}
+
+#[tokio::test]
+async fn two_identities_never_share_a_token() {
+    let azure = Azure::well().await;
+    let vaults = azure.vaults(QUICK);
+    for (number, credential) in
+        [secret("a"), secret("b"), workload("a", jwt("a", LATE)), workload("b", jwt("b", LATE))].into_iter().enumerate()
+    {
+        get(&vault(&vaults, credential), "db").await.unwrap();
+        let bearer = azure.seen().last().unwrap().bearer.clone();
+        assert_eq!(bearer.as_deref(), Some(format!("token-{}", number + 1).as_str()));
+    }
+    assert_eq!(azure.counts(), [1, 4, 4]);
+}
+
+#[tokio::test]
+async fn a_failure_is_not_remembered() {
+    let azure = Azure::start(|request, number| {
+        (request.kind == Kind::Token && number == 1).then(|| status(401, r#"{"error_codes":[7000215]}"#)).flatten()
+    })
+    .await;
+    let vaults = azure.vaults(QUICK);
+    assert_eq!(get(&vault(&vaults, secret("a")), "db").await.unwrap_err().reason(), Reason::CredentialsRejected);
+    get(&vault(&vaults, secret("a")), "db").await.unwrap();
+}
+
+/// A pod with a stale token waits for another's request, and the other way round.
+#[tokio::test]
+async fn a_stale_token_of_one_pod_does_not_fail_the_others() {
+    let azure = Azure::start(|request, _| {
+        let stale = request.kind == Kind::Token && request.body.contains("stale");
+        stale.then(|| status(401, r#"{"error_codes":[700024]}"#)).flatten()
+    })
+    .await;
+    let vaults = azure.vaults(QUICK);
+    let (stale, good) = (vault(&vaults, workload("a", "stale".into())), vault(&vaults, workload("a", "good".into())));
+    let (stale, good) = tokio::join!(get(&stale, "db"), get(&good, "db"));
+    let error = stale.unwrap_err();
+    assert!(error.to_string().contains("AADSTS700024") && error.to_string().contains("node's clock"), "{error}");
+    good.unwrap();
+}
+
+#[tokio::test]
+async fn the_freshest_service_account_token_is_sent() {
+    let azure = Azure::well().await;
+    let vaults = azure.vaults(QUICK);
+    let (fresh, older, ended) = (jwt("a", LATE + 1), jwt("a", LATE), jwt("a", 1));
+    let _opened = [vault(&vaults, workload("a", fresh.clone())), vault(&vaults, workload("a", older.clone()))];
+    get(&vault(&vaults, workload("a", ended)), "db").await.unwrap();
+    assert!(azure.seen().iter().any(|request| request.body.contains(&format!("client_assertion={fresh}"))));
+    assert_eq!(azure.count(Kind::Token), 1);
+}
+
+/// A pod's author may write a token that looks the freshest; it must not be anybody else's loss.
+#[tokio::test]
+async fn a_refused_freshest_token_gives_way_to_ones_own() {
+    let forged = jwt("a", LATE + 1);
+    let body = format!("client_assertion={forged}&");
+    let azure = Azure::start(move |request, _| {
+        let refused = request.kind == Kind::Token && request.body.contains(&body);
+        refused.then(|| status(401, r#"{"error_codes":[700027]}"#)).flatten()
+    })
+    .await;
+    let vaults = azure.vaults(QUICK);
+    let _forged = vault(&vaults, workload("a", forged));
+    get(&vault(&vaults, workload("a", jwt("a", LATE))), "db").await.unwrap();
+    assert_eq!(azure.count(Kind::Token), 2);
+}
+
+#[tokio::test]
+async fn another_service_accounts_token_is_not_taken() {
+    let azure = Azure::well().await;
+    let (cloud, tenant) = (Cloud::named("AzurePublicCloud").unwrap(), TenantId::new("t").unwrap());
+    let name = super::super::VaultName::new("myvault").unwrap();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    let opened = azure.vaults(QUICK).open(&cloud, &name, &tenant, workload("a", jwt("b", LATE)), deadline);
+    assert!(matches!(opened, Err(Error::Credential(text)) if text.contains("another service account")));
+    assert!(!VERSION.is_empty() && azure.seen().is_empty());
+}
