@@ -9,8 +9,7 @@ help: ## list the commands
 demo: ## the main job on this machine: no cluster and no Azure needed
 	@e2e/prerequisites demo
 	@echo "Building the driver and the demo (some minutes the first time) ..."
-	@$(CARGO) build --locked --bin keyvault-csi
-	@$(CARGO) build --locked --package keyvault-csi-e2e --bin demo
+	@$(CARGO) build --locked --workspace --bin keyvault-csi --bin demo
 	@target/debug/demo target/debug/keyvault-csi
 
 test: ## all tests but those on a real cluster
