@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use crate::admin::{self, Health};
 use crate::classes::{Classes, Directory};
 use crate::csi::{self, Driver, Node, probe, registration};
-use crate::keyvault::{Options, Vaults};
+use crate::keyvault::{Options, TokenProxyOptions, Vaults};
 use crate::metrics::Metrics;
 use crate::model::FileMode;
 use crate::platform::{process, socket};
@@ -66,6 +66,15 @@ pub(super) struct Args {
     /// File with the addresses of AzureStackCloud, for classes that name none.
     #[arg(long, env = CLOUD_FILE_VARIABLE, value_name = "FILE")]
     cloud_file: Option<PathBuf>,
+    /// Address of the AKS token proxy for identity bindings; the cluster's API server if empty.
+    #[arg(long, value_name = "URL", default_value = "", hide_default_value = true)]
+    token_proxy_url: String,
+    /// Name that the AKS token proxy is asked for and checked against; found out from the API server's certificate if empty.
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    sni_name: String,
+    /// CA certificate of the cluster, for the AKS token proxy.
+    #[arg(long, value_name = "FILE", default_value = TokenProxyOptions::CA_FILE)]
+    token_proxy_ca_file: PathBuf,
     /// Sort the certificates of a PKCS#12 secret, the server's first.
     #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_missing_value = "true")]
@@ -145,7 +154,8 @@ async fn drive(args: Args) -> anyhow::Result<()> {
         default_mode: FileMode::DEFAULT,
     };
     let user_agent = format!("keyvault-csi/{}", env!("CARGO_PKG_VERSION"));
-    let azure = Azure::new(Vaults::new(Options { user_agent })?, cloud, rendering);
+    let token_proxy = TokenProxyOptions::new(&args.token_proxy_url, &args.sni_name, args.token_proxy_ca_file)?;
+    let azure = Azure::new(Vaults::new(Options { user_agent, token_proxy })?, cloud, rendering);
     let metrics = Metrics::new();
     let tasks = TaskTracker::new();
     let volumes = Volumes::new(Classes::Directory(classes), azure);

@@ -5,8 +5,10 @@
 //!
 //! # Flow
 //! `vaults` opens a `vault` for an `identity`; each call asks its `session` for a token: `challenge` learns what the vault wants, and
-//! `tokens` has a token of that kind, or the Azure SDK fetches one, where need be with an `assertion`. Secrets are got by the SDK,
-//! `objects` reads the rest by hand. Every request goes through `transport`, which confines it, and `http`, which bounds it. `retry` decides what
+//! `tokens` has a token of that kind, or one is fetched: by the Azure SDK, where need be with an `assertion` or by the token proxy of
+//! a `binding`, or from `imds`. Secrets are got by the SDK,
+//! `objects` reads the rest by hand. Every request goes through `transport`, which confines it, and `http`, which bounds it
+//! and trusts what `trust` has read. `retry` decides what
 //! is tried again, `error` and `advice` say what was wrong.
 //!
 //! # Guarantees
@@ -17,11 +19,13 @@
 mod advice;
 mod answer;
 mod assertion;
+mod binding;
 mod challenge;
 mod cloud;
 mod error;
 mod http;
 mod identity;
+mod imds;
 mod names;
 mod objects;
 mod resolve;
@@ -29,12 +33,14 @@ mod retry;
 mod session;
 mod tokens;
 mod transport;
+mod trust;
 mod vault;
 mod vaults;
 
 #[cfg(test)]
 mod tests;
 
+pub use binding::{TokenProxyError, TokenProxyOptions};
 pub use challenge::ObjectType;
 pub use cloud::{Cloud, CloudError};
 pub use error::{Error, Link, Refusal, Service, Stop};

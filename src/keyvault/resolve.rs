@@ -4,7 +4,7 @@
 //! has no type to look for. Control goes back to `http`.
 
 use std::io;
-use std::net::ToSocketAddrs as _;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
@@ -54,6 +54,26 @@ impl Resolve for Resolver {
             let addresses: Addrs = Box::new(looked_up.await?.map_err(|error| fault(&error))?);
             Ok(addresses)
         })
+    }
+}
+
+/// Looks up one host, whatever name is asked for: the name that TLS checks need not be the one in DNS.
+#[derive(Debug, Clone)]
+pub(super) struct Alias {
+    /// The host.
+    pub(super) real: String,
+    /// Its address, if that is known without DNS.
+    pub(super) address: Option<SocketAddr>,
+    pub(super) resolver: Resolver,
+}
+
+impl Resolve for Alias {
+    fn resolve(&self, name: Name) -> Resolving {
+        match (self.address, self.real.parse()) {
+            (Some(address), _) => Box::pin(async move { Ok(Box::new(std::iter::once(address)) as Addrs) }),
+            (None, Ok(real)) => self.resolver.resolve(real),
+            (None, Err(_)) => self.resolver.resolve(name),
+        }
     }
 }
 

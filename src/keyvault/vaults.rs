@@ -9,16 +9,18 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::assertion::Assertions;
+use super::binding::{TokenProxy, TokenProxyOptions};
 use super::challenge::Challenges;
 use super::cloud::Cloud;
 use super::error::Error;
 use super::http::{self, Http};
 use super::identity::Credential;
+use super::imds::Imds;
 use super::names::{TenantId, VaultName};
 use super::retry::Limits;
 use super::session::Access;
 use super::tokens::Tokens;
-use super::transport::Imds;
+use super::trust::Renewed;
 use super::vault::Vault;
 
 /// What the caller chooses.
@@ -26,6 +28,8 @@ use super::vault::Vault;
 pub struct Options {
     /// What stands in the User-Agent header of every request; printable ASCII.
     pub user_agent: String,
+    /// How the token proxy of AKS identity bindings is found.
+    pub token_proxy: TokenProxyOptions,
 }
 
 /// The way to every vault. Built once per process and cheap to clone; all clones share one pool of connections.
@@ -33,6 +37,7 @@ pub struct Options {
 pub struct Vaults {
     http: Http,
     imds: Imds,
+    token_proxy: TokenProxy,
     challenges: Challenges,
     tokens: Tokens,
     assertions: Assertions,
@@ -41,28 +46,33 @@ pub struct Vaults {
 
 impl Vaults {
     /// Builds the HTTPS client: TLS 1.2 or newer, the system's CA certificates or those of SSL_CERT_FILE and SSL_CERT_DIR, the
-    /// proxy of HTTPS_PROXY and NO_PROXY. Certificates and variables are read here and never again.
+    /// proxy of HTTPS_PROXY and NO_PROXY. Variables are read here and never again, certificates when they change.
     ///
     /// Makes rustls use ring, unless the process has chosen another provider before.
     ///
     /// # Errors
     /// [`Error::Client`], when there are no CA certificates or the user agent is not printable.
     pub fn new(options: Options) -> Result<Vaults, Error> {
-        let agent = &options.user_agent;
-        let imds = SocketAddr::from((Ipv4Addr::new(169, 254, 169, 254), 80));
-        Vaults::with_clients(http::builder(agent), http::imds_builder(agent), imds, Limits::PRODUCT)
+        let (agent, exchange) = (options.user_agent, Limits::PRODUCT.exchange);
+        let address = SocketAddr::from((Ipv4Addr::new(169, 254, 169, 254), 80));
+        let imds = Imds { http: Http::direct(http::imds_builder(&agent), exchange)?, address };
+        let token_proxy = TokenProxy::new(options.token_proxy, &agent, exchange);
+        let make = move |roots| http::built(http::builder(&agent).tls_certs_only(roots));
+        let http = Http::renewed(Renewed::new(Box::new(make))?, exchange, http::is_proxied());
+        Vaults::with_clients(http, imds, token_proxy, Limits::PRODUCT)
     }
 
-    /// The same with clients, an address of the metadata service, and limits of the caller's choice.
+    /// The same with clients and limits of the caller's choice.
     pub(super) fn with_clients(
-        client: reqwest::ClientBuilder,
-        imds: reqwest::ClientBuilder,
-        address: SocketAddr,
+        http: Http,
+        imds: Imds,
+        token_proxy: TokenProxy,
         limits: Limits,
     ) -> Result<Vaults, Error> {
         Ok(Vaults {
-            http: Http::new(client, limits.exchange)?,
-            imds: Imds { http: Http::direct(imds, limits.exchange)?, address },
+            http,
+            imds,
+            token_proxy,
             challenges: Challenges::default(),
             tokens: Tokens::default(),
             assertions: Assertions::default(),
@@ -85,6 +95,7 @@ impl Vaults {
         let access = Access {
             http: self.http.clone(),
             imds: self.imds.clone(),
+            token_proxy: self.token_proxy.clone(),
             challenges: self.challenges.clone(),
             tokens: self.tokens.clone(),
             assertions: self.assertions.clone(),

@@ -11,7 +11,7 @@ use super::super::error::Error;
 use super::super::http::{Http, find};
 use super::super::identity::Credential;
 use super::super::tokens::Token;
-use super::super::transport::{EntraTransport, VaultTransport};
+use super::super::transport::{EntraTransport, Route, VaultTransport};
 use super::server::{
     Answer, Azure, CLIENT_ID, CLIENT_SECRET, Kind, LOGIN, QUICK, VAULT, VERSION, open, open_as, status,
 };
@@ -80,6 +80,7 @@ async fn a_client_secret_goes_to_its_token_endpoint_only() {
         http: Http::new(azure.client(), QUICK.exchange).unwrap(),
         authority: LOGIN.into(),
         path: "/t/oauth2/v2.0/token".into(),
+        route: Route::EntraId,
         client_id: None,
     };
     for url in [format!("https://{VAULT}/t/oauth2/v2.0/token"), format!("https://{LOGIN}/t/../u/oauth2/v2.0/token")] {

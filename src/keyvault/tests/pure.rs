@@ -32,10 +32,10 @@ fn names_are_those_of_the_services() {
     for bad in ["", "latest", "0123456789abcdefABCDEF012345678", "0123456789abcdefABCDEF012345678g"] {
         assert!(ObjectVersionId::new(bad).is_err(), "{bad}");
     }
-    for good in ["72f988bf-86f1-41af-91ab-2d7cd011db47", "contoso.onmicrosoft.com"] {
+    for good in ["72f988bf-86f1-41af-91ab-2d7cd011db47", "contoso.onmicrosoft.com", "ADFS"] {
         assert!(TenantId::new(good).is_ok(), "{good}");
     }
-    for bad in ["", "..", ".", "-", "a/b", "a b", "tenänt", "ADFS"] {
+    for bad in ["", "..", ".", "-", "a/b", "a b", "tenänt"] {
         assert!(TenantId::new(bad).is_err(), "{bad}");
     }
 }
@@ -92,7 +92,6 @@ fn a_faulty_cloud_file_names_the_field() {
         ),
         ("https://login.x.y", "https://login.x.y:8443", "port"),
         ("https://login.x.y", "https://u:p@login.x.y", "user"),
-        ("https://login.x.y", "https://adfs.x.y/adfs/", "AD FS"),
         ("https://login.x.y", "https://10.0.0.1/", "no host name"),
         ("https://login.x.y", "login", "not a URL"),
         ("https://vault.x.y", "http://vault.x.y", "keyVaultEndpoint"),

@@ -14,6 +14,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
 
+use super::super::binding::{TokenProxy, TokenProxyOptions};
+use super::super::http::Http;
+use super::super::imds::Imds;
 use super::super::retry::Limits;
 use super::super::{Cloud, Credential, TenantId, Vault, VaultName, Vaults, http};
 
@@ -140,7 +143,17 @@ impl Azure {
 
 /// Vaults whose metadata service refuses connections.
 pub(super) fn with_client(client: reqwest::ClientBuilder, limits: Limits) -> Vaults {
-    Vaults::with_clients(client, http::imds_builder("keyvault-csi/test"), ([127, 0, 0, 1], 1).into(), limits).unwrap()
+    with_http(Http::new(client, limits.exchange).unwrap(), limits)
+}
+
+pub(super) fn with_http(client: Http, limits: Limits) -> Vaults {
+    let imds = Http::direct(http::imds_builder("keyvault-csi/test"), limits.exchange).unwrap();
+    let imds = Imds { http: imds, address: ([127, 0, 0, 1], 1).into() };
+    Vaults::with_clients(client, imds, token_proxy("", "", "/no/such/file"), limits).unwrap()
+}
+
+pub(super) fn token_proxy(url: &str, name: &str, authority: &str) -> TokenProxy {
+    TokenProxy::new(TokenProxyOptions::new(url, name, authority.into()).unwrap(), "keyvault-csi/test", QUICK.exchange)
 }
 
 pub(super) fn open(vaults: &Vaults, name: &str, left: Duration) -> Vault {

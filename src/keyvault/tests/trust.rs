@@ -3,8 +3,10 @@
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use super::super::{Error, Options, Vaults, http};
-use super::server::{Azure, LOGIN, QUICK, VAULT, open, with_client};
+use super::super::http::Http;
+use super::super::trust::Renewed;
+use super::super::{Error, Options, TokenProxyOptions, Vaults, http};
+use super::server::{Azure, LOGIN, QUICK, VAULT, open, with_http};
 use super::{Reason, get};
 
 /// Set in the process that plays one case.
@@ -32,8 +34,12 @@ async fn a_bundle_named_by_ssl_cert_file_is_trusted() {
     }
     let azure = Azure::well().await;
     std::fs::write(std::env::var("SSL_CERT_FILE").unwrap(), azure.bundle()).unwrap();
-    let client = http::builder("x").no_proxy().resolve(VAULT, azure.address()).resolve(LOGIN, azure.address());
-    let vaults = with_client(client, QUICK);
+    let address = azure.address();
+    let client = move |roots| {
+        let client = http::builder("x").no_proxy().resolve(VAULT, address).resolve(LOGIN, address);
+        http::built(client.tls_certs_only(roots))
+    };
+    let vaults = with_http(Http::renewed(Renewed::new(Box::new(client)).unwrap(), QUICK.exchange, false), QUICK);
     get(&open(&vaults, "myvault", Duration::from_secs(60)), "db").await.unwrap();
 }
 
@@ -45,8 +51,9 @@ fn without_any_ca_certificate_the_start_says_what_to_do() {
         assert!(output.status.success() && text.contains("1 passed"), "{text}");
         return;
     }
-    let error = Vaults::new(Options { user_agent: "x".into() }).unwrap_err();
+    let token_proxy = TokenProxyOptions::new("", "", "/none".into()).unwrap();
+    let error = Vaults::new(Options { user_agent: "x".into(), token_proxy }).unwrap_err();
     assert!(matches!(error, Error::Client(_)) && error.reason() == Reason::TlsUntrusted, "{error:?}");
     let text = error.to_string();
-    assert!(text.contains("No CA certificates") && text.contains("SSL_CERT_FILE"), "{text}");
+    assert!(text.contains("no CA certificates") && text.contains("SSL_CERT_FILE"), "{text}");
 }
