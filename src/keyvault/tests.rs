@@ -1,11 +1,13 @@
 //! Tests of the whole module against a small Azure over real HTTPS, and of its pure parts.
 
+mod binding;
 mod fences;
 mod identities;
 mod objects;
 mod pure;
 mod retries;
 mod server;
+mod troubleshooting;
 mod trust;
 
 use std::time::Duration;

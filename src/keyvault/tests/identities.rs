@@ -47,6 +47,12 @@ fn an_identity_is_everything_that_tells_two_apart() {
         secret("b"),
         workload("a", "x".into()),
         workload("b", "x".into()),
+        Credential::IdentityBinding {
+            client_id: CLIENT_ID.into(),
+            namespace: "ns".into(),
+            service_account: "a".into(),
+            assertion: "x".to_owned().into(),
+        },
         certificate(b"a", b"k"),
         certificate(b"b", b"k"),
         certificate(b"a", b"l"),

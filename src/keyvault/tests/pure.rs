@@ -58,6 +58,7 @@ fn the_public_clouds_are_known_in_any_case() {
     ] {
         let cloud = Cloud::named(name).unwrap();
         assert_eq!((cloud.authority(), cloud.vault_suffix()), (authority, suffix));
+        assert_eq!(cloud.resource_host(), suffix, "a vault may ask for a token of its cloud's resource");
         assert_eq!(VaultName::new("My-Vault").unwrap().host(&cloud), format!("my-vault.{suffix}"));
     }
     assert_eq!(Cloud::named("azurestackcloud"), Err(CloudError::NeedsFile));

@@ -57,3 +57,65 @@ fn without_any_ca_certificate_the_start_says_what_to_do() {
     let text = error.to_string();
     assert!(text.contains("no CA certificates") && text.contains("SSL_CERT_FILE"), "{text}");
 }
+
+/// The bundle as a link, as volumes of Kubernetes have it, and as a folder.
+#[tokio::test]
+async fn a_bundle_that_changes_is_read_again() {
+    const TEST: &str = "a_bundle_that_changes_is_read_again";
+    if std::env::var_os(CASE).is_none() {
+        for variable in ["SSL_CERT_FILE", "SSL_CERT_DIR"] {
+            let folder = tempfile::tempdir().unwrap();
+            let output = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", &format!("keyvault::tests::trust::{TEST}"), "--nocapture"])
+                .env_remove("SSL_CERT_FILE")
+                .env_remove("SSL_CERT_DIR")
+                .envs([(CASE, folder.path().as_os_str()), (variable, folder.path().join("bundle").as_os_str())])
+                .output()
+                .unwrap();
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && text.contains("1 passed"), "{variable}: {text}");
+        }
+        return;
+    }
+    let folder = std::path::PathBuf::from(std::env::var_os(CASE).unwrap());
+    let is_folder = std::env::var_os("SSL_CERT_DIR").is_some();
+    // Moves the link to another file, or to a folder with one file.
+    let publish = |number: u32, content: &str| {
+        let (target, link) = (folder.join(number.to_string()), folder.join("new"));
+        if is_folder {
+            std::fs::create_dir(&target).unwrap();
+            std::fs::write(target.join("ca.pem"), content).unwrap();
+        } else {
+            std::fs::write(&target, content).unwrap();
+        }
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        std::fs::rename(&link, folder.join("bundle")).unwrap();
+    };
+    let (old, new) = (Azure::well().await, Azure::well().await);
+    publish(1, old.bundle());
+    let current = std::sync::Arc::new(std::sync::Mutex::new(old.address()));
+    let wanted = current.clone();
+    let client = move |roots| {
+        let address = *wanted.lock().unwrap();
+        http::built(http::builder("x").no_proxy().resolve(VAULT, address).resolve(LOGIN, address).tls_certs_only(roots))
+    };
+    let renewed = Renewed::new(Box::new(client)).unwrap();
+    let vaults = with_http(Http::renewed(renewed.clone(), QUICK.exchange, false), QUICK);
+    let first = renewed.current().await;
+    get(&open(&vaults, "myvault", Duration::from_secs(60)), "db").await.unwrap();
+    // An empty or a damaged bundle changes nothing, however often it is looked at.
+    for (number, content) in [(2, String::new()), (3, format!("{}-----BEGIN CERTIFICATE-----\nAA", old.bundle()))] {
+        publish(number, &content);
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        assert!(renewed.newer(&first).await.is_none(), "{number}");
+    }
+    // The servers change with their authority; the client is made for the new ones.
+    *current.lock().unwrap() = new.address();
+    publish(4, new.bundle());
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let second = renewed.newer(&first).await.expect("the new authority counts");
+    assert!(second.generation == first.generation + 1 && renewed.newer(&second).await.is_none());
+    get(&open(&vaults, "other", Duration::from_secs(60)), "db").await.unwrap_err();
+    get(&open(&vaults, "myvault", Duration::from_secs(60)), "db").await.unwrap();
+    assert!(new.count(super::Kind::Get) > 0);
+}
