@@ -74,7 +74,9 @@ impl TokenProxyOptions {
         if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
             return Err(TokenProxyError::Url("has a user, a query or a fragment, which it must not"));
         }
-        let plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'));
+        let label =
+            |label: &str| !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        let plain = |name: &str| name.split('.').all(label);
         let parsed = |name: &str| Url::parse(&format!("https://{name}/")).is_ok_and(|url| url.domain().is_some());
         if !sni_name.is_empty() && !(plain(sni_name) && parsed(sni_name)) {
             return Err(TokenProxyError::Name);

@@ -3,6 +3,7 @@
 mod binding;
 mod fences;
 mod identities;
+mod imds;
 mod objects;
 mod pure;
 mod retries;

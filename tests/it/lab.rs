@@ -12,7 +12,7 @@ use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use azure_emulator::{Azure, Counters, Emulator, Options, Permission};
+use azure_emulator::{Azure, Counters, Emulator, Options, Permission, StartError, TokenProxy, TokenProxyOptions};
 use keyvault_csi_e2e::driver::{DriverProcess, Setup, short_folder};
 use keyvault_csi_e2e::kubelet::{DEADLINE, Kubelet, Volume};
 use keyvault_csi_e2e::sandbox;
@@ -25,6 +25,9 @@ const VAULTS: u32 = 200;
 
 /// The suffix and the login host of the custom cloud.
 pub(crate) const STACK: (&str, &str) = ("vault.stack.test", "login.stack.test");
+
+/// The suffix and the login host of a cloud that only one test starts, and its address.
+pub(crate) const MOVED: (&str, &str, [u8; 4]) = ("vault.moved.test", "login.moved.test", [127, 0, 3, 1]);
 
 pub(crate) struct Lab {
     pub(crate) folder: tempfile::TempDir,
@@ -46,7 +49,9 @@ pub(crate) fn enter() {
         clouds[1..].iter().flat_map(|suffix| (0..VAULTS).map(move |number| format!("kv-{number:03}.{suffix}")));
     let logins = ["login.microsoftonline.com", "login.microsoftonline.us", STACK.1].map(str::to_owned);
     let names: Vec<String> = vaults.chain(others).chain(logins).collect();
+    let moved = MOVED.2.map(|byte| byte.to_string()).join(".");
     let hosts = sandbox::hosts_file(names.iter().map(String::as_str));
+    let hosts = format!("{hosts}{moved} kv-moved.{} {}\n", MOVED.0, MOVED.1);
     sandbox::enter(folder.path(), &hosts, "nameserver 127.0.0.1\noptions timeout:2 attempts:1\n").unwrap();
     know_no_other_name();
     let emulator = Emulator::start(Options {
@@ -87,6 +92,11 @@ impl Lab {
         self.emulator.azure()
     }
 
+    /// Starts a cluster's API server and token proxy, for as long as the tests run.
+    pub(crate) fn token_proxy(&self, options: &TokenProxyOptions) -> Result<TokenProxy, StartError> {
+        self.emulator.start_token_proxy(options)
+    }
+
     /// A number that no other test has.
     fn number(&self) -> u32 {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -113,11 +123,16 @@ impl Lab {
     }
 
     pub(crate) fn vault_in(&self, suffix: &str) -> Vault {
+        self.vault_of(suffix, None)
+    }
+
+    /// A vault in a cloud, and of this tenant instead of one of its own.
+    pub(crate) fn vault_of(&self, suffix: &str, tenant: Option<&str>) -> Vault {
         let number = self.number();
         let vault = Vault {
             name: format!("kv-{number:03}"),
             suffix: suffix.to_owned(),
-            tenant: format!("tenant-{number:03}.example"),
+            tenant: tenant.map_or_else(|| format!("tenant-{number:03}.example"), str::to_owned),
             client_id: format!("00000000-0000-4000-9000-{number:012}"),
             client_secret: self.secret("client"),
         };

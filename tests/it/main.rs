@@ -22,9 +22,13 @@ mod lab;
 mod azure;
 mod certificates;
 mod classes;
+mod identities;
+mod memory;
+mod networks;
 mod objects;
 mod publish;
 mod refusals;
+mod troubleshooting;
 mod unpublish;
 
 mod interruptions;
@@ -54,6 +58,10 @@ fn main() -> ExitCode {
         azure::trials(),
         certificates::trials(),
         objects::trials(),
+        identities::trials(),
+        memory::trials(),
+        networks::trials(),
+        troubleshooting::trials(),
         classes::trials(),
         surface::trials(),
         kubelets::trials(),

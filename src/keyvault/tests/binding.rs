@@ -1,8 +1,10 @@
 //! The token proxy's name and options (spec/azure-provider.md §5.7).
 
 use super::super::binding::name_of;
+use super::super::error::Service;
+use super::super::http::Place;
 use super::super::{TokenProxyError, TokenProxyOptions};
-use super::server::token_proxy;
+use super::server::{Azure, LOGIN, token_proxy};
 use super::{Error, Reason};
 
 fn names(names: &[&str]) -> Option<String> {
@@ -80,19 +82,24 @@ async fn a_cluster_without_bindings_is_told_each_time() {
 async fn the_clusters_authority_is_read_again_when_it_changes() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ca.crt");
-    let proxy = token_proxy("https://127.0.0.1:1/base", "a.ests.aks", file.to_str().unwrap());
-    let made = |name: &str| rcgen::generate_simple_self_signed([name.to_owned()]).unwrap().cert.pem();
-    std::fs::write(&file, made("one")).unwrap();
-    let first = format!("{:?}", proxy.way().await.unwrap().http);
-    assert_eq!(proxy.way().await.unwrap().url.as_str(), "https://a.ests.aks:1/base");
-    for broken in [Some(""), Some("-----BEGIN CERTIFICATE-----\n"), None] {
-        match broken {
+    let (azure, another) = (Azure::well().await, Azure::well().await);
+    // The URL names an address, the certificate is for the name that is given.
+    let proxy = token_proxy(&format!("https://{}", azure.address()), LOGIN, file.to_str().unwrap());
+    let ask = async || {
+        let way = proxy.way().await.unwrap();
+        let place = Place { service: Service::TokenProxy, host: "proxy", what: "token" };
+        way.http.exchange(place, reqwest::Request::new(reqwest::Method::POST, way.url), 1 << 10).await.map(|_| ())
+    };
+    for content in [Some(azure.bundle()), Some(""), Some("-----BEGIN CERTIFICATE-----\n"), None] {
+        match content {
             Some(text) => std::fs::write(&file, text).unwrap(),
             None => std::fs::remove_file(&file).unwrap(),
         }
-        proxy.way().await.unwrap();
+        assert_eq!(ask().await, Ok(()), "{content:?}");
     }
-    std::fs::write(&file, made("two")).unwrap();
-    proxy.way().await.unwrap();
-    assert!(first.contains("Fixed"), "{first}");
+    std::fs::write(&file, another.bundle()).unwrap();
+    assert_eq!(ask().await.unwrap_err().reason(), Reason::TlsUntrusted);
+    std::fs::write(&file, azure.bundle()).unwrap();
+    assert_eq!(ask().await, Ok(()));
+    assert!(azure.seen().iter().all(|request| request.host.starts_with(LOGIN)), "{:?}", azure.seen());
 }

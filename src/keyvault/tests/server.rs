@@ -147,8 +147,12 @@ pub(super) fn with_client(client: reqwest::ClientBuilder, limits: Limits) -> Vau
 }
 
 pub(super) fn with_http(client: Http, limits: Limits) -> Vaults {
+    with_imds(client, ([127, 0, 0, 1], 1).into(), limits)
+}
+
+pub(super) fn with_imds(client: Http, address: SocketAddr, limits: Limits) -> Vaults {
     let imds = Http::direct(http::imds_builder("keyvault-csi/test"), limits.exchange).unwrap();
-    let imds = Imds { http: imds, address: ([127, 0, 0, 1], 1).into() };
+    let imds = Imds { http: imds, address };
     Vaults::with_clients(client, imds, token_proxy("", "", "/no/such/file"), limits).unwrap()
 }
 
