@@ -31,6 +31,7 @@ mod interruptions;
 mod kernels;
 mod kubelets;
 mod resources;
+mod sharing;
 mod surface;
 
 mod leaks;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         interruptions::trials(),
         kernels::trials(),
         resources::trials(),
+        sharing::trials(),
         proto::trials(),
         tidy::trials(),
     ];
