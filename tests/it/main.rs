@@ -31,6 +31,7 @@ mod interruptions;
 mod kernels;
 mod kubelets;
 mod resources;
+mod scenarios;
 mod sharing;
 mod surface;
 
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         interruptions::trials(),
         kernels::trials(),
         resources::trials(),
+        scenarios::trials(),
         sharing::trials(),
         proto::trials(),
         tidy::trials(),
