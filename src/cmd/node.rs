@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use super::goflags::Unused;
 use crate::admin::{self, Health};
 use crate::classes::{Classes, Directory};
 use crate::csi::{self, Driver, Node, probe, registration};
@@ -90,10 +91,14 @@ pub(super) struct Args {
     #[arg(long, default_value = ":9808", value_parser = admin::parse_address)]
     health_addr: Address,
     /// Log as JSON objects instead of text lines.
-    #[arg(long)]
+    #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
     log_format_json: bool,
+    /// Where metrics go: Prometheus is the only choice.
+    #[arg(long, default_value = "Prometheus", value_parser = parse_backend)]
+    metrics_backend: String,
     /// Verbosity of the log: 0 to 10.
-    #[arg(short, default_value_t = 0)]
+    #[arg(short, long, default_value_t = 0)]
     v: u8,
 }
 
@@ -112,6 +117,13 @@ fn parse_endpoint(text: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }))
 }
 
+fn parse_backend(text: &str) -> Result<String, String> {
+    match text.eq_ignore_ascii_case("prometheus") {
+        true => Ok(text.to_owned()),
+        false => Err("must be Prometheus: there is no other".to_owned()),
+    }
+}
+
 fn parse_driver_name(text: &str) -> Result<String, String> {
     // The CSI specification's rule for plugin names; the name becomes part of a socket's path.
     let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-');
@@ -128,10 +140,13 @@ fn parse_driver_name(text: &str) -> Result<String, String> {
 ///
 /// # Errors
 /// What kept it from starting, or broke while it ran.
-pub(super) fn run(args: Args) -> anyhow::Result<()> {
+pub(super) fn run(args: Args, unused: &[Unused]) -> anyhow::Result<()> {
     process::forbid_core_files().context("cannot forbid core files")?;
     let format = if args.log_format_json { telemetry::Format::Json } else { telemetry::Format::Text };
     telemetry::start(format, args.v)?;
+    for Unused { name, why, .. } in unused {
+        info!(flag = name, why, "a flag without effect");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .max_blocking_threads(BLOCKING)
