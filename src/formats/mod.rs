@@ -5,6 +5,7 @@
 
 pub mod certificate;
 pub mod chain;
+pub mod duration;
 pub mod encoding;
 pub mod jwk;
 pub mod pem;

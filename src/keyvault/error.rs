@@ -190,6 +190,16 @@ pub enum Error {
         /// The last real cause.
         last: Box<Error>,
     },
+    /// The request was not sent: the vault throttles this node or only fails, or others used the node's budget up.
+    #[error("{}", advice::held_back(.host, .waited, .last.as_deref()))]
+    HeldBack {
+        /// The vault's host.
+        host: String,
+        /// How long the request waited for its turn.
+        waited: Duration,
+        /// What the vault last did wrong, if it is the vault's doing.
+        last: Option<Box<Error>>,
+    },
     /// The SDK failed without a cause that we know. Its own text is left out, as it may quote a body.
     #[error("the Azure SDK failed on the way to {host} ({kind}); this is a fault of this program")]
     Sdk {
@@ -216,7 +226,10 @@ impl Error {
                 Reason::IdentityUnavailable
             }
             Error::TooLarge { .. } | Error::TooManyVersions { .. } => Reason::TooLarge,
-            Error::GaveUp { last, .. } | Error::CertificateEnded { last, .. } => last.reason(),
+            Error::GaveUp { last, .. }
+            | Error::CertificateEnded { last, .. }
+            | Error::HeldBack { last: Some(last), .. } => last.reason(),
+            Error::HeldBack { last: None, .. } => Reason::Throttled,
             Error::TokenProxy(_) => Reason::IdentityUnavailable,
             Error::LeftVault { .. } | Error::Sdk { .. } => Reason::Internal,
         }
@@ -238,6 +251,7 @@ impl Error {
             | Error::TooManyVersions { .. }
             | Error::LeftVault { .. }
             | Error::GaveUp { .. }
+            | Error::HeldBack { .. }
             | Error::Sdk { .. } => false,
         }
     }
@@ -258,6 +272,7 @@ impl Error {
             | Error::TooManyVersions { .. }
             | Error::LeftVault { .. }
             | Error::GaveUp { .. }
+            | Error::HeldBack { .. }
             | Error::Sdk { .. } => None,
         }
     }

@@ -229,7 +229,8 @@ fn link(error: &reqwest::Error) -> Link {
         let rustls::Error::InvalidCertificate(fault) = tls else {
             return Link::Handshake;
         };
-        let unknown = matches!(fault, rustls::CertificateError::UnknownIssuer);
+        // An authority that was renewed under its old name is another one, and its signatures do not fit the old key.
+        let unknown = matches!(fault, rustls::CertificateError::UnknownIssuer | rustls::CertificateError::BadSignature);
         return if unknown { Link::UnknownIssuer } else { Link::Certificate };
     }
     if error.is_connect() && error.is_timeout() {

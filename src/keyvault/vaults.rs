@@ -5,11 +5,13 @@
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::assertion::Assertions;
 use super::binding::{TokenProxy, TokenProxyOptions};
+use super::budget::Budget;
 use super::challenge::Challenges;
 use super::cloud::Cloud;
 use super::error::Error;
@@ -17,11 +19,14 @@ use super::http::{self, Http};
 use super::identity::Credential;
 use super::imds::Imds;
 use super::names::{TenantId, VaultName};
+use super::pace::Rate;
+use super::recent::Recent;
 use super::retry::Limits;
 use super::session::Access;
 use super::tokens::Tokens;
 use super::trust::Renewed;
 use super::vault::Vault;
+use crate::metrics::Metrics;
 
 /// What the caller chooses.
 #[derive(Debug, Clone)]
@@ -30,6 +35,12 @@ pub struct Options {
     pub user_agent: String,
     /// How the token proxy of AKS identity bindings is found.
     pub token_proxy: TokenProxyOptions,
+    /// For how long an object that one fetch got is given to others of the same identity; zero shares nothing.
+    pub freshness: Duration,
+    /// How fast each vault may be asked.
+    pub rate: Rate,
+    /// Where requests are counted.
+    pub metrics: Metrics,
 }
 
 /// The way to every vault. Built once per process and cheap to clone; all clones share one pool of connections.
@@ -41,6 +52,9 @@ pub struct Vaults {
     challenges: Challenges,
     tokens: Tokens,
     assertions: Assertions,
+    recent: Recent,
+    budget: Budget,
+    metrics: Metrics,
     limits: Limits,
 }
 
@@ -53,31 +67,34 @@ impl Vaults {
     /// # Errors
     /// [`Error::Client`], when there are no CA certificates or the user agent is not printable.
     pub fn new(options: Options) -> Result<Vaults, Error> {
-        let (agent, exchange) = (options.user_agent, Limits::PRODUCT.exchange);
+        let (agent, exchange) = (options.user_agent.clone(), Limits::PRODUCT.exchange);
         let address = SocketAddr::from((Ipv4Addr::new(169, 254, 169, 254), 80));
         let imds = Imds { http: Http::direct(http::imds_builder(&agent), exchange)?, address };
-        let token_proxy = TokenProxy::new(options.token_proxy, &agent, exchange);
         let make = move |roots| http::built(http::builder(&agent).tls_certs_only(roots));
         let http = Http::renewed(Renewed::new(Box::new(make))?, exchange, http::is_proxied());
-        Vaults::with_clients(http, imds, token_proxy, Limits::PRODUCT)
+        Vaults::with_clients(http, imds, Limits::PRODUCT, options)
     }
 
     /// The same with clients and limits of the caller's choice.
-    pub(super) fn with_clients(
-        http: Http,
-        imds: Imds,
-        token_proxy: TokenProxy,
-        limits: Limits,
-    ) -> Result<Vaults, Error> {
+    pub(super) fn with_clients(http: Http, imds: Imds, limits: Limits, options: Options) -> Result<Vaults, Error> {
         Ok(Vaults {
             http,
             imds,
-            token_proxy,
+            token_proxy: TokenProxy::new(options.token_proxy, &options.user_agent, limits.exchange),
             challenges: Challenges::default(),
             tokens: Tokens::default(),
             assertions: Assertions::default(),
+            recent: Recent::new(options.freshness),
+            budget: Budget::new(options.rate),
+            metrics: options.metrics,
             limits,
         })
+    }
+
+    /// What was fetched a moment ago.
+    #[cfg(test)]
+    pub(super) fn recent(&self) -> &Recent {
+        &self.recent
     }
 
     /// Opens a vault for one fetch, which ends at `deadline`. Nothing is sent before the first object is asked for.
@@ -92,6 +109,7 @@ impl Vaults {
         credential: Credential,
         deadline: Instant,
     ) -> Result<Vault, Error> {
+        let host = name.host(cloud);
         let access = Access {
             http: self.http.clone(),
             imds: self.imds.clone(),
@@ -99,9 +117,12 @@ impl Vaults {
             challenges: self.challenges.clone(),
             tokens: self.tokens.clone(),
             assertions: self.assertions.clone(),
+            recent: self.recent.clone(),
+            lane: self.budget.lane(&host),
+            metrics: self.metrics.clone(),
             limits: self.limits,
             cloud: cloud.clone(),
-            host: name.host(cloud),
+            host,
             identity: credential.identity(tenant, cloud),
             tenant: tenant.clone(),
             credential,

@@ -35,6 +35,8 @@ mod interruptions;
 mod kernels;
 mod kubelets;
 mod resources;
+mod scenarios;
+mod sharing;
 mod surface;
 
 mod leaks;
@@ -68,6 +70,8 @@ fn main() -> ExitCode {
         interruptions::trials(),
         kernels::trials(),
         resources::trials(),
+        scenarios::trials(),
+        sharing::trials(),
         proto::trials(),
         tidy::trials(),
     ];

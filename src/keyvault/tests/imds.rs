@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::super::http::Http;
 use super::super::{Credential, Error, VaultSecret};
-use super::server::{Azure, CLIENT_ID, QUICK, open_as, with_imds};
+use super::server::{Azure, CLIENT_ID, QUICK, open_as, options, with_imds};
 use super::{Reason, get};
 
 const TOKEN: &str = r#"{"access_token":"t","expires_in":"3600","expires_on":"9","token_type":"Bearer"}"#;
@@ -44,9 +44,9 @@ impl Service {
     }
 }
 
-async fn fetch(address: SocketAddr, client_id: Option<&str>) -> Result<VaultSecret, Error> {
+async fn fetch(address: SocketAddr, client_id: Option<&str>) -> Result<Arc<VaultSecret>, Error> {
     let azure = Azure::well().await;
-    let vaults = with_imds(Http::new(azure.client(), QUICK.exchange).unwrap(), address, QUICK);
+    let vaults = with_imds(Http::new(azure.client(), QUICK.exchange).unwrap(), address, QUICK, options());
     let credential = Credential::ManagedIdentity { client_id: client_id.map(str::to_owned) };
     get(&open_as(&vaults, "myvault", credential, Duration::from_secs(60)), "db").await
 }

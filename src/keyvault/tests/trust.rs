@@ -5,9 +5,13 @@ use std::time::Duration;
 
 use super::super::http::Http;
 use super::super::trust::Renewed;
-use super::super::{Error, Options, TokenProxyOptions, Vaults, http};
-use super::server::{Azure, LOGIN, QUICK, VAULT, open, with_http};
+use super::super::{Error, Vaults, http};
+use super::server::{Azure, LOGIN, QUICK, VAULT, open, options, with_imds};
 use super::{Reason, get};
+
+fn with_http(client: Http) -> Vaults {
+    with_imds(client, ([127, 0, 0, 1], 1).into(), QUICK, options())
+}
 
 /// Set in the process that plays one case.
 const CASE: &str = "KEYVAULT_CSI_TEST_CASE";
@@ -39,7 +43,7 @@ async fn a_bundle_named_by_ssl_cert_file_is_trusted() {
         let client = http::builder("x").no_proxy().resolve(VAULT, address).resolve(LOGIN, address);
         http::built(client.tls_certs_only(roots))
     };
-    let vaults = with_http(Http::renewed(Renewed::new(Box::new(client)).unwrap(), QUICK.exchange, false), QUICK);
+    let vaults = with_http(Http::renewed(Renewed::new(Box::new(client)).unwrap(), QUICK.exchange, false));
     get(&open(&vaults, "myvault", Duration::from_secs(60)), "db").await.unwrap();
 }
 
@@ -51,8 +55,7 @@ fn without_any_ca_certificate_the_start_says_what_to_do() {
         assert!(output.status.success() && text.contains("1 passed"), "{text}");
         return;
     }
-    let token_proxy = TokenProxyOptions::new("", "", "/none".into()).unwrap();
-    let error = Vaults::new(Options { user_agent: "x".into(), token_proxy }).unwrap_err();
+    let error = Vaults::new(options()).unwrap_err();
     assert!(matches!(error, Error::Client(_)) && error.reason() == Reason::TlsUntrusted, "{error:?}");
     let text = error.to_string();
     assert!(text.contains("no CA certificates") && text.contains("SSL_CERT_FILE"), "{text}");
@@ -100,7 +103,7 @@ async fn a_bundle_that_changes_is_read_again() {
         http::built(http::builder("x").no_proxy().resolve(VAULT, address).resolve(LOGIN, address).tls_certs_only(roots))
     };
     let renewed = Renewed::new(Box::new(client)).unwrap();
-    let vaults = with_http(Http::renewed(renewed.clone(), QUICK.exchange, false), QUICK);
+    let vaults = with_http(Http::renewed(renewed.clone(), QUICK.exchange, false));
     let first = renewed.current().await;
     get(&open(&vaults, "myvault", Duration::from_secs(60)), "db").await.unwrap();
     // An empty or a damaged bundle changes nothing, however often it is looked at.
