@@ -68,14 +68,16 @@ pub(crate) fn enter() {
     assert!(LAB.set(lab).is_ok());
 }
 
-/// A name server that knows no name: it answers every question with NXDOMAIN (RFC 1035 §4.1.1).
+/// A name server that knows no name: it answers every question with NXDOMAIN, and with SERVFAIL where the name begins so (RFC
+/// 1035 §4.1.1).
 fn know_no_other_name() {
     let socket = std::net::UdpSocket::bind("127.0.0.1:53").unwrap();
     std::thread::spawn(move || {
         let mut question = [0; 512];
         while let Ok((length, from)) = socket.recv_from(&mut question) {
             if length >= 12 {
-                (question[2], question[3]) = (0x81, 0x83);
+                let fails = question[..length].get(13..).is_some_and(|name| name.starts_with(b"servfail"));
+                (question[2], question[3]) = (0x81, if fails { 0x82 } else { 0x83 });
                 // A client that has gone needs no answer.
                 let _ = socket.send_to(&question[..length], from);
             }

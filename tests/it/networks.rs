@@ -16,6 +16,7 @@ use crate::lab::{MOVED, Node, lab};
 trials! { "networks":
     azure_is_reached_by_the_proxy_and_the_metadata_service_never,
     a_new_authority_is_trusted_without_a_restart,
+    a_name_server_that_fails_is_told_from_one_that_knows_no_such_name,
 }
 
 /// A proxy for CONNECT, which keeps the first line of each request.
@@ -189,5 +190,22 @@ fn a_new_authority_is_trusted_without_a_restart() -> Result<()> {
     let target = node.publish(&volume())?;
     assert_eq!(fs::read_to_string(target.join("password"))?, next);
     ensure!(node.log().contains("the CA certificates have changed and were read again"), "{}", node.log());
+    Ok(())
+}
+
+fn a_name_server_that_fails_is_told_from_one_that_knows_no_such_name() -> Result<()> {
+    let (node, vault) = (lab().node()?, lab().vault());
+    for (name, words) in [
+        ("servfail-vault", ["servfail-vault.vault.azure.net could not be looked up in DNS", "NetworkUnreachable"]),
+        ("unknown-vault", ["unknown-vault.vault.azure.net is not known to DNS", "VaultNotFound"]),
+    ] {
+        let mut parameters = vault.parameters(&["password"]);
+        parameters.insert("keyvaultName".to_owned(), name.to_owned());
+        node.class("demo", &parameters)?;
+        let status = node.refused_within(&vault.volume("demo"), std::time::Duration::from_secs(5))?;
+        for word in words {
+            ensure!(status.message().contains(word), "{word:?} is missing in: {}", status.message());
+        }
+    }
     Ok(())
 }

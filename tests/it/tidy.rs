@@ -55,6 +55,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("azure_identity", &["keyvault"]),
     ("azure_security_keyvault_secrets", &["keyvault"]),
     ("reqwest", &["keyvault"]),
+    ("hickory_resolver", &["keyvault"]),
     ("ring", &["keyvault"]),
     ("rustls_native_certs", &["keyvault"]),
     ("openssl_probe", &["keyvault"]),

@@ -9,7 +9,6 @@ use super::super::answer::{self, Codes};
 use super::super::challenge::Scope;
 use super::super::error::{Link, Refusal, Service, Stop};
 use super::super::names::is_client_id;
-use super::super::resolve::{NameFault, fault};
 use super::super::retry::{Decision, decide};
 use super::super::{Cloud, CloudError, Error, NameError, ObjectName, ObjectVersionId, TenantId, VaultName};
 use crate::model::Reason;
@@ -279,17 +278,4 @@ fn a_text_names_host_status_code_and_id() {
     let proxied =
         Error::Unreachable { service: Service::KeyVault, host: "h".into(), link: Link::NoConnection, proxied: true };
     assert_eq!(proxied.to_string(), "no connection to h; check the proxy that HTTPS_PROXY names, and NO_PROXY");
-}
-
-#[test]
-fn an_unknown_name_is_told_from_a_failed_lookup() {
-    for (text, wanted) in [
-        ("failed to lookup address information: Name or service not known", NameFault::Unknown),
-        ("failed to lookup address information: Name does not resolve", NameFault::Unknown),
-        ("No such host is known. (os error 11001)", NameFault::Unknown),
-        ("failed to lookup address information: Temporary failure in name resolution", NameFault::Lookup),
-        ("something new", NameFault::Lookup),
-    ] {
-        assert_eq!(fault(&std::io::Error::other(text)), wanted, "{text}");
-    }
 }
