@@ -22,8 +22,6 @@ use crate::platform::fingerprint::fingerprint;
 
 /// How often the files are looked at. A rotated authority is used beside the old one for much longer.
 const LOOK: Duration = Duration::from_secs(5);
-/// How soon they are looked at again when a server's certificate is not trusted.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// How long looking may take, on a file system that hangs; the requests wait for it.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -93,7 +91,8 @@ impl Renewed {
     /// Another client than `used`, which did not trust a server, if the certificates have changed since.
     pub(super) async fn newer(&self, used: &Current) -> Option<Current> {
         let mut state = self.0.state.lock().await;
-        if state.current.generation == used.generation && state.looked.elapsed() >= LOOK_AGAIN {
+        // The handshake that failed cost more than looking does.
+        if state.current.generation == used.generation {
             self.look(&mut state).await;
         }
         (state.current.generation != used.generation).then(|| state.current.clone())

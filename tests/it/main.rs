@@ -23,7 +23,6 @@ mod azure;
 mod certificates;
 mod classes;
 mod identities;
-mod memory;
 mod networks;
 mod objects;
 mod publish;
@@ -61,7 +60,6 @@ fn main() -> ExitCode {
         certificates::trials(),
         objects::trials(),
         identities::trials(),
-        memory::trials(),
         networks::trials(),
         troubleshooting::trials(),
         classes::trials(),
