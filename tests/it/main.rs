@@ -22,15 +22,20 @@ mod lab;
 mod azure;
 mod certificates;
 mod classes;
+mod identities;
+mod networks;
 mod objects;
 mod publish;
 mod refusals;
+mod troubleshooting;
 mod unpublish;
 
 mod interruptions;
 mod kernels;
 mod kubelets;
 mod resources;
+mod scenarios;
+mod sharing;
 mod surface;
 
 mod leaks;
@@ -54,12 +59,17 @@ fn main() -> ExitCode {
         azure::trials(),
         certificates::trials(),
         objects::trials(),
+        identities::trials(),
+        networks::trials(),
+        troubleshooting::trials(),
         classes::trials(),
         surface::trials(),
         kubelets::trials(),
         interruptions::trials(),
         kernels::trials(),
         resources::trials(),
+        scenarios::trials(),
+        sharing::trials(),
         proto::trials(),
         tidy::trials(),
     ];
