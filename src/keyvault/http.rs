@@ -26,8 +26,9 @@ pub(super) mod limits {
     /// The same for the metadata service, which is on the node's own host.
     pub(crate) const CONNECT_IMDS: Duration = Duration::from_secs(2);
     /// How long an idle connection is kept. Longer than one fetch, much shorter than the poll interval and than what
-    /// load balancers and NAT tables keep.
-    pub(crate) const IDLE: Duration = Duration::from_secs(30);
+    /// load balancers and NAT tables keep; and its buffers hold the last answers as long. The pool looks once in such a time, so
+    /// that it may be twice as long.
+    pub(crate) const IDLE: Duration = Duration::from_secs(10);
     /// How many idle connections are kept per host: two fetches of sixteen objects. Each costs some 30 KiB.
     pub(crate) const IDLE_PER_HOST: usize = 32;
     /// After how long an HTTP/2 connection that has requests is asked for a sign of life, and how long it may take for it.

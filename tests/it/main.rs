@@ -39,6 +39,7 @@ mod sharing;
 mod surface;
 
 mod leaks;
+mod memory;
 
 mod proto;
 mod tidy;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         kernels::trials(),
         resources::trials(),
         scenarios::trials(),
+        memory::trials(),
         sharing::trials(),
         proto::trials(),
         tidy::trials(),
