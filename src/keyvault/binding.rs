@@ -78,7 +78,8 @@ impl TokenProxyOptions {
             |label: &str| !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         let plain = |name: &str| name.split('.').all(label);
         let parsed = |name: &str| Url::parse(&format!("https://{name}/")).is_ok_and(|url| url.domain().is_some());
-        if !sni_name.is_empty() && !(plain(sni_name) && parsed(sni_name)) {
+        let good = sni_name.is_empty() || (plain(sni_name) && parsed(sni_name));
+        if !good {
             return Err(TokenProxyError::Name);
         }
         Ok(TokenProxyOptions { url, sni_name: Some(sni_name.to_owned()).filter(|name| !name.is_empty()), ca_file })

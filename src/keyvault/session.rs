@@ -263,10 +263,12 @@ impl Access {
             http: self.http.clone(),
             authority: authority.to_owned(),
             path: self.token_path(),
-            route: match &self.credential {
-                Credential::IdentityBinding { .. } => Route::TokenProxy(self.token_proxy.clone()),
-                _ if self.tenant.is_adfs() => Route::Adfs,
-                _ => Route::EntraId,
+            route: if matches!(self.credential, Credential::IdentityBinding { .. }) {
+                Route::TokenProxy(self.token_proxy.clone())
+            } else if self.tenant.is_adfs() {
+                Route::Adfs
+            } else {
+                Route::EntraId
             },
             client_id: self.credential.client_id(),
         };

@@ -65,9 +65,12 @@ impl ClientCertificate {
         if text.contains("-----BEGIN ") {
             return ClientCertificate::read_pem(&[text]);
         }
-        let archive = pkcs12::read_base64(text.trim(), password).map_err(|error| match error {
-            pkcs12::Error::Base64(_) => CertificateError::Unknown,
-            other => CertificateError::Archive(other),
+        let archive = pkcs12::read_base64(text.trim(), password).map_err(|error| {
+            if matches!(error, pkcs12::Error::Base64(_)) {
+                CertificateError::Unknown
+            } else {
+                CertificateError::Archive(error)
+            }
         })?;
         pair(archive.certificates, archive.keys)
     }

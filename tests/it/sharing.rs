@@ -1,9 +1,10 @@
 //! How few requests many pods need, and how a vault is spared: the counts are exact (design §8).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use azure_emulator::{Action, Fault, Kind, Permission};
+use keyvault_csi_e2e::driver::wait_for;
 use keyvault_csi_e2e::kubelet::Volume;
 use serde_json::json;
 
@@ -161,12 +162,14 @@ fn a_throttling_vault_is_left_alone_and_all_pods_start() -> Result<()> {
     let known = lab().azure().journal().last().map_or(0, |entry| entry.sequence);
     lab().azure().add_fault(Fault::new(Action::status_retry_after(429, 2)).host(&vault.name));
     std::thread::scope(|scope| {
-        // The vault throttles for ten seconds; this wait is the scenario, not a wait for something.
-        scope.spawn(|| {
-            std::thread::sleep(Duration::from_secs(10));
+        let began = Instant::now();
+        let relief = scope.spawn(|| {
+            wait_for("ten seconds of throttling", Duration::from_secs(20), || Ok(began.elapsed().as_secs() >= 10))?;
             lab().azure().clear_faults(&vault.name);
+            Ok(())
         });
-        publish_all(&node, others)
+        publish_all(&node, others)?;
+        relief.join().map_err(|_| anyhow::anyhow!("the relief panicked"))?
     })?;
     let journal = lab().azure().journal();
     ensure!(journal.first().is_some_and(|entry| entry.sequence <= known + 1), "the journal has lost the beginning");

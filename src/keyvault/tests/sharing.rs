@@ -24,7 +24,7 @@ fn vault_of(vaults: &Vaults, credential: Credential) -> Vault {
     open_as(vaults, "myvault", credential, Duration::from_secs(60))
 }
 
-async fn all<'a>(vaults: impl Iterator<Item = Vault>) -> Vec<Result<Arc<VaultSecret>, Error>> {
+async fn all(vaults: impl Iterator<Item = Vault>) -> Vec<Result<Arc<VaultSecret>, Error>> {
     futures::future::join_all(vaults.map(|vault| async move { get(&vault, "db").await })).await
 }
 
