@@ -166,7 +166,7 @@ fn a_throttling_vault_is_left_alone_and_all_pods_start() -> Result<()> {
         let relief = scope.spawn(|| {
             wait_for("ten seconds of throttling", Duration::from_secs(20), || Ok(began.elapsed().as_secs() >= 10))?;
             lab().azure().clear_faults(&vault.name);
-            Ok(())
+            anyhow::Ok(())
         });
         publish_all(&node, others)?;
         relief.join().map_err(|_| anyhow::anyhow!("the relief panicked"))?
