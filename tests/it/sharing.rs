@@ -161,8 +161,8 @@ fn a_throttling_vault_is_left_alone_and_all_pods_start() -> Result<()> {
     node.publish(first)?;
     let known = lab().azure().journal().last().map_or(0, |entry| entry.sequence);
     lab().azure().add_fault(Fault::new(Action::status_retry_after(429, 2)).host(&vault.name));
+    let began = Instant::now();
     std::thread::scope(|scope| {
-        let began = Instant::now();
         let relief = scope.spawn(|| {
             wait_for("ten seconds of throttling", Duration::from_secs(20), || Ok(began.elapsed().as_secs() >= 10))?;
             lab().azure().clear_faults(&vault.name);
