@@ -21,7 +21,7 @@ use tonic::Status;
 static LAB: OnceLock<Lab> = OnceLock::new();
 
 /// How many vaults the tests may have together; their names must stand in the hosts file before the first test.
-const VAULTS: u32 = 200;
+const VAULTS: u32 = 250;
 
 /// The suffix and the login host of the custom cloud.
 pub(crate) const STACK: (&str, &str) = ("vault.stack.test", "login.stack.test");
@@ -139,6 +139,8 @@ impl Lab {
             folder,
             address: format!("127.0.1.{number}"),
             ca: self.ca.clone(),
+            kubeconfig: None,
+            node_id: "node-1".to_owned(),
             flags: vec!["-v=10".to_owned()],
             environment: Vec::new(),
             old_kernel: false,

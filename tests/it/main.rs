@@ -17,6 +17,7 @@ macro_rules! trials {
     };
 }
 
+mod apiserver;
 mod lab;
 
 mod azure;
@@ -26,6 +27,9 @@ mod objects;
 mod publish;
 mod refusals;
 mod unpublish;
+
+mod cluster_classes;
+mod cluster_reports;
 
 mod interruptions;
 mod kernels;
@@ -59,6 +63,8 @@ fn main() -> ExitCode {
         kubelets::trials(),
         interruptions::trials(),
         kernels::trials(),
+        cluster_classes::trials(),
+        cluster_reports::trials(),
         resources::trials(),
         proto::trials(),
         tidy::trials(),
@@ -66,5 +72,6 @@ fn main() -> ExitCode {
     let conclusion = run(&arguments, trials.into_iter().flatten().collect());
     // Last, since it looks at everything that the others left: logs, errors, metrics, files.
     let leaks = run(&arguments, leaks::trials());
+    apiserver::stop();
     if conclusion.has_failed() || leaks.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -18,14 +18,15 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("lib", &[]),
     (
         "cmd",
-        &["admin", "classes", "csi", "keyvault", "metrics", "model", "platform", "provider", "telemetry", "volume"],
+        &["admin", "classes", "csi", "k8s", "keyvault", "metrics", "model", "platform", "provider", "telemetry", "volume"],
     ),
     ("admin", &["csi", "metrics"]),
     ("csi", &["metrics", "model", "platform", "telemetry", "volume"]),
-    ("volume", &["classes", "model", "platform", "provider"]),
+    ("volume", &["classes", "k8s", "model", "platform", "provider"]),
     ("provider", &["formats", "keyvault", "model", "platform"]),
     ("keyvault", &["model"]),
-    ("classes", &["formats", "model"]),
+    ("classes", &["formats", "k8s", "model"]),
+    ("k8s", &["model"]),
     ("model", &["formats"]),
     ("formats", &[]),
     ("platform", &[]),
@@ -35,6 +36,9 @@ const DIRECTION: &[(&str, &[&str])] = &[
 
 /// Each outside crate that has a home, and its homes.
 const HOMES: &[(&str, &[&str])] = &[
+    ("kube", &["k8s"]),
+    ("k8s_openapi", &["k8s"]),
+    ("http", &["k8s"]),
     ("tonic", &["csi"]),
     ("tonic_prost", &["csi"]),
     ("prost", &["csi"]),
@@ -48,7 +52,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rustix", &["platform"]),
     ("serde_saphyr", &["formats"]),
     ("base64", &["formats", "keyvault"]),
-    ("hex", &["formats", "keyvault"]),
+    ("hex", &["formats", "k8s", "keyvault"]),
     ("cbc", &["formats"]),
     ("der", &["formats"]),
     ("des", &["formats"]),

@@ -81,6 +81,8 @@ fn start_driver(
         folder: folder.join("node"),
         address: "127.0.0.1".to_owned(),
         ca,
+        kubeconfig: None,
+        node_id: "node-1".to_owned(),
         flags: Vec::new(),
         environment: Vec::new(),
         old_kernel: false,

@@ -256,11 +256,9 @@ fn at_most_twenty_mistakes_are_listed() {
 
 #[test]
 fn the_volume_context_overrides_the_class() {
-    let class = Class {
-        reference: ClassRef { namespace: "ns".into(), name: "c".into() },
-        provider: "azure".into(),
-        parameters: map(&[("keyvaultName", "a"), ("tenantID", "t")]),
-    };
+    let parameters = map(&[("keyvaultName", "a"), ("tenantID", "t")]);
+    let spec = ClassSpec { provider: "azure".into(), parameters, ..ClassSpec::default() };
+    let class = Class::new(ClassRef { namespace: "ns".into(), name: "c".into() }, spec);
     let merged = attributes(&class, &map(&[("keyvaultName", "b"), ("csi.storage.k8s.io/pod.name", "p")]));
     let expected = map(&[("csi.storage.k8s.io/pod.name", "p"), ("keyvaultName", "b"), ("tenantID", "t")]);
     assert_eq!(merged, expected);
