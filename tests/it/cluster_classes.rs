@@ -47,10 +47,17 @@ fn a_class_is_found_in_the_moment_it_is_made() -> Result<()> {
         let target = node.publish(&volume(&vault, &namespace, &class))?;
         assert_eq!(fs::read_to_string(target.join("password"))?, value);
     }
-    // What the watch has brought is not asked for again.
-    let asked = cluster.count(&user, "get", CLASSES.1)?;
+    // What the watch has brought is not asked for again. A class that is not there marks a place in the audit log.
+    let asked = |absent: usize| -> Result<usize> {
+        node.refused(&volume(&vault, &namespace, "absent"))?;
+        wait_for("the mark is in the log", PATIENCE, || {
+            Ok(cluster.calls(&user)?.iter().filter(|call| call.code == 404).count() == absent)
+        })?;
+        Ok(cluster.count(&user, "get", CLASSES.1)? - absent)
+    };
+    let before = asked(1)?;
     node.publish(&volume(&vault, &namespace, "c0"))?;
-    assert_eq!(cluster.count(&user, "get", CLASSES.1)?, asked);
+    assert_eq!(asked(2)?, before);
     assert_eq!(cluster.count(&user, "list", CLASSES.1)?, 1);
     Ok(())
 }
@@ -131,7 +138,7 @@ fn a_driver_that_may_not_list_asks_for_each_class() -> Result<()> {
     let user = cluster.user(Rights::GetOnly)?;
     let node = Node::start(cluster.setup(&user))?;
     node.publish(&volume(&vault, &namespace, "demo"))?;
-    ensure!(cluster.count(&user, "get", CLASSES.1)? >= 1);
+    wait_for("it asked for the class", PATIENCE, || Ok(cluster.count(&user, "get", CLASSES.1)? >= 1))?;
     wait_for("the log says what to grant", PATIENCE, || Ok(node.log().contains("ClusterRole secretproviderclasses-role")))?;
     // Neither status nor events are allowed: the volume is there all the same.
     wait_for("the log says it for statuses", PATIENCE, || Ok(node.log().contains("secretproviderclasspodstatuses of")))
@@ -169,7 +176,8 @@ fn an_api_server_that_comes_later_and_restarts_is_followed() -> Result<()> {
     wait_for("the driver watches", PATIENCE, || Ok(node.log().contains("secretproviderclasses listed")))?;
     // Crashed: what was seen before can be had.
     cluster.kill(server)?;
-    wait_for("the driver notices", PATIENCE, || Ok(node.log().contains("cannot watch secretproviderclasses")))?;
+    let times = |words: &str| node.log().matches(words).count();
+    wait_for("the driver notices", PATIENCE, || Ok(times("cannot watch secretproviderclasses") == 2))?;
     node.publish(&volume(&vault, &namespace, "demo"))?;
     // Changed while it was away; back again: the change counts at the first publish.
     let change = json!({ "spec": { "parameters": vault.parameters(&["second"]) } });
@@ -178,7 +186,7 @@ fn an_api_server_that_comes_later_and_restarts_is_followed() -> Result<()> {
     let server = cluster.serve(PORT)?;
     let target = node.publish(&volume(&vault, &namespace, "demo"))?;
     ensure!(target.join("second").exists(), "the old class was taken from a server that knows better");
-    wait_for("it is watched again", PATIENCE, || Ok(node.log().contains("secretproviderclasses are watched again")))?;
+    wait_for("it is watched again", PATIENCE, || Ok(times("secretproviderclasses are watched again") == 2))?;
     let target = node.publish(&volume(&vault, &namespace, "demo"))?;
     ensure!(target.join("second").exists(), "the watch did not bring what happened meanwhile");
     cluster.kill(server)

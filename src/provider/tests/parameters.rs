@@ -1,7 +1,7 @@
 //! spec/azure-provider.md §2, §11.1 and §11.3.
 
 use super::*;
-use crate::model::{Class, ClassRef};
+use crate::model::{Class, ClassRef, ClassSpec};
 
 #[test]
 fn values_are_trimmed() {
