@@ -78,7 +78,9 @@ fn entry(object: &Map<String, Value>, version: &str) -> Result<Entry, String> {
         None | Some(Value::Null) => "default".to_owned(),
         Some(Value::String(text)) if text.is_empty() => "default".to_owned(),
         Some(Value::String(namespace)) => namespace.clone(),
-        Some(other) => return Err(format!("metadata.namespace of the {KIND} {name:?} is {}, not text", class_spec::shape(other))),
+        Some(other) => {
+            return Err(format!("metadata.namespace of the {KIND} {name:?} is {}, not text", class_spec::shape(other)));
+        }
     };
     let reference = ClassRef { namespace, name };
     let class = if VERSIONS.contains(&version) {

@@ -8,6 +8,7 @@
 //! broke goes on where it ended; only when the server no longer knows that place is everything listed again.
 
 use std::collections::HashMap;
+use std::mem::{Discriminant, discriminant};
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
@@ -34,7 +35,8 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(3
 /// What is waited and told between failures.
 struct Trouble {
     pauses: ExponentialBackoff,
-    told: Option<Failure>,
+    /// The kind of failure that was told; texts of one kind differ from try to try.
+    told: Option<Discriminant<Failure>>,
 }
 
 impl ClassCache {
@@ -90,11 +92,17 @@ impl ClassCache {
     }
 
     /// Takes changes from `version` on, until the server ends the watch.
-    async fn watch(&self, api: &Api<DynamicObject>, version: &mut String, trouble: &mut Trouble) -> Result<(), Failure> {
+    async fn watch(
+        &self,
+        api: &Api<DynamicObject>,
+        version: &mut String,
+        trouble: &mut Trouble,
+    ) -> Result<(), Failure> {
         let params = WatchParams::default();
         let events = answer(api.watch(&params, version)).await?;
         pin_mut!(events);
         self.live(true);
+        debug!(%version, "watching secretproviderclasses");
         if trouble.told.take().is_some() {
             info!("secretproviderclasses are watched again");
         }
@@ -129,10 +137,10 @@ impl Trouble {
         let wait = self.pauses.next().unwrap_or(PAUSES[1]).min(PAUSES[1]);
         match failure {
             // The server forgets old versions in time, and then says so.
-            Some(failure) if failure != Failure::Expired && self.told.as_ref() != Some(&failure) => {
+            Some(failure) if failure != Failure::Expired && self.told != Some(discriminant(&failure)) => {
                 warn!(err = %failure, advice = advice(&failure),
                     "cannot watch secretproviderclasses; until that works, each class is asked for when it is needed");
-                self.told = Some(failure);
+                self.told = Some(discriminant(&failure));
             }
             other => debug!(failure = ?other, ?wait, "watching secretproviderclasses again"),
         }

@@ -10,8 +10,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kube::core::{ApiResource, DynamicObject};
 use kube::Api;
+use kube::core::{ApiResource, DynamicObject};
 use tokio::time::timeout;
 use tracing::warn;
 

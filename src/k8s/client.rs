@@ -73,7 +73,9 @@ pub async fn connect(credentials: &Credentials, user_agent: &str) -> Result<Conn
 
 async fn config(credentials: &Credentials) -> Result<Config, ConnectError> {
     let (from, kubeconfig) = match credentials {
-        Credentials::InCluster => return Config::incluster().map_err(|source| ConnectError::InCluster(Box::new(source))),
+        Credentials::InCluster => {
+            return Config::incluster().map_err(|source| ConnectError::InCluster(Box::new(source)));
+        }
         Credentials::File(path) => (path.display().to_string(), Kubeconfig::read_from(path)),
         Credentials::Environment => {
             let read = Kubeconfig::from_env().map(Option::unwrap_or_default);

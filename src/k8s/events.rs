@@ -6,9 +6,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, DynamicObject};
-use kube::Api;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -110,7 +110,8 @@ async fn send(connection: &Connection, source: &Source, event: &Event) -> Result
     let api: Api<DynamicObject> = Api::namespaced_with(connection.client(), &event.pod.namespace, &resource());
     if let Verdict::Count { name, count } = &event.verdict {
         let change = json!({ "count": count, "lastTimestamp": timestamp() });
-        match api.patch(name, &PatchParams::default(), &Patch::Merge(change)).await.map_err(|error| Failure::of(&error)) {
+        match api.patch(name, &PatchParams::default(), &Patch::Merge(change)).await.map_err(|error| Failure::of(&error))
+        {
             // The server forgets events after an hour.
             Err(Failure::NotFound) => {}
             other => return other.map(drop),

@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-
 use super::client::Connection;
 use super::events::{self, Events, Source};
 use super::pod_status::{self, Wanted};

@@ -8,14 +8,15 @@
 //! and an unpublished one is forgotten.
 
 use std::collections::HashMap;
+use std::mem::discriminant;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
+use kube::Api;
 use kube::api::PostParams;
 use kube::core::DynamicObject;
-use kube::Api;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
@@ -117,12 +118,13 @@ impl Shared {
             match outcome {
                 Ok(()) => self.done(target, order),
                 Err(failure) => {
-                    if told.as_ref() == Some(&failure) {
+                    // Texts of one kind differ from try to try.
+                    if told == Some(discriminant(&failure)) {
                         debug!(pod = %wanted.pod, err = %failure, "still cannot write the pod's status");
                     } else {
                         warn!(pod = %wanted.pod, class = %wanted.class, err = %failure, advice = advice(&failure),
                             "cannot write the SecretProviderClassPodStatus; the volume is whole, and it is tried again");
-                        told = Some(failure);
+                        told = Some(discriminant(&failure));
                     }
                     sleep(pauses.next().unwrap_or(longest).min(longest)).await;
                 }

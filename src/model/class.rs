@@ -47,13 +47,6 @@ impl Class {
     /// A class of this `spec`, without annotations and version.
     pub fn new(reference: ClassRef, spec: ClassSpec) -> Class {
         let ClassSpec { provider, parameters, secret_objects } = spec;
-        Class {
-            reference,
-            provider,
-            parameters,
-            secret_objects,
-            annotations: BTreeMap::new(),
-            version: String::new(),
-        }
+        Class { reference, provider, parameters, secret_objects, annotations: BTreeMap::new(), version: String::new() }
     }
 }

@@ -16,7 +16,7 @@ use keyvault_csi_e2e::driver::{Setup, wait_for};
 use kube::api::{ListParams, PostParams};
 use kube::core::{ApiResource, DynamicObject};
 use kube::{Api, Client};
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -66,6 +66,11 @@ pub(crate) struct Call {
     pub(crate) code: u64,
 }
 
+/// Waits until a driver watches classes.
+pub(crate) fn watching(node: &Node) -> Result<()> {
+    wait_for("the driver watches", PATIENCE, || Ok(node.log().contains("\"watching secretproviderclasses\"")))
+}
+
 /// The cluster; started at the first call.
 pub(crate) fn cluster() -> Result<&'static Cluster> {
     let cluster = CLUSTER.get_or_init(|| Cluster::start().map_err(|error| format!("{error:#}")));
@@ -113,7 +118,11 @@ impl Cluster {
         let folder = lab().folder.path().join("cluster");
         fs::create_dir_all(&folder)?;
         write_files(&folder)?;
-        let etcd = ["--name=it", "--listen-client-urls=http://127.0.0.1:2379", "--advertise-client-urls=http://127.0.0.1:2379"];
+        let etcd = [
+            "--name=it",
+            "--listen-client-urls=http://127.0.0.1:2379",
+            "--advertise-client-urls=http://127.0.0.1:2379",
+        ];
         let etcd = etcd.map(str::to_owned).into_iter().chain([
             "--listen-peer-urls=http://127.0.0.1:2380".to_owned(),
             "--initial-advertise-peer-urls=http://127.0.0.1:2380".to_owned(),
@@ -148,7 +157,7 @@ impl Cluster {
             "--authorization-mode=RBAC".to_owned(),
             "--disable-admission-plugins=ServiceAccount".to_owned(),
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-            format!("--service-account-key-file={}", file("sa.key")),
+            format!("--service-account-key-file={}", file("sa.pub")),
             format!("--service-account-signing-key-file={}", file("sa.key")),
             format!("--audit-policy-file={}", file("audit.yaml")),
             format!("--audit-log-path={}", file(&format!("audit-{port}.log"))),
@@ -192,7 +201,8 @@ impl Cluster {
             let all = self.runtime.block_on(api.list(&ListParams::default()))?;
             let established = all.items.iter().filter(|definition| {
                 let conditions = definition.data.pointer("/status/conditions").and_then(Value::as_array);
-                conditions.is_some_and(|all| all.iter().any(|one| one["type"] == "Established" && one["status"] == "True"))
+                conditions
+                    .is_some_and(|all| all.iter().any(|one| one["type"] == "Established" && one["status"] == "True"))
             });
             Ok(established.count() == 2)
         })?;
@@ -295,12 +305,13 @@ impl Cluster {
 
     /// What a user asked of the main server so far, in order. Only our kinds and events are in the log.
     pub(crate) fn calls(&self, user: &User) -> Result<Vec<Call>> {
-        let log = fs::read_to_string(self.folder.join("audit-6443.log"))?;
+        // It appears with its first line.
+        let log = fs::read_to_string(self.folder.join("audit-6443.log")).unwrap_or_default();
         let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let text = |line: &Value, path: &str| line.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
-        // A watch that is open has begun only; every other call is told of at its end.
+        // A watch is told of at its beginning, every other call at its end.
         let counts = |line: &Value| {
-            (line["verb"] == "watch") == (line["stage"] == "ResponseStarted") && line["stage"] != "RequestReceived"
+            line["stage"] == if line["verb"] == "watch" { "RequestReceived" } else { "ResponseComplete" }
         };
         let mine = lines.filter(|line| text(line, "/user/username") == user.name && counts(line));
         Ok(mine
@@ -319,11 +330,6 @@ impl Cluster {
         Ok(calls.iter().filter(|call| call.verb == verb && call.resource == resource).count())
     }
 
-    /// Waits until the driver watches classes.
-    pub(crate) fn watching(&self, user: &User) -> Result<()> {
-        wait_for("the driver watches", PATIENCE, || Ok(self.count(user, "watch", CLASSES.1)? > 0))
-    }
-
     /// Writes an object past the API server, as no server would take it.
     pub(crate) fn write_past(&self, namespace: &str, name: &str, object: &Value) -> Result<()> {
         let key = format!("/registry/secrets-store.csi.x-k8s.io/secretproviderclasses/{namespace}/{name}");
@@ -340,7 +346,10 @@ fn post(address: &str, path: &str, body: &str) -> Result<String> {
     let mut stream = std::net::TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let length = body.len();
-    write!(stream, "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")?;
+    write!(
+        stream,
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)
@@ -385,7 +394,8 @@ fn tail(log: &Path) -> String {
 fn client_of(runtime: &Runtime, kubeconfig: &Path) -> Result<Client> {
     let kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig)?;
     runtime.block_on(async {
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default()).await?;
+        let config =
+            kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default()).await?;
         Ok(Client::try_from(config)?)
     })
 }
@@ -418,6 +428,7 @@ fn write_files(folder: &Path) -> Result<()> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(Vec::new())?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, "it CA");
     let ca = params.self_signed(&key)?;
     fs::write(folder.join("ca.crt"), ca.pem())?;
     let issuer = Issuer::new(params, key);
@@ -427,7 +438,9 @@ fn write_files(folder: &Path) -> Result<()> {
     let server = KeyPair::generate()?;
     fs::write(folder.join("server.crt"), params.signed_by(&server, &issuer)?.pem())?;
     fs::write(folder.join("server.key"), server.serialize_pem())?;
-    fs::write(folder.join("sa.key"), KeyPair::generate()?.serialize_pem())?;
+    let service_accounts = KeyPair::generate()?;
+    fs::write(folder.join("sa.key"), service_accounts.serialize_pem())?;
+    fs::write(folder.join("sa.pub"), service_accounts.public_key_pem())?;
     let mut tokens = format!("{},admin,admin,\"system:masters\"\n", token("admin"));
     for (rights, group) in [(Rights::All, "all"), (Rights::None, "none"), (Rights::GetOnly, "get-only")] {
         for number in 0..USERS {

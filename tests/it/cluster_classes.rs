@@ -13,7 +13,7 @@ use keyvault_csi_e2e::kubelet::Volume;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 
-use crate::apiserver::{CLASSES, Rights, cluster};
+use crate::apiserver::{CLASSES, Rights, cluster, watching};
 use crate::lab::{Node, Vault, lab};
 
 trials! { "cluster_classes":
@@ -39,7 +39,7 @@ fn a_class_is_found_in_the_moment_it_is_made() -> Result<()> {
     let (cluster, vault) = (cluster()?, lab().vault());
     let value = vault.set("password");
     let (node, user) = cluster.node()?;
-    cluster.watching(&user)?;
+    watching(&node)?;
     let namespace = cluster.namespace()?;
     for class in 0..10 {
         let class = format!("c{class}");
@@ -66,10 +66,10 @@ fn a_changed_class_counts_and_a_deleted_one_is_gone() -> Result<()> {
     let (cluster, vault) = (cluster()?, lab().vault());
     vault.set("first");
     vault.set("second");
-    let (node, user) = cluster.node()?;
+    let (node, _) = cluster.node()?;
     let namespace = cluster.namespace()?;
     cluster.class(&namespace, "demo", &vault, &["first"])?;
-    cluster.watching(&user)?;
+    watching(&node)?;
     let api = cluster.api(CLASSES, Some(&namespace));
     let change = json!({ "spec": { "parameters": vault.parameters(&["second"]) } });
     cluster.block_on(api.patch("demo", &PatchParams::default(), &Patch::Merge(change)))?;
@@ -79,17 +79,19 @@ fn a_changed_class_counts_and_a_deleted_one_is_gone() -> Result<()> {
     })?;
     cluster.block_on(api.delete("demo", &DeleteParams::default()))?;
     wait_for("the class is gone", PATIENCE, || {
-        Ok(node.publish(&volume(&vault, &namespace, "demo")).is_err_and(|status| status.message().contains("not found")))
+        Ok(node
+            .publish(&volume(&vault, &namespace, "demo"))
+            .is_err_and(|status| status.message().contains("not found")))
     })
 }
 
 fn a_class_in_another_namespace_is_not_found_and_the_text_says_where_it_is() -> Result<()> {
     let (cluster, vault) = (cluster()?, lab().vault());
     vault.set("password");
-    let (node, user) = cluster.node()?;
+    let (node, _) = cluster.node()?;
     let (there, here) = (cluster.namespace()?, cluster.namespace()?);
     cluster.class(&there, "demo", &vault, &["password"])?;
-    cluster.watching(&user)?;
+    watching(&node)?;
     wait_for("the text names the other namespace", PATIENCE, || {
         let status = node.refused(&volume(&vault, &here, "demo"))?;
         let text = status.message();
@@ -113,7 +115,7 @@ fn a_malformed_object_hides_no_other_and_its_own_publish_says_what_is_wrong() ->
     let spec = json!({ "provider": "azure", "parameters": { "keyvaultName": 5 } });
     cluster.write_past(&namespace, "listed", &malformed("listed", spec))?;
     let (node, user) = cluster.node()?;
-    cluster.watching(&user)?;
+    watching(&node)?;
     cluster.write_past(&namespace, "watched", &malformed("watched", json!({ "provider": ["azure"] })))?;
     cluster.class(&namespace, "good", &vault, &["password"])?;
     let status = node.refused(&volume(&vault, &namespace, "listed"))?;
@@ -139,7 +141,9 @@ fn a_driver_that_may_not_list_asks_for_each_class() -> Result<()> {
     let node = Node::start(cluster.setup(&user))?;
     node.publish(&volume(&vault, &namespace, "demo"))?;
     wait_for("it asked for the class", PATIENCE, || Ok(cluster.count(&user, "get", CLASSES.1)? >= 1))?;
-    wait_for("the log says what to grant", PATIENCE, || Ok(node.log().contains("ClusterRole secretproviderclasses-role")))?;
+    wait_for("the log says what to grant", PATIENCE, || {
+        Ok(node.log().contains("ClusterRole secretproviderclasses-role"))
+    })?;
     // Neither status nor events are allowed: the volume is there all the same.
     wait_for("the log says it for statuses", PATIENCE, || Ok(node.log().contains("secretproviderclasspodstatuses of")))
 }
@@ -173,10 +177,10 @@ fn an_api_server_that_comes_later_and_restarts_is_followed() -> Result<()> {
     ensure!(status.message().contains("ApiServerUnavailable") && status.message().contains("refused"), "{status}");
     let server = cluster.serve(PORT)?;
     node.publish(&volume(&vault, &namespace, "demo"))?;
-    wait_for("the driver watches", PATIENCE, || Ok(node.log().contains("secretproviderclasses listed")))?;
+    let times = |words: &str| node.log().matches(words).count();
+    wait_for("it is watched", PATIENCE, || Ok(times("secretproviderclasses are watched again") == 1))?;
     // Crashed: what was seen before can be had.
     cluster.kill(server)?;
-    let times = |words: &str| node.log().matches(words).count();
     wait_for("the driver notices", PATIENCE, || Ok(times("cannot watch secretproviderclasses") == 2))?;
     node.publish(&volume(&vault, &namespace, "demo"))?;
     // Changed while it was away; back again: the change counts at the first publish.
@@ -246,7 +250,7 @@ fn a_server_that_refuses_everybody_is_not_hammered() -> Result<()> {
     assert_eq!(warnings, 1, "each try is a warning");
     door.open.store(true, Ordering::Relaxed);
     node.publish(&volume(&vault, &namespace, "demo"))?;
-    cluster.watching(&user)
+    watching(&node)
 }
 
 fn without_manifests_and_credentials_the_driver_says_what_is_missing() -> Result<()> {

@@ -271,7 +271,7 @@ fn the_idle_process_with_the_api_needs_at_most_twelve_mib() -> Result<()> {
     setup.binary = binary.context("KEYVAULT_CSI_RELEASE is not set: run `make test`, which builds it and names it")?;
     setup.flags.clear();
     let node = Node::start(setup)?;
-    cluster.watching(&user)?;
+    wait_for("it is listed", PATIENCE, || Ok(node.log().contains("secretproviderclasses listed")))?;
     let volume = volume(&vault, &namespace, "web", "demo");
     node.publish(&volume)?;
     status(cluster, &namespace, &format!("web-{namespace}-demo"))?;

@@ -21,7 +21,9 @@ fn schema<T: JsonSchema>() -> Value {
 fn clean(schema: &mut Value) {
     let Value::Object(fields) = schema else { return };
     // A default would be written into everybody's objects.
-    fields.retain(|key, _| !["$schema", "title", "default", "components", "required", "nullable"].contains(&key.as_str()));
+    fields.retain(|key, _| {
+        !["$schema", "title", "default", "components", "required", "nullable"].contains(&key.as_str())
+    });
     if let Some(Value::Array(types)) = fields.get("type") {
         let one = types.iter().find(|name| *name != "null").cloned().unwrap();
         fields.insert("type".to_owned(), one);
