@@ -50,7 +50,6 @@ const DIRECTION: &[(&str, &[&str])] = &[
 const HOMES: &[(&str, &[&str])] = &[
     ("kube", &["k8s"]),
     ("k8s_openapi", &["k8s"]),
-    ("http", &["k8s"]),
     ("tonic", &["csi"]),
     ("tonic_prost", &["csi"]),
     ("prost", &["csi"]),
