@@ -3,9 +3,10 @@
 //! Knows every module and decides nothing but what is started with what. Flags have upstream's names where the
 //! meaning is upstream's (spec/driver.md §7).
 
+mod goflags;
 mod node;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// Azure Key Vault secrets, keys and certificates as files in Kubernetes pods.
 #[derive(Debug, Parser)]
@@ -18,6 +19,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Role {
     /// The node driver: a CSI plugin that fills pods' volumes from Key Vault.
+    #[command(args_override_self = true)]
     Node(node::Args),
 }
 
@@ -26,7 +28,8 @@ enum Role {
 /// # Errors
 /// What kept the role from starting or going on, made for the person who started it.
 pub fn run() -> anyhow::Result<()> {
-    match Cli::parse().role {
-        Role::Node(args) => node::run(args),
+    let translated = goflags::translate(&Cli::command(), std::env::args_os());
+    match Cli::parse_from(translated.words).role {
+        Role::Node(args) => node::run(args, &translated.unused),
     }
 }

@@ -15,11 +15,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use super::goflags::Unused;
 use crate::admin::{self, Health};
 use crate::classes::{Classes, Directory};
 use crate::csi::{self, Driver, Node, probe, registration};
+use crate::formats::duration;
 use crate::k8s::{self, ClassCache, Credentials, Reports};
-use crate::keyvault::{Options, Vaults};
+use crate::keyvault::{Options, Rate, TokenProxyOptions, Vaults};
 use crate::metrics::Metrics;
 use crate::model::FileMode;
 use crate::platform::{process, socket};
@@ -33,6 +35,8 @@ const WORKERS: usize = 2;
 const BLOCKING: usize = 32;
 /// An idle one of those goes after this time.
 const BLOCKING_IDLE: Duration = Duration::from_secs(10);
+/// How many requests may go to one vault at once after a rest (design decision 7).
+const BURST: u32 = 64;
 /// How long open calls may take to end after SIGTERM; below Kubernetes' default grace period of 30 s.
 const DRAIN: Duration = Duration::from_secs(25);
 /// How long the last answers may take to go out after that.
@@ -72,6 +76,21 @@ pub(super) struct Args {
     /// File with the addresses of AzureStackCloud, for classes that name none.
     #[arg(long, env = CLOUD_FILE_VARIABLE, value_name = "FILE")]
     cloud_file: Option<PathBuf>,
+    /// Address of the AKS token proxy for identity bindings; the cluster's API server if empty.
+    #[arg(long, value_name = "URL", default_value = "", hide_default_value = true)]
+    token_proxy_url: String,
+    /// Name that the AKS token proxy is asked for and checked against; found out from the API server's certificate if empty.
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    sni_name: String,
+    /// CA certificate of the cluster, for the AKS token proxy.
+    #[arg(long, value_name = "FILE", default_value = TokenProxyOptions::CA_FILE)]
+    token_proxy_ca_file: PathBuf,
+    /// For how long an object that one pod got is given to other pods of the same identity; 0 shares nothing.
+    #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = duration::parse)]
+    freshness_window: Duration,
+    /// How many requests a second this node sends to one vault at most; 0 is no limit.
+    #[arg(long, default_value_t = 100, value_name = "COUNT")]
+    vault_requests_per_second: u32,
     /// Sort the certificates of a PKCS#12 secret, the server's first.
     #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_missing_value = "true")]
@@ -87,10 +106,14 @@ pub(super) struct Args {
     #[arg(long, default_value = ":9808", value_parser = admin::parse_address)]
     health_addr: Address,
     /// Log as JSON objects instead of text lines.
-    #[arg(long)]
+    #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
     log_format_json: bool,
+    /// Where metrics go: Prometheus is the only choice.
+    #[arg(long, default_value = "Prometheus", value_parser = parse_backend)]
+    metrics_backend: String,
     /// Verbosity of the log: 0 to 10.
-    #[arg(short, default_value_t = 0)]
+    #[arg(short, long, default_value_t = 0)]
     v: u8,
 }
 
@@ -109,6 +132,13 @@ fn parse_endpoint(text: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }))
 }
 
+fn parse_backend(text: &str) -> Result<String, String> {
+    match text.eq_ignore_ascii_case("prometheus") {
+        true => Ok(text.to_owned()),
+        false => Err("must be Prometheus: there is no other".to_owned()),
+    }
+}
+
 fn parse_driver_name(text: &str) -> Result<String, String> {
     // The CSI specification's rule for plugin names; the name becomes part of a socket's path.
     let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-');
@@ -125,10 +155,13 @@ fn parse_driver_name(text: &str) -> Result<String, String> {
 ///
 /// # Errors
 /// What kept it from starting, or broke while it ran.
-pub(super) fn run(args: Args) -> anyhow::Result<()> {
+pub(super) fn run(args: Args, unused: &[Unused]) -> anyhow::Result<()> {
     process::forbid_core_files().context("cannot forbid core files")?;
     let format = if args.log_format_json { telemetry::Format::Json } else { telemetry::Format::Text };
     telemetry::start(format, args.v)?;
+    for Unused { name, why, .. } in unused {
+        info!(flag = name, why, "a flag without effect");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .max_blocking_threads(BLOCKING)
@@ -151,8 +184,12 @@ async fn drive(args: Args) -> anyhow::Result<()> {
         separate_files: args.write_cert_and_key_in_separate_files,
         default_mode: FileMode::DEFAULT,
     };
-    let azure = Azure::new(Vaults::new(Options { user_agent })?, cloud, rendering);
+    let token_proxy = TokenProxyOptions::new(&args.token_proxy_url, &args.sni_name, args.token_proxy_ca_file)?;
     let metrics = Metrics::new();
+    let rate = Rate { per_second: args.vault_requests_per_second, burst: BURST };
+    let freshness = args.freshness_window;
+    let options = Options { user_agent, token_proxy, freshness, rate, metrics: metrics.clone() };
+    let azure = Azure::new(Vaults::new(options)?, cloud, rendering);
     let tasks = TaskTracker::new();
     let volumes = Volumes::new(classes, azure).reporting_to(reports.clone());
     let node = Node { node_id: args.nodeid, volumes, metrics: metrics.clone(), tasks: tasks.clone() };

@@ -3,7 +3,9 @@
 //! Pure, and knows neither vaults nor classes nor files; nothing here imports another module of ours.
 //! Control goes back to `provider` and `classes`, which know what a value means.
 
+pub mod certificate;
 pub mod chain;
+pub mod duration;
 pub mod encoding;
 pub mod jwk;
 pub mod pem;

@@ -54,6 +54,13 @@ struct RsaPrivateKey<'a> {
     coefficient: UintRef<'a>,
 }
 
+/// RFC 8017, A.1.1.
+#[derive(Sequence)]
+struct RsaPublicKey<'a> {
+    modulus: UintRef<'a>,
+    public_exponent: UintRef<'a>,
+}
+
 /// Re-encodes a key in DER as PKCS#8 without attributes; takes PKCS#8, PKCS#1 (RSA) and SEC1 (EC).
 ///
 /// RSA keys get explicit NULL parameters; EC keys name their curve outside and not inside, and their number is padded to
@@ -71,6 +78,13 @@ pub fn pkcs8(der: &[u8]) -> Result<Bytes, Error> {
     }
     RsaPrivateKey::from_der(der).map_err(|_| Error::Unreadable)?;
     wrap(AlgorithmIdentifierRef { oid: RSA, parameters: Some(AnyRef::NULL) }, der)
+}
+
+/// The public half of an RSA key in PKCS#8, as its certificate holds it: modulus and exponent. `None` for any other key.
+pub fn rsa_public_key(pkcs8: &[u8]) -> Option<Vec<u8>> {
+    let info = PrivateKeyInfoRef::try_from(pkcs8).ok().filter(|info| info.algorithm.oid == RSA)?;
+    let key = RsaPrivateKey::from_der(info.private_key.as_bytes()).ok()?;
+    RsaPublicKey { modulus: key.modulus, public_exponent: key.public_exponent }.to_der().ok()
 }
 
 fn from_pkcs8(info: &PrivateKeyInfoRef<'_>) -> Result<Bytes, Error> {

@@ -9,24 +9,31 @@ use super::answer::Codes;
 use super::error::{Error, Link, Refusal, Service, Stop};
 
 /// Codes of Entra ID for a tenant that it does not know.
-const UNKNOWN_TENANT: [&str; 3] = ["AADSTS90002", "AADSTS900023", "AADSTS900021"];
+const UNKNOWN_TENANT: [&str; 5] = ["AADSTS90002", "AADSTS900023", "AADSTS900021", "AADSTS900382", "AADSTS90038"];
 
 /// What Entra ID's codes mean for an application (spec/azure-provider.md §12.2).
-const ENTRA_ID: [(&str, &str); 19] = [
+const ENTRA_ID: &[(&str, &str)] = &[
     ("AADSTS90002", "there is no such tenant in this cloud; check tenantID and cloudName"),
     ("AADSTS900023", "tenantID is neither the id nor a domain of a tenant; correct it"),
     ("AADSTS900021", "tenantID is all zeros; give the tenant's id"),
+    ("AADSTS900382", "the tenant is not in this cloud; check tenantID and cloudName"),
+    ("AADSTS90038", "the tenant belongs to another cloud; check cloudName"),
     ("AADSTS700016", "the tenant has no application with this client id; check clientid and tenantID"),
     ("AADSTS700038", "the client id is all zeros; give the application's id as clientid"),
     ("AADSTS7000215", "the client secret is wrong; put the secret's value, not its id, in clientsecret"),
     ("AADSTS7000222", "the client secret has expired; create a new one and put it in clientsecret"),
     ("AADSTS7000218", "the client secret is missing; put it in clientsecret"),
     ("AADSTS7000112", "the application is disabled; enable it in Entra ID"),
+    ("AADSTS7000229", "the application has no service principal in this tenant; create it (az ad sp create --id)"),
     ("AADSTS50034", "the tenant does not know this identity; check clientid and tenantID"),
     ("AADSTS500011", "the tenant does not know Key Vault's resource; check cloudName and tenantID"),
     (
         "AADSTS70021",
         "no federated credential of the identity fits the pod's token; check its issuer, subject and audience",
+    ),
+    (
+        "AADSTS70025",
+        "the identity has no federated credential at all; add one for the cluster's OIDC issuer and the pod's service account",
     ),
     (
         "AADSTS700211",
@@ -41,12 +48,28 @@ const ENTRA_ID: [(&str, &str); 19] = [
         "no federated credential of the identity names the pod; set its subject to system:serviceaccount:<namespace>:<service account>",
     ),
     (
+        "AADSTS700023",
+        "the assertion is for another address than the authority's; check cloudName, and activeDirectoryEndpoint of the cloud's file",
+    ),
+    (
         "AADSTS700024",
         "the assertion is not valid at this time; check the node's clock, and that the kubelet renews the pod's token (requiresRepublish)",
     ),
     (
         "AADSTS700027",
         "the assertion's signature is refused; add the certificate to the application, or renew it if it has expired",
+    ),
+    ("AADSTS5002723", "the assertion cannot be read; check that nothing but the kubelet writes the pod's tokens"),
+    (
+        "AADSTS50013",
+        "the assertion's signature is refused; a new federated credential or signing key of the cluster takes some minutes",
+    ),
+    ("AADSTS501661", "Entra ID cannot read the cluster's OIDC issuer; make its discovery document and keys public"),
+    ("AADSTS50166", "Entra ID cannot read the cluster's OIDC issuer; make its discovery document and keys public"),
+    ("MSIS9607", "AD FS does not let the application read this resource; grant it in the application group"),
+    (
+        "MSIS9622",
+        "AD FS does not know the application, or refuses its secret; check clientid, clientsecret and the cloud's file",
     ),
     ("AADSTS53003", "a conditional access policy blocks the application; let it in from the node's address"),
     ("AADSTS530003", "a conditional access policy blocks the application; let it in from the node's address"),
@@ -81,6 +104,7 @@ pub(super) fn refusal(refusal: &Refusal) -> String {
     let what = match refusal.service {
         Service::KeyVault => key_vault(refusal),
         Service::EntraId => entra_id(refusal),
+        Service::TokenProxy => token_proxy(refusal),
         Service::Imds => imds(refusal),
     };
     format!("{} answered HTTP {}{codes}{id}: {what}", refusal.host, refusal.status)
@@ -138,11 +162,22 @@ fn entra_id(refusal: &Refusal) -> String {
     match refusal.status {
         429 => throttled(refusal),
         400 | 401 | 403 => {
-            "the credentials were refused; check clientid, clientsecret and tenantID (codes: https://login.microsoftonline.com/error)"
+            "the credentials were refused; check the client id, what it logs in with, and tenantID (codes: https://login.microsoftonline.com/error)"
                 .to_owned()
         }
         500.. => "Entra ID has a fault of its own; if it lasts, see the Azure status page".to_owned(),
         _ => not_azure("an answer that Entra ID does not give"),
+    }
+}
+
+/// The proxy hands Entra ID's answers on; what it says itself has no code.
+fn token_proxy(refusal: &Refusal) -> String {
+    match refusal.status {
+        400 | 401 | 403 if !ENTRA_ID.iter().any(|(code, _)| refusal.codes.has(code)) => {
+            "the token proxy refuses the pod; check the AKS identity binding of clientID, and that a ClusterRole lets the pod's service account use it (verb use-managed-identity)".to_owned()
+        }
+        404 => "the token proxy is not there; check that identity bindings are enabled in this AKS cluster, and --token-proxy-url".to_owned(),
+        _ => entra_id(refusal),
     }
 }
 
@@ -171,10 +206,19 @@ fn not_azure(what: &str) -> String {
 /// The text for a connection that did not come about, or broke.
 pub(super) fn unreachable(service: &Service, host: &str, link: &Link, proxied: &bool) -> String {
     let way = match proxied {
+        _ if *service == Service::Imds => {
+            "check that the node is an Azure VM, and that no network policy or firewall rule closes this address"
+        }
+        _ if *service == Service::TokenProxy => "check network policies, --token-proxy-url and --sni-name",
         true => "check the proxy that HTTPS_PROXY names, and NO_PROXY",
         false => "check the node's way out (firewall, network policy, private endpoint, HTTPS_PROXY)",
     };
-    let bundle = "add the CA to the system's certificates, or name its bundle by SSL_CERT_FILE";
+    let bundle = match service {
+        Service::TokenProxy => "check --token-proxy-ca-file",
+        Service::KeyVault | Service::EntraId | Service::Imds => {
+            "add the CA to the system's certificates, or name its bundle by SSL_CERT_FILE"
+        }
+    };
     match link {
         Link::NameUnknown => format!("{host} is not known to DNS; {}", names(*service)),
         Link::NameLookup => format!("{host} could not be looked up in DNS; {}", names(*service)),
@@ -194,7 +238,23 @@ fn names(service: Service) -> &'static str {
     match service {
         Service::KeyVault => "check keyvaultName and cloudName, and the private DNS zone if the vault has one",
         Service::EntraId => "check cloudName and the node's DNS",
+        Service::TokenProxy => {
+            "set dnsPolicy: ClusterFirstWithHostNet for the driver's pods, or give --token-proxy-url and --sni-name"
+        }
         Service::Imds => "check that the node is an Azure VM",
+    }
+}
+
+/// The text for a request that was not sent.
+pub(super) fn held_back(host: &str, waited: &Duration, last: Option<&Error>) -> String {
+    let waited = seconds(waited);
+    match last {
+        Some(last) => {
+            format!("{host} is left alone, and after {waited} this request was not sent; the last answer: {last}")
+        }
+        None => format!(
+            "this node's other requests to {host} used its budget up for {waited}; spread the objects over more vaults, or raise --vault-requests-per-second"
+        ),
     }
 }
 

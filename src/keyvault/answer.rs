@@ -44,7 +44,10 @@ impl Codes {
         let listed = body["error_codes"][0].as_u64().map(|number| format!("AADSTS{number}"));
         let described = || {
             let text = body["error_description"].as_str()?;
-            code(text.split(|c: char| !c.is_ascii_alphanumeric()).next()?).filter(|word| word.starts_with("AADSTS"))
+            let word = code(text.split(|c: char| !c.is_ascii_alphanumeric()).next()?)?;
+            // AD FS has numbers of its own.
+            let number = word.strip_prefix("AADSTS").or_else(|| word.strip_prefix("MSIS"))?;
+            number.bytes().all(|byte| byte.is_ascii_digit()).then_some(word)
         };
         Codes { code: listed.or_else(described), inner: None }
     }

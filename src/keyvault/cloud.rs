@@ -160,7 +160,8 @@ fn text<'a>(
     }
 }
 
-/// The host of an https endpoint. Its path is not looked at: the SDK drops it, and an audience may have one.
+/// The host of an https endpoint. Its path is not looked at: an audience may have one, and the authority of AD FS ends in
+/// `adfs`, which the tenant says.
 fn endpoint(value: &str, field: &'static str, example: &'static str) -> Result<String, CloudError> {
     let invalid = |fault| CloudError::Invalid { field, fault, example };
     let url = Url::parse(value).map_err(|_| invalid("is not a URL"))?;
@@ -169,9 +170,6 @@ fn endpoint(value: &str, field: &'static str, example: &'static str) -> Result<S
     }
     if url.port().is_some() || !url.username().is_empty() || url.password().is_some() {
         return Err(invalid("names a port or a user, which is not possible"));
-    }
-    if field == AUTHORITY_FIELD && url.path().trim_matches('/').eq_ignore_ascii_case("adfs") {
-        return Err(invalid("names AD FS, which is not supported"));
     }
     url.domain().map(str::to_owned).ok_or_else(|| invalid("has no host name"))
 }

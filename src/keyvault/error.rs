@@ -18,6 +18,8 @@ pub enum Service {
     KeyVault,
     /// The authority, which gives out tokens.
     EntraId,
+    /// The token proxy of an AKS cluster, which stands before the authority; or the cluster's API server.
+    TokenProxy,
     /// The node's metadata service, which gives out tokens of managed identities.
     Imds,
 }
@@ -27,6 +29,7 @@ impl fmt::Display for Service {
         f.write_str(match self {
             Service::KeyVault => "Key Vault",
             Service::EntraId => "Entra ID",
+            Service::TokenProxy => "the AKS token proxy",
             Service::Imds => "the instance metadata service",
         })
     }
@@ -94,6 +97,19 @@ pub enum Error {
     /// The credential cannot be used as it is.
     #[error("the credential cannot be used: {0}")]
     Credential(&'static str),
+    /// A certificate that has ended was used to log in, in vain.
+    #[error(
+        "{last}; the certificate in the pod's Secret ended on {ended}: renew it, and add the new one to the application"
+    )]
+    CertificateEnded {
+        /// When it ended.
+        ended: String,
+        /// What was answered.
+        last: Box<Error>,
+    },
+    /// Identity binding does not work in this cluster, or for the moment.
+    #[error("the way to the AKS token proxy cannot be found: {0}")]
+    TokenProxy(String),
     /// A service answered, and said no.
     #[error("{}", advice::refusal(.0))]
     Refused(Box<Refusal>),
@@ -174,6 +190,16 @@ pub enum Error {
         /// The last real cause.
         last: Box<Error>,
     },
+    /// The request was not sent: the vault throttles this node or only fails, or others used the node's budget up.
+    #[error("{}", advice::held_back(.host, .waited, .last.as_deref()))]
+    HeldBack {
+        /// The vault's host.
+        host: String,
+        /// How long the request waited for its turn.
+        waited: Duration,
+        /// What the vault last did wrong, if it is the vault's doing.
+        last: Option<Box<Error>>,
+    },
     /// The SDK failed without a cause that we know. Its own text is left out, as it may quote a body.
     #[error("the Azure SDK failed on the way to {host} ({kind}); this is a fault of this program")]
     Sdk {
@@ -196,9 +222,15 @@ impl Error {
             Error::NotAzure { service: Service::KeyVault, .. } | Error::ForeignChallenge { .. } => {
                 Reason::VaultUnavailable
             }
-            Error::NotAzure { service: Service::EntraId | Service::Imds, .. } => Reason::IdentityUnavailable,
+            Error::NotAzure { service: Service::EntraId | Service::TokenProxy | Service::Imds, .. } => {
+                Reason::IdentityUnavailable
+            }
             Error::TooLarge { .. } | Error::TooManyVersions { .. } => Reason::TooLarge,
-            Error::GaveUp { last, .. } => last.reason(),
+            Error::GaveUp { last, .. }
+            | Error::CertificateEnded { last, .. }
+            | Error::HeldBack { last: Some(last), .. } => last.reason(),
+            Error::HeldBack { last: None, .. } => Reason::Throttled,
+            Error::TokenProxy(_) => Reason::IdentityUnavailable,
             Error::LeftVault { .. } | Error::Sdk { .. } => Reason::Internal,
         }
     }
@@ -211,12 +243,15 @@ impl Error {
             Error::NoAnswer { .. } => true,
             Error::Client(_)
             | Error::Credential(_)
+            | Error::CertificateEnded { .. }
+            | Error::TokenProxy(_)
             | Error::NotAzure { .. }
             | Error::ForeignChallenge { .. }
             | Error::TooLarge { .. }
             | Error::TooManyVersions { .. }
             | Error::LeftVault { .. }
             | Error::GaveUp { .. }
+            | Error::HeldBack { .. }
             | Error::Sdk { .. } => false,
         }
     }
@@ -227,6 +262,8 @@ impl Error {
             Error::Refused(refusal) => refusal.retry_after,
             Error::Client(_)
             | Error::Credential(_)
+            | Error::CertificateEnded { .. }
+            | Error::TokenProxy(_)
             | Error::Unreachable { .. }
             | Error::NoAnswer { .. }
             | Error::NotAzure { .. }
@@ -235,6 +272,7 @@ impl Error {
             | Error::TooManyVersions { .. }
             | Error::LeftVault { .. }
             | Error::GaveUp { .. }
+            | Error::HeldBack { .. }
             | Error::Sdk { .. } => None,
         }
     }
@@ -244,7 +282,9 @@ impl Refusal {
     /// The metadata service is a small thing, which is away for a minute when the node starts or the service is updated (§5.4).
     fn is_transient(&self) -> bool {
         match self.service {
-            Service::KeyVault | Service::EntraId => matches!(self.status, 408 | 429 | 500 | 502 | 503 | 504),
+            Service::KeyVault | Service::EntraId | Service::TokenProxy => {
+                matches!(self.status, 408 | 429 | 500 | 502 | 503 | 504)
+            }
             Service::Imds => matches!(self.status, 404 | 408 | 410 | 429 | 500..=511),
         }
     }
@@ -260,10 +300,11 @@ impl Refusal {
                 Reason::ObjectNotFound
             }
             (Service::KeyVault, _) => Reason::VaultUnavailable,
-            (Service::EntraId, 400 | 401 | 403) if advice::is_unknown_tenant(&self.codes) => Reason::TenantNotFound,
-            (Service::EntraId, 400 | 401 | 403) => Reason::CredentialsRejected,
-            (Service::Imds, 400 | 401 | 403) => Reason::CredentialsRejected,
-            (Service::EntraId | Service::Imds, _) => Reason::IdentityUnavailable,
+            (Service::EntraId | Service::TokenProxy, 400 | 401 | 403) if advice::is_unknown_tenant(&self.codes) => {
+                Reason::TenantNotFound
+            }
+            (Service::EntraId | Service::TokenProxy | Service::Imds, 400 | 401 | 403) => Reason::CredentialsRejected,
+            (Service::EntraId | Service::TokenProxy | Service::Imds, _) => Reason::IdentityUnavailable,
         }
     }
 }
@@ -274,7 +315,7 @@ impl Link {
             (Link::NameUnknown, Service::KeyVault) => Reason::VaultNotFound,
             (Link::UnknownIssuer | Link::Certificate, _) => Reason::TlsUntrusted,
             (Link::ConnectTimeout, _) => Reason::Timeout,
-            (Link::NameUnknown, Service::EntraId | Service::Imds)
+            (Link::NameUnknown, Service::EntraId | Service::TokenProxy | Service::Imds)
             | (Link::NameLookup | Link::Handshake | Link::Io(_) | Link::NoConnection | Link::CutOff, _) => {
                 Reason::NetworkUnreachable
             }

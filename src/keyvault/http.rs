@@ -15,6 +15,7 @@ use tracing::debug;
 use super::answer;
 use super::error::{Error, Link, Service};
 use super::resolve::{NameFault, Resolver};
+use super::trust::Renewed;
 
 /// The limits of the connection pool and of answers.
 pub(super) mod limits {
@@ -22,6 +23,8 @@ pub(super) mod limits {
 
     /// How long a connection may take to come about, TLS included.
     pub(crate) const CONNECT: Duration = Duration::from_secs(5);
+    /// The same for the metadata service, which is on the node's own host.
+    pub(crate) const CONNECT_IMDS: Duration = Duration::from_secs(2);
     /// How long an idle connection is kept. Longer than one fetch, much shorter than the poll interval and than what
     /// load balancers and NAT tables keep.
     pub(crate) const IDLE: Duration = Duration::from_secs(30);
@@ -38,9 +41,18 @@ pub(super) mod limits {
 /// The process's HTTPS client, with its limits. Cheap to clone; all clones share one pool.
 #[derive(Debug, Clone)]
 pub(super) struct Http {
-    client: reqwest::Client,
+    client: Client,
     exchange: Duration,
     proxied: bool,
+}
+
+/// The client itself.
+#[derive(Debug, Clone)]
+enum Client {
+    /// One whose CA certificates never change.
+    Fixed(reqwest::Client),
+    /// One that follows the CA certificates.
+    Renewed(Renewed),
 }
 
 /// Where a request goes, for error texts and logs.
@@ -57,6 +69,8 @@ pub(super) struct Reply {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// The server's certificate in DER, from a client that was built to tell it.
+    pub(super) peer: Option<Vec<u8>>,
 }
 
 /// What is the same for every client: TLS by the process's provider, the environment's proxy, no redirects.
@@ -74,23 +88,33 @@ pub(super) fn builder(user_agent: &str) -> reqwest::ClientBuilder {
         .dns_resolver(Resolver::default())
 }
 
-/// What is special about the way to the metadata service: plain HTTP, never by a proxy, no CA certificates.
+/// What is special about the way to the metadata service: plain HTTP, never by a proxy, no CA certificates, and next door.
 pub(super) fn imds_builder(user_agent: &str) -> reqwest::ClientBuilder {
-    builder(user_agent).https_only(false).no_proxy().tls_certs_only([])
+    builder(user_agent).https_only(false).no_proxy().tls_certs_only([]).connect_timeout(limits::CONNECT_IMDS)
+}
+
+/// Builds a client.
+///
+/// # Errors
+/// [`Error::Client`].
+pub(super) fn built(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, Error> {
+    // Another part of the process may have chosen the provider already; then that one is used.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    builder.build().map_err(|error| Error::Client(innermost(&error)))
 }
 
 impl Http {
-    /// Builds the client; reads the system's CA certificates (or those of SSL_CERT_FILE and SSL_CERT_DIR) and the proxy's variables.
+    /// Builds a client for the whole life of the process; reads the proxy's variables.
     ///
     /// # Errors
-    /// [`Error::Client`], most often for lack of CA certificates.
+    /// [`Error::Client`].
     pub(super) fn new(builder: reqwest::ClientBuilder, exchange: Duration) -> Result<Http, Error> {
-        // Another part of the process may have chosen the provider already; then that one is used.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = builder.build().map_err(|error| Error::Client(innermost(&error)))?;
-        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let proxied = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"].into_iter().any(set);
-        Ok(Http { client, exchange, proxied })
+        Ok(Http { client: Client::Fixed(built(builder)?), exchange, proxied: is_proxied() })
+    }
+
+    /// The same for a client that follows the system's CA certificates, or those of SSL_CERT_FILE and SSL_CERT_DIR.
+    pub(super) fn renewed(client: Renewed, exchange: Duration, proxied: bool) -> Http {
+        Http { client: Client::Renewed(client), exchange, proxied }
     }
 
     /// The same for a client that uses no proxy, whatever the environment says.
@@ -132,10 +156,12 @@ impl Http {
 
     async fn send(&self, place: Place<'_>, request: reqwest::Request, limit: usize) -> Result<Reply, Error> {
         let broken = |error: reqwest::Error| self.unreachable(place, &error);
-        let mut response = self.client.execute(request).await.map_err(broken)?;
+        let mut response = self.execute(place, request).await?;
         let status = response.status();
         let limit = if status.is_success() { limit } else { limits::SMALL };
         let headers = std::mem::take(response.headers_mut());
+        let peer = response.extensions().get::<reqwest::tls::TlsInfo>();
+        let peer = peer.and_then(reqwest::tls::TlsInfo::peer_certificate).map(<[u8]>::to_vec);
         let mut body = BytesMut::new();
         // The length is counted, not believed: it may be missing or false, and it says nothing about a compressed body.
         while let Some(chunk) = response.chunk().await.map_err(broken)? {
@@ -149,7 +175,30 @@ impl Http {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(Reply { status: status.as_u16(), headers, body: body.freeze() })
+        Ok(Reply { status: status.as_u16(), headers, body: body.freeze(), peer })
+    }
+
+    /// Sends the request, and once more when the server's authority has come to be trusted just now.
+    async fn execute(&self, place: Place<'_>, request: reqwest::Request) -> Result<reqwest::Response, Error> {
+        let broken = |error: reqwest::Error| self.unreachable(place, &error);
+        let renewed = match &self.client {
+            Client::Fixed(client) => return client.execute(request).await.map_err(broken),
+            Client::Renewed(renewed) => renewed,
+        };
+        let again = request.try_clone();
+        let current = renewed.current().await;
+        let error = match current.client.execute(request).await {
+            Ok(response) => return Ok(response),
+            Err(error) => broken(error),
+        };
+        let untrusted = matches!(error, Error::Unreachable { link: Link::UnknownIssuer, .. });
+        match again.filter(|_| untrusted) {
+            Some(request) => match renewed.newer(&current).await {
+                Some(newer) => newer.client.execute(request).await.map_err(broken),
+                None => Err(error),
+            },
+            None => Err(error),
+        }
     }
 
     fn unreachable(&self, place: Place<'_>, error: &reqwest::Error) -> Error {
@@ -160,6 +209,12 @@ impl Http {
             proxied: self.proxied,
         }
     }
+}
+
+/// Whether the environment names a proxy for https.
+pub(super) fn is_proxied() -> bool {
+    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"].into_iter().any(set)
 }
 
 /// Finds out what broke. The causes sit several levels down, and reqwest's own text holds the whole URL.
@@ -174,7 +229,8 @@ fn link(error: &reqwest::Error) -> Link {
         let rustls::Error::InvalidCertificate(fault) = tls else {
             return Link::Handshake;
         };
-        let unknown = matches!(fault, rustls::CertificateError::UnknownIssuer);
+        // An authority that was renewed under its old name is another one, and its signatures do not fit the old key.
+        let unknown = matches!(fault, rustls::CertificateError::UnknownIssuer | rustls::CertificateError::BadSignature);
         return if unknown { Link::UnknownIssuer } else { Link::Certificate };
     }
     if error.is_connect() && error.is_timeout() {

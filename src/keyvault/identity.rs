@@ -40,6 +40,17 @@ pub enum Credential {
         /// The service account's token for Entra ID's audience.
         assertion: SecretString,
     },
+    /// The same through the token proxy of an AKS cluster (spec/azure-provider.md §5.7); another identity, also for the same pod.
+    IdentityBinding {
+        /// The id of the managed identity.
+        client_id: String,
+        /// The pod's namespace, as the kubelet names it.
+        namespace: String,
+        /// The pod's service account, as the kubelet names it.
+        service_account: String,
+        /// The service account's token for the proxy's audience.
+        assertion: SecretString,
+    },
     /// The node's own identity (spec/azure-provider.md §5.4).
     ManagedIdentity {
         /// The client id of a user-assigned identity; `None` is the system-assigned one.
@@ -72,6 +83,9 @@ impl Credential {
             Credential::WorkloadIdentity { namespace, service_account, .. } => {
                 [b"workload", namespace.as_bytes(), service_account.as_bytes()]
             }
+            Credential::IdentityBinding { namespace, service_account, .. } => {
+                [b"binding", namespace.as_bytes(), service_account.as_bytes()]
+            }
             Credential::ManagedIdentity { client_id: Some(_) } => [b"user-assigned", b"", b""],
             Credential::ManagedIdentity { client_id: None } => [b"system-assigned", b"", b""],
         };
@@ -89,11 +103,25 @@ impl Credential {
         Some(self.id()).filter(|id| is_client_id(id)).map(str::to_owned)
     }
 
+    /// Namespace, name and token of the service account that logs in, if one does.
+    pub(super) fn service_account(&self) -> Option<(&str, &str, &SecretString)> {
+        match self {
+            Credential::WorkloadIdentity { namespace, service_account, assertion, .. }
+            | Credential::IdentityBinding { namespace, service_account, assertion, .. } => {
+                Some((namespace, service_account, assertion))
+            }
+            Credential::ClientSecret { .. }
+            | Credential::ClientCertificate { .. }
+            | Credential::ManagedIdentity { .. } => None,
+        }
+    }
+
     fn id(&self) -> &str {
         match self {
             Credential::ClientSecret { client_id, .. }
             | Credential::ClientCertificate { client_id, .. }
-            | Credential::WorkloadIdentity { client_id, .. } => client_id,
+            | Credential::WorkloadIdentity { client_id, .. }
+            | Credential::IdentityBinding { client_id, .. } => client_id,
             Credential::ManagedIdentity { client_id } => client_id.as_deref().unwrap_or_default(),
         }
     }
@@ -106,6 +134,7 @@ impl fmt::Debug for Credential {
             Credential::ClientSecret { .. } => "ClientSecret",
             Credential::ClientCertificate { .. } => "ClientCertificate",
             Credential::WorkloadIdentity { .. } => "WorkloadIdentity",
+            Credential::IdentityBinding { .. } => "IdentityBinding",
             Credential::ManagedIdentity { .. } => "ManagedIdentity",
         };
         f.debug_struct(kind).field("client_id", &self.client_id()).finish_non_exhaustive()

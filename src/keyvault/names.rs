@@ -106,7 +106,7 @@ name!(
 );
 
 name!(
-    /// A tenant of Entra ID, by id or by domain: ASCII letters, digits, `.` and `-` (spec/azure-provider.md §2).
+    /// A tenant of Entra ID, by id or by domain, or `adfs`: ASCII letters, digits, `.` and `-` (spec/azure-provider.md §2).
     TenantId,
     |text| {
         length(text, 1..=limits::TENANT, "a tenant has at most 253")?;
@@ -115,12 +115,16 @@ name!(
         if !text.bytes().any(|byte| byte.is_ascii_alphanumeric()) {
             return Err(NameError::Characters("a tenant's id or domain name, not punctuation alone"));
         }
-        if text.eq_ignore_ascii_case("adfs") {
-            return Err(NameError::Unsupported("AD FS is not supported; give the tenant of Entra ID"));
-        }
         Ok(())
     }
 );
+
+impl TenantId {
+    /// Whether this stands for AD FS instead of a tenant.
+    pub(super) fn is_adfs(&self) -> bool {
+        self.0.eq_ignore_ascii_case("adfs")
+    }
+}
 
 /// An application's (client) id, which is always a GUID.
 ///

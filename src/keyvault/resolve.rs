@@ -1,15 +1,18 @@
-//! Looking up host names, with errors that can be told apart.
+//! Looking up host names as the system's files say, with errors that can be told apart.
 //!
-//! Asks the operating system, as the HTTP client's own resolver does, and caches nothing; it exists because that one's error
-//! has no type to look for. Control goes back to `http`.
+//! Reads /etc/hosts and /etc/resolv.conf itself, and not through the C library: a static program has no `getaddrinfo` that works
+//! in an image without one, and a silent name server would keep a thread. Caches nothing. Control goes back to `http`.
 
-use std::io;
-use std::net::ToSocketAddrs as _;
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::Semaphore;
-
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::LookupIpStrategy;
+use hickory_resolver::net::NetError;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+use crate::platform::fingerprint::fingerprint;
 
 /// Why a name gave no address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -22,50 +25,83 @@ pub(super) enum NameFault {
     Lookup,
 }
 
-/// How many names are looked up at once.
-///
-/// A lookup keeps a thread until the system gives it up, also when nobody waits for it any more; with a name server that
-/// is silent, lookups must not take all the threads that mounting needs.
-const LOOKUPS: usize = 8;
+/// The files that say where names are looked up.
+const FILES: [&str; 2] = ["/etc/hosts", "/etc/resolv.conf"];
 
-/// The operating system's resolver.
-#[derive(Debug, Clone)]
+/// A resolver that follows the system's files, also when they change. Cheap to clone; all clones are one.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Resolver {
-    lookups: Arc<Semaphore>,
+    current: Arc<Mutex<Option<Current>>>,
 }
 
-impl Default for Resolver {
-    fn default() -> Resolver {
-        Resolver { lookups: Arc::new(Semaphore::new(LOOKUPS)) }
+struct Current {
+    /// The fingerprint of the files that it was made of.
+    files: u64,
+    resolver: TokioResolver,
+}
+
+impl std::fmt::Debug for Current {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Current").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+impl Resolver {
+    /// The resolver of the files as they are now. Reads two small files when they have changed.
+    fn current(&self) -> Result<TokioResolver, NetError> {
+        let files = fingerprint(&FILES.map(PathBuf::from));
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = current.as_ref().filter(|known| known.files == files) {
+            return Ok(known.resolver.clone());
+        }
+        let mut builder = TokioResolver::builder_tokio()?;
+        let options = builder.options_mut();
+        options.cache_size = 0;
+        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+        // A cluster's five would ask for `vault.azure.net.svc.cluster.local` and the like first, each time.
+        options.ndots = 1;
+        let resolver = builder.build()?;
+        *current = Some(Current { files, resolver: resolver.clone() });
+        Ok(resolver)
     }
 }
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let lookups = Arc::clone(&self.lookups);
+        let resolver = self.current();
         Box::pin(async move {
-            // The permit goes with the thread, not with who waits for it.
-            let permit = lookups.acquire_owned().await?;
-            let looked_up = tokio::task::spawn_blocking(move || {
-                let _held = permit;
-                // Port 0 is replaced by the URL's.
-                (name.as_str(), 0).to_socket_addrs()
-            });
-            let addresses: Addrs = Box::new(looked_up.await?.map_err(|error| fault(&error))?);
-            Ok(addresses)
+            let resolver = resolver.map_err(|error| fault(&error))?;
+            let found = resolver.lookup_ip(name.as_str()).await.map_err(|error| fault(&error))?;
+            // Port 0 is replaced by the URL's.
+            let addresses: Vec<SocketAddr> = found.iter().map(|address| SocketAddr::new(address, 0)).collect();
+            Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }
 }
 
+/// Looks up one host, whatever name is asked for: the name that TLS checks need not be the one in DNS.
+#[derive(Debug, Clone)]
+pub(super) struct Alias {
+    /// The host.
+    pub(super) real: String,
+    /// Its address, if that is known without DNS.
+    pub(super) address: Option<SocketAddr>,
+    pub(super) resolver: Resolver,
+}
+
+impl Resolve for Alias {
+    fn resolve(&self, name: Name) -> Resolving {
+        match (self.address, self.real.parse()) {
+            (Some(address), _) => Box::pin(async move { Ok(Box::new(std::iter::once(address)) as Addrs) }),
+            (None, Ok(real)) => self.resolver.resolve(real),
+            (None, Err(_)) => self.resolver.resolve(name),
+        }
+    }
+}
+
 /// Tells an unknown name from a failed lookup.
-///
-/// The standard library keeps `getaddrinfo`'s code to itself, so that only its text is left: glibc's, musl's and Windows'.
-/// An unknown text counts as a failed lookup, which costs some tries and nothing else.
-pub(super) fn fault(error: &io::Error) -> NameFault {
-    const UNKNOWN: [&str; 4] =
-        ["Name or service not known", "No address associated with", "Name does not resolve", "No such host is known"];
-    let text = error.to_string();
-    match UNKNOWN.iter().any(|unknown| text.contains(unknown)) {
+fn fault(error: &NetError) -> NameFault {
+    match error.is_no_records_found() {
         true => NameFault::Unknown,
         false => NameFault::Lookup,
     }

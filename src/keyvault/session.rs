@@ -12,7 +12,7 @@ use azure_core::http::{ClientOptions, HttpClient, RetryOptions, Transport};
 use azure_core::time::OffsetDateTime;
 use azure_identity::{
     ClientAssertion, ClientAssertionCredential, ClientAssertionCredentialOptions, ClientSecretCredential,
-    ClientSecretCredentialOptions, ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId,
+    ClientSecretCredentialOptions,
 };
 use futures::FutureExt as _;
 use reqwest::header::HeaderValue;
@@ -20,15 +20,22 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use super::assertion::{Assertions, Federated, Signer};
-use super::challenge::{self, Challenges, ObjectType, Scope};
+use super::binding::TokenProxy;
+use super::budget::Lane;
+use super::challenge::{Challenges, ObjectType, Question, Scope};
 use super::cloud::Cloud;
 use super::error::{Error, Service};
+use super::flight::Wanted;
 use super::http::{Http, Place};
 use super::identity::{Credential, Identity};
+use super::imds::{IMDS, Imds, NodeIdentity};
 use super::names::TenantId;
+use super::recent::Recent;
 use super::retry::{self, Limits};
-use super::tokens::{Refused, Token, Tokens, Wanted, usable};
-use super::transport::{EntraTransport, IMDS, Imds, ImdsTransport, VaultTransport, from_sdk, not_azure};
+use super::tokens::{Refused, Token, Tokens, usable};
+use super::transport::{ADFS_PATH, EntraTransport, Route, VaultTransport, from_sdk, not_azure};
+use crate::formats::certificate::Facts;
+use crate::metrics::Metrics;
 use crate::model::{ExposeSecret as _, Reason};
 
 /// How many tries more the metadata service gets: it may be away for 70 s (spec/azure-provider.md §14.3).
@@ -38,9 +45,13 @@ const IMDS_TRIES: u32 = 8;
 pub(super) struct Access {
     pub(super) http: Http,
     pub(super) imds: Imds,
+    pub(super) token_proxy: TokenProxy,
     pub(super) challenges: Challenges,
     pub(super) tokens: Tokens,
     pub(super) assertions: Assertions,
+    pub(super) recent: Recent,
+    pub(super) lane: Lane,
+    pub(super) metrics: Metrics,
     pub(super) limits: Limits,
     pub(super) cloud: Cloud,
     pub(super) host: String,
@@ -58,7 +69,7 @@ impl Access {
     /// # Errors
     /// [`Error::Credential`] when a part of it is empty or does not fit.
     pub(super) fn check(&self) -> Result<(), Error> {
-        if let Credential::WorkloadIdentity { namespace, service_account, assertion, .. } = &self.credential {
+        if let Some((namespace, service_account, assertion)) = self.credential.service_account() {
             let token = Federated(assertion.clone());
             if token.is_anothers(namespace, service_account) {
                 return Err(Error::Credential("the token is another service account's than the pod's"));
@@ -76,16 +87,19 @@ impl Access {
     /// What the vault answers to a request without a token, and what Entra ID answers; after the usual tries.
     pub(super) async fn token(self: &Arc<Self>, kind: ObjectType, path: &str) -> Result<(Scope, Arc<Token>), Error> {
         let scope = retry::until(self.deadline, self.limits, &self.host, || {
-            let asked = (self.http.clone(), self.host.clone(), self.cloud.resource_host().to_owned(), path.to_owned());
-            self.challenges.scope(&self.host, kind, move || {
-                let (http, host, resource_host, path) = asked;
-                challenge::ask(http, host, resource_host, path).boxed()
-            })
+            let question = Question {
+                http: self.http.clone(),
+                lane: self.lane.clone(),
+                host: self.host.clone(),
+                resource_host: self.cloud.resource_host().to_owned(),
+                path: path.to_owned(),
+                deadline: self.deadline,
+            };
+            self.challenges.scope(kind, question)
         })
         .await?;
         let wanted = Wanted {
-            identity: self.identity,
-            scope: &scope,
+            key: (self.identity, scope.clone()),
             proof: self.proof(),
             deadline: self.deadline,
             host: self.source().host,
@@ -100,7 +114,7 @@ impl Access {
 
     /// Takes back a token that the vault refused; says whether there is, or may be, another one.
     pub(super) fn refuse(&self, kind: ObjectType, scope: &Scope, token: &Arc<Token>) -> bool {
-        match self.tokens.refuse(self.identity, scope, token) {
+        match self.tokens.refuse((self.identity, scope.clone()), token) {
             Refused::Dropped => {
                 // The token may be refused because the vault wants another one by now.
                 self.challenges.forget(&self.host, kind);
@@ -114,7 +128,15 @@ impl Access {
     /// The way to the vault's objects of one type, with this token.
     pub(super) fn transport(&self, kind: ObjectType, token: Arc<Token>) -> VaultTransport {
         let client_id = self.credential.client_id();
-        VaultTransport { http: self.http.clone(), host: self.host.clone(), kind, token, client_id }
+        VaultTransport {
+            http: self.http.clone(),
+            lane: self.lane.clone(),
+            host: self.host.clone(),
+            kind,
+            token,
+            client_id,
+            deadline: self.deadline,
+        }
     }
 
     /// The vault, for errors and logs.
@@ -124,7 +146,7 @@ impl Access {
 
     /// Fetches a token; with the freshest assertion of the identity first, and with one's own when that one is refused.
     async fn fetch(&self, scope: &Scope) -> Result<Arc<Token>, Error> {
-        if let Credential::WorkloadIdentity { assertion, .. } = &self.credential
+        if let Some((_, _, assertion)) = self.credential.service_account()
             && let Some(fresh) = self.assertions.freshest(self.identity)
             && fresh.0.expose_secret() != assertion.expose_secret()
         {
@@ -148,8 +170,24 @@ impl Access {
             let token = credential.get_token(&[scope.as_str()], None).await;
             token.map_err(|error| from_sdk(&error, source))
         })
-        .await?;
+        .await;
+        let token = token.map_err(|error| self.explained(error))?;
         self.usable(&token).map(Arc::new)
+    }
+
+    /// Adds to a refusal that the certificate has ended. It was tried all the same, since the node's clock may be wrong.
+    fn explained(&self, error: Error) -> Error {
+        let Credential::ClientCertificate { certificate_der, .. } = &self.credential else {
+            return error;
+        };
+        let not_after = Facts::of(certificate_der).and_then(|facts| i64::try_from(facts.not_after).ok());
+        let ended = not_after.and_then(|end| OffsetDateTime::from_unix_timestamp(end).ok());
+        match ended.filter(|end| *end < OffsetDateTime::now_utc()) {
+            Some(end) if error.reason() == Reason::CredentialsRejected => {
+                Error::CertificateEnded { ended: end.date().to_string(), last: Box::new(error) }
+            }
+            Some(_) | None => error,
+        }
     }
 
     fn usable(&self, token: &AccessToken) -> Result<Token, Error> {
@@ -164,12 +202,10 @@ impl Access {
     }
 
     /// What tells this credential from others of its identity: only service account tokens may differ.
-    fn proof(&self) -> [u8; 32] {
-        match &self.credential {
-            Credential::WorkloadIdentity { assertion, .. } => Sha256::digest(assertion.expose_secret()).into(),
-            Credential::ClientSecret { .. }
-            | Credential::ClientCertificate { .. }
-            | Credential::ManagedIdentity { .. } => [0; 32],
+    pub(super) fn proof(&self) -> [u8; 32] {
+        match self.credential.service_account() {
+            Some((_, _, assertion)) => Sha256::digest(assertion.expose_secret()).into(),
+            None => [0; 32],
         }
     }
 
@@ -189,11 +225,12 @@ impl Access {
                 if client_id.is_empty() {
                     return Err(Error::Credential("the client id is empty"));
                 }
-                let audience = format!("https://{}{}", self.cloud.authority(), self.token_path());
+                let audience = format!("https://{}{}", self.cloud.authority(), self.token_endpoint());
                 let signer = Signer::new(client_id, audience, certificate_der, private_key_pkcs8.expose_secret())?;
                 self.asserted(client_id, signer)
             }
-            Credential::WorkloadIdentity { client_id, assertion: own, .. } => {
+            Credential::WorkloadIdentity { client_id, assertion: own, .. }
+            | Credential::IdentityBinding { client_id, assertion: own, .. } => {
                 if client_id.is_empty() || own.expose_secret().is_empty() {
                     return Err(Error::Credential("the client id or the service account's token is empty"));
                 }
@@ -203,12 +240,8 @@ impl Access {
                 if client_id.as_ref().is_some_and(String::is_empty) {
                     return Err(Error::Credential("the managed identity's client id is empty"));
                 }
-                let transport = ImdsTransport { imds: self.imds.clone(), client_id: self.credential.client_id() };
-                let options = ManagedIdentityCredentialOptions {
-                    user_assigned_id: client_id.clone().map(UserAssignedId::ClientId),
-                    client_options: client_options(Arc::new(transport)),
-                };
-                ManagedIdentityCredential::new(Some(options)).map(|credential| credential as SdkCredential)
+                let (imds, shown) = (self.imds.clone(), self.credential.client_id());
+                Ok(Arc::new(NodeIdentity::new(imds, client_id.clone(), shown)) as SdkCredential)
             }
         };
         credential.map_err(|error| from_sdk(&error, self.source()))
@@ -230,6 +263,11 @@ impl Access {
             http: self.http.clone(),
             authority: authority.to_owned(),
             path: self.token_path(),
+            route: match &self.credential {
+                Credential::IdentityBinding { .. } => Route::TokenProxy(self.token_proxy.clone()),
+                _ if self.tenant.is_adfs() => Route::Adfs,
+                _ => Route::EntraId,
+            },
             client_id: self.credential.client_id(),
         };
         let mut custom = CustomConfiguration::default();
@@ -237,6 +275,12 @@ impl Access {
         ClientOptions { cloud: Some(Arc::new(CloudConfiguration::from(custom))), ..client_options(Arc::new(transport)) }
     }
 
+    /// The path of the authority's token endpoint.
+    fn token_endpoint(&self) -> String {
+        if self.tenant.is_adfs() { ADFS_PATH.to_owned() } else { self.token_path() }
+    }
+
+    /// The path that the SDK knows.
     fn token_path(&self) -> String {
         format!("/{}/oauth2/v2.0/token", self.tenant)
     }
@@ -248,6 +292,9 @@ impl Access {
             | Credential::ClientCertificate { .. }
             | Credential::WorkloadIdentity { .. } => {
                 Place { service: Service::EntraId, host: self.cloud.authority(), what: "token" }
+            }
+            Credential::IdentityBinding { .. } => {
+                Place { service: Service::TokenProxy, host: self.token_proxy.host(), what: "token" }
             }
             Credential::ManagedIdentity { .. } => Place { service: Service::Imds, host: IMDS, what: "token" },
         }

@@ -9,7 +9,6 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -18,10 +17,13 @@ use azure_core::http::headers::Headers;
 use azure_core::http::{AsyncRawResponse, Body, HttpClient, Method, Request, StatusCode};
 use azure_core::time::OffsetDateTime;
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue, USER_AGENT};
+use reqwest::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue, USER_AGENT};
+use tokio::time::Instant;
 use url::Url;
 
 use super::answer::{self, Codes};
+use super::binding::TokenProxy;
+use super::budget::Lane;
 use super::challenge::ObjectType;
 use super::error::{Error, Refusal, Service};
 use super::http::{Http, Place, Reply, find, limits};
@@ -32,50 +34,40 @@ use crate::model::ExposeSecret as _;
 /// The SDK's way to one vault, for objects of one type.
 pub(super) struct VaultTransport {
     pub(super) http: Http,
+    pub(super) lane: Lane,
     pub(super) host: String,
     pub(super) kind: ObjectType,
     /// The token, as the whole value of the Authorization header.
     pub(super) token: Arc<Token>,
     /// Who asks, for error texts.
     pub(super) client_id: Option<String>,
+    pub(super) deadline: Instant,
 }
 
 /// The SDK's way to the token endpoint of one tenant.
 pub(super) struct EntraTransport {
     pub(super) http: Http,
     pub(super) authority: String,
+    /// The path that the SDK asks for.
     pub(super) path: String,
+    pub(super) route: Route,
     /// Who asks, for error texts.
     pub(super) client_id: Option<String>,
 }
 
-/// The address of the metadata service, the same on every node.
-pub(super) const IMDS: &str = "169.254.169.254";
-/// The one path that is asked there.
-const IMDS_PATH: &str = "/metadata/identity/oauth2/token";
-
-/// The way to the node's metadata service: a client of its own, which uses no proxy.
+/// Where a token request goes in truth; the SDK knows the first only.
 #[derive(Debug, Clone)]
-pub(super) struct Imds {
-    pub(super) http: Http,
-    /// Where it is; elsewhere than at [`IMDS`] in tests only.
-    pub(super) address: SocketAddr,
+pub(super) enum Route {
+    /// To the authority, as the SDK asks.
+    EntraId,
+    /// To the authority's AD FS, which has another path (spec/azure-provider.md §14.2).
+    Adfs,
+    /// To the token proxy of a cluster, under the authority's name (§5.7).
+    TokenProxy(TokenProxy),
 }
 
-/// The SDK's way to the metadata service.
-#[derive(Debug)]
-pub(super) struct ImdsTransport {
-    pub(super) imds: Imds,
-    /// Who asks, for error texts.
-    pub(super) client_id: Option<String>,
-}
-
-#[async_trait]
-impl HttpClient for ImdsTransport {
-    async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
-        self.send(request).await.map_err(to_sdk)
-    }
-}
+/// The path of the token endpoint of AD FS.
+pub(super) const ADFS_PATH: &str = "/adfs/oauth2/token";
 
 #[async_trait]
 impl HttpClient for VaultTransport {
@@ -119,8 +111,11 @@ impl VaultTransport {
             .map_err(|_| not_azure(place, "the token is no header"))?;
         bearer.set_sensitive(true);
         outgoing.headers_mut().insert(AUTHORIZATION, bearer);
-        let reply = self.http.exchange(place, outgoing, limits::OBJECT).await?;
-        accept(place, reply, self.client_id.clone())
+        self.lane.turn(self.deadline).await?;
+        let reply = self.http.exchange(place, outgoing, limits::OBJECT).await;
+        let result = reply.and_then(|reply| accept(place, reply, self.client_id.clone()));
+        self.lane.learn(&result);
+        result
     }
 }
 
@@ -130,30 +125,27 @@ impl EntraTransport {
         if request.method() != Method::Post || !is_on(url, &self.authority) || url.path() != self.path {
             return Err(Error::LeftVault { expected: format!("{}{}", self.authority, self.path) });
         }
-        let outgoing = outgoing(request, reqwest::Method::POST)?;
-        let place = Place { service: Service::EntraId, host: &self.authority, what: "token" };
-        let reply = self.http.exchange(place, outgoing, limits::SMALL).await?;
-        let body = accept(place, reply, self.client_id.clone())?;
-        Ok(AsyncRawResponse::from_bytes(StatusCode::Ok, Headers::new(), body))
-    }
-}
-
-impl ImdsTransport {
-    async fn send(&self, request: &Request) -> Result<AsyncRawResponse, Error> {
-        let url = request.url();
-        let at_home = url.scheme() == "http" && url.host_str() == Some(IMDS) && url.port_or_known_default() == Some(80);
-        if request.method() != Method::Get || !at_home || url.path() != IMDS_PATH {
-            return Err(Error::LeftVault { expected: format!("{IMDS}{IMDS_PATH}") });
-        }
-        let mut outgoing = outgoing(request, reqwest::Method::GET)?;
-        let address = self.imds.address;
-        let moved = outgoing
-            .url_mut()
-            .set_ip_host(address.ip())
-            .and_then(|()| outgoing.url_mut().set_port(Some(address.port())));
-        let place = Place { service: Service::Imds, host: IMDS, what: "token" };
-        moved.map_err(|()| not_azure(place, "its address is none"))?;
-        let reply = self.imds.http.exchange(place, outgoing, limits::SMALL).await?;
+        let mut outgoing = outgoing(request, reqwest::Method::POST)?;
+        let mut place = Place { service: Service::EntraId, host: &self.authority, what: "token" };
+        let reply = match &self.route {
+            Route::EntraId => self.http.exchange(place, outgoing, limits::SMALL).await?,
+            Route::Adfs => {
+                outgoing.url_mut().set_path(ADFS_PATH);
+                self.http.exchange(place, outgoing, limits::SMALL).await?
+            }
+            Route::TokenProxy(proxy) => {
+                place = Place { service: Service::TokenProxy, host: proxy.host(), ..place };
+                let way = proxy.way().await?;
+                let path = format!("{}{}", way.url.path().trim_end_matches('/'), url.path());
+                *outgoing.url_mut() = way.url;
+                outgoing.url_mut().set_path(&path);
+                outgoing.url_mut().set_query(url.query());
+                let host =
+                    HeaderValue::from_str(&self.authority).map_err(|_| not_azure(place, "its name is no host"))?;
+                outgoing.headers_mut().insert(HOST, host);
+                way.http.exchange(place, outgoing, limits::SMALL).await?
+            }
+        };
         let body = accept(place, reply, self.client_id.clone())?;
         Ok(AsyncRawResponse::from_bytes(StatusCode::Ok, Headers::new(), body))
     }
@@ -223,7 +215,7 @@ fn outgoing(request: &Request, method: reqwest::Method) -> Result<reqwest::Reque
 }
 
 /// Lets a good answer's body through, and makes our error of any other.
-fn accept(place: Place<'_>, reply: Reply, client_id: Option<String>) -> Result<Bytes, Error> {
+pub(super) fn accept(place: Place<'_>, reply: Reply, client_id: Option<String>) -> Result<Bytes, Error> {
     if reply.status != 200 {
         return Err(refused(place, &reply, client_id));
     }
@@ -237,7 +229,7 @@ fn accept(place: Place<'_>, reply: Reply, client_id: Option<String>) -> Result<B
 pub(super) fn refused(place: Place<'_>, reply: &Reply, client_id: Option<String>) -> Error {
     let codes = match place.service {
         Service::KeyVault => Codes::of_key_vault(&reply.body),
-        Service::EntraId => Codes::of_entra_id(&reply.body),
+        Service::EntraId | Service::TokenProxy => Codes::of_entra_id(&reply.body),
         // Its texts are its own; the status says enough.
         Service::Imds => Codes::default(),
     };
@@ -259,7 +251,7 @@ pub(super) fn not_azure(place: Place<'_>, what: &'static str) -> Error {
 }
 
 /// Takes our error through the SDK.
-fn to_sdk(error: Error) -> azure_core::Error {
+pub(super) fn to_sdk(error: Error) -> azure_core::Error {
     azure_core::Error::new(ErrorKind::Other, error)
 }
 

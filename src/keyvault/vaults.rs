@@ -5,27 +5,42 @@
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::assertion::Assertions;
+use super::binding::{TokenProxy, TokenProxyOptions};
+use super::budget::Budget;
 use super::challenge::Challenges;
 use super::cloud::Cloud;
 use super::error::Error;
 use super::http::{self, Http};
 use super::identity::Credential;
+use super::imds::Imds;
 use super::names::{TenantId, VaultName};
+use super::pace::Rate;
+use super::recent::Recent;
 use super::retry::Limits;
 use super::session::Access;
 use super::tokens::Tokens;
-use super::transport::Imds;
+use super::trust::Renewed;
 use super::vault::Vault;
+use crate::metrics::Metrics;
 
 /// What the caller chooses.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// What stands in the User-Agent header of every request; printable ASCII.
     pub user_agent: String,
+    /// How the token proxy of AKS identity bindings is found.
+    pub token_proxy: TokenProxyOptions,
+    /// For how long an object that one fetch got is given to others of the same identity; zero shares nothing.
+    pub freshness: Duration,
+    /// How fast each vault may be asked.
+    pub rate: Rate,
+    /// Where requests are counted.
+    pub metrics: Metrics,
 }
 
 /// The way to every vault. Built once per process and cheap to clone; all clones share one pool of connections.
@@ -33,41 +48,53 @@ pub struct Options {
 pub struct Vaults {
     http: Http,
     imds: Imds,
+    token_proxy: TokenProxy,
     challenges: Challenges,
     tokens: Tokens,
     assertions: Assertions,
+    recent: Recent,
+    budget: Budget,
+    metrics: Metrics,
     limits: Limits,
 }
 
 impl Vaults {
     /// Builds the HTTPS client: TLS 1.2 or newer, the system's CA certificates or those of SSL_CERT_FILE and SSL_CERT_DIR, the
-    /// proxy of HTTPS_PROXY and NO_PROXY. Certificates and variables are read here and never again.
+    /// proxy of HTTPS_PROXY and NO_PROXY. Variables are read here and never again, certificates when they change.
     ///
     /// Makes rustls use ring, unless the process has chosen another provider before.
     ///
     /// # Errors
     /// [`Error::Client`], when there are no CA certificates or the user agent is not printable.
     pub fn new(options: Options) -> Result<Vaults, Error> {
-        let agent = &options.user_agent;
-        let imds = SocketAddr::from((Ipv4Addr::new(169, 254, 169, 254), 80));
-        Vaults::with_clients(http::builder(agent), http::imds_builder(agent), imds, Limits::PRODUCT)
+        let (agent, exchange) = (options.user_agent.clone(), Limits::PRODUCT.exchange);
+        let address = SocketAddr::from((Ipv4Addr::new(169, 254, 169, 254), 80));
+        let imds = Imds { http: Http::direct(http::imds_builder(&agent), exchange)?, address };
+        let make = move |roots| http::built(http::builder(&agent).tls_certs_only(roots));
+        let http = Http::renewed(Renewed::new(Box::new(make))?, exchange, http::is_proxied());
+        Vaults::with_clients(http, imds, Limits::PRODUCT, options)
     }
 
-    /// The same with clients, an address of the metadata service, and limits of the caller's choice.
-    pub(super) fn with_clients(
-        client: reqwest::ClientBuilder,
-        imds: reqwest::ClientBuilder,
-        address: SocketAddr,
-        limits: Limits,
-    ) -> Result<Vaults, Error> {
+    /// The same with clients and limits of the caller's choice.
+    pub(super) fn with_clients(http: Http, imds: Imds, limits: Limits, options: Options) -> Result<Vaults, Error> {
         Ok(Vaults {
-            http: Http::new(client, limits.exchange)?,
-            imds: Imds { http: Http::direct(imds, limits.exchange)?, address },
+            http,
+            imds,
+            token_proxy: TokenProxy::new(options.token_proxy, &options.user_agent, limits.exchange),
             challenges: Challenges::default(),
             tokens: Tokens::default(),
             assertions: Assertions::default(),
+            recent: Recent::new(options.freshness),
+            budget: Budget::new(options.rate),
+            metrics: options.metrics,
             limits,
         })
+    }
+
+    /// What was fetched a moment ago.
+    #[cfg(test)]
+    pub(super) fn recent(&self) -> &Recent {
+        &self.recent
     }
 
     /// Opens a vault for one fetch, which ends at `deadline`. Nothing is sent before the first object is asked for.
@@ -82,15 +109,20 @@ impl Vaults {
         credential: Credential,
         deadline: Instant,
     ) -> Result<Vault, Error> {
+        let host = name.host(cloud);
         let access = Access {
             http: self.http.clone(),
             imds: self.imds.clone(),
+            token_proxy: self.token_proxy.clone(),
             challenges: self.challenges.clone(),
             tokens: self.tokens.clone(),
             assertions: self.assertions.clone(),
+            recent: self.recent.clone(),
+            lane: self.budget.lane(&host),
+            metrics: self.metrics.clone(),
             limits: self.limits,
             cloud: cloud.clone(),
-            host: name.host(cloud),
+            host,
             identity: credential.identity(tenant, cloud),
             tenant: tenant.clone(),
             credential,

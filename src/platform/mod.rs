@@ -4,6 +4,7 @@
 //! Linux only so far; another system becomes a sibling of these files, chosen here and nowhere else.
 
 pub mod dir;
+pub mod fingerprint;
 pub mod mount;
 pub mod process;
 pub mod socket;

@@ -1,20 +1,30 @@
 //! Credentials that a pod brings: the service principal in the Secret of `nodePublishSecretRef`.
 //!
-//! Pure; takes the pair out of the map and says what is missing, but does not log in and does not check it.
-//! Control goes on to `keyvault`, which logs in.
+//! Pure; takes client id and secret, or client id and certificate, out of the map and says what is missing, but does not log in.
+//! What a certificate looks like is in `client_certificate`; control goes on to `keyvault`, which logs in.
 
 use std::collections::BTreeMap;
 
+use super::client_certificate::{CertificateError, ClientCertificate};
 use super::mistake::shown;
 use crate::model::{ExposeSecret, SecretString};
 
-/// A service principal as the pod's Secret has it; neither part is trimmed, as upstream does not (§5.3).
+/// A service principal as the pod's Secret has it; nothing is trimmed, as upstream does not (§5.3).
 #[derive(Debug)]
 pub struct ServicePrincipal {
     /// The application's client id; not empty.
     pub client_id: String,
-    /// The application's secret; not empty.
-    pub client_secret: SecretString,
+    /// What the application logs in with.
+    pub proof: Proof,
+}
+
+/// What an application logs in with.
+#[derive(Debug)]
+pub enum Proof {
+    /// Its secret; not empty.
+    Secret(SecretString),
+    /// A certificate that it knows, with the private key.
+    Certificate(ClientCertificate),
 }
 
 /// Why the pod's Secret is no service principal; the texts name keys, never values.
@@ -33,7 +43,13 @@ pub enum CredentialsError {
     /// The key is there without a value.
     #[error("the key {0} in the Secret of nodePublishSecretRef is empty: set it")]
     EmptyValue(String),
-    /// Two keys differ only by case.
+    /// Neither a secret nor a certificate.
+    #[error(
+        "the Secret of nodePublishSecretRef has no key clientsecret and no key clientcertificate: add one of them, next to \
+         clientid"
+    )]
+    NoProof,
+    /// Two keys differ only by case, or both are something to log in with.
     #[error("the Secret of nodePublishSecretRef has both {first} and {second}, and either could be meant: delete one")]
     Ambiguous {
         /// The first of them, in quotes.
@@ -41,36 +57,90 @@ pub enum CredentialsError {
         /// The second of them, in quotes.
         second: String,
     },
+    /// The certificate cannot be used.
+    #[error("{keys} in the Secret of nodePublishSecretRef {source}")]
+    Certificate {
+        /// The key or the keys that hold it.
+        keys: String,
+        /// What is wrong with it.
+        source: CertificateError,
+    },
 }
 
 const CLIENT_ID: &str = "clientid";
 const CLIENT_SECRET: &str = "clientsecret";
+/// PEM with certificate and key, or a PKCS#12 archive in base64.
+const CERTIFICATE: &str = "clientcertificate";
+/// The password of the archive.
+const PASSWORD: &str = "clientcertificatepassword";
+/// The keys of a Secret of type kubernetes.io/tls, as cert-manager makes them.
+const TLS: (&str, &str) = ("tls.crt", "tls.key");
 
 /// The key under which the kubelet puts service account tokens among the secrets; says nothing about a service principal.
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 
 /// Takes the service principal out of the secrets of a publish call (spec/azure-provider.md §5.3).
 ///
-/// The keys `clientid` and `clientsecret` are found in any case; other keys are ignored.
+/// The keys `clientid`, `clientsecret`, `clientcertificate` and `clientcertificatepassword` are found in any case; other keys are
+/// ignored. `tls.crt` and `tls.key` count only where neither secret nor certificate is there, since a Secret with a client
+/// secret may hold them for another purpose.
 ///
 /// # Errors
-/// No secrets, a missing or empty one, or two keys that differ only by case. The client id is looked at first.
+/// No secrets, a missing or empty one, two keys that differ only by case, secret and certificate at once, or a certificate that
+/// cannot be used. The client id is looked at first.
 pub fn service_principal(secrets: &BTreeMap<String, SecretString>) -> Result<ServicePrincipal, CredentialsError> {
     if secrets.keys().all(|key| key == TOKENS) {
         return Err(CredentialsError::NoSecret);
     }
-    let client_id = find(secrets, CLIENT_ID)?.expose_secret().to_owned();
-    let client_secret = find(secrets, CLIENT_SECRET)?.clone();
-    Ok(ServicePrincipal { client_id, client_secret })
+    let client_id = find(secrets, CLIENT_ID)?.ok_or(CredentialsError::MissingKey(CLIENT_ID))?;
+    let has = |wanted: &str| secrets.keys().find(|key| key.eq_ignore_ascii_case(wanted));
+    let proof = match (has(CLIENT_SECRET), has(CERTIFICATE)) {
+        (Some(secret), Some(certificate)) => {
+            return Err(CredentialsError::Ambiguous { first: shown(secret), second: shown(certificate) });
+        }
+        (Some(_), None) => {
+            let secret = find(secrets, CLIENT_SECRET)?.ok_or(CredentialsError::MissingKey(CLIENT_SECRET))?;
+            Proof::Secret(secret.value.clone())
+        }
+        (None, _) => Proof::Certificate(certificate(secrets)?),
+    };
+    Ok(ServicePrincipal { client_id: client_id.value.expose_secret().to_owned(), proof })
 }
 
+fn certificate(secrets: &BTreeMap<String, SecretString>) -> Result<ClientCertificate, CredentialsError> {
+    let (certificate, tls) = (find(secrets, CERTIFICATE)?, (find(secrets, TLS.0)?, find(secrets, TLS.1)?));
+    let (keys, read) = match (certificate, tls) {
+        (Some(certificate), _) => {
+            // An empty password is a password.
+            let password = secrets.iter().find(|(key, _)| key.eq_ignore_ascii_case(PASSWORD));
+            let password = password.map(|(_, value)| value.expose_secret()).unwrap_or_default();
+            (certificate.key.to_owned(), ClientCertificate::read(certificate.value, password))
+        }
+        (None, (Some(certificate), Some(key))) => {
+            let texts = [certificate.value.expose_secret(), key.value.expose_secret()];
+            (format!("{} and {}", certificate.key, key.key), ClientCertificate::read_pem(&texts))
+        }
+        (None, (Some(_), None)) => return Err(CredentialsError::MissingKey(TLS.1)),
+        (None, (None, Some(_))) => return Err(CredentialsError::MissingKey(TLS.0)),
+        (None, (None, None)) => return Err(CredentialsError::NoProof),
+    };
+    read.map_err(|source| CredentialsError::Certificate { keys, source })
+}
+
+/// A key as it is spelt, with its value.
+struct Found<'a> {
+    key: &'a str,
+    value: &'a SecretString,
+}
+
+/// The value of a key in any case, if there is one; an empty one is an error.
 fn find<'a>(
     secrets: &'a BTreeMap<String, SecretString>,
     wanted: &'static str,
-) -> Result<&'a SecretString, CredentialsError> {
+) -> Result<Option<Found<'a>>, CredentialsError> {
     let mut found = secrets.iter().filter(|(key, _)| key.eq_ignore_ascii_case(wanted));
     let Some((key, value)) = found.next() else {
-        return Err(CredentialsError::MissingKey(wanted));
+        return Ok(None);
     };
     if let Some((other, _)) = found.next() {
         return Err(CredentialsError::Ambiguous { first: shown(key), second: shown(other) });
@@ -78,9 +148,14 @@ fn find<'a>(
     if value.expose_secret().is_empty() {
         return Err(CredentialsError::EmptyValue(shown(key)));
     }
-    Ok(value)
+    Ok(Some(Found { key, value }))
 }
 
 fn partner(key: &str) -> &'static str {
-    if key == CLIENT_ID { CLIENT_SECRET } else { CLIENT_ID }
+    match key {
+        CLIENT_ID => CLIENT_SECRET,
+        _ if key == TLS.0 => TLS.1,
+        _ if key == TLS.1 => TLS.0,
+        _ => CLIENT_ID,
+    }
 }

@@ -10,19 +10,15 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::cloud_file::DefaultCloud;
-use super::credentials::service_principal;
 use super::error::Error;
-use super::mistake::Mistakes;
+use super::login::credential;
 use super::object::{ObjectSpec, ObjectType, Version};
-use super::params::{IdentityMode, Params, attributes, unsupported_yet};
+use super::params::{Params, attributes};
 use super::render::{Fetched as Value, FetchedSecret, Rendering, render};
-use super::service_account::{WORKLOAD_AUDIENCE, service_account};
 use super::versions::{ListedVersion, newest};
 use crate::formats::encoding::base64url;
 use crate::formats::jwk::Jwk;
-use crate::keyvault::{
-    self, Credential, NameError, ObjectName, ObjectVersionId, TenantId, Vault, VaultName, Vaults, VersionInfo,
-};
+use crate::keyvault::{self, NameError, ObjectName, ObjectVersionId, TenantId, Vault, VaultName, Vaults, VersionInfo};
 use crate::model::{Class, ExposeSecret as _, ObjectVersion, Payload, PayloadError, SecretFile, SecretString, limits};
 
 /// How many objects of one class are fetched at once (design decision 7).
@@ -65,9 +61,6 @@ impl Azure {
         let class = &fetch.class.reference;
         let mistakes = |mistakes| Error::Mistakes { class: class.clone(), mistakes };
         let params = Params::parse(&attributes(fetch.class, fetch.context)).map_err(mistakes)?;
-        if let Some(missing) = Mistakes::new(unsupported_yet(&params)) {
-            return Err(mistakes(missing));
-        }
         let vault = self.open(&params, fetch).await?;
         let objects = params.objects.iter().enumerate();
         let calls: Vec<_> = objects.map(|(at, spec)| self.one(&vault, at, spec, fetch, &params.vault)).collect();
@@ -93,7 +86,7 @@ impl Azure {
         let tenant = TenantId::new(&params.tenant).map_err(|source| name("tenantID", source))?;
         let cloud = self.default_cloud.resolve(&params.cloud, fetch.deadline).await;
         let cloud = cloud.map_err(|source| Error::Cloud { class: class.clone(), source })?;
-        let credential = credential(params, fetch)?;
+        let credential = credential(params, class, fetch.context, fetch.secrets)?;
         self.vaults.open(&cloud, &vault, &tenant, credential, fetch.deadline).map_err(|source| Error::Vault {
             class: class.clone(),
             object: None,
@@ -120,7 +113,7 @@ impl Azure {
         let mut one = Fetched { at, files: Vec::new(), versions: Vec::new() };
         if spec.wants_history() {
             let listed = vault.versions(kind(spec.object_type), &object).await.map_err(vaults)?;
-            let listed: Vec<ListedVersion> = listed.into_iter().map(listed_version).collect();
+            let listed: Vec<ListedVersion> = listed.iter().map(listed_version).collect();
             let wanted = newest(spec, &listed).map_err(|source| Error::Versions { class: class(), source })?;
             for (index, version) in wanted.iter().enumerate() {
                 self.version(vault, spec, &object, (Some(index), Some(version)), fetch, vault_name, &mut one).await?;
@@ -168,7 +161,7 @@ impl Azure {
                     true => tokio::task::block_in_place(|| render(spec, index, value, &self.rendering)),
                     false => render(spec, index, value, &self.rendering),
                 };
-                (rendered, secret.version)
+                (rendered, secret.version.clone())
             }
             ObjectType::Key => {
                 let key = vault.key(object, version.as_ref()).await.map_err(vaults)?;
@@ -182,11 +175,12 @@ impl Azure {
                     x: x.as_deref(),
                     y: y.as_deref(),
                 };
-                (render(spec, index, Value::Key(jwk), &self.rendering), key.version)
+                (render(spec, index, Value::Key(jwk), &self.rendering), key.version.clone())
             }
             ObjectType::Certificate => {
                 let certificate = vault.certificate(object, version.as_ref()).await.map_err(vaults)?;
-                (render(spec, index, Value::Certificate(&certificate.der), &self.rendering), certificate.version)
+                let rendered = render(spec, index, Value::Certificate(&certificate.der), &self.rendering);
+                (rendered, certificate.version.clone())
             }
         };
         let rendered =
@@ -200,34 +194,6 @@ impl Azure {
     }
 }
 
-/// The credential that the class asks for, from what the pod brings.
-fn credential(params: &Params, fetch: Fetch<'_>) -> Result<Credential, Error> {
-    let class = || fetch.class.reference.clone();
-    match &params.identity {
-        IdentityMode::WorkloadIdentity { client_id } => {
-            let account = service_account(fetch.context, fetch.secrets, WORKLOAD_AUDIENCE)
-                .map_err(|source| Error::Token { class: class(), source })?;
-            Ok(Credential::WorkloadIdentity {
-                client_id: client_id.clone(),
-                namespace: account.namespace,
-                service_account: account.name,
-                assertion: account.token,
-            })
-        }
-        IdentityMode::ManagedIdentity { client_id } => Ok(Credential::ManagedIdentity { client_id: client_id.clone() }),
-        // The last two do not come here: `unsupported_yet` has refused them.
-        IdentityMode::ServicePrincipal | IdentityMode::PodIdentity | IdentityMode::IdentityBinding { .. } => {
-            let principal = service_principal(fetch.secrets).map_err(|source| Error::Credentials {
-                class: class(),
-                vault: params.vault.clone(),
-                source,
-                near_misses: params.near_misses.clone(),
-            })?;
-            Ok(Credential::ClientSecret { client_id: principal.client_id, client_secret: principal.client_secret })
-        }
-    }
-}
-
 fn kind(object_type: ObjectType) -> keyvault::ObjectType {
     match object_type {
         ObjectType::Secret => keyvault::ObjectType::Secret,
@@ -236,9 +202,9 @@ fn kind(object_type: ObjectType) -> keyvault::ObjectType {
     }
 }
 
-fn listed_version(listed: VersionInfo) -> ListedVersion {
+fn listed_version(listed: &VersionInfo) -> ListedVersion {
     let VersionInfo { version, enabled, created, has_attributes } = listed;
-    ListedVersion { id: version, has_attributes, enabled, created }
+    ListedVersion { id: version.clone(), has_attributes: *has_attributes, enabled: *enabled, created: *created }
 }
 
 /// One object, with its place in the class.

@@ -4,11 +4,13 @@
 //! Control goes back to `volume` with a `model::Payload`.
 
 mod certificate;
+mod client_certificate;
 mod cloud_file;
 mod credentials;
 mod encode;
 mod error;
 mod fetch;
+mod login;
 mod mistake;
 mod object;
 mod params;
@@ -16,16 +18,17 @@ mod render;
 mod service_account;
 mod versions;
 
+pub use client_certificate::{CertificateError, ClientCertificate};
 pub use cloud_file::{CLOUD_FILE_VARIABLE, CloudFileError, DefaultCloud};
-pub use credentials::{CredentialsError, ServicePrincipal, service_principal};
+pub use credentials::{CredentialsError, Proof, ServicePrincipal, service_principal};
 pub use encode::{Fault, RenderError};
 pub use error::Error;
 pub use fetch::{Azure, Fetch};
 pub use mistake::{Mistake, Mistakes, NearMiss, ObjectLabel};
 pub use object::{Encoding, Format, ObjectSpec, ObjectType, Version};
-pub use params::{CloudChoice, IdentityMode, Params, attributes, unsupported_yet};
+pub use params::{CloudChoice, IdentityMode, Params, attributes};
 pub use render::{Fetched, FetchedSecret, Finding, Rendered, Rendering, Warning, render};
-pub use service_account::{ServiceAccount, TokenError, WORKLOAD_AUDIENCE, service_account};
+pub use service_account::{BINDING_AUDIENCE, ServiceAccount, TokenError, WORKLOAD_AUDIENCE, service_account};
 pub use versions::{ListedVersion, VersionsError, newest};
 
 /// The limits of a class.

@@ -48,8 +48,6 @@ pub enum IdentityMode {
         /// The user-assigned identity; `None` for the system-assigned one.
         client_id: Option<String>,
     },
-    /// The node agent of aad-pod-identity.
-    PodIdentity,
     /// The AKS token proxy.
     IdentityBinding {
         /// The client id of the managed identity.
@@ -112,22 +110,9 @@ impl Params {
     }
 }
 
-/// What a class asks for that this version cannot do yet. Goes away when it can.
-pub fn unsupported_yet(params: &Params) -> Vec<Mistake> {
-    let mode = match &params.identity {
-        IdentityMode::ServicePrincipal
-        | IdentityMode::WorkloadIdentity { .. }
-        | IdentityMode::ManagedIdentity { .. } => return Vec::new(),
-        IdentityMode::PodIdentity => "usePodIdentity",
-        IdentityMode::IdentityBinding { .. } => "useAzureTokenProxy",
-    };
-    vec![Mistake::new(mode, "is not supported yet", "use workload identity, a managed identity or a service principal")]
-}
-
 /// The mode as far as the flags tell.
 enum Flags {
     None,
-    PodIdentity,
     ManagedIdentity,
     IdentityBinding,
 }
@@ -136,7 +121,6 @@ impl Flags {
     fn with(self, client_id: &str, user_assigned: &str) -> IdentityMode {
         let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         match self {
-            Flags::PodIdentity => IdentityMode::PodIdentity,
             Flags::ManagedIdentity => IdentityMode::ManagedIdentity { client_id: text(user_assigned) },
             Flags::IdentityBinding => IdentityMode::IdentityBinding { client_id: client_id.to_owned() },
             Flags::None => match text(client_id) {
@@ -174,7 +158,14 @@ impl<'a> Given<'a> {
         let flags = (flag("usePodIdentity"), flag("useVMManagedIdentity"), flag("useAzureTokenProxy"));
         match flags {
             (false, false, false) => Flags::None,
-            (true, false, false) => Flags::PodIdentity,
+            (true, false, false) => {
+                let wrong =
+                    "is true, but pod identity (aad-pod-identity) has been retired by Azure and is not supported";
+                let fix = "use workload identity: remove usePodIdentity, set clientID to the identity's client id, and give \
+                           the identity a federated credential for the pod's service account";
+                mistakes.push(Mistake::new("usePodIdentity", wrong, fix));
+                Flags::None
+            }
             (false, true, false) => Flags::ManagedIdentity,
             (false, false, true) => Flags::IdentityBinding,
             (pod, vm, proxy) => {
@@ -245,7 +236,7 @@ impl<'a> Given<'a> {
                 mistakes
                     .push(self.missing("clientID", "useAzureTokenProxy needs the client id of the managed identity"));
             }
-            Flags::IdentityBinding | Flags::None | Flags::PodIdentity | Flags::ManagedIdentity => {}
+            Flags::IdentityBinding | Flags::None | Flags::ManagedIdentity => {}
         }
         client_id
     }

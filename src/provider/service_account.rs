@@ -18,6 +18,9 @@ const SERVICE_ACCOUNT: &str = "csi.storage.k8s.io/serviceAccount.name";
 /// The audience of workload identity (spec/azure-provider.md §5.5).
 pub const WORKLOAD_AUDIENCE: &str = "api://AzureADTokenExchange";
 
+/// The audience of AKS identity bindings (spec/azure-provider.md §5.7).
+pub const BINDING_AUDIENCE: &str = "api://AKSIdentityBinding";
+
 /// A pod's service account with its token for one audience.
 #[derive(Debug)]
 pub struct ServiceAccount {
@@ -34,10 +37,10 @@ pub struct ServiceAccount {
 pub enum TokenError {
     /// The kubelet sent none.
     #[error(
-        "service account tokens not found: add {{audience: {WORKLOAD_AUDIENCE}}} to spec.tokenRequests of the CSIDriver object \
+        "service account tokens not found: add {{audience: {0}}} to spec.tokenRequests of the CSIDriver object \
          secrets-store.csi.k8s.io"
     )]
-    NoTokens,
+    NoTokens(&'static str),
     /// What was sent is not the kubelet's JSON.
     #[error(
         "the service account tokens cannot be read: leave csi.storage.k8s.io/serviceAccount.tokens out of volumeAttributes"
@@ -81,7 +84,7 @@ pub fn service_account(
 ) -> Result<ServiceAccount, TokenError> {
     let sent = secrets.get(TOKENS).map(|tokens| tokens.expose_secret());
     let text = sent.or_else(|| context.get(TOKENS).map(String::as_str)).filter(|text| !text.trim().is_empty());
-    let text = text.ok_or(TokenError::NoTokens)?;
+    let text = text.ok_or(TokenError::NoTokens(audience))?;
     let mut tokens: BTreeMap<String, Token> = serde_json::from_str(text).map_err(|_| TokenError::Unreadable)?;
     let token = tokens.remove(audience).map(|token| token.token).filter(|token| !token.is_empty());
     let of = |key: &str| context.get(key).filter(|value| !value.is_empty()).cloned().ok_or(TokenError::NoPodInfo);

@@ -12,7 +12,7 @@ use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use azure_emulator::{Azure, Counters, Emulator, Options, Permission};
+use azure_emulator::{Azure, Counters, Emulator, Options, Permission, StartError, TokenProxy, TokenProxyOptions};
 use keyvault_csi_e2e::driver::{DriverProcess, Setup, short_folder};
 use keyvault_csi_e2e::kubelet::{DEADLINE, Kubelet, Volume};
 use keyvault_csi_e2e::sandbox;
@@ -21,10 +21,13 @@ use tonic::Status;
 static LAB: OnceLock<Lab> = OnceLock::new();
 
 /// How many vaults the tests may have together; their names must stand in the hosts file before the first test.
-const VAULTS: u32 = 250;
+const VAULTS: u32 = 400;
 
 /// The suffix and the login host of the custom cloud.
 pub(crate) const STACK: (&str, &str) = ("vault.stack.test", "login.stack.test");
+
+/// The suffix and the login host of a cloud that only one test starts, and its address.
+pub(crate) const MOVED: (&str, &str, [u8; 4]) = ("vault.moved.test", "login.moved.test", [127, 0, 3, 1]);
 
 pub(crate) struct Lab {
     pub(crate) folder: tempfile::TempDir,
@@ -46,7 +49,9 @@ pub(crate) fn enter() {
         clouds[1..].iter().flat_map(|suffix| (0..VAULTS).map(move |number| format!("kv-{number:03}.{suffix}")));
     let logins = ["login.microsoftonline.com", "login.microsoftonline.us", STACK.1].map(str::to_owned);
     let names: Vec<String> = vaults.chain(others).chain(logins).collect();
+    let moved = MOVED.2.map(|byte| byte.to_string()).join(".");
     let hosts = sandbox::hosts_file(names.iter().map(String::as_str));
+    let hosts = format!("{hosts}{moved} kv-moved.{} {}\n", MOVED.0, MOVED.1);
     sandbox::enter(folder.path(), &hosts, "nameserver 127.0.0.1\noptions timeout:2 attempts:1\n").unwrap();
     know_no_other_name();
     let emulator = Emulator::start(Options {
@@ -63,14 +68,16 @@ pub(crate) fn enter() {
     assert!(LAB.set(lab).is_ok());
 }
 
-/// A name server that knows no name: it answers every question with NXDOMAIN (RFC 1035 §4.1.1).
+/// A name server that knows no name: it answers every question with NXDOMAIN, and with SERVFAIL where the name begins so (RFC
+/// 1035 §4.1.1).
 fn know_no_other_name() {
     let socket = std::net::UdpSocket::bind("127.0.0.1:53").unwrap();
     std::thread::spawn(move || {
         let mut question = [0; 512];
         while let Ok((length, from)) = socket.recv_from(&mut question) {
             if length >= 12 {
-                (question[2], question[3]) = (0x81, 0x83);
+                let fails = question[..length].get(13..).is_some_and(|name| name.starts_with(b"servfail"));
+                (question[2], question[3]) = (0x81, if fails { 0x82 } else { 0x83 });
                 // A client that has gone needs no answer.
                 let _ = socket.send_to(&question[..length], from);
             }
@@ -85,6 +92,11 @@ pub(crate) fn lab() -> &'static Lab {
 impl Lab {
     pub(crate) fn azure(&self) -> Azure {
         self.emulator.azure()
+    }
+
+    /// Starts a cluster's API server and token proxy, for as long as the tests run.
+    pub(crate) fn token_proxy(&self, options: &TokenProxyOptions) -> Result<TokenProxy, StartError> {
+        self.emulator.start_token_proxy(options)
     }
 
     /// A number that no other test has.
@@ -113,11 +125,16 @@ impl Lab {
     }
 
     pub(crate) fn vault_in(&self, suffix: &str) -> Vault {
+        self.vault_of(suffix, None)
+    }
+
+    /// A vault in a cloud, and of this tenant instead of one of its own.
+    pub(crate) fn vault_of(&self, suffix: &str, tenant: Option<&str>) -> Vault {
         let number = self.number();
         let vault = Vault {
             name: format!("kv-{number:03}"),
             suffix: suffix.to_owned(),
-            tenant: format!("tenant-{number:03}.example"),
+            tenant: tenant.map_or_else(|| format!("tenant-{number:03}.example"), str::to_owned),
             client_id: format!("00000000-0000-4000-9000-{number:012}"),
             client_secret: self.secret("client"),
         };
@@ -137,11 +154,12 @@ impl Lab {
         Setup {
             binary: PathBuf::from(env!("CARGO_BIN_EXE_keyvault-csi")),
             folder,
-            address: format!("127.0.1.{number}"),
+            address: format!("127.0.{}.{}", 1 + number / 250, 1 + number % 250),
             ca: self.ca.clone(),
             kubeconfig: None,
             node_id: "node-1".to_owned(),
-            flags: vec!["-v=10".to_owned()],
+            // A test that changes a value wants to see it at once; `sharing` has the default.
+            flags: vec!["-v=10".to_owned(), "--freshness-window=0s".to_owned()],
             environment: Vec::new(),
             old_kernel: false,
             largest_file: None,

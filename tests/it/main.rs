@@ -23,9 +23,12 @@ mod lab;
 mod azure;
 mod certificates;
 mod classes;
+mod identities;
+mod networks;
 mod objects;
 mod publish;
 mod refusals;
+mod troubleshooting;
 mod unpublish;
 
 mod cluster_classes;
@@ -35,6 +38,8 @@ mod interruptions;
 mod kernels;
 mod kubelets;
 mod resources;
+mod scenarios;
+mod sharing;
 mod surface;
 
 mod leaks;
@@ -58,6 +63,9 @@ fn main() -> ExitCode {
         azure::trials(),
         certificates::trials(),
         objects::trials(),
+        identities::trials(),
+        networks::trials(),
+        troubleshooting::trials(),
         classes::trials(),
         surface::trials(),
         kubelets::trials(),
@@ -66,6 +74,8 @@ fn main() -> ExitCode {
         cluster_classes::trials(),
         cluster_reports::trials(),
         resources::trials(),
+        scenarios::trials(),
+        sharing::trials(),
         proto::trials(),
         tidy::trials(),
     ];

@@ -83,7 +83,8 @@ fn start_driver(
         ca,
         kubeconfig: None,
         node_id: "node-1".to_owned(),
-        flags: Vec::new(),
+        // A second pod is to see a new value at once.
+        flags: vec!["--freshness-window=0s".to_owned()],
         environment: Vec::new(),
         old_kernel: false,
         largest_file: None,

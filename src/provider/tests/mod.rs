@@ -1,5 +1,7 @@
 mod certificates;
 mod classes;
+mod client_certificates;
+mod logins;
 mod objects;
 mod parameters;
 mod rendering;

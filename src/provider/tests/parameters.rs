@@ -109,7 +109,6 @@ fn flags_and_client_id_select_the_identity() {
             IdentityMode::ManagedIdentity { client_id: Some(id()) },
         ),
         (&[("useVMManagedIdentity", "true"), ("clientID", "stray")], IdentityMode::ManagedIdentity { client_id: None }),
-        (&[("usePodIdentity", "true"), ("clientID", "stray")], IdentityMode::PodIdentity),
         (&[("useAzureTokenProxy", "true"), ("clientID", "id")], IdentityMode::IdentityBinding { client_id: id() }),
         (&[("userAssignedIdentityID", "stray")], IdentityMode::ServicePrincipal),
     ] {
@@ -119,6 +118,12 @@ fn flags_and_client_id_select_the_identity() {
         mistakes(&[("useAzureTokenProxy", "true"), ("clientId", "x")]),
         "clientID is not set: useAzureTokenProxy needs the client id of the managed identity (clientId is ignored, the \
          name is spelt clientID)"
+    );
+    assert_eq!(
+        mistakes(&[("usePodIdentity", "true"), ("clientID", "stray")]),
+        "usePodIdentity is true, but pod identity (aad-pod-identity) has been retired by Azure and is not supported: use \
+         workload identity: remove usePodIdentity, set clientID to the identity's client id, and give the identity a \
+         federated credential for the pod's service account"
     );
     assert_eq!(
         mistakes(&[("usePodIdentity", "true"), ("useVMManagedIdentity", "1"), ("useAzureTokenProxy", "T")]),
@@ -262,19 +267,4 @@ fn the_volume_context_overrides_the_class() {
     let merged = attributes(&class, &map(&[("keyvaultName", "b"), ("csi.storage.k8s.io/pod.name", "p")]));
     let expected = map(&[("csi.storage.k8s.io/pod.name", "p"), ("keyvaultName", "b"), ("tenantID", "t")]);
     assert_eq!(merged, expected);
-}
-
-#[test]
-fn what_is_not_there_yet_is_named() {
-    for (pairs, expected) in [
-        (&[("usePodIdentity", "true")][..], &["usePodIdentity"][..]),
-        (&[("useAzureTokenProxy", "true"), ("clientID", "id")], &["useAzureTokenProxy"]),
-        (&[("useVMManagedIdentity", "true")], &[]),
-        (&[("clientID", "id")], &[]),
-        (&[], &[]),
-    ] {
-        let mistakes = unsupported_yet(&with(pairs).unwrap());
-        let fields: Vec<&str> = mistakes.iter().map(|mistake| mistake.field).collect();
-        assert_eq!(fields, expected);
-    }
 }

@@ -60,7 +60,8 @@ fn the_mode_is_the_objects_or_the_mounts() {
 fn principal(pairs: &[(&str, &str)]) -> Result<(String, String), String> {
     let secrets = pairs.iter().map(|(key, value)| ((*key).to_owned(), SecretString::from(*value))).collect();
     let taken = service_principal(&secrets).map_err(|error| error.to_string())?;
-    Ok((taken.client_id, taken.client_secret.expose_secret().to_owned()))
+    let Proof::Secret(client_secret) = taken.proof else { panic!("{taken:?}") };
+    Ok((taken.client_id, client_secret.expose_secret().to_owned()))
 }
 
 #[test]
@@ -80,7 +81,11 @@ fn a_faulty_service_principal_says_what_to_do() {
             &[("clientsecret", "s3")][..],
             "the Secret of nodePublishSecretRef has no key clientid: add it, next to clientsecret",
         ),
-        (&[("clientid", "i")], "the Secret of nodePublishSecretRef has no key clientsecret: add it, next to clientid"),
+        (
+            &[("clientid", "i")],
+            "the Secret of nodePublishSecretRef has no key clientsecret and no key clientcertificate: add one of them, next \
+             to clientid",
+        ),
         (&[("other", "s3")], "the Secret of nodePublishSecretRef has no key clientid: add it, next to clientsecret"),
         (
             &[("ClientID", ""), ("clientsecret", "s3")],

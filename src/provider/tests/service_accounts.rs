@@ -40,8 +40,8 @@ fn the_token_of_the_audience_is_found() {
 #[test]
 fn what_is_missing_is_told() {
     for (text, expected) in [
-        (None, TokenError::NoTokens),
-        (Some(""), TokenError::NoTokens),
+        (None, TokenError::NoTokens(WORKLOAD_AUDIENCE)),
+        (Some(""), TokenError::NoTokens(WORKLOAD_AUDIENCE)),
         (Some("not json"), TokenError::Unreadable),
         (Some(r#"{"a": {"token": 5}}"#), TokenError::Unreadable),
         (Some("{}"), TokenError::NoAudience(WORKLOAD_AUDIENCE)),
