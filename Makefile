@@ -17,7 +17,9 @@ test: ## all tests but those on a real cluster
 	@echo "Building the release binary, whose memory is measured (some minutes the first time) ..."
 	@$(CARGO) build --locked --release --bin keyvault-csi
 	@echo "Building and running the tests ..."
-	@KEYVAULT_CSI_RELEASE=$(CURDIR)/target/release/keyvault-csi KEYVAULT_CSI_PYTHON=$$(e2e/python) \
+	@assets="$${KUBEBUILDER_ASSETS:-$$(e2e/cluster/cluster assets)}" && \
+		KUBEBUILDER_ASSETS="$$assets" \
+		KEYVAULT_CSI_RELEASE=$(CURDIR)/target/release/keyvault-csi KEYVAULT_CSI_PYTHON=$$(e2e/python) \
 		$(CARGO) test --locked --workspace
 
 lint: ## formatting and clippy, warnings denied

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! cmd → csi → volume → provider → keyvault → model → formats
-//!                      classes, platform, metrics, telemetry are leaves beside them
+//!                      classes, k8s, platform, metrics, telemetry are leaves beside them
 //! ```
 
 pub mod cmd;
@@ -22,6 +22,7 @@ pub mod model;
 pub mod formats;
 
 pub mod classes;
+pub mod k8s;
 pub mod platform;
 
 pub mod admin;

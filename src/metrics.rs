@@ -182,7 +182,9 @@ impl Metrics {
 /// What upstream calls this reason in its `error_type` label (spec/driver.md §2.6).
 fn error_type(reason: Reason) -> &'static str {
     match reason {
-        Reason::ClassNotFound => "SecretProviderClassNotFound",
+        Reason::ClassNotFound | Reason::ApiServerForbidden | Reason::ApiServerUnavailable => {
+            "SecretProviderClassNotFound"
+        }
         Reason::ProviderNotFound => "",
         Reason::InvalidRequest | Reason::Busy | Reason::MountFailed | Reason::Internal => "FailedToMount",
         Reason::WriteFailed | Reason::TooLarge => "FileWriteError",

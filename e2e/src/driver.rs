@@ -28,6 +28,10 @@ pub struct Setup {
     pub address: String,
     /// The CA that it trusts.
     pub ca: PathBuf,
+    /// The kubeconfig to take classes from the API with, instead of `manifests/`.
+    pub kubeconfig: Option<PathBuf>,
+    /// The node's name.
+    pub node_id: String,
     /// More flags.
     pub flags: Vec<String>,
     /// More variables.
@@ -79,10 +83,13 @@ impl Setup {
         command
             .arg("node")
             .arg(format!("--endpoint=unix://{}", self.socket().display()))
-            .arg("--nodeid=node-1")
+            .arg(format!("--nodeid={}", self.node_id))
             .arg(format!("--registration-dir={}", self.folder.join("registry").display()))
             .arg("--kubelet-registration-path=/var/lib/kubelet/plugins/csi-secrets-store/csi.sock")
-            .arg(format!("--manifests={}", self.manifests().display()))
+            .arg(match &self.kubeconfig {
+                Some(file) => format!("--kubeconfig={}", file.display()),
+                None => format!("--manifests={}", self.manifests().display()),
+            })
             .arg(format!("--metrics-addr={}:8095", self.address))
             .arg(format!("--health-addr={}:9808", self.address))
             .args(&self.flags)

@@ -28,6 +28,9 @@ impl fmt::Display for Broken {
 /// Why a class cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The Kubernetes API does not give it.
+    #[error(transparent)]
+    Cluster(#[from] crate::k8s::ClassError),
     /// There is no such class.
     #[error("failed to get secretproviderclass {class}: not found in {}{}{}", .directory.display(), Elsewhere(.elsewhere), Unread(.broken))]
     NotFound {
@@ -92,6 +95,7 @@ impl Error {
     /// The reason of this error. A directory that cannot be read is a class that is not there.
     pub fn reason(&self) -> Reason {
         match self {
+            Error::Cluster(error) => error.reason(),
             Error::NotFound { .. } | Error::Directory { .. } => Reason::ClassNotFound,
             Error::Twice { .. } | Error::Invalid { .. } | Error::TooMany { .. } => Reason::ClassInvalid,
             Error::Interrupted { .. } => Reason::Internal,

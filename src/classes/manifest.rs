@@ -3,13 +3,11 @@
 //! Pure. Other kinds are ignored, and so is what we do not use of a class; what the API server would refuse is kept as
 //! the class's own fault, so that its neighbours can be used. Control goes back to `directory`.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Map, Value};
 
 use super::limits;
 use crate::formats::yaml;
-use crate::model::{Class, ClassRef};
+use crate::model::{Class, ClassRef, ClassSpec, class_spec};
 
 /// A class of a file, or why it cannot be used.
 #[derive(Debug, Clone)]
@@ -80,70 +78,15 @@ fn entry(object: &Map<String, Value>, version: &str) -> Result<Entry, String> {
         None | Some(Value::Null) => "default".to_owned(),
         Some(Value::String(text)) if text.is_empty() => "default".to_owned(),
         Some(Value::String(namespace)) => namespace.clone(),
-        Some(other) => return Err(format!("metadata.namespace of the {KIND} {name:?} is {}, not text", shape(other))),
+        Some(other) => {
+            return Err(format!("metadata.namespace of the {KIND} {name:?} is {}, not text", class_spec::shape(other)));
+        }
     };
     let reference = ClassRef { namespace, name };
     let class = if VERSIONS.contains(&version) {
-        spec(object.get("spec")).map(|(provider, parameters)| Class {
-            reference: reference.clone(),
-            provider,
-            parameters,
-        })
+        ClassSpec::read(object.get("spec")).map(|spec| Class::new(reference.clone(), spec))
     } else {
-        Err(format!("apiVersion {GROUP}/{} is not known: use {GROUP}/v1", cut(version)))
+        Err(format!("apiVersion {GROUP}/{} is not known: use {GROUP}/v1", class_spec::cut(version)))
     };
     Ok(Entry { reference, class })
-}
-
-/// Provider and parameters; both may be unset.
-fn spec(spec: Option<&Value>) -> Result<(String, BTreeMap<String, String>), String> {
-    let empty = Map::new();
-    let spec = match spec {
-        None | Some(Value::Null) => &empty,
-        Some(Value::Object(spec)) => spec,
-        Some(other) => return Err(format!("spec is {}, not a mapping", shape(other))),
-    };
-    let provider = match spec.get("provider") {
-        None | Some(Value::Null) => String::new(),
-        Some(value) => text("spec.provider", value)?,
-    };
-    let parameters = match spec.get("parameters") {
-        None | Some(Value::Null) => BTreeMap::new(),
-        Some(Value::Object(parameters)) => {
-            let pair = |(key, value): (&String, &Value)| {
-                Ok((key.clone(), text(&format!("spec.parameters.{}", cut(key)), value)?))
-            };
-            parameters.iter().map(pair).collect::<Result<_, String>>()?
-        }
-        Some(other) => return Err(format!("spec.parameters is {}, not a mapping", shape(other))),
-    };
-    Ok((provider, parameters))
-}
-
-/// The API server takes only text here, and so does a class that is to work on both sides.
-fn text(field: &str, value: &Value) -> Result<String, String> {
-    match value {
-        Value::String(text) => Ok(text.clone()),
-        Value::Bool(_) | Value::Number(_) => Err(format!("{field} is {}, not text: put it in quotes", shape(value))),
-        Value::Null => Err(format!("{field} is null, not text: write \"\" or leave it out")),
-        Value::Array(_) | Value::Object(_) => {
-            Err(format!("{field} is {}, not text: put a | behind the colon", shape(value)))
-        }
-    }
-}
-
-/// A key for people to see.
-fn cut(key: &str) -> String {
-    key.chars().take(limits::SHOWN).flat_map(char::escape_debug).collect()
-}
-
-fn shape(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "a mapping",
-    }
 }

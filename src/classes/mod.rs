@@ -1,6 +1,6 @@
 //! Where SecretProviderClasses come from.
 //!
-//! The seam with two real sides (design decision 16): a directory of YAML manifests, and later the Kubernetes API.
+//! The seam with two real sides (design decision 16): the Kubernetes API, and a directory of YAML manifests.
 //! Does not read a class's parameters; control goes on to `provider`, which does.
 
 mod directory;
@@ -10,6 +10,7 @@ mod manifest;
 pub use directory::Directory;
 pub use error::{Broken, Error};
 
+use crate::k8s::ClassCache;
 use crate::model::{Class, ClassRef};
 
 /// The limits of a directory of manifests.
@@ -22,13 +23,13 @@ pub mod limits {
     pub const CLASSES: usize = 10_000;
     /// How many broken files, and how many namespaces, an error names.
     pub const LISTED: usize = 5;
-    /// How much of a key an error shows, in characters.
-    pub const SHOWN: usize = 64;
 }
 
 /// A source of SecretProviderClasses.
 #[derive(Debug, Clone)]
 pub enum Classes {
+    /// The Kubernetes API.
+    Kubernetes(ClassCache),
     /// A directory of YAML manifests.
     Directory(Directory),
 }
@@ -40,6 +41,7 @@ impl Classes {
     /// No such class, or one that cannot be used as it is written; see [`Error`].
     pub async fn get(&self, class: &ClassRef) -> Result<Class, Error> {
         match self {
+            Classes::Kubernetes(cache) => Ok(cache.get(class).await?),
             Classes::Directory(directory) => {
                 let (directory, wanted) = (directory.clone(), class.clone());
                 // Reading files blocks, and a directory may be on a network.

@@ -20,6 +20,7 @@ use crate::admin::{self, Health};
 use crate::classes::{Classes, Directory};
 use crate::csi::{self, Driver, Node, probe, registration};
 use crate::formats::duration;
+use crate::k8s::{self, ClassCache, Credentials, Reports};
 use crate::keyvault::{Options, Rate, TokenProxyOptions, Vaults};
 use crate::metrics::Metrics;
 use crate::model::FileMode;
@@ -40,6 +41,8 @@ const BURST: u32 = 64;
 const DRAIN: Duration = Duration::from_secs(25);
 /// How long the last answers may take to go out after that.
 const FLUSH: Duration = Duration::from_secs(1);
+/// How long statuses that are not written yet may take after that.
+const SETTLE: Duration = Duration::from_secs(2);
 /// How long the own socket may take to answer before the driver is offered to the kubelet.
 const STARTUP: Duration = Duration::from_secs(10);
 
@@ -61,9 +64,12 @@ pub(super) struct Args {
     /// Path of the CSI socket on the host, as the kubelet sees it.
     #[arg(long, value_name = "PATH", requires = "registration_dir")]
     kubelet_registration_path: Option<PathBuf>,
-    /// Take SecretProviderClasses from the YAML manifests in this folder.
+    /// Take SecretProviderClasses from the YAML manifests in this folder instead of the Kubernetes API.
     #[arg(long, value_name = "DIR")]
-    manifests: PathBuf,
+    manifests: Option<PathBuf>,
+    /// Kubeconfig file for the Kubernetes API; without it the files of KUBECONFIG, else the pod's service account.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
     /// Cloud of classes that name none.
     #[arg(long, default_value = "AzurePublicCloud")]
     cloud_name: String,
@@ -169,7 +175,8 @@ pub(super) fn run(args: Args, unused: &[Unused]) -> anyhow::Result<()> {
 
 async fn drive(args: Args) -> anyhow::Result<()> {
     let (told, stop) = (told_by_signal()?, CancellationToken::new());
-    let classes = Directory::open(&args.manifests)?;
+    let user_agent = format!("keyvault-csi/{}", env!("CARGO_PKG_VERSION"));
+    let (classes, reports) = cluster(&args, &user_agent).await?;
     let cloud = DefaultCloud::new(&args.cloud_name, args.cloud_file)
         .with_context(|| format!("--cloud-name {:?}", args.cloud_name))?;
     let rendering = Rendering {
@@ -177,7 +184,6 @@ async fn drive(args: Args) -> anyhow::Result<()> {
         separate_files: args.write_cert_and_key_in_separate_files,
         default_mode: FileMode::DEFAULT,
     };
-    let user_agent = format!("keyvault-csi/{}", env!("CARGO_PKG_VERSION"));
     let token_proxy = TokenProxyOptions::new(&args.token_proxy_url, &args.sni_name, args.token_proxy_ca_file)?;
     let metrics = Metrics::new();
     let rate = Rate { per_second: args.vault_requests_per_second, burst: BURST };
@@ -185,7 +191,7 @@ async fn drive(args: Args) -> anyhow::Result<()> {
     let options = Options { user_agent, token_proxy, freshness, rate, metrics: metrics.clone() };
     let azure = Azure::new(Vaults::new(options)?, cloud, rendering);
     let tasks = TaskTracker::new();
-    let volumes = Volumes::new(Classes::Directory(classes), azure);
+    let volumes = Volumes::new(classes, azure).reporting_to(reports.clone());
     let node = Node { node_id: args.nodeid, volumes, metrics: metrics.clone(), tasks: tasks.clone() };
     let driver = Driver { name: args.drivername.clone(), node };
     let (listener, socket_file) = socket::listen_private(&args.endpoint)?;
@@ -226,7 +232,22 @@ async fn drive(args: Args) -> anyhow::Result<()> {
     socket_file.remove();
     stop.cancel();
     drain(running, &tasks).await;
+    if let Some(reports) = reports {
+        reports.settle(SETTLE).await;
+    }
     outcome
+}
+
+/// Where classes come from, and who is told about volumes: the cluster, unless there is a folder of manifests.
+async fn cluster(args: &Args, user_agent: &str) -> anyhow::Result<(Classes, Option<Reports>)> {
+    if let Some(folder) = &args.manifests {
+        return Ok((Classes::Directory(Directory::open(folder)?), None));
+    }
+    let connection = k8s::connect(&Credentials::from_flag(args.kubeconfig.as_deref()), user_agent).await?;
+    let cache = ClassCache::new(connection.clone());
+    tokio::spawn(cache.clone().follow());
+    let node = k8s::Node { name: args.nodeid.clone(), driver: args.drivername.clone() };
+    Ok((Classes::Kubernetes(cache), Some(Reports::start(connection, node))))
 }
 
 async fn wait_until_served(endpoint: &std::path::Path) -> anyhow::Result<()> {

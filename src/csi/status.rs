@@ -18,6 +18,8 @@ pub fn code(reason: Reason) -> Code {
         Reason::MountFailed | Reason::WriteFailed | Reason::Internal => Code::Internal,
         Reason::ClassNotFound
         | Reason::ClassInvalid
+        | Reason::ApiServerForbidden
+        | Reason::ApiServerUnavailable
         | Reason::ProviderNotFound
         | Reason::CredentialsMissing
         | Reason::CredentialsRejected

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::class_spec::{ClassSpec, SecretObject};
+
 /// Namespace and name of a SecretProviderClass.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClassRef {
@@ -30,4 +32,21 @@ pub struct Class {
     pub provider: String,
     /// `spec.parameters` as written; empty when unset.
     pub parameters: BTreeMap<String, String>,
+    /// `spec.secretObjects` as written; empty when unset.
+    pub secret_objects: Vec<SecretObject>,
+    /// The annotations of ours, `keyvault-csi/...`; others are not kept.
+    pub annotations: BTreeMap<String, String>,
+    /// The API server's `resourceVersion`; empty where there is none.
+    pub version: String,
+}
+
+/// What the annotations begin with that are kept of a class.
+pub const ANNOTATION_PREFIX: &str = "keyvault-csi/";
+
+impl Class {
+    /// A class of this `spec`, without annotations and version.
+    pub fn new(reference: ClassRef, spec: ClassSpec) -> Class {
+        let ClassSpec { provider, parameters, secret_objects } = spec;
+        Class { reference, provider, parameters, secret_objects, annotations: BTreeMap::new(), version: String::new() }
+    }
 }

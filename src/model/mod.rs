@@ -4,6 +4,7 @@
 //! Values here can only be built valid, so that nobody checks them again.
 
 mod class;
+pub(crate) mod class_spec;
 mod file;
 mod pod;
 mod reason;
@@ -11,7 +12,8 @@ mod reason;
 #[cfg(test)]
 mod tests;
 
-pub use class::{Class, ClassRef};
+pub use class::{ANNOTATION_PREFIX, Class, ClassRef};
+pub use class_spec::{ClassSpec, SecretObject, SecretObjectData};
 pub(crate) use file::check_names;
 pub use file::{FileMode, FileName, FileNameError, ObjectVersion, Payload, PayloadError, SecretFile, limits};
 pub use pod::PodRef;

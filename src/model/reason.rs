@@ -34,6 +34,10 @@ reasons! {
     ClassNotFound,
     /// The SecretProviderClass cannot be used as it is written.
     ClassInvalid,
+    /// The Kubernetes API server refuses the driver: its ClusterRole or its token.
+    ApiServerForbidden,
+    /// The Kubernetes API server cannot be reached, or answers with a fault of its own.
+    ApiServerUnavailable,
     /// The class names a provider that is not there.
     ProviderNotFound,
     /// The pod brings no credentials, or not those that the class asks for.

@@ -33,7 +33,9 @@ pub enum Error {
     #[error(transparent)]
     Class(#[from] crate::classes::Error),
     /// The class was not found out about before the deadline.
-    #[error("class {0}: the driver could not look it up in time; are its manifests on a slow disk?")]
+    #[error(
+        "class {0}: the driver could not look it up in time; is the API server slow, or the disk with its manifests?"
+    )]
     ClassSlow(ClassRef),
     /// `spec.provider` is empty.
     #[error("class {0}: spec.provider is not set; set it to azure")]

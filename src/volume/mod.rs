@@ -35,6 +35,7 @@ pub use publish::{PublishRequest, Published};
 pub use target::{TargetPath, TargetPathError};
 
 use crate::classes::Classes;
+use crate::k8s::Reports;
 use crate::provider::Azure;
 use locks::{Locks, Target, Writing};
 
@@ -44,12 +45,18 @@ pub struct Volumes {
     classes: Arc<Classes>,
     azure: Azure,
     locks: Arc<Locks>,
+    reports: Option<Reports>,
 }
 
 impl Volumes {
     /// Volumes whose classes and content come from these.
     pub fn new(classes: Classes, azure: Azure) -> Volumes {
-        Volumes { classes: Arc::new(classes), azure, locks: Arc::default() }
+        Volumes { classes: Arc::new(classes), azure, locks: Arc::default(), reports: None }
+    }
+
+    /// The same volumes, with a cluster that is told about them.
+    pub fn reporting_to(self, reports: Option<Reports>) -> Volumes {
+        Volumes { reports, ..self }
     }
 
     async fn lock(&self, path: &TargetPath, target: &Target, deadline: Instant) -> Result<Writing, Error> {

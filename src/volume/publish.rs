@@ -8,6 +8,7 @@
 //! 2. The class is looked up in the pod's namespace and checked.
 //! 3. The provider fetches everything, before the deadline, holding no lock.
 //! 4. Under the target's lock, the tmpfs is filled and shown, unless the target was unpublished meanwhile.
+//! 5. The cluster is told how it ended, in the background.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -49,6 +50,13 @@ pub struct PublishRequest {
     pub deadline: Instant,
 }
 
+impl PublishRequest {
+    /// The class, which must be in the pod's namespace.
+    fn class(&self) -> ClassRef {
+        ClassRef { namespace: self.pod.namespace.clone(), name: self.class_name.clone() }
+    }
+}
+
 impl fmt::Debug for PublishRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let PublishRequest { target, pod, class_name, group, read_only, .. } = self;
@@ -79,13 +87,25 @@ impl Volumes {
     /// # Errors
     /// [`Error`]; nothing is mounted by this call then.
     pub async fn publish(&self, request: PublishRequest) -> Result<Published, Error> {
+        let outcome = self.publish_untold(&request).await;
+        if let (Some(reports), Err(error)) = (&self.reports, &outcome) {
+            reports.failed(&request.pod, error.reason(), &error.to_string());
+        }
+        outcome
+    }
+
+    async fn publish_untold(&self, request: &PublishRequest) -> Result<Published, Error> {
         let target = self.locks.target(&request.target);
         let epoch = target.epoch();
-        if self.already_published(&request, &target, epoch).await? {
+        if self.already_published(request, &target, epoch).await? {
             return Ok(Published::Already);
         }
-        let payload = self.fetch(&request).await?;
-        self.show(&request, &target, epoch, payload).await?;
+        let payload = self.fetch(request).await?;
+        let versions = payload.versions().to_vec();
+        self.show(request, &target, epoch, payload).await?;
+        if let Some(reports) = &self.reports {
+            reports.published(&request.pod, &request.class(), &request.target.to_string(), &versions);
+        }
         Ok(Published::Now)
     }
 
@@ -114,7 +134,7 @@ impl Volumes {
         if request.class_name.is_empty() {
             return Err(Error::ClassNameMissing);
         }
-        let reference = ClassRef { namespace: request.pod.namespace.clone(), name: request.class_name.clone() };
+        let reference = request.class();
         let class = timeout_at(request.deadline, self.classes.get(&reference))
             .await
             .map_err(|_| Error::ClassSlow(reference.clone()))??;

@@ -156,6 +156,8 @@ impl Lab {
             folder,
             address: format!("127.0.{}.{}", 1 + number / 250, 1 + number % 250),
             ca: self.ca.clone(),
+            kubeconfig: None,
+            node_id: "node-1".to_owned(),
             // A test that changes a value wants to see it at once; `sharing` has the default.
             flags: vec!["-v=10".to_owned(), "--freshness-window=0s".to_owned()],
             environment: Vec::new(),

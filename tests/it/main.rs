@@ -17,6 +17,7 @@ macro_rules! trials {
     };
 }
 
+mod apiserver;
 mod lab;
 
 mod azure;
@@ -29,6 +30,9 @@ mod publish;
 mod refusals;
 mod troubleshooting;
 mod unpublish;
+
+mod cluster_classes;
+mod cluster_reports;
 
 mod interruptions;
 mod kernels;
@@ -68,6 +72,8 @@ fn main() -> ExitCode {
         kubelets::trials(),
         interruptions::trials(),
         kernels::trials(),
+        cluster_classes::trials(),
+        cluster_reports::trials(),
         resources::trials(),
         scenarios::trials(),
         memory::trials(),
@@ -78,5 +84,6 @@ fn main() -> ExitCode {
     let conclusion = run(&arguments, trials.into_iter().flatten().collect());
     // Last, since it looks at everything that the others left: logs, errors, metrics, files.
     let leaks = run(&arguments, leaks::trials());
+    apiserver::stop();
     if conclusion.has_failed() || leaks.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -1,7 +1,7 @@
 //! spec/azure-provider.md §2, §11.1 and §11.3.
 
 use super::*;
-use crate::model::{Class, ClassRef};
+use crate::model::{Class, ClassRef, ClassSpec};
 
 #[test]
 fn values_are_trimmed() {
@@ -261,11 +261,9 @@ fn at_most_twenty_mistakes_are_listed() {
 
 #[test]
 fn the_volume_context_overrides_the_class() {
-    let class = Class {
-        reference: ClassRef { namespace: "ns".into(), name: "c".into() },
-        provider: "azure".into(),
-        parameters: map(&[("keyvaultName", "a"), ("tenantID", "t")]),
-    };
+    let parameters = map(&[("keyvaultName", "a"), ("tenantID", "t")]);
+    let spec = ClassSpec { provider: "azure".into(), parameters, ..ClassSpec::default() };
+    let class = Class::new(ClassRef { namespace: "ns".into(), name: "c".into() }, spec);
     let merged = attributes(&class, &map(&[("keyvaultName", "b"), ("csi.storage.k8s.io/pod.name", "p")]));
     let expected = map(&[("csi.storage.k8s.io/pod.name", "p"), ("keyvaultName", "b"), ("tenantID", "t")]);
     assert_eq!(merged, expected);

@@ -1,0 +1,178 @@
+//! What can go wrong between us and the API server, in words for people.
+//!
+//! Texts name the object and what to grant or do; they never hold a token, and a server's message is cut. Control goes
+//! to whoever asked; `Reason` is derived in one table.
+
+use std::error::Error as _;
+use std::fmt;
+
+use crate::model::{ClassRef, Reason};
+
+/// How much of a server's message is shown, in characters.
+const SHOWN: usize = 400;
+/// How many namespaces an error names.
+const LISTED: usize = 5;
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Not in a pod, or in one without a service account.
+    #[error(
+        "no source of SecretProviderClasses: no --manifests, no --kubeconfig, no KUBECONFIG, and the pod's service account cannot be used: {}",
+        innermost(&**.0)
+    )]
+    InCluster(#[source] Box<kube::config::InClusterError>),
+    /// A kubeconfig that cannot be used.
+    #[error("the kubeconfig {from} cannot be used: {}", innermost(&**.source))]
+    Kubeconfig {
+        /// Where it is.
+        from: String,
+        /// What is wrong.
+        source: Box<kube::config::KubeconfigError>,
+    },
+    /// Certificates, keys or proxies that cannot be used.
+    #[error("the credentials for the API server cannot be used: {}", innermost(.0))]
+    Client(#[source] kube::Error),
+}
+
+/// Why a class cannot be had from the API server.
+#[derive(Debug, thiserror::Error)]
+pub enum ClassError {
+    /// There is no such class.
+    #[error("failed to get secretproviderclass {class}: not found{}", Elsewhere(.elsewhere))]
+    NotFound {
+        /// The class that was asked for.
+        class: ClassRef,
+        /// Namespaces that have a class of this name.
+        elsewhere: Vec<String>,
+    },
+    /// The object is not one that the API server would take today.
+    #[error("failed to get secretproviderclass {class}: the object is invalid: {why}")]
+    Invalid {
+        /// The class that was asked for.
+        class: ClassRef,
+        /// Field and fix.
+        why: String,
+    },
+    /// The kind is not served.
+    #[error(
+        "failed to get secretproviderclass {0}: the API server does not know secretproviderclasses.secrets-store.csi.x-k8s.io/v1; install the CRDs (manifests/crds)"
+    )]
+    NoSuchKind(ClassRef),
+    /// The driver may not read classes.
+    #[error(
+        "failed to get secretproviderclass {class}: {message}; grant the driver's service account get, list and watch on secretproviderclasses of secrets-store.csi.x-k8s.io (ClusterRole secretproviderclasses-role)"
+    )]
+    Forbidden {
+        /// The class that was asked for.
+        class: ClassRef,
+        /// What the API server says.
+        message: String,
+    },
+    /// The API server gives no answer that can be used.
+    #[error("failed to get secretproviderclass {class}: the Kubernetes API server does not answer as it should: {why}")]
+    Unavailable {
+        /// The class that was asked for.
+        class: ClassRef,
+        /// What happened.
+        why: String,
+    },
+}
+
+impl ClassError {
+    /// The reason of this error.
+    pub fn reason(&self) -> Reason {
+        match self {
+            ClassError::NotFound { .. } => Reason::ClassNotFound,
+            ClassError::Invalid { .. } => Reason::ClassInvalid,
+            ClassError::Forbidden { .. } => Reason::ApiServerForbidden,
+            ClassError::NoSuchKind(_) | ClassError::Unavailable { .. } => Reason::ApiServerUnavailable,
+        }
+    }
+}
+
+/// What a failed request means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The object is not there.
+    NotFound,
+    /// The URL is not there: no such kind.
+    NoSuchKind,
+    /// 401 or 403.
+    Forbidden(String),
+    /// An object of this name is there already.
+    AlreadyExists,
+    /// Somebody changed the object meanwhile.
+    Conflict,
+    /// The server no longer knows the version that was asked for (410).
+    Expired,
+    /// Everything else: no connection, a fault of the server, too many requests, no answer in time.
+    Other(String),
+}
+
+impl Failure {
+    pub(super) fn of(error: &kube::Error) -> Failure {
+        let kube::Error::Api(status) = error else {
+            return Failure::Other(innermost(error));
+        };
+        match (status.code, status.reason.as_str()) {
+            (404, _) if status.details.is_none() => Failure::NoSuchKind,
+            (404, _) => Failure::NotFound,
+            (401 | 403, _) => Failure::Forbidden(cut(&status.message)),
+            (409, "AlreadyExists") => Failure::AlreadyExists,
+            (409, _) => Failure::Conflict,
+            (410, _) => Failure::Expired,
+            (code, _) => Failure::Other(format!("HTTP {code}: {}", cut(&status.message))),
+        }
+    }
+
+    pub(super) fn timeout(after: std::time::Duration) -> Failure {
+        Failure::Other(format!("no answer within {after:?}"))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::NotFound => f.write_str("not found"),
+            Failure::NoSuchKind => f.write_str("the API server does not know this kind: install the CRDs"),
+            Failure::AlreadyExists => f.write_str("already exists"),
+            Failure::Conflict => f.write_str("changed meanwhile"),
+            Failure::Expired => f.write_str("the version is too old"),
+            Failure::Forbidden(message) | Failure::Other(message) => f.write_str(message),
+        }
+    }
+}
+
+/// The cause behind the wrappers: their own texts only repeat it.
+pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut deepest = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    // The library's words for a whole status, message and debug form.
+    match deepest.downcast_ref::<kube::Error>().and_then(|error| error.source()) {
+        Some(source) => cut(&source.to_string()),
+        None => cut(&deepest.to_string()),
+    }
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(SHOWN).collect()
+}
+
+struct Elsewhere<'a>(&'a [String]);
+
+impl fmt::Display for Elsewhere<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let (shown, more) = self.0.split_at(self.0.len().min(LISTED));
+        write!(f, "; a class of that name is in namespace {}", shown.join(", "))?;
+        if !more.is_empty() {
+            write!(f, " and {} more", more.len())?;
+        }
+        f.write_str(", but the class must be in the pod's namespace")
+    }
+}

@@ -1,0 +1,117 @@
+//! Which failures become events: the first of a kind at once, its repetitions rarely.
+//!
+//! Pure: the time is an argument. The kubelet calls a failing publish again after 0.6 s, 1.1 s, 2 s and so on, and tells
+//! of each with an event of its own; ours say more, so that few suffice. `events` sends what passes.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use crate::model::Reason;
+
+/// How long an equal event is only counted.
+pub(super) const AGAIN: Duration = Duration::from_secs(300);
+/// How long one of the same reason with another text is only counted.
+pub(super) const OTHER_TEXT: Duration = Duration::from_secs(30);
+/// How many pods and reasons are remembered.
+pub(super) const REMEMBERED: usize = 512;
+/// How many events may come at once, and how many a second after that.
+pub(super) const BURST: f64 = 50.0;
+const RATE: f64 = 2.0;
+
+/// What an event is about: the pod's UID, or its name where there is none, and the reason.
+pub(super) type About = (String, Reason);
+
+/// What is to be done about a failure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Make an event.
+    Create,
+    /// Raise the count of the one that was made.
+    Count {
+        /// Its name.
+        name: String,
+        /// How often it happened by now.
+        count: u32,
+    },
+    /// Tell nobody.
+    Suppress,
+}
+
+#[derive(Debug)]
+struct Told {
+    name: String,
+    text: String,
+    count: u32,
+    sent: Instant,
+}
+
+/// What was told when.
+#[derive(Debug)]
+pub(super) struct Limits {
+    told: HashMap<About, Told>,
+    tokens: f64,
+    filled: Instant,
+}
+
+impl Limits {
+    pub(super) fn new(now: Instant) -> Limits {
+        Limits { told: HashMap::new(), tokens: BURST, filled: now }
+    }
+
+    /// Judges one failure; `name` is what a new event would be called.
+    pub(super) fn judge(&mut self, about: &About, text: &str, name: &str, now: Instant) -> Verdict {
+        let verdict = match self.told.get_mut(about) {
+            None => Verdict::Create,
+            Some(told) => {
+                told.count = told.count.saturating_add(1);
+                let since = now.saturating_duration_since(told.sent);
+                match (told.text == text, since) {
+                    (true, since) if since >= AGAIN => Verdict::Count { name: told.name.clone(), count: told.count },
+                    (false, since) if since >= OTHER_TEXT => Verdict::Create,
+                    _ => return Verdict::Suppress,
+                }
+            }
+        };
+        if !self.take(now) {
+            return Verdict::Suppress;
+        }
+        match &verdict {
+            Verdict::Create => {
+                self.make_room(about);
+                let told = Told { name: name.to_owned(), text: text.to_owned(), count: 1, sent: now };
+                self.told.insert(about.clone(), told);
+            }
+            Verdict::Count { .. } => {
+                if let Some(told) = self.told.get_mut(about) {
+                    told.sent = now;
+                }
+            }
+            Verdict::Suppress => {}
+        }
+        verdict
+    }
+
+    /// Forgets what was told about a pod that has its volume now.
+    pub(super) fn forget(&mut self, pod: &str) {
+        self.told.retain(|(about, _), _| about != pod);
+    }
+
+    fn make_room(&mut self, about: &About) {
+        if self.told.len() < REMEMBERED || self.told.contains_key(about) {
+            return;
+        }
+        let oldest = self.told.iter().min_by_key(|(_, told)| told.sent).map(|(about, _)| about.clone());
+        oldest.map(|oldest| self.told.remove(&oldest));
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        let since = now.saturating_duration_since(self.filled).as_secs_f64();
+        self.tokens = (self.tokens + since * RATE).min(BURST);
+        self.filled = now;
+        let free = self.tokens >= 1.0;
+        if free {
+            self.tokens -= 1.0;
+        }
+        free
+    }
+}

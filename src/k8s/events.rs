@@ -1,0 +1,190 @@
+//! Events on pods whose volume cannot be published.
+//!
+//! The text is the error's own, which is written for the pod's owner and holds no secret. Sent in the background by one
+//! task: a failure to send is logged once in a while and hurts nobody. `event_limits` decides what is sent.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::core::{ApiResource, DynamicObject};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+use super::client::Connection;
+use super::error::Failure;
+use super::event_limits::{Limits, Verdict};
+use super::names;
+use crate::model::{PodRef, Reason};
+
+/// The longest text of an event in bytes; the newer events API refuses longer ones.
+const TEXT: usize = 1024;
+/// The most events that wait to be sent.
+const PENDING: usize = 256;
+/// How long one request may take.
+const ANSWER: Duration = Duration::from_secs(5);
+/// How often the log says that events cannot be sent.
+const TELL: Duration = Duration::from_secs(600);
+
+/// Sends events. Cheap to clone; all clones share limits and queue.
+#[derive(Debug, Clone)]
+pub(super) struct Events {
+    limits: Arc<Mutex<Limits>>,
+    queue: mpsc::Sender<Event>,
+}
+
+/// One event to send.
+#[derive(Debug)]
+struct Event {
+    pod: PodRef,
+    reason: Reason,
+    text: String,
+    name: String,
+    verdict: Verdict,
+}
+
+/// Who sends.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    pub(super) component: String,
+    pub(super) node: String,
+}
+
+impl Events {
+    /// Starts the sending task, which ends when the last clone is dropped. Must run inside a runtime.
+    pub(super) fn start(connection: Connection, source: Source) -> Events {
+        let (queue, waiting) = mpsc::channel(PENDING);
+        tokio::spawn(send_all(connection, source, waiting));
+        Events { limits: Arc::new(Mutex::new(Limits::new(Instant::now()))), queue }
+    }
+
+    /// Tells of a failed publish, if that is news.
+    pub(super) fn failed(&self, pod: &PodRef, reason: Reason, error: &str) {
+        // The kubelet calls again within a second, and only that outcome means anything.
+        if reason == Reason::Busy {
+            return;
+        }
+        let text = cut(&format!("{error} ({reason})"));
+        let now = Instant::now();
+        let name = names::event_name(pod, &format!("{reason} {} {text}", timestamp()));
+        let verdict = self.limits().judge(&(identity(pod).to_owned(), reason), &text, &name, now);
+        if verdict == Verdict::Suppress {
+            return;
+        }
+        let event = Event { pod: pod.clone(), reason, text, name, verdict };
+        if self.queue.try_send(event).is_err() {
+            debug!(%pod, "an event is dropped: too many wait");
+        }
+    }
+
+    /// Notes that the pod has its volume: the next failure is news again.
+    pub(super) fn published(&self, pod: &PodRef) {
+        self.limits().forget(identity(pod));
+    }
+
+    fn limits(&self) -> MutexGuard<'_, Limits> {
+        // What is left behind by a thread that died is at worst one event too many.
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn send_all(connection: Connection, source: Source, mut waiting: mpsc::Receiver<Event>) {
+    let mut told: Option<Instant> = None;
+    while let Some(event) = waiting.recv().await {
+        let sent = timeout(ANSWER, send(&connection, &source, &event)).await;
+        let Err(failure) = sent.unwrap_or_else(|_| Err(Failure::timeout(ANSWER))) else { continue };
+        if told.is_none_or(|told| told.elapsed() >= TELL) {
+            warn!(pod = %event.pod, err = %failure,
+                "cannot send an event; the driver needs create and patch on events (ClusterRole secretproviderclasses-role)");
+            told = Some(Instant::now());
+        } else {
+            debug!(pod = %event.pod, err = %failure, "cannot send an event");
+        }
+    }
+}
+
+async fn send(connection: &Connection, source: &Source, event: &Event) -> Result<(), Failure> {
+    let api: Api<DynamicObject> = Api::namespaced_with(connection.client(), &event.pod.namespace, &resource());
+    if let Verdict::Count { name, count } = &event.verdict {
+        let change = json!({ "count": count, "lastTimestamp": timestamp() });
+        match api.patch(name, &PatchParams::default(), &Patch::Merge(change)).await.map_err(|error| Failure::of(&error))
+        {
+            // The server forgets events after an hour.
+            Err(Failure::NotFound) => {}
+            other => return other.map(drop),
+        }
+    }
+    let object = object(source, event, &timestamp());
+    api.create(&PostParams::default(), &object).await.map(drop).map_err(|error| Failure::of(&error))
+}
+
+fn object(source: &Source, event: &Event, now: &str) -> DynamicObject {
+    let mut object = DynamicObject::new(&event.name, &resource());
+    object.metadata.namespace = Some(event.pod.namespace.clone());
+    let pod = &event.pod;
+    let mut involved = json!({
+        "apiVersion": "v1", "kind": "Pod", "namespace": pod.namespace, "name": pod.name,
+    });
+    if !pod.uid.is_empty() {
+        involved["uid"] = pod.uid.as_str().into();
+    }
+    let count = match event.verdict {
+        Verdict::Count { count, .. } => count,
+        Verdict::Create | Verdict::Suppress => 1,
+    };
+    object.data = json!({
+        "involvedObject": involved,
+        "reason": event_reason(event.reason),
+        "message": event.text,
+        "type": "Warning",
+        "source": { "component": source.component, "host": source.node },
+        "reportingComponent": source.component,
+        "reportingInstance": source.node.chars().take(128).collect::<String>(),
+        "count": count,
+        "firstTimestamp": now,
+        "lastTimestamp": now,
+    });
+    object
+}
+
+/// The reason of the event: what people filter by begins as the kubelet's own `FailedMount` does.
+pub(super) fn event_reason(reason: Reason) -> String {
+    match reason {
+        Reason::MountFailed => "FailedMount".to_owned(),
+        other => format!("FailedMount{other}"),
+    }
+}
+
+/// What tells one pod from the next; a pod of the same name may follow it.
+fn identity(pod: &PodRef) -> &str {
+    if pod.uid.is_empty() { &pod.name } else { &pod.uid }
+}
+
+/// At most [`TEXT`] bytes.
+pub(super) fn cut(text: &str) -> String {
+    const MORE: &str = " ...";
+    if text.len() <= TEXT {
+        return text.to_owned();
+    }
+    let end = (0..=TEXT - MORE.len()).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    format!("{}{MORE}", &text[..end])
+}
+
+fn resource() -> ApiResource {
+    ApiResource {
+        group: String::new(),
+        version: "v1".to_owned(),
+        api_version: "v1".to_owned(),
+        kind: "Event".to_owned(),
+        plural: "events".to_owned(),
+    }
+}
+
+/// The time as the API server writes it: RFC 3339, whole seconds.
+pub(super) fn timestamp() -> String {
+    let now = jiff::Timestamp::now();
+    jiff::Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()
+}

@@ -1,0 +1,41 @@
+//! The Kubernetes API: classes from it, statuses and events to it.
+//!
+//! Knows nothing of volumes or Azure, and is the home of `kube` and `k8s-openapi`. `client` connects; `classes` gives
+//! control to `crate::classes`; `Reports` is what `volume` tells how publishes ended.
+//!
+//! # Guarantees
+//! Every request has a deadline. Nothing here ever fails a publish but the look-up of its class; what is written to the
+//! cluster is written in the background, in bounded memory, and tried again where that can help.
+
+mod class_object;
+mod class_watch;
+mod classes;
+mod client;
+mod error;
+mod event_limits;
+mod events;
+mod names;
+mod pod_status;
+mod reports;
+mod status_writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use classes::ClassCache;
+pub use client::{Connection, Credentials, connect};
+pub use error::{ClassError, ConnectError};
+pub use reports::{Node, Reports};
+
+/// The group of the objects we share with upstream.
+const GROUP: &str = "secrets-store.csi.x-k8s.io";
+
+fn resource(kind: &str, plural: &str) -> kube::core::ApiResource {
+    kube::core::ApiResource {
+        group: GROUP.to_owned(),
+        version: "v1".to_owned(),
+        api_version: format!("{GROUP}/v1"),
+        kind: kind.to_owned(),
+        plural: plural.to_owned(),
+    }
+}

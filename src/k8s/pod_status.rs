@@ -1,0 +1,190 @@
+//! SecretProviderClassPodStatus: what is written about a published volume, and whether it differs from what is there.
+//!
+//! Pure. The object is upstream's, field by field (spec/driver.md §4.2); ours are added and optional, and an API server
+//! with upstream's CRD drops them, which must not look like a difference. `status_writer` sends what is decided here.
+
+use kube::core::{ApiResource, DynamicObject};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::names::{self, NODE_LABEL};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+
+use crate::model::{ObjectVersion, PodRef};
+
+/// The status of a SecretProviderClassPodStatus; the object has no spec.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Status {
+    /// Name of the pod.
+    pub(super) pod_name: String,
+    /// Name of the SecretProviderClass.
+    pub(super) secret_provider_class_name: String,
+    /// Whether the volume is mounted.
+    pub(super) mounted: bool,
+    /// Path of the mount on the node; the first one where a pod mounts the class more than once.
+    pub(super) target_path: String,
+    /// The objects in the volume and their versions, sorted by id.
+    pub(super) objects: Vec<Object>,
+    /// All mounts on the node, where a pod mounts the class more than once.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) target_paths: Vec<String>,
+    /// When the versions of the objects changed last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(extend("format" = "date-time")))]
+    pub(super) last_changed: Option<String>,
+    /// Why the last refresh failed; unset when it succeeded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<String>,
+    /// What failed, for people; unset when the last refresh succeeded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) message: Option<String>,
+}
+
+/// One object of a volume.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub(super) struct Object {
+    /// Type and name of the object.
+    pub(super) id: String,
+    /// Its version.
+    pub(super) version: String,
+}
+
+/// What is to be known about one published volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) pod: PodRef,
+    pub(super) class: String,
+    pub(super) target: String,
+    pub(super) objects: Vec<Object>,
+    pub(super) node: String,
+    /// RFC 3339.
+    pub(super) now: String,
+}
+
+/// What is to be done with an object that is there already.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Step {
+    /// It says what is to be known.
+    Nothing,
+    /// Replace it by this.
+    Replace(Box<DynamicObject>),
+    /// It is another pod's, or another class's, whose name happens to be the same.
+    Taken,
+    /// It is on its way out; a new one takes its place.
+    Wait,
+}
+
+pub(super) fn resource() -> ApiResource {
+    super::resource("SecretProviderClassPodStatus", "secretproviderclasspodstatuses")
+}
+
+/// Object versions as a status has them: sorted by id.
+pub(super) fn objects(versions: &[ObjectVersion]) -> Vec<Object> {
+    let object = |version: &ObjectVersion| Object { id: version.id.clone(), version: version.version.clone() };
+    let mut objects: Vec<Object> = versions.iter().map(object).collect();
+    objects.sort();
+    objects
+}
+
+impl Wanted {
+    /// The object where there is none yet.
+    pub(super) fn new_object(&self, name: &str) -> DynamicObject {
+        let mut object = DynamicObject::new(name, &resource());
+        object.metadata.namespace = Some(self.pod.namespace.clone());
+        self.claim(&mut object);
+        object.data = data(&self.status(self.target.clone(), Vec::new()));
+        object
+    }
+
+    /// What is to be done with `there`; `prunes` says that the server drops the fields that upstream does not have.
+    pub(super) fn step(&self, there: DynamicObject, prunes: bool) -> Step {
+        if there.metadata.deletion_timestamp.is_some() {
+            return Step::Wait;
+        }
+        // A status that cannot be read says nothing.
+        let old = there.data.get("status").map(Status::deserialize).and_then(Result::ok).unwrap_or_default();
+        let differs = |old: &str, ours: &str| !old.is_empty() && old != ours;
+        if differs(&old.pod_name, &self.pod.name) || differs(&old.secret_provider_class_name, &self.class) {
+            return Step::Taken;
+        }
+        let (target, targets) = self.targets(&there, &old);
+        let mut new = self.status(target, targets);
+        if old.objects == new.objects && old.last_changed.is_some() {
+            new.last_changed.clone_from(&old.last_changed);
+        }
+        let mut object = there.clone();
+        self.claim(&mut object);
+        let told = |status: &Status| {
+            let mut status = status.clone();
+            // A date alone is no news: what changed stands elsewhere in the status.
+            status.last_changed = None;
+            if prunes {
+                (status.target_paths, status.reason, status.message) = (Vec::new(), None, None);
+            }
+            status
+        };
+        if told(&old) == told(&new) && object.metadata == there.metadata {
+            return Step::Nothing;
+        }
+        object.types = DynamicObject::new("", &resource()).types;
+        object.metadata.managed_fields = None;
+        object.data = data(&new);
+        Step::Replace(Box::new(object))
+    }
+
+    /// Puts this node's label and the pod as the only owner on the object.
+    fn claim(&self, object: &mut DynamicObject) {
+        let labels = object.metadata.labels.get_or_insert_default();
+        labels.insert(NODE_LABEL.to_owned(), names::node_label(&self.node));
+        object.metadata.owner_references = Some(vec![OwnerReference {
+            api_version: "v1".to_owned(),
+            kind: "Pod".to_owned(),
+            name: self.pod.name.clone(),
+            uid: self.pod.uid.clone(),
+            ..OwnerReference::default()
+        }]);
+    }
+
+    /// The path, and all paths if there are several. The first path stays, so that two volumes of one pod that share the
+    /// status do not take it from each other.
+    fn targets(&self, there: &DynamicObject, old: &Status) -> (String, Vec<String>) {
+        let owners = there.metadata.owner_references.as_deref().unwrap_or_default();
+        let same_pod = owners.iter().any(|owner| owner.uid == self.pod.uid);
+        if !same_pod || old.target_path.is_empty() || old.target_path == self.target && old.target_paths.is_empty() {
+            return (self.target.clone(), Vec::new());
+        }
+        let mut all = old.target_paths.clone();
+        all.extend([old.target_path.clone(), self.target.clone()]);
+        all.sort();
+        all.dedup();
+        (old.target_path.clone(), all)
+    }
+
+    fn status(&self, target_path: String, target_paths: Vec<String>) -> Status {
+        Status {
+            pod_name: self.pod.name.clone(),
+            secret_provider_class_name: self.class.clone(),
+            mounted: true,
+            target_path,
+            objects: self.objects.clone(),
+            target_paths,
+            last_changed: Some(self.now.clone()),
+            reason: None,
+            message: None,
+        }
+    }
+}
+
+/// Whether a server that was sent `sent` dropped fields of ours from what it answered.
+pub(super) fn pruned(sent: &DynamicObject, answered: &DynamicObject) -> bool {
+    let changed = |object: &DynamicObject| object.data.pointer("/status/lastChanged").is_some();
+    changed(sent) && !changed(answered)
+}
+
+fn data(status: &Status) -> Value {
+    serde_json::json!({ "status": status })
+}

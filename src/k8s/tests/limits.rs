@@ -1,0 +1,65 @@
+//! Which failures become events.
+
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::k8s::event_limits::{AGAIN, About, BURST, Limits, OTHER_TEXT, REMEMBERED, Verdict};
+
+fn about(pod: &str) -> About {
+    (pod.to_owned(), Reason::Forbidden)
+}
+
+#[test]
+fn a_repetition_is_counted_and_told_rarely() {
+    let start = Instant::now();
+    let mut limits = Limits::new(start);
+    assert_eq!(limits.judge(&about("a"), "no", "first", start), Verdict::Create);
+    for second in 1..300 {
+        let now = start + Duration::from_secs(second);
+        assert_eq!(limits.judge(&about("a"), "no", "second", now), Verdict::Suppress);
+    }
+    let again = limits.judge(&about("a"), "no", "third", start + AGAIN);
+    assert_eq!(again, Verdict::Count { name: "first".into(), count: 301 });
+    assert_eq!(limits.judge(&about("a"), "no", "fourth", start + AGAIN), Verdict::Suppress);
+}
+
+#[test]
+fn another_text_another_reason_another_pod_are_news() {
+    let start = Instant::now();
+    let mut limits = Limits::new(start);
+    assert_eq!(limits.judge(&about("a"), "no", "1", start), Verdict::Create);
+    assert_eq!(limits.judge(&about("a"), "never", "2", start), Verdict::Suppress);
+    assert_eq!(limits.judge(&about("a"), "never", "3", start + OTHER_TEXT), Verdict::Create);
+    assert_eq!(limits.judge(&("a".into(), Reason::Timeout), "no", "4", start), Verdict::Create);
+    assert_eq!(limits.judge(&about("b"), "no", "5", start), Verdict::Create);
+    limits.forget("b");
+    assert_eq!(limits.judge(&about("b"), "no", "6", start), Verdict::Create);
+}
+
+#[test]
+fn memory_and_rate_are_bounded() {
+    let start = Instant::now();
+    let mut limits = Limits::new(start);
+    let told = |limits: &mut Limits, from: usize, now| {
+        let pods = (from..from + 1000).map(|pod| about(&format!("p{pod}")));
+        pods.filter(|about| limits.judge(about, "no", "n", now) == Verdict::Create).count()
+    };
+    assert_eq!(told(&mut limits, 0, start), BURST as usize);
+    assert_eq!(told(&mut limits, 1000, start + Duration::from_secs(5)), 10);
+    for hour in 1..40 {
+        told(&mut limits, 10_000 * hour, start + Duration::from_secs(3600 * hour as u64));
+    }
+    assert!(format!("{limits:?}").matches("Told {").count() <= REMEMBERED);
+}
+
+#[test]
+fn texts_are_cut_between_characters_and_reasons_are_words() {
+    let text = "€".repeat(2000);
+    let cut = crate::k8s::events::cut(&text);
+    assert!(cut.len() <= 1024 && cut.len() > 1015 && cut.ends_with(" ..."), "{}", cut.len());
+    assert_eq!(crate::k8s::events::cut("short"), "short");
+    for reason in Reason::ALL {
+        let word = crate::k8s::events::event_reason(*reason);
+        assert!(word.starts_with("FailedMount") && word.len() <= 128 && word.chars().all(|c| c.is_ascii_alphabetic()));
+    }
+}

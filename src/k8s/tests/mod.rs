@@ -1,0 +1,10 @@
+use super::*;
+use crate::model::{ClassRef, PodRef, Reason};
+
+mod crds;
+mod limits;
+mod objects;
+
+fn pod(name: &str) -> PodRef {
+    PodRef { namespace: "ns".into(), name: name.into(), uid: format!("uid-{name}") }
+}

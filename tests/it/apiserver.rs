@@ -1,0 +1,463 @@
+//! A real kube-apiserver with its etcd, started once for all tests that ask for it; each test has a namespace.
+//!
+//! The programs come from KUBEBUILDER_ASSETS, the convention of the ecosystem; `make test` sets it. Every driver has a
+//! user of its own, so that the audit log tells its requests from everybody else's.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, mpsc};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use base64::Engine as _;
+use keyvault_csi_e2e::driver::{Setup, wait_for};
+use kube::api::{ListParams, PostParams};
+use kube::core::{ApiResource, DynamicObject};
+use kube::{Api, Client};
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use crate::lab::{Node, Vault, lab};
+
+/// How long a server may take to be ready; a busy machine needs most of it.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Users for drivers; tokens must be known before the server starts.
+const USERS: usize = 60;
+
+static CLUSTER: OnceLock<Result<Cluster, String>> = OnceLock::new();
+/// Every process of ours that still runs.
+static CHILDREN: Mutex<Vec<Child>> = Mutex::new(Vec::new());
+
+/// The cluster, as far as there is one: an API server, and nobody who acts on it.
+pub(crate) struct Cluster {
+    folder: PathBuf,
+    assets: PathBuf,
+    client: Client,
+    runtime: Runtime,
+    next: AtomicUsize,
+}
+
+/// What a driver may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rights {
+    /// Everything that upstream's ClusterRole secretproviderclasses-role grants.
+    All,
+    /// Nothing.
+    None,
+    /// Classes one by one, and nothing else.
+    GetOnly,
+}
+
+/// A user with a kubeconfig.
+pub(crate) struct User {
+    pub(crate) name: String,
+    pub(crate) kubeconfig: PathBuf,
+}
+
+/// One line of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Call {
+    pub(crate) verb: String,
+    pub(crate) resource: String,
+    pub(crate) namespace: String,
+    pub(crate) code: u64,
+}
+
+/// Waits until a driver watches classes.
+pub(crate) fn watching(node: &Node) -> Result<()> {
+    wait_for("the driver watches", PATIENCE, || Ok(node.log().contains("\"watching secretproviderclasses\"")))
+}
+
+/// The cluster; started at the first call.
+pub(crate) fn cluster() -> Result<&'static Cluster> {
+    let cluster = CLUSTER.get_or_init(|| Cluster::start().map_err(|error| format!("{error:#}")));
+    cluster.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+/// Ends every process that was started here.
+pub(crate) fn stop() {
+    for child in CHILDREN.lock().unwrap().iter_mut().rev() {
+        // Gone already is fine.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+pub(crate) const CLASSES: (&str, &str) = ("SecretProviderClass", "secretproviderclasses");
+pub(crate) const STATUSES: (&str, &str) = ("SecretProviderClassPodStatus", "secretproviderclasspodstatuses");
+
+pub(crate) fn resource(kind: (&str, &str)) -> ApiResource {
+    let (group, version) = match kind.0 {
+        "Namespace" | "Event" => ("", "v1"),
+        "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1"),
+        "ClusterRole" | "ClusterRoleBinding" => ("rbac.authorization.k8s.io", "v1"),
+        _ => ("secrets-store.csi.x-k8s.io", "v1"),
+    };
+    let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    ApiResource {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        api_version,
+        kind: kind.0.to_owned(),
+        plural: kind.1.to_owned(),
+    }
+}
+
+impl Cluster {
+    fn start() -> Result<Cluster> {
+        let assets = std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from).context(
+            "KUBEBUILDER_ASSETS is not set: run `make test`, which builds kube-apiserver and etcd once, or set it to a \
+             directory that has them",
+        )?;
+        for program in ["etcd", "kube-apiserver"] {
+            ensure!(assets.join(program).exists(), "{} has no {program}", assets.display());
+        }
+        let folder = lab().folder.path().join("cluster");
+        fs::create_dir_all(&folder)?;
+        write_files(&folder)?;
+        let etcd = [
+            "--name=it",
+            "--listen-client-urls=http://127.0.0.1:2379",
+            "--advertise-client-urls=http://127.0.0.1:2379",
+        ];
+        let etcd = etcd.map(str::to_owned).into_iter().chain([
+            "--listen-peer-urls=http://127.0.0.1:2380".to_owned(),
+            "--initial-advertise-peer-urls=http://127.0.0.1:2380".to_owned(),
+            "--initial-cluster=it=http://127.0.0.1:2380".to_owned(),
+            "--unsafe-no-fsync".to_owned(),
+            format!("--data-dir={}", folder.join("etcd").display()),
+        ]);
+        run(&assets.join("etcd"), etcd.collect(), &folder.join("etcd.log"))?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let admin = folder.join("admin.kubeconfig");
+        fs::write(&admin, kubeconfig(&folder, 6443, "admin")?)?;
+        let client = client_of(&runtime, &admin)?;
+        let cluster = Cluster { folder, assets, client, runtime, next: AtomicUsize::new(0) };
+        cluster.serve(6443)?;
+        cluster.install()?;
+        Ok(cluster)
+    }
+
+    /// Starts an API server on this port; all of them share the etcd. Returns its process id.
+    pub(crate) fn serve(&self, port: u16) -> Result<u32> {
+        let file = |name: &str| self.folder.join(name).display().to_string();
+        let flags = [
+            "--bind-address=127.0.0.1".to_owned(),
+            format!("--secure-port={port}"),
+            "--advertise-address=127.0.0.1".to_owned(),
+            "--endpoint-reconciler-type=none".to_owned(),
+            "--etcd-servers=http://127.0.0.1:2379".to_owned(),
+            "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
+            format!("--tls-cert-file={}", file("server.crt")),
+            format!("--tls-private-key-file={}", file("server.key")),
+            format!("--token-auth-file={}", file("tokens.csv")),
+            "--authorization-mode=RBAC".to_owned(),
+            "--disable-admission-plugins=ServiceAccount".to_owned(),
+            "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+            format!("--service-account-key-file={}", file("sa.pub")),
+            format!("--service-account-signing-key-file={}", file("sa.key")),
+            format!("--audit-policy-file={}", file("audit.yaml")),
+            format!("--audit-log-path={}", file(&format!("audit-{port}.log"))),
+            "--profiling=false".to_owned(),
+        ];
+        let log = self.folder.join(format!("apiserver-{port}.log"));
+        let id = run(&self.assets.join("kube-apiserver"), flags.to_vec(), &log)?;
+        let admin = self.folder.join(format!("admin-{port}.kubeconfig"));
+        fs::write(&admin, kubeconfig(&self.folder, port, "admin")?)?;
+        let client = client_of(&self.runtime, &admin)?;
+        let ready = wait_for("the API server is ready", PATIENCE, || {
+            if !running(id) {
+                bail!("the API server ended");
+            }
+            let request = http::Request::get("/readyz").body(Vec::new())?;
+            Ok(self.runtime.block_on(client.request_text(request)).is_ok())
+        });
+        ready.with_context(|| tail(&log))?;
+        Ok(id)
+    }
+
+    /// Ends a server at once, as a crash would.
+    pub(crate) fn kill(&self, id: u32) -> Result<()> {
+        let mut children = CHILDREN.lock().unwrap();
+        let at = children.iter().position(|child| child.id() == id).context("not ours")?;
+        let mut child = children.remove(at);
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// Installs the CRDs of `manifests/crds`, and the rights of drivers.
+    fn install(&self) -> Result<()> {
+        let definitions = ("CustomResourceDefinition", "customresourcedefinitions");
+        for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/crds"))? {
+            let definition: Value = serde_saphyr::from_str(&fs::read_to_string(entry?.path())?)?;
+            self.create(definitions, None, definition)?;
+        }
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource(definitions));
+        wait_for("the CRDs are established", PATIENCE, || {
+            let all = self.runtime.block_on(api.list(&ListParams::default()))?;
+            let established = all.items.iter().filter(|definition| {
+                let conditions = definition.data.pointer("/status/conditions").and_then(Value::as_array);
+                conditions
+                    .is_some_and(|all| all.iter().any(|one| one["type"] == "Established" && one["status"] == "True"))
+            });
+            Ok(established.count() == 2)
+        })?;
+        let group = "secrets-store.csi.x-k8s.io";
+        let all = json!([
+            { "apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"] },
+            { "apiGroups": [group], "resources": ["secretproviderclasses"], "verbs": ["get", "list", "watch"] },
+            { "apiGroups": [group], "resources": ["secretproviderclasspodstatuses"], "verbs": ["create", "get", "update"] },
+        ]);
+        let get = json!([{ "apiGroups": [group], "resources": ["secretproviderclasses"], "verbs": ["get"] }]);
+        for (name, rules) in [("all", all), ("get-only", get)] {
+            let role = json!({ "metadata": { "name": name }, "rules": rules });
+            self.create(("ClusterRole", "clusterroles"), None, role)?;
+            let binding = json!({
+                "metadata": { "name": name },
+                "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name },
+                "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": name }],
+            });
+            self.create(("ClusterRoleBinding", "clusterrolebindings"), None, binding)?;
+        }
+        Ok(())
+    }
+
+    /// A user that nobody else is.
+    pub(crate) fn user(&self, rights: Rights) -> Result<User> {
+        self.user_at(rights, 6443)
+    }
+
+    /// A user whose kubeconfig leads to this port.
+    pub(crate) fn user_at(&self, rights: Rights, port: u16) -> Result<User> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        ensure!(number < USERS, "raise USERS");
+        let name = user_name(rights, number);
+        let file = self.folder.join(format!("{name}-{port}.kubeconfig"));
+        fs::write(&file, kubeconfig(&self.folder, port, &name)?)?;
+        Ok(User { name, kubeconfig: file })
+    }
+
+    /// A namespace that nobody else has.
+    pub(crate) fn namespace(&self) -> Result<String> {
+        let name = format!("ns-{}", self.next.fetch_add(1, Ordering::Relaxed));
+        self.create(("Namespace", "namespaces"), None, json!({ "metadata": { "name": name } }))?;
+        Ok(name)
+    }
+
+    /// A driver that takes its classes from this cluster.
+    pub(crate) fn setup(&self, user: &User) -> Setup {
+        let mut setup = lab().setup();
+        setup.kubeconfig = Some(user.kubeconfig.clone());
+        setup
+    }
+
+    /// A driver with all rights, and its user.
+    pub(crate) fn node(&self) -> Result<(Node, User)> {
+        let user = self.user(Rights::All)?;
+        Ok((Node::start(self.setup(&user))?, user))
+    }
+
+    /// Creates an object.
+    pub(crate) fn create(&self, kind: (&str, &str), namespace: Option<&str>, object: Value) -> Result<DynamicObject> {
+        let mut object = object;
+        object["apiVersion"] = resource(kind).api_version.into();
+        object["kind"] = kind.0.into();
+        let object: DynamicObject = serde_json::from_value(object)?;
+        Ok(self.runtime.block_on(self.api(kind, namespace).create(&PostParams::default(), &object))?)
+    }
+
+    /// Creates a class that mounts these secrets of a vault.
+    pub(crate) fn class(&self, namespace: &str, name: &str, vault: &Vault, secrets: &[&str]) -> Result<()> {
+        let spec = json!({ "provider": "azure", "parameters": vault.parameters(secrets) });
+        self.create(CLASSES, Some(namespace), json!({ "metadata": { "name": name }, "spec": spec }))?;
+        Ok(())
+    }
+
+    pub(crate) fn api(&self, kind: (&str, &str), namespace: Option<&str>) -> Api<DynamicObject> {
+        match namespace {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource(kind)),
+            None => Api::all_with(self.client.clone(), &resource(kind)),
+        }
+    }
+
+    /// The administrator's client.
+    pub(crate) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
+    /// The object of this name, if there is one.
+    pub(crate) fn get(&self, kind: (&str, &str), namespace: &str, name: &str) -> Result<Option<DynamicObject>> {
+        Ok(self.runtime.block_on(self.api(kind, Some(namespace)).get_opt(name))?)
+    }
+
+    /// All objects of a kind in a namespace.
+    pub(crate) fn list(&self, kind: (&str, &str), namespace: &str) -> Result<Vec<DynamicObject>> {
+        Ok(self.runtime.block_on(self.api(kind, Some(namespace)).list(&ListParams::default()))?.items)
+    }
+
+    /// What a user asked of the main server so far, in order. Only our kinds and events are in the log.
+    pub(crate) fn calls(&self, user: &User) -> Result<Vec<Call>> {
+        // It appears with its first line.
+        let log = fs::read_to_string(self.folder.join("audit-6443.log")).unwrap_or_default();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let text = |line: &Value, path: &str| line.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+        // A watch is told of at its beginning, every other call at its end.
+        let counts = |line: &Value| {
+            line["stage"] == if line["verb"] == "watch" { "RequestReceived" } else { "ResponseComplete" }
+        };
+        let mine = lines.filter(|line| text(line, "/user/username") == user.name && counts(line));
+        Ok(mine
+            .map(|line| Call {
+                verb: text(&line, "/verb"),
+                resource: text(&line, "/objectRef/resource"),
+                namespace: text(&line, "/objectRef/namespace"),
+                code: line.pointer("/responseStatus/code").and_then(Value::as_u64).unwrap_or_default(),
+            })
+            .collect())
+    }
+
+    /// How often a user made calls of this verb about this kind of thing.
+    pub(crate) fn count(&self, user: &User, verb: &str, resource: &str) -> Result<usize> {
+        let calls = self.calls(user)?;
+        Ok(calls.iter().filter(|call| call.verb == verb && call.resource == resource).count())
+    }
+
+    /// Writes an object past the API server, as no server would take it.
+    pub(crate) fn write_past(&self, namespace: &str, name: &str, object: &Value) -> Result<()> {
+        let key = format!("/registry/secrets-store.csi.x-k8s.io/secretproviderclasses/{namespace}/{name}");
+        let encode = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
+        let body = json!({ "key": encode(key.as_bytes()), "value": encode(object.to_string().as_bytes()) }).to_string();
+        let answer = post("127.0.0.1:2379", "/v3/kv/put", &body)?;
+        ensure!(answer.contains(" 200 "), "etcd answers: {answer}");
+        Ok(())
+    }
+}
+
+fn post(address: &str, path: &str, body: &str) -> Result<String> {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let length = body.len();
+    write!(
+        stream,
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// Starts a program that ends with this process, whatever happens to it.
+fn run(program: &Path, flags: Vec<String>, log: &Path) -> Result<u32> {
+    let log = File::options().create(true).append(true).open(log)?;
+    let mut command = Command::new("setpriv");
+    command.arg("--pdeathsig=KILL").arg(program).args(flags).stdin(Stdio::null());
+    command.stdout(log.try_clone()?).stderr(log);
+    // The signal comes when the thread ends that started the process, so that one is needed that stays.
+    static STARTER: OnceLock<Mutex<mpsc::Sender<(Command, mpsc::Sender<std::io::Result<Child>>)>>> = OnceLock::new();
+    let starter = STARTER.get_or_init(|| {
+        let (orders, waiting) = mpsc::channel::<(Command, mpsc::Sender<std::io::Result<Child>>)>();
+        std::thread::spawn(move || {
+            for (mut command, answer) in waiting {
+                answer.send(command.spawn()).unwrap();
+            }
+        });
+        Mutex::new(orders)
+    });
+    let (answer, started) = mpsc::channel();
+    starter.lock().unwrap().send((command, answer))?;
+    let child = started.recv()?.with_context(|| format!("cannot start {} by setpriv", program.display()))?;
+    let id = child.id();
+    CHILDREN.lock().unwrap().push(child);
+    Ok(id)
+}
+
+fn running(id: u32) -> bool {
+    let mut children = CHILDREN.lock().unwrap();
+    children.iter_mut().any(|child| child.id() == id && matches!(child.try_wait(), Ok(None)))
+}
+
+fn tail(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().rev().take(20).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+}
+
+fn client_of(runtime: &Runtime, kubeconfig: &Path) -> Result<Client> {
+    let kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig)?;
+    runtime.block_on(async {
+        let config =
+            kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default()).await?;
+        Ok(Client::try_from(config)?)
+    })
+}
+
+fn user_name(rights: Rights, number: usize) -> String {
+    match rights {
+        Rights::All => format!("all-{number:02}"),
+        Rights::None => format!("none-{number:02}"),
+        Rights::GetOnly => format!("get-only-{number:02}"),
+    }
+}
+
+fn kubeconfig(folder: &Path, port: u16, user: &str) -> Result<String> {
+    let ca = folder.join("ca.crt");
+    Ok(json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "it",
+        "clusters": [{ "name": "it", "cluster": { "server": format!("https://127.0.0.1:{port}"), "certificate-authority": ca } }],
+        "users": [{ "name": "it", "user": { "token": token(user) } }],
+        "contexts": [{ "name": "it", "context": { "cluster": "it", "user": "it" } }],
+    })
+    .to_string())
+}
+
+fn token(user: &str) -> String {
+    format!("token-of-{user}")
+}
+
+/// Keys, certificates, tokens and the audit policy.
+fn write_files(folder: &Path) -> Result<()> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, "it CA");
+    let ca = params.self_signed(&key)?;
+    fs::write(folder.join("ca.crt"), ca.pem())?;
+    let issuer = Issuer::new(params, key);
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()])?;
+    params.subject_alt_names.push(SanType::IpAddress([127, 0, 0, 1].into()));
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let server = KeyPair::generate()?;
+    fs::write(folder.join("server.crt"), params.signed_by(&server, &issuer)?.pem())?;
+    fs::write(folder.join("server.key"), server.serialize_pem())?;
+    let service_accounts = KeyPair::generate()?;
+    fs::write(folder.join("sa.key"), service_accounts.serialize_pem())?;
+    fs::write(folder.join("sa.pub"), service_accounts.public_key_pem())?;
+    let mut tokens = format!("{},admin,admin,\"system:masters\"\n", token("admin"));
+    for (rights, group) in [(Rights::All, "all"), (Rights::None, "none"), (Rights::GetOnly, "get-only")] {
+        for number in 0..USERS {
+            let user = user_name(rights, number);
+            tokens += &format!("{},{user},{user},\"{group}\"\n", token(&user));
+        }
+    }
+    fs::write(folder.join("tokens.csv"), tokens)?;
+    let policy = json!({
+        "apiVersion": "audit.k8s.io/v1", "kind": "Policy",
+        "rules": [
+            { "level": "None", "users": ["admin"] },
+            { "level": "Metadata", "resources": [
+                { "group": "secrets-store.csi.x-k8s.io" }, { "group": "", "resources": ["events"] },
+            ] },
+            { "level": "None" },
+        ],
+    });
+    Ok(fs::write(folder.join("audit.yaml"), policy.to_string())?)
+}

@@ -1,0 +1,278 @@
+//! Classes from a real API server: found at once, followed, and had again after every kind of trouble.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use keyvault_csi_e2e::driver::wait_for;
+use keyvault_csi_e2e::kubelet::Volume;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use serde_json::json;
+
+use crate::apiserver::{CLASSES, Rights, cluster, watching};
+use crate::lab::{Node, Vault, lab};
+
+trials! { "cluster_classes":
+    a_class_is_found_in_the_moment_it_is_made,
+    a_changed_class_counts_and_a_deleted_one_is_gone,
+    a_class_in_another_namespace_is_not_found_and_the_text_says_where_it_is,
+    a_malformed_object_hides_no_other_and_its_own_publish_says_what_is_wrong,
+    a_driver_that_may_not_list_asks_for_each_class,
+    a_driver_that_may_nothing_says_what_to_grant,
+    an_api_server_that_comes_later_and_restarts_is_followed,
+    a_server_that_refuses_everybody_is_not_hammered,
+    without_manifests_and_credentials_the_driver_says_what_is_missing,
+    a_kubeconfig_that_cannot_be_read_is_an_error,
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn volume(vault: &Vault, namespace: &str, class: &str) -> Volume {
+    Volume { namespace: namespace.to_owned(), ..vault.volume(class) }
+}
+
+fn a_class_is_found_in_the_moment_it_is_made() -> Result<()> {
+    let (cluster, vault) = (cluster()?, lab().vault());
+    let value = vault.set("password");
+    let (node, user) = cluster.node()?;
+    watching(&node)?;
+    let namespace = cluster.namespace()?;
+    for class in 0..10 {
+        let class = format!("c{class}");
+        cluster.class(&namespace, &class, &vault, &["password"])?;
+        let target = node.publish(&volume(&vault, &namespace, &class))?;
+        assert_eq!(fs::read_to_string(target.join("password"))?, value);
+    }
+    // What the watch has brought is not asked for again. A class that is not there marks a place in the audit log.
+    let asked = |absent: usize| -> Result<usize> {
+        node.refused(&volume(&vault, &namespace, "absent"))?;
+        wait_for("the mark is in the log", PATIENCE, || {
+            Ok(cluster.calls(&user)?.iter().filter(|call| call.code == 404).count() == absent)
+        })?;
+        Ok(cluster.count(&user, "get", CLASSES.1)? - absent)
+    };
+    let before = asked(1)?;
+    node.publish(&volume(&vault, &namespace, "c0"))?;
+    assert_eq!(asked(2)?, before);
+    assert_eq!(cluster.count(&user, "list", CLASSES.1)?, 1);
+    Ok(())
+}
+
+fn a_changed_class_counts_and_a_deleted_one_is_gone() -> Result<()> {
+    let (cluster, vault) = (cluster()?, lab().vault());
+    vault.set("first");
+    vault.set("second");
+    let (node, _) = cluster.node()?;
+    let namespace = cluster.namespace()?;
+    cluster.class(&namespace, "demo", &vault, &["first"])?;
+    watching(&node)?;
+    let api = cluster.api(CLASSES, Some(&namespace));
+    let change = json!({ "spec": { "parameters": vault.parameters(&["second"]) } });
+    cluster.block_on(api.patch("demo", &PatchParams::default(), &Patch::Merge(change)))?;
+    wait_for("the change is seen", PATIENCE, || {
+        let target = node.publish(&volume(&vault, &namespace, "demo"))?;
+        Ok(target.join("second").exists() && !target.join("first").exists())
+    })?;
+    cluster.block_on(api.delete("demo", &DeleteParams::default()))?;
+    wait_for("the class is gone", PATIENCE, || {
+        Ok(node
+            .publish(&volume(&vault, &namespace, "demo"))
+            .is_err_and(|status| status.message().contains("not found")))
+    })
+}
+
+fn a_class_in_another_namespace_is_not_found_and_the_text_says_where_it_is() -> Result<()> {
+    let (cluster, vault) = (cluster()?, lab().vault());
+    vault.set("password");
+    let (node, _) = cluster.node()?;
+    let (there, here) = (cluster.namespace()?, cluster.namespace()?);
+    cluster.class(&there, "demo", &vault, &["password"])?;
+    watching(&node)?;
+    wait_for("the text names the other namespace", PATIENCE, || {
+        let status = node.refused(&volume(&vault, &here, "demo"))?;
+        let text = status.message();
+        ensure!(text.contains(&format!("failed to get secretproviderclass {here}/demo: not found")), "{text}");
+        Ok(text.contains(&format!("in namespace {there}, but")))
+    })
+}
+
+fn a_malformed_object_hides_no_other_and_its_own_publish_says_what_is_wrong() -> Result<()> {
+    let (cluster, vault) = (cluster()?, lab().vault());
+    vault.set("password");
+    let namespace = cluster.namespace()?;
+    let malformed = |name: &str, spec: serde_json::Value| {
+        json!({
+            "apiVersion": "secrets-store.csi.x-k8s.io/v1", "kind": "SecretProviderClass",
+            "metadata": { "name": name, "namespace": namespace, "uid": format!("uid-{name}"), "generation": 1,
+                          "creationTimestamp": "2026-11-22T05:00:00Z" },
+            "spec": spec,
+        })
+    };
+    let spec = json!({ "provider": "azure", "parameters": { "keyvaultName": 5 } });
+    cluster.write_past(&namespace, "listed", &malformed("listed", spec))?;
+    let (node, user) = cluster.node()?;
+    watching(&node)?;
+    cluster.write_past(&namespace, "watched", &malformed("watched", json!({ "provider": ["azure"] })))?;
+    cluster.class(&namespace, "good", &vault, &["password"])?;
+    let status = node.refused(&volume(&vault, &namespace, "listed"))?;
+    for word in [&format!("{namespace}/listed"), "spec.parameters.keyvaultName is a number", "ClassInvalid"] {
+        ensure!(status.message().contains(word), "{status}");
+    }
+    let status = node.refused(&volume(&vault, &namespace, "watched"))?;
+    ensure!(status.message().contains("spec.provider is a list"), "{status}");
+    node.publish(&volume(&vault, &namespace, "good"))?;
+    // The watch that brought them goes on.
+    cluster.class(&namespace, "later", &vault, &["password"])?;
+    node.publish(&volume(&vault, &namespace, "later"))?;
+    assert_eq!(cluster.count(&user, "list", CLASSES.1)?, 1);
+    Ok(())
+}
+
+fn a_driver_that_may_not_list_asks_for_each_class() -> Result<()> {
+    let (cluster, vault) = (cluster()?, lab().vault());
+    vault.set("password");
+    let namespace = cluster.namespace()?;
+    cluster.class(&namespace, "demo", &vault, &["password"])?;
+    let user = cluster.user(Rights::GetOnly)?;
+    let node = Node::start(cluster.setup(&user))?;
+    node.publish(&volume(&vault, &namespace, "demo"))?;
+    wait_for("it asked for the class", PATIENCE, || Ok(cluster.count(&user, "get", CLASSES.1)? >= 1))?;
+    wait_for("the log says what to grant", PATIENCE, || {
+        Ok(node.log().contains("ClusterRole secretproviderclasses-role"))
+    })?;
+    // Neither status nor events are allowed: the volume is there all the same.
+    wait_for("the log says it for statuses", PATIENCE, || Ok(node.log().contains("secretproviderclasspodstatuses of")))
+}
+
+fn a_driver_that_may_nothing_says_what_to_grant() -> Result<()> {
+    let (cluster, vault) = (cluster()?, lab().vault());
+    let namespace = cluster.namespace()?;
+    cluster.class(&namespace, "demo", &vault, &["password"])?;
+    let user = cluster.user(Rights::None)?;
+    let node = Node::start(cluster.setup(&user))?;
+    let status = node.refused(&volume(&vault, &namespace, "demo"))?;
+    let class = format!("failed to get secretproviderclass {namespace}/demo");
+    for word in [class.as_str(), "forbidden", "get, list and watch on secretproviderclasses", "ApiServerForbidden"] {
+        ensure!(status.message().contains(word), "{word:?} is missing in: {status}");
+    }
+    Ok(())
+}
+
+fn an_api_server_that_comes_later_and_restarts_is_followed() -> Result<()> {
+    const PORT: u16 = 6444;
+    let (cluster, vault) = (cluster()?, lab().vault());
+    vault.set("first");
+    vault.set("second");
+    let namespace = cluster.namespace()?;
+    cluster.class(&namespace, "demo", &vault, &["first"])?;
+    let user = cluster.user_at(Rights::All, PORT)?;
+    // Away when the driver starts: it registers all the same, and a publish names the cause.
+    let node = Node::start(cluster.setup(&user))?;
+    node.kubelet.register(&node.setup().registration_socket())?;
+    let status = node.refused(&volume(&vault, &namespace, "demo"))?;
+    ensure!(status.message().contains("ApiServerUnavailable") && status.message().contains("refused"), "{status}");
+    let server = cluster.serve(PORT)?;
+    node.publish(&volume(&vault, &namespace, "demo"))?;
+    let times = |words: &str| node.log().matches(words).count();
+    wait_for("it is watched", PATIENCE, || Ok(times("secretproviderclasses are watched again") == 1))?;
+    // Crashed: what was seen before can be had.
+    cluster.kill(server)?;
+    wait_for("the driver notices", PATIENCE, || Ok(times("cannot watch secretproviderclasses") == 2))?;
+    node.publish(&volume(&vault, &namespace, "demo"))?;
+    // Changed while it was away; back again: the change counts at the first publish.
+    let change = json!({ "spec": { "parameters": vault.parameters(&["second"]) } });
+    let api = cluster.api(CLASSES, Some(&namespace));
+    cluster.block_on(api.patch("demo", &PatchParams::default(), &Patch::Merge(change)))?;
+    let server = cluster.serve(PORT)?;
+    let target = node.publish(&volume(&vault, &namespace, "demo"))?;
+    ensure!(target.join("second").exists(), "the old class was taken from a server that knows better");
+    wait_for("it is watched again", PATIENCE, || Ok(times("secretproviderclasses are watched again") == 2))?;
+    let target = node.publish(&volume(&vault, &namespace, "demo"))?;
+    ensure!(target.join("second").exists(), "the watch did not bring what happened meanwhile");
+    cluster.kill(server)
+}
+
+/// A door before the API server that can be shut: it then hangs up on everybody, and counts.
+struct Door {
+    open: Arc<AtomicBool>,
+    knocks: Arc<AtomicUsize>,
+}
+
+impl Door {
+    fn new(port: u16) -> Result<Door> {
+        let door = Door { open: Arc::new(AtomicBool::new(false)), knocks: Arc::default() };
+        let listener = TcpListener::bind(("127.0.0.1", port))?;
+        let (open, knocks) = (Arc::clone(&door.open), Arc::clone(&door.knocks));
+        std::thread::spawn(move || {
+            for guest in listener.incoming().flatten() {
+                knocks.fetch_add(1, Ordering::Relaxed);
+                if let (true, Ok(server)) = (open.load(Ordering::Relaxed), TcpStream::connect("127.0.0.1:6443")) {
+                    pump(&guest, &server);
+                    pump(&server, &guest);
+                }
+            }
+        });
+        Ok(door)
+    }
+}
+
+fn pump(from: &TcpStream, to: &TcpStream) {
+    let (Ok(mut from), Ok(mut to)) = (from.try_clone(), to.try_clone()) else { return };
+    std::thread::spawn(move || {
+        let mut some = [0; 16384];
+        while let Ok(length @ 1..) = from.read(&mut some) {
+            if to.write_all(&some[..length]).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Both);
+    });
+}
+
+fn a_server_that_refuses_everybody_is_not_hammered() -> Result<()> {
+    const PORT: u16 = 6445;
+    let (cluster, vault) = (cluster()?, lab().vault());
+    vault.set("password");
+    let namespace = cluster.namespace()?;
+    cluster.class(&namespace, "demo", &vault, &["password"])?;
+    let door = Door::new(PORT)?;
+    let user = cluster.user_at(Rights::All, PORT)?;
+    let node = Node::start(cluster.setup(&user))?;
+    let began = Instant::now();
+    wait_for("the driver has tried five times", PATIENCE, || Ok(door.knocks.load(Ordering::Relaxed) >= 5))?;
+    // Pauses of 0.5, 1, 2 and 4 s at least lie between five tries.
+    ensure!(began.elapsed() >= Duration::from_secs(5), "five tries within {:?}", began.elapsed());
+    let warnings = node.log().matches("cannot watch secretproviderclasses").count();
+    assert_eq!(warnings, 1, "each try is a warning");
+    door.open.store(true, Ordering::Relaxed);
+    node.publish(&volume(&vault, &namespace, "demo"))?;
+    watching(&node)
+}
+
+fn without_manifests_and_credentials_the_driver_says_what_is_missing() -> Result<()> {
+    let setup = lab().setup();
+    fs::create_dir_all(&setup.folder)?;
+    let output = std::process::Command::new(&setup.binary)
+        .args(["node", &format!("--endpoint=unix://{}", setup.socket().display())])
+        .env_clear()
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    ensure!(!output.status.success());
+    for word in ["--manifests", "--kubeconfig", "KUBECONFIG", "service account"] {
+        ensure!(text.contains(word), "{word:?} is missing in: {text}");
+    }
+    Ok(())
+}
+
+fn a_kubeconfig_that_cannot_be_read_is_an_error() -> Result<()> {
+    let mut setup = lab().setup();
+    let file = setup.folder.join("none.kubeconfig");
+    setup.kubeconfig = Some(file.clone());
+    let error = setup.start().err().context("the driver started")?;
+    ensure!(format!("{error:#}").contains(&format!("the kubeconfig {} cannot be used", file.display())), "{error:#}");
+    Ok(())
+}
