@@ -35,6 +35,7 @@ mod surface;
 
 mod leaks;
 
+mod chart;
 mod proto;
 mod tidy;
 
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         interruptions::trials(),
         kernels::trials(),
         resources::trials(),
+        chart::trials(),
         proto::trials(),
         tidy::trials(),
     ];
