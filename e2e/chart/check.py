@@ -261,7 +261,7 @@ def what_users_set_on_the_pod_arrives():
 RIGHTS = {
     "secretproviderclasses-role": {
         ("secrets-store.csi.x-k8s.io", "secretproviderclasses"): "get list watch",
-        ("secrets-store.csi.x-k8s.io", "secretproviderclasspodstatuses"): "create get patch update",
+        ("secrets-store.csi.x-k8s.io", "secretproviderclasspodstatuses"): "create get update",
         ("", "events"): "create patch",
     },
     "secretproviderrotation-role": {

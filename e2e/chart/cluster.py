@@ -246,7 +246,8 @@ def plain_yaml_can_be_applied(helm):
     make_class("one")
     kubectl("apply", "--dry-run=server", "--filename", str(ROOT / "manifests" / "examples"))
     # Uninstalling, as docs/install.md says.
-    kubectl("delete", "--filename", str(DEPLOY / "rotation-and-sync"), "--filename", str(DEPLOY / "2-rbac.yaml"), "--ignore-not-found")
+    for files in (("rotation-and-sync", "2-rbac.yaml"), ("3-csidriver.yaml", "4-daemonset.yaml")):
+        kubectl("delete", "--ignore-not-found", *(f"--filename={DEPLOY / file}" for file in files))
     assert ours() == set() and classes() == {"one"}, ours()
 
 
