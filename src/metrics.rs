@@ -4,10 +4,12 @@
 //! added. Label values come from closed lists only. `admin` serves the text.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
@@ -56,6 +58,20 @@ struct Unpublish {
     os_type: &'static str,
 }
 
+/// Upstream's provider has the object's name here, and the whole error; both are without bound.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Request {
+    provider: &'static str,
+    os_type: &'static str,
+    service_name: &'static str,
+    object_type: &'static str,
+    object_name: &'static str,
+    error: &'static str,
+}
+
+/// The bounds of `keyvault_request`, in seconds, as upstream's provider has them (spec/azure-provider.md §7.4).
+const REQUEST_BUCKETS: [f64; 14] = [0.1, 0.2, 0.3, 0.4, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 5.0, 10.0, 15.0, 30.0];
+
 #[derive(Debug)]
 struct Instruments {
     registry: Registry,
@@ -63,6 +79,7 @@ struct Instruments {
     node_publish_error: Family<PublishError, Counter>,
     node_unpublish: Family<Unpublish, Counter>,
     node_unpublish_error: Family<Unpublish, Counter>,
+    keyvault_request: Family<Request, Histogram, fn() -> Histogram>,
 }
 
 /// The instruments. Cheap to clone; all clones count into the same registry.
@@ -99,12 +116,20 @@ impl Metrics {
             "Total number of node unpublish calls with error",
             node_unpublish_error.clone(),
         );
+        let keyvault_request =
+            Family::<_, _, fn() -> Histogram>::new_with_constructor(|| Histogram::new(REQUEST_BUCKETS));
+        registry.register(
+            "keyvault_request",
+            "Distribution of how long it took to get from keyvault",
+            keyvault_request.clone(),
+        );
         Metrics(Arc::new(Instruments {
             registry: root,
             node_publish,
             node_publish_error,
             node_unpublish,
             node_unpublish_error,
+            keyvault_request,
         }))
     }
 
@@ -128,6 +153,19 @@ impl Metrics {
             Err(_) => &self.0.node_unpublish_error,
         };
         family.get_or_create(&Unpublish { os_type: std::env::consts::OS }).inc();
+    }
+
+    /// Counts one object, or one list of versions, that was fetched from a vault: with its token, its tries and its waits.
+    pub fn fetched(&self, object_type: &'static str, outcome: Result<(), Reason>, took: Duration) {
+        let labels = Request {
+            provider: Provider::Azure.as_str(),
+            os_type: std::env::consts::OS,
+            service_name: "csi-secrets-store-provider-azure",
+            object_type,
+            object_name: "",
+            error: outcome.err().map_or("", Reason::as_str),
+        };
+        self.0.keyvault_request.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
     /// The registry in the OpenMetrics text format.

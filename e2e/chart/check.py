@@ -160,6 +160,26 @@ def settings_become_flags():
             same(f"{values} {name}", found.get(name), value)
 
 
+@check
+def settings_are_read_as_their_documents_write_them():
+    """The command lines of the Arc extension's page and of upstream's, by Helm's own reader of --set."""
+    prefix = "secrets-store-csi-driver."
+    for line, wanted in (
+        (f"{prefix}enableSecretRotation=true,{prefix}rotationPollInterval=3m,{prefix}syncSecret.enabled=true",
+         {"--enable-secret-rotation": "true", "--rotation-poll-interval": "3m", "--sync-secret": "true"}),
+        ("enableSecretRotation=true,rotationPollInterval=30s,syncSecret.enabled=true,tokenRequests[0].audience=conjur,logVerbosity=4",
+         {"--enable-secret-rotation": "true", "--rotation-poll-interval": "30s", "-v": "4"}),
+        (f"linux.kubeletRootDir=/var/lib/k0s/kubelet,{prefix}linux.kubeletRootDir=/var/lib/k0s/kubelet",
+         {"--kubelet-registration-path": "/var/lib/k0s/kubelet/plugins/csi-secrets-store/csi.sock"}),
+    ):
+        for read in (helm_python.parse_set_string, helm_python.parse_set_string_values):
+            if read is helm_python.parse_set_string_values and "tokenRequests" in line:
+                continue
+            found = flags(chart.objects(read(line)))
+            for name, value in wanted.items():
+                same(f"{line} {name}", found.get(name), value)
+
+
 def the_program_knows_every_flag(binary):
     told = subprocess.run([binary, "node", "--help"], capture_output=True, text=True, check=True).stdout
     known = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", told))

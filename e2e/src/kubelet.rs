@@ -44,6 +44,8 @@ pub struct Volume {
     pub uid: String,
     /// The volume's name.
     pub name: String,
+    /// The pod's service account.
+    pub service_account: String,
     /// `csi.volumeAttributes`.
     pub attributes: BTreeMap<String, String>,
     /// The data of the Secret that `csi.nodePublishSecretRef` names.
@@ -65,6 +67,7 @@ impl Volume {
             pod: pod.to_owned(),
             uid: format!("00000000-0000-4000-8000-{uid:012}"),
             name: "secrets-store01-inline".to_owned(),
+            service_account: "default".to_owned(),
             attributes: BTreeMap::from([("secretProviderClass".to_owned(), class.to_owned())]),
             secrets: BTreeMap::new(),
             read_only: true,
@@ -114,7 +117,7 @@ impl Kubelet {
             ("pod.name", volume.pod.as_str()),
             ("pod.namespace", &volume.namespace),
             ("pod.uid", &volume.uid),
-            ("serviceAccount.name", "default"),
+            ("serviceAccount.name", &volume.service_account),
             ("ephemeral", "true"),
         ] {
             context.insert(format!("csi.storage.k8s.io/{key}"), value.to_owned());

@@ -18,7 +18,8 @@ use tracing::{info, warn};
 use crate::admin::{self, Health};
 use crate::classes::{Classes, Directory};
 use crate::csi::{self, Driver, Node, probe, registration};
-use crate::keyvault::{Options, Vaults};
+use crate::formats::duration;
+use crate::keyvault::{Options, Rate, Vaults};
 use crate::metrics::Metrics;
 use crate::model::FileMode;
 use crate::platform::{process, socket};
@@ -32,6 +33,8 @@ const WORKERS: usize = 2;
 const BLOCKING: usize = 32;
 /// An idle one of those goes after this time.
 const BLOCKING_IDLE: Duration = Duration::from_secs(10);
+/// How many requests may go to one vault at once after a rest (design decision 7).
+const BURST: u32 = 64;
 /// How long open calls may take to end after SIGTERM; below Kubernetes' default grace period of 30 s.
 const DRAIN: Duration = Duration::from_secs(25);
 /// How long the last answers may take to go out after that.
@@ -66,6 +69,12 @@ pub(super) struct Args {
     /// File with the addresses of AzureStackCloud, for classes that name none.
     #[arg(long, env = CLOUD_FILE_VARIABLE, value_name = "FILE")]
     cloud_file: Option<PathBuf>,
+    /// For how long an object that one pod got is given to other pods of the same identity; 0 shares nothing.
+    #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = duration::parse)]
+    freshness_window: Duration,
+    /// How many requests a second this node sends to one vault at most; 0 is no limit.
+    #[arg(long, default_value_t = 100, value_name = "COUNT")]
+    vault_requests_per_second: u32,
     /// Sort the certificates of a PKCS#12 secret, the server's first.
     #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_missing_value = "true")]
@@ -145,8 +154,10 @@ async fn drive(args: Args) -> anyhow::Result<()> {
         default_mode: FileMode::DEFAULT,
     };
     let user_agent = format!("keyvault-csi/{}", env!("CARGO_PKG_VERSION"));
-    let azure = Azure::new(Vaults::new(Options { user_agent })?, cloud, rendering);
     let metrics = Metrics::new();
+    let rate = Rate { per_second: args.vault_requests_per_second, burst: BURST };
+    let options = Options { user_agent, freshness: args.freshness_window, rate, metrics: metrics.clone() };
+    let azure = Azure::new(Vaults::new(options)?, cloud, rendering);
     let tasks = TaskTracker::new();
     let volumes = Volumes::new(Classes::Directory(classes), azure);
     let node = Node { node_id: args.nodeid, volumes, metrics: metrics.clone(), tasks: tasks.clone() };

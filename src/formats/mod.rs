@@ -4,6 +4,7 @@
 //! Control goes back to `provider` and `classes`, which know what a value means.
 
 pub mod chain;
+pub mod duration;
 pub mod encoding;
 pub mod jwk;
 pub mod pem;

@@ -1,5 +1,6 @@
 pub(crate) mod archive;
 mod chain;
+mod duration;
 mod jwk;
 pub(crate) mod openssl;
 mod pem;

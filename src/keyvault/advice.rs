@@ -198,6 +198,19 @@ fn names(service: Service) -> &'static str {
     }
 }
 
+/// The text for a request that was not sent.
+pub(super) fn held_back(host: &str, waited: &Duration, last: Option<&Error>) -> String {
+    let waited = seconds(waited);
+    match last {
+        Some(last) => {
+            format!("{host} is left alone, and after {waited} this request was not sent; the last answer: {last}")
+        }
+        None => format!(
+            "this node's other requests to {host} used its budget up for {waited}; spread the objects over more vaults, or raise --vault-requests-per-second"
+        ),
+    }
+}
+
 /// The text for tries that were given up.
 pub(super) fn gave_up(stop: &Stop, tries: &u32, waited: &Duration, last: &Error) -> String {
     let (waited, tries) = (seconds(waited), if *tries == 1 { "1 try".to_owned() } else { format!("{tries} tries") });

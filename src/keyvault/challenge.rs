@@ -4,20 +4,21 @@
 //! Here that exchange is made once per process, not once per mount; nothing here fetches a token. Control goes on to
 //! `session`, which asks Entra ID for a token of the scope.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::FutureExt as _;
-use futures::future::{BoxFuture, Shared};
 use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
+use tokio::time::Instant;
 use url::Url;
 
+use super::budget::Lane;
 use super::error::{Error, Service};
+use super::flight::{Flights, Lasting, Room, Wanted};
 use super::http::{Http, Place, limits};
 use super::transport::{not_azure, refused};
 
 /// How many hosts and object types are remembered. A node meets a few; each costs some 300 bytes.
-const REMEMBERED: usize = 1024;
+const ROOM: Room = Room { values: 1024, bytes: 1 << 20 };
 
 /// The version of Key Vault's REST API: upstream's, which the sovereign clouds have too (spec/azure-provider.md §6).
 pub(super) const API_VERSION: &str = "7.4";
@@ -34,6 +35,15 @@ pub enum ObjectType {
 }
 
 impl ObjectType {
+    /// What people call it, in classes and metrics (spec/azure-provider.md §3.2).
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            ObjectType::Secret => "secret",
+            ObjectType::Key => "key",
+            ObjectType::Certificate => "cert",
+        }
+    }
+
     /// The first component of its paths.
     pub(super) fn collection(self) -> &'static str {
         match self {
@@ -76,64 +86,79 @@ impl Scope {
     }
 }
 
-/// A challenge that is being asked for, or is known; everybody who waits for it gets the same result.
-pub(super) type Asking = Shared<BoxFuture<'static, Result<Scope, Error>>>;
-
-/// The process's memory of challenges. Cheap to clone; all clones are one.
-#[derive(Clone, Default)]
-pub(super) struct Challenges {
-    known: Arc<Mutex<HashMap<Key, Asking>>>,
-}
-
+/// Where, and for what.
 type Key = (String, ObjectType);
 
+/// The process's memory of challenges. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub(super) struct Challenges {
+    flights: Flights<Key, Scope>,
+}
+
+/// A scope stays what it is until a vault refuses a token of it.
+impl Lasting for Scope {
+    fn until(&self) -> Instant {
+        Instant::now() + Duration::from_secs(24 * 60 * 60)
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl Default for Challenges {
+    fn default() -> Challenges {
+        Challenges { flights: Flights::new(ROOM) }
+    }
+}
+
 impl Challenges {
-    /// What `host` wants for objects of `kind`: known, or found out by `ask`, which runs once for all who wait.
+    /// What the vault wants for objects of `kind`: known, or asked for once for all who wait.
     ///
-    /// A failure is shared by those who wait for it, and forgotten: who tries again, asks again.
-    pub(super) fn scope(
-        &self,
-        host: &str,
-        kind: ObjectType,
-        ask: impl FnOnce() -> BoxFuture<'static, Result<Scope, Error>>,
-    ) -> Asking {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (host.to_owned(), kind);
-        if let Some(asking) = known.get(&key)
-            && !matches!(asking.peek(), Some(Err(_)))
-        {
-            return asking.clone();
-        }
-        // A full memory is emptied: each host then costs one more exchange, once.
-        if known.len() >= REMEMBERED {
-            known.clear();
-        }
-        let asking = ask().shared();
-        known.insert(key, asking.clone());
-        asking
+    /// # Errors
+    /// What asking brought; it is shared by all who wait for it, whoever they are, for the question names nobody.
+    pub(super) async fn scope(&self, kind: ObjectType, question: Question) -> Result<Scope, Error> {
+        let key = (question.host.clone(), kind);
+        let wanted = Wanted { key, proof: [0; 32], deadline: question.deadline, host: &question.host };
+        self.flights.get(wanted, |_| true, || ask(question.clone()).boxed()).await
     }
 
     /// Forgets what `host` wants, after it refused a token of that scope.
     pub(super) fn forget(&self, host: &str, kind: ObjectType) {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(&(host.to_owned(), kind));
+        self.flights.drop_if(&(host.to_owned(), kind), |_| true);
     }
 }
 
-/// Sends a request without a token to `host`, to learn what it wants; `path` is any object's.
+/// What it takes to ask a vault what it wants.
+#[derive(Clone)]
+pub(super) struct Question {
+    pub(super) http: Http,
+    pub(super) lane: Lane,
+    pub(super) host: String,
+    pub(super) resource_host: String,
+    /// The path of any object.
+    pub(super) path: String,
+    pub(super) deadline: Instant,
+}
+
+/// Sends a request without a token, to learn what the vault wants.
 ///
 /// Knows no credential: the answer, also a bad one, is shared by everybody who waits for it, whoever they are.
-pub(super) async fn ask(http: Http, host: String, resource_host: String, path: String) -> Result<Scope, Error> {
+async fn ask(question: Question) -> Result<Scope, Error> {
+    let Question { http, lane, host, resource_host, path, deadline } = question;
     let place = Place { service: Service::KeyVault, host: &host, what: "challenge" };
     let url = Url::parse(&format!("https://{host}{path}?api-version={API_VERSION}"))
         .map_err(|_| not_azure(place, "its name is no host"))?;
     let request = reqwest::Request::new(reqwest::Method::GET, url);
-    let reply = http.exchange(place, request, limits::SMALL).await?;
-    match reply.status {
+    lane.turn(deadline).await?;
+    let result = http.exchange(place, request, limits::SMALL).await.and_then(|reply| match reply.status {
         401 => Scope::of(&reply.headers, &host, &resource_host)?
             .ok_or_else(|| not_azure(place, "it does not say which token it wants")),
         200..300 => Err(not_azure(place, "it answers without a token")),
         _ => Err(refused(place, &reply, None)),
-    }
+    });
+    lane.learn(&result);
+    result
 }
 
 /// The scope in a challenge like `Bearer authorization="https://…", resource="https://vault.azure.net"`.

@@ -174,6 +174,16 @@ pub enum Error {
         /// The last real cause.
         last: Box<Error>,
     },
+    /// The request was not sent: the vault throttles this node or only fails, or others used the node's budget up.
+    #[error("{}", advice::held_back(.host, .waited, .last.as_deref()))]
+    HeldBack {
+        /// The vault's host.
+        host: String,
+        /// How long the request waited for its turn.
+        waited: Duration,
+        /// What the vault last did wrong, if it is the vault's doing.
+        last: Option<Box<Error>>,
+    },
     /// The SDK failed without a cause that we know. Its own text is left out, as it may quote a body.
     #[error("the Azure SDK failed on the way to {host} ({kind}); this is a fault of this program")]
     Sdk {
@@ -198,7 +208,8 @@ impl Error {
             }
             Error::NotAzure { service: Service::EntraId | Service::Imds, .. } => Reason::IdentityUnavailable,
             Error::TooLarge { .. } | Error::TooManyVersions { .. } => Reason::TooLarge,
-            Error::GaveUp { last, .. } => last.reason(),
+            Error::GaveUp { last, .. } | Error::HeldBack { last: Some(last), .. } => last.reason(),
+            Error::HeldBack { last: None, .. } => Reason::Throttled,
             Error::LeftVault { .. } | Error::Sdk { .. } => Reason::Internal,
         }
     }
@@ -217,6 +228,7 @@ impl Error {
             | Error::TooManyVersions { .. }
             | Error::LeftVault { .. }
             | Error::GaveUp { .. }
+            | Error::HeldBack { .. }
             | Error::Sdk { .. } => false,
         }
     }
@@ -235,6 +247,7 @@ impl Error {
             | Error::TooManyVersions { .. }
             | Error::LeftVault { .. }
             | Error::GaveUp { .. }
+            | Error::HeldBack { .. }
             | Error::Sdk { .. } => None,
         }
     }

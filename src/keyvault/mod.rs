@@ -6,8 +6,9 @@
 //! # Flow
 //! `vaults` opens a `vault` for an `identity`; each call asks its `session` for a token: `challenge` learns what the vault wants, and
 //! `tokens` has a token of that kind, or the Azure SDK fetches one, where need be with an `assertion`. Secrets are got by the SDK,
-//! `objects` reads the rest by hand. Every request goes through `transport`, which confines it, and `http`, which bounds it. `retry` decides what
-//! is tried again, `error` and `advice` say what was wrong.
+//! `objects` reads the rest by hand; `recent` has what was fetched a moment ago, and `flight` sees to it that one request is made for all who
+//! want the same. Every request goes through `transport`, which confines it, the vault's `budget`, which keeps its `pace`, and `http`, which
+//! bounds it. `retry` decides what is tried again, `error` and `advice` say what was wrong.
 //!
 //! # Guarantees
 //! A token leaves for its vault only, a client secret or an assertion for its authority only; no redirect is followed. A body, a secret or a token
@@ -17,13 +18,17 @@
 mod advice;
 mod answer;
 mod assertion;
+mod budget;
 mod challenge;
 mod cloud;
 mod error;
+mod flight;
 mod http;
 mod identity;
 mod names;
 mod objects;
+mod pace;
+mod recent;
 mod resolve;
 mod retry;
 mod session;
@@ -41,5 +46,6 @@ pub use error::{Error, Link, Refusal, Service, Stop};
 pub use identity::{Credential, Identity};
 pub use names::{NameError, ObjectName, ObjectVersionId, TenantId, VaultName};
 pub use objects::{VaultCertificate, VaultKey, VersionInfo};
+pub use pace::Rate;
 pub use vault::{Vault, VaultSecret};
 pub use vaults::{Options, Vaults};

@@ -20,15 +20,19 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use super::assertion::{Assertions, Federated, Signer};
-use super::challenge::{self, Challenges, ObjectType, Scope};
+use super::budget::Lane;
+use super::challenge::{Challenges, ObjectType, Question, Scope};
 use super::cloud::Cloud;
 use super::error::{Error, Service};
+use super::flight::Wanted;
 use super::http::{Http, Place};
 use super::identity::{Credential, Identity};
 use super::names::TenantId;
+use super::recent::Recent;
 use super::retry::{self, Limits};
-use super::tokens::{Refused, Token, Tokens, Wanted, usable};
+use super::tokens::{Refused, Token, Tokens, usable};
 use super::transport::{EntraTransport, IMDS, Imds, ImdsTransport, VaultTransport, from_sdk, not_azure};
+use crate::metrics::Metrics;
 use crate::model::{ExposeSecret as _, Reason};
 
 /// How many tries more the metadata service gets: it may be away for 70 s (spec/azure-provider.md §14.3).
@@ -41,6 +45,9 @@ pub(super) struct Access {
     pub(super) challenges: Challenges,
     pub(super) tokens: Tokens,
     pub(super) assertions: Assertions,
+    pub(super) recent: Recent,
+    pub(super) lane: Lane,
+    pub(super) metrics: Metrics,
     pub(super) limits: Limits,
     pub(super) cloud: Cloud,
     pub(super) host: String,
@@ -76,16 +83,19 @@ impl Access {
     /// What the vault answers to a request without a token, and what Entra ID answers; after the usual tries.
     pub(super) async fn token(self: &Arc<Self>, kind: ObjectType, path: &str) -> Result<(Scope, Arc<Token>), Error> {
         let scope = retry::until(self.deadline, self.limits, &self.host, || {
-            let asked = (self.http.clone(), self.host.clone(), self.cloud.resource_host().to_owned(), path.to_owned());
-            self.challenges.scope(&self.host, kind, move || {
-                let (http, host, resource_host, path) = asked;
-                challenge::ask(http, host, resource_host, path).boxed()
-            })
+            let question = Question {
+                http: self.http.clone(),
+                lane: self.lane.clone(),
+                host: self.host.clone(),
+                resource_host: self.cloud.resource_host().to_owned(),
+                path: path.to_owned(),
+                deadline: self.deadline,
+            };
+            self.challenges.scope(kind, question)
         })
         .await?;
         let wanted = Wanted {
-            identity: self.identity,
-            scope: &scope,
+            key: (self.identity, scope.clone()),
             proof: self.proof(),
             deadline: self.deadline,
             host: self.source().host,
@@ -100,7 +110,7 @@ impl Access {
 
     /// Takes back a token that the vault refused; says whether there is, or may be, another one.
     pub(super) fn refuse(&self, kind: ObjectType, scope: &Scope, token: &Arc<Token>) -> bool {
-        match self.tokens.refuse(self.identity, scope, token) {
+        match self.tokens.refuse((self.identity, scope.clone()), token) {
             Refused::Dropped => {
                 // The token may be refused because the vault wants another one by now.
                 self.challenges.forget(&self.host, kind);
@@ -114,7 +124,15 @@ impl Access {
     /// The way to the vault's objects of one type, with this token.
     pub(super) fn transport(&self, kind: ObjectType, token: Arc<Token>) -> VaultTransport {
         let client_id = self.credential.client_id();
-        VaultTransport { http: self.http.clone(), host: self.host.clone(), kind, token, client_id }
+        VaultTransport {
+            http: self.http.clone(),
+            lane: self.lane.clone(),
+            host: self.host.clone(),
+            kind,
+            token,
+            client_id,
+            deadline: self.deadline,
+        }
     }
 
     /// The vault, for errors and logs.
@@ -164,7 +182,7 @@ impl Access {
     }
 
     /// What tells this credential from others of its identity: only service account tokens may differ.
-    fn proof(&self) -> [u8; 32] {
+    pub(super) fn proof(&self) -> [u8; 32] {
         match &self.credential {
             Credential::WorkloadIdentity { assertion, .. } => Sha256::digest(assertion.expose_secret()).into(),
             Credential::ClientSecret { .. }

@@ -3,23 +3,26 @@
 mod fences;
 mod identities;
 mod objects;
+mod paces;
 mod pure;
 mod retries;
 mod server;
+mod sharing;
 mod trust;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use self::server::{Azure, CLIENT_ID, CLIENT_SECRET, Kind, QUICK, VERSION, open, status};
 use super::{Error, ObjectName, ObjectVersionId, Vault, VaultSecret};
 use crate::model::{ExposeSecret as _, Reason};
 
-async fn get(vault: &Vault, name: &str) -> Result<VaultSecret, Error> {
+async fn get(vault: &Vault, name: &str) -> Result<Arc<VaultSecret>, Error> {
     vault.secret(&ObjectName::new(name).unwrap(), None).await
 }
 
 /// Starts that many gets at once and waits for all.
-async fn get_at_once(vault: &Vault, count: usize) -> Vec<Result<VaultSecret, Error>> {
+async fn get_at_once(vault: &Vault, count: usize) -> Vec<Result<Arc<VaultSecret>, Error>> {
     let names: Vec<String> = (0..count).map(|i| format!("name-{i}")).collect();
     futures::future::join_all(names.iter().map(|name| get(vault, name))).await
 }

@@ -19,9 +19,11 @@ use azure_core::http::{AsyncRawResponse, Body, HttpClient, Method, Request, Stat
 use azure_core::time::OffsetDateTime;
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue, USER_AGENT};
+use tokio::time::Instant;
 use url::Url;
 
 use super::answer::{self, Codes};
+use super::budget::Lane;
 use super::challenge::ObjectType;
 use super::error::{Error, Refusal, Service};
 use super::http::{Http, Place, Reply, find, limits};
@@ -32,12 +34,14 @@ use crate::model::ExposeSecret as _;
 /// The SDK's way to one vault, for objects of one type.
 pub(super) struct VaultTransport {
     pub(super) http: Http,
+    pub(super) lane: Lane,
     pub(super) host: String,
     pub(super) kind: ObjectType,
     /// The token, as the whole value of the Authorization header.
     pub(super) token: Arc<Token>,
     /// Who asks, for error texts.
     pub(super) client_id: Option<String>,
+    pub(super) deadline: Instant,
 }
 
 /// The SDK's way to the token endpoint of one tenant.
@@ -119,8 +123,11 @@ impl VaultTransport {
             .map_err(|_| not_azure(place, "the token is no header"))?;
         bearer.set_sensitive(true);
         outgoing.headers_mut().insert(AUTHORIZATION, bearer);
-        let reply = self.http.exchange(place, outgoing, limits::OBJECT).await?;
-        accept(place, reply, self.client_id.clone())
+        self.lane.turn(self.deadline).await?;
+        let reply = self.http.exchange(place, outgoing, limits::OBJECT).await;
+        let result = reply.and_then(|reply| accept(place, reply, self.client_id.clone()));
+        self.lane.learn(&result);
+        result
     }
 }
 

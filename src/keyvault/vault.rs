@@ -14,12 +14,15 @@ use azure_core::error::ErrorKind;
 use azure_security_keyvault_secrets::models::SecretClientGetSecretOptions;
 use azure_security_keyvault_secrets::{SecretClient, SecretClientOptions};
 use bytes::Bytes;
+use tokio::time::Instant;
 use url::Url;
 
 use super::challenge::{API_VERSION, ObjectType};
 use super::error::Error;
+use super::flight::Wanted;
 use super::names::{ObjectName, ObjectVersionId};
 use super::objects::{self, VaultCertificate, VaultKey, VersionInfo};
+use super::recent::{Key, Objects, Size};
 use super::retry;
 use super::session::{Access, client_options};
 use super::tokens::Token;
@@ -77,7 +80,19 @@ impl Vault {
     ///
     /// # Errors
     /// See [`Error`] and its [`reason`](Error::reason). Faults of the service and the network are reported after several tries.
-    pub async fn secret(&self, name: &ObjectName, version: Option<&ObjectVersionId>) -> Result<VaultSecret, Error> {
+    pub async fn secret(
+        &self,
+        name: &ObjectName,
+        version: Option<&ObjectVersionId>,
+    ) -> Result<Arc<VaultSecret>, Error> {
+        let fetch = || {
+            let (vault, name, version) = (self.clone(), name.clone(), version.cloned());
+            async move { vault.get_secret(&name, version.as_ref()).await }
+        };
+        self.shared(&self.access.recent.secrets, ObjectType::Secret, name, version, fetch).await
+    }
+
+    async fn get_secret(&self, name: &ObjectName, version: Option<&ObjectVersionId>) -> Result<VaultSecret, Error> {
         let place = self.access.key_vault(ObjectType::Secret.collection());
         let get = |token: Arc<Token>| async move {
             let client = self.secret_client(token)?;
@@ -98,8 +113,9 @@ impl Vault {
     ///
     /// # Errors
     /// As [`secret`](Vault::secret).
-    pub async fn key(&self, name: &ObjectName, version: Option<&ObjectVersionId>) -> Result<VaultKey, Error> {
-        self.object(ObjectType::Key, name, version, objects::key).await
+    pub async fn key(&self, name: &ObjectName, version: Option<&ObjectVersionId>) -> Result<Arc<VaultKey>, Error> {
+        let fetch = || self.clone().object(ObjectType::Key, name.clone(), version.cloned(), objects::key);
+        self.shared(&self.access.recent.keys, ObjectType::Key, name, version, fetch).await
     }
 
     /// Gets a certificate without its key: the given version, or the newest (spec/azure-provider.md §4.6).
@@ -110,8 +126,10 @@ impl Vault {
         &self,
         name: &ObjectName,
         version: Option<&ObjectVersionId>,
-    ) -> Result<VaultCertificate, Error> {
-        self.object(ObjectType::Certificate, name, version, objects::certificate).await
+    ) -> Result<Arc<VaultCertificate>, Error> {
+        let kind = ObjectType::Certificate;
+        let fetch = || self.clone().object(kind, name.clone(), version.cloned(), objects::certificate);
+        self.shared(&self.access.recent.certificates, kind, name, version, fetch).await
     }
 
     /// Lists the versions of an object, in the vault's order and the disabled ones too (spec/azure-provider.md §3.4).
@@ -119,7 +137,15 @@ impl Vault {
     /// # Errors
     /// As [`secret`](Vault::secret); [`Error::LeftVault`] when the list goes on elsewhere, [`Error::TooManyVersions`] when it is
     /// longer than 2,500 versions or 100 pages.
-    pub async fn versions(&self, kind: ObjectType, name: &ObjectName) -> Result<Vec<VersionInfo>, Error> {
+    pub async fn versions(&self, kind: ObjectType, name: &ObjectName) -> Result<Arc<Vec<VersionInfo>>, Error> {
+        let fetch = || {
+            let (vault, name) = (self.clone(), name.clone());
+            async move { vault.list_versions(kind, &name).await }
+        };
+        self.shared(&self.access.recent.versions, kind, name, None, fetch).await
+    }
+
+    async fn list_versions(&self, kind: ObjectType, name: &ObjectName) -> Result<Vec<VersionInfo>, Error> {
         let path = format!("/{}/{name}/versions", kind.collection());
         let place = self.access.key_vault(kind.collection());
         let first = self.url(kind, &path)?;
@@ -142,16 +168,53 @@ impl Vault {
         }
     }
 
-    async fn object<T>(
+    /// What others of this identity have just got, or what `fetch` brings for all of them; every fetch is counted.
+    async fn shared<T: Size + Send + Sync + 'static, F>(
         &self,
+        objects: &Objects<T>,
         kind: ObjectType,
         name: &ObjectName,
         version: Option<&ObjectVersionId>,
+        fetch: impl Fn() -> F,
+    ) -> Result<Arc<T>, Error>
+    where
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let access = &self.access;
+        let wanted = Wanted {
+            key: Key {
+                identity: access.identity,
+                host: access.host.clone(),
+                kind,
+                name: name.as_str().to_ascii_lowercase(),
+                version: version.map(|version| version.as_str().to_owned()),
+            },
+            proof: access.proof(),
+            deadline: access.deadline,
+            host: &access.host,
+        };
+        let counted = || {
+            let (metrics, started, fetching) = (access.metrics.clone(), Instant::now(), fetch());
+            async move {
+                let result = fetching.await;
+                let outcome = result.as_ref().map(|_| ()).map_err(Error::reason);
+                metrics.fetched(kind.as_str(), outcome, started.elapsed());
+                result
+            }
+        };
+        access.recent.get(objects, wanted, counted).await
+    }
+
+    async fn object<T>(
+        self,
+        kind: ObjectType,
+        name: ObjectName,
+        version: Option<ObjectVersionId>,
         read: fn(&[u8], &ObjectName) -> Result<T, &'static str>,
     ) -> Result<T, Error> {
-        let path = object_path(kind, name, version);
+        let path = object_path(kind, &name, version.as_ref());
         let body = self.get(kind, &path, &self.url(kind, &path)?).await?;
-        read(&body, name).map_err(|what| not_azure(self.access.key_vault(kind.collection()), what))
+        read(&body, &name).map_err(|what| not_azure(self.access.key_vault(kind.collection()), what))
     }
 
     async fn get(&self, kind: ObjectType, path: &str, url: &Url) -> Result<Bytes, Error> {

@@ -5,27 +5,38 @@
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::assertion::Assertions;
+use super::budget::Budget;
 use super::challenge::Challenges;
 use super::cloud::Cloud;
 use super::error::Error;
 use super::http::{self, Http};
 use super::identity::Credential;
 use super::names::{TenantId, VaultName};
+use super::pace::Rate;
+use super::recent::Recent;
 use super::retry::Limits;
 use super::session::Access;
 use super::tokens::Tokens;
 use super::transport::Imds;
 use super::vault::Vault;
+use crate::metrics::Metrics;
 
 /// What the caller chooses.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// What stands in the User-Agent header of every request; printable ASCII.
     pub user_agent: String,
+    /// For how long an object that one fetch got is given to others of the same identity; zero shares nothing.
+    pub freshness: Duration,
+    /// How fast each vault may be asked.
+    pub rate: Rate,
+    /// Where requests are counted.
+    pub metrics: Metrics,
 }
 
 /// The way to every vault. Built once per process and cheap to clone; all clones share one pool of connections.
@@ -36,6 +47,9 @@ pub struct Vaults {
     challenges: Challenges,
     tokens: Tokens,
     assertions: Assertions,
+    recent: Recent,
+    budget: Budget,
+    metrics: Metrics,
     limits: Limits,
 }
 
@@ -50,7 +64,8 @@ impl Vaults {
     pub fn new(options: Options) -> Result<Vaults, Error> {
         let agent = &options.user_agent;
         let imds = SocketAddr::from((Ipv4Addr::new(169, 254, 169, 254), 80));
-        Vaults::with_clients(http::builder(agent), http::imds_builder(agent), imds, Limits::PRODUCT)
+        let (client, imds_client) = (http::builder(agent), http::imds_builder(agent));
+        Vaults::with_clients(client, imds_client, imds, Limits::PRODUCT, options)
     }
 
     /// The same with clients, an address of the metadata service, and limits of the caller's choice.
@@ -59,6 +74,7 @@ impl Vaults {
         imds: reqwest::ClientBuilder,
         address: SocketAddr,
         limits: Limits,
+        options: Options,
     ) -> Result<Vaults, Error> {
         Ok(Vaults {
             http: Http::new(client, limits.exchange)?,
@@ -66,8 +82,17 @@ impl Vaults {
             challenges: Challenges::default(),
             tokens: Tokens::default(),
             assertions: Assertions::default(),
+            recent: Recent::new(options.freshness),
+            budget: Budget::new(options.rate),
+            metrics: options.metrics,
             limits,
         })
+    }
+
+    /// What was fetched a moment ago.
+    #[cfg(test)]
+    pub(super) fn recent(&self) -> &Recent {
+        &self.recent
     }
 
     /// Opens a vault for one fetch, which ends at `deadline`. Nothing is sent before the first object is asked for.
@@ -82,15 +107,19 @@ impl Vaults {
         credential: Credential,
         deadline: Instant,
     ) -> Result<Vault, Error> {
+        let host = name.host(cloud);
         let access = Access {
             http: self.http.clone(),
             imds: self.imds.clone(),
             challenges: self.challenges.clone(),
             tokens: self.tokens.clone(),
             assertions: self.assertions.clone(),
+            recent: self.recent.clone(),
+            lane: self.budget.lane(&host),
+            metrics: self.metrics.clone(),
             limits: self.limits,
             cloud: cloud.clone(),
-            host: name.host(cloud),
+            host,
             identity: credential.identity(tenant, cloud),
             tenant: tenant.clone(),
             credential,

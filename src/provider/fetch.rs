@@ -120,7 +120,7 @@ impl Azure {
         let mut one = Fetched { at, files: Vec::new(), versions: Vec::new() };
         if spec.wants_history() {
             let listed = vault.versions(kind(spec.object_type), &object).await.map_err(vaults)?;
-            let listed: Vec<ListedVersion> = listed.into_iter().map(listed_version).collect();
+            let listed: Vec<ListedVersion> = listed.iter().map(listed_version).collect();
             let wanted = newest(spec, &listed).map_err(|source| Error::Versions { class: class(), source })?;
             for (index, version) in wanted.iter().enumerate() {
                 self.version(vault, spec, &object, (Some(index), Some(version)), fetch, vault_name, &mut one).await?;
@@ -168,7 +168,7 @@ impl Azure {
                     true => tokio::task::block_in_place(|| render(spec, index, value, &self.rendering)),
                     false => render(spec, index, value, &self.rendering),
                 };
-                (rendered, secret.version)
+                (rendered, secret.version.clone())
             }
             ObjectType::Key => {
                 let key = vault.key(object, version.as_ref()).await.map_err(vaults)?;
@@ -182,11 +182,12 @@ impl Azure {
                     x: x.as_deref(),
                     y: y.as_deref(),
                 };
-                (render(spec, index, Value::Key(jwk), &self.rendering), key.version)
+                (render(spec, index, Value::Key(jwk), &self.rendering), key.version.clone())
             }
             ObjectType::Certificate => {
                 let certificate = vault.certificate(object, version.as_ref()).await.map_err(vaults)?;
-                (render(spec, index, Value::Certificate(&certificate.der), &self.rendering), certificate.version)
+                let rendered = render(spec, index, Value::Certificate(&certificate.der), &self.rendering);
+                (rendered, certificate.version.clone())
             }
         };
         let rendered =
@@ -236,9 +237,9 @@ fn kind(object_type: ObjectType) -> keyvault::ObjectType {
     }
 }
 
-fn listed_version(listed: VersionInfo) -> ListedVersion {
+fn listed_version(listed: &VersionInfo) -> ListedVersion {
     let VersionInfo { version, enabled, created, has_attributes } = listed;
-    ListedVersion { id: version, has_attributes, enabled, created }
+    ListedVersion { id: version.clone(), has_attributes: *has_attributes, enabled: *enabled, created: *created }
 }
 
 /// One object, with its place in the class.

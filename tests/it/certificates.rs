@@ -19,18 +19,18 @@ trials! { "certificates":
 }
 
 /// A self-signed certificate and its key, made by openssl in a folder of their own.
-struct Made {
+pub(crate) struct Made {
     folder: tempfile::TempDir,
 }
 
-fn openssl(arguments: &[&str]) -> Result<Vec<u8>> {
+pub(crate) fn openssl(arguments: &[&str]) -> Result<Vec<u8>> {
     let output = Command::new("openssl").args(arguments).output().context("openssl is missing: install it")?;
     ensure!(output.status.success(), "openssl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(output.stdout)
 }
 
 impl Made {
-    fn new(algorithm: &[&str]) -> Result<Made> {
+    pub(crate) fn new(algorithm: &[&str]) -> Result<Made> {
         let made = Made { folder: tempfile::tempdir()? };
         let (key, certificate) = (made.path("key.pem"), made.path("cert.pem"));
         let fixed = ["-nodes", "-x509", "-days", "30", "-subj", "/CN=test.domain.com"];
@@ -40,21 +40,21 @@ impl Made {
         Ok(made)
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.folder.path().join(name).display().to_string()
     }
 
-    fn read(&self, name: &str) -> Result<Vec<u8>> {
+    pub(crate) fn read(&self, name: &str) -> Result<Vec<u8>> {
         Ok(fs::read(self.path(name))?)
     }
 
-    fn pem(&self) -> Result<String> {
+    pub(crate) fn pem(&self) -> Result<String> {
         Ok(String::from_utf8([self.read("key.pem")?, self.read("cert.pem")?].concat())?)
     }
 }
 
 /// Checks with openssl that both files hold one key pair.
-fn matches(key: &Path, certificate: &Path) -> Result<()> {
+pub(crate) fn matches(key: &Path, certificate: &Path) -> Result<()> {
     let (key, certificate) = (key.display().to_string(), certificate.display().to_string());
     let of_key = openssl(&["pkey", "-in", &key, "-pubout"])?;
     let of_certificate = openssl(&["x509", "-in", &certificate, "-noout", "-pubkey"])?;

@@ -21,7 +21,7 @@ use tonic::Status;
 static LAB: OnceLock<Lab> = OnceLock::new();
 
 /// How many vaults the tests may have together; their names must stand in the hosts file before the first test.
-const VAULTS: u32 = 200;
+const VAULTS: u32 = 400;
 
 /// The suffix and the login host of the custom cloud.
 pub(crate) const STACK: (&str, &str) = ("vault.stack.test", "login.stack.test");
@@ -137,9 +137,10 @@ impl Lab {
         Setup {
             binary: PathBuf::from(env!("CARGO_BIN_EXE_keyvault-csi")),
             folder,
-            address: format!("127.0.1.{number}"),
+            address: format!("127.0.{}.{}", 1 + number / 250, 1 + number % 250),
             ca: self.ca.clone(),
-            flags: vec!["-v=10".to_owned()],
+            // A test that changes a value wants to see it at once; `sharing` has the default.
+            flags: vec!["-v=10".to_owned(), "--freshness-window=0s".to_owned()],
             environment: Vec::new(),
             old_kernel: false,
             largest_file: None,

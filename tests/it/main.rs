@@ -31,6 +31,8 @@ mod interruptions;
 mod kernels;
 mod kubelets;
 mod resources;
+mod scenarios;
+mod sharing;
 mod surface;
 
 mod leaks;
@@ -62,6 +64,8 @@ fn main() -> ExitCode {
         kernels::trials(),
         resources::trials(),
         chart::trials(),
+        scenarios::trials(),
+        sharing::trials(),
         proto::trials(),
         tidy::trials(),
     ];

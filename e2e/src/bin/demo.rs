@@ -81,7 +81,8 @@ fn start_driver(
         folder: folder.join("node"),
         address: "127.0.0.1".to_owned(),
         ca,
-        flags: Vec::new(),
+        // A second pod is to see a new value at once.
+        flags: vec!["--freshness-window=0s".to_owned()],
         environment: Vec::new(),
         old_kernel: false,
         largest_file: None,

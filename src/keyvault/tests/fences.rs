@@ -6,10 +6,12 @@ use std::time::Duration;
 use azure_core::http::{HttpClient as _, Method, Request};
 use azure_security_keyvault_secrets::{SecretClient, SecretClientOptions};
 
+use super::super::budget::Budget;
 use super::super::challenge::ObjectType;
 use super::super::error::Error;
 use super::super::http::{Http, find};
 use super::super::identity::Credential;
+use super::super::pace::Rate;
 use super::super::tokens::Token;
 use super::super::transport::{EntraTransport, VaultTransport};
 use super::server::{
@@ -25,6 +27,8 @@ fn vault_transport(azure: &Azure) -> VaultTransport {
         kind: ObjectType::Secret,
         token: Arc::new(Token { bearer: "Bearer token-of-the-vault".into(), until: tokio::time::Instant::now() }),
         client_id: None,
+        lane: Budget::new(Rate { per_second: 0, burst: 0 }).lane(VAULT),
+        deadline: tokio::time::Instant::now() + Duration::from_secs(60),
     }
 }
 

@@ -31,8 +31,8 @@ async fn a_key_and_a_certificate_come_with_their_versions_for_one_token() {
     .await;
     let vault = azure.vault();
     let key = vault.key(&name(), None).await.unwrap();
-    assert_eq!((key.kty.as_str(), key.version.as_str(), key.crv), ("RSA", VERSION, None));
-    assert_eq!((key.n, key.e, key.x), (Some(vec![1, 15, 191]), Some(vec![1, 0, 1]), None));
+    assert_eq!((key.kty.as_str(), key.version.as_str(), key.crv.clone()), ("RSA", VERSION, None));
+    assert_eq!((key.n.clone(), key.e.clone(), key.x.clone()), (Some(vec![1, 15, 191]), Some(vec![1, 0, 1]), None));
     let certificate = vault.certificate(&name(), None).await.unwrap();
     assert_eq!((certificate.der.as_slice(), certificate.version.as_str()), (&b"test"[..], VERSION));
     vault.secret(&name(), None).await.unwrap();
@@ -86,7 +86,7 @@ async fn versions_are_read_from_all_pages() {
         has_attributes: true,
     };
     let untold = VersionInfo { version: "v2".into(), enabled: None, created: None, has_attributes: false };
-    assert_eq!(versions, [told("v1"), untold, told("v3")]);
+    assert_eq!(*versions, [told("v1"), untold, told("v3")]);
     assert_eq!(azure.seen().last().unwrap().target, "/secrets/db/versions?page=3");
     assert_eq!(azure.counts(), [1, 1, 3]);
 }

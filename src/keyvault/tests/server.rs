@@ -15,7 +15,8 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
 
 use super::super::retry::Limits;
-use super::super::{Cloud, Credential, TenantId, Vault, VaultName, Vaults, http};
+use super::super::{Cloud, Credential, Options, Rate, TenantId, Vault, VaultName, Vaults, http};
+use crate::metrics::Metrics;
 
 pub(super) const LOGIN: &str = "login.microsoftonline.com";
 pub(super) const VAULT: &str = "myvault.vault.azure.net";
@@ -138,9 +139,24 @@ impl Azure {
     }
 }
 
-/// Vaults whose metadata service refuses connections.
+/// Vaults whose metadata service refuses connections, and which share no object.
 pub(super) fn with_client(client: reqwest::ClientBuilder, limits: Limits) -> Vaults {
-    Vaults::with_clients(client, http::imds_builder("keyvault-csi/test"), ([127, 0, 0, 1], 1).into(), limits).unwrap()
+    with_options(client, limits, options())
+}
+
+pub(super) fn with_options(client: reqwest::ClientBuilder, limits: Limits, options: Options) -> Vaults {
+    let imds = http::imds_builder("keyvault-csi/test");
+    Vaults::with_clients(client, imds, ([127, 0, 0, 1], 1).into(), limits, options).unwrap()
+}
+
+/// No sharing, and no rate that a test could feel.
+pub(super) fn options() -> Options {
+    Options {
+        user_agent: "keyvault-csi/test".to_owned(),
+        freshness: Duration::ZERO,
+        rate: Rate { per_second: 0, burst: 0 },
+        metrics: Metrics::new(),
+    }
 }
 
 pub(super) fn open(vaults: &Vaults, name: &str, left: Duration) -> Vault {

@@ -3,8 +3,8 @@
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use super::super::{Error, Options, Vaults, http};
-use super::server::{Azure, LOGIN, QUICK, VAULT, open, with_client};
+use super::super::{Error, Vaults, http};
+use super::server::{Azure, LOGIN, QUICK, VAULT, open, options, with_client};
 use super::{Reason, get};
 
 /// Set in the process that plays one case.
@@ -45,7 +45,7 @@ fn without_any_ca_certificate_the_start_says_what_to_do() {
         assert!(output.status.success() && text.contains("1 passed"), "{text}");
         return;
     }
-    let error = Vaults::new(Options { user_agent: "x".into() }).unwrap_err();
+    let error = Vaults::new(options()).unwrap_err();
     assert!(matches!(error, Error::Client(_)) && error.reason() == Reason::TlsUntrusted, "{error:?}");
     let text = error.to_string();
     assert!(text.contains("No CA certificates") && text.contains("SSL_CERT_FILE"), "{text}");

@@ -1,0 +1,159 @@
+//! Each vault's queue: who may send a request, and when.
+//!
+//! First come, first served; [`pace`](super::pace) says how fast. Sends nothing and reads no answer itself: `transport` and
+//! `challenge` ask here before they send, and tell what came back. A vault that wants to be left alone is asked by one at a time.
+//!
+//! # Guarantees
+//! No request to a vault goes round its queue. Nobody waits here past their deadline, nor longer than [`PATIENCE`] for a vault
+//! that only fails, and the error says what the vault last said.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::error::Error;
+use super::pace::{Came, Pace, Rate, Restraint};
+use crate::model::Reason;
+
+/// For how many vaults a pace is remembered before those at rest are forgotten.
+const VAULTS: usize = 256;
+
+/// How long a request waits for its turn at a vault that only fails. Longer than a restart of a proxy, much shorter than what
+/// makes a person look at the pod.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The process's queues. Cheap to clone; all clones are one.
+#[derive(Debug, Clone)]
+pub(super) struct Budget {
+    rate: Rate,
+    lanes: Arc<Mutex<HashMap<String, Lane>>>,
+}
+
+/// The queue of one vault. Cheap to clone; all clones are one.
+#[derive(Debug, Clone)]
+pub(super) struct Lane {
+    host: Arc<str>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    pace: Pace,
+    waiting: VecDeque<oneshot::Sender<()>>,
+    /// Whether somebody calls up those who wait.
+    called: bool,
+    /// What the vault last did wrong.
+    last: Option<Error>,
+}
+
+impl Budget {
+    pub(super) fn new(rate: Rate) -> Budget {
+        Budget { rate, lanes: Arc::default() }
+    }
+
+    /// The queue of the vault at this host.
+    pub(super) fn lane(&self, host: &str) -> Lane {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lane) = lanes.get(host) {
+            return lane.clone();
+        }
+        let now = Instant::now();
+        if lanes.len() >= VAULTS {
+            lanes.retain(|_, lane| !lane.is_idle(now));
+        }
+        let state = State { pace: Pace::new(self.rate, now), waiting: VecDeque::new(), called: false, last: None };
+        let lane = Lane { host: host.into(), state: Arc::new(Mutex::new(state)) };
+        lanes.insert(host.to_owned(), lane.clone());
+        lane
+    }
+}
+
+impl Lane {
+    /// Waits for one's turn to send one request.
+    ///
+    /// # Errors
+    /// [`Error::HeldBack`] when the turn does not come in time, at once when that is sure.
+    pub(super) async fn turn(&self, deadline: Instant) -> Result<(), Error> {
+        let started = Instant::now();
+        let (turn, limit) = {
+            let mut state = self.lock();
+            if state.waiting.is_empty() && state.pace.take(started).is_ok() {
+                return Ok(());
+            }
+            let limit = match state.pace.restraint(started) {
+                Some(Restraint::Asked(until)) if until >= deadline => return Err(self.held_back(&state, started)),
+                Some(Restraint::Failing) => deadline.min(started + PATIENCE),
+                Some(Restraint::Asked(_)) | None => deadline,
+            };
+            let (call, turn) = oneshot::channel();
+            state.waiting.push_back(call);
+            if !std::mem::replace(&mut state.called, true) {
+                tokio::spawn(self.clone().call_up());
+            }
+            (turn, limit)
+        };
+        match tokio::time::timeout_at(limit, turn).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(self.held_back(&self.lock(), started)),
+        }
+    }
+
+    /// Learns from what a request brought.
+    pub(super) fn learn<T>(&self, result: &Result<T, Error>) {
+        let mut state = self.lock();
+        let came = match result {
+            Ok(_) => Came::Answer,
+            Err(error) if error.reason() == Reason::Throttled => Came::Throttle(error.retry_after()),
+            Err(error) if error.is_transient() => Came::Failure,
+            Err(_) => Came::Answer,
+        };
+        state.last = match (came, result) {
+            (Came::Throttle(_) | Came::Failure, Err(error)) => Some(error.clone()),
+            (Came::Throttle(_) | Came::Failure, Ok(_)) | (Came::Answer, _) => None,
+        };
+        state.pace.learn(came, Instant::now());
+    }
+
+    /// Calls up those who wait, one by one, until nobody does.
+    async fn call_up(self) {
+        loop {
+            let next = {
+                let mut state = self.lock();
+                // Whoever went away takes nobody's turn.
+                while state.waiting.front().is_some_and(oneshot::Sender::is_closed) {
+                    state.waiting.pop_front();
+                }
+                if state.waiting.is_empty() {
+                    state.called = false;
+                    return;
+                }
+                match state.pace.take(Instant::now()) {
+                    Ok(()) => {
+                        let called = state.waiting.pop_front();
+                        // One who goes away in this very moment loses a turn, which is no harm.
+                        let _ = called.map(|called| called.send(()));
+                        continue;
+                    }
+                    Err(next) => next,
+                }
+            };
+            tokio::time::sleep_until(next).await;
+        }
+    }
+
+    fn held_back(&self, state: &State, since: Instant) -> Error {
+        Error::HeldBack { host: self.host.to_string(), waited: since.elapsed(), last: state.last.clone().map(Box::new) }
+    }
+
+    fn is_idle(&self, now: Instant) -> bool {
+        let mut state = self.lock();
+        Arc::strong_count(&self.state) == 1 && state.waiting.is_empty() && state.pace.is_rested(now)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,229 @@
+//! One request for everybody: what is fetched once for all who want it at the same time, and kept while it is of use.
+//!
+//! Does not know what is fetched, nor who may share it: that is the key, which `tokens` and `recent` choose. Nothing here is
+//! sent. Control comes from there, and goes back to the `fetch` that they bring.
+//!
+//! # Guarantees
+//! At most one fetch per key is under way. It runs in a task of its own, so that one caller's end is not another's failure. A
+//! failure reaches those who brought the same proof and wait no longer than the one who asked; others try by themselves.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared};
+use tokio::time::Instant;
+
+use super::error::{Error, Stop};
+
+/// How much earlier another's deadline may be for his running out of time to count as one's own.
+const TOLERANCE: Duration = Duration::from_secs(5);
+
+/// What is kept.
+pub(super) trait Lasting: Clone + Send + Sync + 'static {
+    /// Until when it is of use to anybody.
+    fn until(&self) -> Instant;
+    /// How large it is, roughly, in bytes.
+    fn bytes(&self) -> usize;
+}
+
+/// How much is kept.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    /// How many values, those that are being fetched among them.
+    pub(super) values: usize,
+    /// How many bytes the values may have together before another one is asked for.
+    pub(super) bytes: usize,
+}
+
+/// What is wanted, by whom, and how long they wait for it.
+pub(super) struct Wanted<'a, K> {
+    pub(super) key: K,
+    /// What tells this credential from others of the same identity.
+    pub(super) proof: [u8; 32],
+    pub(super) deadline: Instant,
+    /// The host that gives it out, for error texts.
+    pub(super) host: &'a str,
+}
+
+type Asking<V> = Shared<BoxFuture<'static, Result<V, Error>>>;
+
+/// Something that is being fetched, or is known.
+struct Flight<V: Lasting> {
+    asking: Asking<V>,
+    proof: [u8; 32],
+    deadline: Instant,
+}
+
+/// The process's memory of one kind of things. Cheap to clone; all clones are one.
+pub(super) struct Flights<K, V: Lasting> {
+    known: Arc<Mutex<Known<K, V>>>,
+    room: Room,
+}
+
+struct Known<K, V: Lasting> {
+    flights: HashMap<K, Flight<V>>,
+    sweeping: bool,
+}
+
+impl<V: Lasting> Flight<V> {
+    /// Until when it is worth keeping: nobody waits for a failure, nor for a fetch that has outlived its deadline.
+    fn until(&self) -> Option<Instant> {
+        match self.asking.peek() {
+            Some(Ok(value)) => Some(value.until()),
+            Some(Err(_)) => None,
+            None => Some(self.deadline),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self.asking.peek() {
+            Some(Ok(value)) => value.bytes(),
+            Some(Err(_)) | None => 0,
+        }
+    }
+}
+
+impl<K: Eq + Hash + Clone + Send + 'static, V: Lasting> Flights<K, V> {
+    /// An empty memory.
+    pub(super) fn new(room: Room) -> Flights<K, V> {
+        Flights { known: Arc::new(Mutex::new(Known { flights: HashMap::new(), sweeping: false })), room }
+    }
+
+    /// The value of this key: a known one that is `usable`, or fetched by `fetch`, which runs once for all who wait.
+    ///
+    /// # Errors
+    /// What fetching it brought, or that it took longer than the deadline.
+    pub(super) async fn get(
+        &self,
+        wanted: Wanted<'_, K>,
+        usable: impl Fn(&V) -> bool,
+        fetch: impl Fn() -> BoxFuture<'static, Result<V, Error>>,
+    ) -> Result<V, Error> {
+        let started = Instant::now();
+        loop {
+            let (asking, same, deadline) = self.asking(&wanted, &usable, &fetch);
+            let Ok(result) = tokio::time::timeout_at(wanted.deadline, asking).await else {
+                let waited = started.elapsed();
+                let last = Box::new(Error::NoAnswer { host: wanted.host.to_owned(), limit: waited });
+                return Err(Error::GaveUp { stop: Stop::Deadline, tries: 1, waited, last });
+            };
+            // Who leads is always the same as himself, so that this ends.
+            let too_early = deadline + TOLERANCE < wanted.deadline && matches!(&result, Err(error) if ran_out(error));
+            if result.is_ok() || (same && !too_early) {
+                return result;
+            }
+        }
+    }
+
+    /// Whether the value of this key is known, and is `this`.
+    pub(super) fn has(&self, key: &K, this: impl Fn(&V) -> bool) -> bool {
+        self.lock().has(key, this)
+    }
+
+    /// Drops the value of this key if it is `wrong`; says whether it did.
+    pub(super) fn drop_if(&self, key: &K, wrong: impl Fn(&V) -> bool) -> bool {
+        let mut known = self.lock();
+        known.has(key, wrong) && known.flights.remove(key).is_some()
+    }
+
+    /// Wipes what is of no use any more every `period`, until nothing is left; for values that must not outlive their use.
+    pub(super) fn sweep_every(&self, period: Duration) {
+        if std::mem::replace(&mut self.lock().sweeping, true) {
+            return;
+        }
+        let flights = self.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(period).await;
+                let mut known = flights.lock();
+                known.drop_old(Instant::now());
+                if known.flights.is_empty() {
+                    known.flights.shrink_to_fit();
+                    known.sweeping = false;
+                    return;
+                }
+            }
+        });
+    }
+
+    /// How many values are kept.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.lock().flights.len()
+    }
+
+    /// What to wait for, whether it is asked for with the same proof, and when who asks for it gives up.
+    fn asking(
+        &self,
+        wanted: &Wanted<'_, K>,
+        usable: impl Fn(&V) -> bool,
+        fetch: impl Fn() -> BoxFuture<'static, Result<V, Error>>,
+    ) -> (Asking<V>, bool, Instant) {
+        let mut known = self.lock();
+        let now = Instant::now();
+        if let Some(flight) = known.flights.get(&wanted.key) {
+            let joinable = match flight.asking.peek() {
+                Some(Ok(value)) => usable(value),
+                Some(Err(_)) => false,
+                None => now < flight.deadline,
+            };
+            if joinable {
+                return (flight.asking.clone(), flight.proof == wanted.proof, flight.deadline);
+            }
+        }
+        known.flights.remove(&wanted.key);
+        known.make_room(self.room, now);
+        let (task, host) = (tokio::spawn(fetch()), wanted.host.to_owned());
+        let lost = move |_| Err(Error::Sdk { host, kind: "a task that ended early" });
+        let asking = async move { task.await.unwrap_or_else(lost) }.boxed().shared();
+        let flight = Flight { asking: asking.clone(), proof: wanted.proof, deadline: wanted.deadline };
+        known.flights.insert(wanted.key.clone(), flight);
+        (asking, true, wanted.deadline)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known<K, V>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K, V: Lasting> Clone for Flights<K, V> {
+    fn clone(&self) -> Flights<K, V> {
+        Flights { known: self.known.clone(), room: self.room }
+    }
+}
+
+impl<K: Eq + Hash + Clone, V: Lasting> Known<K, V> {
+    fn has(&self, key: &K, this: impl Fn(&V) -> bool) -> bool {
+        let value = self.flights.get(key).and_then(|flight| flight.asking.peek());
+        matches!(value, Some(Ok(value)) if this(value))
+    }
+
+    fn drop_old(&mut self, now: Instant) {
+        self.flights.retain(|_, flight| flight.until().is_some_and(|until| until > now));
+    }
+
+    /// Makes room for one more: what is of no use goes first, then what ends soonest.
+    fn make_room(&mut self, room: Room, now: Instant) {
+        let full = |known: &Self| {
+            let bytes: usize = known.flights.values().map(Flight::bytes).sum();
+            known.flights.len() >= room.values || bytes >= room.bytes
+        };
+        if !full(self) {
+            return;
+        }
+        self.drop_old(now);
+        while full(self) {
+            let soonest = self.flights.iter().min_by_key(|(_, flight)| flight.until()).map(|(key, _)| key.clone());
+            let Some(soonest) = soonest else { return };
+            self.flights.remove(&soonest);
+        }
+    }
+}
+
+/// Whether somebody's own deadline was the cause.
+fn ran_out(error: &Error) -> bool {
+    matches!(error, Error::GaveUp { stop: Stop::Deadline | Stop::AskedToWait(_), .. })
+}

@@ -1,0 +1,212 @@
+//! How fast a vault is asked: the bucket by a clock of our own, the queue by the real one.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tokio::time::Instant;
+
+use super::super::budget::Budget;
+use super::super::error::{Error, Link, Service};
+use super::super::pace::{Came, PROBE, Pace, Rate, Restraint};
+use super::server::{Azure, Kind, QUICK, VAULT, open, options, status, with_options};
+use super::{Reason, get_at_once};
+
+const RATE: Rate = Rate { per_second: 100, burst: 64 };
+
+fn milliseconds(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+/// When requests go out, in milliseconds from `start`, if somebody wants to send all the time.
+fn sent(pace: &mut Pace, start: Instant, from: u64, to: u64) -> Vec<u64> {
+    let sent = (from..to).flat_map(|at| {
+        std::iter::from_fn({
+            let pace = &mut *pace;
+            move || pace.take(start + milliseconds(at)).is_ok().then_some(at)
+        })
+        .collect::<Vec<_>>()
+    });
+    sent.collect()
+}
+
+#[test]
+fn a_burst_goes_out_and_then_a_steady_stream() {
+    let start = Instant::now();
+    let mut pace = Pace::new(RATE, start);
+    let times = sent(&mut pace, start, 0, 1_000);
+    assert_eq!(times.iter().filter(|at| **at == 0).count(), 64);
+    assert!((times.len() as i64 - 64 - 99).abs() <= 1, "{}", times.len());
+    // A rest fills the bucket to the brim and no further.
+    let times = sent(&mut pace, start, 60_000, 60_001);
+    assert_eq!(times.len(), 64);
+}
+
+#[test]
+fn a_bucket_tells_when_to_come_again() {
+    let start = Instant::now();
+    let mut pace = Pace::new(Rate { per_second: 10, burst: 1 }, start);
+    assert!(pace.take(start).is_ok());
+    let next = pace.take(start).unwrap_err();
+    assert!(next > start + milliseconds(99) && next < start + milliseconds(105), "{:?}", next - start);
+    assert!(pace.take(next).is_ok());
+}
+
+#[test]
+fn no_rate_is_no_limit() {
+    let start = Instant::now();
+    let mut pace = Pace::new(Rate { per_second: 0, burst: 0 }, start);
+    assert!((0..10_000).all(|_| pace.take(start).is_ok()));
+}
+
+#[test]
+fn a_throttling_vault_is_asked_once_a_second_until_its_time_is_over() {
+    let start = Instant::now();
+    let mut pace = Pace::new(RATE, start);
+    assert!(pace.take(start).is_ok());
+    pace.learn(Came::Throttle(Some(Duration::from_secs(5))), start);
+    // An answer in between does not shorten the time that the vault asked for.
+    let times = sent(&mut pace, start, 0, 2_500);
+    assert_eq!(times, [1_000, 2_000]);
+    pace.learn(Came::Answer, start + milliseconds(2_500));
+    assert_eq!(sent(&mut pace, start, 2_500, 5_000), [3_000, 4_000]);
+    // What was held back goes out steadily.
+    let after = sent(&mut pace, start, 5_000, 6_000);
+    assert!(after.iter().filter(|at| **at == 5_000).count() <= 1, "{after:?}");
+    assert!((95..=101).contains(&after.len()), "{}", after.len());
+}
+
+#[test]
+fn a_later_throttle_lengthens_the_time_and_never_shortens_it() {
+    let start = Instant::now();
+    let mut pace = Pace::new(RATE, start);
+    pace.learn(Came::Throttle(Some(Duration::from_secs(10))), start);
+    pace.learn(Came::Throttle(Some(Duration::from_secs(1))), start + PROBE);
+    assert_eq!(pace.restraint(start + PROBE), Some(Restraint::Asked(start + Duration::from_secs(10))));
+    pace.learn(Came::Throttle(None), start + Duration::from_secs(9));
+    assert_eq!(pace.restraint(start + Duration::from_secs(9)), Some(Restraint::Asked(start + Duration::from_secs(10))));
+    pace.learn(Came::Throttle(Some(Duration::from_secs(86_400))), start + Duration::from_secs(9));
+    assert_eq!(pace.restraint(start + Duration::from_secs(130)), None, "a day is not believed");
+}
+
+#[test]
+fn a_vault_that_only_fails_is_asked_once_a_second_until_it_answers() {
+    let start = Instant::now();
+    let mut pace = Pace::new(RATE, start);
+    // One broken connection takes many requests with it, and is no reason.
+    (0..60).for_each(|_| pace.learn(Came::Failure, start));
+    assert_eq!(pace.restraint(start), None);
+    let later = start + Duration::from_secs(3);
+    pace.learn(Came::Failure, later);
+    assert_eq!(pace.restraint(later), Some(Restraint::Failing));
+    assert_eq!(sent(&mut pace, later, 0, 3_000), [1_000, 2_000]);
+    pace.learn(Came::Answer, later + Duration::from_secs(3));
+    assert_eq!(pace.restraint(later + Duration::from_secs(3)), None);
+    assert!(sent(&mut pace, later, 3_000, 3_500).len() <= 51);
+}
+
+proptest! {
+    /// Whatever comes back: within any second, no more goes out than burst and rate allow, and one under restraint.
+    #[test]
+    fn no_second_sees_more_than_the_budget(came in prop::collection::vec((0u64..5_000, 0u8..4, 0u64..4), 0..40)) {
+        let start = Instant::now();
+        let mut pace = Pace::new(RATE, start);
+        let mut came = came;
+        came.sort();
+        let (mut times, mut quiet, mut at) = (Vec::new(), Vec::new(), 0);
+        for (when, what, seconds) in came {
+            times.extend(sent(&mut pace, start, at, when));
+            at = when;
+            let now = start + milliseconds(when);
+            match what {
+                0 => pace.learn(Came::Answer, now),
+                1 => {
+                    pace.learn(Came::Throttle(Some(Duration::from_secs(seconds))), now);
+                    quiet.push((when, when + seconds * 1_000));
+                }
+                _ => pace.learn(Came::Failure, now),
+            }
+        }
+        for &first in &times {
+            let within = times.iter().filter(|at| (first..first + 1_000).contains(*at)).count();
+            prop_assert!(within <= 64 + 101, "{within} in the second from {first}");
+        }
+        for (from, to) in quiet {
+            let within = times.iter().filter(|at| (from..to).contains(*at)).count() as u64;
+            prop_assert!(within <= (to - from) / 1_000, "{within} between {from} and {to}");
+        }
+    }
+}
+
+fn fault() -> Result<(), Error> {
+    let host = VAULT.to_owned();
+    Err(Error::Unreachable { service: Service::KeyVault, host, link: Link::CutOff, proxied: false })
+}
+
+#[tokio::test]
+async fn those_who_wait_are_called_up_in_order_and_whoever_left_takes_no_turn() {
+    let lane = Budget::new(Rate { per_second: 50, burst: 1 }).lane(VAULT);
+    let late = Instant::now() + Duration::from_secs(60);
+    lane.turn(late).await.unwrap();
+    let began = Instant::now();
+    // Given up at once: an impatient crowd must not hold up the others.
+    let gone = (0..100).map(|_| lane.turn(Instant::now()));
+    assert!(futures::future::join_all(gone).await.iter().all(Result::is_err));
+    let order = std::sync::Mutex::new(Vec::new());
+    let waiting = (0..5).map(|number| {
+        let (lane, order) = (lane.clone(), &order);
+        async move {
+            lane.turn(late).await.unwrap();
+            order.lock().unwrap().push(number);
+        }
+    });
+    futures::future::join_all(waiting).await;
+    assert_eq!(*order.lock().unwrap(), [0, 1, 2, 3, 4]);
+    let took = began.elapsed();
+    assert!(took >= milliseconds(80) && took < milliseconds(1_000), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_wait_that_cannot_end_in_time_is_not_begun() {
+    let lane = Budget::new(RATE).lane(VAULT);
+    let soon = Instant::now() + Duration::from_secs(20);
+    let azure = Azure::start(|request, _| {
+        (request.kind == Kind::Get).then(|| super::server::Answer::Status(429, "retry-after: 30\r\n", "{}".into()))
+    })
+    .await;
+    let vaults = with_options(azure.client(), QUICK, options());
+    let error = super::get(&open(&vaults, "myvault", Duration::from_secs(20)), "db").await.unwrap_err();
+    assert_eq!(error.reason(), Reason::Throttled);
+    // The next one is not even sent.
+    let before = azure.count(Kind::Get);
+    let error = super::get(&open(&vaults, "myvault", Duration::from_secs(20)), "other").await.unwrap_err();
+    assert_eq!(error.reason(), Reason::Throttled);
+    assert!(matches!(error, Error::HeldBack { .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("429") && text.contains(VAULT), "{text}");
+    assert_eq!(azure.count(Kind::Get), before);
+    // Another vault has a queue of its own.
+    assert!(lane.turn(soon).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_error_of_a_full_queue_names_the_budget() {
+    let lane = Budget::new(Rate { per_second: 1, burst: 1 }).lane(VAULT);
+    lane.turn(Instant::now() + milliseconds(10)).await.unwrap();
+    let error = lane.turn(Instant::now() + milliseconds(10)).await.unwrap_err();
+    assert!(error.to_string().contains("--vault-requests-per-second"), "{error}");
+    lane.learn(&fault());
+    let error = lane.turn(Instant::now() + milliseconds(10)).await.unwrap_err();
+    assert!(error.to_string().contains("broke before the answer"), "{error}");
+}
+
+#[tokio::test]
+async fn everything_that_goes_to_a_vault_goes_through_its_queue() {
+    let azure = Azure::start(|request, _| (request.kind == Kind::Get).then(|| status(404, "{}")).flatten()).await;
+    let rate = Rate { per_second: 20, burst: 1 };
+    let vaults = with_options(azure.client(), QUICK, super::super::Options { rate, ..options() });
+    let began = Instant::now();
+    // One challenge and ten gets: eleven turns, the first of them at once.
+    let _ = get_at_once(&open(&vaults, "myvault", Duration::from_secs(60)), 10).await;
+    assert_eq!(azure.counts(), [1, 1, 10]);
+    assert!(began.elapsed() >= milliseconds(490), "{:?}", began.elapsed());
+}
