@@ -15,6 +15,7 @@ import traceback
 
 import helm_python
 import render
+from cases import REJECTED, RENDERED, RIGHTS, nested
 from engine import CHART, KUBERNETES, NAMESPACE, ROOT, Chart
 
 CHECKS = []
@@ -55,10 +56,6 @@ def flags(objects, suffix=""):
 
 def names(objects, kind):
     return {name for found, name in objects if found == kind}
-
-
-def nested(values):
-    return {"secrets-store-csi-driver": values}
 
 
 def same(what, found, wanted):
@@ -120,36 +117,6 @@ def names_are_upstreams():
         ("csi", nested({"fullnameOverride": "secrets-store-csi-driver"}), "secrets-store-csi-driver"),
     ):
         same("name", names(chart.objects(values, release=release), "DaemonSet"), {wanted})
-
-
-# Values, and what becomes of them.
-RENDERED = [
-    # The settings of the Arc extension, in its own spelling, and the same ones without the prefix.
-    (nested({"enableSecretRotation": True, "rotationPollInterval": "3m", "syncSecret": {"enabled": True}}),
-     {"--enable-secret-rotation": "true", "--rotation-poll-interval": "3m", "--sync-secret": "true"}),
-    ({"enableSecretRotation": True, "rotationPollInterval": "3m", "syncSecret": {"enabled": True}},
-     {"--enable-secret-rotation": "true", "--rotation-poll-interval": "3m", "--sync-secret": "true"}),
-    # Tools that make text of everything.
-    ({"enableSecretRotation": "true", "syncSecret": {"enabled": "false"}}, {"--enable-secret-rotation": "true", "--sync-secret": "false"}),
-    # The nested spelling comes first, also where it says false.
-    ({"enableSecretRotation": True, "rotationPollInterval": "9m", **nested({"enableSecretRotation": False, "rotationPollInterval": "1m"})},
-     {"--enable-secret-rotation": "false", "--rotation-poll-interval": "1m"}),
-    ({"constructPEMChain": False}, {"--construct-pem-chain": "false"}),
-    ({"writeCertAndKeyInSeparateFiles": True}, {"--write-cert-and-key-in-separate-files": "true"}),
-    ({"cloudName": "AzureUSGovernmentCloud"}, {"--cloud-name": "AzureUSGovernmentCloud"}),
-    ({"tokenProxyURL": "https://proxy:443", "sniName": "x.y"}, {"--token-proxy-url": "https://proxy:443", "--sni-name": "x.y"}),
-    ({"providerHealthCheck": True}, {"--provider-health-check": "true", "--provider-health-check-interval": "2m"}),
-    ({"maxCallRecvMsgSize": 8388608}, {"--max-call-recv-msg-size": "8388608"}),
-    ({"logVerbosity": 5, "logFormatJSON": True}, {"-v": "5", "--log-format-json": "true"}),
-    ({"livenessProbe": {"port": 19808}}, {"--health-addr": ":19808"}),
-    ({"metricsAddr": "8898"}, {"--metrics-addr": ":8898"}),
-    (nested({"linux": {"metricsAddr": ":8080"}}), {"--metrics-addr": ":8080"}),
-    ({"linux": {"metricsAddr": "0"}}, {"--metrics-addr": "0"}),
-    ({"linux": {"kubeletRootDir": "/var/snap/microk8s/common/var/lib/kubelet/"}},
-     {"--kubelet-registration-path": "/var/snap/microk8s/common/var/lib/kubelet/plugins/csi-secrets-store/csi.sock"}),
-    ({"linux": {"additionalProvidersDirs": []}}, {"--additional-provider-volume-paths": ""}),
-    ({"startupTaint": {"enabled": True}}, {"--startup-taint": "secrets-store.csi.k8s.io/agent-not-ready"}),
-]
 
 
 @check
@@ -278,25 +245,6 @@ def what_users_set_on_the_pod_arrives():
     same("image", container(chart.objects(values))["image"], f"keyvault-csi:{program_version()}")
 
 
-RIGHTS = {
-    "secretproviderclasses-role": {
-        ("secrets-store.csi.x-k8s.io", "secretproviderclasses"): "get list watch",
-        ("secrets-store.csi.x-k8s.io", "secretproviderclasspodstatuses"): "create get update",
-        ("", "events"): "create patch",
-    },
-    "secretproviderrotation-role": {
-        ("", "pods"): "get list watch",
-        ("secrets-store.csi.x-k8s.io", "secretproviderclasspodstatuses"): "list watch",
-    },
-    "secretprovidersyncing-role": {
-        ("", "secrets"): "create delete get patch update",
-        ("", "pods"): "get list watch",
-        ("secrets-store.csi.x-k8s.io", "secretproviderclasspodstatuses"): "list watch",
-    },
-    "secrets-store-csi-driver-startup-taint-role": {("", "nodes"): "get patch"},
-}
-
-
 @check
 def each_right_comes_with_its_switch():
     switches = {
@@ -367,30 +315,6 @@ def windows_only_when_asked_for():
         same("socket", flags(objects, "windows")["--kubelet-registration-path"], r"C:\var\lib\kubelet\plugins\csi-secrets-store\csi.sock")
     only = chart.objects({"linux": {"enabled": False}, "windows": {"enabled": True}})
     same("only", names(only, "DaemonSet"), {"csi-secrets-store-csi-driver-windows"})
-
-
-REJECTED = [
-    ({"enableSecretRotation": "yes"}, "enableSecretRotation"),
-    ({"syncSecret": True}, "syncSecret"),
-    (nested({"syncSecret": True}), "secrets-store-csi-driver/syncSecret"),
-    ({"rotationPollInterval": 120}, "rotationPollInterval"),
-    ({"rotationPollInterval": "2 minutes"}, "rotationPollInterval"),
-    (nested({"rotationPollInterval": "often"}), "rotationPollInterval"),
-    ({"tokenRequests": "api://AzureADTokenExchange"}, "tokenRequests"),
-    ({"tokenRequests": [{"expirationSeconds": 3600}]}, "audience"),
-    ({"tokenRequests": [{"audience": "a", "expirationSeconds": 60}]}, "expirationSeconds"),
-    ({"livenessProbe": {"port": 70000}}, "port"),
-    ({"logVerbosity": "loud"}, "logVerbosity"),
-    ({"tokenProxyURL": "http://proxy"}, "tokenProxyURL"),
-    ({"linux": {"kubeletRootDir": None}}, "kubeletRootDir"),
-    ({"linux": {"tolerations": {"operator": "Exists"}}}, "tolerations"),
-    ({"linux": {"nodeSelector": ["a"]}}, "nodeSelector"),
-    ({"linux": {"podAnnotations": {"a": 1}}}, "podAnnotations"),
-    ({"linux": {"metricsAddr": "all"}}, "metricsAddr"),
-    ({"linux": {"image": {"digest": "latest"}}}, "digest"),
-    ({"linux": {"image": {"repository": "mirror.example/oss/v2/azure/secrets-store/provider-azure"}}}, "upstream's image"),
-    (nested({"install": False}), "secrets-store-csi-driver.install"),
-]
 
 
 @check
