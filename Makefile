@@ -1,5 +1,5 @@
 # The commands of this project; README.md says what they are for. Each ends with 0 only if what it shows was checked.
-.PHONY: help demo test lint soak
+.PHONY: help demo test lint soak manifests
 
 CARGO ?= cargo
 
@@ -29,3 +29,7 @@ lint: ## formatting and clippy, warnings denied
 soak: ## what takes long: many more random cases
 	@e2e/prerequisites demo
 	@KEYVAULT_CSI_FUZZ_CASES=200000 PROPTEST_CASES=20000 $(CARGO) test --locked --lib
+
+manifests: ## render manifests/deploy from the chart, and copy the CRDs into it
+	@e2e/prerequisites test
+	@$$(e2e/python) e2e/chart/render.py

@@ -30,6 +30,10 @@ const fn valued(name: &'static str, why: &'static str) -> Unused {
 }
 
 const NO_PROFILER: &str = "there is no profiler in this program";
+const NO_ROTATION: &str = "rotation is not built yet: a volume keeps what it was published with";
+const NO_MIRROR: &str = "the mirror into Kubernetes Secrets is not built yet";
+const NO_PROVIDERS: &str = "other providers are not called yet";
+const NO_TAINT: &str = "the start-up taint is not removed yet";
 const STDERR: &str = "the log goes to standard error, and only there";
 const NO_VMODULE: &str = "the verbosity is the same for all modules: use -v";
 
@@ -37,6 +41,15 @@ const NO_VMODULE: &str = "the verbosity is the same for all modules: use -v";
 const UNUSED: &[Unused] = &[
     boolean("enable-pprof", NO_PROFILER),
     valued("pprof-port", NO_PROFILER),
+    boolean("enable-secret-rotation", NO_ROTATION),
+    valued("rotation-poll-interval", NO_ROTATION),
+    boolean("sync-secret", NO_MIRROR),
+    valued("startup-taint", NO_TAINT),
+    valued("provider-volume", NO_PROVIDERS),
+    valued("additional-provider-volume-paths", NO_PROVIDERS),
+    valued("max-call-recv-msg-size", NO_PROVIDERS),
+    boolean("provider-health-check", NO_PROVIDERS),
+    valued("provider-health-check-interval", NO_PROVIDERS),
     boolean("logtostderr", STDERR),
     boolean("alsologtostderr", STDERR),
     valued("stderrthreshold", STDERR),
@@ -129,7 +142,7 @@ mod tests {
         let node = Command::new("node")
             .args_override_self(true)
             .arg(Arg::new("endpoint").long("endpoint").action(ArgAction::Set))
-            .arg(Arg::new("paths").long("additional-provider-volume-paths").action(ArgAction::Set))
+            .arg(Arg::new("paths").long("sni-name").action(ArgAction::Set))
             .arg(Arg::new("v").long("v").short('v').action(ArgAction::Set))
             .arg(
                 Arg::new("json")
@@ -159,7 +172,8 @@ mod tests {
             ("p node -endpoint=unix://x --v=5", "p node --endpoint=unix://x --v=5"),
             ("p node -log-format-json -v=5", "p node --log-format-json --v=5"),
             ("p node --log-format-json=false", "p node --log-format-json=false"),
-            ("p node --additional-provider-volume-paths=", "p node --additional-provider-volume-paths="),
+            ("p node --sni-name=", "p node --sni-name="),
+            ("p node --additional-provider-volume-paths= -v=1", "p node --v=1"),
             ("p node --endpoint -v=1", "p node --endpoint=-v=1"),
             ("p node --unknown=x word", "p node --unknown=x word"),
             ("p --help", "p --help"),

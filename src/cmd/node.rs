@@ -160,7 +160,7 @@ pub(super) fn run(args: Args, unused: &[Unused]) -> anyhow::Result<()> {
     let format = if args.log_format_json { telemetry::Format::Json } else { telemetry::Format::Text };
     telemetry::start(format, args.v)?;
     for Unused { name, why, .. } in unused {
-        info!(flag = name, why, "a flag without effect");
+        warn!(flag = name, why, "a flag without effect");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)

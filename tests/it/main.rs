@@ -45,6 +45,7 @@ mod surface;
 mod leaks;
 mod memory;
 
+mod chart;
 mod proto;
 mod tidy;
 
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         cluster_classes::trials(),
         cluster_reports::trials(),
         resources::trials(),
+        chart::trials(),
         scenarios::trials(),
         memory::trials(),
         sharing::trials(),

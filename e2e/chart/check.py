@@ -1,0 +1,399 @@
+"""What the chart must render, asked of the real Helm engine. No cluster is needed.
+
+    python e2e/chart/check.py                  all checks of what is rendered
+    python e2e/chart/check.py --binary PATH    that the program knows every flag that the DaemonSet passes; nothing else
+
+Prints `ok NAME` for each check and ends with 0 only if all of them hold.
+"""
+
+import copy
+import functools
+import re
+import subprocess
+import sys
+import traceback
+
+import helm_python
+import render
+from cases import REJECTED, RENDERED, RIGHTS, nested
+from engine import CHART, KUBERNETES, NAMESPACE, ROOT, Chart
+
+CHECKS = []
+chart = Chart()
+
+
+def check(function):
+    CHECKS.append(function)
+    return function
+
+
+def daemonset(objects, suffix=""):
+    (found,) = [o for (kind, name), o in objects.items() if kind == "DaemonSet" and name.endswith("windows") == bool(suffix)]
+    return found
+
+
+def container(objects, suffix=""):
+    (found,) = daemonset(objects, suffix)["spec"]["template"]["spec"]["containers"]
+    return found
+
+
+def pod(objects):
+    return daemonset(objects)["spec"]["template"]["spec"]
+
+
+def driver(objects):
+    return objects["CSIDriver", "secrets-store.csi.k8s.io"]["spec"]
+
+
+def flags(objects, suffix=""):
+    """The arguments behind the subcommand, as a dictionary."""
+    subcommand, *arguments = container(objects, suffix)["args"]
+    assert subcommand == "node", subcommand
+    pairs = [argument.partition("=")[::2] for argument in arguments]
+    assert len({name for name, _ in pairs}) == len(pairs), f"a flag twice: {arguments}"
+    return dict(pairs)
+
+
+def names(objects, kind):
+    return {name for found, name in objects if found == kind}
+
+
+def same(what, found, wanted):
+    assert found == wanted, f"{what}: {found!r}, should be {wanted!r}"
+
+
+@check
+def defaults_are_upstreams():
+    objects = chart.objects()
+    found = flags(objects)
+    for name, wanted in {
+        "--endpoint": "$(CSI_ENDPOINT)",
+        "--nodeid": "$(KUBE_NODE_NAME)",
+        "--registration-dir": "/registration",
+        "--kubelet-registration-path": "/var/lib/kubelet/plugins/csi-secrets-store/csi.sock",
+        "--provider-volume": "/var/run/secrets-store-csi-providers",
+        "--additional-provider-volume-paths": "/etc/kubernetes/secrets-store-csi-providers",
+        "--metrics-addr": ":8095",
+        "--health-addr": ":9808",
+        "--enable-secret-rotation": "false",
+        "--sync-secret": "false",
+        "--construct-pem-chain": "true",
+        "--write-cert-and-key-in-separate-files": "false",
+        "--max-call-recv-msg-size": "4194304",
+        "--provider-health-check": "false",
+    }.items():
+        same(name, found.pop(name), wanted)
+    same("other flags", found, {})
+    env = {e["name"]: e.get("value") or e["valueFrom"]["fieldRef"]["fieldPath"] for e in container(objects)["env"]}
+    same("env", env, {"CSI_ENDPOINT": "unix:///csi/csi.sock", "KUBE_NODE_NAME": "spec.nodeName"})
+    same("image", container(objects)["image"], f"keyvault-csi:{program_version()}")
+    same("labels", daemonset(objects)["spec"]["selector"], {"matchLabels": {"app": "secrets-store-csi-driver"}})
+
+
+@check
+def names_are_upstreams():
+    everything = {"enableSecretRotation": True, "syncSecret": {"enabled": True}}
+    objects = chart.objects(everything)
+    same("roles", names(objects, "ClusterRole"), {
+        "secretproviderclasses-role", "secretproviderrotation-role", "secretprovidersyncing-role",
+        "secretproviderclasses-admin-role", "secretproviderclasses-viewer-role", "secretproviderclasspodstatuses-viewer-role",
+    })
+    same("bindings", names(objects, "ClusterRoleBinding"), {
+        "secretproviderclasses-rolebinding", "secretproviderrotation-rolebinding", "secretprovidersyncing-rolebinding",
+    })
+    same("accounts", names(objects, "ServiceAccount"), {"secrets-store-csi-driver"})
+    same("container", container(objects)["name"], "secrets-store")
+    same("drivers", names(objects, "CSIDriver"), {"secrets-store.csi.k8s.io"})
+    template = daemonset(objects)["spec"]["template"]
+    same("account", template["spec"]["serviceAccountName"], "secrets-store-csi-driver")
+    same("default container", template["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"], "secrets-store")
+    same("ports", {p["name"]: p["containerPort"] for p in container(objects)["ports"]}, {"healthz": 9808, "metrics": 8095})
+    same("volumes", {v["name"] for v in pod(objects)["volumes"]}, {"plugin-dir", "registration-dir", "mountpoint-dir", "providers-dir", "providers-dir-0"})
+    for release, values, wanted in (
+        ("csi", {}, "csi-secrets-store-csi-driver"),
+        ("my-secrets-store-csi-driver", {}, "my-secrets-store-csi-driver"),
+        ("csi", {"fullnameOverride": "one"}, "one"),
+        ("csi", {"nameOverride": "two"}, "csi-two"),
+        ("csi", nested({"fullnameOverride": "secrets-store-csi-driver"}), "secrets-store-csi-driver"),
+    ):
+        same("name", names(chart.objects(values, release=release), "DaemonSet"), {wanted})
+
+
+@check
+def settings_become_flags():
+    for values, wanted in RENDERED:
+        found = flags(chart.objects(values))
+        for name, value in wanted.items():
+            same(f"{values} {name}", found.get(name), value)
+
+
+@check
+def settings_are_read_as_their_documents_write_them():
+    """The command lines of the Arc extension's page and of upstream's, by Helm's own reader of --set."""
+    prefix = "secrets-store-csi-driver."
+    for line, wanted in (
+        (f"{prefix}enableSecretRotation=true,{prefix}rotationPollInterval=3m,{prefix}syncSecret.enabled=true",
+         {"--enable-secret-rotation": "true", "--rotation-poll-interval": "3m", "--sync-secret": "true"}),
+        ("enableSecretRotation=true,rotationPollInterval=30s,syncSecret.enabled=true,tokenRequests[0].audience=conjur,logVerbosity=4",
+         {"--enable-secret-rotation": "true", "--rotation-poll-interval": "30s", "-v": "4"}),
+        (f"linux.kubeletRootDir=/var/lib/k0s/kubelet,{prefix}linux.kubeletRootDir=/var/lib/k0s/kubelet",
+         {"--kubelet-registration-path": "/var/lib/k0s/kubelet/plugins/csi-secrets-store/csi.sock"}),
+    ):
+        for read in (helm_python.parse_set_string, helm_python.parse_set_string_values):
+            if read is helm_python.parse_set_string_values and "tokenRequests" in line:
+                continue
+            found = flags(chart.objects(read(line)))
+            for name, value in wanted.items():
+                same(f"{line} {name}", found.get(name), value)
+
+
+def the_program_knows_every_flag(binary):
+    for values, _ in RENDERED:
+        arguments = container(chart.objects(values))["args"]
+        # The help comes only if every flag before it was taken.
+        told = subprocess.run([binary, *arguments, "--help"], capture_output=True, text=True)
+        assert told.returncode == 0, f"{arguments}: {told.stderr}"
+        assert "--endpoint" in told.stdout, told.stdout
+
+
+@check
+def rotation_and_tokens_reach_the_csidriver():
+    base = driver(chart.objects())
+    same("driver", {k: v for k, v in base.items() if k != "tokenRequests"},
+         {"podInfoOnMount": True, "attachRequired": False, "volumeLifecycleModes": ["Ephemeral"], "requiresRepublish": False})
+    same("audiences", [r["audience"] for r in base["tokenRequests"]], ["api://AzureADTokenExchange", "api://AKSIdentityBinding"])
+    for values in ({"enableSecretRotation": True}, nested({"enableSecretRotation": "true"})):
+        same("republish", driver(chart.objects(values))["requiresRepublish"], True)
+    for values in ({"tokenRequests": []}, nested({"tokenRequests": []})):
+        for kubernetes in KUBERNETES:
+            found = driver(chart.objects(values, kubernetes=kubernetes))
+            assert not {"tokenRequests", "serviceAccountTokenInSecrets"} & found.keys(), found
+    # Needs no fsGroupPolicy, which cannot be changed before 1.29 where upstream's object is taken over.
+    assert "fsGroupPolicy" not in base
+
+
+@check
+def each_kubernetes_version_gets_what_it_knows():
+    for kubernetes in KUBERNETES:
+        objects = chart.objects({"enableSecretRotation": True, "syncSecret": {"enabled": True}, "windows": {"enabled": True}}, kubernetes=kubernetes)
+        at_least_35 = tuple(map(int, kubernetes.split(".")))[:2] >= (1, 35)
+        same(f"{kubernetes}: tokens in secrets", driver(objects).get("serviceAccountTokenInSecrets"), True if at_least_35 else None)
+        same(f"{kubernetes}: versions", {o["apiVersion"] for o in objects.values()},
+             {"apps/v1", "v1", "storage.k8s.io/v1", "rbac.authorization.k8s.io/v1", "apiextensions.k8s.io/v1"})
+        report = helm_python.lint(CHART, strict=True, kube_version=f"v{kubernetes}")
+        same(f"{kubernetes}: lint", [m["error"] for m in report["messages"] if m["severity"] > 1] + report["errors"], [])
+    same("kubeVersion", chart.loaded.metadata["kubeVersion"], ">=1.20.0-0")
+
+
+@check
+def one_container_with_no_more_than_it_needs():
+    objects = chart.objects()
+    spec, one = pod(objects), container(objects)
+    same("containers", (len(spec["containers"]), spec.get("initContainers")), (1, None))
+    same("security", one["securityContext"], {"privileged": True, "readOnlyRootFilesystem": True, "runAsUser": 0})
+    same("seccomp", spec["securityContext"], {"seccompProfile": {"type": "RuntimeDefault"}})
+    assert "cpu" not in one["resources"]["limits"], "a CPU limit"
+    same("memory", (one["resources"]["requests"]["memory"], one["resources"]["limits"]["memory"]), ("24Mi", "200Mi"))
+    assert not {"hostPID", "hostIPC"} & spec.keys()
+    same("network", (spec["hostNetwork"], spec["dnsPolicy"]), (True, "ClusterFirstWithHostNet"))
+    same("priority", spec["priorityClassName"], "system-node-critical")
+    same("tolerations", spec["tolerations"], [{"operator": "Exists"}])
+    same("nodes", spec["nodeSelector"], {"kubernetes.io/os": "linux"})
+    mounts = {m["name"]: m for m in one["volumeMounts"]}
+    same("propagation", {n: m.get("mountPropagation") for n, m in mounts.items() if "mountPropagation" in m}, {"mountpoint-dir": "Bidirectional"})
+    # The path inside must be the one outside: kubelets send it.
+    paths = {v["name"]: v["hostPath"]["path"] for v in spec["volumes"]}
+    for name in ("mountpoint-dir", "providers-dir", "providers-dir-0"):
+        same(name, mounts[name]["mountPath"], paths[name])
+    same("probes", (one["livenessProbe"]["httpGet"], one["readinessProbe"]["httpGet"]),
+         ({"path": "/healthz", "port": "healthz"}, {"path": "/readyz", "port": "healthz"}))
+
+
+@check
+def what_users_set_on_the_pod_arrives():
+    settings = {
+        "kubeletRootDir": "/opt/rke/var/lib/kubelet", "providersDir": "/p", "additionalProvidersDirs": ["/p", "/q"],
+        "nodeSelector": {"a": "b"}, "tolerations": [], "affinity": {"podAffinity": {}}, "priorityClassName": "",
+        "updateStrategy": {"type": "OnDelete"}, "podLabels": {"l": "1"}, "podAnnotations": {"m": "2"}, "daemonsetAnnotations": {"n": "3"},
+        "env": [{"name": "X", "value": "y"}], "volumes": [{"name": "v", "emptyDir": {}}], "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+        "driver": {"resources": {"limits": {"cpu": "1"}}},
+    }
+    common = {"imagePullSecrets": [{"name": "pull"}], "commonLabels": {"team": "x"}}
+    for values in ({"linux": settings, **common}, nested({"linux": settings, **common})):
+        objects = chart.objects(values)
+        whole, spec, one = daemonset(objects), pod(objects), container(objects)
+        same("kubelet", flags(objects)["--kubelet-registration-path"], "/opt/rke/var/lib/kubelet/plugins/csi-secrets-store/csi.sock")
+        mounts = {m["name"]: m["mountPath"] for m in one["volumeMounts"]}
+        same("mounts", mounts, {"plugin-dir": "/csi", "registration-dir": "/registration", "mountpoint-dir": "/opt/rke/var/lib/kubelet/pods",
+                                "providers-dir": "/p", "providers-dir-1": "/q", "v": "/v"})
+        same("volumes", {v["name"] for v in spec["volumes"]}, set(mounts))
+        same("nodes", spec["nodeSelector"], {"kubernetes.io/os": "linux", "a": "b"})
+        assert "tolerations" not in spec and "priorityClassName" not in spec, spec.keys()
+        same("affinity", spec["affinity"]["podAffinity"], {})
+        same("strategy", whole["spec"]["updateStrategy"]["type"], "OnDelete")
+        same("env", one["env"][-1], {"name": "X", "value": "y"})
+        same("cpu", one["resources"]["limits"]["cpu"], "1")
+        same("pull", spec["imagePullSecrets"], [{"name": "pull"}])
+        meta = whole["spec"]["template"]["metadata"]
+        same("labels", (meta["labels"]["l"], meta["labels"]["team"], meta["annotations"]["m"], whole["metadata"]["annotations"]), ("1", "x", "2", {"n": "3"}))
+        for key, found in objects.items():
+            same(f"{key}: common label", found["metadata"]["labels"].get("team"), "x")
+    digest = "sha256:" + "0" * 64
+    same("digest", container(chart.objects({"linux": {"image": {"tag": "1", "digest": digest}}}))["image"], f"keyvault-csi@{digest}")
+    # Upstream's image stands below the nested key in values written for its chart; it is not ours to run.
+    values = nested({"linux": {"image": {"repository": "registry.k8s.io/csi-secrets-store/driver", "tag": "v1.5.6"}}})
+    same("image", container(chart.objects(values))["image"], f"keyvault-csi:{program_version()}")
+
+
+@check
+def each_right_comes_with_its_switch():
+    switches = {
+        "secretproviderrotation-role": {"enableSecretRotation": True},
+        "secretprovidersyncing-role": {"syncSecret": {"enabled": True}},
+        "secrets-store-csi-driver-startup-taint-role": {"startupTaint": {"enabled": True}},
+    }
+    for on in [None, *switches]:
+        objects = chart.objects(copy.deepcopy(switches.get(on)))
+        bound = {}
+        for (kind, _), o in objects.items():
+            if kind == "ClusterRoleBinding":
+                same("subject", o["subjects"], [{"kind": "ServiceAccount", "name": "secrets-store-csi-driver", "namespace": NAMESPACE}])
+                rules = objects["ClusterRole", o["roleRef"]["name"]]["rules"]
+                bound[o["roleRef"]["name"]] = {(g, r): " ".join(rule["verbs"]) for rule in rules for g in rule["apiGroups"] for r in rule["resources"]}
+        same(f"with {on}", bound, {name: RIGHTS[name] for name in ["secretproviderclasses-role", on] if name})
+        assert not names(objects, "Role") and not names(objects, "RoleBinding")
+    none = chart.objects({"rbac": {"install": False}, "enableSecretRotation": True, "syncSecret": {"enabled": True}, "startupTaint": {"enabled": True}})
+    for kind in ("ClusterRole", "ClusterRoleBinding", "ServiceAccount"):
+        same(f"rbac.install false: {kind}", names(none, kind), set())
+    for role, verb in (("secretproviderclasses-admin-role", "delete"), ("secretproviderclasses-viewer-role", "get"), ("secretproviderclasspodstatuses-viewer-role", "get")):
+        found = chart.objects()["ClusterRole", role]
+        assert verb in found["rules"][0]["verbs"] and any("aggregate-to" in label for label in found["metadata"]["labels"]), found
+
+
+@check
+def crds_outlive_the_release():
+    for values, wanted in (({}, 2), ({"linux": {"crds": {"enabled": False}}}, 0), (nested({"linux": {"crds": {"enabled": False}}}), 0)):
+        crds = [o for (kind, _), o in chart.objects(values).items() if kind == "CustomResourceDefinition"]
+        same("crds", len(crds), wanted)
+        for crd in crds:
+            same("policy", crd["metadata"]["annotations"]["helm.sh/resource-policy"], "keep")
+            assert "helm.sh/hook" not in crd["metadata"]["annotations"], "a hook would be made anew"
+            same("versions", {v["name"]: (v["served"], v["storage"]) for v in crd["spec"]["versions"]}, {"v1": (True, True), "v1alpha1": (True, False)})
+    assert not (CHART / "crds").exists(), "Helm never upgrades what stands in crds/"
+
+
+@check
+def a_proxy_as_arc_sets_it():
+    proxy = {"isProxyEnabled": True, "httpProxy": "http://u:p@proxy:3128", "httpsProxy": "http://proxy:3128", "noProxy": "10.0.0.0/8,.svc", "proxyCert": "-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----\n"}
+    objects = chart.objects({"Azure": {"proxySettings": proxy, "Cluster": {"Region": "x"}}})
+    same("config", objects["Secret", "arc-proxy-config"]["stringData"],
+         {"HTTP_PROXY": proxy["httpProxy"], "HTTPS_PROXY": proxy["httpsProxy"], "NO_PROXY": proxy["noProxy"]})
+    same("cert", objects["Secret", "arc-proxy-cert"]["stringData"], {"proxy-cert.crt": proxy["proxyCert"]})
+    same("env", container(objects)["envFrom"], [{"secretRef": {"name": "arc-proxy-config"}}])
+    same("mount", [m["mountPath"] for m in container(objects)["volumeMounts"] if m["name"] == "proxy-certstore"], ["/etc/ssl/certs/proxy-cert.crt"])
+
+    def checksum(values):
+        return daemonset(chart.objects({"Azure": {"proxySettings": values}}))["spec"]["template"]["metadata"]["annotations"].get("checksum/proxy")
+
+    assert checksum(proxy) == checksum(dict(proxy)) != checksum({**proxy, "noProxy": "x"}), "pods do not roll when the proxy changes"
+    assert proxy["httpProxy"] not in str(daemonset(objects)), "the password stands in the DaemonSet"
+    for off in ({}, {"Azure": {"proxySettings": {**proxy, "isProxyEnabled": False}}}, {"Azure": {"Cluster": {}}}):
+        objects = chart.objects(off)
+        assert not names(objects, "Secret") and "envFrom" not in container(objects), off
+    without = chart.objects({"Azure": {"proxySettings": {"isProxyEnabled": "true", "httpsProxy": "http://proxy:3128"}}})
+    same("secrets", names(without, "Secret"), {"arc-proxy-config"})
+
+
+@check
+def windows_only_when_asked_for():
+    same("off", names(chart.objects(), "DaemonSet"), {"csi-secrets-store-csi-driver"})
+    for values in ({"windows": {"enabled": True}}, nested({"windows": {"enabled": True}})):
+        objects = chart.objects(values)
+        spec = daemonset(objects, "windows")["spec"]["template"]["spec"]
+        same("nodes", spec["nodeSelector"]["kubernetes.io/os"], "windows")
+        assert "securityContext" not in container(objects, "windows") and "hostNetwork" not in spec
+        same("socket", flags(objects, "windows")["--kubelet-registration-path"], r"C:\var\lib\kubelet\plugins\csi-secrets-store\csi.sock")
+    only = chart.objects({"linux": {"enabled": False}, "windows": {"enabled": True}})
+    same("only", names(only, "DaemonSet"), {"csi-secrets-store-csi-driver-windows"})
+
+
+@check
+def mistakes_are_named():
+    for values, word in REJECTED:
+        try:
+            chart.objects(values)
+        except helm_python.HelmError as error:
+            assert word in str(error), f"{values}: {word!r} is missing in: {error}"
+        else:
+            raise AssertionError(f"{values} is accepted")
+
+
+@check
+def values_of_upstreams_charts_are_accepted():
+    """Everything that their documentation sets; what has no meaning here changes nothing."""
+    meaningless = {
+        "enableArcExtension": True, "arc": {"enableMonitoring": False}, "filteredWatchSecret": True,
+        "Azure": {"Cluster": {"ResourceId": "x", "Region": "y", "Distribution": "z"}, "Identity": {"isEnabled": True, "Type": "SystemAssigned"}, "Extension": {"Name": "n"}},
+        "rbac": {"install": True, "pspEnabled": False},
+        "livenessProbe": {"port": 9808, "logLevel": 2},
+        "linux": {"privileged": True, "customUserAgent": "x", "healthzPort": 8989, "healthzPath": "/healthz", "healthzTimeout": "5s",
+                  "registrarImage": {"tag": "v2"}, "registrar": {"resources": {}, "logVerbosity": 5}, "livenessProbeImage": {"tag": "v2"}},
+        "secrets-store-csi-driver": {"install": True, "filteredWatchSecret": True, "linux": {"image": {"tag": "v1.5.6"}, "registrarImage": {"tag": "x"},
+                                     "crds": {"image": {"tag": "x"}, "enabled": True}}},
+    }
+    same("objects", chart.objects(meaningless), chart.objects())
+    # The file that Microsoft's extension sets in place of the defaults.
+    arc = {"logFormatJSON": True, "linux": {"tolerations": [], "dnsPolicy": ""}, "windows": {"enabled": True, "tolerations": []},
+           **nested({"logFormatJSON": True, "tokenRequests": [{"audience": "api://AzureADTokenExchange"}], "windows": {"enabled": True},
+                     "linux": {"podAnnotations": {"prometheus.io/port": "8080"}, "metricsAddr": ":8080"}, "fullnameOverride": "secrets-store-csi-driver"})}
+    objects = chart.objects(arc)
+    assert "dnsPolicy" not in pod(objects) and "tolerations" not in pod(objects)
+    same("metrics", flags(objects)["--metrics-addr"], ":8080")
+    same("audiences", driver(objects)["tokenRequests"], [{"audience": "api://AzureADTokenExchange"}])
+
+
+@check
+def plain_yaml_and_crds_are_in_step():
+    found = render.stale(render.copies(), (CHART / "files" / "crds").rglob("*.yaml")) + render.stale(render.rendered(), render.DEPLOY.rglob("*.yaml"))
+    same("run `make manifests`; not in step", [str(path.relative_to(ROOT)) for path in found], [])
+
+
+@check
+def the_readme_tells_every_setting():
+    told = (CHART / "README.md").read_text()
+
+    def leaves(value, at=""):
+        if isinstance(value, dict) and value and not at.endswith(("affinity", "resources", "updateStrategy", "image")):
+            for key, below in value.items():
+                yield from leaves(below, f"{at}.{key}" if at else key)
+        else:
+            yield at
+
+    missing = [name for name in leaves(chart.loaded.values) if f"`{name}`" not in told and f"`<os>.{name.partition('.')[2]}`" not in told]
+    same("not in README.md", missing, [])
+    same("version", chart.loaded.metadata["appVersion"], program_version())
+
+
+def program_version():
+    return re.search(r'^version = "(.*)"$', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)[1]
+
+
+def main():
+    checks, failed = CHECKS, 0
+    if len(sys.argv) == 3 and sys.argv[1] == "--binary":
+        checks = [functools.wraps(the_program_knows_every_flag)(lambda: the_program_knows_every_flag(sys.argv[2]))]
+    elif len(sys.argv) != 1:
+        sys.exit(__doc__)
+    for function in checks:
+        try:
+            function()
+            print(f"ok {function.__name__}")
+        except Exception:  # noqa: BLE001: the others are to be told too.
+            failed += 1
+            print(f"FAILED {function.__name__}\n{traceback.format_exc(limit=-2)}")
+    print(f"{len(checks) - failed} of {len(checks)} checks hold, Helm {helm_python.helm_sdk_version()}")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,292 @@
+"""Installs, upgrades, takes over and uninstalls the chart on a real API server, with the real Helm engine.
+
+    KUBECONFIG=... python e2e/chart/cluster.py
+
+Needs an API server without the driver, and kubectl (or KUBECTL). Pods are kept off every node by a selector: what they do is for other
+tests. Leaves nothing behind; refuses to start where a driver is installed, since it deletes the CustomResourceDefinitions.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+import helm_python
+import yaml
+from engine import CHART, CRDS, DEPLOY, NAMESPACE, ROOT
+from helm_python import _native
+
+RELEASE = "csi"
+NOWHERE = {"linux": {"nodeSelector": {"keyvault-csi/no-such-node": "true"}}}
+DRIVER = ("csidriver", "secrets-store.csi.k8s.io")
+CLASS = """
+apiVersion: secrets-store.csi.x-k8s.io/%s
+kind: SecretProviderClass
+metadata: {name: %s, namespace: default}
+spec: {provider: azure, parameters: {keyvaultName: v, tenantID: t, objects: "[]"}}
+"""
+GROUP = "secrets-store.csi.x-k8s.io"
+KINDS = "daemonset,serviceaccount,clusterrole,clusterrolebinding,csidriver,secret"
+
+
+def kubectl(*arguments, stdin=None, check=True):
+    done = subprocess.run([os.environ.get("KUBECTL", "kubectl"), *arguments], input=stdin, capture_output=True, text=True)
+    assert not check or done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
+    return done.stdout if check else done
+
+
+def get(kind, name):
+    return json.loads(kubectl("get", kind, name, "--namespace", NAMESPACE, "--output", "json"))
+
+
+def crds():
+    names = kubectl("get", "crd", "--output", "name").split()
+    return {name.partition("/")[2] for name in names if name.endswith(GROUP)}
+
+
+def classes():
+    return set(kubectl("get", f"secretproviderclasses.{GROUP}", "--namespace", "default", "--output", "jsonpath={.items[*].metadata.name}").split())
+
+
+def ours():
+    """What is in the cluster with the label of the chart's objects, other than the CRDs."""
+    listed = kubectl("get", KINDS, "--all-namespaces", "--selector", "app=secrets-store-csi-driver", "--output", "json")
+    return {(o["kind"], o["metadata"]["name"]) for o in json.loads(listed)["items"]}
+
+
+def make_class(name, version="v1"):
+    # A CRD that was just made is served a moment later.
+    deadline = time.monotonic() + 20
+    while True:
+        done = kubectl("apply", "--filename", "-", stdin=CLASS % (version, name), check=False)
+        if done.returncode == 0:
+            return
+        assert time.monotonic() < deadline, done.stderr
+        time.sleep(0.2)
+
+
+class Helm:
+    """The engine, with the options that its Python side does not offer."""
+
+    def __init__(self):
+        self.config = helm_python.Config(namespace=NAMESPACE)
+
+    def put(self, action, release, values=None, chart=CHART, **options):
+        with helm_python.Chart.load(chart) as loaded:
+            values = {**NOWHERE, **(values or {})} if chart == CHART else values
+            return _native.call_string(
+                f"helm_{action}", self.config._raw(), _native.HANDLE(0), loaded._raw(), None, release, json.dumps(values or {}),
+                json.dumps({"namespace": NAMESPACE, "timeout_seconds": 60, **options}),
+            )
+
+    def refuses(self, word, *arguments, **options):
+        try:
+            self.put(*arguments, **options)
+        except helm_python.HelmError as error:
+            assert word in str(error), f"{word!r} is missing in: {error}"
+            return
+        raise AssertionError(f"{arguments} went through")
+
+    def roll_back(self, release, **options):
+        _native.call_status("helm_rollback", self.config._raw(), release, json.dumps({"timeout_seconds": 60, **options}))
+
+    def uninstall(self, release):
+        self.config.uninstall(release, timeout=60)
+
+
+def change_driver(helm, values, **options):
+    """Upgrades; first as docs/install.md says for API servers on which a CSIDriver cannot be changed."""
+    if server_minor() < 22:
+        helm.refuses("immutable", "upgrade", RELEASE, values, **options)
+        kubectl("delete", *DRIVER)
+    helm.put("upgrade", RELEASE, values, **options)
+
+
+def server_minor():
+    return int(json.loads(kubectl("version", "--output", "json"))["serverVersion"]["minor"].rstrip("+"))
+
+
+def a_fresh_install_brings_everything(helm):
+    helm.put("install", RELEASE)
+    assert len(crds()) == 2, crds()
+    make_class("one")
+    make_class("older", "v1alpha1")
+    assert classes() == {"one", "older"}
+    daemonset = get("daemonset", "csi-secrets-store-csi-driver")
+    assert [c["name"] for c in daemonset["spec"]["template"]["spec"]["containers"]] == ["secrets-store"]
+    assert get(*DRIVER)["spec"].get("requiresRepublish", False) is False
+    assert not {name for kind, name in ours() if "rotation" in name or "syncing" in name}, ours()
+
+
+def settings_can_be_changed_later(helm):
+    change_driver(helm, {"enableSecretRotation": True, "syncSecret": {"enabled": True}, "rotationPollInterval": "30s"})
+    assert get(*DRIVER)["spec"]["requiresRepublish"] is True
+    assert {("ClusterRole", "secretproviderrotation-role"), ("ClusterRole", "secretprovidersyncing-role")} <= ours()
+    arguments = get("daemonset", "csi-secrets-store-csi-driver")["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert {"--enable-secret-rotation=true", "--sync-secret=true", "--rotation-poll-interval=30s"} <= set(arguments), arguments
+    account = f"system:serviceaccount:{NAMESPACE}:secrets-store-csi-driver"
+
+    def may(*what):
+        return kubectl("auth", "can-i", *what, "--namespace", "default", "--as", account, check=False).stdout.strip()
+
+    assert may("create", "secrets") == "yes" and may("list", "secrets") == "no"
+    change_driver(helm, {})
+    assert get(*DRIVER)["spec"].get("requiresRepublish", False) is False
+    assert not {name for kind, name in ours() if "rotation" in name or "syncing" in name}, ours()
+    assert may("get", "secrets") == "no" and may("list", f"secretproviderclasses.{GROUP}") == "yes"
+    assert classes() == {"one", "older"}
+
+
+def an_upgrade_upgrades_the_crds(helm):
+    """The chart as a later version, whose CRD has a column that the installed one lacks; and back."""
+    with tempfile.TemporaryDirectory() as folder:
+        later = Path(folder) / "chart"
+        shutil.copytree(CHART, later)
+        path = later / "files" / "crds" / f"{GROUP}_secretproviderclasses.yaml"
+        crd = yaml.safe_load(path.read_text())
+        column = {"name": "Later", "type": "string", "jsonPath": ".metadata.name"}
+        crd["spec"]["versions"][0].setdefault("additionalPrinterColumns", []).append(column)
+        path.write_text(yaml.safe_dump(crd))
+        before = get("crd", f"secretproviderclasses.{GROUP}")
+        helm.put("upgrade", RELEASE, NOWHERE, chart=later)
+        after = get("crd", f"secretproviderclasses.{GROUP}")
+        assert after["metadata"]["uid"] == before["metadata"]["uid"], "the CRD was made anew, and every class with it deleted"
+        assert column in after["spec"]["versions"][0]["additionalPrinterColumns"], "the CRD is as it was"
+    helm.put("upgrade", RELEASE)
+    assert get("crd", f"secretproviderclasses.{GROUP}")["spec"] == before["spec"]
+    assert classes() == {"one", "older"}
+
+
+def what_was_deleted_or_changed_comes_back(helm):
+    role = ("clusterrole", "secretproviderclasses-role")
+    before = get(*role)["rules"]
+    kubectl("delete", *role)
+    helm.put("upgrade", RELEASE)
+    assert get(*role)["rules"] == before
+    kubectl("patch", *role, "--type=json", "--patch", '[{"op": "remove", "path": "/rules/0"}]')
+    helm.refuses("conflict", "upgrade", RELEASE)
+    helm.put("upgrade", RELEASE, force_conflicts=True)
+    assert get(*role)["rules"] == before
+
+
+def uninstalling_leaves_crds_and_classes(helm):
+    helm.uninstall(RELEASE)
+    assert ours() == set(), ours()
+    assert len(crds()) == 2 and classes() == {"one", "older"}
+
+
+def crds_of_another_are_not_taken_in_passing(helm):
+    helm.refuses("invalid ownership metadata", "install", "other")
+    helm.config.uninstall("other", ignore_not_found=True)
+    assert ours() == set(), ours()
+    helm.put("install", "other", {"linux": {**NOWHERE["linux"], "crds": {"enabled": False}}})
+    helm.uninstall("other")
+    helm.put("install", "other", take_ownership=True)
+    annotations = get("crd", f"secretproviderclasses.{GROUP}")["metadata"]["annotations"]
+    assert annotations["meta.helm.sh/release-name"] == "other", annotations
+    helm.uninstall("other")
+    assert classes() == {"one", "older"}
+
+
+def upstreams_release_is_upgraded_to_this_chart(helm):
+    # As a release that Helm 3 made, and as one of Helm 4: that goes on in the way of the release that it finds.
+    for server_side in (False, True):
+        take_over(helm, server_side)
+
+
+def take_over(helm, server_side):
+    """Its CRDs were put there from crds/, so Helm does not own them; its DaemonSet has the name and the selector of ours."""
+    delete_crds()
+    with tempfile.TemporaryDirectory() as folder:
+        upstream = Path(folder) / "upstream"
+        shutil.copytree(ROOT / "e2e" / "chart" / "upstream", upstream)
+        shutil.copytree(CRDS, upstream / "crds", dirs_exist_ok=True)
+        helm.put("install", RELEASE, {}, chart=upstream, server_side_apply=server_side)
+    make_class("one")
+    before = get("daemonset", "csi-secrets-store-csi-driver")
+    assert len(before["spec"]["template"]["spec"]["containers"]) == 3
+    helm.refuses("invalid ownership metadata", "upgrade", RELEASE)
+    helm.put("upgrade", RELEASE, take_ownership=True)
+    after = get("daemonset", "csi-secrets-store-csi-driver")
+    assert after["metadata"]["uid"] == before["metadata"]["uid"], "the DaemonSet was made anew instead of being rolled"
+    assert [c["name"] for c in after["spec"]["template"]["spec"]["containers"]] == ["secrets-store"]
+    assert kubectl("get", "clusterrole", "secretprovidertokenrequest-role", check=False).returncode != 0, "the right to mint tokens stays"
+    rules = get("clusterrole", "secretproviderclasses-role")["rules"]
+    assert not any("pods" in rule["resources"] for rule in rules), rules
+    assert classes() == {"one"}
+    # And back, as docs/install.md says: upstream's objects return, classes stay. Server-side apply cannot take a probe away: it
+    # leaves an empty one, which the API server refuses.
+    helm.roll_back(RELEASE, version=1, server_side_apply="false")
+    back = get("daemonset", "csi-secrets-store-csi-driver")
+    assert len(back["spec"]["template"]["spec"]["containers"]) == 3 and back["metadata"]["uid"] == before["metadata"]["uid"]
+    assert classes() == {"one"} and len(crds()) == 2
+    helm.uninstall(RELEASE)
+
+
+def plain_yaml_can_be_applied(helm):
+    delete_crds()
+    for folder in (DEPLOY, DEPLOY / "rotation-and-sync"):
+        if folder != DEPLOY and server_minor() < 22:
+            kubectl("delete", *DRIVER)
+        kubectl("apply", "--filename", str(folder))
+    assert get(*DRIVER)["spec"]["requiresRepublish"] is True
+    assert ("DaemonSet", "secrets-store-csi-driver") in ours()
+    if server_minor() >= 35:
+        kubectl("apply", "--filename", str(DEPLOY / "from-1.35" / "csidriver-rotation.yaml"))
+        assert get(*DRIVER)["spec"]["serviceAccountTokenInSecrets"] is True
+    else:
+        print("   not asked: from-1.35/ needs a newer API server")
+    make_class("one")
+    kubectl("apply", "--dry-run=server", "--filename", str(ROOT / "manifests" / "examples"))
+    # Uninstalling, as docs/install.md says.
+    for files in (("rotation-and-sync", "2-rbac.yaml"), ("3-csidriver.yaml", "4-daemonset.yaml")):
+        kubectl("delete", "--ignore-not-found", *(f"--filename={DEPLOY / file}" for file in files))
+    assert ours() == set() and classes() == {"one"}, ours()
+
+
+def delete_crds():
+    for name in crds():
+        kubectl("delete", "crd", name, "--timeout", "60s")
+
+
+STEPS = [
+    a_fresh_install_brings_everything,
+    settings_can_be_changed_later,
+    an_upgrade_upgrades_the_crds,
+    what_was_deleted_or_changed_comes_back,
+    uninstalling_leaves_crds_and_classes,
+    crds_of_another_are_not_taken_in_passing,
+    upstreams_release_is_upgraded_to_this_chart,
+    plain_yaml_can_be_applied,
+]
+
+
+def main():
+    if kubectl("get", *DRIVER, check=False).returncode == 0 or crds():
+        sys.exit("a driver, or what one left, is in this cluster: name one by KUBECONFIG that has none")
+    helm = Helm()
+    done = 0
+    try:
+        for step in STEPS:
+            began = time.monotonic()
+            step(helm)
+            done += 1
+            print(f"ok {step.__name__}, {time.monotonic() - began:.1f} s", flush=True)
+    except Exception:  # noqa: BLE001: the steps stand on one another; the first that fails is told.
+        print(f"FAILED {step.__name__}\n{traceback.format_exc(limit=-3)}")
+    finally:
+        for release in (RELEASE, "other"):
+            helm.config.uninstall(release, ignore_not_found=True, timeout=60)
+        kubectl("delete", KINDS, "--all-namespaces", "--selector", "app=secrets-store-csi-driver", "--ignore-not-found", check=False)
+        delete_crds()
+    print(f"{done} of {len(STEPS)} steps hold, Kubernetes 1.{server_minor()}, Helm {helm_python.helm_sdk_version()}")
+    sys.exit(0 if done == len(STEPS) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Keeps what is made from something else in step: the chart's copy of the CRDs, and manifests/deploy rendered from the chart.
+
+    python e2e/chart/render.py            write them
+    python e2e/chart/render.py --check    change nothing; fail and name what is not in step
+
+The CRDs are copied, since a packaged chart and tools that fetch a folder of a repository do not follow links out of it.
+"""
+
+import sys
+
+from engine import CHART, CRDS, DEPLOY, ROOT, Chart, plain
+
+NAMES = {"fullnameOverride": "secrets-store-csi-driver"}
+BOTH = {**NAMES, "enableSecretRotation": True, "syncSecret": {"enabled": True}}
+HEAD = "# Rendered from manifests/chart by `make manifests`; edit that. docs/install.md tells how to apply it.\n"
+
+
+def copies():
+    sources = sorted(CRDS.glob("*.yaml"))
+    assert len(sources) == 2, f"{CRDS} should have the two CRDs, has {[path.name for path in sources]}"
+    return {CHART / "files" / "crds" / path.name: path.read_text() for path in sources}
+
+
+def rendered():
+    chart = Chart()
+    before, after = {"kubernetes": "1.34.0", "release": "keyvault-csi"}, {"kubernetes": "1.35.0", "release": "keyvault-csi"}
+    base, both = chart.texts(NAMES, **before), chart.texts(BOTH, **before)
+    newer, newer_both = chart.texts(NAMES, **after), chart.texts(BOTH, **after)
+
+    def file(texts, *templates):
+        return HEAD + "---\n".join(plain(texts[template]).removeprefix("---\n") for template in templates)
+
+    return {
+        DEPLOY / "1-crds.yaml": file(base, "crds.yaml"),
+        DEPLOY / "2-rbac.yaml": file(base, "serviceaccount.yaml", "rbac.yaml", "rbac-people.yaml"),
+        DEPLOY / "3-csidriver.yaml": file(base, "csidriver.yaml"),
+        DEPLOY / "4-daemonset.yaml": file(base, "daemonset.yaml"),
+        DEPLOY / "rotation-and-sync" / "1-rbac.yaml": file(both, "rbac-rotation.yaml", "rbac-sync.yaml"),
+        DEPLOY / "rotation-and-sync" / "2-csidriver.yaml": file(both, "csidriver.yaml"),
+        DEPLOY / "rotation-and-sync" / "3-daemonset.yaml": file(both, "daemonset.yaml"),
+        DEPLOY / "from-1.35" / "csidriver.yaml": file(newer, "csidriver.yaml"),
+        DEPLOY / "from-1.35" / "csidriver-rotation.yaml": file(newer_both, "csidriver.yaml"),
+    }
+
+
+def stale(wanted, present):
+    """What differs, is missing, or should not be there."""
+    differing = [path for path, text in wanted.items() if not path.is_file() or path.read_text() != text]
+    return differing + [path for path in present if path not in wanted]
+
+
+def main():
+    write = "--check" not in sys.argv[1:]
+    out_of_step = []
+    # The second is rendered from what the first copies.
+    for make, folder in ((copies, CHART / "files" / "crds"), (rendered, DEPLOY)):
+        wanted = make()
+        found = stale(wanted, folder.rglob("*.yaml"))
+        out_of_step += found
+        for path in found if write else []:
+            if path in wanted:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(wanted[path])
+            else:
+                path.unlink()
+    for path in out_of_step:
+        print(f"{'written' if write else 'not in step'}: {path.relative_to(ROOT)}")
+    if out_of_step and not write:
+        sys.exit("run `make manifests`")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+{{/* Names and labels. All of them are upstream's, so that tools, dashboards and policies find what they look for. */}}
+
+{{/* Release name and "secrets-store-csi-driver", unless the release name has it already; takes the settings. */}}
+{{- define "keyvault-csi.fullname" -}}
+{{- $name := default "secrets-store-csi-driver" .settings.nameOverride -}}
+{{- if .settings.fullnameOverride -}}
+{{- .settings.fullnameOverride | trunc 63 | trimSuffix "-" -}}
+{{- else if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What a DaemonSet selects by; immutable, and equal to upstream's, so that its release can be upgraded to this chart. */}}
+{{- define "keyvault-csi.selector" -}}
+app: secrets-store-csi-driver
+{{- end -}}
+
+{{- define "keyvault-csi.labels" -}}
+{{ include "keyvault-csi.selector" . }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
+app.kubernetes.io/name: {{ .Chart.Name | quote }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | quote }}
+{{- with .settings.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* repository@digest, or repository:tag; takes the image and the chart. */}}
+{{- define "keyvault-csi.image" -}}
+{{- $image := .image -}}
+{{- if regexMatch "csi-secrets-store/driver|secrets-store/(driver|provider-azure)" $image.repository -}}
+{{- fail (printf "%s.image.repository is %s: that is upstream's image, not this program's; remove linux.image and windows.image from values written for upstream's charts" .os $image.repository) -}}
+{{- end -}}
+{{- if $image.digest -}}
+{{- printf "%s@%s" $image.repository $image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $image.repository (default .appVersion $image.tag | toString) -}}
+{{- end -}}
+{{- end -}}

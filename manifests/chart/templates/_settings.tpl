@@ -1,0 +1,127 @@
+{{/*
+The settings in force: the values of this chart, and over them what stands below "secrets-store-csi-driver" (the spelling
+of the Azure provider's chart and of the Arc extension). What names an image of upstream's, or its helper containers, is
+left out. Gives JSON; read it with fromJson.
+*/}}
+{{- define "keyvault-csi.settings" -}}
+{{- $values := .Values | toJson | fromJson -}}
+{{- $settings := omit $values "secrets-store-csi-driver" -}}
+{{- $nested := default (dict) (get $values "secrets-store-csi-driver") -}}
+{{- if eq (toString (dig "install" true $nested)) "false" -}}
+{{- fail "secrets-store-csi-driver.install is false: this chart is the driver and the Azure provider in one; it cannot run beside another driver of the same name" -}}
+{{- end -}}
+{{- /* The provider's chart has one port for metrics; below linux and windows stand the driver's addresses. */ -}}
+{{- with $settings.metricsAddr -}}
+{{- $_ := set $settings.linux "metricsAddr" (toString .) -}}
+{{- $_ := set $settings.windows "metricsAddr" (toString .) -}}
+{{- end -}}
+{{- range $os := list "linux" "windows" -}}
+{{- $below := omit (default (dict) (get $nested $os)) "image" "registrarImage" "registrar" "livenessProbeImage" "livenessProbe" -}}
+{{- $_ := set $nested $os $below -}}
+{{- end -}}
+{{- include "keyvault-csi.overlay" (dict "base" $settings "over" $nested) -}}
+{{- $settings | toJson -}}
+{{- end -}}
+
+{{/* Puts one map over another, in place. Not mergeOverwrite: to that, false and [] are as good as nothing. */}}
+{{- define "keyvault-csi.overlay" -}}
+{{- $base := .base -}}
+{{- range $key, $value := .over -}}
+{{- if and (kindIs "map" $value) (kindIs "map" (get $base $key)) -}}
+{{- include "keyvault-csi.overlay" (dict "base" (get $base $key) "over" $value) -}}
+{{- else if not (kindIs "invalid" $value) -}}
+{{- $_ := set $base $key $value -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What a template needs: the settings, and of the context what names and labels are made of. Gives JSON as well. */}}
+{{- define "keyvault-csi.scope" -}}
+{{- dict "settings" (include "keyvault-csi.settings" . | fromJson) "Release" .Release "Chart" (dict "Name" .Chart.Name "Version" .Chart.Version "AppVersion" .Chart.AppVersion) | toJson -}}
+{{- end -}}
+
+{{/* "true" or nothing, for booleans and for their spelling as text. */}}
+{{- define "keyvault-csi.on" -}}
+{{- if eq (toString .) "true" -}}true{{- end -}}
+{{- end -}}
+
+{{/* ":8095" from ":8095", "8095" and 8095; "0" stays and means none. */}}
+{{- define "keyvault-csi.address" -}}
+{{- $address := toString . -}}
+{{- if and (regexMatch "^[0-9]+$" $address) (ne $address "0") -}}:{{- end -}}{{ $address }}
+{{- end -}}
+
+{{/* The flags that are the same on both systems; takes context, settings and those of the system. */}}
+{{- define "keyvault-csi.flags" -}}
+{{- $s := .settings -}}
+- --nodeid=$(KUBE_NODE_NAME)
+- --provider-volume={{ .os.providersDir }}
+- --additional-provider-volume-paths={{ join "," .os.additionalProvidersDirs }}
+- --metrics-addr={{ include "keyvault-csi.address" .os.metricsAddr }}
+- --health-addr=:{{ $s.livenessProbe.port }}
+- --enable-secret-rotation={{ if include "keyvault-csi.on" $s.enableSecretRotation }}true{{ else }}false{{ end }}
+{{- with $s.rotationPollInterval }}
+- --rotation-poll-interval={{ . }}
+{{- end }}
+- --sync-secret={{ if include "keyvault-csi.on" $s.syncSecret.enabled }}true{{ else }}false{{ end }}
+- --construct-pem-chain={{ if include "keyvault-csi.on" $s.constructPEMChain }}true{{ else }}false{{ end }}
+- --write-cert-and-key-in-separate-files={{ if include "keyvault-csi.on" $s.writeCertAndKeyInSeparateFiles }}true{{ else }}false{{ end }}
+- --max-call-recv-msg-size={{ int64 $s.maxCallRecvMsgSize }}
+- --provider-health-check={{ if include "keyvault-csi.on" $s.providerHealthCheck }}true{{ else }}false{{ end }}
+{{- if include "keyvault-csi.on" $s.providerHealthCheck }}
+- --provider-health-check-interval={{ $s.providerHealthCheckInterval }}
+{{- end }}
+{{- with $s.cloudName }}
+- --cloud-name={{ . }}
+{{- end }}
+{{- with $s.tokenProxyURL }}
+- --token-proxy-url={{ . }}
+{{- end }}
+{{- with $s.sniName }}
+- --sni-name={{ . }}
+{{- end }}
+{{- if include "keyvault-csi.on" $s.startupTaint.enabled }}
+- --startup-taint={{ $s.startupTaint.key }}
+{{- end }}
+{{- if include "keyvault-csi.on" $s.logFormatJSON }}
+- --log-format-json=true
+{{- end }}
+{{- if ne (toString $s.logVerbosity) "0" }}
+- -v={{ $s.logVerbosity }}
+{{- end }}
+{{- end -}}
+
+{{/* The probes and ports of the one container; takes settings and those of the system. */}}
+{{- define "keyvault-csi.health" -}}
+{{- $metrics := regexFind "[0-9]+$" (include "keyvault-csi.address" .os.metricsAddr) -}}
+ports:
+  - name: healthz
+    containerPort: {{ .settings.livenessProbe.port }}
+    protocol: TCP
+{{- if ne $metrics "0" }}
+  - name: metrics
+    containerPort: {{ $metrics }}
+    protocol: TCP
+{{- end }}
+livenessProbe:
+  httpGet:
+    path: /healthz
+    port: healthz
+  initialDelaySeconds: 5
+  periodSeconds: 15
+  timeoutSeconds: 10
+  failureThreshold: 5
+# Registration takes the kubelet about a second; asking each second shows it at once and costs nothing to speak of.
+readinessProbe:
+  httpGet:
+    path: /readyz
+    port: healthz
+  periodSeconds: 1
+  timeoutSeconds: 3
+  failureThreshold: 3
+{{- end -}}
+
+{{/* The proxy of the Arc extension, if it is on. */}}
+{{- define "keyvault-csi.proxy" -}}
+{{- include "keyvault-csi.on" (dig "Azure" "proxySettings" "isProxyEnabled" false .) -}}
+{{- end -}}

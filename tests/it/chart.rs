@@ -1,0 +1,36 @@
+//! The Helm chart, rendered by the real Helm engine: `e2e/chart/check.py` asks, and this runs it.
+//!
+//! Installing, upgrading and uninstalling need an API server, and are `e2e/chart/cluster.py`.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+
+trials! { "chart":
+    it_renders_what_it_should,
+    the_program_knows_every_flag_it_passes,
+}
+
+fn it_renders_what_it_should() -> Result<()> {
+    ensure!(check(&[])? >= 15, "checks are missing");
+    Ok(())
+}
+
+fn the_program_knows_every_flag_it_passes() -> Result<()> {
+    ensure!(check(&["--binary", env!("CARGO_BIN_EXE_keyvault-csi")])? == 1);
+    Ok(())
+}
+
+/// Runs the checks; how many hold.
+fn check(arguments: &[&str]) -> Result<usize> {
+    let python = std::env::var_os("KEYVAULT_CSI_PYTHON")
+        .context("KEYVAULT_CSI_PYTHON is not set: run `make test`, which makes a Python with the Helm engine")?;
+    let output = Command::new(python)
+        .arg("-B")
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/e2e/chart/check.py"))
+        .args(arguments)
+        .output()?;
+    let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "{text}\n{errors}");
+    Ok(text.lines().filter(|line| line.starts_with("ok ")).count())
+}
