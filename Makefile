@@ -1,10 +1,15 @@
 # The commands of this project; README.md says what they are for. Each ends with 0 only if what it shows was checked.
-.PHONY: help demo test lint soak manifests
+.PHONY: help demo test e2e image lint soak manifests
 
 CARGO ?= cargo
+CARGO_TARGET_DIR ?= $(CURDIR)/target
+RELEASE := $(CARGO_TARGET_DIR)/release/keyvault-csi
+IMAGE := $(CARGO_TARGET_DIR)/image.tar
+# Built in one way only, the image's: static, so that an empty image can run it.
+release = $(CARGO) rustc --locked --release --bin keyvault-csi -- -C target-feature=+crt-static
 
 help: ## list the commands
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile
+	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/make \1\t\2/p' Makefile
 
 demo: ## the main job on this machine: no cluster and no Azure needed
 	@e2e/prerequisites demo
@@ -15,16 +20,27 @@ demo: ## the main job on this machine: no cluster and no Azure needed
 test: ## all tests but those on a real cluster
 	@e2e/prerequisites test
 	@echo "Building the release binary, whose memory is measured (some minutes the first time) ..."
-	@$(CARGO) build --locked --release --bin keyvault-csi
+	@$(release)
 	@echo "Building and running the tests ..."
 	@assets="$${KUBEBUILDER_ASSETS:-$$(e2e/cluster/cluster assets)}" && \
 		KUBEBUILDER_ASSETS="$$assets" \
-		KEYVAULT_CSI_RELEASE=$(CURDIR)/target/release/keyvault-csi KEYVAULT_CSI_PYTHON=$$(e2e/python) \
+		KEYVAULT_CSI_RELEASE=$(RELEASE) KEYVAULT_CSI_PYTHON=$$(e2e/python) \
 		$(CARGO) test --locked --workspace
+
+image: ## the OCI image target/image.tar, without a daemon and without pulling anything
+	@e2e/prerequisites image
+	@echo "Building the release binary (some minutes the first time) ..."
+	@$(release)
+	@e2e/image $(RELEASE) $(IMAGE)
+
+e2e: image ## the image and the chart on a real Kubernetes, which is built and started; KUBECONFIG names another one
+	@e2e/prerequisites test
+	@CARGO="$(CARGO)" KEYVAULT_CSI_IMAGE=$(IMAGE) e2e/run
 
 lint: ## formatting and clippy, warnings denied
 	@$(CARGO) fmt --all --check
 	@$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
+	@$(CARGO) clippy --locked --package keyvault-csi-e2e --test cluster -- --deny warnings
 
 soak: ## what takes long: many more random cases
 	@e2e/prerequisites demo

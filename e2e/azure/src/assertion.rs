@@ -97,6 +97,16 @@ impl Assertion<'_> {
         }
     }
 
+    /// What was signed.
+    pub(crate) fn signed(&self) -> &[u8] {
+        self.signed.as_bytes()
+    }
+
+    /// The signature over it.
+    pub(crate) fn signature(&self) -> &[u8] {
+        &self.signature
+    }
+
     fn verify(&self, algorithm: &'static dyn VerificationAlgorithm, public_key: &[u8]) -> bool {
         UnparsedPublicKey::new(algorithm, public_key).verify(self.signed.as_bytes(), &self.signature).is_ok()
     }

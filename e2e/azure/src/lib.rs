@@ -31,6 +31,7 @@ mod content;
 mod directory;
 mod fault;
 mod issuer;
+mod key_set;
 mod object;
 mod random;
 mod record;

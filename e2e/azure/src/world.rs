@@ -16,6 +16,7 @@ use crate::directory::{Client, Directory, Federation, Tenant};
 use crate::fault::{self, Fault, FaultBook};
 use crate::imds::Machine;
 use crate::issuer::Issuer;
+use crate::key_set::KeySet;
 use crate::keyvault::names;
 use crate::object::{Refusal, Store};
 use crate::record::Recorder;
@@ -121,6 +122,8 @@ pub enum WorldError {
 pub(crate) struct World {
     pub(crate) directory: Directory,
     pub(crate) issuers: BTreeMap<String, Issuer>,
+    /// Keys of issuers that are not ours, by address; they come before one of ours.
+    pub(crate) key_sets: BTreeMap<String, KeySet>,
     pub(crate) machine: Machine,
     pub(crate) vaults: BTreeMap<String, Vault>,
     pub(crate) faults: FaultBook,

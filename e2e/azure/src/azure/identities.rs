@@ -9,6 +9,7 @@ use super::{Azure, must};
 use crate::directory::Federation;
 use crate::entra::BINDING_AUDIENCE;
 use crate::issuer::Issuer;
+use crate::key_set::KeySet;
 use crate::world::now;
 
 impl Azure {
@@ -142,6 +143,17 @@ impl Azure {
     #[track_caller]
     pub fn add_issuer(&self, issuer_url: &str) -> Issuer {
         must(self.world(|world| world.add_issuer(issuer_url)))
+    }
+
+    /// Lets Entra ID know the keys of an issuer that exists elsewhere, as its JWKS document has them; known ones are
+    /// replaced.
+    ///
+    /// # Panics
+    /// If the document has no RSA key.
+    #[track_caller]
+    pub fn set_issuer_keys(&self, issuer_url: &str, jwks: &str) {
+        let keys = must(KeySet::parse(jwks));
+        self.shared.world().key_sets.insert(issuer_url.to_owned(), keys);
     }
 
     /// Gives the machine a user-assigned managed identity.

@@ -16,12 +16,20 @@ use crate::assertion::Assertion;
 use crate::clouds::Cloud;
 use crate::directory::Client;
 use crate::issuer::Issuer;
+use crate::key_set::KeySet;
 
 /// The audience of tokens that only a token proxy takes.
 pub(crate) const BINDING_AUDIENCE: &str = "api://AKSIdentityBinding";
 
 /// The only type of assertion there is.
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// Whose tokens can be checked, by address.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Issuers<'a> {
+    pub(super) ours: &'a BTreeMap<String, Issuer>,
+    pub(super) others: &'a BTreeMap<String, KeySet>,
+}
 
 /// Who wants a token, and where the request arrived.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +47,7 @@ impl Applicant<'_> {
     pub(super) fn check(
         self,
         form: &BTreeMap<String, String>,
-        issuers: &BTreeMap<String, Issuer>,
+        issuers: Issuers<'_>,
     ) -> Result<(), EntraError> {
         let field = |name: &str| form.get(name).map(String::as_str).filter(|value| !value.is_empty());
         let Some(text) = field("client_assertion") else {
@@ -69,7 +77,7 @@ impl Applicant<'_> {
         Ok(())
     }
 
-    fn check_federated(self, assertion: &Assertion<'_>, issuers: &BTreeMap<String, Issuer>) -> Result<(), EntraError> {
+    fn check_federated(self, assertion: &Assertion<'_>, issuers: Issuers<'_>) -> Result<(), EntraError> {
         let claims = &assertion.claims;
         // A binding is known to the proxy only, and the proxy knows nothing else.
         let all = self.client.federations.iter();
@@ -91,14 +99,12 @@ impl Applicant<'_> {
         if !claims.is_in_time(self.now) {
             return Err(EntraError::assertion_out_of_time(self.now, claims.not_before(), claims.expires()));
         }
-        let issuer = issuers.get(&claims.iss).ok_or_else(|| EntraError::issuer_not_reachable(&claims.iss))?;
-        if assertion.header.kid.as_deref() != Some(issuer.kid()) {
-            return Err(EntraError::unknown_signing_key());
+        let (known, signed) = issuers.judge(assertion).ok_or_else(|| EntraError::issuer_not_reachable(&claims.iss))?;
+        match (known, signed) {
+            (false, _) => Err(EntraError::unknown_signing_key()),
+            (true, false) => Err(EntraError::bad_federated_signature()),
+            (true, true) => Ok(()),
         }
-        if !assertion.is_signed_by_issuer(issuer.public_key()) {
-            return Err(EntraError::bad_federated_signature());
-        }
-        Ok(())
     }
 
     fn check_certificate(self, assertion: &Assertion<'_>) -> Result<(), EntraError> {
@@ -145,5 +151,17 @@ impl Applicant<'_> {
             _ => vec![format!("/{tenant}/oauth2/v2.0/token"), format!("/{tenant}/v2.0")],
         };
         url.scheme() == "https" && self.cloud.login_hosts.iter().any(|known| known == host) && paths.contains(&path)
+    }
+}
+
+impl Issuers<'_> {
+    /// Whether the issuer has the key that the token names, and whether that has signed it; `None` if nobody knows it.
+    fn judge(self, assertion: &Assertion<'_>) -> Option<(bool, bool)> {
+        if let Some(keys) = self.others.get(&assertion.claims.iss) {
+            return Some((keys.has_key_of(assertion), keys.has_signed(assertion)));
+        }
+        let issuer = self.ours.get(&assertion.claims.iss)?;
+        let known = assertion.header.kid.as_deref() == Some(issuer.kid());
+        Some((known, known && assertion.is_signed_by_issuer(issuer.public_key())))
     }
 }

@@ -13,7 +13,7 @@ use hyper::header::{CACHE_CONTROL, HeaderName};
 use hyper::{Method, StatusCode};
 use serde_json::json;
 
-use self::credentials::Applicant;
+use self::credentials::{Applicant, Issuers};
 pub(crate) use self::credentials::BINDING_AUDIENCE;
 use self::errors::EntraError;
 use crate::answer::Answer;
@@ -116,7 +116,8 @@ fn token(
     form: &BTreeMap<String, String>,
     through_proxy: bool,
 ) -> Result<Answer, EntraError> {
-    let World { directory, issuers, .. } = world;
+    let World { directory, issuers, key_sets, .. } = world;
+    let issuers = Issuers { ours: issuers, others: key_sets };
     let known = directory.tenant(tenant).ok_or_else(|| EntraError::tenant_not_found(tenant, "invalid_request"))?;
     let field = |name: &'static str| {
         let given = form.get(name).filter(|value| !value.is_empty());

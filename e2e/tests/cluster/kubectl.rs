@@ -1,0 +1,144 @@
+//! kubectl and helm as a person uses them: every request to the cluster goes through here.
+//!
+//! Knows the programs and their output, and nothing of what the tests ask for. A command that fails is an error with
+//! everything that it printed.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use keyvault_csi_e2e::driver::wait_for;
+use serde_json::Value;
+
+/// How long anything may take that the cluster does by itself; a busy machine needs a part of it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The sources of this project.
+pub(crate) fn checkout() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// Runs kubectl; what it prints is the answer.
+pub(crate) fn kubectl(arguments: &[&str]) -> Result<String> {
+    answer(Command::new("kubectl").args(arguments), "")
+}
+
+/// Runs kubectl with a manifest on its standard input.
+pub(crate) fn kubectl_with(arguments: &[&str], manifest: &str) -> Result<String> {
+    answer(Command::new("kubectl").args(arguments), manifest)
+}
+
+/// Applies a manifest in a namespace.
+pub(crate) fn apply(namespace: &str, manifest: &str) -> Result<()> {
+    kubectl_with(&["apply", "--namespace", namespace, "--filename", "-"], manifest)?;
+    Ok(())
+}
+
+/// One object, or nothing if it is not there.
+pub(crate) fn get(namespace: &str, kind: &str, name: &str) -> Result<Option<Value>> {
+    let text = kubectl(&["get", kind, name, "--namespace", namespace, "--ignore-not-found", "--output", "json"])?;
+    if text.trim().is_empty() { Ok(None) } else { Ok(Some(serde_json::from_str(&text)?)) }
+}
+
+/// The objects of a kind, in a namespace, with further options.
+pub(crate) fn list(namespace: &str, kind: &str, options: &[&str]) -> Result<Vec<Value>> {
+    let mut arguments = vec!["get", kind, "--namespace", namespace, "--output", "json"];
+    arguments.extend(options);
+    let mut listed: Value = serde_json::from_str(&kubectl(&arguments)?)?;
+    match listed["items"].take() {
+        Value::Array(items) => Ok(items),
+        _ => bail!("no list: {listed}"),
+    }
+}
+
+/// Runs a command in a pod's container, as `kubectl exec POD -- ...`.
+pub(crate) fn exec(namespace: &str, pod: &str, command: &[&str]) -> Result<String> {
+    let mut arguments = vec!["exec", pod, "--namespace", namespace, "--"];
+    arguments.extend(command);
+    kubectl(&arguments)
+}
+
+/// Deletes a pod, and waits until it is gone.
+pub(crate) fn delete_pod(namespace: &str, pod: &str) -> Result<()> {
+    kubectl(&["delete", "pod", pod, "--namespace", namespace, "--grace-period=1", "--timeout=120s"])?;
+    Ok(())
+}
+
+/// Waits until a pod is Ready.
+pub(crate) fn ready(namespace: &str, pod: &str) -> Result<()> {
+    let ready = wait_for(&format!("{namespace}/{pod} is Ready"), PATIENCE, || is_ready(namespace, pod));
+    ready.or_else(|error| bail!("{error:#}\n{}", kubectl(&["describe", "pod", pod, "--namespace", namespace])?))
+}
+
+fn is_ready(namespace: &str, pod: &str) -> Result<bool> {
+    Ok(get(namespace, "pod", pod)?.is_some_and(|pod| condition(&pod, "Ready")))
+}
+
+/// Whether an object has this condition.
+pub(crate) fn condition(object: &Value, kind: &str) -> bool {
+    let conditions = object["status"]["conditions"].as_array();
+    conditions.is_some_and(|all| all.iter().any(|one| one["type"] == kind && one["status"] == "True"))
+}
+
+/// An event of this reason on a pod whose message has all these words; its component and message.
+pub(crate) fn event(namespace: &str, pod: &str, reason: &str, words: &[&str]) -> Result<(String, String)> {
+    let selector = format!("--field-selector=involvedObject.name={pod},reason={reason}");
+    let mut found = None;
+    let mut seen = String::new();
+    let waited = wait_for(&format!("an event {reason} with {words:?}"), PATIENCE, || {
+        let events = list(namespace, "events", &[&selector])?;
+        let told = |event: &Value, path: &str| event.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+        seen = events.iter().map(|event| told(event, "/message")).collect::<Vec<_>>().join("\n");
+        found = events
+            .iter()
+            .map(|event| (told(event, "/source/component"), told(event, "/message")))
+            .find(|(_, message)| words.iter().all(|word| message.contains(word)));
+        Ok(found.is_some())
+    });
+    waited.with_context(|| format!("seen were:\n{seen}"))?;
+    found.context("no event")
+}
+
+/// Text at a place of an object.
+pub(crate) fn text(object: &Value, pointer: &str) -> Result<String> {
+    let found = object.pointer(pointer).and_then(Value::as_str);
+    Ok(found.with_context(|| format!("nothing at {pointer} in {object}"))?.to_owned())
+}
+
+/// The server's minor version.
+pub(crate) fn server_minor() -> Result<u32> {
+    let versions: Value = serde_json::from_str(&kubectl(&["version", "--output", "json"])?)?;
+    Ok(text(&versions, "/serverVersion/minor")?.trim_end_matches('+').parse()?)
+}
+
+/// Runs the real Helm engine on the chart: `install`, `upgrade` or `uninstall`.
+pub(crate) fn helm(action: &str, release: &str, values: Option<&Path>) -> Result<()> {
+    let python = std::env::var_os("KEYVAULT_CSI_PYTHON").context("KEYVAULT_CSI_PYTHON is not set: run make e2e")?;
+    let mut command = Command::new(python);
+    command.arg(checkout().join("e2e/chart/release.py")).args([action, release]).args(values);
+    answer(&mut command, "")?;
+    Ok(())
+}
+
+/// Runs a command of `e2e/cluster/cluster`.
+pub(crate) fn cluster(arguments: &[&str]) -> Result<String> {
+    answer(Command::new(checkout().join("e2e/cluster/cluster")).args(arguments), "")
+}
+
+fn answer(command: &mut Command, input: &str) -> Result<String> {
+    let output = run(command, input).with_context(|| format!("{command:?} cannot be run"))?;
+    let told = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if !output.status.success() {
+        bail!("{command:?}: {}\n{}{}", output.status, told(&output.stdout), told(&output.stderr));
+    }
+    Ok(told(&output.stdout))
+}
+
+fn run(command: &mut Command, input: &str) -> Result<Output> {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    // Small enough for the pipe, so that nobody waits for anybody. Closed when it is dropped here.
+    child.stdin.take().context("no input")?.write_all(input.as_bytes())?;
+    Ok(child.wait_with_output()?)
+}

@@ -1,0 +1,44 @@
+//! The tests on a real cluster: our image, installed by our chart with the real Helm engine, real pods, a real kubelet.
+//!
+//! The process runs inside of the cluster's namespaces (`make e2e` does that), with the emulator of Azure where the
+//! cluster's nodes look for it. Start reading in `scene` and `release`; the other modules are scenarios, and one that is
+//! not listed in its module's `trials!` is dead code, and that is an error.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // A test that cannot go on ends.
+#![allow(missing_docs)] // Test names are sentences.
+
+/// Lists a module's tests: functions without arguments that return `anyhow::Result<()>`.
+macro_rules! trials {
+    ($module:literal: $($test:ident,)*) => {
+        pub(crate) fn trials() -> Vec<libtest_mimic::Trial> {
+            vec![$(libtest_mimic::Trial::test(concat!($module, "::", stringify!($test)), || {
+                $test().map_err(|error: anyhow::Error| format!("{error:#}").into())
+            }),)*]
+        }
+    };
+}
+
+mod kubectl;
+mod names;
+mod release;
+mod scene;
+
+mod seeds;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use libtest_mimic::{Arguments, run};
+
+/// How many tests run at once; they wait for the kubelet most of the time.
+const AT_ONCE: usize = 8;
+
+fn main() -> Result<ExitCode> {
+    let mut arguments = Arguments::from_args();
+    if !arguments.list {
+        scene::start()?;
+        release::install()?;
+    }
+    arguments.test_threads.get_or_insert(AT_ONCE);
+    let together = run(&arguments, seeds::trials());
+    Ok(if together.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}

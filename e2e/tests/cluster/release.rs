@@ -1,0 +1,96 @@
+//! The driver in the cluster: our image, our chart, installed as users do.
+//!
+//! The emulator's certificate authority comes into the driver's pods as docs/install.md tells for a private one.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use keyvault_csi_e2e::driver::wait_for;
+use serde_json::{Value, json};
+
+use crate::kubectl::{PATIENCE, cluster, condition, get, helm, kubectl, kubectl_with, list, text};
+use crate::scene::ca_pem;
+
+pub(crate) const NAMESPACE: &str = "kube-system";
+pub(crate) const RELEASE: &str = "csi";
+const REPOSITORY: &str = "registry.example/keyvault-csi";
+const DAEMONSET: &str = "csi-secrets-store-csi-driver";
+const CA: &str = "private-ca";
+
+/// Loads the image under a tag, and installs the chart with it.
+pub(crate) fn install() -> Result<()> {
+    load("first")?;
+    let ca = kubectl(&["create", "configmap", CA, "--dry-run=client", "--output=json", &format!("--from-literal=ca.crt={}", ca_pem())])?;
+    kubectl_with(&["apply", "--namespace", NAMESPACE, "--filename", "-"], &ca)?;
+    put("install", "first")
+}
+
+/// Loads the image of the archive under a tag.
+pub(crate) fn load(tag: &str) -> Result<()> {
+    let archive = std::env::var("KEYVAULT_CSI_IMAGE").context("KEYVAULT_CSI_IMAGE is not set: run make e2e")?;
+    cluster(&["load-image", &archive, &format!("{REPOSITORY}:{tag}")])?;
+    Ok(())
+}
+
+/// Installs or upgrades the release, and waits until the driver is ready.
+pub(crate) fn put(action: &str, tag: &str) -> Result<()> {
+    let values = json!({
+        "logVerbosity": 2,
+        "linux": {
+            "image": {"repository": REPOSITORY, "tag": tag},
+            "kubeletRootDir": kubelet_root(),
+            "volumes": [{"name": CA, "configMap": {"name": CA}}],
+            "volumeMounts": [{"name": CA, "mountPath": "/etc/ssl/certs/private-ca.crt", "subPath": "ca.crt", "readOnly": true}],
+        },
+    });
+    let file = std::env::temp_dir().join(format!("keyvault-csi-values-{}.json", std::process::id()));
+    std::fs::write(&file, values.to_string())?;
+    let done = helm(action, RELEASE, Some(&file));
+    std::fs::remove_file(&file)?;
+    done?;
+    rolled_out()
+}
+
+/// Waits until the newest of everything is ready.
+pub(crate) fn rolled_out() -> Result<()> {
+    kubectl(&["rollout", "status", "daemonset", DAEMONSET, "--namespace", NAMESPACE, "--timeout=120s"])?;
+    Ok(())
+}
+
+/// Where the kubelet keeps its pods.
+pub(crate) fn kubelet_root() -> PathBuf {
+    std::env::var_os("E2E_KUBELET_ROOT").map_or_else(|| PathBuf::from("/var/lib/kubelet"), PathBuf::from)
+}
+
+/// The driver's pods that are not on their way out.
+pub(crate) fn pods() -> Result<Vec<Value>> {
+    let mut pods = list(NAMESPACE, "pods", &["--selector=app=secrets-store-csi-driver"])?;
+    pods.retain(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+    Ok(pods)
+}
+
+/// The name of the driver's pod on the one node.
+pub(crate) fn pod() -> Result<String> {
+    text(pods()?.first().context("no driver")?, "/metadata/name")
+}
+
+/// Everything that the driver has logged.
+pub(crate) fn log() -> Result<String> {
+    kubectl(&["logs", &pod()?, "--namespace", NAMESPACE])
+}
+
+/// Deletes the driver's pod without waiting, and returns its name.
+pub(crate) fn kill() -> Result<String> {
+    let pod = pod()?;
+    kubectl(&["delete", "pod", &pod, "--namespace", NAMESPACE, "--wait=false"])?;
+    Ok(pod)
+}
+
+/// Starts the driver anew and waits until it is ready.
+pub(crate) fn restart() -> Result<()> {
+    let old = kill()?;
+    wait_for("another driver is ready", PATIENCE, || {
+        let gone = get(NAMESPACE, "pod", &old)?.is_none();
+        Ok(gone && pods()?.iter().any(|pod| condition(pod, "Ready")))
+    })
+}

@@ -1,0 +1,188 @@
+//! What every test stands on: the emulator of Azure beside the cluster, and a namespace with a vault for each test.
+//!
+//! The cluster's own tokens are checked against the keys that its API server publishes. Nothing is cleaned up but what a
+//! test is about: the cluster goes down as a whole.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use azure_emulator::{Azure, Emulator, Jwk, Options, Permission};
+use keyvault_csi_e2e::driver::wait_for;
+use serde_json::Value;
+
+use crate::kubectl::{PATIENCE, apply, get, kubectl, text};
+use crate::names;
+
+static SCENE: OnceLock<Emulator> = OnceLock::new();
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+pub(crate) const AUDIENCE: &str = "api://AzureADTokenExchange";
+/// An RSA key's public half.
+const KEY: (&str, &str) = ("wJ0GkH9m0qFQp0z5s0v3oX2sQYw", "AQAB");
+
+/// Starts Azure where the nodes look for it.
+pub(crate) fn start() -> Result<()> {
+    let emulator = Emulator::start(Options {
+        listen: ([127, 0, 0, 1], 443).into(),
+        admin: None,
+        dns_names: Vec::new(),
+        imds: Some(([169, 254, 169, 254], 80).into()),
+        base_latency: Duration::ZERO,
+    })?;
+    names::serve(&[[127, 0, 0, 1].into(), [10, 244, 0, 1].into()])?;
+    emulator.azure().set_issuer_keys(&issuer()?, &kubectl(&["get", "--raw", "/openid/v1/jwks"])?);
+    ensure!(SCENE.set(emulator).is_ok(), "started twice");
+    Ok(())
+}
+
+/// The address that the API server writes into its tokens.
+pub(crate) fn issuer() -> Result<String> {
+    let document: Value = serde_json::from_str(&kubectl(&["get", "--raw", "/.well-known/openid-configuration"])?)?;
+    text(&document, "/issuer")
+}
+
+pub(crate) fn azure() -> Azure {
+    SCENE.get().map(Emulator::azure).unwrap_or_else(|| panic!("main starts the scene"))
+}
+
+pub(crate) fn ca_pem() -> &'static str {
+    SCENE.get().map(Emulator::ca_pem).unwrap_or_else(|| panic!("main starts the scene"))
+}
+
+/// A namespace, a tenant, a vault, and an application that may read it.
+#[derive(Debug, Clone)]
+pub(crate) struct Scene {
+    pub(crate) namespace: String,
+    pub(crate) vault: String,
+    pub(crate) tenant: String,
+    pub(crate) client_id: String,
+    client_secret: String,
+}
+
+impl Scene {
+    /// A scene of its own for a test; the application has a client secret.
+    pub(crate) fn new(about: &str) -> Result<Scene> {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let scene = Scene {
+            namespace: format!("{about}-{number:02}"),
+            vault: format!("e2e-{number:02}"),
+            tenant: format!("tenant-{number:02}.example"),
+            client_id: format!("00000000-0000-4000-9000-{number:012}"),
+            client_secret: format!("client-secret-{number:02}"),
+        };
+        let azure = azure();
+        azure.add_tenant(&scene.tenant);
+        azure.add_client(&scene.tenant, &scene.client_id, &scene.client_secret);
+        azure.add_vault(&scene.vault, "vault.azure.net", &scene.tenant);
+        azure.grant(&scene.vault, &scene.client_id, &[Permission::Get]);
+        kubectl(&["create", "namespace", &scene.namespace])?;
+        // A pod is refused until the namespace has it.
+        wait_for("the default service account", PATIENCE, || {
+            Ok(get(&scene.namespace, "serviceaccount", "default")?.is_some())
+        })?;
+        Ok(scene)
+    }
+
+    /// Sets a secret, and returns its value.
+    pub(crate) fn set(&self, name: &str) -> String {
+        let value = format!("value of {name} in {}", self.vault);
+        azure().set_secret(&self.vault, name, &value);
+        value
+    }
+
+    /// Sets a key.
+    pub(crate) fn set_key(&self, name: &str) {
+        azure().set_key(&self.vault, name, Jwk::rsa(KEY.0, KEY.1));
+    }
+
+    /// The Secret with the application's credentials, made and labelled as in the user's script.
+    pub(crate) fn credentials(&self) -> Result<()> {
+        let script = include_str!("seeds/003-credentials.sh");
+        let filled = self.fill(script).replace("<client-secret>", &self.client_secret);
+        for line in filled.lines() {
+            let words: Vec<String> = line.split(' ').map(|word| word.replace('"', "")).collect();
+            let mut arguments: Vec<&str> = words.iter().map(String::as_str).collect();
+            ensure!(arguments.first() == Some(&"kubectl"), "not a kubectl command: {line}");
+            arguments.extend(["--namespace", &self.namespace]);
+            kubectl(&arguments[1..])?;
+        }
+        Ok(())
+    }
+
+    /// A manifest of the users', with what is this scene's filled in, in the scene's namespace.
+    pub(crate) fn apply(&self, manifest: &str) -> Result<()> {
+        apply(&self.namespace, &self.fill(manifest))
+    }
+
+    fn fill(&self, text: &str) -> String {
+        let account = "workload-identity-sa";
+        [
+            ("<key-vault-name>", self.vault.as_str()),
+            ("${KEYVAULT_NAME}", &self.vault),
+            ("<tenant-Id>", &self.tenant),
+            ("<tenant-id>", &self.tenant),
+            ("${IDENTITY_TENANT}", &self.tenant),
+            ("<client-id>", &self.client_id),
+            ("${USER_ASSIGNED_CLIENT_ID}", &self.client_id),
+            ("${SERVICE_ACCOUNT_NAME}", account),
+            ("${SERVICE_ACCOUNT_NAMESPACE}", &self.namespace),
+        ]
+        .into_iter()
+        .fold(text.to_owned(), |text, (placeholder, value)| text.replace(placeholder, value))
+    }
+
+    /// A class that mounts these secrets.
+    pub(crate) fn class(&self, name: &str, secrets: &[&str]) -> Result<()> {
+        let entries = secrets.iter().map(|secret| format!("        - |\n          objectName: {secret}\n          objectType: secret\n"));
+        let manifest = format!(
+            "apiVersion: secrets-store.csi.x-k8s.io/v1
+kind: SecretProviderClass
+metadata: {{name: {name}}}
+spec:
+  provider: azure
+  parameters:
+    keyvaultName: {}
+    tenantId: {}
+    objects: |
+      array:
+{}",
+            self.vault,
+            self.tenant,
+            entries.collect::<String>()
+        );
+        self.apply(&manifest)
+    }
+
+    /// A pod that mounts classes below /mnt, each under its name, and runs a shell script.
+    pub(crate) fn pod(&self, name: &str, classes: &[&str], script: &str) -> Result<()> {
+        let volume = |class: &&str| {
+            serde_json::json!({"name": class, "csi": {
+                "driver": "secrets-store.csi.k8s.io",
+                "readOnly": true,
+                "volumeAttributes": {"secretProviderClass": class},
+                "nodePublishSecretRef": {"name": "secrets-store-creds"},
+            }})
+        };
+        let mount = |class: &&str| serde_json::json!({"name": class, "mountPath": format!("/mnt/{class}"), "readOnly": true});
+        let pod = serde_json::json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 1,
+            "volumes": classes.iter().map(volume).collect::<Vec<_>>(),
+            "containers": [{
+                "name": "main",
+                "image": "registry.k8s.io/e2e-test-images/busybox:1.29-4",
+                "command": ["sh", "-c", script],
+                "volumeMounts": classes.iter().map(mount).collect::<Vec<_>>(),
+            }],
+        }});
+        self.apply(&pod.to_string())
+    }
+
+    /// The UID of a pod.
+    pub(crate) fn uid(&self, pod: &str) -> Result<String> {
+        let pod = get(&self.namespace, "pod", pod)?.context("no pod")?;
+        text(&pod, "/metadata/uid")
+    }
+}
