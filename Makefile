@@ -5,8 +5,8 @@ CARGO ?= cargo
 CARGO_TARGET_DIR ?= $(CURDIR)/target
 RELEASE := $(CARGO_TARGET_DIR)/release/keyvault-csi
 IMAGE := $(CARGO_TARGET_DIR)/image.tar
-# Built in one way only, the image's: static, so that an empty image can run it.
-release = $(CARGO) rustc --locked --release --bin keyvault-csi -- -C target-feature=+crt-static
+# Built in one way only, the image's: static, so that an empty image can run it; relocations in the form that takes no room.
+release = $(CARGO) rustc --locked --release --bin keyvault-csi -- -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs
 
 help: ## list the commands
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/make \1\t\2/p' Makefile
@@ -40,7 +40,7 @@ e2e: image ## the image and the chart on a real Kubernetes, which is built and s
 lint: ## formatting and clippy, warnings denied
 	@$(CARGO) fmt --all --check
 	@$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
-	@$(CARGO) clippy --locked --package keyvault-csi-e2e --test cluster -- --deny warnings
+	@$(CARGO) clippy --locked --workspace --test cluster -- --deny warnings
 
 soak: ## what takes long: many more random cases
 	@e2e/prerequisites demo

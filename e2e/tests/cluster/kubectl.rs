@@ -89,7 +89,8 @@ pub(crate) fn event(namespace: &str, pod: &str, reason: &str, words: &[&str]) ->
     let mut seen = String::new();
     let waited = wait_for(&format!("an event {reason} with {words:?}"), PATIENCE, || {
         let events = list(namespace, "events", &[&selector])?;
-        let told = |event: &Value, path: &str| event.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let told =
+            |event: &Value, path: &str| event.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
         seen = events.iter().map(|event| told(event, "/message")).collect::<Vec<_>>().join("\n");
         found = events
             .iter()

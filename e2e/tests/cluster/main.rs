@@ -22,7 +22,12 @@ mod names;
 mod release;
 mod scene;
 
+mod pods;
 mod seeds;
+
+mod newer;
+
+mod alone;
 
 use std::process::ExitCode;
 
@@ -39,6 +44,9 @@ fn main() -> Result<ExitCode> {
         release::install()?;
     }
     arguments.test_threads.get_or_insert(AT_ONCE);
-    let together = run(&arguments, seeds::trials());
-    Ok(if together.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let together = [seeds::trials(), pods::trials(), newer::trials(arguments.list)?];
+    let together = run(&arguments, together.into_iter().flatten().collect());
+    arguments.test_threads = Some(1);
+    let alone = run(&arguments, alone::trials());
+    Ok(if together.has_failed() || alone.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -20,7 +20,14 @@ const CA: &str = "private-ca";
 /// Loads the image under a tag, and installs the chart with it.
 pub(crate) fn install() -> Result<()> {
     load("first")?;
-    let ca = kubectl(&["create", "configmap", CA, "--dry-run=client", "--output=json", &format!("--from-literal=ca.crt={}", ca_pem())])?;
+    let ca = kubectl(&[
+        "create",
+        "configmap",
+        CA,
+        "--dry-run=client",
+        "--output=json",
+        &format!("--from-literal=ca.crt={}", ca_pem()),
+    ])?;
     kubectl_with(&["apply", "--namespace", NAMESPACE, "--filename", "-"], &ca)?;
     put("install", "first")
 }

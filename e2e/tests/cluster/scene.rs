@@ -135,7 +135,9 @@ impl Scene {
 
     /// A class that mounts these secrets.
     pub(crate) fn class(&self, name: &str, secrets: &[&str]) -> Result<()> {
-        let entries = secrets.iter().map(|secret| format!("        - |\n          objectName: {secret}\n          objectType: secret\n"));
+        let entries = secrets
+            .iter()
+            .map(|secret| format!("        - |\n          objectName: {secret}\n          objectType: secret\n"));
         let manifest = format!(
             "apiVersion: secrets-store.csi.x-k8s.io/v1
 kind: SecretProviderClass
@@ -157,6 +159,11 @@ spec:
 
     /// A pod that mounts classes below /mnt, each under its name, and runs a shell script.
     pub(crate) fn pod(&self, name: &str, classes: &[&str], script: &str) -> Result<()> {
+        self.pod_with(name, classes, script, &Value::Null)
+    }
+
+    /// The same with a security context.
+    pub(crate) fn pod_with(&self, name: &str, classes: &[&str], script: &str, security: &Value) -> Result<()> {
         let volume = |class: &&str| {
             serde_json::json!({"name": class, "csi": {
                 "driver": "secrets-store.csi.k8s.io",
@@ -165,9 +172,11 @@ spec:
                 "nodePublishSecretRef": {"name": "secrets-store-creds"},
             }})
         };
-        let mount = |class: &&str| serde_json::json!({"name": class, "mountPath": format!("/mnt/{class}"), "readOnly": true});
+        let mount =
+            |class: &&str| serde_json::json!({"name": class, "mountPath": format!("/mnt/{class}"), "readOnly": true});
         let pod = serde_json::json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
             "restartPolicy": "Never",
+            "securityContext": security,
             "terminationGracePeriodSeconds": 1,
             "volumes": classes.iter().map(volume).collect::<Vec<_>>(),
             "containers": [{

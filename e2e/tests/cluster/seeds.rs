@@ -24,7 +24,7 @@ fn a_service_principal_reads_its_secret() -> Result<()> {
     Ok(())
 }
 
-fn workload_identity_with_the_clusters_own_tokens() -> Result<()> {
+pub(crate) fn workload_identity_with_the_clusters_own_tokens() -> Result<()> {
     let scene = Scene::new("workload")?;
     let value = scene.set("secret1");
     scene.set_key("key1");

@@ -44,11 +44,7 @@ pub(super) struct Applicant<'a> {
 
 impl Applicant<'_> {
     /// Checks the credential in a token request.
-    pub(super) fn check(
-        self,
-        form: &BTreeMap<String, String>,
-        issuers: Issuers<'_>,
-    ) -> Result<(), EntraError> {
+    pub(super) fn check(self, form: &BTreeMap<String, String>, issuers: Issuers<'_>) -> Result<(), EntraError> {
         let field = |name: &str| form.get(name).map(String::as_str).filter(|value| !value.is_empty());
         let Some(text) = field("client_assertion") else {
             let secret = field("client_secret").filter(|_| !self.through_proxy);

@@ -13,8 +13,8 @@ use hyper::header::{CACHE_CONTROL, HeaderName};
 use hyper::{Method, StatusCode};
 use serde_json::json;
 
-use self::credentials::{Applicant, Issuers};
 pub(crate) use self::credentials::BINDING_AUDIENCE;
+use self::credentials::{Applicant, Issuers};
 use self::errors::EntraError;
 use crate::answer::Answer;
 use crate::call::{Call, parse_query};

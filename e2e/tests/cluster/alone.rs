@@ -1,0 +1,240 @@
+//! What stops the driver or the kubelet, and what takes rights away: one test at a time, with no other beside it.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use keyvault_csi_e2e::driver::wait_for;
+use serde_json::{Value, json};
+
+use crate::kubectl::{PATIENCE, cluster, condition, event, exec, get, helm, kubectl, ready};
+use crate::pods::status;
+use crate::release::{self, NAMESPACE, RELEASE};
+use crate::scene::Scene;
+
+trials! { "alone":
+    a_driver_that_is_deleted_is_soon_ready_again,
+    an_upgrade_of_the_image_is_not_noticed_by_pods,
+    a_kubelet_that_restarts_goes_on,
+    a_pod_that_comes_before_the_driver_starts_with_it,
+    every_right_of_the_role_is_needed,
+}
+
+/// What the driver itself may take of the time from its deletion until it is ready again.
+const OWN_TIME: Duration = Duration::from_secs(2);
+const ROLE: &str = "secretproviderclasses-role";
+
+/// A pod that reads its file all the time, and ends with the first wrong answer.
+struct Reader {
+    scene: Scene,
+}
+
+impl Reader {
+    fn start(about: &str) -> Result<Reader> {
+        let scene = Scene::new(about)?;
+        let value = scene.set("a");
+        scene.credentials()?;
+        scene.class("demo", &["a"])?;
+        let script = format!(
+            "reads=0; while :; do [ \"$(cat /mnt/demo/a)\" = '{value}' ] || exit 1; reads=$((reads + 1)); echo $reads > /tmp/reads; usleep 5000; done"
+        );
+        scene.pod("web", &["demo"], &script)?;
+        ready(&scene.namespace, "web")?;
+        let reader = Reader { scene };
+        reader.goes_on()?;
+        Ok(reader)
+    }
+
+    /// Waits until it has read another ten times; it never got a wrong answer so far.
+    fn goes_on(&self) -> Result<()> {
+        let before = self.reads()?;
+        wait_for("the pod reads on", PATIENCE, || Ok(self.reads()? > before + 10))?;
+        let pod = get(&self.scene.namespace, "pod", "web")?.context("no pod")?;
+        assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0);
+        Ok(())
+    }
+
+    fn reads(&self) -> Result<u64> {
+        let read = exec(&self.scene.namespace, "web", &["cat", "/tmp/reads"])?;
+        // Empty while it is being written.
+        Ok(read.trim().parse().unwrap_or_default())
+    }
+}
+
+fn a_driver_that_is_deleted_is_soon_ready_again() -> Result<()> {
+    let reader = Reader::start("deleted")?;
+    let began = Instant::now();
+    let old = release::kill()?;
+    let mut marks: [Option<Duration>; 3] = [None; 3];
+    wait_for("the driver is ready again", PATIENCE, || {
+        let pods = release::pods()?;
+        let new = pods.iter().find(|pod| pod["metadata"]["name"] != old.as_str());
+        let running = new.is_some_and(|pod| !pod["status"]["containerStatuses"][0]["state"]["running"].is_null());
+        let ready = new.is_some_and(|pod| condition(pod, "Ready"));
+        for (mark, reached) in marks.iter_mut().zip([new.is_some(), running, ready]) {
+            if reached {
+                mark.get_or_insert(began.elapsed());
+            }
+        }
+        Ok(ready)
+    })?;
+    let [Some(gone), Some(running), Some(ready)] = marks else { anyhow::bail!("not all was seen: {marks:?}") };
+    // From deletion until the next pod is made is the old driver's part; the container's start is the cluster's.
+    let own = gone + (ready - running);
+    tell(&format!(
+        "driver deleted: next pod after {gone:.1?}, its container running after {running:.1?}, ready after {ready:.1?}; without the container's start {own:.1?}"
+    ))?;
+    ensure!(own <= OWN_TIME, "{own:.1?} without the container's start, more than {OWN_TIME:?}");
+    reader.goes_on()
+}
+
+fn an_upgrade_of_the_image_is_not_noticed_by_pods() -> Result<()> {
+    let reader = Reader::start("upgrade")?;
+    let old = release::pod()?;
+    release::load("second")?;
+    release::put("upgrade", "second")?;
+    let pods = release::pods()?;
+    ensure!(pods.iter().all(|pod| pod["metadata"]["name"] != old.as_str()), "{old} is still there");
+    let image = pods[0]["spec"]["containers"][0]["image"].to_string();
+    ensure!(image.contains(":second"), "{image}");
+    reader.goes_on()?;
+    // The new driver takes the old one's mount down.
+    crate::kubectl::delete_pod(&reader.scene.namespace, "web")
+}
+
+fn a_kubelet_that_restarts_goes_on() -> Result<()> {
+    let reader = Reader::start("kubelet")?;
+    cluster(&["restart", "kubelet"])?;
+    reader.goes_on()?;
+    let after = Reader::start("kubelet")?;
+    crate::kubectl::delete_pod(&reader.scene.namespace, "web")?;
+    after.goes_on()
+}
+
+fn a_pod_that_comes_before_the_driver_starts_with_it() -> Result<()> {
+    helm("uninstall", RELEASE, None)?;
+    wait_for("the driver is gone", PATIENCE, || Ok(release::pods()?.is_empty()))?;
+    let scene = Scene::new("early")?;
+    let value = scene.set("a");
+    scene.credentials()?;
+    scene.class("demo", &["a"])?;
+    scene.pod("web", &["demo"], "sleep 10000")?;
+    event(
+        &scene.namespace,
+        "web",
+        "FailedMount",
+        &["secrets-store.csi.k8s.io not found in the list of registered CSI drivers"],
+    )?;
+    release::put("install", "first")?;
+    ready(&scene.namespace, "web")?;
+    assert_eq!(exec(&scene.namespace, "web", &["cat", "/mnt/demo/a"])?, value);
+    Ok(())
+}
+
+/// Takes each verb of the role away in turn, and looks for what does not work any more.
+fn every_right_of_the_role_is_needed() -> Result<()> {
+    let role = get("", "clusterrole", ROLE)?.context("no role")?;
+    let rules = role["rules"].clone();
+    let mut asked = Vec::new();
+    for (index, rule) in rules.as_array().context("no rules")?.iter().enumerate() {
+        for (number, verb) in rule["verbs"].as_array().context("no verbs")?.iter().enumerate() {
+            let right = (rule["resources"][0].as_str().unwrap_or_default(), verb.as_str().unwrap_or_default());
+            asked.push(right);
+            // Sent for a failure that goes on for five minutes; tests/it has it.
+            if right == ("events", "patch") {
+                continue;
+            }
+            let mut fewer = rules.clone();
+            fewer[index]["verbs"].as_array_mut().context("no verbs")?.remove(number);
+            grant(&fewer)?;
+            let missed = misses(right);
+            grant(&rules)?;
+            missed.with_context(|| format!("without {} {}", right.1, right.0))?;
+        }
+    }
+    assert_eq!(asked.len(), 8, "{asked:?}");
+    release::restart()
+}
+
+/// Makes these the role's rules, and waits until the API server judges by them.
+fn grant(rules: &Value) -> Result<()> {
+    kubectl(&["patch", "clusterrole", ROLE, "--type=merge", "--patch", &json!({ "rules": rules }).to_string()])?;
+    let account = format!("system:serviceaccount:{NAMESPACE}:secrets-store-csi-driver");
+    let may = |verb: &str, resource: &str| -> Result<bool> {
+        let answer = kubectl(&["auth", "can-i", verb, resource, "--as", &account, "--namespace", "default"]);
+        Ok(answer.is_ok_and(|answer| answer.trim() == "yes"))
+    };
+    let wanted =
+        |rule: &Value, verb: &str| rule["verbs"].as_array().is_some_and(|verbs| verbs.iter().any(|one| one == verb));
+    for rule in rules.as_array().context("no rules")? {
+        let group = rule["apiGroups"][0].as_str().unwrap_or_default();
+        let resource = format!("{}.{group}", rule["resources"][0].as_str().unwrap_or_default());
+        for verb in ["create", "get", "list", "patch", "update", "watch"] {
+            wait_for(&format!("{verb} {resource}"), PATIENCE, || Ok(may(verb, &resource)? == wanted(rule, verb)))?;
+        }
+    }
+    Ok(())
+}
+
+/// Does what needs a right, and waits until the driver tells that it lacks it.
+fn misses(right: (&str, &str)) -> Result<()> {
+    let scene = Scene::new("rights")?;
+    scene.set("a");
+    scene.credentials()?;
+    let logged = |words: &[&str]| {
+        wait_for(&format!("a line with {words:?} in the driver's log"), PATIENCE, || {
+            Ok(release::log()?.lines().any(|line| words.iter().all(|word| line.contains(word))))
+        })
+    };
+    match right {
+        ("secretproviderclasses", "get") => {
+            scene.pod("web", &["absent"], "sleep 10000")?;
+            event(&scene.namespace, "web", "FailedMount", &["absent", "forbidden"]).map(drop)
+        }
+        ("secretproviderclasses", _) => {
+            release::restart()?;
+            logged(&["cannot watch secretproviderclasses", "forbidden"])
+        }
+        ("events", "create") => {
+            // The log tells of the first only, so that it must be a new one's.
+            release::restart()?;
+            scene.pod("web", &["absent"], "sleep 10000")?;
+            logged(&["cannot send an event", "forbidden"])
+        }
+        ("secretproviderclasspodstatuses", verb) => {
+            scene.class("demo", &["a"])?;
+            if verb != "create" {
+                // One of another node is there already, which is to be replaced.
+                scene.apply(&stale(&scene))?;
+            }
+            scene.pod("web", &["demo"], "sleep 10000")?;
+            ready(&scene.namespace, "web")?;
+            logged(&["cannot write the SecretProviderClassPodStatus", &scene.namespace, "forbidden"])?;
+            if verb == "create" {
+                ensure!(
+                    get(&scene.namespace, "secretproviderclasspodstatus", &format!("web-{}-demo", scene.namespace))?
+                        .is_none()
+                );
+                return Ok(());
+            }
+            ensure!(status(&scene, "demo")?["status"]["targetPath"] == "/elsewhere", "it was replaced");
+            Ok(())
+        }
+        other => anyhow::bail!("nobody has said what {other:?} is for"),
+    }
+}
+
+fn stale(scene: &Scene) -> String {
+    json!({
+        "apiVersion": "secrets-store.csi.x-k8s.io/v1", "kind": "SecretProviderClassPodStatus",
+        "metadata": {"name": format!("web-{}-demo", scene.namespace)},
+        "status": {"podName": "web", "secretProviderClassName": "demo", "mounted": true, "targetPath": "/elsewhere", "objects": []},
+    })
+    .to_string()
+}
+
+/// A figure for whoever reads the tests' output.
+fn tell(text: &str) -> Result<()> {
+    use std::io::Write as _;
+    writeln!(std::io::stderr(), "{text}")?;
+    Ok(())
+}
