@@ -132,12 +132,8 @@ fn a_pod_that_comes_before_the_driver_starts_with_it() -> Result<()> {
     scene.credentials()?;
     scene.class("demo", &["a"])?;
     scene.pod("web", &["demo"], "sleep 10000")?;
-    event(
-        &scene.namespace,
-        "web",
-        "FailedMount",
-        &["secrets-store.csi.k8s.io not found in the list of registered CSI drivers"],
-    )?;
+    // What more the kubelet says depends on its version: no CSIDriver object, or no driver of the name.
+    event(&scene.namespace, "web", "FailedMount", &["secrets-store.csi.k8s.io"])?;
     release::put("install", "first")?;
     ready(&scene.namespace, "web")?;
     assert_eq!(exec(&scene.namespace, "web", &["cat", "/mnt/demo/a"])?, value);
