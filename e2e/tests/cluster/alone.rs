@@ -1,6 +1,8 @@
 //! What stops the driver or the kubelet, and what takes rights away: one test at a time, with no other beside it.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -74,17 +76,32 @@ fn a_driver_that_is_deleted_is_soon_ready_again() -> Result<()> {
         Ok(seen.is_some())
     })?;
     let started = began.elapsed();
-    wait_for("the driver is ready again", PATIENCE, || {
+    wait_for("it says that it is ready", PATIENCE, || Ok(says_ready()))?;
+    let says = began.elapsed();
+    wait_for("the driver's pod is Ready again", PATIENCE, || {
         Ok(release::pods()?.iter().any(|pod| pod["metadata"]["name"] != name.as_str() && condition(pod, "Ready")))
     })?;
     let ready = began.elapsed();
     // Between the two processes, the kubelet ends one pod and starts another.
-    let own = ended + (ready - started);
+    let own = ended + (says - started);
     tell(&format!(
-        "driver deleted: process ended after {ended:.2?}, next one started after {started:.2?}, ready after {ready:.2?}: {own:.2?} without the cluster's part"
+        "driver deleted: process ended after {ended:.2?}, next one started after {started:.2?}, ready after {says:.2?}, its pod after {ready:.2?}: {own:.2?} without the cluster's part"
     ))?;
     ensure!(own <= OWN_TIME, "{own:.2?} without the cluster's part, more than {OWN_TIME:?}");
     reader.goes_on()
+}
+
+/// Whether `/readyz` of the driver on this node says so; the kubelet's probe asks once a second, and tells later.
+fn says_ready() -> bool {
+    let ask = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", 9808))?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
 }
 
 /// The driver's process on this node.
@@ -244,7 +261,6 @@ fn stale(scene: &Scene) -> String {
 
 /// A figure for whoever reads the tests' output.
 fn tell(text: &str) -> Result<()> {
-    use std::io::Write as _;
     writeln!(std::io::stderr(), "{text}")?;
     Ok(())
 }

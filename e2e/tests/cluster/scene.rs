@@ -66,7 +66,8 @@ impl Scene {
     pub(crate) fn new(about: &str) -> Result<Scene> {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let scene = Scene {
-            namespace: format!("{about}-{number:02}"),
+            // Of this run: a cluster may have those of another one.
+            namespace: format!("{about}-{}-{number:02}", std::process::id()),
             vault: format!("e2e-{number:02}"),
             tenant: format!("tenant-{number:02}.example"),
             client_id: format!("00000000-0000-4000-9000-{number:012}"),
