@@ -152,10 +152,8 @@ fn object(source: &Source, event: &Event, now: &str) -> DynamicObject {
 
 /// The reason of the event: what people filter by begins as the kubelet's own `FailedMount` does.
 pub(super) fn event_reason(reason: Reason) -> String {
-    match reason {
-        Reason::MountFailed => "FailedMount".to_owned(),
-        other => format!("FailedMount{other}"),
-    }
+    // "FailedMountMountFailed" would say it twice.
+    if reason == Reason::MountFailed { "FailedMount".to_owned() } else { format!("FailedMount{reason}") }
 }
 
 /// What tells one pod from the next; a pod of the same name may follow it.

@@ -51,6 +51,12 @@ impl Federated {
         self.claims()["sub"].as_str().is_some_and(|subject| subject != own)
     }
 
+    /// Whether the token names this service account.
+    pub(super) fn is_of(&self, namespace: &str, service_account: &str) -> bool {
+        let own = format!("system:serviceaccount:{namespace}:{service_account}");
+        self.claims()["sub"].as_str().is_some_and(|subject| subject == own)
+    }
+
     fn claims(&self) -> Value {
         let payload = self.0.expose_secret().split('.').nth(1).map(|text| text.trim_end_matches('='));
         let payload = payload.and_then(|text| BASE64.decode(text).ok());
@@ -72,11 +78,11 @@ impl Assertions {
             return;
         };
         let mut freshest = self.freshest.lock().unwrap_or_else(PoisonError::into_inner);
+        freshest.retain(|_, (expiry, _)| *expiry > now);
         if freshest.get(&identity).is_some_and(|(known, _)| *known >= expiry) {
             return;
         }
         if freshest.len() >= REMEMBERED && !freshest.contains_key(&identity) {
-            freshest.retain(|_, (expiry, _)| *expiry > now);
             let soonest = freshest.iter().min_by_key(|(_, (expiry, _))| *expiry).map(|(identity, _)| *identity);
             if let Some(soonest) = soonest.filter(|_| freshest.len() >= REMEMBERED) {
                 freshest.remove(&soonest);

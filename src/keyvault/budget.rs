@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::error::Error;
-use super::pace::{Came, Pace, Rate, Restraint};
+use super::pace::{Came, PROBE, Pace, Rate, Restraint};
 use crate::model::Reason;
 
 /// For how many vaults a pace is remembered before those at rest are forgotten.
@@ -42,11 +42,30 @@ pub(super) struct Lane {
 #[derive(Debug)]
 struct State {
     pace: Pace,
-    waiting: VecDeque<oneshot::Sender<()>>,
+    waiting: VecDeque<Waiting>,
     /// Whether somebody calls up those who wait.
     called: bool,
     /// What the vault last did wrong.
     last: Option<Error>,
+}
+
+/// Somebody who waits for a turn.
+#[derive(Debug)]
+struct Waiting {
+    call: oneshot::Sender<()>,
+    since: Instant,
+    deadline: Instant,
+}
+
+impl Waiting {
+    /// Whether the turn is sure to come too late, as things stand.
+    fn is_hopeless(&self, restraint: Option<Restraint>, now: Instant) -> bool {
+        match restraint {
+            Some(Restraint::Asked(until)) => until >= self.deadline,
+            Some(Restraint::Failing(since)) => now >= self.since.max(since) + PATIENCE,
+            None => false,
+        }
+    }
 }
 
 impl Budget {
@@ -78,24 +97,23 @@ impl Lane {
     /// [`Error::HeldBack`] when the turn does not come in time, at once when that is sure.
     pub(super) async fn turn(&self, deadline: Instant) -> Result<(), Error> {
         let started = Instant::now();
-        let (turn, limit) = {
+        let turn = {
             let mut state = self.lock();
             if state.waiting.is_empty() && state.pace.take(started).is_ok() {
                 return Ok(());
             }
-            let limit = match state.pace.restraint(started) {
-                Some(Restraint::Asked(until)) if until >= deadline => return Err(self.held_back(&state, started)),
-                Some(Restraint::Failing) => deadline.min(started + PATIENCE),
-                Some(Restraint::Asked(_)) | None => deadline,
-            };
             let (call, turn) = oneshot::channel();
-            state.waiting.push_back(call);
+            let waiting = Waiting { call, since: started, deadline };
+            if waiting.is_hopeless(state.pace.restraint(started), started) {
+                return Err(self.held_back(&state, started));
+            }
+            state.waiting.push_back(waiting);
             if !std::mem::replace(&mut state.called, true) {
                 tokio::spawn(self.clone().call_up());
             }
-            (turn, limit)
+            turn
         };
-        match tokio::time::timeout_at(limit, turn).await {
+        match tokio::time::timeout_at(deadline, turn).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(self.held_back(&self.lock(), started)),
         }
@@ -122,22 +140,22 @@ impl Lane {
         loop {
             let next = {
                 let mut state = self.lock();
-                // Whoever went away takes nobody's turn.
-                while state.waiting.front().is_some_and(oneshot::Sender::is_closed) {
-                    state.waiting.pop_front();
-                }
+                let now = Instant::now();
+                let restraint = state.pace.restraint(now);
+                // Whoever went away takes nobody's turn; who cannot have one any more is told at once, by the end of the channel.
+                state.waiting.retain(|waiting| !waiting.call.is_closed() && !waiting.is_hopeless(restraint, now));
                 if state.waiting.is_empty() {
                     state.called = false;
                     return;
                 }
-                match state.pace.take(Instant::now()) {
+                match state.pace.take(now) {
                     Ok(()) => {
-                        let called = state.waiting.pop_front();
                         // One who goes away in this very moment loses a turn, which is no harm.
-                        let _ = called.map(|called| called.send(()));
+                        let _ = state.waiting.pop_front().map(|waiting| waiting.call.send(()));
                         continue;
                     }
-                    Err(next) => next,
+                    // A restraint may begin while this waits.
+                    Err(next) => next.min(now + PROBE),
                 }
             };
             tokio::time::sleep_until(next).await;

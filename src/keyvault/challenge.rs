@@ -87,7 +87,8 @@ impl Scope {
 }
 
 /// Where, and for what.
-type Key = (String, ObjectType);
+/// The cloud's own resource is a part of it, since it decides which answers are believed.
+type Key = (String, ObjectType, String);
 
 /// The process's memory of challenges. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -118,14 +119,14 @@ impl Challenges {
     /// # Errors
     /// What asking brought; it is shared by all who wait for it, whoever they are, for the question names nobody.
     pub(super) async fn scope(&self, kind: ObjectType, question: Question) -> Result<Scope, Error> {
-        let key = (question.host.clone(), kind);
+        let key = (question.host.clone(), kind, question.resource_host.clone());
         let wanted = Wanted { key, proof: [0; 32], deadline: question.deadline, host: &question.host };
         self.flights.get(wanted, |_| true, || ask(question.clone()).boxed()).await
     }
 
     /// Forgets what `host` wants, after it refused a token of that scope.
-    pub(super) fn forget(&self, host: &str, kind: ObjectType) {
-        self.flights.drop_if(&(host.to_owned(), kind), |_| true);
+    pub(super) fn forget(&self, host: &str, kind: ObjectType, resource_host: &str) {
+        self.flights.drop_if(&(host.to_owned(), kind, resource_host.to_owned()), |_| true);
     }
 }
 

@@ -5,7 +5,8 @@
 //!
 //! # Guarantees
 //! At most one fetch per key is under way. It runs in a task of its own, so that one caller's end is not another's failure. A
-//! failure reaches those who brought the same proof and wait no longer than the one who asked; others try by themselves.
+//! failure reaches all who wait, but for two kinds: what was said about one's proof reaches those only who brought the same, and
+//! running out of time those only who wait no longer. The others try by themselves.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -17,6 +18,7 @@ use futures::future::{BoxFuture, Shared};
 use tokio::time::Instant;
 
 use super::error::{Error, Stop};
+use crate::model::Reason;
 
 /// How much earlier another's deadline may be for his running out of time to count as one's own.
 const TOLERANCE: Duration = Duration::from_secs(5);
@@ -103,18 +105,27 @@ impl<K: Eq + Hash + Clone + Send + 'static, V: Lasting> Flights<K, V> {
         fetch: impl Fn() -> BoxFuture<'static, Result<V, Error>>,
     ) -> Result<V, Error> {
         let started = Instant::now();
+        let (mut tries, mut last) = (0, None);
         loop {
+            tries += 1;
             let (asking, same, deadline) = self.asking(&wanted, &usable, &fetch);
             let Ok(result) = tokio::time::timeout_at(wanted.deadline, asking).await else {
                 let waited = started.elapsed();
-                let last = Box::new(Error::NoAnswer { host: wanted.host.to_owned(), limit: waited });
-                return Err(Error::GaveUp { stop: Stop::Deadline, tries: 1, waited, last });
+                let silent = || Error::NoAnswer { host: wanted.host.to_owned(), limit: waited };
+                let last = Box::new(last.unwrap_or_else(silent));
+                return Err(Error::GaveUp { stop: Stop::Deadline, tries, waited, last });
+            };
+            let error = match result {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
             };
             // Who leads is always the same as himself, so that this ends.
-            let too_early = deadline + TOLERANCE < wanted.deadline && matches!(&result, Err(error) if ran_out(error));
-            if result.is_ok() || (same && !too_early) {
-                return result;
+            let too_early = deadline + TOLERANCE < wanted.deadline && ran_out(&error);
+            let anothers = !same && is_about_the_proof(&error);
+            if !too_early && !anothers {
+                return Err(error);
             }
+            last = Some(error);
         }
     }
 
@@ -179,6 +190,8 @@ impl<K: Eq + Hash + Clone + Send + 'static, V: Lasting> Flights<K, V> {
         let (task, host) = (tokio::spawn(fetch()), wanted.host.to_owned());
         let lost = move |_| Err(Error::Sdk { host, kind: "a task that ended early" });
         let asking = async move { task.await.unwrap_or_else(lost) }.boxed().shared();
+        // So that it comes to its end, and its end is seen, also when nobody waits any more.
+        tokio::spawn(asking.clone());
         let flight = Flight { asking: asking.clone(), proof: wanted.proof, deadline: wanted.deadline };
         known.flights.insert(wanted.key.clone(), flight);
         (asking, true, wanted.deadline)
@@ -216,7 +229,9 @@ impl<K: Eq + Hash + Clone, V: Lasting> Known<K, V> {
         }
         self.drop_old(now);
         while full(self) {
-            let soonest = self.flights.iter().min_by_key(|(_, flight)| flight.until()).map(|(key, _)| key.clone());
+            // What is under way goes last: it would only be asked for again.
+            let order = |flight: &Flight<V>| (flight.asking.peek().is_none(), flight.until());
+            let soonest = self.flights.iter().min_by_key(|(_, flight)| order(flight)).map(|(key, _)| key.clone());
             let Some(soonest) = soonest else { return };
             self.flights.remove(&soonest);
         }
@@ -225,5 +240,11 @@ impl<K: Eq + Hash + Clone, V: Lasting> Known<K, V> {
 
 /// Whether somebody's own deadline was the cause.
 fn ran_out(error: &Error) -> bool {
-    matches!(error, Error::GaveUp { stop: Stop::Deadline | Stop::AskedToWait(_), .. })
+    matches!(error, Error::GaveUp { stop: Stop::Deadline | Stop::AskedToWait(_), .. } | Error::HeldBack { .. })
+}
+
+/// Whether another proof of the same identity may be answered otherwise.
+fn is_about_the_proof(error: &Error) -> bool {
+    use Reason::{CredentialsMissing, CredentialsRejected, Forbidden, Unauthorized};
+    matches!(error.reason(), Unauthorized | Forbidden | CredentialsRejected | CredentialsMissing)
 }

@@ -24,6 +24,9 @@ const LONGEST: Duration = Duration::from_secs(120);
 const FAILURES: u32 = 20;
 const FAILING: Duration = Duration::from_secs(3);
 
+/// After how long a vault that was left failing is forgotten: most often it never was one.
+const FORGOTTEN: Duration = Duration::from_secs(600);
+
 /// How fast a vault may be asked when all is well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
@@ -49,8 +52,8 @@ pub(super) enum Came {
 pub(super) enum Restraint {
     /// It asked for that, until then.
     Asked(Instant),
-    /// It only fails.
-    Failing,
+    /// It only fails, since then.
+    Failing(Instant),
 }
 
 /// One vault's bucket.
@@ -63,6 +66,8 @@ pub(super) struct Pace {
     restraint: Option<Restraint>,
     /// When the next request may go, under restraint.
     next: Instant,
+    /// When something last came back or went out.
+    heard: Instant,
     /// How many failures came in a row, and since when.
     failures: u32,
     since: Instant,
@@ -71,11 +76,12 @@ pub(super) struct Pace {
 impl Pace {
     pub(super) fn new(rate: Rate, now: Instant) -> Pace {
         let level = f64::from(rate.burst);
-        Pace { rate, level, at: now, restraint: None, next: now, failures: 0, since: now }
+        Pace { rate, level, at: now, restraint: None, next: now, heard: now, failures: 0, since: now }
     }
 
     /// Takes a request out of the bucket, or says when to ask again.
     pub(super) fn take(&mut self, now: Instant) -> Result<(), Instant> {
+        self.heard = self.heard.max(now);
         if self.restraint(now).is_some() {
             if now < self.next {
                 return Err(self.next);
@@ -100,10 +106,11 @@ impl Pace {
 
     /// Learns from what came back.
     pub(super) fn learn(&mut self, came: Came, now: Instant) {
+        self.heard = self.heard.max(now);
         match came {
             Came::Answer => {
                 self.failures = 0;
-                if self.restraint == Some(Restraint::Failing) {
+                if matches!(self.restraint, Some(Restraint::Failing(_))) {
                     self.release(now);
                 }
             }
@@ -112,7 +119,7 @@ impl Pace {
                 let until = now + asked.unwrap_or(UNSAID).min(LONGEST);
                 let until = match self.restraint(now) {
                     Some(Restraint::Asked(before)) => before.max(until),
-                    Some(Restraint::Failing) | None => {
+                    Some(Restraint::Failing(_)) | None => {
                         self.next = now + PROBE;
                         until
                     }
@@ -125,7 +132,7 @@ impl Pace {
                 }
                 self.failures += 1;
                 if self.failures >= FAILURES && now >= self.since + FAILING && self.restraint(now).is_none() {
-                    (self.restraint, self.next) = (Some(Restraint::Failing), now + PROBE);
+                    (self.restraint, self.next) = (Some(Restraint::Failing(now)), now + PROBE);
                 }
             }
         }
@@ -142,7 +149,8 @@ impl Pace {
     /// Whether nothing would be lost by forgetting this vault.
     pub(super) fn is_rested(&mut self, now: Instant) -> bool {
         let full = f64::from(self.rate.burst) / f64::from(self.rate.per_second.max(1));
-        self.restraint(now).is_none() && self.failures == 0 && now >= self.at + Duration::from_secs_f64(full)
+        let well = self.restraint(now).is_none() && self.failures == 0;
+        now >= self.heard + if well { Duration::from_secs_f64(full) } else { FORGOTTEN }
     }
 
     fn release(&mut self, now: Instant) {

@@ -93,9 +93,9 @@ impl Recent {
             async move { Ok(Fetched { value: Arc::new(fetching.await?), asked, until }) }.boxed()
         };
         let young = |fetched: &Fetched<T>| fetched.asked.elapsed() < window;
-        let fetched = objects.get(wanted, young, fetch).await?;
+        // Before the fetch: one that is given up, or fails, is swept as well.
         objects.sweep_every(window);
-        Ok(fetched.value)
+        Ok(objects.get(wanted, young, fetch).await?.value)
     }
 }
 

@@ -6,11 +6,13 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::LookupIpStrategy;
 use hickory_resolver::net::NetError;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use tokio::time::timeout;
 
 use crate::platform::fingerprint::fingerprint;
 
@@ -27,6 +29,11 @@ pub(super) enum NameFault {
 
 /// The files that say where names are looked up.
 const FILES: [&str; 2] = ["/etc/hosts", "/etc/resolv.conf"];
+
+/// How long one name server is waited for, and how long one name in all: shorter than what connecting may take, so that a silent
+/// name server is not taken for a firewall.
+const TRY: Duration = Duration::from_millis(1_500);
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// A resolver that follows the system's files, also when they change. Cheap to clone; all clones are one.
 #[derive(Debug, Clone, Default)]
@@ -57,6 +64,7 @@ impl Resolver {
         let mut builder = TokioResolver::builder_tokio()?;
         let options = builder.options_mut();
         options.cache_size = 0;
+        options.timeout = TRY;
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
         // A cluster's five would ask for `vault.azure.net.svc.cluster.local` and the like first, each time.
         options.ndots = 1;
@@ -71,7 +79,8 @@ impl Resolve for Resolver {
         let resolver = self.current();
         Box::pin(async move {
             let resolver = resolver.map_err(|error| fault(&error))?;
-            let found = resolver.lookup_ip(name.as_str()).await.map_err(|error| fault(&error))?;
+            let found = timeout(PATIENCE, resolver.lookup_ip(name.as_str())).await.map_err(|_| NameFault::Lookup)?;
+            let found = found.map_err(|error| fault(&error))?;
             // Port 0 is replaced by the URL's.
             let addresses: Vec<SocketAddr> = found.iter().map(|address| SocketAddr::new(address, 0)).collect();
             Ok(Box::new(addresses.into_iter()) as Addrs)

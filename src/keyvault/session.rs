@@ -75,7 +75,9 @@ impl Access {
                 return Err(Error::Credential("the token is another service account's than the pod's"));
             }
             self.token_credential(None)?;
-            self.assertions.remember(self.identity, &token);
+            if token.is_of(namespace, service_account) {
+                self.assertions.remember(self.identity, &token);
+            }
             return Ok(());
         }
         self.token_credential(None).map(|_| ())
@@ -117,7 +119,7 @@ impl Access {
         match self.tokens.refuse((self.identity, scope.clone()), token) {
             Refused::Dropped => {
                 // The token may be refused because the vault wants another one by now.
-                self.challenges.forget(&self.host, kind);
+                self.challenges.forget(&self.host, kind, self.cloud.resource_host());
                 true
             }
             Refused::Replaced => true,
@@ -155,6 +157,8 @@ impl Access {
                 Err(error) if error.reason() == Reason::CredentialsRejected => {
                     self.assertions.forget(self.identity, &fresh);
                 }
+                // Whatever it was, one's own token is worth a try while there is time.
+                Err(_) if Instant::now() < self.deadline => {}
                 Ok(_) | Err(_) => return result,
             }
         }

@@ -2,6 +2,7 @@
 
 mod binding;
 mod fences;
+mod flights;
 mod identities;
 mod imds;
 mod objects;

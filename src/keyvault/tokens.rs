@@ -28,6 +28,9 @@ const MARGIN: Duration = Duration::from_secs(5 * 60);
 /// For how long the replacement of a refused token is not replaced itself: a vault that refuses two accepts no third.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How often tokens that have ended are wiped.
+const SWEEP: Duration = Duration::from_secs(60);
+
 /// A token that can be used.
 pub(super) struct Token {
     /// The whole value of the Authorization header.
@@ -89,6 +92,7 @@ impl Tokens {
         wanted: Wanted<'_, Key>,
         fetch: impl Fn() -> BoxFuture<'static, Result<Arc<Token>, Error>>,
     ) -> Result<Arc<Token>, Error> {
+        self.flights.sweep_every(SWEEP);
         self.flights.get(wanted, |token| Instant::now() < token.until, fetch).await
     }
 

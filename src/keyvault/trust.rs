@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use reqwest::Certificate;
 use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -24,6 +25,9 @@ use crate::platform::fingerprint::fingerprint;
 const LOOK: Duration = Duration::from_secs(5);
 /// How long looking may take, on a file system that hangs; the requests wait for it.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// After how long a damaged bundle that does not change is used as far as it can be read.
+const SETTLED: Duration = Duration::from_secs(60);
 
 /// Makes a client of the CA certificates.
 type Make = dyn Fn(Vec<Certificate>) -> Result<reqwest::Client, Error> + Send + Sync;
@@ -44,6 +48,10 @@ struct State {
     /// How many files or certificates could not be read then.
     faults: usize,
     looked: Instant,
+    /// A look that has not ended yet.
+    reading: Option<JoinHandle<Option<(u64, Result<Roots, Error>)>>>,
+    /// The facts of files that could not be used, and when that was told.
+    told: Option<(u64, Instant)>,
 }
 
 /// The client of the moment.
@@ -75,7 +83,14 @@ impl Renewed {
             warn!(fault, faults = roots.faults, "some CA certificates cannot be read");
         }
         let current = Current { client: make(roots.certificates)?, generation: 0 };
-        let state = Mutex::new(State { current, seen, faults: roots.faults, looked: Instant::now() });
+        let state = Mutex::new(State {
+            current,
+            seen,
+            faults: roots.faults,
+            looked: Instant::now(),
+            reading: None,
+            told: None,
+        });
         Ok(Renewed(Arc::new(Inner { make, state })))
     }
 
@@ -101,26 +116,39 @@ impl Renewed {
     async fn look(&self, state: &mut State) {
         state.looked = Instant::now();
         let seen = state.seen;
-        let read = tokio::task::spawn_blocking(move || {
-            let found = fingerprint(&places());
-            (found != seen).then(|| (found, read()))
+        // One look at a time: on a file system that hangs, each would keep a thread.
+        let reading = state.reading.get_or_insert_with(|| {
+            tokio::task::spawn_blocking(move || {
+                let found = fingerprint(&places());
+                (found != seen).then(|| (found, read()))
+            })
         });
-        let Ok(Ok(Some((found, roots)))) = tokio::time::timeout(PATIENCE, read).await else {
+        let Ok(ended) = tokio::time::timeout(PATIENCE, reading).await else {
             return;
         };
-        state.seen = found;
+        state.reading = None;
+        let Ok(Some((found, roots))) = ended else {
+            return;
+        };
+        let stays = state.told.is_some_and(|(facts, when)| facts == found && when.elapsed() >= SETTLED);
         let made = roots.and_then(|roots| match roots.fault {
             // A file that is half written: what is missing may be what is needed.
-            Some(fault) if roots.faults > state.faults => Err(Error::Client(fault)),
+            // One that stays so for a while is one that nobody is writing.
+            Some(fault) if roots.faults > state.faults && !stays => Err(Error::Client(fault)),
             Some(_) | None => Ok(((self.0.make)(roots.certificates)?, roots.faults)),
         });
         match made {
             Ok((client, faults)) => {
                 state.current = Current { client, generation: state.current.generation + 1 };
-                state.faults = faults;
+                (state.faults, state.seen) = (faults, found);
                 info!("the CA certificates have changed and were read again");
             }
-            Err(error) => warn!(%error, "the CA certificates have changed and cannot be used; the old ones stay"),
+            // It is looked at again, for the fault may pass without another change; told once for each change.
+            Err(error) if state.told.is_none_or(|(facts, _)| facts != found) => {
+                state.told = Some((found, Instant::now()));
+                warn!(%error, "the CA certificates have changed and cannot be used; the old ones stay");
+            }
+            Err(_) => {}
         }
     }
 }

@@ -86,7 +86,8 @@ impl Azure {
         let tenant = TenantId::new(&params.tenant).map_err(|source| name("tenantID", source))?;
         let cloud = self.default_cloud.resolve(&params.cloud, fetch.deadline).await;
         let cloud = cloud.map_err(|source| Error::Cloud { class: class.clone(), source })?;
-        let credential = credential(params, class, fetch.context, fetch.secrets)?;
+        // An archive with a certificate may ask for a second of computing, in which this thread can serve nobody else.
+        let credential = tokio::task::block_in_place(|| credential(params, class, fetch.context, fetch.secrets))?;
         self.vaults.open(&cloud, &vault, &tenant, credential, fetch.deadline).map_err(|source| Error::Vault {
             class: class.clone(),
             object: None,

@@ -184,9 +184,9 @@ impl Cluster {
         let mut children = CHILDREN.lock().unwrap();
         let at = children.iter().position(|child| child.id() == id).context("not ours")?;
         let mut child = children.remove(at);
-        child.kill()?;
+        let killed = child.kill();
         child.wait()?;
-        Ok(())
+        Ok(killed?)
     }
 
     /// Installs the CRDs of `manifests/crds`, and the rights of drivers.
@@ -355,6 +355,9 @@ fn post(address: &str, path: &str, body: &str) -> Result<String> {
     Ok(answer)
 }
 
+/// A program to start, and where to say how that went.
+type Order = (Command, mpsc::Sender<std::io::Result<Child>>);
+
 /// Starts a program that ends with this process, whatever happens to it.
 fn run(program: &Path, flags: Vec<String>, log: &Path) -> Result<u32> {
     let log = File::options().create(true).append(true).open(log)?;
@@ -362,9 +365,9 @@ fn run(program: &Path, flags: Vec<String>, log: &Path) -> Result<u32> {
     command.arg("--pdeathsig=KILL").arg(program).args(flags).stdin(Stdio::null());
     command.stdout(log.try_clone()?).stderr(log);
     // The signal comes when the thread ends that started the process, so that one is needed that stays.
-    static STARTER: OnceLock<Mutex<mpsc::Sender<(Command, mpsc::Sender<std::io::Result<Child>>)>>> = OnceLock::new();
+    static STARTER: OnceLock<Mutex<mpsc::Sender<Order>>> = OnceLock::new();
     let starter = STARTER.get_or_init(|| {
-        let (orders, waiting) = mpsc::channel::<(Command, mpsc::Sender<std::io::Result<Child>>)>();
+        let (orders, waiting) = mpsc::channel::<Order>();
         std::thread::spawn(move || {
             for (mut command, answer) in waiting {
                 answer.send(command.spawn()).unwrap();

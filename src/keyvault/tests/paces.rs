@@ -97,7 +97,7 @@ fn a_vault_that_only_fails_is_asked_once_a_second_until_it_answers() {
     assert_eq!(pace.restraint(start), None);
     let later = start + Duration::from_secs(3);
     pace.learn(Came::Failure, later);
-    assert_eq!(pace.restraint(later), Some(Restraint::Failing));
+    assert_eq!(pace.restraint(later), Some(Restraint::Failing(later)));
     assert_eq!(sent(&mut pace, later, 0, 3_000), [1_000, 2_000]);
     pace.learn(Came::Answer, later + Duration::from_secs(3));
     assert_eq!(pace.restraint(later + Duration::from_secs(3)), None);
