@@ -149,7 +149,11 @@ def settings_are_read_as_their_documents_write_them():
 
 def the_program_knows_every_flag(binary):
     for values, _ in RENDERED:
+        # As the kubelet fills in the container's variables.
+        variables = {"$(CSI_ENDPOINT)": "unix:///csi/csi.sock", "$(KUBE_NODE_NAME)": "node"}
         arguments = container(chart.objects(values))["args"]
+        for name, value in variables.items():
+            arguments = [argument.replace(name, value) for argument in arguments]
         # The help comes only if every flag before it was taken.
         told = subprocess.run([binary, *arguments, "--help"], capture_output=True, text=True)
         assert told.returncode == 0, f"{arguments}: {told.stderr}"

@@ -41,6 +41,9 @@ struct Inner {
     state: Mutex<State>,
 }
 
+/// The facts of files that have changed, and what they hold.
+type Found = (u64, Result<Roots, Error>);
+
 struct State {
     current: Current,
     /// The files' facts when they were read last, or could not be.
@@ -49,7 +52,7 @@ struct State {
     faults: usize,
     looked: Instant,
     /// A look that has not ended yet.
-    reading: Option<JoinHandle<Option<(u64, Result<Roots, Error>)>>>,
+    reading: Option<JoinHandle<Option<Found>>>,
     /// The facts of files that could not be used, and when that was told.
     told: Option<(u64, Instant)>,
 }

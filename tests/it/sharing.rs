@@ -187,7 +187,8 @@ fn a_throttling_vault_is_left_alone_and_all_pods_start() -> Result<()> {
     let after: Vec<i64> = seen.iter().map(|entry| entry.arrived_ms).filter(|at| *at >= last + 2_000).collect();
     for &from in &after {
         let within = after.iter().filter(|at| (from..from + 1_000).contains(*at)).count();
-        ensure!(within <= 110, "{within} requests in one second after the throttling");
+        // A hundred a second, and the burst that gathers when nobody asks for a moment.
+        ensure!(within <= 170, "{within} requests in one second after the throttling");
     }
     Ok(())
 }
