@@ -49,7 +49,9 @@ pub(crate) fn list(namespace: &str, kind: &str, options: &[&str]) -> Result<Vec<
     let mut listed: Value = serde_json::from_str(&kubectl(&arguments)?)?;
     match listed["items"].take() {
         Value::Array(items) => Ok(items),
-        _ => bail!("no list: {listed}"),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
+            bail!("no list: {listed}")
+        }
     }
 }
 
