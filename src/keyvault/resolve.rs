@@ -65,7 +65,7 @@ impl Resolver {
         let options = builder.options_mut();
         options.cache_size = 0;
         options.timeout = TRY;
-        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+        options.ip_strategy = LookupIpStrategy::Ipv4thenIpv6;
         // A cluster's five would ask for `vault.azure.net.svc.cluster.local` and the like first, each time.
         options.ndots = 1;
         let resolver = builder.build()?;
