@@ -3,14 +3,18 @@
 //! Reads /etc/hosts and /etc/resolv.conf itself, and not through the C library: a static program has no `getaddrinfo` that works
 //! in an image without one, and a silent name server would keep a thread. Caches nothing. Control goes back to `http`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::LookupIpStrategy;
+use hickory_resolver::config::{LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::NetError;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::op::Query;
+use hickory_resolver::proto::rr::{Name as DnsName, RecordType};
+use hickory_resolver::system_conf::read_system_conf;
+use hickory_resolver::{Hosts, TokioResolver};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::time::timeout;
 
@@ -41,10 +45,18 @@ pub(super) struct Resolver {
     current: Arc<Mutex<Option<Current>>>,
 }
 
+/// The two files, as they were read.
 struct Current {
-    /// The fingerprint of the files that it was made of.
+    /// Their fingerprint.
     files: u64,
-    resolver: TokioResolver,
+    names: Names,
+}
+
+/// Where names are looked up: in the hosts file, and where it has none, in DNS.
+#[derive(Clone)]
+struct Names {
+    hosts: Arc<Hosts>,
+    dns: TokioResolver,
 }
 
 impl std::fmt::Debug for Current {
@@ -54,36 +66,68 @@ impl std::fmt::Debug for Current {
 }
 
 impl Resolver {
-    /// The resolver of the files as they are now. Reads two small files when they have changed.
-    fn current(&self) -> Result<TokioResolver, NetError> {
+    /// The names of the files as they are now. Reads two small files when they have changed.
+    fn current(&self) -> Result<Names, NetError> {
         let files = fingerprint(&FILES.map(PathBuf::from));
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = current.as_ref().filter(|known| known.files == files) {
-            return Ok(known.resolver.clone());
+            return Ok(known.names.clone());
         }
-        let mut builder = TokioResolver::builder_tokio()?;
-        let options = builder.options_mut();
+        let names = Names::read()?;
+        *current = Some(Current { files, names: names.clone() });
+        Ok(names)
+    }
+}
+
+impl Names {
+    fn read() -> Result<Names, NetError> {
+        // Where no name server is named, it is this machine's (resolv.conf(5)).
+        let (config, mut options) = read_system_conf().unwrap_or_else(|_| {
+            let here = NameServerConfig::udp_and_tcp(Ipv4Addr::LOCALHOST.into());
+            (ResolverConfig::from_parts(None, Vec::new(), vec![here]), ResolverOpts::default())
+        });
         options.cache_size = 0;
         options.timeout = TRY;
-        options.ip_strategy = LookupIpStrategy::Ipv4thenIpv6;
+        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
         // A cluster's five would ask for `vault.azure.net.svc.cluster.local` and the like first, each time.
         options.ndots = 1;
-        let resolver = builder.build()?;
-        *current = Some(Current { files, resolver: resolver.clone() });
-        Ok(resolver)
+        options.use_hosts_file = ResolveHosts::Never;
+        let provider = TokioRuntimeProvider::default();
+        let dns = TokioResolver::builder_with_config(config, provider).with_options(options).build()?;
+        Ok(Names { hosts: Arc::new(Hosts::from_system().unwrap_or_default()), dns })
+    }
+
+    /// The addresses that the hosts file has; a name that stands there is not asked for elsewhere, of neither family.
+    fn in_hosts(&self, name: &str) -> Vec<IpAddr> {
+        let Ok(name) = DnsName::from_utf8(name) else {
+            return Vec::new();
+        };
+        let found = [RecordType::A, RecordType::AAAA]
+            .into_iter()
+            .filter_map(|family| self.hosts.lookup_static_host(&Query::query(name.clone(), family)));
+        found
+            .flat_map(|found| found.answers().iter().filter_map(|record| record.data.ip_addr()).collect::<Vec<_>>())
+            .collect()
+    }
+
+    async fn look_up(&self, name: &str) -> Result<Vec<IpAddr>, NameFault> {
+        let addresses = self.in_hosts(name);
+        if !addresses.is_empty() {
+            return Ok(addresses);
+        }
+        let found = timeout(PATIENCE, self.dns.lookup_ip(name)).await.map_err(|_| NameFault::Lookup)?;
+        Ok(found.map_err(|error| fault(&error))?.iter().collect())
     }
 }
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let resolver = self.current();
+        let names = self.current();
         Box::pin(async move {
-            let resolver = resolver.map_err(|error| fault(&error))?;
-            let found = timeout(PATIENCE, resolver.lookup_ip(name.as_str())).await.map_err(|_| NameFault::Lookup)?;
-            let found = found.map_err(|error| fault(&error))?;
+            let names = names.map_err(|error| fault(&error))?;
+            let addresses = names.look_up(name.as_str()).await?;
             // Port 0 is replaced by the URL's.
-            let addresses: Vec<SocketAddr> = found.iter().map(|address| SocketAddr::new(address, 0)).collect();
-            Ok(Box::new(addresses.into_iter()) as Addrs)
+            Ok(Box::new(addresses.into_iter().map(|address| SocketAddr::new(address, 0))) as Addrs)
         })
     }
 }

@@ -29,7 +29,7 @@ fn main() -> Result<()> {
     let vault_host = format!("{VAULT}.vault.azure.net");
     let hosts = sandbox::hosts_file(["login.microsoftonline.com", &vault_host]);
     // Before anything else: the namespaces want a process with a single thread.
-    sandbox::enter(folder.path(), &hosts, "nameserver 127.0.0.1\n")?;
+    sandbox::enter(folder.path(), &hosts, "")?;
 
     let mut story = Story::new();
     let (emulator, ca) = start_azure(&mut story, folder.path())?;
