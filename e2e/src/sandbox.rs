@@ -48,7 +48,7 @@ pub fn enter(folder: &Path, hosts: &str, resolv_conf: &str) -> Result<()> {
 /// Where virtual machines of Azure find their metadata service.
 const METADATA: [u8; 4] = [169, 254, 169, 254];
 
-#[allow(unsafe_code)] // As for the flags below.
+#[allow(unsafe_code)] // There is no safe call for an interface's addresses, and `ip` is not on every machine.
 fn loopback_address(address: [u8; 4]) -> Result<()> {
     use std::os::fd::AsRawFd as _;
     nix::ioctl_write_ptr_bad!(set_interface_address, libc::SIOCSIFADDR, libc::ifreq);

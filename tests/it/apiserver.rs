@@ -3,6 +3,8 @@
 //! The programs come from KUBEBUILDER_ASSETS, the convention of the ecosystem; `make test` sets it. Every driver has a
 //! user of its own, so that the audit log tells its requests from everybody else's.
 
+mod files;
+
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,10 +18,10 @@ use keyvault_csi_e2e::driver::{Setup, wait_for};
 use kube::api::{ListParams, PostParams};
 use kube::core::{ApiResource, DynamicObject};
 use kube::{Api, Client};
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
+use self::files::{client_of, kubeconfig, user_name, write_files};
 use crate::lab::{Node, Vault, lab};
 
 /// How long a server may take to be ready; a busy machine needs most of it.
@@ -392,75 +394,4 @@ fn tail(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().rev().take(20).collect();
     lines.into_iter().rev().collect::<Vec<_>>().join("\n")
-}
-
-fn client_of(runtime: &Runtime, kubeconfig: &Path) -> Result<Client> {
-    let kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig)?;
-    runtime.block_on(async {
-        let config =
-            kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default()).await?;
-        Ok(Client::try_from(config)?)
-    })
-}
-
-fn user_name(rights: Rights, number: usize) -> String {
-    match rights {
-        Rights::All => format!("all-{number:02}"),
-        Rights::None => format!("none-{number:02}"),
-        Rights::GetOnly => format!("get-only-{number:02}"),
-    }
-}
-
-fn kubeconfig(folder: &Path, port: u16, user: &str) -> Result<String> {
-    let ca = folder.join("ca.crt");
-    Ok(json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "it",
-        "clusters": [{ "name": "it", "cluster": { "server": format!("https://127.0.0.1:{port}"), "certificate-authority": ca } }],
-        "users": [{ "name": "it", "user": { "token": token(user) } }],
-        "contexts": [{ "name": "it", "context": { "cluster": "it", "user": "it" } }],
-    })
-    .to_string())
-}
-
-fn token(user: &str) -> String {
-    format!("token-of-{user}")
-}
-
-/// Keys, certificates, tokens and the audit policy.
-fn write_files(folder: &Path) -> Result<()> {
-    let key = KeyPair::generate()?;
-    let mut params = CertificateParams::new(Vec::new())?;
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.distinguished_name.push(DnType::CommonName, "it CA");
-    let ca = params.self_signed(&key)?;
-    fs::write(folder.join("ca.crt"), ca.pem())?;
-    let issuer = Issuer::new(params, key);
-    let mut params = CertificateParams::new(vec!["localhost".to_owned()])?;
-    params.subject_alt_names.push(SanType::IpAddress([127, 0, 0, 1].into()));
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    let server = KeyPair::generate()?;
-    fs::write(folder.join("server.crt"), params.signed_by(&server, &issuer)?.pem())?;
-    fs::write(folder.join("server.key"), server.serialize_pem())?;
-    let service_accounts = KeyPair::generate()?;
-    fs::write(folder.join("sa.key"), service_accounts.serialize_pem())?;
-    fs::write(folder.join("sa.pub"), service_accounts.public_key_pem())?;
-    let mut tokens = format!("{},admin,admin,\"system:masters\"\n", token("admin"));
-    for (rights, group) in [(Rights::All, "all"), (Rights::None, "none"), (Rights::GetOnly, "get-only")] {
-        for number in 0..USERS {
-            let user = user_name(rights, number);
-            tokens += &format!("{},{user},{user},\"{group}\"\n", token(&user));
-        }
-    }
-    fs::write(folder.join("tokens.csv"), tokens)?;
-    let policy = json!({
-        "apiVersion": "audit.k8s.io/v1", "kind": "Policy",
-        "rules": [
-            { "level": "None", "users": ["admin"] },
-            { "level": "Metadata", "resources": [
-                { "group": "secrets-store.csi.x-k8s.io" }, { "group": "", "resources": ["events"] },
-            ] },
-            { "level": "None" },
-        ],
-    });
-    Ok(fs::write(folder.join("audit.yaml"), policy.to_string())?)
 }

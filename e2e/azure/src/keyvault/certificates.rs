@@ -9,8 +9,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::errors::KeyVaultError;
 use super::operation::Verb;
-use super::paging::{PageRequest, list_page};
-use super::{label, ok, wire};
+use super::paging::{list, list_versions};
+use super::{label, ok, update, wire};
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::content::{CertificateMaterial, ObjectKind};
@@ -22,22 +22,14 @@ use crate::vault::Vault;
 pub(super) fn perform(call: &Call, vault: &mut Vault, verb: &Verb, now: i64) -> Result<Answer, KeyVaultError> {
     match verb {
         Verb::Get { name, version } => get(vault, name, version.as_deref()),
-        Verb::List => {
-            let request = PageRequest::read(call, vault)?;
-            let page = vault.certificates.page(request.after(), request.size);
-            let items = page.items.iter();
-            let items = items.filter_map(|certificate| wire::certificate_item(vault, certificate));
-            Ok(list_page(call, items.collect(), &page))
-        }
-        Verb::ListVersions { name } => {
-            let request = PageRequest::read(call, vault)?;
-            let page = vault.certificates.version_page(name, request.after(), request.size);
-            let items = page.items.iter();
-            let items = items.map(|version| wire::certificate_version(vault, name, version));
-            Ok(list_page(call, items.collect(), &page))
-        }
+        Verb::List => list(call, vault, &vault.certificates, wire::certificate_item),
+        Verb::ListVersions { name } => list_versions(call, vault, &vault.certificates, name, wire::certificate_version),
         Verb::Import { name } => import(call, vault, name, now),
-        Verb::Update { name, version } => update(call, vault, name, version.as_deref(), now),
+        Verb::Update { name, version } => {
+            let found = vault.certificates.version(name, version.as_deref()).map(|(_, version)| version.id.clone());
+            let version = update(call, vault, (ObjectKind::Certificate, name, version.as_deref()), found, now)?;
+            get(vault, name, Some(&version))
+        }
         Verb::Set { .. }
         | Verb::Delete { .. }
         | Verb::GetDeleted { .. }
@@ -80,22 +72,6 @@ pub(crate) fn read_material(value: &str, password: &str) -> Option<CertificateMa
         Ok(pem) if pem.contains(PEM_START) => CertificateMaterial::from_pem(pem).ok(),
         Ok(_) | Err(_) => CertificateMaterial::from_pfx(&bytes, password).ok(),
     }
-}
-
-fn update(
-    call: &Call,
-    vault: &mut Vault,
-    name: &str,
-    version: Option<&str>,
-    now: i64,
-) -> Result<Answer, KeyVaultError> {
-    let change = wire::ObjectBody::parse(&call.body, ObjectKind::Certificate)?.change();
-    let label = label(name, version);
-    let found = vault.certificates.version(name, version);
-    let version = found.map(|(_, version)| version.id.clone()).map_err(|refusal| refused(refusal, &label))?;
-    let changed = vault.update(ObjectKind::Certificate, name, &version, &change, now);
-    changed.map_err(|refusal| refused(refusal, &label))?;
-    get(vault, name, Some(&version))
 }
 
 fn refused(refusal: Refusal, name: &str) -> KeyVaultError {

@@ -8,8 +8,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::errors::KeyVaultError;
 use super::operation::Verb;
-use super::paging::{PageRequest, list_page};
-use super::{label, ok, wire};
+use super::paging::{list, list_versions};
+use super::{label, ok, update, wire};
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::content::{Jwk, KeyContent, ObjectKind};
@@ -21,22 +21,14 @@ use crate::vault::Vault;
 pub(super) fn perform(call: &Call, vault: &mut Vault, verb: &Verb, now: i64) -> Result<Answer, KeyVaultError> {
     match verb {
         Verb::Get { name, version } => get(vault, name, version.as_deref()),
-        Verb::List => {
-            let request = PageRequest::read(call, vault)?;
-            let page = vault.keys.page(request.after(), request.size);
-            let items = page.items.iter();
-            let items = items.filter_map(|key| wire::key_item(vault, key));
-            Ok(list_page(call, items.collect(), &page))
-        }
-        Verb::ListVersions { name } => {
-            let request = PageRequest::read(call, vault)?;
-            let page = vault.keys.version_page(name, request.after(), request.size);
-            let items = page.items.iter();
-            let items = items.map(|version| wire::key_version(vault, name, version));
-            Ok(list_page(call, items.collect(), &page))
-        }
+        Verb::List => list(call, vault, &vault.keys, wire::key_item),
+        Verb::ListVersions { name } => list_versions(call, vault, &vault.keys, name, wire::key_version),
         Verb::Import { name } => import(call, vault, name, now),
-        Verb::Update { name, version } => update(call, vault, name, version.as_deref(), now),
+        Verb::Update { name, version } => {
+            let found = vault.keys.version(name, version.as_deref()).map(|(_, version)| version.id.clone());
+            let version = update(call, vault, (ObjectKind::Key, name, version.as_deref()), found, now)?;
+            get(vault, name, Some(&version))
+        }
         Verb::Set { .. }
         | Verb::Delete { .. }
         | Verb::GetDeleted { .. }
@@ -80,22 +72,6 @@ fn is_known(jwk: &Jwk) -> bool {
         "oct" | "oct-HSM" => true,
         _ => false,
     }
-}
-
-fn update(
-    call: &Call,
-    vault: &mut Vault,
-    name: &str,
-    version: Option<&str>,
-    now: i64,
-) -> Result<Answer, KeyVaultError> {
-    let change = wire::ObjectBody::parse(&call.body, ObjectKind::Key)?.change();
-    let label = label(name, version);
-    let found = vault.keys.version(name, version);
-    let version = found.map(|(_, version)| version.id.clone()).map_err(|refusal| refused(refusal, &label))?;
-    let changed = vault.update(ObjectKind::Key, name, &version, &change, now);
-    changed.map_err(|refusal| refused(refusal, &label))?;
-    get(vault, name, Some(&version))
 }
 
 fn refused(refusal: Refusal, name: &str) -> KeyVaultError {

@@ -25,6 +25,7 @@ pub(crate) use self::operation::Operation;
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::content::ObjectKind;
+use crate::object::Refusal;
 use crate::random;
 use crate::vault::Vault;
 use crate::world::{Shared, World, now};
@@ -95,6 +96,22 @@ pub(crate) fn no_such_host() -> Answer {
 
 fn ok(document: &Value) -> Answer {
     Answer::json(StatusCode::OK, document)
+}
+
+/// Gives a version new attributes from the request's body; `found` is its id, if the store has it.
+fn update(
+    call: &Call,
+    vault: &mut Vault,
+    (kind, name, version): (ObjectKind, &str, Option<&str>),
+    found: Result<String, Refusal>,
+    now: i64,
+) -> Result<String, KeyVaultError> {
+    let change = wire::ObjectBody::parse(&call.body, kind)?.change();
+    let label = label(name, version);
+    let refused = |refusal| KeyVaultError::refused(kind, refusal, &label);
+    let version = found.map_err(refused)?;
+    vault.update(kind, name, &version, &change, now).map_err(refused)?;
+    Ok(version)
 }
 
 /// How an error text names a version.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::errors::KeyVaultError;
 use crate::answer::Answer;
 use crate::call::Call;
-use crate::object::Page;
+use crate::object::{Object, Page, Store, Version};
 use crate::vault::Vault;
 use crate::world::PAGE_SIZE;
 
@@ -44,6 +44,31 @@ impl PageRequest {
     pub(super) fn after(&self) -> Option<&str> {
         self.after.as_deref()
     }
+}
+
+/// A page of a store's objects, each as `item` words its newest version.
+pub(super) fn list<C>(
+    call: &Call,
+    vault: &Vault,
+    store: &Store<C>,
+    item: fn(&Vault, &Object<C>) -> Option<Value>,
+) -> Result<Answer, KeyVaultError> {
+    let request = PageRequest::read(call, vault)?;
+    let page = store.page(request.after(), request.size);
+    Ok(list_page(call, page.items.iter().filter_map(|object| item(vault, object)).collect(), &page))
+}
+
+/// A page of the versions of one object, each as `version` words it.
+pub(super) fn list_versions<C>(
+    call: &Call,
+    vault: &Vault,
+    store: &Store<C>,
+    name: &str,
+    version: fn(&Vault, &str, &Version<C>) -> Value,
+) -> Result<Answer, KeyVaultError> {
+    let request = PageRequest::read(call, vault)?;
+    let page = store.version_page(name, request.after(), request.size);
+    Ok(list_page(call, page.items.iter().map(|found| version(vault, name, found)).collect(), &page))
 }
 
 /// A page with the address of the next one, which names the port as the real service does.

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::errors::KeyVaultError;
 use super::operation::Verb;
-use super::paging::{PageRequest, list_page};
+use super::paging::{PageRequest, list, list_page, list_versions};
 use super::{label, names, ok, wire};
 use crate::answer::Answer;
 use crate::call::Call;
@@ -21,20 +21,8 @@ use crate::vault::Vault;
 pub(super) fn perform(call: &Call, vault: &mut Vault, verb: &Verb, now: i64) -> Result<Answer, KeyVaultError> {
     match verb {
         Verb::Get { name, version } => get(vault, name, version.as_deref()),
-        Verb::List => {
-            let request = PageRequest::read(call, vault)?;
-            let page = vault.secrets.page(request.after(), request.size);
-            let items = page.items.iter();
-            let items = items.filter_map(|secret| wire::secret_item(vault, secret));
-            Ok(list_page(call, items.collect(), &page))
-        }
-        Verb::ListVersions { name } => {
-            let request = PageRequest::read(call, vault)?;
-            let page = vault.secrets.version_page(name, request.after(), request.size);
-            let items = page.items.iter();
-            let items = items.map(|version| wire::secret_version(vault, name, version));
-            Ok(list_page(call, items.collect(), &page))
-        }
+        Verb::List => list(call, vault, &vault.secrets, wire::secret_item),
+        Verb::ListVersions { name } => list_versions(call, vault, &vault.secrets, name, wire::secret_version),
         Verb::ListDeleted => {
             let request = PageRequest::read(call, vault)?;
             let page = vault.secrets.deleted_page(request.after(), request.size);
