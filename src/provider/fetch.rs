@@ -7,19 +7,15 @@ use std::collections::BTreeMap;
 
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::time::Instant;
-use tracing::warn;
 
 use super::cloud_file::DefaultCloud;
 use super::error::Error;
 use super::login::credential;
-use super::object::{ObjectSpec, ObjectType, Version};
+use super::object_fetch::{FetchedObject, ObjectFetch};
 use super::params::{Params, attributes};
-use super::render::{Fetched as Value, FetchedSecret, Rendering, render};
-use super::versions::{ListedVersion, newest};
-use crate::formats::encoding::base64url;
-use crate::formats::jwk::Jwk;
-use crate::keyvault::{self, NameError, ObjectName, ObjectVersionId, TenantId, Vault, VaultName, Vaults, VersionInfo};
-use crate::model::{Class, ExposeSecret as _, ObjectVersion, Payload, PayloadError, SecretFile, SecretString, limits};
+use super::render::Rendering;
+use crate::keyvault::{NameError, TenantId, Vault, VaultName, Vaults};
+use crate::model::{Class, ExposeSecret as _, Payload, PayloadError, SecretString, limits};
 
 /// How many objects of one class are fetched at once (design decision 7).
 const CONCURRENCY: usize = 16;
@@ -62,14 +58,18 @@ impl Azure {
         let mistakes = |mistakes| Error::Mistakes { class: class.clone(), mistakes };
         let params = Params::parse(&attributes(fetch.class, fetch.context)).map_err(mistakes)?;
         let vault = self.open(&params, fetch).await?;
-        let objects = params.objects.iter().enumerate();
-        let calls: Vec<_> = objects.map(|(at, spec)| self.one(&vault, at, spec, fetch, &params.vault)).collect();
+        let calls = params.objects.iter().enumerate().map(|(at, spec)| {
+            let object =
+                ObjectFetch { rendering: &self.rendering, class, vault: &vault, vault_name: &params.vault, spec };
+            async move { object.fetch().await.map(|object| Fetched { at, object }) }
+        });
+        let calls: Vec<_> = calls.collect();
         // Unordered, so that the first failure is told at once instead of after slower neighbours.
         let mut arriving = stream::iter(calls).buffer_unordered(CONCURRENCY);
         let (mut fetched, mut bytes) = (Vec::new(), 0);
         while let Some(one) = arriving.try_next().await? {
             // Counted as it comes, so that many large objects never lie in memory together.
-            bytes += one.files.iter().map(|file| file.content.expose_secret().len()).sum::<usize>();
+            bytes += one.object.files.iter().map(|file| file.content.expose_secret().len()).sum::<usize>();
             if bytes > limits::PAYLOAD {
                 return Err(Error::Payload { class: class.clone(), source: PayloadError::TooLarge { bytes } });
             }
@@ -94,129 +94,17 @@ impl Azure {
             source,
         })
     }
-
-    /// One object: its newest or pinned version, or as many of its versions as the class wants.
-    async fn one(
-        &self,
-        vault: &Vault,
-        at: usize,
-        spec: &ObjectSpec,
-        fetch: Fetch<'_>,
-        vault_name: &str,
-    ) -> Result<Fetched, Error> {
-        let class = || fetch.class.reference.clone();
-        let object = ObjectName::new(&spec.name).map_err(|source| Error::Name {
-            class: class(),
-            field: "objectName",
-            source,
-        })?;
-        let vaults = |source| Error::Vault { class: class(), object: Some(spec.version_id(None)), source };
-        let mut one = Fetched { at, files: Vec::new(), versions: Vec::new() };
-        if spec.wants_history() {
-            let listed = vault.versions(kind(spec.object_type), &object).await.map_err(vaults)?;
-            let listed: Vec<ListedVersion> = listed.iter().map(listed_version).collect();
-            let wanted = newest(spec, &listed).map_err(|source| Error::Versions { class: class(), source })?;
-            for (index, version) in wanted.iter().enumerate() {
-                self.version(vault, spec, &object, (Some(index), Some(version)), fetch, vault_name, &mut one).await?;
-            }
-        } else {
-            let pinned = match &spec.version {
-                Version::Latest => None,
-                Version::Pinned(version) => Some(version),
-            };
-            self.version(vault, spec, &object, (None, pinned), fetch, vault_name, &mut one).await?;
-        }
-        Ok(one)
-    }
-
-    /// Fetches and renders one version; `place` is its index in a history and its id, if a certain one is wanted.
-    #[allow(clippy::too_many_arguments)] // All of them are of this one object; a struct would only repeat their names.
-    async fn version(
-        &self,
-        vault: &Vault,
-        spec: &ObjectSpec,
-        object: &ObjectName,
-        place: (Option<usize>, Option<&String>),
-        fetch: Fetch<'_>,
-        vault_name: &str,
-        one: &mut Fetched,
-    ) -> Result<(), Error> {
-        let class = || fetch.class.reference.clone();
-        let (index, version) = place;
-        let id = spec.version_id(index);
-        let version = version
-            .map(|version| ObjectVersionId::new(version))
-            .transpose()
-            .map_err(|source| Error::Name { class: class(), field: "objectVersion", source })?;
-        let vaults = |source| Error::Vault { class: class(), object: Some(id.clone()), source };
-        let (rendered, version) = match spec.object_type {
-            ObjectType::Secret => {
-                let secret = vault.secret(object, version.as_ref()).await.map_err(vaults)?;
-                let value = Value::Secret(FetchedSecret {
-                    value: &secret.value,
-                    content_type: secret.content_type.as_deref(),
-                    certificate_backed: secret.certificate_backed,
-                });
-                // An archive may ask for a second of computing, in which this thread can serve nobody else.
-                let rendered = match secret.certificate_backed {
-                    true => tokio::task::block_in_place(|| render(spec, index, value, &self.rendering)),
-                    false => render(spec, index, value, &self.rendering),
-                };
-                (rendered, secret.version.clone())
-            }
-            ObjectType::Key => {
-                let key = vault.key(object, version.as_ref()).await.map_err(vaults)?;
-                let text = |bytes: &Option<Vec<u8>>| bytes.as_ref().map(|bytes| base64url(bytes));
-                let (n, e, x, y) = (text(&key.n), text(&key.e), text(&key.x), text(&key.y));
-                let jwk = Jwk {
-                    kty: Some(&key.kty),
-                    n: n.as_deref(),
-                    e: e.as_deref(),
-                    crv: key.crv.as_deref(),
-                    x: x.as_deref(),
-                    y: y.as_deref(),
-                };
-                (render(spec, index, Value::Key(jwk), &self.rendering), key.version.clone())
-            }
-            ObjectType::Certificate => {
-                let certificate = vault.certificate(object, version.as_ref()).await.map_err(vaults)?;
-                let rendered = render(spec, index, Value::Certificate(&certificate.der), &self.rendering);
-                (rendered, certificate.version.clone())
-            }
-        };
-        let rendered =
-            rendered.map_err(|source| Error::Render { class: class(), vault: vault_name.to_owned(), source })?;
-        for warning in &rendered.warnings {
-            warn!(class = %fetch.class.reference, vault = vault_name, %warning, "an object was rendered otherwise");
-        }
-        one.files.extend(rendered.files);
-        one.versions.push(ObjectVersion { id, version });
-        Ok(())
-    }
-}
-
-fn kind(object_type: ObjectType) -> keyvault::ObjectType {
-    match object_type {
-        ObjectType::Secret => keyvault::ObjectType::Secret,
-        ObjectType::Key => keyvault::ObjectType::Key,
-        ObjectType::Certificate => keyvault::ObjectType::Certificate,
-    }
-}
-
-fn listed_version(listed: &VersionInfo) -> ListedVersion {
-    let VersionInfo { version, enabled, created, has_attributes } = listed;
-    ListedVersion { id: version.clone(), has_attributes: *has_attributes, enabled: *enabled, created: *created }
 }
 
 /// One object, with its place in the class.
 struct Fetched {
     at: usize,
-    files: Vec<SecretFile>,
-    versions: Vec<ObjectVersion>,
+    object: FetchedObject,
 }
 
 fn collect(mut fetched: Vec<Fetched>) -> Result<Payload, PayloadError> {
     fetched.sort_by_key(|one| one.at);
-    let (files, versions): (Vec<_>, Vec<_>) = fetched.into_iter().map(|one| (one.files, one.versions)).unzip();
+    let (files, versions): (Vec<_>, Vec<_>) =
+        fetched.into_iter().map(|one| (one.object.files, one.object.versions)).unzip();
     Payload::new(files.into_iter().flatten().collect(), versions.into_iter().flatten().collect())
 }

@@ -13,6 +13,7 @@ mod fetch;
 mod login;
 mod mistake;
 mod object;
+mod object_fetch;
 mod params;
 mod render;
 mod service_account;

@@ -1,5 +1,7 @@
 //! How fast a vault is asked: the bucket by a clock of our own, the queue by the real one.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -135,6 +137,49 @@ proptest! {
             prop_assert!(within <= (to - from) / 1_000, "{within} between {from} and {to}");
         }
     }
+}
+
+/// From the first failure to the first answer, with the real queue, over real HTTPS.
+#[tokio::test]
+async fn a_failing_vault_is_left_alone_and_then_served_steadily() {
+    let well = Arc::new(AtomicBool::new(false));
+    let answers = well.clone();
+    let azure = Azure::start(move |request, _| {
+        let fails = request.kind == Kind::Get && !answers.load(Ordering::SeqCst);
+        fails.then(|| status(503, "{}")).flatten()
+    })
+    .await;
+    let vaults = with_options(azure.client(), QUICK, super::super::Options { rate: RATE, ..options() });
+    let vault = open(&vaults, "myvault", Duration::from_secs(60));
+    let began = Instant::now();
+    // Requests fail until the vault counts as one that only fails: what came in the last second says so.
+    let quiet = loop {
+        let before = azure.count(Kind::Get);
+        let errors = tokio::time::timeout(Duration::from_secs(1), get_at_once(&vault, 4)).await;
+        assert!(errors.is_err() || errors.iter().flatten().all(Result::is_err));
+        if errors.is_err() && azure.count(Kind::Get) - before <= 2 {
+            break azure.count(Kind::Get);
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "it is never left alone");
+    };
+    // A crowd waits, and the vault sees one a second.
+    let crowd = tokio::spawn({
+        let vault = vault.clone();
+        async move { get_at_once(&vault, 150).await }
+    });
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert!(azure.count(Kind::Get) - quiet <= 4, "{} more", azure.count(Kind::Get) - quiet);
+    assert!(!crowd.is_finished());
+    let held = azure.count(Kind::Get);
+    well.store(true, Ordering::SeqCst);
+    while azure.count(Kind::Get) == held {
+        tokio::time::sleep(milliseconds(5)).await;
+    }
+    let answered = Instant::now();
+    let results = crowd.await.unwrap();
+    assert!(results.iter().all(Result::is_ok), "{:?}", results.iter().find(|result| result.is_err()));
+    // A hundred a second and no burst, which would take less than a second.
+    assert!(answered.elapsed() >= milliseconds(1_300), "{:?}", answered.elapsed());
 }
 
 fn fault() -> Result<(), Error> {
