@@ -210,7 +210,7 @@ impl Cluster {
         })?;
         let group = "secrets-store.csi.x-k8s.io";
         let all = json!([
-            { "apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"] },
+            { "apiGroups": [""], "resources": ["events"], "verbs": ["create"] },
             { "apiGroups": [group], "resources": ["secretproviderclasses"], "verbs": ["get", "list", "watch"] },
             { "apiGroups": [group], "resources": ["secretproviderclasspodstatuses"], "verbs": ["create", "get", "update"] },
         ]);
