@@ -33,7 +33,6 @@ const NO_PROFILER: &str = "there is no profiler in this program";
 const NO_ROTATION: &str = "rotation is not built yet: a volume keeps what it was published with";
 const NO_MIRROR: &str = "the mirror into Kubernetes Secrets is not built yet";
 const NO_PROVIDERS: &str = "other providers are not called yet";
-const NO_TAINT: &str = "the start-up taint is not removed yet";
 const STDERR: &str = "the log goes to standard error, and only there";
 const NO_VMODULE: &str = "the verbosity is the same for all modules: use -v";
 
@@ -44,7 +43,6 @@ const UNUSED: &[Unused] = &[
     boolean("enable-secret-rotation", NO_ROTATION),
     valued("rotation-poll-interval", NO_ROTATION),
     boolean("sync-secret", NO_MIRROR),
-    valued("startup-taint", NO_TAINT),
     valued("provider-volume", NO_PROVIDERS),
     valued("additional-provider-volume-paths", NO_PROVIDERS),
     valued("max-call-recv-msg-size", NO_PROVIDERS),

@@ -3,6 +3,7 @@
 //! Nothing here needs the network before the kubelet has been answered. Stops on SIGTERM or SIGINT: takes no new calls,
 //! lets the open ones end, and leaves every mount as it is.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use crate::admin::{self, Health};
 use crate::classes::{Classes, Directory};
 use crate::csi::{self, Driver, Node, probe, registration};
 use crate::formats::duration;
-use crate::k8s::{self, ClassCache, Credentials, Reports};
+use crate::k8s::{self, ClassCache, Connection, Credentials, Reports};
 use crate::keyvault::{Options, Rate, TokenProxyOptions, Vaults};
 use crate::metrics::Metrics;
 use crate::model::FileMode;
@@ -99,8 +100,11 @@ pub(super) struct Args {
     #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_missing_value = "true")]
     write_cert_and_key_in_separate_files: bool,
-    /// Address for /metrics; 0 for none.
-    #[arg(long, default_value = ":8095", value_parser = admin::parse_address)]
+    /// Take this taint off the node once the kubelet knows the driver; nothing if empty.
+    #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true)]
+    startup_taint: String,
+    /// Address for /metrics; 0 for none, and :8080 if empty.
+    #[arg(long, default_value = ":8095", value_parser = parse_metrics_address)]
     metrics_addr: Address,
     /// Address for /healthz and /readyz; 0 for none.
     #[arg(long, default_value = ":9808", value_parser = admin::parse_address)]
@@ -112,6 +116,10 @@ pub(super) struct Args {
     /// Where metrics go: Prometheus is the only choice.
     #[arg(long, default_value = "Prometheus", value_parser = parse_backend)]
     metrics_backend: String,
+    /// Print version, commit and date of the build as JSON, and end.
+    #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
+    version: bool,
     /// Verbosity of the log: 0 to 10.
     #[arg(short, long, default_value_t = 0)]
     v: u8,
@@ -130,6 +138,11 @@ fn parse_endpoint(text: &str) -> Result<PathBuf, String> {
         _ => return Err("must be unix:// and a path".to_owned()),
     };
     Ok(PathBuf::from(if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }))
+}
+
+/// Nothing means what it means to upstream's metrics library (spec/driver.md §7).
+fn parse_metrics_address(text: &str) -> Result<Address, String> {
+    admin::parse_address(if text.is_empty() { ":8080" } else { text })
 }
 
 fn parse_backend(text: &str) -> Result<String, String> {
@@ -156,6 +169,9 @@ fn parse_driver_name(text: &str) -> Result<String, String> {
 /// # Errors
 /// What kept it from starting, or broke while it ran.
 pub(super) fn run(args: Args, unused: &[Unused]) -> anyhow::Result<()> {
+    if args.version {
+        return Ok(writeln!(std::io::stdout(), "{}", version())?);
+    }
     process::forbid_core_files().context("cannot forbid core files")?;
     let format = if args.log_format_json { telemetry::Format::Json } else { telemetry::Format::Text };
     telemetry::start(format, args.v)?;
@@ -173,10 +189,19 @@ pub(super) fn run(args: Args, unused: &[Unused]) -> anyhow::Result<()> {
     outcome
 }
 
+/// What `--version` says, under upstream's keys (spec/driver.md §7). Commit and date are the builder's to give.
+fn version() -> serde_json::Value {
+    serde_json::json!({
+        "BuildVersion": env!("CARGO_PKG_VERSION"),
+        "GitCommit": option_env!("KEYVAULT_CSI_COMMIT").unwrap_or("unknown"),
+        "BuildDate": option_env!("KEYVAULT_CSI_DATE").unwrap_or("unknown"),
+    })
+}
+
 async fn drive(args: Args) -> anyhow::Result<()> {
     let (told, stop) = (told_by_signal()?, CancellationToken::new());
     let user_agent = format!("keyvault-csi/{}", env!("CARGO_PKG_VERSION"));
-    let (classes, reports) = cluster(&args, &user_agent).await?;
+    let Cluster { classes, reports, connection } = cluster(&args, &user_agent).await?;
     let cloud = DefaultCloud::new(&args.cloud_name, args.cloud_file)
         .with_context(|| format!("--cloud-name {:?}", args.cloud_name))?;
     let rendering = Rendering {
@@ -192,7 +217,7 @@ async fn drive(args: Args) -> anyhow::Result<()> {
     let azure = Azure::new(Vaults::new(options)?, cloud, rendering);
     let tasks = TaskTracker::new();
     let volumes = Volumes::new(classes, azure).reporting_to(reports.clone());
-    let node = Node { node_id: args.nodeid, volumes, metrics: metrics.clone(), tasks: tasks.clone() };
+    let node = Node { node_id: args.nodeid.clone(), volumes, metrics: metrics.clone(), tasks: tasks.clone() };
     let driver = Driver { name: args.drivername.clone(), node };
     let (listener, socket_file) = socket::listen_private(&args.endpoint)?;
     let (state, registered) = watch::channel(registration::State::Waiting);
@@ -207,10 +232,18 @@ async fn drive(args: Args) -> anyhow::Result<()> {
         let listener = admin::bind(address, "--health-addr").await?;
         let health = Health {
             socket: args.endpoint.clone(),
-            registration: args.registration_dir.is_some().then_some(registered),
+            registration: args.registration_dir.is_some().then(|| registered.clone()),
         };
         let stopped = stop.clone().cancelled_owned();
         running.spawn(async move { Ok(admin::serve_health(listener, health, stopped).await?) });
+    }
+    if let Some(connection) = connection.filter(|_| !args.startup_taint.is_empty()) {
+        let (node, taint, mut registered) = (args.nodeid, args.startup_taint, registered.clone());
+        tokio::spawn(async move {
+            if registered.wait_for(|state| *state == registration::State::Registered).await.is_ok() {
+                k8s::remove_startup_taint(connection, &node, &taint).await;
+            }
+        });
     }
     running.spawn(csi::serve(listener, driver, stop.clone().cancelled_owned()));
     info!(endpoint = %args.endpoint.display(), driver = %args.drivername, version = env!("CARGO_PKG_VERSION"),
@@ -239,15 +272,23 @@ async fn drive(args: Args) -> anyhow::Result<()> {
 }
 
 /// Where classes come from, and who is told about volumes: the cluster, unless there is a folder of manifests.
-async fn cluster(args: &Args, user_agent: &str) -> anyhow::Result<(Classes, Option<Reports>)> {
+struct Cluster {
+    classes: Classes,
+    reports: Option<Reports>,
+    connection: Option<Connection>,
+}
+
+async fn cluster(args: &Args, user_agent: &str) -> anyhow::Result<Cluster> {
     if let Some(folder) = &args.manifests {
-        return Ok((Classes::Directory(Directory::open(folder)?), None));
+        let classes = Classes::Directory(Directory::open(folder)?);
+        return Ok(Cluster { classes, reports: None, connection: None });
     }
     let connection = k8s::connect(&Credentials::from_flag(args.kubeconfig.as_deref()), user_agent).await?;
     let cache = ClassCache::new(connection.clone());
     tokio::spawn(cache.clone().follow());
     let node = k8s::Node { name: args.nodeid.clone(), driver: args.drivername.clone() };
-    Ok((Classes::Kubernetes(cache), Some(Reports::start(connection, node))))
+    let reports = Some(Reports::start(connection.clone(), node));
+    Ok(Cluster { classes: Classes::Kubernetes(cache), reports, connection: Some(connection) })
 }
 
 async fn wait_until_served(endpoint: &std::path::Path) -> anyhow::Result<()> {

@@ -17,6 +17,7 @@ mod events;
 mod names;
 mod pod_status;
 mod reports;
+mod startup_taint;
 mod status_writer;
 
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub use classes::ClassCache;
 pub use client::{Connection, Credentials, connect};
 pub use error::{ClassError, ConnectError};
 pub use reports::{Node, Reports};
+pub use startup_taint::remove_startup_taint;
 
 /// The group of the objects we share with upstream.
 const GROUP: &str = "secrets-store.csi.x-k8s.io";

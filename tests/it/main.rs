@@ -40,7 +40,9 @@ mod kubelets;
 mod resources;
 mod scenarios;
 mod sharing;
+mod startup;
 mod surface;
+mod takeover;
 
 mod leaks;
 mod memory;
@@ -70,6 +72,8 @@ fn main() -> ExitCode {
         troubleshooting::trials(),
         classes::trials(),
         surface::trials(),
+        startup::trials(),
+        takeover::trials(),
         kubelets::trials(),
         interruptions::trials(),
         kernels::trials(),
