@@ -4,11 +4,13 @@
 //! added. Label values come from closed lists only. `admin` serves the text.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
@@ -72,6 +74,30 @@ struct Request {
 /// The bounds of `keyvault_request`, in seconds, as upstream's provider has them (spec/azure-provider.md §7.4).
 const REQUEST_BUCKETS: [f64; 14] = [0.1, 0.2, 0.3, 0.4, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 5.0, 10.0, 15.0, 30.0];
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Rotation {
+    os_type: &'static str,
+    provider: &'static str,
+    rotated: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RotationError {
+    os_type: &'static str,
+    provider: &'static str,
+    error_type: &'static str,
+    rotated: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Os {
+    os_type: &'static str,
+}
+
+/// The bounds of `rotation_reconcile_duration_sec` (spec/driver.md §10.1).
+const ROTATION_BUCKETS: [f64; 11] = [0.1, 0.1349, 0.1821, 0.2456, 0.3314, 0.4472, 0.6034, 0.8142, 1.0986, 1.4823, 2.0];
+
 #[derive(Debug)]
 struct Instruments {
     registry: Registry,
@@ -80,6 +106,12 @@ struct Instruments {
     node_unpublish: Family<Unpublish, Counter>,
     node_unpublish_error: Family<Unpublish, Counter>,
     keyvault_request: Family<Request, Histogram, fn() -> Histogram>,
+    rotation: Family<Rotation, Counter>,
+    rotation_error: Family<RotationError, Counter>,
+    rotation_duration: Family<Os, Histogram, fn() -> Histogram>,
+    rotation_volumes: Family<Os, Gauge>,
+    rotation_failing: Family<Os, Gauge>,
+    rotation_age: Family<Os, Gauge<f64, AtomicU64>>,
 }
 
 /// The instruments. Cheap to clone; all clones count into the same registry.
@@ -123,6 +155,33 @@ impl Metrics {
             "Distribution of how long it took to get from keyvault",
             keyvault_request.clone(),
         );
+        let (rotation, rotation_error) = (Family::default(), Family::default());
+        let rotation_duration =
+            Family::<_, _, fn() -> Histogram>::new_with_constructor(|| Histogram::new(ROTATION_BUCKETS));
+        let (rotation_volumes, rotation_failing, rotation_age) =
+            (Family::default(), Family::default(), Family::default());
+        registry.register("rotation_reconcile", "Total number of volumes refreshed", rotation.clone());
+        registry.register(
+            "rotation_reconcile_error",
+            "Total number of volumes that could not be refreshed",
+            rotation_error.clone(),
+        );
+        registry.register(
+            "rotation_reconcile_duration_sec",
+            "Distribution of how long a cycle took, from the class to the last file",
+            rotation_duration.clone(),
+        );
+        registry.register("rotation_volumes", "Volumes that are refreshed", rotation_volumes.clone());
+        registry.register(
+            "rotation_volumes_failing",
+            "Volumes that could not be refreshed the last time",
+            rotation_failing.clone(),
+        );
+        registry.register(
+            "rotation_oldest_fetch_seconds",
+            "How long ago the last good fetch was of what waits longest for one",
+            rotation_age.clone(),
+        );
         Metrics(Arc::new(Instruments {
             registry: root,
             node_publish,
@@ -130,6 +189,12 @@ impl Metrics {
             node_unpublish,
             node_unpublish_error,
             keyvault_request,
+            rotation,
+            rotation_error,
+            rotation_duration,
+            rotation_volumes,
+            rotation_failing,
+            rotation_age,
         }))
     }
 
@@ -166,6 +231,36 @@ impl Metrics {
             error: outcome.err().map_or("", Reason::as_str),
         };
         self.0.keyvault_request.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// Counts a volume that was refreshed; `rotated` says whether its content changed.
+    pub fn refreshed(&self, rotated: bool) {
+        let (os_type, provider) = (std::env::consts::OS, Provider::Azure.as_str());
+        let rotated = if rotated { "true" } else { "false" };
+        self.0.rotation.get_or_create(&Rotation { os_type, provider, rotated }).inc();
+    }
+
+    /// Counts a volume that could not be refreshed.
+    pub fn refresh_failed(&self, reason: Reason) {
+        let (os_type, provider) = (std::env::consts::OS, Provider::Azure.as_str());
+        let (error_type, reason) = (error_type(reason), reason.as_str());
+        let labels = RotationError { os_type, provider, error_type, rotated: "false", reason };
+        self.0.rotation_error.get_or_create(&labels).inc();
+    }
+
+    /// Notes how long a cycle took that succeeded.
+    pub fn refresh_took(&self, took: Duration) {
+        let labels = Os { os_type: std::env::consts::OS };
+        self.0.rotation_duration.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// Notes how many volumes are refreshed, how many of them cannot be, and the age of the oldest good fetch.
+    pub fn refreshed_volumes(&self, volumes: usize, failing: usize, oldest: Option<Duration>) {
+        let labels = Os { os_type: std::env::consts::OS };
+        let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.0.rotation_volumes.get_or_create(&labels).set(count(volumes));
+        self.0.rotation_failing.get_or_create(&labels).set(count(failing));
+        self.0.rotation_age.get_or_create(&labels).set(oldest.unwrap_or_default().as_secs_f64());
     }
 
     /// The registry in the OpenMetrics text format.

@@ -161,6 +161,7 @@ fn provider(error: &Error) -> Provider {
         Error::ProviderUnknown { .. } => Provider::Other,
         Error::ParametersUnset(_)
         | Error::Provider(_)
+        | Error::CredentialsLapsed { .. }
         | Error::Busy { .. }
         | Error::Unpublished { .. }
         | Error::ParentGone { .. }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use kube::Api;
 use kube::core::{ApiResource, DynamicObject};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::warn;
 
@@ -28,6 +29,8 @@ const LOOK: Duration = Duration::from_secs(10);
 pub struct ClassCache {
     pub(super) connection: Connection,
     known: Arc<Mutex<Known>>,
+    /// Counts what the watch has told.
+    changes: Arc<watch::Sender<u64>>,
 }
 
 #[derive(Debug, Default)]
@@ -40,7 +43,18 @@ struct Known {
 impl ClassCache {
     /// A cache that knows nothing yet; [`ClassCache::follow`] fills it.
     pub fn new(connection: Connection) -> ClassCache {
-        ClassCache { connection, known: Arc::default() }
+        ClassCache { connection, known: Arc::default(), changes: Arc::new(watch::Sender::new(0)) }
+    }
+
+    /// Tells whenever the watch has told of classes.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Those of these classes that the watch knows and that are as their schema says; asks nobody.
+    pub fn seen(&self, wanted: &[ClassRef]) -> Vec<Class> {
+        let known = self.lock();
+        wanted.iter().filter_map(|class| known.followed(class)?.ok()).collect()
     }
 
     /// The class of this name as it is now.
@@ -87,6 +101,7 @@ impl ClassCache {
     /// Takes a whole list, which the server is followed from now on.
     pub(super) fn listed(&self, entries: HashMap<ClassRef, Entry>) {
         *self.lock() = Known { entries, live: true };
+        self.changes.send_modify(|count| *count += 1);
     }
 
     /// Notes whether the server is followed.
@@ -102,6 +117,8 @@ impl ClassCache {
                 true => known.entries.insert(class, entry),
                 false => known.entries.remove(&class),
             };
+            drop(known);
+            self.changes.send_modify(|count| *count += 1);
         }
     }
 

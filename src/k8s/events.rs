@@ -1,4 +1,4 @@
-//! Events on pods whose volume cannot be published.
+//! Events on pods whose volume cannot be published or refreshed.
 //!
 //! The text is the error's own, which is written for the pod's owner and holds no secret. Sent in the background by one
 //! task: a failure to send is logged once in a while and hurts nobody. `event_limits` decides what is sent.
@@ -40,7 +40,7 @@ pub(super) struct Events {
 #[derive(Debug)]
 struct Event {
     pod: PodRef,
-    reason: Reason,
+    word: String,
     text: String,
     name: String,
     verdict: Verdict,
@@ -64,20 +64,30 @@ impl Events {
     /// Tells of a failed publish, if that is news.
     pub(super) fn failed(&self, pod: &PodRef, reason: Reason, error: &str) {
         // The kubelet calls again within a second, and only that outcome means anything.
-        if reason == Reason::Busy {
-            return;
+        if reason != Reason::Busy {
+            self.tell(pod, reason, event_reason(reason), cut(&format!("{error} ({reason})")));
         }
-        let text = cut(&format!("{error} ({reason})"));
+    }
+
+    /// Tells of a failed refresh; says whether there was room.
+    pub(super) fn refresh_failed(&self, pod: &PodRef, reason: Reason, error: &str) -> bool {
+        let text = format!("the volume keeps what it holds, since it cannot be refreshed: {error} ({reason})");
+        self.tell(pod, reason, format!("FailedRefresh{reason}"), cut(&text))
+    }
+
+    fn tell(&self, pod: &PodRef, reason: Reason, word: String, text: String) -> bool {
         let now = Instant::now();
         let name = names::event_name(pod, &format!("{reason} {} {text}", timestamp()));
         let verdict = self.limits().judge(&(identity(pod).to_owned(), reason), &text, &name, now);
-        if verdict == Verdict::Suppress {
-            return;
+        if matches!(verdict, Verdict::Suppress | Verdict::Later) {
+            return verdict == Verdict::Suppress;
         }
-        let event = Event { pod: pod.clone(), reason, text, name, verdict };
-        if self.queue.try_send(event).is_err() {
+        let event = Event { pod: pod.clone(), word, text, name, verdict };
+        let queued = self.queue.try_send(event).is_ok();
+        if !queued {
             debug!(%pod, "an event is dropped: too many wait");
         }
+        queued
     }
 
     /// Notes that the pod has its volume: the next failure is news again.
@@ -133,11 +143,11 @@ fn object(source: &Source, event: &Event, now: &str) -> DynamicObject {
     }
     let count = match event.verdict {
         Verdict::Count { count, .. } => count,
-        Verdict::Create | Verdict::Suppress => 1,
+        Verdict::Create | Verdict::Suppress | Verdict::Later => 1,
     };
     object.data = json!({
         "involvedObject": involved,
-        "reason": event_reason(event.reason),
+        "reason": event.word,
         "message": event.text,
         "type": "Warning",
         "source": { "component": source.component, "host": source.node },

@@ -35,7 +35,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ),
     ("admin", &["csi", "metrics"]),
     ("csi", &["metrics", "model", "platform", "telemetry", "volume"]),
-    ("volume", &["classes", "k8s", "model", "platform", "provider"]),
+    ("volume", &["classes", "k8s", "metrics", "model", "platform", "provider"]),
     ("provider", &["formats", "keyvault", "model", "platform"]),
     ("keyvault", &["formats", "metrics", "model", "platform"]),
     ("classes", &["formats", "k8s", "model"]),
