@@ -14,6 +14,7 @@
 mod publish;
 mod unpublish;
 
+mod changes;
 pub mod layout;
 mod locks;
 mod medium;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
 
+pub use changes::{Change, Changes};
 pub use error::{Error, MountFailure};
 pub use layout::Group;
 pub use publish::{PublishRequest, Published};
@@ -46,17 +48,23 @@ pub struct Volumes {
     azure: Azure,
     locks: Arc<Locks>,
     reports: Option<Reports>,
+    changes: Changes,
 }
 
 impl Volumes {
     /// Volumes whose classes and content come from these.
     pub fn new(classes: Classes, azure: Azure) -> Volumes {
-        Volumes { classes: Arc::new(classes), azure, locks: Arc::default(), reports: None }
+        Volumes { classes: Arc::new(classes), azure, locks: Arc::default(), reports: None, changes: Changes::default() }
     }
 
     /// The same volumes, with a cluster that is told about them.
     pub fn reporting_to(self, reports: Option<Reports>) -> Volumes {
         Volumes { reports, ..self }
+    }
+
+    /// Where it is told that a volume was published or its content changed.
+    pub fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     async fn lock(&self, path: &TargetPath, target: &Target, deadline: Instant) -> Result<Writing, Error> {

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
 
+use super::changes::Change;
 use super::error::Error;
 use super::layout::Group;
 use super::locks::{Epoch, Target};
@@ -103,6 +104,8 @@ impl Volumes {
         let payload = self.fetch(request).await?;
         let versions = payload.versions().to_vec();
         self.show(request, &target, epoch, payload).await?;
+        let (pod, class, target) = (request.pod.clone(), request.class(), request.target.clone());
+        self.changes.tell(Change { pod, class, target });
         if let Some(reports) = &self.reports {
             reports.published(&request.pod, &request.class(), &request.target.to_string(), &versions);
         }

@@ -35,15 +35,16 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ),
     ("admin", &["csi", "metrics"]),
     ("csi", &["metrics", "model", "platform", "telemetry", "volume"]),
-    ("volume", &["classes", "k8s", "model", "platform", "provider"]),
+    ("volume", &["classes", "k8s", "model", "news", "platform", "provider"]),
     ("provider", &["formats", "keyvault", "model", "platform"]),
     ("keyvault", &["formats", "metrics", "model", "platform"]),
     ("classes", &["formats", "k8s", "model"]),
-    ("k8s", &["model"]),
+    ("k8s", &["model", "news"]),
     ("model", &["formats"]),
     ("formats", &[]),
     ("platform", &[]),
     ("metrics", &["model"]),
+    ("news", &[]),
     ("telemetry", &[]),
 ];
 
