@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! cmd → csi → volume → provider → keyvault → model → formats
-//!                      classes, k8s, platform, metrics, telemetry are leaves beside them
+//!                      classes, k8s, platform, metrics, news, telemetry are leaves beside them
 //! ```
 
 pub mod cmd;
@@ -27,4 +27,5 @@ pub mod platform;
 
 pub mod admin;
 pub mod metrics;
+pub mod news;
 pub mod telemetry;

@@ -12,11 +12,11 @@ pub use error::{Broken, Error};
 
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::k8s::ClassCache;
 use crate::model::{Class, ClassRef};
+use crate::news::Subscription;
 
 /// How often a directory is looked at while somebody wants to know of changes.
 const LOOK: Duration = Duration::from_secs(1);
@@ -46,13 +46,13 @@ pub enum Classes {
 #[derive(Debug)]
 pub struct Changes {
     /// What is told; nothing of a directory.
-    told: Option<watch::Receiver<u64>>,
+    told: Option<Subscription<ClassRef, ()>>,
     /// When the files are worth a look, which costs a few stat calls.
     looks: Interval,
 }
 
 impl Changes {
-    fn new(told: Option<watch::Receiver<u64>>) -> Changes {
+    fn new(told: Option<Subscription<ClassRef, ()>>) -> Changes {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Changes { told, looks }
@@ -60,12 +60,9 @@ impl Changes {
 
     /// Waits until it is worth looking again. Giving up loses nothing.
     pub async fn next(&mut self) {
-        let told = match &mut self.told {
-            Some(told) => told.changed().await.is_ok(),
-            None => false,
-        };
-        if !told {
-            self.looks.tick().await;
+        match &self.told {
+            Some(told) => drop(told.next().await),
+            None => drop(self.looks.tick().await),
         }
     }
 }

@@ -91,6 +91,51 @@ impl ClassError {
     }
 }
 
+/// Why something else than a class cannot be had from the API server.
+#[derive(Debug, thiserror::Error)]
+pub enum LookError {
+    /// The driver may not read it.
+    #[error(
+        "failed to get {what}: {message}; grant it to the driver's service account (docs/install.md has the roles)"
+    )]
+    Forbidden {
+        /// What was asked for.
+        what: String,
+        /// What the API server says.
+        message: String,
+    },
+    /// The API server gives no answer that can be used.
+    #[error("failed to get {what}: the Kubernetes API server does not answer as it should: {why}")]
+    Unavailable {
+        /// What was asked for.
+        what: String,
+        /// What happened.
+        why: String,
+    },
+}
+
+impl LookError {
+    pub(super) fn of(what: String, failure: Failure) -> LookError {
+        match failure {
+            Failure::Forbidden(message) => LookError::Forbidden { what, message },
+            other @ (Failure::NotFound
+            | Failure::NoSuchKind
+            | Failure::AlreadyExists
+            | Failure::Conflict
+            | Failure::Expired
+            | Failure::Other(_)) => LookError::Unavailable { what, why: other.to_string() },
+        }
+    }
+
+    /// The reason of this error.
+    pub fn reason(&self) -> Reason {
+        match self {
+            LookError::Forbidden { .. } => Reason::ApiServerForbidden,
+            LookError::Unavailable { .. } => Reason::ApiServerUnavailable,
+        }
+    }
+}
+
 /// What a failed request means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {

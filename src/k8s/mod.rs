@@ -15,16 +15,20 @@ mod error;
 mod event_limits;
 mod events;
 mod names;
+mod pod_object;
 mod pod_status;
+mod pods;
 mod reports;
 mod status_writer;
+mod watch;
 
 #[cfg(test)]
 mod tests;
 
 pub use classes::ClassCache;
 pub use client::{Connection, Credentials, connect};
-pub use error::{ClassError, ConnectError};
+pub use error::{ClassError, ConnectError, LookError};
+pub use pods::{PodKey, Pods};
 pub use reports::{Node, Reports};
 
 /// The group of the objects we share with upstream.

@@ -15,6 +15,7 @@ mod publish;
 mod rotation;
 mod unpublish;
 
+mod changes;
 pub mod layout;
 mod locks;
 mod medium;
@@ -30,6 +31,7 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
 
+pub use changes::{Change, Changes};
 pub use error::{Error, MountFailure};
 pub use layout::Group;
 pub use publish::{PublishRequest, Published};
@@ -51,12 +53,14 @@ pub struct Volumes {
     reports: Option<Reports>,
     /// `None` with rotation off.
     rotation: Option<Arc<Registry>>,
+    changes: Changes,
 }
 
 impl Volumes {
     /// Volumes whose classes and content come from these.
     pub fn new(classes: Classes, azure: Azure) -> Volumes {
-        Volumes { classes: Arc::new(classes), azure, locks: Arc::default(), reports: None, rotation: None }
+        let (locks, changes) = (Arc::default(), Changes::default());
+        Volumes { classes: Arc::new(classes), azure, locks, reports: None, rotation: None, changes }
     }
 
     /// The same volumes, with a cluster that is told about them.
@@ -67,6 +71,11 @@ impl Volumes {
     /// The same volumes, which [`rotate`](Volumes::rotate) brings up to date.
     pub fn rotating(self, options: Option<RotationOptions>) -> Volumes {
         Volumes { rotation: options.map(|options| Arc::new(Registry::new(options))), ..self }
+    }
+
+    /// Where it is told that a volume was published or its content changed.
+    pub fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     async fn lock(&self, path: &TargetPath, target: &Target, deadline: Instant) -> Result<Writing, Error> {

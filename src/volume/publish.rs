@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
 
+use super::changes::Change;
 use super::error::Error;
 use super::layout::Group;
 use super::locks::{Epoch, Target};
@@ -111,6 +112,8 @@ impl Volumes {
         if let (Some(registry), Some(wrote)) = (&self.rotation, wrote) {
             registry.published(request, (&target, epoch), (&class, identity), wrote);
         }
+        let (pod, class, target) = (request.pod.clone(), request.class(), request.target.clone());
+        self.changes.tell(Change { pod, class, target });
         if let Some(reports) = &self.reports {
             reports.published(&request.pod, &request.class(), &request.target.to_string(), &versions);
         }

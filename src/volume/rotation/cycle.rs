@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info, warn};
 
 use super::super::Volumes;
+use super::super::changes::Change;
 use super::super::error::Error;
 use super::super::layout::Group;
 use super::super::publish::check;
@@ -212,6 +213,8 @@ impl Cycle {
                 self.metrics.refreshed(rotated);
                 self.registry.wrote(volume, Some(wanted));
                 if rotated {
+                    let (pod, class, target) = (volume.pod.clone(), volume.class.clone(), volume.target.clone());
+                    self.volumes.changes.tell(Change { pod, class, target });
                     info!(pod = %volume.pod, target = %volume.target, "volume refreshed");
                 }
             }
