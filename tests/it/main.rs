@@ -38,6 +38,8 @@ mod interruptions;
 mod kernels;
 mod kubelets;
 mod resources;
+mod rotation;
+mod rotation_failures;
 mod scenarios;
 mod sharing;
 mod surface;
@@ -80,6 +82,8 @@ fn main() -> ExitCode {
         scenarios::trials(),
         memory::trials(),
         sharing::trials(),
+        rotation::trials(),
+        rotation_failures::trials(),
         proto::trials(),
         tidy::trials(),
     ];

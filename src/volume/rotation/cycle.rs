@@ -26,7 +26,7 @@ use crate::model::{Class, ClassRef, Payload, Reason};
 use crate::provider::{Fetch, Identity, Purpose};
 
 /// How long a cycle may take at least and at most; in between, as long as the interval.
-const DEADLINES: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(110)];
+const DEADLINES: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(110)];
 
 /// How many volumes are written at a time.
 const WRITES: usize = 4;
