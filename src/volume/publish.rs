@@ -96,6 +96,13 @@ impl Volumes {
         outcome
     }
 
+    /// Whether a published volume is on `target`, in whatever order; changes nothing.
+    pub async fn is_published(&self, target: &TargetPath, deadline: Instant) -> bool {
+        let path = target.clone();
+        let state = blocking(target, deadline, move || medium::state(&path)).await;
+        matches!(state, Ok(State::Whole | State::Torn))
+    }
+
     async fn publish_untold(&self, request: &PublishRequest) -> Result<Published, Error> {
         let target = self.locks.target(&request.target);
         let epoch = target.epoch();

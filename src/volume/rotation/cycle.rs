@@ -70,14 +70,17 @@ impl Cycle {
             Ok(None) => return,
             Err(error) => return self.failed(&volumes(&self.registry.unplanned(reference)), &error),
         };
+        let mut planned = Vec::new();
         for member in self.registry.unplanned(reference) {
             match self.identity(&class, &member, deadline).await {
-                Ok(identity) => self.registry.plan(&member, identity),
+                Ok(identity) => planned.push((member, identity)),
                 Err(error) => self.failed(&[member.volume], &error),
             }
             // Reading a class a hundred times must not hold up anybody.
             tokio::task::yield_now().await;
         }
+        // All at once: a fetch that began with the first one would be made again for the others.
+        self.registry.plan(&class, &planned);
     }
 
     async fn identity(&self, class: &Class, member: &Member, deadline: Instant) -> Result<Identity, Error> {

@@ -35,6 +35,9 @@ const AT_ONCE: usize = 16;
 /// After how many of the kubelet's periods credentials count as not renewed.
 const PERIODS: u32 = 3;
 
+/// How often credentials are looked through at most and at least, and what there is is counted.
+const SWEEPS: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
+
 /// How rotation works.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
@@ -76,7 +79,7 @@ impl Volumes {
         info!(interval = ?every, "rotation is on");
         let places = Arc::new(Semaphore::new(AT_ONCE));
         let mut changes = self.classes.changes();
-        let mut sweeps = interval((republish / PERIODS).max(Duration::from_millis(10)));
+        let mut sweeps = interval((republish / PERIODS).clamp(SWEEPS[0], SWEEPS[1]));
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             while let Some((place, unit)) = next(&registry, &places) {

@@ -238,16 +238,21 @@ impl Registry {
         self.lock().unplanned(class).map(Entry::member).collect()
     }
 
-    /// Notes by which identity a volume is fetched, unless it has become another one meanwhile.
-    pub(super) fn plan(&self, member: &Member, identity: Identity) {
+    /// Notes by which identities volumes of a class are fetched, but for those that have become others meanwhile.
+    pub(super) fn plan(&self, class: &Arc<Class>, planned: &[(Member, Identity)]) {
         let mut state = self.lock();
-        if state.entry(&member.volume).is_none_or(|entry| !entry.feed.is_like(&member.feed)) {
+        if !state.is_current(class) {
             return;
         }
-        let volume = &member.volume;
-        let attributes = member.feed.attributes();
-        let key = state.key(FetchKey { class: volume.class.clone(), identity, attributes });
-        state.subscribe(&volume.target, &key, &self.options, Instant::now());
+        let now = Instant::now();
+        for (Member { volume, feed, .. }, identity) in planned {
+            if state.entry(volume).is_none_or(|entry| !entry.feed.is_like(feed)) {
+                continue;
+            }
+            let (class, attributes) = (volume.class.clone(), feed.attributes());
+            let key = state.key(FetchKey { class, identity: *identity, attributes });
+            state.subscribe(&volume.target, &key, &self.options, now);
+        }
         self.news.notify_one();
     }
 
@@ -273,8 +278,7 @@ impl Registry {
     /// Whether a fetch by this key and class is still what the volume needs.
     pub(super) fn wants(&self, volume: &Arc<Volume>, key: &Arc<FetchKey>, class: &Arc<Class>) -> bool {
         let mut state = self.lock();
-        let current = matches!(state.classes.get(&volume.class), Some(Some(seen)) if Arc::ptr_eq(seen, class));
-        current && state.entry(volume).is_some_and(|entry| entry.key.as_ref() == Some(key))
+        state.is_current(class) && state.entry(volume).is_some_and(|entry| entry.key.as_ref() == Some(key))
     }
 
     /// Notes what a volume holds now; `None` when that is not known.
@@ -345,6 +349,11 @@ impl State {
     /// The entry of exactly this volume.
     fn entry(&mut self, volume: &Arc<Volume>) -> Option<&mut Entry> {
         self.volumes.get_mut(&volume.target).filter(|entry| Arc::ptr_eq(&entry.volume, volume))
+    }
+
+    /// Whether the class is still as it was seen last.
+    fn is_current(&self, class: &Arc<Class>) -> bool {
+        matches!(self.classes.get(&class.reference), Some(Some(seen)) if Arc::ptr_eq(seen, class))
     }
 
     fn unplanned(&self, class: &ClassRef) -> impl Iterator<Item = &Entry> {
