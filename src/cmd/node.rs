@@ -216,7 +216,7 @@ async fn drive(args: Args) -> anyhow::Result<()> {
     let rotation = RotationOptions { interval: args.rotation_poll_interval, republish: args.republish_period };
     let rotation = args.enable_secret_rotation.then_some(rotation);
     let volumes = Volumes::new(classes, azure).reporting_to(reports.clone()).rotating(rotation);
-    let rotating = rotation.map(|_| volumes.clone().rotate(metrics.clone()));
+    let rotating = rotation.map(|_| volumes.clone().rotate(metrics.clone(), None));
     let node = Node { node_id: args.nodeid, volumes, metrics: metrics.clone(), tasks: tasks.clone() };
     let driver = Driver { name: args.drivername.clone(), node };
     let (listener, socket_file) = socket::listen_private(&args.endpoint)?;

@@ -48,6 +48,9 @@ pub const ANNOTATION_PREFIX: &str = "keyvault-csi/";
 /// How often the volumes of a class are refreshed, in place of the driver's own interval: a duration like `30s`.
 pub const INTERVAL_ANNOTATION: &str = "keyvault-csi/rotation-poll-interval";
 
+/// What asks for a refresh, on a class or on a pod, whenever its value changes.
+pub const REFRESH_ANNOTATION: &str = "keyvault-csi/refresh";
+
 /// The shortest interval that a class may ask for; whoever may write classes need not be whoever pays for the vault.
 pub const SHORTEST_INTERVAL: Duration = Duration::from_secs(10);
 

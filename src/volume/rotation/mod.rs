@@ -10,9 +10,11 @@
 
 mod cycle;
 mod feed;
+mod pods;
 mod refresh;
 mod registry;
 pub(super) mod schedule;
+mod state;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,8 +27,10 @@ pub(super) use refresh::wrote;
 pub(super) use registry::Registry;
 
 use self::cycle::Cycle;
-use self::registry::Unit;
+use self::pods::Watched;
+use self::state::Unit;
 use super::Volumes;
+use crate::k8s::Pods;
 use crate::metrics::Metrics;
 
 /// How many fetches are under way at a time. Each holds one volume's content.
@@ -72,13 +76,14 @@ impl Drop for Running {
 }
 
 impl Volumes {
-    /// Brings volumes up to date, for ever; ends at once with rotation off.
-    pub async fn rotate(self, metrics: Metrics) {
+    /// Brings volumes up to date, for ever; ends at once with rotation off. Without `pods`, nothing is known of them.
+    pub async fn rotate(self, metrics: Metrics, pods: Option<Pods>) {
         let Some(registry) = self.rotation.clone() else { return };
         let Options { interval: every, republish } = registry.options;
         info!(interval = ?every, "rotation is on");
         let places = Arc::new(Semaphore::new(AT_ONCE));
         let mut changes = self.classes.changes();
+        let pods = Watched::new(pods);
         let mut sweeps = interval((republish / PERIODS).clamp(SWEEPS[0], SWEEPS[1]));
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -92,9 +97,11 @@ impl Volumes {
                 () = sleep_until(due.unwrap_or_else(|| Instant::now() + republish)) => {}
                 () = registry.news.notified() => {}
                 () = changes.next() => self.look_at_classes(&registry).await,
+                changed = pods.next() => pods.look(&registry, Some(&changed)),
                 _ = sweeps.tick() => {
                     let (volumes, failing, oldest) = registry.sweep(Instant::now());
                     metrics.refreshed_volumes(volumes, failing, oldest);
+                    pods.look(&registry, None);
                 }
             }
         }

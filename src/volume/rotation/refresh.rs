@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::super::error::Error;
 use super::super::layout::{self, Digest, Group};
 use super::super::{Volumes, blocking, medium};
-use super::registry::{Volume, Wrote};
+use super::state::{Volume, Wrote};
 use crate::model::{ObjectVersion, Payload};
 use crate::platform::process;
 

@@ -1,105 +1,25 @@
 //! Which volumes are refreshed, by which fetch, and what is known of their content.
 //!
 //! In memory only: the kubelet's calls fill it, and fill it again after a restart. Asks nobody and writes nothing; the cycles in
-//! `cycle` do, between two looks in here. What is due when is in `schedule`, credentials are in `feed`.
+//! `cycle` do, between two looks in here. What is known stands in `state`, when what is due in `schedule`, credentials in `feed`.
 //!
 //! # Guarantees
-//! No call waits for anything but a short lock. At most [`MOST`] volumes are known. No payload is kept, only digests.
+//! No call waits for anything but a short lock. No payload is kept, only digests.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tracing::warn;
 
-use super::super::layout::{Digest, Group};
 use super::super::locks::{Epoch, Target};
 use super::super::publish::PublishRequest;
 use super::super::target::TargetPath;
 use super::Options;
-use super::feed::{Feed, Store};
-use super::schedule::{self, Schedule};
-use crate::model::{Class, ClassRef, PodRef, Reason};
-use crate::platform::process;
+use super::feed::Feed;
+use super::state::{Entry, FetchKey, Member, PodSeen, State, Unit, Volume, Wrote, dice};
+use crate::model::{Class, ClassRef, Reason};
 use crate::provider::Identity;
-
-/// The most volumes that are refreshed; many times what a node may run.
-const MOST: usize = 4096;
-
-/// A volume that is refreshed.
-#[derive(Debug)]
-pub(in crate::volume) struct Volume {
-    pub(super) target: TargetPath,
-    pub(super) pod: PodRef,
-    pub(super) class: ClassRef,
-    pub(super) group: Option<Group>,
-    pub(super) lock: Arc<Target>,
-    /// The target's epoch when the volume was published, or seen published.
-    pub(super) epoch: Epoch,
-}
-
-/// What decides the content of a volume: all volumes of one key are refreshed by one fetch (design decision 3).
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub(in crate::volume) struct FetchKey {
-    pub(super) class: ClassRef,
-    pub(super) identity: Identity,
-    /// What the pod's author wrote over the class's parameters.
-    pub(super) attributes: Digest,
-}
-
-/// What a volume holds, as it was written last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::volume) struct Wrote {
-    pub(super) content: Digest,
-    pub(super) versions: Digest,
-}
-
-/// What can be due.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Unit {
-    /// Finding out which fetches the volumes of a class need.
-    Plan(ClassRef),
-    /// One fetch for all volumes of its key.
-    Fetch(Arc<FetchKey>),
-}
-
-/// A volume in a cycle.
-#[derive(Clone)]
-pub(super) struct Member {
-    pub(super) volume: Arc<Volume>,
-    pub(super) feed: Feed,
-    pub(super) wrote: Option<Wrote>,
-}
-
-struct Entry {
-    volume: Arc<Volume>,
-    feed: Feed,
-    /// The fetch that refreshes it; `None` until that is found out.
-    key: Option<Arc<FetchKey>>,
-    /// Whether it is to be refreshed as soon as that is found out.
-    urgent: bool,
-    /// `None` until the disk was read: after a restart, and after a write that failed.
-    wrote: Option<Wrote>,
-    /// Why it cannot be refreshed.
-    failing: Option<Reason>,
-    /// Whether somebody still has to be told that.
-    untold: bool,
-}
-
-#[derive(Default)]
-struct State {
-    volumes: HashMap<TargetPath, Entry>,
-    /// The classes of the volumes as they were seen last; `None` when the last look failed.
-    classes: HashMap<ClassRef, Option<Arc<Class>>>,
-    /// When the fetch of each group last succeeded, or the group began.
-    groups: HashMap<Arc<FetchKey>, Instant>,
-    schedule: Schedule<Unit>,
-    store: Store,
-    /// Whether it was told that there are too many volumes.
-    full: bool,
-}
 
 /// The volumes of this node that are refreshed.
 pub(in crate::volume) struct Registry {
@@ -139,6 +59,10 @@ impl Registry {
         {
             let like = known.feed.is_like(&feed);
             known.feed = feed;
+            if known.pod == PodSeen::Ending {
+                // The kubelet knows better.
+                known.pod = PodSeen::Unseen;
+            }
             if !like {
                 // Another identity perhaps, and perhaps the way out of a failure.
                 (known.key, known.urgent) = (None, true);
@@ -269,10 +193,30 @@ impl Registry {
     /// The volumes of a fetch, those with the freshest credentials first.
     pub(super) fn members(&self, key: &Arc<FetchKey>) -> Vec<Member> {
         let state = self.lock();
-        let members = state.volumes.values().filter(|entry| entry.key.as_ref() == Some(key));
+        let runs = |entry: &&Entry| entry.pod != PodSeen::Ending;
+        let members = state.volumes.values().filter(|entry| entry.key.as_ref() == Some(key)).filter(runs);
         let mut members: Vec<Member> = members.map(Entry::member).collect();
         members.sort_by_key(|member| std::cmp::Reverse((member.feed.is_live(), member.feed.received)));
         members
+    }
+
+    /// The volumes of pods of which nothing is known, or of all pods.
+    pub(super) fn pods(&self, all: bool) -> Vec<Arc<Volume>> {
+        let state = self.lock();
+        let wanted = state.volumes.values().filter(|entry| all || entry.pod == PodSeen::Unseen);
+        wanted.map(|entry| entry.volume.clone()).collect()
+    }
+
+    /// Takes what a volume's pod is like now. A value of the annotation that changed makes the volume due.
+    pub(super) fn saw_pod(&self, volume: &Arc<Volume>, seen: PodSeen) {
+        let mut state = self.lock();
+        let Some(entry) = state.entry(volume) else { return };
+        let before = std::mem::replace(&mut entry.pod, seen);
+        let asked = matches!((&before, &entry.pod), (PodSeen::Running(before), PodSeen::Running(now)) if before != now);
+        if let (true, Some(key)) = (asked, entry.key.clone()) {
+            state.schedule.hurry(&Unit::Fetch(key), Instant::now());
+            self.news.notify_one();
+        }
     }
 
     /// Whether a fetch by this key and class is still what the volume needs.
@@ -337,111 +281,4 @@ impl Registry {
         let oldest = state.groups.values().min().map(|good| now.saturating_duration_since(*good));
         (state.volumes.len(), failing, oldest)
     }
-}
-
-impl Entry {
-    fn member(&self) -> Member {
-        Member { volume: self.volume.clone(), feed: self.feed.clone(), wrote: self.wrote }
-    }
-}
-
-impl State {
-    /// The entry of exactly this volume.
-    fn entry(&mut self, volume: &Arc<Volume>) -> Option<&mut Entry> {
-        self.volumes.get_mut(&volume.target).filter(|entry| Arc::ptr_eq(&entry.volume, volume))
-    }
-
-    /// Whether the class is still as it was seen last.
-    fn is_current(&self, class: &Arc<Class>) -> bool {
-        matches!(self.classes.get(&class.reference), Some(Some(seen)) if Arc::ptr_eq(seen, class))
-    }
-
-    fn unplanned(&self, class: &ClassRef) -> impl Iterator<Item = &Entry> {
-        self.volumes.values().filter(move |entry| entry.key.is_none() && entry.volume.class == *class)
-    }
-
-    fn insert(&mut self, request: &PublishRequest, lock: &Arc<Target>, epoch: Epoch, feed: Feed) -> bool {
-        if self.volumes.len() >= MOST && !self.volumes.contains_key(&request.target) {
-            if !std::mem::replace(&mut self.full, true) {
-                warn!(volumes = MOST, "there are more volumes than can be refreshed; the others keep what they hold");
-            }
-            return false;
-        }
-        let volume = Arc::new(Volume {
-            target: request.target.clone(),
-            pod: request.pod.clone(),
-            class: request.class(),
-            group: request.group,
-            lock: lock.clone(),
-            epoch,
-        });
-        self.classes.entry(volume.class.clone()).or_default();
-        let entry = Entry { volume, feed, key: None, urgent: false, wrote: None, failing: None, untold: false };
-        self.volumes.insert(request.target.clone(), entry);
-        true
-    }
-
-    fn forget(&mut self, target: &TargetPath) {
-        let Some(entry) = self.volumes.remove(target) else { return };
-        let class = &entry.volume.class;
-        if self.volumes.values().all(|other| other.volume.class != *class) {
-            self.classes.remove(class);
-        }
-    }
-
-    fn saw(&mut self, reference: &ClassRef, class: Option<&Arc<Class>>, now: Instant) -> Option<Arc<Class>> {
-        // Nobody has it any more.
-        let seen = self.classes.get_mut(reference)?;
-        if let (Some(seen), Some(class)) = (&seen, class)
-            && seen.asks_as(class)
-        {
-            return Some(seen.clone());
-        }
-        *seen = class.cloned();
-        let class = class?;
-        if let Some(mistake) = class.rotation_interval_mistake() {
-            warn!(class = %reference, %mistake, "the class's own interval is not used");
-        }
-        let mut waits = false;
-        for entry in self.volumes.values_mut().filter(|entry| entry.volume.class == *reference) {
-            // Both what was fetched for the class as it was, and what failed for it.
-            if entry.key.take().is_some() || entry.failing.is_some() {
-                entry.urgent = true;
-            }
-            waits |= entry.urgent;
-        }
-        if !waits {
-            return Some(class.clone());
-        }
-        self.schedule.hurry(&Unit::Plan(reference.clone()), now);
-        None
-    }
-
-    /// The shared form of a key.
-    fn key(&self, key: FetchKey) -> Arc<FetchKey> {
-        self.groups.get_key_value(&key).map_or_else(|| Arc::new(key), |(known, _)| known.clone())
-    }
-
-    fn subscribe(&mut self, target: &TargetPath, key: &Arc<FetchKey>, options: &Options, now: Instant) {
-        let interval = self.interval(&key.class, options);
-        let Some(entry) = self.volumes.get_mut(target) else { return };
-        entry.key = Some(key.clone());
-        let unit = Unit::Fetch(key.clone());
-        self.groups.entry(key.clone()).or_insert(now);
-        if std::mem::take(&mut entry.urgent) {
-            self.schedule.hurry(&unit, now);
-        } else {
-            self.schedule.add(&unit, schedule::first(now, interval, dice()));
-        }
-    }
-
-    fn interval(&self, class: &ClassRef, options: &Options) -> Duration {
-        let class = self.classes.get(class).and_then(Option::as_deref);
-        class.and_then(Class::rotation_interval).unwrap_or(options.interval)
-    }
-}
-
-fn dice() -> f64 {
-    // Without random numbers, which a running kernel has, everything comes in the middle.
-    process::random_number().map_or(0.5, |number| f64::from(number) / f64::from(u32::MAX))
 }
