@@ -4,13 +4,14 @@
 //! outside crate has one home; `tests/it/tidy.rs` holds both rules.
 //!
 //! ```text
-//! cmd → csi → volume → provider → keyvault → model → formats
+//! cmd → csi, mirror → volume → provider → keyvault → model → formats
 //!                      classes, k8s, platform, metrics, news, telemetry are leaves beside them
 //! ```
 
 pub mod cmd;
 
 pub mod csi;
+pub mod mirror;
 pub mod volume;
 
 pub mod provider;

@@ -3,18 +3,19 @@
 //! Names, labels and scope labels are upstream's, so that dashboards go on working (spec/driver.md §10.1); `reason` is
 //! added. Label values come from closed lists only. `admin` serves the text.
 
+mod rotation;
+
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use self::rotation::Rotation;
 use crate::model::Reason;
 
 /// The media type of [`Metrics::encode`].
@@ -60,6 +61,13 @@ struct Unpublish {
     os_type: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SyncError {
+    os_type: &'static str,
+    provider: &'static str,
+    reason: &'static str,
+}
+
 /// Upstream's provider has the object's name here, and the whole error; both are without bound.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Request {
@@ -74,29 +82,8 @@ struct Request {
 /// The bounds of `keyvault_request`, in seconds, as upstream's provider has them (spec/azure-provider.md §7.4).
 const REQUEST_BUCKETS: [f64; 14] = [0.1, 0.2, 0.3, 0.4, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 5.0, 10.0, 15.0, 30.0];
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Rotation {
-    os_type: &'static str,
-    provider: &'static str,
-    rotated: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RotationError {
-    os_type: &'static str,
-    provider: &'static str,
-    error_type: &'static str,
-    rotated: &'static str,
-    reason: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Os {
-    os_type: &'static str,
-}
-
-/// The bounds of `rotation_reconcile_duration_sec` (spec/driver.md §10.1).
-const ROTATION_BUCKETS: [f64; 11] = [0.1, 0.1349, 0.1821, 0.2456, 0.3314, 0.4472, 0.6034, 0.8142, 1.0986, 1.4823, 2.0];
+/// The bounds of the driver's durations, in seconds: 11 geometric steps, as upstream has them (spec/driver.md §10.1).
+const DURATION_BUCKETS: [f64; 11] = [0.1, 0.1349, 0.1821, 0.2456, 0.3314, 0.4472, 0.6034, 0.8142, 1.0986, 1.4823, 2.0];
 
 #[derive(Debug)]
 struct Instruments {
@@ -106,12 +93,10 @@ struct Instruments {
     node_unpublish: Family<Unpublish, Counter>,
     node_unpublish_error: Family<Unpublish, Counter>,
     keyvault_request: Family<Request, Histogram, fn() -> Histogram>,
-    rotation: Family<Rotation, Counter>,
-    rotation_error: Family<RotationError, Counter>,
-    rotation_duration: Family<Os, Histogram, fn() -> Histogram>,
-    rotation_volumes: Family<Os, Gauge>,
-    rotation_failing: Family<Os, Gauge>,
-    rotation_age: Family<Os, Gauge<f64, AtomicU64>>,
+    rotation: Rotation,
+    sync_k8s_secret: Family<Publish, Counter>,
+    sync_k8s_secret_error: Family<SyncError, Counter>,
+    sync_k8s_secret_duration: Family<Unpublish, Histogram, fn() -> Histogram>,
 }
 
 /// The instruments. Cheap to clone; all clones count into the same registry.
@@ -155,32 +140,20 @@ impl Metrics {
             "Distribution of how long it took to get from keyvault",
             keyvault_request.clone(),
         );
-        let (rotation, rotation_error) = (Family::default(), Family::default());
-        let rotation_duration =
-            Family::<_, _, fn() -> Histogram>::new_with_constructor(|| Histogram::new(ROTATION_BUCKETS));
-        let (rotation_volumes, rotation_failing, rotation_age) =
-            (Family::default(), Family::default(), Family::default());
-        registry.register("rotation_reconcile", "Total number of volumes refreshed", rotation.clone());
+        let rotation = Rotation::registered(registry);
+        let (sync_k8s_secret, sync_k8s_secret_error) = (Family::default(), Family::default());
+        registry.register("sync_k8s_secret", "Total number of k8s secrets synced", sync_k8s_secret.clone());
         registry.register(
-            "rotation_reconcile_error",
-            "Total number of volumes that could not be refreshed",
-            rotation_error.clone(),
+            "sync_k8s_secret_error",
+            "Total number of k8s secrets that could not be synced",
+            sync_k8s_secret_error.clone(),
         );
+        let sync_k8s_secret_duration =
+            Family::<_, _, fn() -> Histogram>::new_with_constructor(|| Histogram::new(DURATION_BUCKETS));
         registry.register(
-            "rotation_reconcile_duration_sec",
-            "Distribution of how long a cycle took, from the class to the last file",
-            rotation_duration.clone(),
-        );
-        registry.register("rotation_volumes", "Volumes that are refreshed", rotation_volumes.clone());
-        registry.register(
-            "rotation_volumes_failing",
-            "Volumes that could not be refreshed the last time",
-            rotation_failing.clone(),
-        );
-        registry.register(
-            "rotation_oldest_fetch_seconds",
-            "How long ago the last good fetch was of what waits longest for one",
-            rotation_age.clone(),
+            "sync_k8s_secret_duration_sec",
+            "Distribution of how long it took to sync k8s secret",
+            sync_k8s_secret_duration.clone(),
         );
         Metrics(Arc::new(Instruments {
             registry: root,
@@ -190,11 +163,9 @@ impl Metrics {
             node_unpublish_error,
             keyvault_request,
             rotation,
-            rotation_error,
-            rotation_duration,
-            rotation_volumes,
-            rotation_failing,
-            rotation_age,
+            sync_k8s_secret,
+            sync_k8s_secret_error,
+            sync_k8s_secret_duration,
         }))
     }
 
@@ -233,34 +204,19 @@ impl Metrics {
         self.0.keyvault_request.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
-    /// Counts a volume that was refreshed; `rotated` says whether its content changed.
-    pub fn refreshed(&self, rotated: bool) {
-        let (os_type, provider) = (std::env::consts::OS, Provider::Azure.as_str());
-        let rotated = if rotated { "true" } else { "false" };
-        self.0.rotation.get_or_create(&Rotation { os_type, provider, rotated }).inc();
-    }
-
-    /// Counts a volume that could not be refreshed.
-    pub fn refresh_failed(&self, reason: Reason) {
-        let (os_type, provider) = (std::env::consts::OS, Provider::Azure.as_str());
-        let (error_type, reason) = (error_type(reason), reason.as_str());
-        let labels = RotationError { os_type, provider, error_type, rotated: "false", reason };
-        self.0.rotation_error.get_or_create(&labels).inc();
-    }
-
-    /// Notes how long a cycle took that succeeded.
-    pub fn refresh_took(&self, took: Duration) {
-        let labels = Os { os_type: std::env::consts::OS };
-        self.0.rotation_duration.get_or_create(&labels).observe(took.as_secs_f64());
-    }
-
-    /// Notes how many volumes are refreshed, how many of them cannot be, and the age of the oldest good fetch.
-    pub fn refreshed_volumes(&self, volumes: usize, failing: usize, oldest: Option<Duration>) {
-        let labels = Os { os_type: std::env::consts::OS };
-        let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        self.0.rotation_volumes.get_or_create(&labels).set(count(volumes));
-        self.0.rotation_failing.get_or_create(&labels).set(count(failing));
-        self.0.rotation_age.get_or_create(&labels).set(oldest.unwrap_or_default().as_secs_f64());
+    /// Counts one Kubernetes Secret of a class of this `provider` that was written, with the time that took, or could not be.
+    pub fn mirrored(&self, provider: Provider, outcome: Result<Duration, Reason>) {
+        let (os_type, provider) = (std::env::consts::OS, provider.as_str());
+        match outcome {
+            Ok(took) => {
+                self.0.sync_k8s_secret.get_or_create(&Publish { os_type, provider }).inc();
+                self.0.sync_k8s_secret_duration.get_or_create(&Unpublish { os_type }).observe(took.as_secs_f64());
+            }
+            Err(reason) => {
+                let labels = SyncError { os_type, provider, reason: reason.as_str() };
+                self.0.sync_k8s_secret_error.get_or_create(&labels).inc();
+            }
+        }
     }
 
     /// The registry in the OpenMetrics text format.
@@ -281,7 +237,9 @@ fn error_type(reason: Reason) -> &'static str {
             "SecretProviderClassNotFound"
         }
         Reason::ProviderNotFound => "",
-        Reason::InvalidRequest | Reason::Busy | Reason::MountFailed | Reason::Internal => "FailedToMount",
+        Reason::InvalidRequest | Reason::Busy | Reason::MountFailed | Reason::SecretConflict | Reason::Internal => {
+            "FailedToMount"
+        }
         Reason::WriteFailed | Reason::TooLarge => "FileWriteError",
         Reason::ClassInvalid
         | Reason::CredentialsMissing

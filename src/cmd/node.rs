@@ -20,9 +20,10 @@ use crate::admin::{self, Health};
 use crate::classes::{Classes, Directory};
 use crate::csi::{self, Driver, Node, probe, registration};
 use crate::formats::duration;
-use crate::k8s::{self, ClassCache, Credentials, Reports};
+use crate::k8s::{self, ClassCache, Connection, Credentials, Pods, Reports, Secrets, Statuses};
 use crate::keyvault::{Options, Rate, TokenProxyOptions, Vaults};
 use crate::metrics::Metrics;
+use crate::mirror;
 use crate::model::FileMode;
 use crate::platform::{process, socket};
 use crate::provider::{Azure, CLOUD_FILE_VARIABLE, DefaultCloud, Rendering};
@@ -45,6 +46,8 @@ const FLUSH: Duration = Duration::from_secs(1);
 const SETTLE: Duration = Duration::from_secs(2);
 /// The shortest interval of anything that is done over and over again.
 const SHORTEST: Duration = Duration::from_millis(10);
+/// The shortest pause between two looks at a Secret that is as it should be: each is a request.
+const SHORTEST_CHECK: Duration = Duration::from_secs(1);
 /// How long the own socket may take to answer before the driver is offered to the kubelet.
 const STARTUP: Duration = Duration::from_secs(10);
 
@@ -112,6 +115,13 @@ pub(super) struct Args {
     #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_missing_value = "true")]
     write_cert_and_key_in_separate_files: bool,
+    /// Write the Kubernetes Secrets that classes ask for in secretObjects; needs the Kubernetes API.
+    #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
+    sync_secret: bool,
+    /// How often Secrets that are as they should be are looked at, so that one that was deleted or changed by hand comes back.
+    #[arg(long, default_value = "5m", value_name = "DURATION", value_parser = parse_check_interval)]
+    secret_check_interval: Duration,
     /// Address for /metrics; 0 for none.
     #[arg(long, default_value = ":8095", value_parser = admin::parse_address)]
     metrics_addr: Address,
@@ -173,6 +183,11 @@ fn parse_driver_name(text: &str) -> Result<String, String> {
     }
 }
 
+fn parse_check_interval(text: &str) -> Result<Duration, String> {
+    let interval = duration::parse(text).map_err(|error| error.to_string())?;
+    if interval < SHORTEST_CHECK { Err(format!("must be at least {SHORTEST_CHECK:?}")) } else { Ok(interval) }
+}
+
 /// Runs the node driver until it is told to stop.
 ///
 /// # Errors
@@ -198,15 +213,16 @@ pub(super) fn run(args: Args, unused: &[Unused]) -> anyhow::Result<()> {
 async fn drive(args: Args) -> anyhow::Result<()> {
     let (told, stop) = (told_by_signal()?, CancellationToken::new());
     let user_agent = format!("keyvault-csi/{}", env!("CARGO_PKG_VERSION"));
-    let (classes, reports) = cluster(&args, &user_agent).await?;
-    let cloud = DefaultCloud::new(&args.cloud_name, args.cloud_file)
+    let (classes, cluster) = cluster(&args, &user_agent).await?;
+    let reports = cluster.as_ref().map(|cluster| cluster.reports.clone());
+    let cloud = DefaultCloud::new(&args.cloud_name, args.cloud_file.clone())
         .with_context(|| format!("--cloud-name {:?}", args.cloud_name))?;
     let rendering = Rendering {
         construct_pem_chain: args.construct_pem_chain,
         separate_files: args.write_cert_and_key_in_separate_files,
         default_mode: FileMode::DEFAULT,
     };
-    let token_proxy = TokenProxyOptions::new(&args.token_proxy_url, &args.sni_name, args.token_proxy_ca_file)?;
+    let token_proxy = TokenProxyOptions::new(&args.token_proxy_url, &args.sni_name, args.token_proxy_ca_file.clone())?;
     let metrics = Metrics::new();
     let rate = Rate { per_second: args.vault_requests_per_second, burst: BURST };
     let freshness = args.freshness_window;
@@ -216,7 +232,14 @@ async fn drive(args: Args) -> anyhow::Result<()> {
     let rotation = RotationOptions { interval: args.rotation_poll_interval, republish: args.republish_period };
     let rotation = args.enable_secret_rotation.then_some(rotation);
     let volumes = Volumes::new(classes, azure).reporting_to(reports.clone()).rotating(rotation);
-    let rotating = rotation.map(|_| volumes.clone().rotate(metrics.clone(), None));
+    let pods = cluster.as_ref().map(|cluster| cluster.pods.clone());
+    if args.sync_secret {
+        mirror_secrets(&args, cluster, &volumes, &metrics);
+    }
+    if let Some(pods) = pods.clone().filter(|_| args.sync_secret || args.enable_secret_rotation) {
+        tokio::spawn(pods.follow());
+    }
+    let rotating = rotation.map(|_| volumes.clone().rotate(metrics.clone(), pods));
     let node = Node { node_id: args.nodeid, volumes, metrics: metrics.clone(), tasks: tasks.clone() };
     let driver = Driver { name: args.drivername.clone(), node };
     let (listener, socket_file) = socket::listen_private(&args.endpoint)?;
@@ -273,16 +296,49 @@ async fn drive(args: Args) -> anyhow::Result<()> {
     outcome
 }
 
-/// Where classes come from, and who is told about volumes: the cluster, unless there is a folder of manifests.
-async fn cluster(args: &Args, user_agent: &str) -> anyhow::Result<(Classes, Option<Reports>)> {
+/// What there is besides classes where there is a cluster.
+struct Cluster {
+    connection: Connection,
+    classes: ClassCache,
+    reports: Reports,
+    pods: Pods,
+}
+
+/// Where classes come from, and the cluster, unless there is a folder of manifests.
+async fn cluster(args: &Args, user_agent: &str) -> anyhow::Result<(Classes, Option<Cluster>)> {
     if let Some(folder) = &args.manifests {
         return Ok((Classes::Directory(Directory::open(folder)?), None));
     }
     let connection = k8s::connect(&Credentials::from_flag(args.kubeconfig.as_deref()), user_agent).await?;
-    let cache = ClassCache::new(connection.clone());
-    tokio::spawn(cache.clone().follow());
+    let classes = ClassCache::new(connection.clone());
+    tokio::spawn(classes.clone().follow());
     let node = k8s::Node { name: args.nodeid.clone(), driver: args.drivername.clone() };
-    Ok((Classes::Kubernetes(cache), Some(Reports::start(connection, node))))
+    let reports = Reports::start(connection.clone(), node);
+    let pods = Pods::new(connection.clone(), &args.nodeid);
+    Ok((Classes::Kubernetes(classes.clone()), Some(Cluster { connection, classes, reports, pods })))
+}
+
+/// Starts the mirror, which runs as long as the process; what it does not get done, the next process does.
+fn mirror_secrets(args: &Args, cluster: Option<Cluster>, volumes: &Volumes, metrics: &Metrics) {
+    let Some(Cluster { connection, classes, reports, pods }) = cluster else {
+        warn!("--sync-secret has no effect with --manifests: there is no cluster to write Secrets to");
+        return;
+    };
+    let statuses = Statuses::new(connection.clone(), &args.nodeid);
+    let sources = mirror::Sources {
+        classes,
+        pods,
+        statuses: statuses.clone(),
+        secrets: Secrets::new(connection),
+        changes: volumes.changes().clone(),
+        reports,
+        metrics: metrics.clone(),
+        driver: args.drivername.clone(),
+        interval: args.secret_check_interval,
+    };
+    // The mirror listens before anything is told.
+    tokio::spawn(mirror::run(sources));
+    tokio::spawn(statuses.follow());
 }
 
 async fn wait_until_served(endpoint: &std::path::Path) -> anyhow::Result<()> {

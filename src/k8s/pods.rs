@@ -70,6 +70,12 @@ impl Pods {
         known.pods.get(&key(pod)).filter(|found| known.live && is(found, pod)).cloned()
     }
 
+    /// Whether the watch works and does not have the pod: it is gone, has ended, or is not known yet.
+    pub fn is_gone(&self, pod: &PodRef) -> bool {
+        let known = self.lock();
+        known.live && !known.pods.get(&key(pod)).is_some_and(|found| is(found, pod))
+    }
+
     /// The pod as it is now, asked for where the watch does not have it; `None` when it is gone or has ended.
     ///
     /// # Errors

@@ -91,6 +91,11 @@ impl Reports {
         self.events.failed(pod, reason, error);
     }
 
+    /// Secrets that a class asks for are not what they should be; `error` must hold no secret.
+    pub fn secret_failed(&self, pod: &PodRef, class: &ClassRef, reason: Reason, error: &str) {
+        self.events.secret_failed(pod, class, reason, error);
+    }
+
     /// A volume is gone. Its status goes with the pod, by garbage collection.
     pub fn unpublished(&self, target: &str) {
         self.statuses.forget(target);

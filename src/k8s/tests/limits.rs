@@ -6,7 +6,7 @@ use super::*;
 use crate::k8s::event_limits::{AGAIN, About, BURST, Limits, OTHER_TEXT, REMEMBERED, Verdict};
 
 fn about(pod: &str) -> About {
-    (pod.to_owned(), Reason::Forbidden)
+    (pod.to_owned(), Reason::Forbidden.to_string())
 }
 
 #[test]
@@ -30,7 +30,7 @@ fn another_text_another_reason_another_pod_are_news() {
     assert_eq!(limits.judge(&about("a"), "no", "1", start), Verdict::Create);
     assert_eq!(limits.judge(&about("a"), "never", "2", start), Verdict::Suppress);
     assert_eq!(limits.judge(&about("a"), "never", "3", start + OTHER_TEXT), Verdict::Create);
-    assert_eq!(limits.judge(&("a".into(), Reason::Timeout), "no", "4", start), Verdict::Create);
+    assert_eq!(limits.judge(&("a".into(), Reason::Timeout.to_string()), "no", "4", start), Verdict::Create);
     assert_eq!(limits.judge(&about("b"), "no", "5", start), Verdict::Create);
     limits.forget("b");
     assert_eq!(limits.judge(&about("b"), "no", "6", start), Verdict::Create);
