@@ -39,6 +39,7 @@ mod kernels;
 mod kubelets;
 mod resources;
 mod rotation;
+mod rotation_cluster;
 mod rotation_failures;
 mod scenarios;
 mod sharing;
@@ -84,6 +85,7 @@ fn main() -> ExitCode {
         sharing::trials(),
         rotation::trials(),
         rotation_failures::trials(),
+        rotation_cluster::trials(),
         proto::trials(),
         tidy::trials(),
     ];
