@@ -4,13 +4,14 @@
 //! outside crate has one home; `tests/it/tidy.rs` holds both rules.
 //!
 //! ```text
-//! cmd → csi → volume → provider → keyvault → model → formats
-//!                      classes, k8s, platform, metrics, telemetry are leaves beside them
+//! cmd → csi, mirror → volume → provider → keyvault → model → formats
+//!                      classes, k8s, platform, metrics, news, telemetry are leaves beside them
 //! ```
 
 pub mod cmd;
 
 pub mod csi;
+pub mod mirror;
 pub mod volume;
 
 pub mod provider;
@@ -27,4 +28,5 @@ pub mod platform;
 
 pub mod admin;
 pub mod metrics;
+pub mod news;
 pub mod telemetry;

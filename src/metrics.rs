@@ -3,6 +3,8 @@
 //! Names, labels and scope labels are upstream's, so that dashboards go on working (spec/driver.md §10.1); `reason` is
 //! added. Label values come from closed lists only. `admin` serves the text.
 
+mod rotation;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use self::rotation::Rotation;
 use crate::model::Reason;
 
 /// The media type of [`Metrics::encode`].
@@ -58,6 +61,13 @@ struct Unpublish {
     os_type: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SyncError {
+    os_type: &'static str,
+    provider: &'static str,
+    reason: &'static str,
+}
+
 /// Upstream's provider has the object's name here, and the whole error; both are without bound.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Request {
@@ -72,6 +82,9 @@ struct Request {
 /// The bounds of `keyvault_request`, in seconds, as upstream's provider has them (spec/azure-provider.md §7.4).
 const REQUEST_BUCKETS: [f64; 14] = [0.1, 0.2, 0.3, 0.4, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 5.0, 10.0, 15.0, 30.0];
 
+/// The bounds of the driver's durations, in seconds: 11 geometric steps, as upstream has them (spec/driver.md §10.1).
+const DURATION_BUCKETS: [f64; 11] = [0.1, 0.1349, 0.1821, 0.2456, 0.3314, 0.4472, 0.6034, 0.8142, 1.0986, 1.4823, 2.0];
+
 #[derive(Debug)]
 struct Instruments {
     registry: Registry,
@@ -80,6 +93,10 @@ struct Instruments {
     node_unpublish: Family<Unpublish, Counter>,
     node_unpublish_error: Family<Unpublish, Counter>,
     keyvault_request: Family<Request, Histogram, fn() -> Histogram>,
+    rotation: Rotation,
+    sync_k8s_secret: Family<Publish, Counter>,
+    sync_k8s_secret_error: Family<SyncError, Counter>,
+    sync_k8s_secret_duration: Family<Unpublish, Histogram, fn() -> Histogram>,
 }
 
 /// The instruments. Cheap to clone; all clones count into the same registry.
@@ -123,6 +140,21 @@ impl Metrics {
             "Distribution of how long it took to get from keyvault",
             keyvault_request.clone(),
         );
+        let rotation = Rotation::registered(registry);
+        let (sync_k8s_secret, sync_k8s_secret_error) = (Family::default(), Family::default());
+        registry.register("sync_k8s_secret", "Total number of k8s secrets synced", sync_k8s_secret.clone());
+        registry.register(
+            "sync_k8s_secret_error",
+            "Total number of k8s secrets that could not be synced",
+            sync_k8s_secret_error.clone(),
+        );
+        let sync_k8s_secret_duration =
+            Family::<_, _, fn() -> Histogram>::new_with_constructor(|| Histogram::new(DURATION_BUCKETS));
+        registry.register(
+            "sync_k8s_secret_duration_sec",
+            "Distribution of how long it took to sync k8s secret",
+            sync_k8s_secret_duration.clone(),
+        );
         Metrics(Arc::new(Instruments {
             registry: root,
             node_publish,
@@ -130,6 +162,10 @@ impl Metrics {
             node_unpublish,
             node_unpublish_error,
             keyvault_request,
+            rotation,
+            sync_k8s_secret,
+            sync_k8s_secret_error,
+            sync_k8s_secret_duration,
         }))
     }
 
@@ -168,6 +204,21 @@ impl Metrics {
         self.0.keyvault_request.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
+    /// Counts one Kubernetes Secret of a class of this `provider` that was written, with the time that took, or could not be.
+    pub fn mirrored(&self, provider: Provider, outcome: Result<Duration, Reason>) {
+        let (os_type, provider) = (std::env::consts::OS, provider.as_str());
+        match outcome {
+            Ok(took) => {
+                self.0.sync_k8s_secret.get_or_create(&Publish { os_type, provider }).inc();
+                self.0.sync_k8s_secret_duration.get_or_create(&Unpublish { os_type }).observe(took.as_secs_f64());
+            }
+            Err(reason) => {
+                let labels = SyncError { os_type, provider, reason: reason.as_str() };
+                self.0.sync_k8s_secret_error.get_or_create(&labels).inc();
+            }
+        }
+    }
+
     /// The registry in the OpenMetrics text format.
     ///
     /// # Errors
@@ -186,7 +237,9 @@ fn error_type(reason: Reason) -> &'static str {
             "SecretProviderClassNotFound"
         }
         Reason::ProviderNotFound => "",
-        Reason::InvalidRequest | Reason::Busy | Reason::MountFailed | Reason::Internal => "FailedToMount",
+        Reason::InvalidRequest | Reason::Busy | Reason::MountFailed | Reason::SecretConflict | Reason::Internal => {
+            "FailedToMount"
+        }
         Reason::WriteFailed | Reason::TooLarge => "FileWriteError",
         Reason::ClassInvalid
         | Reason::CredentialsMissing

@@ -30,8 +30,6 @@ const fn valued(name: &'static str, why: &'static str) -> Unused {
 }
 
 const NO_PROFILER: &str = "there is no profiler in this program";
-const NO_ROTATION: &str = "rotation is not built yet: a volume keeps what it was published with";
-const NO_MIRROR: &str = "the mirror into Kubernetes Secrets is not built yet";
 const NO_PROVIDERS: &str = "other providers are not called yet";
 const STDERR: &str = "the log goes to standard error, and only there";
 const NO_VMODULE: &str = "the verbosity is the same for all modules: use -v";
@@ -40,9 +38,6 @@ const NO_VMODULE: &str = "the verbosity is the same for all modules: use -v";
 const UNUSED: &[Unused] = &[
     boolean("enable-pprof", NO_PROFILER),
     valued("pprof-port", NO_PROFILER),
-    boolean("enable-secret-rotation", NO_ROTATION),
-    valued("rotation-poll-interval", NO_ROTATION),
-    boolean("sync-secret", NO_MIRROR),
     valued("provider-volume", NO_PROVIDERS),
     valued("additional-provider-volume-paths", NO_PROVIDERS),
     valued("max-call-recv-msg-size", NO_PROVIDERS),

@@ -21,14 +21,15 @@ use crate::admin::{self, Health};
 use crate::classes::{Classes, Directory};
 use crate::csi::{self, Driver, Node, probe, registration};
 use crate::formats::duration;
-use crate::k8s::{self, ClassCache, Connection, Credentials, Reports};
+use crate::k8s::{self, ClassCache, Connection, Credentials, Pods, Reports, Secrets, Statuses};
 use crate::keyvault::{Options, Rate, TokenProxyOptions, Vaults};
 use crate::metrics::Metrics;
+use crate::mirror;
 use crate::model::FileMode;
 use crate::platform::{process, socket};
 use crate::provider::{Azure, CLOUD_FILE_VARIABLE, DefaultCloud, Rendering};
 use crate::telemetry;
-use crate::volume::Volumes;
+use crate::volume::{RotationOptions, Volumes};
 
 /// Enough to keep two cores busy; the node's core count would only cost memory (design §8).
 const WORKERS: usize = 2;
@@ -44,6 +45,10 @@ const DRAIN: Duration = Duration::from_secs(25);
 const FLUSH: Duration = Duration::from_secs(1);
 /// How long statuses that are not written yet may take after that.
 const SETTLE: Duration = Duration::from_secs(2);
+/// The shortest interval of anything that is done over and over again.
+const SHORTEST: Duration = Duration::from_millis(10);
+/// The shortest pause between two looks at a Secret that is as it should be: each is a request.
+const SHORTEST_CHECK: Duration = Duration::from_secs(1);
 /// How long the own socket may take to answer before the driver is offered to the kubelet.
 const STARTUP: Duration = Duration::from_secs(10);
 
@@ -92,6 +97,17 @@ pub(super) struct Args {
     /// How many requests a second this node sends to one vault at most; 0 is no limit.
     #[arg(long, default_value_t = 100, value_name = "COUNT")]
     vault_requests_per_second: u32,
+    /// Bring the volumes of running pods up to date; the CSIDriver object must have requiresRepublish: true.
+    #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
+    enable_secret_rotation: bool,
+    /// How often volumes are brought up to date, unless their class says otherwise.
+    #[arg(long, default_value = "2m", value_name = "DURATION", value_parser = parse_interval)]
+    rotation_poll_interval: Duration,
+    /// How long the kubelet takes at most until it calls again for a volume: its syncFrequency and half as much. Credentials
+    /// that it does not renew for three times as long are dropped.
+    #[arg(long, default_value = "90s", value_name = "DURATION", value_parser = parse_interval)]
+    republish_period: Duration,
     /// Sort the certificates of a PKCS#12 secret, the server's first.
     #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_missing_value = "true")]
@@ -103,6 +119,13 @@ pub(super) struct Args {
     /// Take this taint off the node once the kubelet knows the driver; nothing if empty.
     #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true)]
     startup_taint: String,
+    /// Write the Kubernetes Secrets that classes ask for in secretObjects; needs the Kubernetes API.
+    #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
+    sync_secret: bool,
+    /// How often Secrets that are as they should be are looked at, so that one that was deleted or changed by hand comes back.
+    #[arg(long, default_value = "5m", value_name = "DURATION", value_parser = parse_check_interval)]
+    secret_check_interval: Duration,
     /// Address for /metrics; 0 for none, and :8080 if empty.
     #[arg(long, default_value = ":8095", value_parser = parse_metrics_address)]
     metrics_addr: Address,
@@ -140,6 +163,15 @@ fn parse_endpoint(text: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }))
 }
 
+/// Reads a duration that is waited for over and over again.
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    match duration::parse(text) {
+        Ok(interval) if interval >= SHORTEST => Ok(interval),
+        Ok(_) => Err(format!("must be {SHORTEST:?} at least")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// Nothing means what it means to upstream's metrics library (spec/driver.md §7).
 fn parse_metrics_address(text: &str) -> Result<Address, String> {
     admin::parse_address(if text.is_empty() { ":8080" } else { text })
@@ -162,6 +194,11 @@ fn parse_driver_name(text: &str) -> Result<String, String> {
     } else {
         Err("must be a domain-like name of at most 63 letters, digits, '.' and '-'".to_owned())
     }
+}
+
+fn parse_check_interval(text: &str) -> Result<Duration, String> {
+    let interval = duration::parse(text).map_err(|error| error.to_string())?;
+    if interval < SHORTEST_CHECK { Err(format!("must be at least {SHORTEST_CHECK:?}")) } else { Ok(interval) }
 }
 
 /// Runs the node driver until it is told to stop.
@@ -201,28 +238,50 @@ fn version() -> serde_json::Value {
 async fn drive(args: Args) -> anyhow::Result<()> {
     let (told, stop) = (told_by_signal()?, CancellationToken::new());
     let user_agent = format!("keyvault-csi/{}", env!("CARGO_PKG_VERSION"));
-    let Cluster { classes, reports, connection } = cluster(&args, &user_agent).await?;
-    let cloud = DefaultCloud::new(&args.cloud_name, args.cloud_file)
+    let (classes, cluster) = cluster(&args, &user_agent).await?;
+    let reports = cluster.as_ref().map(|cluster| cluster.reports.clone());
+    let cloud = DefaultCloud::new(&args.cloud_name, args.cloud_file.clone())
         .with_context(|| format!("--cloud-name {:?}", args.cloud_name))?;
     let rendering = Rendering {
         construct_pem_chain: args.construct_pem_chain,
         separate_files: args.write_cert_and_key_in_separate_files,
         default_mode: FileMode::DEFAULT,
     };
-    let token_proxy = TokenProxyOptions::new(&args.token_proxy_url, &args.sni_name, args.token_proxy_ca_file)?;
+    let token_proxy = TokenProxyOptions::new(&args.token_proxy_url, &args.sni_name, args.token_proxy_ca_file.clone())?;
     let metrics = Metrics::new();
     let rate = Rate { per_second: args.vault_requests_per_second, burst: BURST };
     let freshness = args.freshness_window;
     let options = Options { user_agent, token_proxy, freshness, rate, metrics: metrics.clone() };
     let azure = Azure::new(Vaults::new(options)?, cloud, rendering);
     let tasks = TaskTracker::new();
-    let volumes = Volumes::new(classes, azure).reporting_to(reports.clone());
+    let rotation = RotationOptions { interval: args.rotation_poll_interval, republish: args.republish_period };
+    let rotation = args.enable_secret_rotation.then_some(rotation);
+    let volumes = Volumes::new(classes, azure).reporting_to(reports.clone()).rotating(rotation);
+    let pods = cluster.as_ref().map(|cluster| cluster.pods.clone());
+    let connection = cluster.as_ref().map(|cluster| cluster.connection.clone());
+    if args.sync_secret {
+        mirror_secrets(&args, cluster, &volumes, &metrics);
+    }
+    if let Some(pods) = pods.clone().filter(|_| args.sync_secret || args.enable_secret_rotation) {
+        tokio::spawn(pods.follow());
+    }
+    let rotating = rotation.map(|_| volumes.clone().rotate(metrics.clone(), pods));
     let node = Node { node_id: args.nodeid.clone(), volumes, metrics: metrics.clone(), tasks: tasks.clone() };
     let driver = Driver { name: args.drivername.clone(), node };
     let (listener, socket_file) = socket::listen_private(&args.endpoint)?;
     let (state, registered) = watch::channel(registration::State::Waiting);
 
     let mut running = JoinSet::new();
+    if let Some(rotating) = rotating {
+        let stopped = stop.clone().cancelled_owned();
+        running.spawn(async move {
+            tokio::select! {
+                () = rotating => {}
+                () = stopped => {}
+            }
+            Ok(())
+        });
+    }
     if let Some(address) = args.metrics_addr {
         let listener = admin::bind(address, "--metrics-addr").await?;
         let stopped = stop.clone().cancelled_owned();
@@ -271,24 +330,50 @@ async fn drive(args: Args) -> anyhow::Result<()> {
     outcome
 }
 
-/// Where classes come from, and who is told about volumes: the cluster, unless there is a folder of manifests.
+/// What there is besides classes where there is a cluster.
 struct Cluster {
-    classes: Classes,
-    reports: Option<Reports>,
-    connection: Option<Connection>,
+    connection: Connection,
+    classes: ClassCache,
+    reports: Reports,
+    pods: Pods,
 }
 
-async fn cluster(args: &Args, user_agent: &str) -> anyhow::Result<Cluster> {
+/// Where classes come from, and the cluster, unless there is a folder of manifests.
+async fn cluster(args: &Args, user_agent: &str) -> anyhow::Result<(Classes, Option<Cluster>)> {
     if let Some(folder) = &args.manifests {
         let classes = Classes::Directory(Directory::open(folder)?);
-        return Ok(Cluster { classes, reports: None, connection: None });
+        return Ok((classes, None));
     }
     let connection = k8s::connect(&Credentials::from_flag(args.kubeconfig.as_deref()), user_agent).await?;
-    let cache = ClassCache::new(connection.clone());
-    tokio::spawn(cache.clone().follow());
+    let classes = ClassCache::new(connection.clone());
+    tokio::spawn(classes.clone().follow());
     let node = k8s::Node { name: args.nodeid.clone(), driver: args.drivername.clone() };
-    let reports = Some(Reports::start(connection.clone(), node));
-    Ok(Cluster { classes: Classes::Kubernetes(cache), reports, connection: Some(connection) })
+    let reports = Reports::start(connection.clone(), node);
+    let pods = Pods::new(connection.clone(), &args.nodeid);
+    Ok((Classes::Kubernetes(classes.clone()), Some(Cluster { connection, classes, reports, pods })))
+}
+
+/// Starts the mirror, which runs as long as the process; what it does not get done, the next process does.
+fn mirror_secrets(args: &Args, cluster: Option<Cluster>, volumes: &Volumes, metrics: &Metrics) {
+    let Some(Cluster { connection, classes, reports, pods }) = cluster else {
+        warn!("--sync-secret has no effect with --manifests: there is no cluster to write Secrets to");
+        return;
+    };
+    let statuses = Statuses::new(connection.clone(), &args.nodeid);
+    let sources = mirror::Sources {
+        classes,
+        pods,
+        statuses: statuses.clone(),
+        secrets: Secrets::new(connection),
+        changes: volumes.changes().clone(),
+        reports,
+        metrics: metrics.clone(),
+        driver: args.drivername.clone(),
+        interval: args.secret_check_interval,
+    };
+    // The mirror listens before anything is told.
+    tokio::spawn(mirror::run(sources));
+    tokio::spawn(statuses.follow());
 }
 
 async fn wait_until_served(endpoint: &std::path::Path) -> anyhow::Result<()> {

@@ -36,7 +36,8 @@ pub fn code(reason: Reason) -> Code {
         | Reason::NetworkUnreachable
         | Reason::TlsUntrusted
         | Reason::Timeout
-        | Reason::TooLarge => Code::Unknown,
+        | Reason::TooLarge
+        | Reason::SecretConflict => Code::Unknown,
     }
 }
 

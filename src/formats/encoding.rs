@@ -12,6 +12,9 @@ use zeroize::Zeroizing;
 /// Bytes that are wiped on drop.
 pub type Bytes = Zeroizing<Vec<u8>>;
 
+/// Text that is wiped on drop.
+pub type Text = Zeroizing<String>;
+
 /// Why a text cannot be decoded; tells positions and lengths, never content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -62,6 +65,14 @@ const STANDARD: GeneralPurpose = GeneralPurpose::new(
 /// The bytes of `text` as they are.
 pub fn utf8(text: &str) -> Bytes {
     Zeroizing::new(text.as_bytes().to_vec())
+}
+
+/// Standard base64 on one line.
+pub fn to_base64(bytes: &[u8]) -> Text {
+    // One allocation, so that growing leaves no copies behind.
+    let mut text = Zeroizing::new(String::with_capacity(bytes.len().div_ceil(3) * 4));
+    STANDARD.encode_string(bytes, &mut text);
+    text
 }
 
 /// Decodes standard base64; carriage returns and line feeds are skipped wherever they stand.

@@ -1,4 +1,4 @@
-//! Private keys: whatever form they come in, out as PKCS#8.
+//! Private keys: whatever form they come in, out as PKCS#8, or in the form customary for their kind.
 //!
 //! Re-encodes and does no arithmetic: it neither makes a public half that is missing nor proves that the halves fit
 //! (spec/azure-provider.md §4.3). `pkcs12` and the credentials call it; all bytes are wiped on drop.
@@ -11,6 +11,7 @@ use spki::AlgorithmIdentifierRef;
 use zeroize::Zeroizing;
 
 use super::encoding::Bytes;
+use super::pem::{self, Block};
 
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
@@ -78,6 +79,25 @@ pub fn pkcs8(der: &[u8]) -> Result<Bytes, Error> {
     }
     RsaPrivateKey::from_der(der).map_err(|_| Error::Unreadable)?;
     wrap(AlgorithmIdentifierRef { oid: RSA, parameters: Some(AnyRef::NULL) }, der)
+}
+
+/// A key in PKCS#8 as a PEM block of the form that is customary for its kind: PKCS#1 for RSA, SEC1 for EC, PKCS#8 for others.
+///
+/// # Errors
+/// It is not PKCS#8, or an EC key does not name its curve.
+pub fn customary(pkcs8: &[u8]) -> Result<Block, Error> {
+    let info = PrivateKeyInfoRef::try_from(pkcs8).map_err(|_| Error::Unreadable)?;
+    let inner = info.private_key.as_bytes();
+    match info.algorithm.oid {
+        RSA => Ok(Block::new("RSA PRIVATE KEY", inner)),
+        EC => {
+            let curve = info.algorithm.parameters.and_then(|named| named.decode_as().ok()).ok_or(Error::Unnamed)?;
+            let key = EcPrivateKey::from_der(inner).map_err(|_| Error::Ec)?;
+            let named = EcPrivateKey { parameters: Some(EcParameters::NamedCurve(curve)), ..key };
+            Ok(Block::new("EC PRIVATE KEY", &Zeroizing::new(named.to_der().map_err(|_| Error::Ec)?)))
+        }
+        _ => Ok(Block::new(pem::PRIVATE_KEY, pkcs8)),
+    }
 }
 
 /// The public half of an RSA key in PKCS#8, as its certificate holds it: modulus and exponent. `None` for any other key.

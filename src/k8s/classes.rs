@@ -19,6 +19,7 @@ use super::class_object::{self, Entry};
 use super::client::Connection;
 use super::error::{ClassError, Failure};
 use crate::model::{Class, ClassRef};
+use crate::news::{News, Subscription};
 
 /// How long one look may take; the publish has a deadline of its own.
 const LOOK: Duration = Duration::from_secs(10);
@@ -28,6 +29,7 @@ const LOOK: Duration = Duration::from_secs(10);
 pub struct ClassCache {
     pub(super) connection: Connection,
     known: Arc<Mutex<Known>>,
+    news: News<ClassRef, ()>,
 }
 
 #[derive(Debug, Default)]
@@ -40,7 +42,13 @@ struct Known {
 impl ClassCache {
     /// A cache that knows nothing yet; [`ClassCache::follow`] fills it.
     pub fn new(connection: Connection) -> ClassCache {
-        ClassCache { connection, known: Arc::default() }
+        ClassCache { connection, known: Arc::default(), news: News::new() }
+    }
+
+    /// Those of these classes that the watch knows and that are as their schema says; asks nobody.
+    pub fn seen(&self, wanted: &[ClassRef]) -> Vec<Class> {
+        let known = self.lock();
+        wanted.iter().filter_map(|class| known.followed(class)?.ok()).collect()
     }
 
     /// The class of this name as it is now.
@@ -85,24 +93,33 @@ impl ClassCache {
     }
 
     /// Takes a whole list, which the server is followed from now on.
-    pub(super) fn listed(&self, entries: HashMap<ClassRef, Entry>) {
-        *self.lock() = Known { entries, live: true };
+    pub(super) fn all(&self, entries: HashMap<ClassRef, Entry>) {
+        let mut known = self.lock();
+        let before = std::mem::replace(&mut *known, Known { entries, live: true });
+        let gone = before.entries.keys().filter(|class| !known.entries.contains_key(class));
+        let differs = |class: &&ClassRef| version(known.entries.get(class)) != version(before.entries.get(class));
+        let changed: Vec<ClassRef> = gone.chain(known.entries.keys().filter(differs)).cloned().collect();
+        drop(known);
+        changed.into_iter().for_each(|class| self.news.tell(class, ()));
     }
 
     /// Notes whether the server is followed.
-    pub(super) fn live(&self, live: bool) {
+    pub(super) fn followed(&self, live: bool) {
         self.lock().live = live;
     }
 
-    /// Takes one change: an object that is there now, or is gone.
-    pub(super) fn changed(&self, object: DynamicObject, there: bool) {
-        if let Some((class, entry)) = class_object::read(object) {
-            let mut known = self.lock();
-            match there {
-                true => known.entries.insert(class, entry),
-                false => known.entries.remove(&class),
-            };
-        }
+    /// Takes one change: a class that is there now, or `None` for one that is gone.
+    pub(super) fn one(&self, class: ClassRef, entry: Option<Entry>) {
+        match entry {
+            Some(entry) => self.lock().entries.insert(class.clone(), entry),
+            None => self.lock().entries.remove(&class),
+        };
+        self.news.tell(class, ());
+    }
+
+    /// Tells from now on which classes changed, came or went, as the watch brings it.
+    pub fn changes(&self) -> Subscription<ClassRef, ()> {
+        self.news.subscribe()
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -131,6 +148,11 @@ impl Known {
         namespaces.sort_unstable();
         namespaces
     }
+}
+
+/// What tells one content of a class from the next.
+fn version(entry: Option<&Entry>) -> Option<Result<&str, &str>> {
+    entry.map(|entry| entry.as_ref().map(|class| class.version.as_str()).map_err(String::as_str))
 }
 
 fn usable(class: &ClassRef, entry: Entry) -> Result<Class, ClassError> {

@@ -91,6 +91,107 @@ impl ClassError {
     }
 }
 
+/// Why something else than a class cannot be had from the API server.
+#[derive(Debug, thiserror::Error)]
+pub enum LookError {
+    /// The driver may not read it.
+    #[error(
+        "failed to get {what}: {message}; grant it to the driver's service account (docs/install.md has the roles)"
+    )]
+    Forbidden {
+        /// What was asked for.
+        what: String,
+        /// What the API server says.
+        message: String,
+    },
+    /// The API server gives no answer that can be used.
+    #[error("failed to get {what}: the Kubernetes API server does not answer as it should: {why}")]
+    Unavailable {
+        /// What was asked for.
+        what: String,
+        /// What happened.
+        why: String,
+    },
+}
+
+impl LookError {
+    pub(super) fn of(what: String, failure: Failure) -> LookError {
+        match failure {
+            Failure::Forbidden(message) => LookError::Forbidden { what, message },
+            other @ (Failure::NotFound
+            | Failure::NoSuchKind
+            | Failure::AlreadyExists
+            | Failure::Conflict
+            | Failure::Expired
+            | Failure::Other(_)) => LookError::Unavailable { what, why: other.to_string() },
+        }
+    }
+
+    /// The reason of this error.
+    pub fn reason(&self) -> Reason {
+        match self {
+            LookError::Forbidden { .. } => Reason::ApiServerForbidden,
+            LookError::Unavailable { .. } => Reason::ApiServerUnavailable,
+        }
+    }
+}
+
+/// Why a Secret cannot be read or written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SecretError {
+    /// It is there already.
+    #[error("it is there already")]
+    Exists,
+    /// Somebody changed it meanwhile.
+    #[error("somebody changed it meanwhile")]
+    Changed,
+    /// It is not there, or its namespace is not.
+    #[error("it is not there")]
+    Gone,
+    /// The driver may not do this.
+    #[error(
+        "{0}; grant the driver get, create, patch and delete on secrets: chart value syncSecret.enabled=true (ClusterRole secretprovidersyncing-role)"
+    )]
+    Forbidden(String),
+    /// The API server does not take it as it is.
+    #[error("the API server refuses it: {0}")]
+    Refused(String),
+    /// The API server gives no answer that can be used.
+    #[error("the Kubernetes API server does not answer as it should: {0}")]
+    Unavailable(String),
+}
+
+impl SecretError {
+    /// With the server's whole message, so that it can be searched before it is cut.
+    pub(super) fn of(error: kube::Error) -> SecretError {
+        match (Failure::of(&error), error) {
+            (Failure::AlreadyExists, _) => SecretError::Exists,
+            (Failure::Conflict, _) => SecretError::Changed,
+            (Failure::NotFound | Failure::NoSuchKind, _) => SecretError::Gone,
+            (Failure::Forbidden(_), kube::Error::Api(status)) => SecretError::Forbidden(status.message),
+            (Failure::Other(_), kube::Error::Api(status)) if matches!(status.code, 400 | 413 | 422) => {
+                SecretError::Refused(status.message)
+            }
+            (Failure::Other(_), kube::Error::Api(status)) => {
+                SecretError::Unavailable(format!("HTTP {}: {}", status.code, status.message))
+            }
+            (failure @ (Failure::Forbidden(_) | Failure::Expired | Failure::Other(_)), _) => {
+                SecretError::Unavailable(failure.to_string())
+            }
+        }
+    }
+
+    /// The same with a message that people can read.
+    pub(super) fn cut(self) -> SecretError {
+        match self {
+            SecretError::Forbidden(message) => SecretError::Forbidden(cut(&message)),
+            SecretError::Refused(message) => SecretError::Refused(cut(&message)),
+            SecretError::Unavailable(message) => SecretError::Unavailable(cut(&message)),
+            other @ (SecretError::Exists | SecretError::Changed | SecretError::Gone) => other,
+        }
+    }
+}
+
 /// What a failed request means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {

@@ -6,8 +6,6 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::model::Reason;
-
 /// How long an equal event is only counted. A server forgets events after an hour, so that one of them is always there.
 pub(super) const AGAIN: Duration = Duration::from_secs(1800);
 /// How long one of the same reason with another text is only counted.
@@ -18,8 +16,8 @@ pub(super) const REMEMBERED: usize = 512;
 pub(super) const BURST: f64 = 50.0;
 const RATE: f64 = 2.0;
 
-/// What an event is about: the pod's UID, or its name where there is none, and the reason.
-pub(super) type About = (String, Reason);
+/// What an event is about: the pod's UID, or its name where there is none, and the event's reason with what it concerns.
+pub(super) type About = (String, String);
 
 /// What is to be done about a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,8 +29,10 @@ pub(super) enum Verdict {
         /// How long ago it happened first.
         since: Duration,
     },
-    /// Tell nobody.
+    /// Tell nobody: it was told.
     Suppress,
+    /// Tell nobody now: too much is told already.
+    Later,
 }
 
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl Limits {
             }
         };
         if !self.take(now) {
-            return Verdict::Suppress;
+            return Verdict::Later;
         }
         self.make_room(about);
         self.told.insert(about.clone(), Told { text: text.to_owned(), count, first, sent: now });

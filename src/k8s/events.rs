@@ -1,4 +1,4 @@
-//! Events on pods whose volume cannot be published.
+//! Events on pods whose volume cannot be published or refreshed, or whose Secrets cannot be written.
 //!
 //! The text is the error's own, which is written for the pod's owner and holds no secret. Sent in the background by one
 //! task: a failure to send is logged once in a while and hurts nobody. `event_limits` decides what is sent.
@@ -18,7 +18,7 @@ use super::client::Connection;
 use super::error::Failure;
 use super::event_limits::{Limits, Verdict};
 use super::names;
-use crate::model::{PodRef, Reason};
+use crate::model::{ClassRef, PodRef, Reason};
 
 /// The longest text of an event in bytes; the newer events API refuses longer ones.
 const TEXT: usize = 1024;
@@ -28,6 +28,9 @@ const PENDING: usize = 256;
 const ANSWER: Duration = Duration::from_secs(5);
 /// How often the log says that events cannot be sent.
 const TELL: Duration = Duration::from_secs(600);
+
+/// The reason of upstream's event about Secrets (spec/driver.md §5.8).
+const FAILED_SECRET: &str = "FailedToCreateSecret";
 
 /// Sends events. Cheap to clone; all clones share limits and queue.
 #[derive(Debug, Clone)]
@@ -40,7 +43,8 @@ pub(super) struct Events {
 #[derive(Debug)]
 struct Event {
     pod: PodRef,
-    reason: Reason,
+    /// The event's own reason.
+    reason: String,
     text: String,
     /// How often it happened by now.
     count: u32,
@@ -66,16 +70,37 @@ impl Events {
     /// Tells of a failed publish, if that is news.
     pub(super) fn failed(&self, pod: &PodRef, reason: Reason, error: &str) {
         // The kubelet calls again within a second, and only that outcome means anything.
-        if reason == Reason::Busy {
-            return;
+        if reason != Reason::Busy {
+            self.tell(pod, event_reason(reason), "", &format!("{error} ({reason})"));
         }
-        let text = cut(&format!("{error} ({reason})"));
-        let verdict = self.limits().judge(&(identity(pod).to_owned(), reason), &text, Instant::now());
-        let Verdict::Create { count, since } = verdict else { return };
+    }
+
+    /// Tells of a failed refresh; says whether there was room.
+    pub(super) fn refresh_failed(&self, pod: &PodRef, reason: Reason, error: &str) -> bool {
+        let text = format!("the volume keeps what it holds, since it cannot be refreshed: {error} ({reason})");
+        self.tell(pod, format!("FailedRefresh{reason}"), "", &text)
+    }
+
+    /// Tells of Secrets that are not what a class asks for, if that is news.
+    pub(super) fn secret_failed(&self, pod: &PodRef, class: &ClassRef, reason: Reason, error: &str) {
+        self.tell(pod, FAILED_SECRET.to_owned(), &class.name, &format!("{error} ({reason})"));
+    }
+
+    /// Sends an event if it is news; `about` tells what one pod may have several of. Says whether there was room.
+    fn tell(&self, pod: &PodRef, reason: String, about: &str, text: &str) -> bool {
+        let text = cut(text);
+        let about = (identity(pod).to_owned(), format!("{reason} {about}"));
+        let (count, since) = match self.limits().judge(&about, &text, Instant::now()) {
+            Verdict::Create { count, since } => (count, since),
+            Verdict::Suppress => return true,
+            Verdict::Later => return false,
+        };
         let event = Event { pod: pod.clone(), reason, text, count, since };
-        if self.queue.try_send(event).is_err() {
+        let queued = self.queue.try_send(event).is_ok();
+        if !queued {
             debug!(%pod, "an event is dropped: too many wait");
         }
+        queued
     }
 
     /// Notes that the pod has its volume: the next failure is news again.
@@ -124,7 +149,7 @@ fn object(source: &Source, event: &Event, now: jiff::Timestamp) -> DynamicObject
     }
     object.data = json!({
         "involvedObject": involved,
-        "reason": event_reason(event.reason),
+        "reason": event.reason,
         "message": event.text,
         "type": "Warning",
         "source": { "component": source.component, "host": source.node },

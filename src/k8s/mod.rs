@@ -15,19 +15,31 @@ mod error;
 mod event_limits;
 mod events;
 mod names;
+mod pod_object;
 mod pod_status;
+mod pods;
 mod reports;
+mod secret_fields;
+mod secret_object;
+mod secrets;
 mod startup_taint;
 mod status_writer;
+mod statuses;
+mod watch;
 
 #[cfg(test)]
 mod tests;
 
 pub use classes::ClassCache;
 pub use client::{Connection, Credentials, connect};
-pub use error::{ClassError, ConnectError};
+pub use error::{ClassError, ConnectError, LookError, SecretError};
+pub use pods::{PodKey, Pods};
 pub use reports::{Node, Reports};
+pub use secret_fields::{MANAGED_LABEL, Part, Responsible, Writers};
+pub use secret_object::StoredSecret;
+pub use secrets::{Revision, SecretContent, SecretRef, Secrets};
 pub use startup_taint::remove_startup_taint;
+pub use statuses::{PodStatus, StatusKey, Statuses};
 
 /// The group of the objects we share with upstream.
 const GROUP: &str = "secrets-store.csi.x-k8s.io";

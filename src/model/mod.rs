@@ -12,11 +12,11 @@ mod reason;
 #[cfg(test)]
 mod tests;
 
-pub use class::{ANNOTATION_PREFIX, Class, ClassRef};
+pub use class::{ANNOTATION_PREFIX, Class, ClassRef, INTERVAL_ANNOTATION, REFRESH_ANNOTATION, SHORTEST_INTERVAL};
 pub use class_spec::{ClassSpec, SecretObject, SecretObjectData};
 pub(crate) use file::check_names;
 pub use file::{FileMode, FileName, FileNameError, ObjectVersion, Payload, PayloadError, SecretFile, limits};
-pub use pod::PodRef;
+pub use pod::{Owner, Pod, PodRef};
 pub use reason::Reason;
 
 /// A secret text: redacted in `Debug`, without `Display`, wiped on drop.

@@ -1,12 +1,13 @@
 //! The pod a volume belongs to.
 //!
-//! Read from the volume context that the kubelet fills in (`podInfoOnMount`); nothing here is looked up.
-//! Used to find the class and to tell people which pod an error is about.
+//! [`PodRef`] is read from the volume context that the kubelet fills in (`podInfoOnMount`); nothing is looked up for it.
+//! [`Pod`] is what the API server tells beyond that, where somebody needs it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Who the volume is for, as the kubelet says.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PodRef {
     /// The pod's namespace.
     pub namespace: String,
@@ -20,4 +21,32 @@ impl fmt::Display for PodRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
     }
+}
+
+/// A pod as far as the API server tells it to us: one that has not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pod {
+    /// Which pod this is.
+    pub reference: PodRef,
+    /// Whether it is being deleted.
+    pub ending: bool,
+    /// Its owners.
+    pub owners: Vec<Owner>,
+    /// The annotations of ours, `keyvault-csi/...`; others are not kept.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// An owner of an object: who it goes with.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Owner {
+    /// Group and version of the owner.
+    pub api_version: String,
+    /// Its kind.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID, which alone says who it is.
+    pub uid: String,
+    /// Whether it is the object's controller.
+    pub controller: bool,
 }

@@ -76,6 +76,8 @@ reasons! {
     MountFailed,
     /// The files could not be written.
     WriteFailed,
+    /// The Kubernetes Secret that a class asks for is somebody else's, or cannot become what the class asks for.
+    SecretConflict,
     /// A fault of this program.
     Internal,
 }

@@ -72,6 +72,16 @@ fn kind(file_type: FileType) -> Kind {
     }
 }
 
+/// When the directory's entries changed last, since 1970.
+///
+/// # Errors
+/// What the kernel says.
+pub fn modified(dir: BorrowedFd<'_>) -> io::Result<std::time::Duration> {
+    let stat = rustix::fs::fstat(dir)?;
+    let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or_default();
+    Ok(std::time::Duration::new(stat.st_mtime.unsigned_abs(), nanoseconds))
+}
+
 /// The text of the link `name`; `None` when there is no such entry or it is not a link.
 ///
 /// # Errors

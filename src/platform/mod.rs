@@ -6,6 +6,7 @@
 pub mod dir;
 pub mod fingerprint;
 pub mod mount;
+pub mod mount_table;
 pub mod process;
 pub mod socket;
 

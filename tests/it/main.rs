@@ -38,6 +38,9 @@ mod interruptions;
 mod kernels;
 mod kubelets;
 mod resources;
+mod rotation;
+mod rotation_cluster;
+mod rotation_failures;
 mod scenarios;
 mod sharing;
 mod startup;
@@ -84,6 +87,9 @@ fn main() -> ExitCode {
         scenarios::trials(),
         memory::trials(),
         sharing::trials(),
+        rotation::trials(),
+        rotation_failures::trials(),
+        rotation_cluster::trials(),
         proto::trials(),
         tidy::trials(),
     ];

@@ -8,7 +8,7 @@ use crate::k8s::event_limits::{AGAIN, About, BURST, Limits, OTHER_TEXT, REMEMBER
 const FIRST: Verdict = Verdict::Create { count: 1, since: Duration::ZERO };
 
 fn about(pod: &str) -> About {
-    (pod.to_owned(), Reason::Forbidden)
+    (pod.to_owned(), Reason::Forbidden.to_string())
 }
 
 #[test]
@@ -34,7 +34,7 @@ fn another_text_another_reason_another_pod_are_news() {
     assert_eq!(limits.judge(&about("a"), "no", start), FIRST);
     assert_eq!(limits.judge(&about("a"), "never", start), Verdict::Suppress);
     assert_eq!(limits.judge(&about("a"), "never", start + OTHER_TEXT), FIRST);
-    assert_eq!(limits.judge(&("a".into(), Reason::Timeout), "no", start), FIRST);
+    assert_eq!(limits.judge(&("a".into(), Reason::Timeout.to_string()), "no", start), FIRST);
     assert_eq!(limits.judge(&about("b"), "no", start), FIRST);
     limits.forget("b");
     assert_eq!(limits.judge(&about("b"), "no", start), FIRST);

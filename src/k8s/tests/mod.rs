@@ -4,6 +4,7 @@ use crate::model::{ClassRef, PodRef, Reason};
 mod crds;
 mod limits;
 mod objects;
+mod pods;
 
 fn pod(name: &str) -> PodRef {
     PodRef { namespace: "ns".into(), name: name.into(), uid: format!("uid-{name}") }

@@ -1,0 +1,218 @@
+//! One look at the Secrets of a class: from its pods on this node to what is written, and who is told.
+//!
+//! Everything is looked at anew: class, pods, volumes. What a pod mounts is taken from the pod, never from a status
+//! object, and the files from a mount that the kernel tells of.
+//!
+//! # Flow
+//! 1. The class, and whether it asks for Secrets at all.
+//! 2. Of its pods those that are there and not ending, with the volume and the owners of each.
+//! 3. The newest of their volumes is read.
+//! 4. Each secretObject becomes a Secret; one that is wrong stops no other.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use jiff::Timestamp;
+use tracing::{debug, warn};
+
+use super::Shared;
+use super::agenda::{Ending, Task};
+use super::desired::{self, desired};
+use super::error::Error;
+use super::files::{self, Files, Mounted};
+use super::plan::{Owners, Wanted};
+use super::writer::{Failure, Outcome};
+use crate::k8s::{ClassError, SecretRef};
+use crate::metrics::Provider;
+use crate::model::{Class, ClassRef, Owner, PodRef};
+use crate::telemetry::key;
+
+/// The annotation of a class whose Secrets stay when the last pod has gone.
+const RETAIN: &str = "keyvault-csi/retain";
+
+/// How many pods are told of a failure: each has the same.
+const TOLD: usize = 8;
+
+/// How a look ended.
+#[derive(Debug)]
+pub(super) struct Report {
+    pub(super) class: ClassRef,
+    pub(super) ending: Ending,
+    /// Pods that have gone, or do not use the class.
+    pub(super) gone: Vec<PodRef>,
+    /// What is wrong, for people; empty when nothing is.
+    pub(super) trouble: String,
+}
+
+/// A pod that takes part: which volume it has and who owns it.
+struct Part {
+    pod: PodRef,
+    volume: String,
+    owners: Vec<Owner>,
+}
+
+/// What was read, and of when it is.
+type Read = Option<(Files, Timestamp)>;
+
+impl Shared {
+    pub(super) async fn pass(&self, task: Task) -> Report {
+        let mut gone = Vec::new();
+        let (ending, failures) = match self.look(&task, &mut gone).await {
+            Ok((ending, failures)) => (ending, failures),
+            Err(error) => (Ending::Failed, vec![error]),
+        };
+        let trouble = failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        if let Some(first) = failures.first() {
+            let pods = task.pods.iter().filter(|pod| !gone.contains(pod)).take(TOLD);
+            pods.for_each(|pod| self.reports.secret_failed(pod, &task.class, first.reason(), &trouble));
+        }
+        Report { class: task.class, ending, gone, trouble }
+    }
+
+    async fn look(&self, task: &Task, gone: &mut Vec<PodRef>) -> Result<(Ending, Vec<Error>), Error> {
+        let class = match self.classes.get(&task.class).await {
+            Ok(class) => class,
+            // It may come back, and then the watch says so.
+            Err(ClassError::NotFound { .. }) => return Ok((Ending::NothingToDo, Vec::new())),
+            Err(error) => return Err(error.into()),
+        };
+        if class.secret_objects.is_empty() {
+            return Ok((Ending::NothingToDo, Vec::new()));
+        }
+        let parts = self.parts(task, gone).await?;
+        let volumes: Vec<_> = parts.iter().map(|part| (part.pod.uid.clone(), part.volume.clone())).collect();
+        let wanted = desired::files_of(&class);
+        let read = tokio::task::spawn_blocking(move || newest(&volumes, &wanted)).await;
+        let read = read.unwrap_or_else(|_| Err(io::Error::other("the thread that read them died")));
+        let Some((files, written)) = read.map_err(|source| Error::Files { class: task.class.clone(), source })? else {
+            // Not mounted yet, or not any more: news will come.
+            return Ok((Ending::Done, Vec::new()));
+        };
+        let owners = match class.annotations.get(RETAIN).is_some_and(|value| value == "true") {
+            true => Owners::Nobody,
+            false => Owners::These(distinct(parts.into_iter().flat_map(|part| part.owners))),
+        };
+        let mut failures = Vec::new();
+        for at in 0..class.secret_objects.len() {
+            if let Err(error) = self.one(&class, at, &files, written, owners.clone(), task).await {
+                failures.push(error);
+            }
+        }
+        Ok((if failures.is_empty() { Ending::Done } else { Ending::Failed }, failures))
+    }
+
+    async fn one(
+        &self,
+        class: &Class,
+        at: usize,
+        files: &Files,
+        written: Timestamp,
+        owners: Owners,
+        task: &Task,
+    ) -> Result<(), Error> {
+        let started = tokio::time::Instant::now();
+        let provider = if class.provider == "azure" { Provider::Azure } else { Provider::Other };
+        let secret =
+            desired(class, at, files).inspect_err(|mistake| self.metrics.mirrored(provider, Err(mistake.reason())))?;
+        let reference = SecretRef { namespace: class.reference.namespace.clone(), name: secret.name.clone() };
+        let wanted = Wanted { at: reference.clone(), class: class.reference.name.clone(), secret, written, owners };
+        let abandoned = |other| self.abandoned(ClassRef { name: other, ..class.reference.clone() }, &reference.name);
+        let outcome = self.writer.ensure(&wanted, task.look, abandoned).await;
+        let outcome = outcome.map_err(|failure| {
+            let (class, secret) = (class.reference.clone(), reference.clone());
+            match failure {
+                Failure::Refusal(refusal) => Error::LeftAlone { class, secret, refusal },
+                Failure::Secret(source) => Error::Write { class, secret, source },
+            }
+        });
+        let outcome = outcome.inspect_err(|error| self.metrics.mirrored(provider, Err(error.reason())))?;
+        match outcome {
+            Outcome::Unchanged | Outcome::Newer => debug!(secret = %reference, ?outcome, "Secret looked at"),
+            Outcome::Created | Outcome::Updated | Outcome::AddedOwners => {
+                self.metrics.mirrored(provider, Ok(started.elapsed()));
+                tracing::info!(secret = %reference, class = %class.reference, ?outcome, "Secret written");
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a class is gone, or asks for this Secret no more.
+    async fn abandoned(&self, class: ClassRef, secret: &str) -> bool {
+        match self.classes.get(&class).await {
+            Ok(class) => !class.secret_objects.iter().any(|object| desired::name_of(object) == secret),
+            Err(ClassError::NotFound { .. }) => true,
+            Err(error) => {
+                debug!(%class, { key::ERROR } = %error, "cannot tell whether the class still wants the Secret");
+                false
+            }
+        }
+    }
+
+    /// The pods that take part; those that have gone or do not use the class are put aside.
+    async fn parts(&self, task: &Task, gone: &mut Vec<PodRef>) -> Result<Vec<Part>, Error> {
+        let mut parts = Vec::new();
+        for reference in &task.pods {
+            let Some(pod) = self.pods.find(reference).await? else {
+                gone.push(reference.clone());
+                continue;
+            };
+            if pod.ending {
+                continue;
+            }
+            let Some(volume) = self.volume(reference, &task.class).await? else {
+                warn!(pod = %reference, class = %task.class,
+                    "a status object says that the pod mounts the class, but the pod does not; it is not believed");
+                gone.push(reference.clone());
+                continue;
+            };
+            let mut owners = pod.owners;
+            if owners.iter().any(|owner| owner.controller) {
+                owners.retain(|owner| owner.controller);
+            }
+            if owners.is_empty() {
+                // A bare pod: its status object goes when it goes. Until that is there, the pod takes no part.
+                match self.statuses.object(reference, &task.class) {
+                    Some(object) => owners.push(object),
+                    None => {
+                        debug!(pod = %reference, class = %task.class, "waiting for the pod's status object");
+                        continue;
+                    }
+                }
+            }
+            parts.push(Part { pod: reference.clone(), volume, owners });
+        }
+        Ok(parts)
+    }
+
+    /// The volume through which a pod mounts a class: as it was published here, else as the pod says.
+    async fn volume(&self, pod: &PodRef, class: &ClassRef) -> Result<Option<String>, Error> {
+        if let Some(volume) = self.volumes.get(&pod.uid, &class.name) {
+            return Ok(Some(volume));
+        }
+        let volumes: BTreeMap<String, String> = self.pods.volumes(pod, &self.driver).await?.unwrap_or_default();
+        for (volume, class) in volumes {
+            self.volumes.put(&pod.uid, &class, &volume);
+        }
+        Ok(self.volumes.get(&pod.uid, &class.name))
+    }
+}
+
+/// Reads the volume whose content is the newest.
+fn newest(volumes: &[(String, String)], wanted: &std::collections::BTreeSet<String>) -> io::Result<Read> {
+    let mounts = files::mounts()?;
+    let mut newest: Option<Mounted> = None;
+    for (uid, volume) in volumes {
+        let Some(target) = files::target(&mounts, uid, volume) else { continue };
+        let Some(mounted) = Mounted::open(target)? else { continue };
+        if newest.as_ref().is_none_or(|newest| newest.written < mounted.written) {
+            newest = Some(mounted);
+        }
+    }
+    newest.map(|mounted| mounted.read(wanted)).transpose()
+}
+
+fn distinct(owners: impl Iterator<Item = Owner>) -> Vec<Owner> {
+    let by_uid: BTreeMap<String, Owner> =
+        owners.filter(|owner| !owner.uid.is_empty()).map(|owner| (owner.uid.clone(), owner)).collect();
+    by_uid.into_values().collect()
+}
