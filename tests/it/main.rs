@@ -41,6 +41,7 @@ mod resources;
 mod rotation;
 mod rotation_cluster;
 mod rotation_failures;
+mod rotation_soak;
 mod scenarios;
 mod sharing;
 mod surface;
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
         rotation::trials(),
         rotation_failures::trials(),
         rotation_cluster::trials(),
+        rotation_soak::trials(),
         proto::trials(),
         tidy::trials(),
     ];
