@@ -33,6 +33,8 @@ mod unpublish;
 
 mod cluster_classes;
 mod cluster_reports;
+mod mirror;
+mod mirror_scene;
 
 mod interruptions;
 mod kernels;
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
         kernels::trials(),
         cluster_classes::trials(),
         cluster_reports::trials(),
+        mirror::trials(),
         resources::trials(),
         chart::trials(),
         scenarios::trials(),
