@@ -54,6 +54,8 @@ pub(crate) enum Rights {
     GetOnly,
     /// What the shipped manifests grant with syncSecret.enabled.
     Sync,
+    /// The same without the rights on Secrets.
+    AllButSecrets,
 }
 
 /// A user with a kubeconfig.

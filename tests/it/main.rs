@@ -34,6 +34,7 @@ mod unpublish;
 mod cluster_classes;
 mod cluster_reports;
 mod mirror;
+mod mirror_owners;
 mod mirror_scene;
 
 mod interruptions;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
         cluster_classes::trials(),
         cluster_reports::trials(),
         mirror::trials(),
+        mirror_owners::trials(),
         resources::trials(),
         chart::trials(),
         scenarios::trials(),

@@ -80,8 +80,12 @@ impl Scene {
 
     /// Changes an object by a merge patch.
     pub(crate) fn merge(&self, kind: (&str, &str), name: &str, change: &Value) -> Result<()> {
+        self.merge_as("kubectl-edit", kind, name, change)
+    }
+
+    pub(crate) fn merge_as(&self, manager: &str, kind: (&str, &str), name: &str, change: &Value) -> Result<()> {
         let api = self.cluster.api(kind, Some(&self.namespace));
-        let params = PatchParams { field_manager: Some("kubectl-edit".to_owned()), ..PatchParams::default() };
+        let params = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
         self.cluster.block_on(api.patch(name, &params, &Patch::Merge(change)))?;
         Ok(())
     }
