@@ -4,6 +4,7 @@
 //! user of its own, so that the audit log tells its requests from everybody else's.
 
 mod files;
+mod rights;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -27,7 +28,7 @@ use crate::lab::{Node, Vault, lab};
 /// How long a server may take to be ready; a busy machine needs most of it.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Users for drivers; tokens must be known before the server starts.
-const USERS: usize = 60;
+const USERS: usize = 90;
 
 static CLUSTER: OnceLock<Result<Cluster, String>> = OnceLock::new();
 /// Every process of ours that still runs.
@@ -51,6 +52,10 @@ pub(crate) enum Rights {
     None,
     /// Classes one by one, and nothing else.
     GetOnly,
+    /// What the shipped manifests grant with syncSecret.enabled.
+    Sync,
+    /// The same without the rights on Secrets.
+    AllButSecrets,
 }
 
 /// A user with a kubeconfig.
@@ -93,7 +98,8 @@ pub(crate) const STATUSES: (&str, &str) = ("SecretProviderClassPodStatus", "secr
 
 pub(crate) fn resource(kind: (&str, &str)) -> ApiResource {
     let (group, version) = match kind.0 {
-        "Namespace" | "Event" => ("", "v1"),
+        "Namespace" | "Event" | "Pod" | "Secret" => ("", "v1"),
+        "ReplicaSet" | "StatefulSet" => ("apps", "v1"),
         "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1"),
         "ClusterRole" | "ClusterRoleBinding" => ("rbac.authorization.k8s.io", "v1"),
         _ => ("secrets-store.csi.x-k8s.io", "v1"),
@@ -158,6 +164,7 @@ impl Cluster {
             format!("--token-auth-file={}", file("tokens.csv")),
             "--authorization-mode=RBAC".to_owned(),
             "--disable-admission-plugins=ServiceAccount".to_owned(),
+            "--enable-admission-plugins=OwnerReferencesPermissionEnforcement".to_owned(),
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
             format!("--service-account-key-file={}", file("sa.pub")),
             format!("--service-account-signing-key-file={}", file("sa.key")),
@@ -208,24 +215,7 @@ impl Cluster {
             });
             Ok(established.count() == 2)
         })?;
-        let group = "secrets-store.csi.x-k8s.io";
-        let all = json!([
-            { "apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"] },
-            { "apiGroups": [group], "resources": ["secretproviderclasses"], "verbs": ["get", "list", "watch"] },
-            { "apiGroups": [group], "resources": ["secretproviderclasspodstatuses"], "verbs": ["create", "get", "update"] },
-        ]);
-        let get = json!([{ "apiGroups": [group], "resources": ["secretproviderclasses"], "verbs": ["get"] }]);
-        for (name, rules) in [("all", all), ("get-only", get)] {
-            let role = json!({ "metadata": { "name": name }, "rules": rules });
-            self.create(("ClusterRole", "clusterroles"), None, role)?;
-            let binding = json!({
-                "metadata": { "name": name },
-                "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name },
-                "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": name }],
-            });
-            self.create(("ClusterRoleBinding", "clusterrolebindings"), None, binding)?;
-        }
-        Ok(())
+        rights::grant(self)
     }
 
     /// A user that nobody else is.

@@ -33,6 +33,9 @@ mod unpublish;
 
 mod cluster_classes;
 mod cluster_reports;
+mod mirror;
+mod mirror_owners;
+mod mirror_scene;
 
 mod interruptions;
 mod kernels;
@@ -79,6 +82,8 @@ fn main() -> ExitCode {
         kernels::trials(),
         cluster_classes::trials(),
         cluster_reports::trials(),
+        mirror::trials(),
+        mirror_owners::trials(),
         resources::trials(),
         chart::trials(),
         scenarios::trials(),
