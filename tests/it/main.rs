@@ -44,6 +44,7 @@ mod resources;
 mod rotation;
 mod rotation_cluster;
 mod rotation_failures;
+mod rotation_pods;
 mod rotation_soak;
 mod scenarios;
 mod sharing;
@@ -92,6 +93,7 @@ fn main() -> ExitCode {
         rotation::trials(),
         rotation_failures::trials(),
         rotation_cluster::trials(),
+        rotation_pods::trials(),
         rotation_soak::trials(),
         proto::trials(),
         tidy::trials(),
