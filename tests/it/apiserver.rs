@@ -5,6 +5,7 @@
 
 mod files;
 mod processes;
+mod rights;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,7 +31,7 @@ use crate::lab::{Node, Vault, lab};
 /// How long a server may take to be ready; a busy machine needs most of it.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Users for drivers; tokens must be known before the server starts.
-const USERS: usize = 60;
+const USERS: usize = 90;
 
 static CLUSTER: OnceLock<Result<Cluster, String>> = OnceLock::new();
 /// The cluster, as far as there is one: an API server, and nobody who acts on it.
@@ -51,6 +52,12 @@ pub(crate) enum Rights {
     None,
     /// Classes one by one, and nothing else.
     GetOnly,
+    /// What the shipped manifests grant with syncSecret.enabled.
+    Sync,
+    /// What the shipped manifests grant with enableSecretRotation.
+    Rotation,
+    /// The same without the rights on Secrets.
+    AllButSecrets,
 }
 
 /// A user with a kubeconfig.
@@ -84,7 +91,8 @@ pub(crate) const STATUSES: (&str, &str) = ("SecretProviderClassPodStatus", "secr
 
 pub(crate) fn resource(kind: (&str, &str)) -> ApiResource {
     let (group, version) = match kind.0 {
-        "Namespace" | "Event" | "Node" => ("", "v1"),
+        "Namespace" | "Event" | "Node" | "Pod" | "Secret" => ("", "v1"),
+        "ReplicaSet" | "StatefulSet" => ("apps", "v1"),
         "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1"),
         "ClusterRole" | "ClusterRoleBinding" => ("rbac.authorization.k8s.io", "v1"),
         _ => ("secrets-store.csi.x-k8s.io", "v1"),
@@ -149,6 +157,7 @@ impl Cluster {
             format!("--token-auth-file={}", file("tokens.csv")),
             "--authorization-mode=RBAC".to_owned(),
             "--disable-admission-plugins=ServiceAccount".to_owned(),
+            "--enable-admission-plugins=OwnerReferencesPermissionEnforcement".to_owned(),
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
             format!("--service-account-key-file={}", file("sa.pub")),
             format!("--service-account-signing-key-file={}", file("sa.key")),
@@ -194,24 +203,7 @@ impl Cluster {
             });
             Ok(established.count() == 2)
         })?;
-        let group = "secrets-store.csi.x-k8s.io";
-        let all = json!([
-            { "apiGroups": [""], "resources": ["events"], "verbs": ["create"] },
-            { "apiGroups": [group], "resources": ["secretproviderclasses"], "verbs": ["get", "list", "watch"] },
-            { "apiGroups": [group], "resources": ["secretproviderclasspodstatuses"], "verbs": ["create", "get", "update"] },
-        ]);
-        let get = json!([{ "apiGroups": [group], "resources": ["secretproviderclasses"], "verbs": ["get"] }]);
-        for (name, rules) in [("all", all), ("get-only", get)] {
-            let role = json!({ "metadata": { "name": name }, "rules": rules });
-            self.create(("ClusterRole", "clusterroles"), None, role)?;
-            let binding = json!({
-                "metadata": { "name": name },
-                "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name },
-                "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": name }],
-            });
-            self.create(("ClusterRoleBinding", "clusterrolebindings"), None, binding)?;
-        }
-        Ok(())
+        rights::grant(self)
     }
 
     /// Grants a user more, under a name of its own.

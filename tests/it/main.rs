@@ -33,6 +33,9 @@ mod unpublish;
 
 mod cluster_classes;
 mod cluster_reports;
+mod mirror;
+mod mirror_owners;
+mod mirror_scene;
 
 mod interruptions;
 mod kernels;
@@ -41,6 +44,8 @@ mod resources;
 mod rotation;
 mod rotation_cluster;
 mod rotation_failures;
+mod rotation_pods;
+mod rotation_soak;
 mod scenarios;
 mod sharing;
 mod startup;
@@ -82,6 +87,8 @@ fn main() -> ExitCode {
         kernels::trials(),
         cluster_classes::trials(),
         cluster_reports::trials(),
+        mirror::trials(),
+        mirror_owners::trials(),
         resources::trials(),
         chart::trials(),
         scenarios::trials(),
@@ -90,6 +97,8 @@ fn main() -> ExitCode {
         rotation::trials(),
         rotation_failures::trials(),
         rotation_cluster::trials(),
+        rotation_pods::trials(),
+        rotation_soak::trials(),
         proto::trials(),
         tidy::trials(),
     ];

@@ -16,6 +16,9 @@ pub(super) fn user_name(rights: Rights, number: usize) -> String {
         Rights::All => format!("all-{number:02}"),
         Rights::None => format!("none-{number:02}"),
         Rights::GetOnly => format!("get-only-{number:02}"),
+        Rights::AllButSecrets => format!("all-but-secrets-{number:02}"),
+        Rights::Sync => format!("sync-{number:02}"),
+        Rights::Rotation => format!("rotation-{number:02}"),
     }
 }
 
@@ -63,7 +66,15 @@ pub(super) fn write_files(folder: &Path) -> Result<()> {
     fs::write(folder.join("sa.key"), service_accounts.serialize_pem())?;
     fs::write(folder.join("sa.pub"), service_accounts.public_key_pem())?;
     let mut tokens = format!("{},admin,admin,\"system:masters\"\n", token("admin"));
-    for (rights, group) in [(Rights::All, "all"), (Rights::None, "none"), (Rights::GetOnly, "get-only")] {
+    let groups = [
+        (Rights::All, "all"),
+        (Rights::None, "none"),
+        (Rights::GetOnly, "get-only"),
+        (Rights::Sync, "sync"),
+        (Rights::Rotation, "rotation"),
+        (Rights::AllButSecrets, "all-but-secrets"),
+    ];
+    for (rights, group) in groups {
         for number in 0..USERS {
             let user = user_name(rights, number);
             tokens += &format!("{},{user},{user},\"{group}\"\n", token(&user));
@@ -75,7 +86,7 @@ pub(super) fn write_files(folder: &Path) -> Result<()> {
         "rules": [
             { "level": "None", "users": ["admin"] },
             { "level": "Metadata", "resources": [
-                { "group": "secrets-store.csi.x-k8s.io" }, { "group": "", "resources": ["events"] },
+                { "group": "secrets-store.csi.x-k8s.io" }, { "group": "", "resources": ["events", "pods", "secrets"] },
             ] },
             { "level": "None" },
         ],

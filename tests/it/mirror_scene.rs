@@ -1,0 +1,217 @@
+//! What the tests of the mirror stand on: a namespace with classes, pods and their owners, and nodes of its own.
+//!
+//! Pods and ReplicaSets are objects only: there is nobody who acts on them, so that each test says itself who owns whom.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use base64::Engine as _;
+use keyvault_csi_e2e::driver::wait_for;
+use keyvault_csi_e2e::kubelet::Volume;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+
+use crate::apiserver::{CLASSES, Cluster, Rights, User, cluster, resource};
+use crate::lab::{Node, Vault, lab};
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const SECRETS: (&str, &str) = ("Secret", "secrets");
+pub(crate) const PODS: (&str, &str) = ("Pod", "pods");
+pub(crate) const EVENTS: (&str, &str) = ("Event", "events");
+const REPLICA_SETS: (&str, &str) = ("ReplicaSet", "replicasets");
+const DRIVER: &str = "secrets-store.csi.k8s.io";
+
+pub(crate) struct Scene {
+    pub(crate) cluster: &'static Cluster,
+    pub(crate) vault: Vault,
+    pub(crate) namespace: String,
+}
+
+impl Scene {
+    pub(crate) fn new() -> Result<Scene> {
+        let cluster = cluster()?;
+        Ok(Scene { cluster, vault: lab().vault(), namespace: cluster.namespace()? })
+    }
+
+    /// The name of a node that only this test has.
+    pub(crate) fn node_name(&self, suffix: &str) -> String {
+        format!("{}-{suffix}", self.namespace)
+    }
+
+    /// A driver that mirrors, with the rights that are shipped.
+    pub(crate) fn node(&self, suffix: &str, flags: &[&str]) -> Result<(Node, User)> {
+        let user = self.cluster.user(Rights::Sync)?;
+        let flags = ["--sync-secret=true"].iter().chain(flags);
+        Ok((Node::start(self.setup(&user, suffix, flags.copied()))?, user))
+    }
+
+    pub(crate) fn setup<'a>(
+        &self,
+        user: &User,
+        suffix: &str,
+        flags: impl Iterator<Item = &'a str>,
+    ) -> keyvault_csi_e2e::driver::Setup {
+        let mut setup = self.cluster.setup(user);
+        setup.node_id = self.node_name(suffix);
+        setup.flags.extend(flags.map(str::to_owned));
+        setup
+    }
+
+    /// A class that mounts these secrets of the vault and asks for Secrets.
+    pub(crate) fn class(&self, name: &str, mounted: &[&str], secret_objects: &Value) -> Result<()> {
+        self.class_of(name, &self.vault.parameters(mounted), secret_objects)
+    }
+
+    pub(crate) fn class_of(
+        &self,
+        name: &str,
+        parameters: &std::collections::BTreeMap<String, String>,
+        secret_objects: &Value,
+    ) -> Result<()> {
+        let spec = json!({ "provider": "azure", "parameters": parameters, "secretObjects": secret_objects });
+        self.cluster.create(CLASSES, Some(&self.namespace), json!({ "metadata": { "name": name }, "spec": spec }))?;
+        Ok(())
+    }
+
+    /// Changes a class.
+    pub(crate) fn change_class(&self, name: &str, change: &Value) -> Result<()> {
+        self.merge(CLASSES, name, change)
+    }
+
+    /// Changes an object by a merge patch.
+    pub(crate) fn merge(&self, kind: (&str, &str), name: &str, change: &Value) -> Result<()> {
+        self.merge_as("kubectl-edit", kind, name, change)
+    }
+
+    pub(crate) fn merge_as(&self, manager: &str, kind: (&str, &str), name: &str, change: &Value) -> Result<()> {
+        let api = self.cluster.api(kind, Some(&self.namespace));
+        let params = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
+        self.cluster.block_on(api.patch(name, &params, &Patch::Merge(change)))?;
+        Ok(())
+    }
+
+    /// Deletes an object at once.
+    pub(crate) fn delete(&self, kind: (&str, &str), name: &str) -> Result<()> {
+        let api = self.cluster.api(kind, Some(&self.namespace));
+        self.cluster
+            .block_on(api.delete(name, &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }))?;
+        Ok(())
+    }
+
+    /// A ReplicaSet, as the owner of pods.
+    pub(crate) fn replica_set(&self, name: &str) -> Result<Value> {
+        let labels = json!({ "app": name });
+        let object = json!({
+            "metadata": { "name": name },
+            "spec": {
+                "selector": { "matchLabels": labels },
+                "template": { "metadata": { "labels": labels }, "spec": { "containers": [{ "name": "c", "image": "i" }] } },
+            },
+        });
+        let made = self.cluster.create(REPLICA_SETS, Some(&self.namespace), object)?;
+        Ok(json!({
+            "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": name, "uid": made.metadata.uid, "controller": true,
+            "blockOwnerDeletion": true,
+        }))
+    }
+
+    /// A pod on a node that mounts a class through one volume; owned by `owner` unless that is null.
+    pub(crate) fn pod(&self, name: &str, suffix: &str, class: &str, owner: &Value) -> Result<Volume> {
+        let mut volume = self.vault.volume(class);
+        let csi = json!({ "driver": DRIVER, "readOnly": true, "volumeAttributes": { "secretProviderClass": class } });
+        let mut metadata = json!({ "name": name });
+        if !owner.is_null() {
+            metadata["ownerReferences"] = json!([owner]);
+        }
+        let pod = json!({
+            "metadata": metadata,
+            "spec": {
+                "nodeName": self.node_name(suffix),
+                "containers": [{ "name": "c", "image": "i" }],
+                "volumes": [{ "name": volume.name, "csi": csi }],
+            },
+        });
+        let made = self.cluster.create(PODS, Some(&self.namespace), pod)?;
+        volume.namespace.clone_from(&self.namespace);
+        name.clone_into(&mut volume.pod);
+        volume.uid = made.metadata.uid.context("the pod has no UID")?;
+        Ok(volume)
+    }
+
+    /// Writes a Secret plainly, under a manager's name, as a client that knows no apply does.
+    pub(crate) fn put(&self, manager: &str, object: Value) -> Result<Value> {
+        let mut object = object;
+        object["apiVersion"] = "v1".into();
+        object["kind"] = "Secret".into();
+        let object = serde_json::from_value(object)?;
+        let api = self.cluster.api(SECRETS, Some(&self.namespace));
+        let params = PostParams { field_manager: Some(manager.to_owned()), ..PostParams::default() };
+        Ok(serde_json::to_value(self.cluster.block_on(api.create(&params, &object))?)?)
+    }
+
+    /// A Secret as it is.
+    pub(crate) fn secret(&self, name: &str) -> Result<Option<Value>> {
+        let found = self.cluster.get(SECRETS, &self.namespace, name)?;
+        Ok(found.map(serde_json::to_value).transpose()?)
+    }
+
+    /// Waits until a Secret is there.
+    pub(crate) fn there(&self, name: &str) -> Result<Value> {
+        wait_for(&format!("Secret {name} is there"), PATIENCE, || Ok(self.secret(name)?.is_some()))?;
+        self.secret(name)?.context("the Secret went")
+    }
+
+    /// Waits until a Secret has this value, and returns the Secret.
+    pub(crate) fn holds(&self, name: &str, key: &str, value: &str) -> Result<Value> {
+        wait_for(&format!("{key} of Secret {name} is right"), PATIENCE, || {
+            Ok(self.secret(name)?.is_some_and(|secret| decoded(&secret, key).as_deref() == Some(value)))
+        })?;
+        self.secret(name)?.context("the Secret went")
+    }
+
+    /// The texts of a kind of events in the namespace.
+    pub(crate) fn events(&self, reason: &str) -> Result<Vec<String>> {
+        let events = self.cluster.list(EVENTS, &self.namespace)?;
+        let texts = events.iter().filter(|event| event.data["reason"] == reason);
+        let texts: Vec<String> =
+            texts.map(|event| event.data["message"].as_str().unwrap_or_default().to_owned()).collect();
+        texts.iter().for_each(|text| lab().remember(text));
+        Ok(texts)
+    }
+
+    /// Waits for an event `FailedToCreateSecret` that says all of this.
+    pub(crate) fn told(&self, words: &[&str]) -> Result<String> {
+        let said = |text: &String| words.iter().all(|word| text.contains(word));
+        wait_for(&format!("an event says {words:?}"), PATIENCE, || {
+            Ok(self.events("FailedToCreateSecret")?.iter().any(said))
+        })?;
+        self.events("FailedToCreateSecret")?.into_iter().find(|text| said(text)).context("the event went")
+    }
+}
+
+/// The value of a Secret's key as text.
+pub(crate) fn decoded(secret: &Value, key: &str) -> Option<String> {
+    let bytes = base64::engine::general_purpose::STANDARD.decode(secret["data"][key].as_str()?).ok()?;
+    String::from_utf8(bytes).ok()
+}
+
+/// The UIDs of a Secret's owners, sorted.
+pub(crate) fn owners(secret: &Value) -> Vec<String> {
+    let owners = secret["metadata"]["ownerReferences"].as_array().cloned().unwrap_or_default();
+    let mut uids: Vec<String> = owners.iter().filter_map(|owner| owner["uid"].as_str().map(str::to_owned)).collect();
+    uids.sort();
+    uids
+}
+
+/// One secretObject of type Opaque.
+pub(crate) fn opaque(name: &str, data: &[(&str, &str)]) -> Value {
+    let data: Vec<Value> = data.iter().map(|(object, key)| json!({ "objectName": object, "key": key })).collect();
+    json!({ "secretName": name, "type": "Opaque", "data": data })
+}
+
+/// The verbs with which a user wrote Secrets, in order.
+pub(crate) fn writes(cluster: &Cluster, user: &User) -> Result<Vec<String>> {
+    let calls = cluster.calls(user)?.into_iter();
+    let calls = calls.filter(|call| call.resource == resource(SECRETS).plural);
+    Ok(calls.map(|call| call.verb).filter(|verb| verb != "get").collect())
+}
