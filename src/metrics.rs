@@ -3,6 +3,8 @@
 //! Names, labels and scope labels are upstream's, so that dashboards go on working (spec/driver.md §10.1); `reason` is
 //! added. Label values come from closed lists only. `admin` serves the text.
 
+mod rotation;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use self::rotation::Rotation;
 use crate::model::Reason;
 
 /// The media type of [`Metrics::encode`].
@@ -90,6 +93,7 @@ struct Instruments {
     node_unpublish: Family<Unpublish, Counter>,
     node_unpublish_error: Family<Unpublish, Counter>,
     keyvault_request: Family<Request, Histogram, fn() -> Histogram>,
+    rotation: Rotation,
     sync_k8s_secret: Family<Publish, Counter>,
     sync_k8s_secret_error: Family<SyncError, Counter>,
     sync_k8s_secret_duration: Family<Unpublish, Histogram, fn() -> Histogram>,
@@ -136,6 +140,7 @@ impl Metrics {
             "Distribution of how long it took to get from keyvault",
             keyvault_request.clone(),
         );
+        let rotation = Rotation::registered(registry);
         let (sync_k8s_secret, sync_k8s_secret_error) = (Family::default(), Family::default());
         registry.register("sync_k8s_secret", "Total number of k8s secrets synced", sync_k8s_secret.clone());
         registry.register(
@@ -157,6 +162,7 @@ impl Metrics {
             node_unpublish,
             node_unpublish_error,
             keyvault_request,
+            rotation,
             sync_k8s_secret,
             sync_k8s_secret_error,
             sync_k8s_secret_duration,

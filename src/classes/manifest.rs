@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::limits;
 use crate::formats::yaml;
-use crate::model::{Class, ClassRef, ClassSpec, class_spec};
+use crate::model::{ANNOTATION_PREFIX, Class, ClassRef, ClassSpec, class_spec};
 
 /// A class of a file, or why it cannot be used.
 #[derive(Debug, Clone)]
@@ -84,7 +84,12 @@ fn entry(object: &Map<String, Value>, version: &str) -> Result<Entry, String> {
     };
     let reference = ClassRef { namespace, name };
     let class = if VERSIONS.contains(&version) {
-        ClassSpec::read(object.get("spec")).map(|spec| Class::new(reference.clone(), spec))
+        ClassSpec::read(object.get("spec")).map(|spec| {
+            let ours = metadata("annotations").and_then(Value::as_object).into_iter().flatten();
+            let ours = ours.filter(|(key, _)| key.starts_with(ANNOTATION_PREFIX));
+            let text = |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
+            Class { annotations: ours.filter_map(text).collect(), ..Class::new(reference.clone(), spec) }
+        })
     } else {
         Err(format!("apiVersion {GROUP}/{} is not known: use {GROUP}/v1", class_spec::cut(version)))
     };

@@ -10,8 +10,16 @@ mod manifest;
 pub use directory::Directory;
 pub use error::{Broken, Error};
 
+use std::time::Duration;
+
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
 use crate::k8s::ClassCache;
 use crate::model::{Class, ClassRef};
+use crate::news::Subscription;
+
+/// How often a directory is looked at while somebody wants to know of changes.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The limits of a directory of manifests.
 pub mod limits {
@@ -34,7 +42,52 @@ pub enum Classes {
     Directory(Directory),
 }
 
+/// Tells when classes may have changed.
+#[derive(Debug)]
+pub struct Changes {
+    /// What is told; nothing of a directory.
+    told: Option<Subscription<ClassRef, ()>>,
+    /// When the files are worth a look, which costs a few stat calls.
+    looks: Interval,
+}
+
+impl Changes {
+    fn new(told: Option<Subscription<ClassRef, ()>>) -> Changes {
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Changes { told, looks }
+    }
+
+    /// Waits until it is worth looking again. Giving up loses nothing.
+    pub async fn next(&mut self) {
+        match &self.told {
+            Some(told) => drop(told.next().await),
+            None => drop(self.looks.tick().await),
+        }
+    }
+}
+
 impl Classes {
+    /// What tells when classes may have changed.
+    pub fn changes(&self) -> Changes {
+        match self {
+            Classes::Kubernetes(cache) => Changes::new(Some(cache.changes())),
+            Classes::Directory(_) => Changes::new(None),
+        }
+    }
+
+    /// Those of these classes that can be used, as they are known now; asks no server.
+    pub async fn seen(&self, wanted: Vec<ClassRef>) -> Vec<Class> {
+        match self {
+            Classes::Kubernetes(cache) => cache.seen(&wanted),
+            Classes::Directory(directory) => {
+                let directory = directory.clone();
+                let look = move || wanted.iter().filter_map(|class| directory.get(class).ok()).collect();
+                tokio::task::spawn_blocking(look).await.unwrap_or_default()
+            }
+        }
+    }
+
     /// The class of this name as it is now.
     ///
     /// # Errors

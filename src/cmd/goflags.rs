@@ -30,7 +30,6 @@ const fn valued(name: &'static str, why: &'static str) -> Unused {
 }
 
 const NO_PROFILER: &str = "there is no profiler in this program";
-const NO_ROTATION: &str = "rotation is not built yet: a volume keeps what it was published with";
 const NO_PROVIDERS: &str = "other providers are not called yet";
 const NO_TAINT: &str = "the start-up taint is not removed yet";
 const STDERR: &str = "the log goes to standard error, and only there";
@@ -40,8 +39,6 @@ const NO_VMODULE: &str = "the verbosity is the same for all modules: use -v";
 const UNUSED: &[Unused] = &[
     boolean("enable-pprof", NO_PROFILER),
     valued("pprof-port", NO_PROFILER),
-    boolean("enable-secret-rotation", NO_ROTATION),
-    valued("rotation-poll-interval", NO_ROTATION),
     valued("startup-taint", NO_TAINT),
     valued("provider-volume", NO_PROVIDERS),
     valued("additional-provider-volume-paths", NO_PROVIDERS),

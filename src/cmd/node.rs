@@ -28,7 +28,7 @@ use crate::model::FileMode;
 use crate::platform::{process, socket};
 use crate::provider::{Azure, CLOUD_FILE_VARIABLE, DefaultCloud, Rendering};
 use crate::telemetry;
-use crate::volume::Volumes;
+use crate::volume::{RotationOptions, Volumes};
 
 /// Enough to keep two cores busy; the node's core count would only cost memory (design §8).
 const WORKERS: usize = 2;
@@ -44,6 +44,8 @@ const DRAIN: Duration = Duration::from_secs(25);
 const FLUSH: Duration = Duration::from_secs(1);
 /// How long statuses that are not written yet may take after that.
 const SETTLE: Duration = Duration::from_secs(2);
+/// The shortest interval of anything that is done over and over again.
+const SHORTEST: Duration = Duration::from_millis(10);
 /// The shortest pause between two looks at a Secret that is as it should be: each is a request.
 const SHORTEST_CHECK: Duration = Duration::from_secs(1);
 /// How long the own socket may take to answer before the driver is offered to the kubelet.
@@ -94,6 +96,17 @@ pub(super) struct Args {
     /// How many requests a second this node sends to one vault at most; 0 is no limit.
     #[arg(long, default_value_t = 100, value_name = "COUNT")]
     vault_requests_per_second: u32,
+    /// Bring the volumes of running pods up to date; the CSIDriver object must have requiresRepublish: true.
+    #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
+    enable_secret_rotation: bool,
+    /// How often volumes are brought up to date, unless their class says otherwise.
+    #[arg(long, default_value = "2m", value_name = "DURATION", value_parser = parse_interval)]
+    rotation_poll_interval: Duration,
+    /// How long the kubelet takes at most until it calls again for a volume: its syncFrequency and half as much. Credentials
+    /// that it does not renew for three times as long are dropped.
+    #[arg(long, default_value = "90s", value_name = "DURATION", value_parser = parse_interval)]
+    republish_period: Duration,
     /// Sort the certificates of a PKCS#12 secret, the server's first.
     #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_missing_value = "true")]
@@ -140,6 +153,15 @@ fn parse_endpoint(text: &str) -> Result<PathBuf, String> {
         _ => return Err("must be unix:// and a path".to_owned()),
     };
     Ok(PathBuf::from(if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }))
+}
+
+/// Reads a duration that is waited for over and over again.
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    match duration::parse(text) {
+        Ok(interval) if interval >= SHORTEST => Ok(interval),
+        Ok(_) => Err(format!("must be {SHORTEST:?} at least")),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn parse_backend(text: &str) -> Result<String, String> {
@@ -207,16 +229,33 @@ async fn drive(args: Args) -> anyhow::Result<()> {
     let options = Options { user_agent, token_proxy, freshness, rate, metrics: metrics.clone() };
     let azure = Azure::new(Vaults::new(options)?, cloud, rendering);
     let tasks = TaskTracker::new();
-    let volumes = Volumes::new(classes, azure).reporting_to(reports.clone());
+    let rotation = RotationOptions { interval: args.rotation_poll_interval, republish: args.republish_period };
+    let rotation = args.enable_secret_rotation.then_some(rotation);
+    let volumes = Volumes::new(classes, azure).reporting_to(reports.clone()).rotating(rotation);
+    let pods = cluster.as_ref().map(|cluster| cluster.pods.clone());
     if args.sync_secret {
         mirror_secrets(&args, cluster, &volumes, &metrics);
     }
+    if let Some(pods) = pods.clone().filter(|_| args.sync_secret || args.enable_secret_rotation) {
+        tokio::spawn(pods.follow());
+    }
+    let rotating = rotation.map(|_| volumes.clone().rotate(metrics.clone(), pods));
     let node = Node { node_id: args.nodeid, volumes, metrics: metrics.clone(), tasks: tasks.clone() };
     let driver = Driver { name: args.drivername.clone(), node };
     let (listener, socket_file) = socket::listen_private(&args.endpoint)?;
     let (state, registered) = watch::channel(registration::State::Waiting);
 
     let mut running = JoinSet::new();
+    if let Some(rotating) = rotating {
+        let stopped = stop.clone().cancelled_owned();
+        running.spawn(async move {
+            tokio::select! {
+                () = rotating => {}
+                () = stopped => {}
+            }
+            Ok(())
+        });
+    }
     if let Some(address) = args.metrics_addr {
         let listener = admin::bind(address, "--metrics-addr").await?;
         let stopped = stop.clone().cancelled_owned();
@@ -262,6 +301,7 @@ struct Cluster {
     connection: Connection,
     classes: ClassCache,
     reports: Reports,
+    pods: Pods,
 }
 
 /// Where classes come from, and the cluster, unless there is a folder of manifests.
@@ -274,20 +314,20 @@ async fn cluster(args: &Args, user_agent: &str) -> anyhow::Result<(Classes, Opti
     tokio::spawn(classes.clone().follow());
     let node = k8s::Node { name: args.nodeid.clone(), driver: args.drivername.clone() };
     let reports = Reports::start(connection.clone(), node);
-    Ok((Classes::Kubernetes(classes.clone()), Some(Cluster { connection, classes, reports })))
+    let pods = Pods::new(connection.clone(), &args.nodeid);
+    Ok((Classes::Kubernetes(classes.clone()), Some(Cluster { connection, classes, reports, pods })))
 }
 
 /// Starts the mirror, which runs as long as the process; what it does not get done, the next process does.
 fn mirror_secrets(args: &Args, cluster: Option<Cluster>, volumes: &Volumes, metrics: &Metrics) {
-    let Some(Cluster { connection, classes, reports }) = cluster else {
+    let Some(Cluster { connection, classes, reports, pods }) = cluster else {
         warn!("--sync-secret has no effect with --manifests: there is no cluster to write Secrets to");
         return;
     };
-    let (pods, statuses) =
-        (Pods::new(connection.clone(), &args.nodeid), Statuses::new(connection.clone(), &args.nodeid));
+    let statuses = Statuses::new(connection.clone(), &args.nodeid);
     let sources = mirror::Sources {
         classes,
-        pods: pods.clone(),
+        pods,
         statuses: statuses.clone(),
         secrets: Secrets::new(connection),
         changes: volumes.changes().clone(),
@@ -298,7 +338,6 @@ fn mirror_secrets(args: &Args, cluster: Option<Cluster>, volumes: &Volumes, metr
     };
     // The mirror listens before anything is told.
     tokio::spawn(mirror::run(sources));
-    tokio::spawn(pods.follow());
     tokio::spawn(statuses.follow());
 }
 

@@ -51,11 +51,23 @@ impl node_server::Node for Node {
     ) -> Result<Response<NodePublishVolumeResponse>, Status> {
         let started = Instant::now();
         let deadline = deadline(&request, started);
-        let request = request::publish(request.into_inner(), deadline).map_err(|refusal| {
-            self.metrics.published(Provider::None, Err(Reason::InvalidRequest));
-            warn!({ key::REASON } = %Reason::InvalidRequest, { key::ERROR } = %refusal, "publish refused");
-            status::refused(&refusal)
-        })?;
+        let message = request.into_inner();
+        let target = TargetPath::new(&message.target_path);
+        let request = match request::publish(message, deadline) {
+            Ok(request) => request,
+            Err(refusal) => {
+                warn!({ key::REASON } = %Reason::InvalidRequest, { key::ERROR } = %refusal, "publish refused");
+                // A volume that a pod uses stays, whatever became of the CSIDriver object (design decision 4).
+                if let Ok(target) = target
+                    && self.volumes.is_published(&target, deadline).await
+                {
+                    self.metrics.published(Provider::None, Ok(()));
+                    return Ok(Response::new(NodePublishVolumeResponse {}));
+                }
+                self.metrics.published(Provider::None, Err(Reason::InvalidRequest));
+                return Err(status::refused(&refusal));
+            }
+        };
         let (pod, target) = (request.pod.clone(), request.target.clone());
         debug!({ key::POD } = %pod, { key::TARGET } = %target, "node publish volume");
         let task = self.tasks.spawn(publish(self.volumes.clone(), self.metrics.clone(), request, started));
@@ -161,6 +173,7 @@ fn provider(error: &Error) -> Provider {
         Error::ProviderUnknown { .. } => Provider::Other,
         Error::ParametersUnset(_)
         | Error::Provider(_)
+        | Error::CredentialsLapsed { .. }
         | Error::Busy { .. }
         | Error::Unpublished { .. }
         | Error::ParentGone { .. }

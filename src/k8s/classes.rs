@@ -45,6 +45,12 @@ impl ClassCache {
         ClassCache { connection, known: Arc::default(), news: News::new() }
     }
 
+    /// Those of these classes that the watch knows and that are as their schema says; asks nobody.
+    pub fn seen(&self, wanted: &[ClassRef]) -> Vec<Class> {
+        let known = self.lock();
+        wanted.iter().filter_map(|class| known.followed(class)?.ok()).collect()
+    }
+
     /// The class of this name as it is now.
     ///
     /// # Errors

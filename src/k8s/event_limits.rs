@@ -31,8 +31,10 @@ pub(super) enum Verdict {
         /// How often it happened by now.
         count: u32,
     },
-    /// Tell nobody.
+    /// Tell nobody: it was told.
     Suppress,
+    /// Tell nobody now: too much is told already.
+    Later,
 }
 
 #[derive(Debug)]
@@ -71,7 +73,7 @@ impl Limits {
             }
         };
         if !self.take(now) {
-            return Verdict::Suppress;
+            return Verdict::Later;
         }
         match &verdict {
             Verdict::Create => {
@@ -84,7 +86,7 @@ impl Limits {
                     told.sent = now;
                 }
             }
-            Verdict::Suppress => {}
+            Verdict::Suppress | Verdict::Later => {}
         }
         verdict
     }

@@ -1,4 +1,4 @@
-//! Events on pods whose volume cannot be published, or whose Secrets cannot be written.
+//! Events on pods whose volume cannot be published or refreshed, or whose Secrets cannot be written.
 //!
 //! The text is the error's own, which is written for the pod's owner and holds no secret. Sent in the background by one
 //! task: a failure to send is logged once in a while and hurts nobody. `event_limits` decides what is sent.
@@ -68,10 +68,15 @@ impl Events {
     /// Tells of a failed publish, if that is news.
     pub(super) fn failed(&self, pod: &PodRef, reason: Reason, error: &str) {
         // The kubelet calls again within a second, and only that outcome means anything.
-        if reason == Reason::Busy {
-            return;
+        if reason != Reason::Busy {
+            self.tell(pod, event_reason(reason), "", &format!("{error} ({reason})"));
         }
-        self.tell(pod, event_reason(reason), "", &format!("{error} ({reason})"));
+    }
+
+    /// Tells of a failed refresh; says whether there was room.
+    pub(super) fn refresh_failed(&self, pod: &PodRef, reason: Reason, error: &str) -> bool {
+        let text = format!("the volume keeps what it holds, since it cannot be refreshed: {error} ({reason})");
+        self.tell(pod, format!("FailedRefresh{reason}"), "", &text)
     }
 
     /// Tells of Secrets that are not what a class asks for, if that is news.
@@ -79,20 +84,22 @@ impl Events {
         self.tell(pod, FAILED_SECRET.to_owned(), &class.name, &format!("{error} ({reason})"));
     }
 
-    /// Sends an event if it is news; `about` tells what one pod may have several of.
-    fn tell(&self, pod: &PodRef, reason: String, about: &str, text: &str) {
+    /// Sends an event if it is news; `about` tells what one pod may have several of. Says whether there was room.
+    fn tell(&self, pod: &PodRef, reason: String, about: &str, text: &str) -> bool {
         let text = cut(text);
         let now = Instant::now();
         let name = names::event_name(pod, &format!("{reason} {} {text}", timestamp()));
         let about = (identity(pod).to_owned(), format!("{reason} {about}"));
         let verdict = self.limits().judge(&about, &text, &name, now);
-        if verdict == Verdict::Suppress {
-            return;
+        if matches!(verdict, Verdict::Suppress | Verdict::Later) {
+            return verdict == Verdict::Suppress;
         }
         let event = Event { pod: pod.clone(), reason, text, name, verdict };
-        if self.queue.try_send(event).is_err() {
+        let queued = self.queue.try_send(event).is_ok();
+        if !queued {
             debug!(%pod, "an event is dropped: too many wait");
         }
+        queued
     }
 
     /// Notes that the pod has its volume: the next failure is news again.
@@ -148,7 +155,7 @@ fn object(source: &Source, event: &Event, now: &str) -> DynamicObject {
     }
     let count = match event.verdict {
         Verdict::Count { count, .. } => count,
-        Verdict::Create | Verdict::Suppress => 1,
+        Verdict::Create | Verdict::Suppress | Verdict::Later => 1,
     };
     object.data = json!({
         "involvedObject": involved,

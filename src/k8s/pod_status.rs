@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::names::{self, NODE_LABEL};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
-use crate::model::{ObjectVersion, PodRef};
+use crate::model::{ObjectVersion, PodRef, Reason};
 
 /// The status of a SecretProviderClassPodStatus; the object has no spec.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -59,7 +59,12 @@ pub(super) struct Wanted {
     pub(super) pod: PodRef,
     pub(super) class: String,
     pub(super) target: String,
-    pub(super) objects: Vec<Object>,
+    /// What the volume holds; `None` leaves what the status says.
+    pub(super) objects: Option<Vec<Object>>,
+    /// Why it could not be refreshed, and the text of that.
+    pub(super) failure: Option<(Reason, String)>,
+    /// Whether the object is there, as far as is known.
+    pub(super) there: bool,
     pub(super) node: String,
     /// RFC 3339.
     pub(super) now: String,
@@ -96,7 +101,7 @@ impl Wanted {
         let mut object = DynamicObject::new(name, &resource());
         object.metadata.namespace = Some(self.pod.namespace.clone());
         self.claim(&mut object);
-        object.data = data(&self.status(self.target.clone(), Vec::new()));
+        object.data = data(&self.status(&Status::default(), self.target.clone(), Vec::new()));
         object
     }
 
@@ -112,7 +117,7 @@ impl Wanted {
             return Step::Taken;
         }
         let (target, targets) = self.targets(&there, &old);
-        let mut new = self.status(target, targets);
+        let mut new = self.status(&old, target, targets);
         if old.objects == new.objects && old.last_changed.is_some() {
             new.last_changed.clone_from(&old.last_changed);
         }
@@ -164,17 +169,18 @@ impl Wanted {
         (old.target_path.clone(), all)
     }
 
-    fn status(&self, target_path: String, target_paths: Vec<String>) -> Status {
+    fn status(&self, old: &Status, target_path: String, target_paths: Vec<String>) -> Status {
+        let failure = self.failure.as_ref();
         Status {
             pod_name: self.pod.name.clone(),
             secret_provider_class_name: self.class.clone(),
             mounted: true,
             target_path,
-            objects: self.objects.clone(),
+            objects: self.objects.clone().unwrap_or_else(|| old.objects.clone()),
             target_paths,
             last_changed: Some(self.now.clone()),
-            reason: None,
-            message: None,
+            reason: failure.map(|(reason, _)| reason.to_string()),
+            message: failure.map(|(_, text)| text.clone()),
         }
     }
 }

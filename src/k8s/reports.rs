@@ -20,6 +20,14 @@ pub struct Node {
     pub driver: String,
 }
 
+/// What is to be said about a volume.
+struct What<'a> {
+    versions: Option<&'a [ObjectVersion]>,
+    failure: Option<(Reason, String)>,
+    /// Whether something was said before.
+    there: bool,
+}
+
 /// Tells the cluster about volumes. Cheap to clone; all clones share queues and limits.
 #[derive(Debug, Clone)]
 pub struct Reports {
@@ -40,6 +48,28 @@ impl Reports {
     /// A volume is published and holds these versions.
     pub fn published(&self, pod: &PodRef, class: &ClassRef, target: &str, versions: &[ObjectVersion]) {
         self.events.published(pod);
+        self.write(pod, class, target, What { versions: Some(versions), failure: None, there: false });
+    }
+
+    /// A volume was refreshed, and holds these versions now or after a failure again.
+    pub fn refreshed(&self, pod: &PodRef, class: &ClassRef, target: &str, versions: &[ObjectVersion]) {
+        self.events.published(pod);
+        self.write(pod, class, target, What { versions: Some(versions), failure: None, there: true });
+    }
+
+    /// A volume could not be refreshed, for another reason than before; `error` must hold no secret. Says whether there is
+    /// room to tell that.
+    pub fn refresh_failed(&self, pod: &PodRef, class: &ClassRef, target: &str, reason: Reason, error: &str) -> bool {
+        let told = self.events.refresh_failed(pod, reason, error);
+        if told {
+            let failure = Some((reason, events::cut(error)));
+            self.write(pod, class, target, What { versions: None, failure, there: true });
+        }
+        told
+    }
+
+    fn write(&self, pod: &PodRef, class: &ClassRef, target: &str, what: What<'_>) {
+        let What { versions, failure, there } = what;
         // Without the UID nobody would ever delete the object.
         if pod.uid.is_empty() {
             return;
@@ -48,7 +78,9 @@ impl Reports {
             pod: pod.clone(),
             class: class.name.clone(),
             target: target.to_owned(),
-            objects: pod_status::objects(versions),
+            objects: versions.map(pod_status::objects),
+            failure,
+            there,
             node: self.node.clone(),
             now: events::timestamp(),
         });

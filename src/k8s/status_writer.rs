@@ -144,18 +144,20 @@ impl Shared {
         }
     }
 
-    /// One try: create; where there is one already, read it and replace it if it differs.
+    /// One try: create, unless there should be one; where there is one already, read it and replace it if it differs.
     async fn write(&self, wanted: &Wanted) -> Result<(), Failure> {
         let api: Api<DynamicObject> =
             Api::namespaced_with(self.connection.client(), &wanted.pod.namespace, &pod_status::resource());
         let mut name = names::status_name(&wanted.pod, &wanted.class);
         let mut last = Failure::Conflict;
-        for _ in 0..ROUNDS {
-            let object = wanted.new_object(&name);
-            match self.sent(&object, api.create(&PostParams::default(), &object).await) {
-                Ok(()) => return Ok(()),
-                Err(Failure::AlreadyExists) => {}
-                Err(failure) => return Err(failure),
+        for round in 0..ROUNDS {
+            if round > 0 || !wanted.there {
+                let object = wanted.new_object(&name);
+                match self.sent(&object, api.create(&PostParams::default(), &object).await) {
+                    Ok(()) => return Ok(()),
+                    Err(Failure::AlreadyExists) => {}
+                    Err(failure) => return Err(failure),
+                }
             }
             match self.replace(&api, wanted, &name).await {
                 Ok(true) => return Ok(()),

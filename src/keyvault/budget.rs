@@ -1,6 +1,6 @@
 //! Each vault's queue: who may send a request, and when.
 //!
-//! First come, first served; [`pace`](super::pace) says how fast. Sends nothing and reads no answer itself: `transport` and
+//! First come, first served, but for refreshes, which let mounts pass; [`pace`](super::pace) says how fast. Sends nothing and reads no answer itself: `transport` and
 //! `challenge` ask here before they send, and tell what came back. A vault that wants to be left alone is asked by one at a time.
 //!
 //! # Guarantees
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::error::Error;
 use super::pace::{Came, PROBE, Pace, Rate, Restraint};
+use super::rank::{Purpose, Rank};
 use crate::model::Reason;
 
 /// For how many vaults a pace is remembered before those at rest are forgotten.
@@ -32,11 +33,12 @@ pub(super) struct Budget {
     lanes: Arc<Mutex<HashMap<String, Lane>>>,
 }
 
-/// The queue of one vault. Cheap to clone; all clones are one.
+/// The queue of one vault, and one's rank in it. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
 pub(super) struct Lane {
     host: Arc<str>,
     state: Arc<Mutex<State>>,
+    rank: Rank,
 }
 
 #[derive(Debug)]
@@ -55,6 +57,7 @@ struct Waiting {
     call: oneshot::Sender<()>,
     since: Instant,
     deadline: Instant,
+    rank: Rank,
 }
 
 impl Waiting {
@@ -68,12 +71,25 @@ impl Waiting {
     }
 }
 
+impl State {
+    /// Whether somebody waits who goes before a newcomer of this rank.
+    fn is_before(&self, rank: &Rank) -> bool {
+        self.waiting.iter().any(|waiting| waiting.rank.is_first() || !rank.is_first())
+    }
+
+    /// Takes out whoever is next.
+    fn next(&mut self) -> Option<Waiting> {
+        let first = self.waiting.iter().position(|waiting| waiting.rank.is_first());
+        self.waiting.remove(first.unwrap_or_default())
+    }
+}
+
 impl Budget {
     pub(super) fn new(rate: Rate) -> Budget {
         Budget { rate, lanes: Arc::default() }
     }
 
-    /// The queue of the vault at this host.
+    /// The queue of the vault at this host, in which one waits as a mount does.
     pub(super) fn lane(&self, host: &str) -> Lane {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(lane) = lanes.get(host) {
@@ -84,13 +100,23 @@ impl Budget {
             lanes.retain(|_, lane| !lane.is_idle(now));
         }
         let state = State { pace: Pace::new(self.rate, now), waiting: VecDeque::new(), called: false, last: None };
-        let lane = Lane { host: host.into(), state: Arc::new(Mutex::new(state)) };
+        let lane = Lane { host: host.into(), state: Arc::new(Mutex::new(state)), rank: Rank::of(Purpose::Mount) };
         lanes.insert(host.to_owned(), lane.clone());
         lane
     }
 }
 
 impl Lane {
+    /// The same queue for somebody of this rank.
+    pub(super) fn ranked(self, rank: Rank) -> Lane {
+        Lane { rank, ..self }
+    }
+
+    /// The rank of whoever has this.
+    pub(super) fn rank(&self) -> &Rank {
+        &self.rank
+    }
+
     /// Waits for one's turn to send one request.
     ///
     /// # Errors
@@ -99,11 +125,11 @@ impl Lane {
         let started = Instant::now();
         let turn = {
             let mut state = self.lock();
-            if state.waiting.is_empty() && state.pace.take(started).is_ok() {
+            if !state.is_before(&self.rank) && state.pace.take(started).is_ok() {
                 return Ok(());
             }
             let (call, turn) = oneshot::channel();
-            let waiting = Waiting { call, since: started, deadline };
+            let waiting = Waiting { call, since: started, deadline, rank: self.rank.clone() };
             if waiting.is_hopeless(state.pace.restraint(started), started) {
                 return Err(self.held_back(&state, started));
             }
@@ -151,7 +177,7 @@ impl Lane {
                 match state.pace.take(now) {
                     Ok(()) => {
                         // One who goes away in this very moment loses a turn, which is no harm.
-                        let _ = state.waiting.pop_front().map(|waiting| waiting.call.send(()));
+                        let _ = state.next().map(|waiting| waiting.call.send(()));
                         continue;
                     }
                     // A restraint may begin while this waits.

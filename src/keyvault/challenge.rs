@@ -120,7 +120,8 @@ impl Challenges {
     /// What asking brought; it is shared by all who wait for it, whoever they are, for the question names nobody.
     pub(super) async fn scope(&self, kind: ObjectType, question: Question) -> Result<Scope, Error> {
         let key = (question.host.clone(), kind, question.resource_host.clone());
-        let wanted = Wanted { key, proof: [0; 32], deadline: question.deadline, host: &question.host };
+        let Question { deadline, host, lane, .. } = &question;
+        let wanted = Wanted { key, proof: [0; 32], deadline: *deadline, rank: lane.rank().clone(), host };
         self.flights.get(wanted, |_| true, || ask(question.clone()).boxed()).await
     }
 

@@ -4,7 +4,7 @@
 //! sent. Control comes from there, and goes back to the `fetch` that they bring.
 //!
 //! # Guarantees
-//! At most one fetch per key is under way. It runs in a task of its own, so that one caller's end is not another's failure. A
+//! At most one fetch per key is under way, of the highest rank of those who wait. It runs in a task of its own, so that one caller's end is not another's failure. A
 //! failure reaches all who wait, but for two kinds: what was said about one's proof reaches those only who brought the same, and
 //! running out of time those only who wait no longer. The others try by themselves.
 
@@ -18,6 +18,7 @@ use futures::future::{BoxFuture, Shared};
 use tokio::time::Instant;
 
 use super::error::{Error, Stop};
+use super::rank::Rank;
 use crate::model::Reason;
 
 /// How much earlier another's deadline may be for his running out of time to count as one's own.
@@ -46,6 +47,7 @@ pub(super) struct Wanted<'a, K> {
     /// What tells this credential from others of the same identity.
     pub(super) proof: [u8; 32],
     pub(super) deadline: Instant,
+    pub(super) rank: Rank,
     /// The host that gives it out, for error texts.
     pub(super) host: &'a str,
 }
@@ -57,6 +59,7 @@ struct Flight<V: Lasting> {
     asking: Asking<V>,
     proof: [u8; 32],
     deadline: Instant,
+    rank: Rank,
 }
 
 /// The process's memory of one kind of things. Cheap to clone; all clones are one.
@@ -182,6 +185,7 @@ impl<K: Eq + Hash + Clone + Send + 'static, V: Lasting> Flights<K, V> {
                 None => now < flight.deadline,
             };
             if joinable {
+                flight.rank.join(&wanted.rank);
                 return (flight.asking.clone(), flight.proof == wanted.proof, flight.deadline);
             }
         }
@@ -192,7 +196,8 @@ impl<K: Eq + Hash + Clone + Send + 'static, V: Lasting> Flights<K, V> {
         let asking = async move { task.await.unwrap_or_else(lost) }.boxed().shared();
         // So that it comes to its end, and its end is seen, also when nobody waits any more.
         tokio::spawn(asking.clone());
-        let flight = Flight { asking: asking.clone(), proof: wanted.proof, deadline: wanted.deadline };
+        let (proof, deadline, rank) = (wanted.proof, wanted.deadline, wanted.rank.clone());
+        let flight = Flight { asking: asking.clone(), proof, deadline, rank };
         known.flights.insert(wanted.key.clone(), flight);
         (asking, true, wanted.deadline)
     }

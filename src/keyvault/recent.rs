@@ -5,6 +5,7 @@
 //!
 //! # Guarantees
 //! An object is given out as long as it was asked for within the window, and wiped within two windows. A window of zero shares nothing.
+//! A refresh gets what was asked for since it began, and nothing older.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,12 +73,15 @@ impl Recent {
 
     /// What `objects` has of this key, or what `fetch` brings, which runs once for all who wait.
     ///
+    /// `since` says from when on it must have been asked for, instead of the window.
+    ///
     /// # Errors
     /// What fetching it brought; see [`Flights::get`].
     pub(super) async fn get<T: Size + Send + Sync + 'static, F>(
         &self,
         objects: &Objects<T>,
         wanted: Wanted<'_, Key>,
+        since: Option<Instant>,
         fetch: impl Fn() -> F,
     ) -> Result<Arc<T>, Error>
     where
@@ -92,7 +96,10 @@ impl Recent {
             let until = asked + window;
             async move { Ok(Fetched { value: Arc::new(fetching.await?), asked, until }) }.boxed()
         };
-        let young = |fetched: &Fetched<T>| fetched.asked.elapsed() < window;
+        let young = |fetched: &Fetched<T>| match since {
+            Some(since) => fetched.asked >= since,
+            None => fetched.asked.elapsed() < window,
+        };
         // Before the fetch: one that is given up, or fails, is swept as well.
         objects.sweep_every(window);
         Ok(objects.get(wanted, young, fetch).await?.value)

@@ -59,6 +59,8 @@ pub(super) struct Access {
     pub(super) tenant: TenantId,
     pub(super) credential: Credential,
     pub(super) deadline: Instant,
+    /// Since when an object must have been asked for; else the window decides what is fresh.
+    pub(super) since: Option<Instant>,
 }
 
 type SdkCredential = Arc<dyn TokenCredential>;
@@ -104,6 +106,7 @@ impl Access {
             key: (self.identity, scope.clone()),
             proof: self.proof(),
             deadline: self.deadline,
+            rank: self.lane.rank().clone(),
             host: self.source().host,
         };
         let fetch = || {

@@ -20,6 +20,7 @@ use url::Url;
 use super::challenge::{API_VERSION, ObjectType};
 use super::error::Error;
 use super::flight::Wanted;
+use super::identity::Identity;
 use super::names::{ObjectName, ObjectVersionId};
 use super::objects::{self, VaultCertificate, VaultKey, VersionInfo};
 use super::recent::{Key, Objects, Size};
@@ -66,6 +67,11 @@ pub struct VaultSecret {
 impl Vault {
     pub(super) fn new(access: Arc<Access>) -> Vault {
         Vault { access, client: Arc::default() }
+    }
+
+    /// Who asks it.
+    pub fn identity(&self) -> Identity {
+        self.access.identity
     }
 
     /// The vault's host.
@@ -191,6 +197,7 @@ impl Vault {
             },
             proof: access.proof(),
             deadline: access.deadline,
+            rank: access.lane.rank().clone(),
             host: &access.host,
         };
         let counted = || {
@@ -202,7 +209,7 @@ impl Vault {
                 result
             }
         };
-        access.recent.get(objects, wanted, counted).await
+        access.recent.get(objects, wanted, access.since, counted).await
     }
 
     async fn object<T>(

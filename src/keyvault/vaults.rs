@@ -20,6 +20,7 @@ use super::identity::Credential;
 use super::imds::Imds;
 use super::names::{TenantId, VaultName};
 use super::pace::Rate;
+use super::rank::{Purpose, Rank};
 use super::recent::Recent;
 use super::retry::Limits;
 use super::session::Access;
@@ -97,7 +98,7 @@ impl Vaults {
         &self.recent
     }
 
-    /// Opens a vault for one fetch, which ends at `deadline`. Nothing is sent before the first object is asked for.
+    /// Opens a vault for one fetch of this purpose, which ends at `deadline`. Nothing is sent before the first object is asked for.
     ///
     /// # Errors
     /// [`Error::Credential`], when the credential is incomplete, or cannot be used.
@@ -107,6 +108,7 @@ impl Vaults {
         name: &VaultName,
         tenant: &TenantId,
         credential: Credential,
+        purpose: Purpose,
         deadline: Instant,
     ) -> Result<Vault, Error> {
         let host = name.host(cloud);
@@ -118,7 +120,7 @@ impl Vaults {
             tokens: self.tokens.clone(),
             assertions: self.assertions.clone(),
             recent: self.recent.clone(),
-            lane: self.budget.lane(&host),
+            lane: self.budget.lane(&host).ranked(Rank::of(purpose)),
             metrics: self.metrics.clone(),
             limits: self.limits,
             cloud: cloud.clone(),
@@ -127,6 +129,7 @@ impl Vaults {
             tenant: tenant.clone(),
             credential,
             deadline,
+            since: (purpose == Purpose::Refresh).then(Instant::now),
         };
         access.check()?;
         Ok(Vault::new(Arc::new(access)))

@@ -12,7 +12,7 @@ mod reason;
 #[cfg(test)]
 mod tests;
 
-pub use class::{ANNOTATION_PREFIX, Class, ClassRef};
+pub use class::{ANNOTATION_PREFIX, Class, ClassRef, INTERVAL_ANNOTATION, REFRESH_ANNOTATION, SHORTEST_INTERVAL};
 pub use class_spec::{ClassSpec, SecretObject, SecretObjectData};
 pub(crate) use file::check_names;
 pub use file::{FileMode, FileName, FileNameError, ObjectVersion, Payload, PayloadError, SecretFile, limits};

@@ -14,8 +14,8 @@ use super::login::credential;
 use super::object_fetch::{FetchedObject, ObjectFetch};
 use super::params::{Params, attributes};
 use super::render::Rendering;
-use crate::keyvault::{NameError, TenantId, Vault, VaultName, Vaults};
-use crate::model::{Class, ExposeSecret as _, Payload, PayloadError, SecretString, limits};
+use crate::keyvault::{Identity, NameError, Purpose, TenantId, Vault, VaultName, Vaults};
+use crate::model::{Class, ClassRef, ExposeSecret as _, Payload, PayloadError, SecretString, limits};
 
 /// How many objects of one class are fetched at once (design decision 7).
 const CONCURRENCY: usize = 16;
@@ -28,7 +28,7 @@ pub struct Azure {
     rendering: Rendering,
 }
 
-/// What one mount asks for.
+/// What one mount, or one refresh, asks for.
 ///
 /// Not printable: the context may hold tokens.
 #[derive(Clone, Copy)]
@@ -39,8 +39,18 @@ pub struct Fetch<'a> {
     pub context: &'a BTreeMap<String, String>,
     /// The data of the volume's nodePublishSecretRef.
     pub secrets: &'a BTreeMap<String, SecretString>,
+    /// What it is for.
+    pub purpose: Purpose,
     /// When the fetch must have ended.
     pub deadline: Instant,
+}
+
+/// A fetch of which everything is known that can be known without the network.
+pub struct Prepared<'a> {
+    rendering: &'a Rendering,
+    class: &'a ClassRef,
+    params: Params,
+    vault: Vault,
 }
 
 impl Azure {
@@ -49,33 +59,16 @@ impl Azure {
         Azure { vaults, default_cloud, rendering }
     }
 
-    /// Fetches everything that the class asks for; holds no lock and writes nothing.
+    /// Checks all that can be checked without the network, and says by that who will ask.
     ///
     /// # Errors
-    /// All mistakes of the class at once, missing credentials, or the first object that cannot be had.
-    pub async fn fetch(&self, fetch: Fetch<'_>) -> Result<Payload, Error> {
+    /// All mistakes of the class at once, or missing credentials.
+    pub async fn prepare<'a>(&'a self, fetch: Fetch<'a>) -> Result<Prepared<'a>, Error> {
         let class = &fetch.class.reference;
         let mistakes = |mistakes| Error::Mistakes { class: class.clone(), mistakes };
         let params = Params::parse(&attributes(fetch.class, fetch.context)).map_err(mistakes)?;
         let vault = self.open(&params, fetch).await?;
-        let calls = params.objects.iter().enumerate().map(|(at, spec)| {
-            let object =
-                ObjectFetch { rendering: &self.rendering, class, vault: &vault, vault_name: &params.vault, spec };
-            async move { object.fetch().await.map(|object| Fetched { at, object }) }
-        });
-        let calls: Vec<_> = calls.collect();
-        // Unordered, so that the first failure is told at once instead of after slower neighbours.
-        let mut arriving = stream::iter(calls).buffer_unordered(CONCURRENCY);
-        let (mut fetched, mut bytes) = (Vec::new(), 0);
-        while let Some(one) = arriving.try_next().await? {
-            // Counted as it comes, so that many large objects never lie in memory together.
-            bytes += one.object.files.iter().map(|file| file.content.expose_secret().len()).sum::<usize>();
-            if bytes > limits::PAYLOAD {
-                return Err(Error::Payload { class: class.clone(), source: PayloadError::TooLarge { bytes } });
-            }
-            fetched.push(one);
-        }
-        collect(fetched).map_err(|source| Error::Payload { class: class.clone(), source })
+        Ok(Prepared { rendering: &self.rendering, class, params, vault })
     }
 
     async fn open(&self, params: &Params, fetch: Fetch<'_>) -> Result<Vault, Error> {
@@ -88,11 +81,42 @@ impl Azure {
         let cloud = cloud.map_err(|source| Error::Cloud { class: class.clone(), source })?;
         // An archive with a certificate may ask for a second of computing, in which this thread can serve nobody else.
         let credential = tokio::task::block_in_place(|| credential(params, class, fetch.context, fetch.secrets))?;
-        self.vaults.open(&cloud, &vault, &tenant, credential, fetch.deadline).map_err(|source| Error::Vault {
-            class: class.clone(),
-            object: None,
-            source,
-        })
+        self.vaults
+            .open(&cloud, &vault, &tenant, credential, fetch.purpose, fetch.deadline)
+            .map_err(|source| Error::Vault { class: class.clone(), object: None, source })
+    }
+}
+
+impl Prepared<'_> {
+    /// Who asks. Two fetches of one class and equal attributes by one identity bring the same.
+    pub fn identity(&self) -> Identity {
+        self.vault.identity()
+    }
+
+    /// Fetches everything that the class asks for; holds no lock and writes nothing.
+    ///
+    /// # Errors
+    /// The first object that cannot be had.
+    pub async fn fetch(&self) -> Result<Payload, Error> {
+        let Prepared { rendering, class, params, vault } = self;
+        let calls = params.objects.iter().enumerate().map(|(at, spec)| {
+            let object = ObjectFetch { rendering, class, vault, vault_name: &params.vault, spec };
+            async move { object.fetch().await.map(|object| Fetched { at, object }) }
+        });
+        let calls: Vec<_> = calls.collect();
+        // Unordered, so that the first failure is told at once instead of after slower neighbours.
+        let mut arriving = stream::iter(calls).buffer_unordered(CONCURRENCY);
+        let (mut fetched, mut bytes) = (Vec::new(), 0);
+        while let Some(one) = arriving.try_next().await? {
+            // Counted as it comes, so that many large objects never lie in memory together.
+            bytes += one.object.files.iter().map(|file| file.content.expose_secret().len()).sum::<usize>();
+            if bytes > limits::PAYLOAD {
+                let source = PayloadError::TooLarge { bytes };
+                return Err(Error::Payload { class: (*class).clone(), source });
+            }
+            fetched.push(one);
+        }
+        collect(fetched).map_err(|source| Error::Payload { class: (*class).clone(), source })
     }
 }
 

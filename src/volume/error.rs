@@ -59,6 +59,17 @@ pub enum Error {
     /// The objects could not be fetched.
     #[error(transparent)]
     Provider(#[from] crate::provider::Error),
+    /// The kubelet has stopped bringing credentials for the volume, and the last ones were dropped.
+    #[error(
+        "SecretProviderClass {class}: the kubelet has brought no credentials for {} s: the CSIDriver object of this driver must have requiresRepublish: true",
+        since.as_secs()
+    )]
+    CredentialsLapsed {
+        /// The class.
+        class: ClassRef,
+        /// How long ago it brought the last ones.
+        since: Duration,
+    },
     /// The deadline passed while something else held the target.
     #[error("another operation on {target} did not end within {waited:?}; the kubelet calls again")]
     Busy {
@@ -140,6 +151,7 @@ impl Error {
             Error::ProviderUnset(_) | Error::ParametersUnset(_) => Reason::ClassInvalid,
             Error::ProviderUnknown { .. } => Reason::ProviderNotFound,
             Error::Provider(error) => error.reason(),
+            Error::CredentialsLapsed { .. } => Reason::CredentialsMissing,
             Error::Busy { .. } | Error::Unpublished { .. } => Reason::Busy,
             Error::ParentGone { .. }
             | Error::ForeignMount { .. }

@@ -84,7 +84,7 @@ pub enum Step {
 }
 
 /// The files' group: theirs to read, when the pod has one (`fsGroup`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Group(pub u32);
 
 /// The mode and group that a payload's file gets on disk.
@@ -111,7 +111,7 @@ impl Root {
 ///
 /// `own_gid` is the group that new files get by themselves.
 pub fn plan(tree: &Tree, payload: &Payload, group: Option<Group>, own_gid: u32, generation: &str) -> Vec<Step> {
-    if tree.root.generation().is_some() && agrees(&tree.files, payload, group, own_gid) {
+    if tree.root.generation().is_some() && tree.files == facts(payload, group, own_gid) {
         return repair(&tree.root);
     }
     let mut steps = Vec::new();
@@ -135,13 +135,28 @@ pub fn plan(tree: &Tree, payload: &Payload, group: Option<Group>, own_gid: u32, 
     steps
 }
 
-fn agrees(files: &BTreeMap<String, FileFacts>, payload: &Payload, group: Option<Group>, own_gid: u32) -> bool {
-    files.len() == payload.files().len()
-        && payload.files().iter().all(|file| {
-            let (mode, gid) = ownership(file.mode, group);
-            let wanted = FileFacts { mode, gid: gid.unwrap_or(own_gid), digest: digest(file.content.expose_secret()) };
-            files.get(file.name.as_str()) == Some(&wanted)
-        })
+/// The files that a payload becomes, as [`Tree::files`] has them.
+pub fn facts(payload: &Payload, group: Option<Group>, own_gid: u32) -> BTreeMap<String, FileFacts> {
+    let files = payload.files().iter().map(|file| {
+        let (mode, gid) = ownership(file.mode, group);
+        let gid = gid.unwrap_or(own_gid);
+        (file.name.as_str().to_owned(), FileFacts { mode, gid, digest: digest(file.content.expose_secret()) })
+    });
+    files.collect()
+}
+
+/// One digest for all that decides whether a volume has to be written: paths, modes, groups and bytes.
+pub fn content_digest(files: &BTreeMap<String, FileFacts>) -> Digest {
+    let mut all = Sha256::new();
+    for (path, FileFacts { mode, gid, digest }) in files {
+        // The length in front keeps neighbours apart.
+        all.update((path.len() as u64).to_be_bytes());
+        all.update(path);
+        all.update(mode.to_be_bytes());
+        all.update(gid.to_be_bytes());
+        all.update(digest);
+    }
+    all.finalize().into()
 }
 
 fn switched(root: &Root, payload: &Payload, generation: &str) -> Root {

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use super::error::{Error, MountFailure};
 use super::layout::{self, Group};
 use super::target::TargetPath;
-use super::writer;
+use super::writer::{self, Written};
 use crate::model::{Payload, limits};
 use crate::platform::dir;
 use crate::platform::mount::{self, DetachedTmpfs, Entry, TmpfsOptions};
@@ -107,6 +107,25 @@ pub(super) fn mend(target: &TargetPath) -> Result<bool, Error> {
     let found = writer::read_root(root.as_fd()).map_err(failure(target, MountFailure::Look))?;
     writer::repair(root.as_fd(), &found).map_err(|source| Error::Write { target: target.to_string(), source })?;
     Ok(volume_state(target, root.as_fd())? == State::Whole)
+}
+
+/// Makes a published volume hold `payload`; `None`, and nothing written, when none is published on the target.
+///
+/// # Errors
+/// A target that cannot be looked at, and what the kernel says; readers see the old content then.
+pub(super) fn refill(target: &TargetPath, payload: &Payload, group: Option<Group>) -> Result<Option<Written>, Error> {
+    let Some(place) = Place::open(target)? else {
+        return Ok(None);
+    };
+    // Without a mount this would be a directory of the host, on its disk (design decision 9).
+    let Entry::Tmpfs(root) = place.inspect()? else {
+        return Ok(None);
+    };
+    if volume_state(target, root.as_fd())? == State::Unfilled {
+        return Ok(None);
+    }
+    let written = writer::write(root.as_fd(), payload, group);
+    written.map(Some).map_err(|source| Error::Write { target: target.to_string(), source })
 }
 
 /// Mounts a tmpfs on the target and fills it, or fills the one that was left unfilled.

@@ -12,6 +12,7 @@
 //! ```
 
 mod publish;
+mod rotation;
 mod unpublish;
 
 mod changes;
@@ -34,12 +35,14 @@ pub use changes::{Change, Changes};
 pub use error::{Error, MountFailure};
 pub use layout::Group;
 pub use publish::{PublishRequest, Published};
+pub use rotation::Options as RotationOptions;
 pub use target::{TargetPath, TargetPathError};
 
 use crate::classes::Classes;
 use crate::k8s::Reports;
 use crate::provider::Azure;
 use locks::{Locks, Target, Writing};
+use rotation::Registry;
 
 /// The volumes of this node. Cheap to clone; all clones share the locks.
 #[derive(Debug, Clone)]
@@ -48,18 +51,26 @@ pub struct Volumes {
     azure: Azure,
     locks: Arc<Locks>,
     reports: Option<Reports>,
+    /// `None` with rotation off.
+    rotation: Option<Arc<Registry>>,
     changes: Changes,
 }
 
 impl Volumes {
     /// Volumes whose classes and content come from these.
     pub fn new(classes: Classes, azure: Azure) -> Volumes {
-        Volumes { classes: Arc::new(classes), azure, locks: Arc::default(), reports: None, changes: Changes::default() }
+        let (locks, changes) = (Arc::default(), Changes::default());
+        Volumes { classes: Arc::new(classes), azure, locks, reports: None, rotation: None, changes }
     }
 
     /// The same volumes, with a cluster that is told about them.
     pub fn reporting_to(self, reports: Option<Reports>) -> Volumes {
         Volumes { reports, ..self }
+    }
+
+    /// The same volumes, which [`rotate`](Volumes::rotate) brings up to date.
+    pub fn rotating(self, options: Option<RotationOptions>) -> Volumes {
+        Volumes { rotation: options.map(|options| Arc::new(Registry::new(options))), ..self }
     }
 
     /// Where it is told that a volume was published or its content changed.

@@ -8,7 +8,8 @@
 //! 2. The class is looked up in the pod's namespace and checked.
 //! 3. The provider fetches everything, before the deadline, holding no lock.
 //! 4. Under the target's lock, the tmpfs is filled and shown, unless the target was unpublished meanwhile.
-//! 5. The cluster is told how it ended, in the background.
+//! 5. With rotation, the volume is known from then on, and further calls for it only bring credentials.
+//! 6. The cluster is told how it ended, in the background.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,9 +23,9 @@ use super::layout::Group;
 use super::locks::{Epoch, Target};
 use super::medium::{self, State};
 use super::target::TargetPath;
-use super::{Volumes, blocking};
+use super::{Volumes, blocking, rotation};
 use crate::model::{Class, ClassRef, Payload, PodRef, SecretString};
-use crate::provider::Fetch;
+use crate::provider::{Fetch, Identity, Purpose};
 
 /// The name of the provider that is built in.
 const AZURE: &str = "azure";
@@ -53,7 +54,7 @@ pub struct PublishRequest {
 
 impl PublishRequest {
     /// The class, which must be in the pod's namespace.
-    fn class(&self) -> ClassRef {
+    pub(super) fn class(&self) -> ClassRef {
         ClassRef { namespace: self.pod.namespace.clone(), name: self.class_name.clone() }
     }
 }
@@ -95,15 +96,29 @@ impl Volumes {
         outcome
     }
 
+    /// Whether a published volume is on `target`, in whatever order; changes nothing.
+    pub async fn is_published(&self, target: &TargetPath, deadline: Instant) -> bool {
+        let path = target.clone();
+        let state = blocking(target, deadline, move || medium::state(&path)).await;
+        matches!(state, Ok(State::Whole | State::Torn))
+    }
+
     async fn publish_untold(&self, request: &PublishRequest) -> Result<Published, Error> {
         let target = self.locks.target(&request.target);
         let epoch = target.epoch();
         if self.already_published(request, &target, epoch).await? {
+            if let Some(registry) = &self.rotation {
+                registry.feed(request, &target, epoch);
+            }
             return Ok(Published::Already);
         }
-        let payload = self.fetch(request).await?;
+        let (class, identity, payload) = self.fetch(request).await?;
         let versions = payload.versions().to_vec();
+        let wrote = self.rotation.as_ref().map(|_| rotation::wrote(&payload, request.group));
         self.show(request, &target, epoch, payload).await?;
+        if let (Some(registry), Some(wrote)) = (&self.rotation, wrote) {
+            registry.published(request, (&target, epoch), (&class, identity), wrote);
+        }
         let (pod, class, target) = (request.pod.clone(), request.class(), request.target.clone());
         self.changes.tell(Change { pod, class, target });
         if let Some(reports) = &self.reports {
@@ -114,10 +129,15 @@ impl Volumes {
 
     async fn already_published(&self, request: &PublishRequest, target: &Target, epoch: Epoch) -> Result<bool, Error> {
         let path = request.target.clone();
-        match blocking(&request.target, request.deadline, move || medium::state(&path)).await? {
-            State::Unmounted | State::Unfilled => Ok(false),
-            State::Whole => Ok(true),
-            State::Torn => {
+        let known = self.rotation.as_ref().is_some_and(|registry| registry.knows(&request.target, epoch));
+        match blocking(&request.target, request.deadline, move || medium::state(&path)).await {
+            Ok(State::Unmounted | State::Unfilled) => Ok(false),
+            Ok(State::Whole) => Ok(true),
+            // A refresh may be writing at this moment, and the next one mends what is torn: no call waits for that, and none for
+            // a volume that a pod uses fails (design decision 4).
+            Ok(State::Torn) | Err(_) if known => Ok(true),
+            Err(error) => Err(error),
+            Ok(State::Torn) => {
                 let writing = self.lock(&request.target, target, request.deadline).await?;
                 // What was seen may have been an unpublish at work.
                 if target.epoch() != epoch {
@@ -133,7 +153,7 @@ impl Volumes {
         }
     }
 
-    async fn fetch(&self, request: &PublishRequest) -> Result<Payload, Error> {
+    async fn fetch(&self, request: &PublishRequest) -> Result<(Arc<Class>, Identity, Payload), Error> {
         if request.class_name.is_empty() {
             return Err(Error::ClassNameMissing);
         }
@@ -145,9 +165,11 @@ impl Volumes {
         if !request.read_only {
             return Err(Error::NotReadOnly);
         }
-        let fetch =
-            Fetch { class: &class, context: &request.context, secrets: &request.secrets, deadline: request.deadline };
-        Ok(self.azure.fetch(fetch).await?)
+        let PublishRequest { context, secrets, deadline, .. } = request;
+        let fetch = Fetch { class: &class, context, secrets, purpose: Purpose::Mount, deadline: *deadline };
+        let prepared = self.azure.prepare(fetch).await?;
+        let (identity, payload) = (prepared.identity(), prepared.fetch().await?);
+        Ok((Arc::new(class), identity, payload))
     }
 
     async fn show(
@@ -172,7 +194,7 @@ impl Volumes {
 }
 
 /// What upstream checks of a class before it asks a provider, in its order (spec/driver.md §2.5 steps 9 and 10).
-fn check(class: &Class) -> Result<(), Error> {
+pub(super) fn check(class: &Class) -> Result<(), Error> {
     let reference = || class.reference.clone();
     match class.provider.as_str() {
         "" => Err(Error::ProviderUnset(reference())),

@@ -1,5 +1,6 @@
 mod layout;
 mod locks;
+mod schedule;
 mod target;
 mod writer;
 

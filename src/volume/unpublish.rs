@@ -19,6 +19,9 @@ impl Volumes {
         let target = self.locks.target(&path);
         // Before the wait: a publish that takes the lock after us must see it.
         target.unpublished();
+        if let Some(registry) = &self.rotation {
+            registry.forget(&path);
+        }
         if let Some(reports) = &self.reports {
             reports.unpublished(&path.to_string());
         }

@@ -54,6 +54,8 @@ pub(crate) enum Rights {
     GetOnly,
     /// What the shipped manifests grant with syncSecret.enabled.
     Sync,
+    /// What the shipped manifests grant with enableSecretRotation.
+    Rotation,
     /// The same without the rights on Secrets.
     AllButSecrets,
 }

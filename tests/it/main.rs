@@ -42,6 +42,11 @@ mod interruptions;
 mod kernels;
 mod kubelets;
 mod resources;
+mod rotation;
+mod rotation_cluster;
+mod rotation_failures;
+mod rotation_pods;
+mod rotation_soak;
 mod scenarios;
 mod sharing;
 mod surface;
@@ -87,6 +92,11 @@ fn main() -> ExitCode {
         scenarios::trials(),
         memory::trials(),
         sharing::trials(),
+        rotation::trials(),
+        rotation_failures::trials(),
+        rotation_cluster::trials(),
+        rotation_pods::trials(),
+        rotation_soak::trials(),
         proto::trials(),
         tidy::trials(),
     ];

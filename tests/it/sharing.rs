@@ -39,7 +39,7 @@ fn ten(node: &Node, vault: &Vault) -> Result<()> {
 }
 
 /// Lets many pods of service accounts `sa-0`, `sa-1`, … use the vault through the class `demo`, and makes their volumes.
-fn pods(node: &Node, vault: &Vault, objects: usize, accounts: usize, count: usize) -> Result<Vec<Volume>> {
+pub(crate) fn pods(node: &Node, vault: &Vault, objects: usize, accounts: usize, count: usize) -> Result<Vec<Volume>> {
     let names: Vec<String> = (0..objects).map(|number| format!("object-{number}")).collect();
     for name in &names {
         vault.set(name);
@@ -70,7 +70,7 @@ fn pods(node: &Node, vault: &Vault, objects: usize, accounts: usize, count: usiz
 }
 
 /// Publishes all at once; every one must succeed.
-fn publish_all(node: &Node, volumes: &[Volume]) -> Result<()> {
+pub(crate) fn publish_all(node: &Node, volumes: &[Volume]) -> Result<()> {
     std::thread::scope(|scope| {
         let calls: Vec<_> = volumes.iter().map(|volume| scope.spawn(|| node.publish(volume))).collect();
         for (volume, call) in volumes.iter().zip(calls) {

@@ -1,4 +1,4 @@
-//! The main job on one machine, without a cluster and without Azure: a pod's volume filled from Key Vault.
+//! The main job on one machine, without a cluster and without Azure: a pod's volume filled from Key Vault, and refreshed.
 //!
 //! Starts the emulator and the built driver, acts as the kubelet on the driver's sockets, and checks every step that it
 //! prints. `demo PATH` takes the built `keyvault-csi`; it exits with 0 only if every check held.
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use azure_emulator::{Azure, Emulator, Kind, Options, Permission};
+use azure_emulator::{Action, Azure, Emulator, Fault, Kind, Options, Permission};
 use keyvault_csi_e2e::driver::{DriverProcess, Setup, short_folder, wait_for};
 use keyvault_csi_e2e::kubelet::{Kubelet, Volume};
 use keyvault_csi_e2e::sandbox;
@@ -20,6 +20,7 @@ const TENANT: &str = "contoso.example";
 const VAULT: &str = "demo-vault";
 const CLIENT: (&str, &str) = ("11111111-2222-3333-4444-555555555555", "demo-client-secret");
 const LATENCY: Duration = Duration::from_millis(20);
+const INTERVAL: Duration = Duration::from_secs(1);
 
 fn main() -> Result<()> {
     let binary = std::env::args_os().nth(1).map(PathBuf::from).context("usage: demo PATH-OF-keyvault-csi")?;
@@ -39,6 +40,9 @@ fn main() -> Result<()> {
     publish_again(&mut story, &azure, &kubelet, &first)?;
     let second = publish_changed(&mut story, &azure, &kubelet, &first)?;
     refuse_wrong_secret(&mut story, &kubelet)?;
+    let driver = rotate(&mut story, driver, &kubelet, &[&first, &second])?;
+    refresh(&mut story, &azure, &kubelet, &[&first, &second])?;
+    survive_outage(&mut story, &azure, &driver, &kubelet, &first)?;
     unpublish(&mut story, &kubelet, &[first, second])?;
     stop(&mut story, driver, folder.path())?;
     drop(emulator);
@@ -162,11 +166,72 @@ fn publish_changed(story: &mut Story, azure: &Azure, kubelet: &Kubelet, first: &
     let took = began.elapsed();
     let read = |target: &Path| fs::read_to_string(target.join("api-token"));
     ensure!(read(&target)? == "second token", "web-2 has not got the new value");
-    ensure!(read(&kubelet.target(first))? == "first token", "web-1's volume changed, although nothing refreshes it");
+    ensure!(read(&kubelet.target(first))? == "first token", "web-1's volume changed, although rotation is off");
     story.show("web-2  api-token     \"second token\"")?;
-    story.show("web-1  api-token     \"first token\" (rotation comes with a later version)")?;
+    story.show("web-1  api-token     \"first token\" (rotation is off)")?;
     story.done(format!("mounted in {took:.0?}"))?;
     Ok(volume)
+}
+
+/// The pods' mounts, as the kernel lists them: equal as long as nobody mounts or unmounts.
+fn mounts(kubelet: &Kubelet, volumes: &[&Volume]) -> Result<Vec<String>> {
+    volumes.iter().map(|volume| mount_options(&kubelet.target(volume))?.context("nothing is mounted")).collect()
+}
+
+fn rotate(story: &mut Story, driver: DriverProcess, kubelet: &Kubelet, volumes: &[&Volume]) -> Result<DriverProcess> {
+    story.step(format!("rotation is switched on: the driver restarts with a poll interval of {INTERVAL:?}"))?;
+    let before = mounts(kubelet, volumes)?;
+    let mut setup = driver.setup().clone();
+    ensure!(driver.terminate()?.success(), "the driver did not end well");
+    setup.flags.push("--enable-secret-rotation".to_owned());
+    setup.flags.push(format!("--rotation-poll-interval={}s", INTERVAL.as_secs()));
+    let driver = setup.start()?;
+    for volume in volumes {
+        // What the kubelet does by itself every minute or so, with fresh credentials.
+        kubelet.publish(volume)?;
+    }
+    ensure!(mounts(kubelet, volumes)? == before, "a restart changed the pods' mounts");
+    story.done("the pods kept their volumes, and the driver knows them again")?;
+    Ok(driver)
+}
+
+fn refresh(story: &mut Story, azure: &Azure, kubelet: &Kubelet, volumes: &[&Volume]) -> Result<()> {
+    story.step("a secret changes in the vault, and the pods just run")?;
+    let before = mounts(kubelet, volumes)?;
+    azure.set_secret(VAULT, "api-token", "third token");
+    let began = Instant::now();
+    for volume in volumes {
+        let file = kubelet.target(volume).join("api-token");
+        wait_for("the new value is in the file", 10 * INTERVAL, || Ok(fs::read_to_string(&file)? == "third token"))?;
+        story.show(format!("{}  api-token     \"third token\" after {:.1?}", volume.pod, began.elapsed()))?;
+    }
+    for volume in volumes {
+        let password = fs::read_to_string(kubelet.target(volume).join("db/password"))?;
+        ensure!(password == "correct horse battery staple", "another file changed");
+    }
+    ensure!(mounts(kubelet, volumes)? == before, "a refresh changed the pods' mounts");
+    story.done("no call of the kubelet, no restart, no mount")
+}
+
+fn survive_outage(
+    story: &mut Story,
+    azure: &Azure,
+    driver: &DriverProcess,
+    kubelet: &Kubelet,
+    volume: &Volume,
+) -> Result<()> {
+    story.step("the vault fails, and comes back with a new value")?;
+    azure.add_fault(Fault::new(Action::status(503)).host(VAULT));
+    wait_for("the failure is seen", 60 * INTERVAL, || Ok(driver.metrics()?.contains("reason=\"VaultUnavailable\"")))?;
+    azure.set_secret(VAULT, "api-token", "fourth token");
+    kubelet.publish(volume).context("a republish of a mounted volume must succeed")?;
+    let file = kubelet.target(volume).join("api-token");
+    ensure!(fs::read_to_string(&file)? == "third token", "a failed refresh changed a file");
+    story.show("the pod keeps its files; the kubelet's call succeeds; rotation_reconcile_error_total counts")?;
+    azure.clear_faults(VAULT);
+    let began = Instant::now();
+    wait_for("the new value is in the file", 60 * INTERVAL, || Ok(fs::read_to_string(&file)? == "fourth token"))?;
+    story.done(format!("\"fourth token\" {:.1?} after the vault was back", began.elapsed()))
 }
 
 fn refuse_wrong_secret(story: &mut Story, kubelet: &Kubelet) -> Result<()> {
@@ -224,8 +289,9 @@ impl Story {
         Story { began: Instant::now(), steps: Vec::new() }
     }
 
-    fn step(&mut self, title: &str) -> Result<()> {
-        self.steps.push(title.to_owned());
+    fn step(&mut self, title: impl Into<String>) -> Result<()> {
+        let title = title.into();
+        self.steps.push(title.clone());
         Ok(writeln!(stdout(), "\n{}. {title}", self.steps.len())?)
     }
 

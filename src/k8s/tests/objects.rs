@@ -14,7 +14,9 @@ fn wanted(target: &str, version: &str) -> Wanted {
         pod: pod("web"),
         class: "class".into(),
         target: target.into(),
-        objects: vec![object("secret/a"), object("secret/b")],
+        objects: Some(vec![object("secret/a"), object("secret/b")]),
+        failure: None,
+        there: false,
         node: "node-1".into(),
         now: "2026-11-22T05:00:00Z".into(),
     }

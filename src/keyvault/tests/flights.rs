@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::super::error::{Error, Stop};
 use super::super::flight::{Flights, Lasting, Room, Wanted};
+use super::super::rank::{Purpose, Rank};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Value(u32, Instant);
@@ -28,7 +29,8 @@ const ROOM: Room = Room { values: 3, bytes: 100 };
 const LATE: Duration = Duration::from_secs(60);
 
 fn wanted(key: u32, proof: u8, left: Duration) -> Wanted<'static, u32> {
-    Wanted { key, proof: [proof; 32], deadline: Instant::now() + left, host: "host" }
+    let (deadline, rank) = (Instant::now() + left, Rank::of(Purpose::Mount));
+    Wanted { key, proof: [proof; 32], deadline, rank, host: "host" }
 }
 
 /// A fetch that counts, takes its time and ends like this.
@@ -138,4 +140,27 @@ async fn a_full_memory_forgets_what_is_known_before_what_is_under_way() {
     };
     let (slow, joined) = tokio::join!(slow, others);
     assert_eq!(slow.unwrap(), joined.unwrap(), "the one under way was forgotten");
+}
+
+#[tokio::test]
+async fn a_refresh_that_a_mount_waits_for_goes_as_a_mount() {
+    let flights = Flights::new(ROOM);
+    let (refresh, mount) = (Rank::of(Purpose::Refresh), Rank::of(Purpose::Mount));
+    let (answer, asked) = tokio::sync::oneshot::channel::<()>();
+    let asked = asked.map(|_| Ok(Value(7, Instant::now() + LATE))).boxed().shared();
+    let get = |rank: &Rank| {
+        let (flights, asked, rank) = (flights.clone(), asked.clone(), rank.clone());
+        let fetch = move || asked.clone().boxed();
+        async move { flights.get(Wanted { rank, ..wanted(1, 0, LATE) }, |_: &Value| true, fetch).await }
+    };
+    let (first, again) = (get(&refresh), get(&Rank::of(Purpose::Refresh)));
+    tokio::pin!(first, again);
+    assert!(futures::poll!(&mut first).is_pending() && futures::poll!(&mut again).is_pending());
+    assert!(!refresh.is_first());
+    let second = get(&mount);
+    tokio::pin!(second);
+    assert!(futures::poll!(&mut second).is_pending());
+    assert!(refresh.is_first());
+    answer.send(()).unwrap();
+    assert_eq!((first.await.unwrap().0, second.await.unwrap().0), (7, 7));
 }

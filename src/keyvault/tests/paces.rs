@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::super::budget::Budget;
 use super::super::error::{Error, Link, Service};
 use super::super::pace::{Came, PROBE, Pace, Rate, Restraint};
+use super::super::rank::{Purpose, Rank};
 use super::server::{Azure, Kind, QUICK, VAULT, open, options, status, with_options};
 use super::{Reason, get_at_once};
 
@@ -208,6 +209,31 @@ async fn those_who_wait_are_called_up_in_order_and_whoever_left_takes_no_turn() 
     assert_eq!(*order.lock().unwrap(), [0, 1, 2, 3, 4]);
     let took = began.elapsed();
     assert!(took >= milliseconds(80) && took < milliseconds(1_000), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_mount_goes_before_the_refreshes_that_wait() {
+    let lane = Budget::new(Rate { per_second: 50, burst: 1 }).lane(VAULT);
+    let late = Instant::now() + Duration::from_secs(60);
+    lane.turn(late).await.unwrap();
+    let order = std::sync::Mutex::new(Vec::new());
+    let joined = Rank::of(Purpose::Refresh);
+    let waiting = (0..6).map(|number| {
+        let rank = if number == 2 { joined.clone() } else { Rank::of(Purpose::Refresh) };
+        let rank = if number >= 4 { Rank::of(Purpose::Mount) } else { rank };
+        let (lane, order) = (lane.clone().ranked(rank), &order);
+        async move {
+            lane.turn(late).await.unwrap();
+            order.lock().unwrap().push(number);
+        }
+    });
+    let all = futures::future::join_all(waiting);
+    tokio::pin!(all);
+    assert!(futures::poll!(&mut all).is_pending());
+    // Somebody who mounts waits for what this one fetches.
+    joined.join(&Rank::of(Purpose::Mount));
+    all.await;
+    assert_eq!(*order.lock().unwrap(), [2, 4, 5, 0, 1, 3]);
 }
 
 #[tokio::test]

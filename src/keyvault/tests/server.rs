@@ -18,7 +18,7 @@ use super::super::binding::{TokenProxy, TokenProxyOptions};
 use super::super::http::Http;
 use super::super::imds::Imds;
 use super::super::retry::Limits;
-use super::super::{Cloud, Credential, Options, Rate, TenantId, Vault, VaultName, Vaults, http};
+use super::super::{Cloud, Credential, Options, Purpose, Rate, TenantId, Vault, VaultName, Vaults, http};
 use crate::metrics::Metrics;
 
 pub(super) const LOGIN: &str = "login.microsoftonline.com";
@@ -180,7 +180,7 @@ pub(super) fn open(vaults: &Vaults, name: &str, left: Duration) -> Vault {
 pub(super) fn open_as(vaults: &Vaults, name: &str, credential: Credential, left: Duration) -> Vault {
     let cloud = Cloud::named("AzurePublicCloud").unwrap();
     let (name, tenant) = (VaultName::new(name).unwrap(), TenantId::new("tenant-1").unwrap());
-    vaults.open(&cloud, &name, &tenant, credential, Instant::now() + left).unwrap()
+    vaults.open(&cloud, &name, &tenant, credential, Purpose::Mount, Instant::now() + left).unwrap()
 }
 
 fn certificates() -> (reqwest::Certificate, String, TlsAcceptor) {

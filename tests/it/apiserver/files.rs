@@ -18,6 +18,7 @@ pub(super) fn user_name(rights: Rights, number: usize) -> String {
         Rights::GetOnly => format!("get-only-{number:02}"),
         Rights::AllButSecrets => format!("all-but-secrets-{number:02}"),
         Rights::Sync => format!("sync-{number:02}"),
+        Rights::Rotation => format!("rotation-{number:02}"),
     }
 }
 
@@ -70,6 +71,7 @@ pub(super) fn write_files(folder: &Path) -> Result<()> {
         (Rights::None, "none"),
         (Rights::GetOnly, "get-only"),
         (Rights::Sync, "sync"),
+        (Rights::Rotation, "rotation"),
         (Rights::AllButSecrets, "all-but-secrets"),
     ];
     for (rights, group) in groups {

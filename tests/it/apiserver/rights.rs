@@ -19,9 +19,12 @@ pub(super) fn grant(cluster: &Cluster) -> Result<()> {
     ]);
     let get = json!([{ "apiGroups": [GROUP], "resources": ["secretproviderclasses"], "verbs": ["get"] }]);
     let sync = shipped(&["secretproviderclasses-role", "secretprovidersyncing-role"])?;
+    let rotation = shipped(&["secretproviderclasses-role", "secretproviderrotation-role"])?;
     let without = sync.as_array().context("no rules")?.iter().filter(|rule| rule["resources"] != json!(["secrets"]));
     let without: Value = without.cloned().collect();
-    for (name, rules) in [("all", all), ("get-only", get), ("sync", sync.clone()), ("all-but-secrets", without)] {
+    for (name, rules) in
+        [("all", all), ("get-only", get), ("sync", sync.clone()), ("rotation", rotation), ("all-but-secrets", without)]
+    {
         let role = json!({ "metadata": { "name": name }, "rules": rules });
         cluster.create(("ClusterRole", "clusterroles"), None, role)?;
         let binding = json!({

@@ -1,0 +1,115 @@
+//! The instruments of rotation: upstream's names (spec/driver.md §10.1), and what tells of volumes that grow old.
+//!
+//! Registered with the others, so that they carry the same scope labels. Label values come from closed lists only: neither
+//! objects nor classes are named.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use super::{DURATION_BUCKETS, Metrics, Provider, error_type};
+use crate::model::Reason;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Refreshed {
+    os_type: &'static str,
+    provider: &'static str,
+    rotated: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Failed {
+    os_type: &'static str,
+    provider: &'static str,
+    error_type: &'static str,
+    rotated: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Os {
+    os_type: &'static str,
+}
+
+const OS: Os = Os { os_type: std::env::consts::OS };
+
+/// The instruments of rotation.
+#[derive(Debug)]
+pub(super) struct Rotation {
+    refreshed: Family<Refreshed, Counter>,
+    failed: Family<Failed, Counter>,
+    took: Family<Os, Histogram, fn() -> Histogram>,
+    volumes: Family<Os, Gauge>,
+    failing: Family<Os, Gauge>,
+    oldest: Family<Os, Gauge<f64, AtomicU64>>,
+}
+
+impl Rotation {
+    /// Instruments that have counted nothing yet, in this registry.
+    pub(super) fn registered(registry: &mut Registry) -> Rotation {
+        let rotation = Rotation {
+            refreshed: Family::default(),
+            failed: Family::default(),
+            took: Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS)),
+            volumes: Family::default(),
+            failing: Family::default(),
+            oldest: Family::default(),
+        };
+        let Rotation { refreshed, failed, took, volumes, failing, oldest } = &rotation;
+        registry.register("rotation_reconcile", "Total number of refreshes of volumes", refreshed.clone());
+        registry.register(
+            "rotation_reconcile_error",
+            "Total number of refreshes of volumes that failed",
+            failed.clone(),
+        );
+        registry.register(
+            "rotation_reconcile_duration_sec",
+            "Distribution of how long one fetch took, with the writes of all its volumes",
+            took.clone(),
+        );
+        registry.register("rotation_volumes", "Number of volumes that are refreshed", volumes.clone());
+        registry.register("rotation_volumes_failing", "Number of those whose last refresh failed", failing.clone());
+        registry.register(
+            "rotation_oldest_fetch_seconds",
+            "Age of the last good fetch of the volumes that have waited longest for one",
+            oldest.clone(),
+        );
+        rotation
+    }
+}
+
+impl Metrics {
+    /// Counts a volume that was refreshed; `rotated` says whether its content changed.
+    pub fn refreshed(&self, rotated: bool) {
+        let (os_type, provider) = (OS.os_type, Provider::Azure.as_str());
+        let rotated = if rotated { "true" } else { "false" };
+        self.0.rotation.refreshed.get_or_create(&Refreshed { os_type, provider, rotated }).inc();
+    }
+
+    /// Counts a volume that could not be refreshed.
+    pub fn refresh_failed(&self, reason: Reason) {
+        let (os_type, provider) = (OS.os_type, Provider::Azure.as_str());
+        let (error_type, reason) = (error_type(reason), reason.as_str());
+        let labels = Failed { os_type, provider, error_type, rotated: "false", reason };
+        self.0.rotation.failed.get_or_create(&labels).inc();
+    }
+
+    /// Notes how long a cycle took that succeeded.
+    pub fn refresh_took(&self, took: Duration) {
+        self.0.rotation.took.get_or_create(&OS).observe(took.as_secs_f64());
+    }
+
+    /// Notes how many volumes are refreshed, how many of them cannot be, and the age of the oldest good fetch.
+    pub fn refreshed_volumes(&self, volumes: usize, failing: usize, oldest: Option<Duration>) {
+        let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.0.rotation.volumes.get_or_create(&OS).set(count(volumes));
+        self.0.rotation.failing.get_or_create(&OS).set(count(failing));
+        self.0.rotation.oldest.get_or_create(&OS).set(oldest.unwrap_or_default().as_secs_f64());
+    }
+}

@@ -1,0 +1,127 @@
+//! The loop that brings published volumes up to date (design decisions 2 to 5).
+//!
+//! What is scheduled is the fetch, not the volume: one for all volumes of one class and identity. The kubelet's calls bring
+//! credentials only; `registry` keeps them and knows what belongs together, `schedule` when it is due, `cycle` does it, `refresh`
+//! writes one volume. Control comes from `cmd`, which runs [`Volumes::rotate`], and from `publish` and `unpublish`.
+//!
+//! # Guarantees
+//! Whatever one cycle does, a panic too, the loop goes on. At most [`AT_ONCE`] cycles run at a time. With rotation off nothing of
+//! this exists.
+
+mod cycle;
+mod feed;
+mod pods;
+mod refresh;
+mod registry;
+pub(super) mod schedule;
+mod state;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tracing::info;
+
+pub(super) use refresh::wrote;
+pub(super) use registry::Registry;
+
+use self::cycle::Cycle;
+use self::pods::Watched;
+use self::state::Unit;
+use super::Volumes;
+use crate::k8s::Pods;
+use crate::metrics::Metrics;
+
+/// How many fetches are under way at a time. Each holds one volume's content.
+const AT_ONCE: usize = 16;
+
+/// After how many of the kubelet's periods credentials count as not renewed.
+const PERIODS: u32 = 3;
+
+/// How often credentials are looked through at most and at least, and what there is is counted.
+const SWEEPS: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
+
+/// How rotation works.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// How often each fetch is made, unless its class says otherwise.
+    pub interval: Duration,
+    /// How long the kubelet takes at most to call again and bring fresh credentials.
+    pub republish: Duration,
+}
+
+impl Options {
+    /// How long credentials are kept that are not renewed.
+    fn credentials(&self) -> Duration {
+        self.republish.saturating_mul(PERIODS)
+    }
+}
+
+/// Something that runs; its end is noted however it ends.
+struct Running {
+    volumes: Volumes,
+    unit: Unit,
+    place: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // First, since the end is what the loop waits for when there is no place.
+        self.place = None;
+        if let Some(registry) = &self.volumes.rotation {
+            registry.ended(&self.unit);
+        }
+    }
+}
+
+impl Volumes {
+    /// Brings volumes up to date, for ever; ends at once with rotation off. Without `pods`, nothing is known of them.
+    pub async fn rotate(self, metrics: Metrics, pods: Option<Pods>) {
+        let Some(registry) = self.rotation.clone() else { return };
+        let Options { interval: every, republish } = registry.options;
+        info!(interval = ?every, "rotation is on");
+        let places = Arc::new(Semaphore::new(AT_ONCE));
+        let mut changes = self.classes.changes();
+        let pods = Watched::new(pods);
+        let mut sweeps = interval((republish / PERIODS).clamp(SWEEPS[0], SWEEPS[1]));
+        sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            while let Some((place, unit)) = next(&registry, &places) {
+                let running = Running { volumes: self.clone(), unit, place: Some(place) };
+                let cycle = Cycle::new(self.clone(), registry.clone(), metrics.clone());
+                tokio::spawn(async move { cycle.run(&running.unit).await });
+            }
+            let due = registry.next().filter(|_| places.available_permits() > 0);
+            tokio::select! {
+                () = sleep_until(due.unwrap_or_else(|| Instant::now() + republish)) => {}
+                () = registry.news.notified() => {}
+                () = changes.next() => self.look_at_classes(&registry).await,
+                changed = pods.next() => pods.look(&registry, Some(&changed)),
+                _ = sweeps.tick() => {
+                    let (volumes, failing, oldest) = registry.sweep(Instant::now());
+                    metrics.refreshed_volumes(volumes, failing, oldest);
+                    pods.look(&registry, None);
+                }
+            }
+        }
+    }
+
+    /// Has the volumes of classes refreshed that are not as they were.
+    async fn look_at_classes(&self, registry: &Registry) {
+        let classes = registry.classes();
+        if classes.is_empty() {
+            return;
+        }
+        for class in self.classes.seen(classes).await {
+            let reference = class.reference.clone();
+            registry.saw(&reference, Some(class));
+        }
+    }
+}
+
+/// What is due, with the right to run it.
+fn next(registry: &Registry, places: &Arc<Semaphore>) -> Option<(OwnedSemaphorePermit, Unit)> {
+    let place = Arc::clone(places).try_acquire_owned().ok()?;
+    registry.take(Instant::now()).map(|unit| (place, unit))
+}

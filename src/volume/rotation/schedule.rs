@@ -1,0 +1,102 @@
+//! Pure. When what is due: the clock and the dice are arguments.
+//!
+//! Knows keys and moments, and neither volumes nor vaults; nothing waits or runs here. Control comes from `registry`, which
+//! says what there is, and from the loop, which asks what is due.
+//!
+//! # Guarantees
+//! What runs is not given out again before it has ended. Whoever is due longest goes first. However often something is
+//! hurried, between two of its starts lies [`REST`].
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long lies at least between two starts of one key.
+pub(in crate::volume) const REST: Duration = Duration::from_millis(500);
+
+/// Up to which part of the interval a cycle comes early, so that groups which began together drift apart.
+const JITTER: f64 = 0.1;
+
+/// The longest interval that is counted with; the flag takes any.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// What is due when.
+#[derive(Debug)]
+pub(in crate::volume) struct Schedule<K> {
+    turns: HashMap<K, Turn>,
+}
+
+#[derive(Debug)]
+struct Turn {
+    due: Instant,
+    /// When it last began, while it runs and afterwards.
+    began: Option<Instant>,
+    running: bool,
+    /// Whether it was hurried while it ran: what it does now may be too old.
+    again: bool,
+}
+
+/// The first moment of something new: anywhere within the interval, so that a restart does not make everything due at once.
+pub(in crate::volume) fn first(now: Instant, interval: Duration, dice: f64) -> Instant {
+    now + interval.min(LONGEST).mul_f64(dice.clamp(0.0, 1.0))
+}
+
+/// The next moment of something that began then: the interval later or a little less, so that a new value is never later
+/// than the interval, or at once if it took longer than that.
+fn next(began: Instant, interval: Duration, dice: f64) -> Instant {
+    began + interval.min(LONGEST).mul_f64(1.0 - JITTER * dice.clamp(0.0, 1.0))
+}
+
+impl<K> Default for Schedule<K> {
+    fn default() -> Schedule<K> {
+        Schedule { turns: HashMap::new() }
+    }
+}
+
+impl<K: Clone + Eq + Hash> Schedule<K> {
+    /// Has this key come up then, unless it is known already.
+    pub(in crate::volume) fn add(&mut self, key: &K, due: Instant) {
+        let turn = || Turn { due, began: None, running: false, again: false };
+        self.turns.entry(key.clone()).or_insert_with(turn);
+    }
+
+    /// Has this key come up now: also a new one, and one that runs once more when it has ended.
+    pub(in crate::volume) fn hurry(&mut self, key: &K, now: Instant) {
+        self.add(key, now);
+        if let Some(turn) = self.turns.get_mut(key) {
+            let soonest = turn.began.map_or(now, |began| now.max(began + REST));
+            turn.due = turn.due.min(soonest);
+            turn.again = turn.running;
+        }
+    }
+
+    /// Forgets a key; what runs may end.
+    pub(in crate::volume) fn remove(&mut self, key: &K) {
+        self.turns.remove(key);
+    }
+
+    /// Gives out what is due longest; it runs until it has [ended](Schedule::ended).
+    pub(in crate::volume) fn take(&mut self, now: Instant) -> Option<K> {
+        let waiting = self.turns.iter_mut().filter(|(_, turn)| !turn.running && turn.due <= now);
+        let (key, turn) = waiting.min_by_key(|(_, turn)| turn.due)?;
+        (turn.began, turn.running, turn.again) = (Some(now), true, false);
+        Some(key.clone())
+    }
+
+    /// Notes that something has ended, and when it comes up again.
+    pub(in crate::volume) fn ended(&mut self, key: &K, interval: Duration, dice: f64, now: Instant) {
+        if let Some(turn) = self.turns.get_mut(key) {
+            let began = turn.began.unwrap_or(now);
+            let soonest = now.max(began + REST.min(interval));
+            turn.running = false;
+            turn.due = if turn.again { soonest } else { next(began, interval, dice).max(soonest) };
+        }
+    }
+
+    /// When something comes up next.
+    pub(in crate::volume) fn next(&self) -> Option<Instant> {
+        self.turns.values().filter(|turn| !turn.running).map(|turn| turn.due).min()
+    }
+}

@@ -1,0 +1,324 @@
+//! Volumes that are brought up to date: what that costs, when it happens, and what readers see.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use azure_emulator::Kind;
+use keyvault_csi_e2e::driver::wait_for;
+use keyvault_csi_e2e::kubelet::Volume;
+
+use crate::lab::{Node, Vault, class_manifest, lab};
+use crate::sharing::{pods, publish_all};
+
+trials! { "rotation":
+    twenty_quiet_cycles_of_a_hundred_volumes_cost_ten_gets_each_and_write_nothing,
+    a_new_value_is_in_a_hundred_volumes_within_the_interval,
+    no_reader_sees_a_mixture_in_two_hundred_rotations,
+    a_changed_class_is_fetched_at_once,
+    an_annotation_asks_for_a_refresh_at_once,
+    with_rotation_off_nothing_is_refreshed,
+    a_first_mount_goes_before_refreshes,
+    a_republish_costs_no_request_and_never_fails,
+    a_volume_of_a_group_gets_what_its_group_may_read,
+}
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A driver that rotates at this interval, and shares as it does unless told otherwise.
+pub(crate) fn rotating(interval: &str, more: &[&str]) -> Result<Node> {
+    let mut setup = lab().setup();
+    setup.flags = vec!["-v=10".to_owned(), "--enable-secret-rotation".to_owned()];
+    setup.flags.push(format!("--rotation-poll-interval={interval}"));
+    setup.flags.extend(more.iter().map(|&flag| flag.to_owned()));
+    Node::start(setup)
+}
+
+/// The value of a series whose line has all these parts; 0 without one.
+pub(crate) fn metric(node: &Node, name: &str, parts: &[&str]) -> Result<f64> {
+    let text = node.metrics()?;
+    lab().remember(&text);
+    let fits = |line: &&str| line.starts_with(name) && parts.iter().all(|part| line.contains(part));
+    let values = text.lines().filter(fits).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    Ok(values.sum())
+}
+
+/// How many cycles have ended well.
+pub(crate) fn cycles(node: &Node) -> Result<f64> {
+    metric(node, "rotation_reconcile_duration_sec_count", &[])
+}
+
+/// What tells one write of a volume from the next: the link and every file's inode and times.
+fn print(target: &Path) -> Result<Vec<(PathBuf, u64, i64, i64)>> {
+    let data = target.join("..data");
+    let mut seen = Vec::new();
+    let mut look = |path: PathBuf| -> Result<()> {
+        let facts = fs::symlink_metadata(&path)?;
+        seen.push((path, facts.ino(), facts.ctime(), facts.ctime_nsec()));
+        Ok(())
+    };
+    look(target.to_owned())?;
+    look(data.clone())?;
+    for entry in fs::read_dir(&data)? {
+        look(entry?.path())?;
+    }
+    Ok(seen)
+}
+
+fn twenty_quiet_cycles_of_a_hundred_volumes_cost_ten_gets_each_and_write_nothing() -> Result<()> {
+    let (node, vault) = (rotating("300ms", &[])?, lab().vault());
+    let volumes = pods(&node, &vault, 10, 1, 100)?;
+    publish_all(&node, &volumes)?;
+    let prints = |volumes: &[Volume]| -> Result<Vec<_>> {
+        volumes.iter().map(|volume| print(&node.kubelet.target(volume))).collect()
+    };
+    let before = prints(&volumes)?;
+    let first = cycles(&node)?;
+    wait_for("twenty cycles", PATIENCE, || Ok(cycles(&node)? >= first + 20.0))?;
+    // Between two cycles; one GET too many in any of them is never made good.
+    wait_for("ten GETs a cycle", Duration::from_secs(5), || {
+        let asked = vault.counters().get(Kind::Get) - 10;
+        let cycles = cycles(&node)?;
+        ensure!(asked as f64 <= 10.0 * (cycles + 1.0), "{asked} GETs in {cycles} cycles");
+        Ok(asked as f64 == 10.0 * cycles && vault.counters().get(Kind::Get) - 10 == asked)
+    })?;
+    assert_eq!(vault.entra().total(), 1, "one token");
+    ensure!(prints(&volumes)? == before, "a file was written");
+    assert_eq!(metric(&node, "rotation_reconcile_total", &["rotated=\"true\""])?, 0.0);
+    ensure!(metric(&node, "rotation_reconcile_total", &["rotated=\"false\""])? >= 1_900.0);
+    wait_for("all are counted", PATIENCE, || Ok(metric(&node, "rotation_volumes{", &[])? == 100.0))?;
+    Ok(())
+}
+
+fn a_new_value_is_in_a_hundred_volumes_within_the_interval() -> Result<()> {
+    let (node, vault) = (rotating("1s", &[])?, lab().vault());
+    let volumes = pods(&node, &vault, 10, 1, 100)?;
+    publish_all(&node, &volumes)?;
+    let value = vault.set("object-7");
+    let began = Instant::now();
+    let targets: Vec<PathBuf> = volumes.iter().map(|volume| node.kubelet.target(volume).join("object-7")).collect();
+    wait_for("the value is everywhere", PATIENCE, || {
+        Ok(targets.iter().all(|file| fs::read_to_string(file).is_ok_and(|found| found == value)))
+    })?;
+    ensure!(began.elapsed() < Duration::from_secs(6), "only after {:?}", began.elapsed());
+    wait_for("all are counted", PATIENCE, || {
+        Ok(metric(&node, "rotation_reconcile_total", &["rotated=\"true\""])? == 100.0)
+    })
+}
+
+/// Two files of one secret: a fetch gets it once, so that they are equal in every generation.
+fn twins(vault: &Vault) -> std::collections::BTreeMap<String, String> {
+    let object =
+        |alias: &str| format!("  - |\n    objectName: twin\n    objectType: secret\n    objectAlias: {alias}\n");
+    vault.parameters_of(&format!("array:\n{}{}", object("one"), object("two")))
+}
+
+fn no_reader_sees_a_mixture_in_two_hundred_rotations() -> Result<()> {
+    let (node, vault) = (rotating("20ms", &[])?, lab().vault());
+    vault.set("twin");
+    node.class("demo", &twins(&vault))?;
+    let target = node.publish(&vault.volume("demo"))?;
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| -> Result<usize> {
+            let mut generations = std::collections::BTreeSet::new();
+            while !done.load(Ordering::Relaxed) {
+                // As a careful reader does: one generation, held by its directory.
+                let pinned = fs::File::open(target.join("..data"))?;
+                let held = PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&pinned)));
+                let (one, two) = (fs::read_to_string(held.join("one")), fs::read_to_string(held.join("two")));
+                // A generation that was switched away may be removed under the reader's hands.
+                if let (Ok(one), Ok(two)) = (one, two) {
+                    ensure!(one == two, "a mixture: {one} and {two}");
+                    generations.insert(one);
+                }
+                // As a careless one does: never an empty or missing file.
+                for name in ["one", "two"] {
+                    let found = fs::read_to_string(target.join(name));
+                    let whole = found.as_ref().is_ok_and(|found| found.starts_with("s3cr3t-"));
+                    let switched = matches!(&found, Err(error) if error.kind() == std::io::ErrorKind::NotFound);
+                    ensure!(whole || switched && fs::read_to_string(target.join(name)).is_ok(), "{name}: {found:?}");
+                }
+            }
+            Ok(generations.len())
+        });
+        let rotations = (0..200).try_for_each(|_| {
+            let value = vault.set("twin");
+            wait_for("the value is there", PATIENCE, || Ok(fs::read_to_string(target.join("two"))? == value))
+        });
+        done.store(true, Ordering::Relaxed);
+        let seen = reader.join().map_err(|_| anyhow::anyhow!("the reader panicked"))??;
+        rotations?;
+        ensure!(seen > 100, "the reader saw {seen} generations only");
+        Ok(())
+    })
+}
+
+fn a_changed_class_is_fetched_at_once() -> Result<()> {
+    let (node, vault) = (rotating("1h", &[])?, lab().vault());
+    let (first, second) = (vault.set("first"), vault.set("second"));
+    node.class("demo", &vault.parameters(&["first"]))?;
+    node.class("other", &vault.parameters(&["first"]))?;
+    let volumes: Vec<Volume> = (0..3).map(|_| vault.volume("demo")).collect();
+    let target = node.publish(&volumes[0])?;
+    for volume in &volumes {
+        node.publish(volume)?;
+    }
+    let untouched = node.publish(&vault.volume("other"))?;
+    lab().azure().reset_counters(&vault.name);
+    node.class("demo", &vault.parameters(&["second"]))?;
+    for volume in &volumes {
+        let target = node.kubelet.target(volume);
+        wait_for("the object appears", PATIENCE, || {
+            Ok(fs::read_to_string(target.join("second")).is_ok_and(|found| found == second))
+        })?;
+        ensure!(!target.join("first").exists(), "the object that the class has no more is there");
+    }
+    assert_eq!(vault.counters().get(Kind::Get), 1);
+    // A class that cannot be used changes nothing, and its repair is noticed.
+    node.class("demo", &vault.parameters_of("array: nonsense"))?;
+    wait_for("the mistake is told", PATIENCE, || {
+        Ok(metric(&node, "rotation_reconcile_error_total", &["reason=\"ClassInvalid\""])? >= 3.0)
+    })?;
+    assert_eq!(fs::read_to_string(target.join("second"))?, second);
+    node.class("demo", &vault.parameters(&["first", "second"]))?;
+    wait_for("both are there", PATIENCE, || Ok(fs::read_to_string(target.join("first")).is_ok_and(|f| f == first)))?;
+    assert_eq!(
+        fs::read_dir(&untouched)?
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|n| !n.starts_with(".."))
+            .count(),
+        1
+    );
+    wait_for("nothing fails", PATIENCE, || Ok(metric(&node, "rotation_volumes_failing{", &[])? == 0.0))?;
+    Ok(())
+}
+
+fn an_annotation_asks_for_a_refresh_at_once() -> Result<()> {
+    let (node, vault) = (rotating("1h", &[])?, lab().vault());
+    vault.set("password");
+    let class = |refresh: &str, name: &str| -> Result<()> {
+        let text = class_manifest("default", name, Some("azure"), &vault.parameters(&["password"]));
+        let mut object: serde_json::Value = serde_json::from_str(&text)?;
+        object["metadata"]["annotations"] = serde_json::json!({ "keyvault-csi/refresh": refresh });
+        node.manifest(&format!("{name}.yaml"), &object.to_string())
+    };
+    class("1", "demo")?;
+    class("1", "other")?;
+    let (target, other) = (node.publish(&vault.volume("demo"))?, node.publish(&vault.volume("other"))?);
+    let value = vault.set("password");
+    class("2", "demo")?;
+    wait_for("it is refreshed", PATIENCE, || Ok(fs::read_to_string(target.join("password"))? == value))?;
+    ensure!(fs::read_to_string(other.join("password"))? != value, "nobody asked for that");
+    Ok(())
+}
+
+fn with_rotation_off_nothing_is_refreshed() -> Result<()> {
+    let (node, vault) = (lab().node()?, lab().vault());
+    let value = vault.set("first");
+    vault.set("second");
+    node.class("demo", &vault.parameters(&["first"]))?;
+    let volume = vault.volume("demo");
+    let target = node.publish(&volume)?;
+    let before = print(&target)?;
+    lab().azure().reset_counters(&vault.name);
+    vault.set("first");
+    node.class("demo", &vault.parameters(&["first", "second"]))?;
+    // The folder was looked at and the new class is known: a volume that starts now has it.
+    ensure!(node.publish(&vault.volume("demo"))?.join("second").exists());
+    assert_eq!(vault.counters().get(Kind::Get), 2);
+    node.publish(&volume)?;
+    ensure!(print(&target)? == before && fs::read_to_string(target.join("first"))? == value);
+    ensure!(!node.log().contains("rotation is on") && !node.metrics()?.contains("rotation_"));
+    Ok(())
+}
+
+/// Twenty requests a second, and refreshes that want more than that at every moment.
+fn a_first_mount_goes_before_refreshes() -> Result<()> {
+    let (node, vault) = (rotating("50ms", &["--vault-requests-per-second=20"])?, lab().vault());
+    let names: Vec<String> = (0..120).map(|number| format!("many-{number}")).collect();
+    names.iter().for_each(|name| drop(vault.set(name)));
+    for class in 0..6 {
+        let names: Vec<&str> = names[class * 20..(class + 1) * 20].iter().map(String::as_str).collect();
+        node.class(&format!("many-{class}"), &vault.parameters(&names))?;
+        node.publish(&vault.volume(&format!("many-{class}")))?;
+    }
+    let few = ["few-0", "few-1", "few-2"];
+    few.iter().for_each(|name| drop(vault.set(name)));
+    node.class("few", &vault.parameters(&few))?;
+    // The burst is used up, and dozens wait: six fetches of sixteen at once.
+    wait_for("refreshes are under way", PATIENCE, || Ok(cycles(&node)? >= 3.0))?;
+    for _ in 0..5 {
+        let began = Instant::now();
+        let mut volume = vault.volume("few");
+        volume.pod = "first".to_owned();
+        node.publish(&volume)?;
+        node.kubelet.unpublish(&volume)?;
+        let took = began.elapsed();
+        // Three turns are 150 ms; behind the refreshes they would be four seconds.
+        ensure!(took < Duration::from_millis(1_500), "a mount waited {took:?}");
+    }
+    Ok(())
+}
+
+fn a_republish_costs_no_request_and_never_fails() -> Result<()> {
+    let (node, vault) = (rotating("1h", &[])?, lab().vault());
+    vault.set("password");
+    node.class("demo", &vault.parameters(&["password"]))?;
+    let volume = vault.volume("demo");
+    let target = node.publish(&volume)?;
+    for place in [&vault.name, &vault.tenant] {
+        lab().azure().reset_counters(place);
+    }
+    let before = print(&target)?;
+    let mut times: Vec<Duration> = (0..101)
+        .map(|_| {
+            let began = Instant::now();
+            node.publish(&volume)?;
+            Ok(began.elapsed())
+        })
+        .collect::<Result<_>>()?;
+    times.sort();
+    // The call, the connection for it and the kubelet's part are in it.
+    ensure!(times[50] < Duration::from_millis(20), "{:?}", times[50]);
+    // Whatever is wrong with the class or with what the kubelet brings.
+    fs::remove_file(node.setup().manifests().join("demo.yaml"))?;
+    node.publish(&volume)?;
+    let bare = Volume { secrets: std::collections::BTreeMap::new(), ..volume.clone() };
+    node.publish(&bare)?;
+    node.publish(&Volume { attributes: std::collections::BTreeMap::new(), ..volume.clone() })?;
+    let mut request = node.kubelet.publish_request(&volume);
+    request.volume_context.retain(|key, _| !key.ends_with("pod.name"));
+    node.kubelet.send(request, Duration::from_secs(10))?;
+    assert_eq!(vault.counters().total() + vault.entra().total(), 0);
+    ensure!(print(&target)? == before);
+    Ok(())
+}
+
+/// Two identities of one class are two fetches, and what one of them may not read any more the other one goes on getting.
+fn a_volume_of_a_group_gets_what_its_group_may_read() -> Result<()> {
+    let (node, vault) = (rotating("200ms", &[])?, lab().vault());
+    let volumes = pods(&node, &vault, 1, 21, 42)?;
+    publish_all(&node, &volumes)?;
+    // The twenty-first service account has a client of its own.
+    let lone = volumes[20].attributes.get("clientID").context("no client")?.clone();
+    ensure!(volumes[0].attributes.get("clientID") != Some(&lone));
+    lab().azure().revoke_grant(&vault.name, &lone, &[azure_emulator::Permission::Get]);
+    wait_for("it is refused", PATIENCE, || {
+        Ok(metric(&node, "rotation_reconcile_error_total", &["reason=\"Forbidden\""])? >= 2.0)
+    })?;
+    let value = vault.set("object-0");
+    for (number, volume) in volumes.iter().enumerate().filter(|(number, _)| number % 21 != 20) {
+        let file = node.kubelet.target(volume).join("object-0");
+        wait_for(&format!("{number} has it"), PATIENCE, || Ok(fs::read_to_string(&file)? == value))?;
+    }
+    let after = cycles(&node)? + 42.0;
+    wait_for("two more rounds", PATIENCE, || Ok(cycles(&node)? >= after))?;
+    for volume in [&volumes[20], &volumes[41]] {
+        ensure!(fs::read_to_string(node.kubelet.target(volume).join("object-0"))? != value, "it may not be read");
+    }
+    Ok(())
+}

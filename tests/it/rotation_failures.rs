@@ -1,0 +1,271 @@
+//! Refreshes that fail, are cut off, or come too late: the files stay whole, and nothing is written where no volume is.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use azure_emulator::{Action, Fault, Kind};
+use keyvault_csi_e2e::driver::wait_for;
+
+use crate::lab::{Node, Vault, lab, mounts_on};
+use crate::rotation::{PATIENCE, cycles, metric, rotating};
+
+trials! { "rotation_failures":
+    a_vault_that_fails_for_a_while_costs_no_file,
+    a_driver_killed_while_it_refreshes_leaves_whole_volumes,
+    a_refresh_that_ends_after_an_unpublish_writes_nothing,
+    a_refresh_that_finds_no_mount_writes_nothing,
+    a_restarted_driver_takes_its_volumes_up_again,
+    a_torn_volume_is_whole_again_after_a_restart,
+    a_mount_that_was_never_filled_is_published_again,
+    credentials_that_are_not_renewed_are_dropped,
+    a_new_client_secret_comes_with_the_next_call,
+}
+
+fn class(node: &Node, vault: &Vault) -> Result<()> {
+    vault.set("password");
+    node.class("demo", &vault.parameters(&["password"]))
+}
+
+fn holds(target: &Path, value: &str) -> Result<bool> {
+    Ok(fs::read_to_string(target.join("password"))? == value)
+}
+
+fn a_vault_that_fails_for_a_while_costs_no_file() -> Result<()> {
+    let (node, vault) = (rotating("500ms", &[])?, lab().vault());
+    class(&node, &vault)?;
+    let targets: Vec<_> = (0..5).map(|_| node.publish(&vault.volume("demo"))).collect::<Result<_, _>>()?;
+    let before = fs::read_to_string(targets[0].join("password"))?;
+    lab().azure().add_fault(Fault::new(Action::status(503)).host(&vault.name));
+    let known = lab().azure().journal().last().map_or(0, |entry| entry.sequence);
+    let value = vault.set("password");
+    wait_for("five cycles failed", PATIENCE, || {
+        Ok(metric(&node, "rotation_reconcile_error_total", &["reason=\"VaultUnavailable\""])? >= 25.0)
+    })?;
+    for target in &targets {
+        ensure!(holds(target, &before)?);
+    }
+    wait_for("all are counted", PATIENCE, || Ok(metric(&node, "rotation_volumes_failing{", &[])? == 5.0))?;
+    assert_eq!(node.log().matches("volumes cannot be refreshed").count(), 1, "told once");
+    lab().azure().clear_faults(&vault.name);
+    let began = Instant::now();
+    for target in &targets {
+        wait_for("it is fresh", PATIENCE, || holds(target, &value))?;
+    }
+    // The interval, and the pause between two tries that had begun.
+    ensure!(began.elapsed() < Duration::from_secs(6), "only after {:?}", began.elapsed());
+    let journal = lab().azure().journal();
+    let asked: Vec<i64> = journal
+        .iter()
+        .filter(|entry| entry.place == vault.name && entry.sequence > known)
+        .map(|entry| entry.arrived_ms)
+        .collect();
+    let most = asked.iter().map(|from| asked.iter().filter(|at| (*from..from + 1_000).contains(*at)).count()).max();
+    ensure!(most.unwrap_or_default() <= 8, "{most:?} requests in a second for one object");
+    Ok(())
+}
+
+fn a_driver_killed_while_it_refreshes_leaves_whole_volumes() -> Result<()> {
+    let (mut node, vault) = (rotating("50ms", &[])?, lab().vault());
+    let names = ["one", "two", "three"];
+    let values = || names.map(|name| vault.set(name));
+    let mut old = values();
+    node.class("demo", &vault.parameters(&names))?;
+    let volumes: Vec<_> = (0..4).map(|_| vault.volume("demo")).collect();
+    for volume in &volumes {
+        node.publish(volume)?;
+    }
+    let (mut seed, mut counts) = (0x2545_F491_4F6C_DD1D_u64, [0, 0, 0]);
+    for _ in 0..60 {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        let new = values();
+        let until = Instant::now() + Duration::from_micros(seed % 70_000);
+        while Instant::now() < until {
+            std::hint::spin_loop();
+        }
+        node = Node::start(node.driver.kill()?)?;
+        let mut fresh = 0;
+        for volume in &volumes {
+            let target = node.kubelet.target(volume);
+            for ((name, old), new) in names.iter().zip(&old).zip(&new) {
+                let found = fs::read_to_string(target.join(name))?;
+                ensure!(&found == old || &found == new, "{name} holds neither value");
+                fresh += usize::from(&found == new);
+            }
+        }
+        counts[if fresh == 0 {
+            0
+        } else if fresh == 12 {
+            2
+        } else {
+            1
+        }] += 1;
+        for volume in &volumes {
+            node.publish(volume)?;
+        }
+        for volume in &volumes {
+            let target = node.kubelet.target(volume);
+            wait_for("it is refreshed after the restart", PATIENCE, || {
+                Ok(names
+                    .iter()
+                    .zip(&new)
+                    .all(|(name, new)| fs::read_to_string(target.join(name)).is_ok_and(|f| f == *new)))
+            })?;
+            wait_for("nothing is left over", PATIENCE, || {
+                Ok(fs::read_dir(&target)?
+                    .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+                    .filter(|n| n.starts_with(".."))
+                    .count()
+                    == 2)
+            })?;
+        }
+        old = new;
+    }
+    ensure!(counts[0] > 0 && counts[2] > 0, "the moments did not differ: {counts:?}");
+    Ok(())
+}
+
+/// Waits until a fetch is under way that will bring a new value; gives the count of cycles before its end.
+fn fetching(node: &Node, vault: &Vault) -> Result<f64> {
+    lab().azure().add_fault(Fault::new(Action::latency(Duration::from_secs(1))).host(&vault.name).kind(Kind::Get));
+    lab().azure().reset_counters(&vault.name);
+    wait_for("the vault is asked", PATIENCE, || Ok(vault.counters().get(Kind::Get) == 1))?;
+    // The emulator waits first, and looks at its objects then.
+    vault.set("password");
+    cycles(node)
+}
+
+fn a_refresh_that_ends_after_an_unpublish_writes_nothing() -> Result<()> {
+    let (node, vault) = (rotating("100ms", &[])?, lab().vault());
+    class(&node, &vault)?;
+    let volumes = [vault.volume("demo"), vault.volume("demo")];
+    let target = node.publish(&volumes[0])?;
+    node.publish(&volumes[1])?;
+    let before = fetching(&node, &vault)?;
+    node.kubelet.unpublish(&volumes[0])?;
+    // As after a reboot, or of a kubelet that calls again: a directory of the host.
+    fs::create_dir_all(&target)?;
+    wait_for("the fetch ends", PATIENCE, || Ok(cycles(&node)? > before))?;
+    ensure!(fs::read_dir(&target)?.next().is_none(), "plain text on the host's disk");
+    ensure!(mounts_on(&target)?.is_empty());
+    wait_for("the other one was written", PATIENCE, || {
+        Ok(metric(&node, "rotation_reconcile_total", &["rotated=\"true\""])? >= 1.0)
+    })?;
+    assert_eq!(metric(&node, "rotation_reconcile_error_total", &[])?, 0.0);
+    Ok(())
+}
+
+fn a_refresh_that_finds_no_mount_writes_nothing() -> Result<()> {
+    let (node, vault) = (rotating("100ms", &[])?, lab().vault());
+    class(&node, &vault)?;
+    let volume = vault.volume("demo");
+    let target = node.publish(&volume)?;
+    fetching(&node, &vault)?;
+    nix::mount::umount2(&target, nix::mount::MntFlags::MNT_DETACH)?;
+    ensure!(target.is_dir() && mounts_on(&target)?.is_empty());
+    wait_for("it is noticed", PATIENCE, || Ok(node.log().contains("a volume is gone; nothing is written")))?;
+    ensure!(fs::read_dir(&target)?.next().is_none(), "plain text on the host's disk");
+    // The next call mounts it anew.
+    node.publish(&volume)?;
+    ensure!(target.join("password").exists() && mounts_on(&target)?.len() == 1);
+    Ok(())
+}
+
+fn a_restarted_driver_takes_its_volumes_up_again() -> Result<()> {
+    let (node, vault) = (rotating("200ms", &[])?, lab().vault());
+    class(&node, &vault)?;
+    let volume = vault.volume("demo");
+    let target = node.publish(&volume)?;
+    let node = Node::start(node.driver.kill()?)?;
+    let value = vault.set("password");
+    lab().azure().reset_counters(&vault.name);
+    assert_eq!(metric(&node, "rotation_volumes{", &[])?, 0.0);
+    node.publish(&volume)?;
+    wait_for("it is refreshed", PATIENCE, || holds(&target, &value))?;
+    // And quiet from then on: what is on disk is known.
+    let generation = fs::read_link(target.join("..data"))?;
+    let before = cycles(&node)?;
+    wait_for("some cycles", PATIENCE, || Ok(cycles(&node)? >= before + 5.0))?;
+    assert_eq!(fs::read_link(target.join("..data"))?, generation);
+    Ok(())
+}
+
+/// What a driver leaves that is killed right after readers have changed over.
+fn a_torn_volume_is_whole_again_after_a_restart() -> Result<()> {
+    let (node, vault) = (rotating("1h", &[])?, lab().vault());
+    class(&node, &vault)?;
+    let volume = vault.volume("demo");
+    let target = node.publish(&volume)?;
+    let setup = node.driver.kill()?;
+    fs::remove_file(target.join("password"))?;
+    fs::create_dir(target.join("..old"))?;
+    let node = Node::start(setup)?;
+    node.publish(&volume)?;
+    ensure!(target.join("password").exists() && !target.join("..old").exists());
+    Ok(())
+}
+
+/// What a driver leaves that is killed between mounting and filling, on kernels that cannot do both at once.
+fn a_mount_that_was_never_filled_is_published_again() -> Result<()> {
+    let (node, vault) = (rotating("200ms", &[])?, lab().vault());
+    class(&node, &vault)?;
+    let volume = vault.volume("demo");
+    let target = node.publish(&volume)?;
+    // Known to the driver, and yet not there any more.
+    for entry in fs::read_dir(&target)? {
+        let path = entry?.path();
+        if path.is_symlink() { fs::remove_file(path)? } else { fs::remove_dir_all(path)? }
+    }
+    node.publish(&volume)?;
+    ensure!(target.join("password").exists());
+    let value = vault.set("password");
+    wait_for("it is refreshed", PATIENCE, || holds(&target, &value))
+}
+
+fn credentials_that_are_not_renewed_are_dropped() -> Result<()> {
+    let (node, vault) = (rotating("200ms", &["--republish-period=500ms"])?, lab().vault());
+    class(&node, &vault)?;
+    let volume = vault.volume("demo");
+    let target = node.publish(&volume)?;
+    let before = fs::read_to_string(target.join("password"))?;
+    let calls = Instant::now();
+    while calls.elapsed() < Duration::from_secs(3) {
+        node.publish(&volume)?;
+    }
+    assert_eq!(metric(&node, "rotation_reconcile_error_total", &[])?, 0.0, "they were renewed");
+    wait_for("they are dropped", PATIENCE, || {
+        Ok(metric(&node, "rotation_reconcile_error_total", &["reason=\"CredentialsMissing\""])? >= 1.0)
+    })?;
+    ensure!(node.log().contains("requiresRepublish"));
+    let value = vault.set("password");
+    let asked = vault.counters().get(Kind::Get);
+    ensure!(holds(&target, &before)?);
+    wait_for("some more cycles", PATIENCE, || {
+        Ok(metric(&node, "rotation_reconcile_error_total", &["reason=\"CredentialsMissing\""])? >= 5.0)
+    })?;
+    assert_eq!(vault.counters().get(Kind::Get), asked);
+    ensure!(holds(&target, &before)?);
+    node.publish(&volume)?;
+    wait_for("it is refreshed again", PATIENCE, || holds(&target, &value))
+}
+
+fn a_new_client_secret_comes_with_the_next_call() -> Result<()> {
+    let (node, mut vault) = (rotating("300ms", &[])?, lab().vault());
+    class(&node, &vault)?;
+    let mut volume = vault.volume("demo");
+    let target = node.publish(&volume)?;
+    lab().azure().expire_client_secret(&vault.tenant, &vault.client_id);
+    lab().azure().revoke_tokens(&vault.client_id);
+    let value = vault.set("password");
+    wait_for("it is refused", PATIENCE, || {
+        Ok(metric(&node, "rotation_reconcile_error_total", &["reason=\"CredentialsRejected\""])? >= 1.0)
+    })?;
+    vault.client_secret = lab().secret("client");
+    lab().azure().add_client(&vault.tenant, &vault.client_id, &vault.client_secret);
+    volume = volume.with_service_principal(&vault.client_id, &vault.client_secret);
+    node.publish(&volume)?;
+    wait_for("it is refreshed", PATIENCE, || holds(&target, &value))
+}
