@@ -24,7 +24,7 @@ fn news_are_due_at_once_and_what_is_done_after_the_interval() {
     assert!(agenda.uses(&class, &pod, start));
     assert_eq!(agenda.next_due(), Some(start));
     let task = agenda.take(start).unwrap();
-    assert_eq!((task.look, task.pods.into_iter().collect::<Vec<_>>()), (Look::News, vec![pod.clone()]));
+    assert_eq!((task.look, task.pods.into_iter().collect::<Vec<_>>()), (Look::Check, vec![pod.clone()]));
     // It runs: not again at the same time, but again afterwards when something changes meanwhile.
     agenda.touch(&class, start);
     assert_eq!((agenda.take(start), agenda.next_due()), (None, None));
