@@ -50,7 +50,7 @@ RIGHTS = {
         ("secrets-store.csi.x-k8s.io", "secretproviderclasspodstatuses"): "list watch",
     },
     "secretprovidersyncing-role": {
-        ("", "secrets"): "create delete get patch update",
+        ("", "secrets"): "create delete get patch",
         ("", "pods"): "get list watch",
         ("secrets-store.csi.x-k8s.io", "secretproviderclasspodstatuses"): "list watch",
     },

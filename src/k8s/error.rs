@@ -168,6 +168,10 @@ impl SecretError {
             (Failure::AlreadyExists, _) => SecretError::Exists,
             (Failure::Conflict, _) => SecretError::Changed,
             (Failure::NotFound | Failure::NoSuchKind, _) => SecretError::Gone,
+            // No right would help: its namespace is on its way out.
+            (Failure::Forbidden(_), kube::Error::Api(status)) if status.message.contains("is being terminated") => {
+                SecretError::Refused(status.message)
+            }
             (Failure::Forbidden(_), kube::Error::Api(status)) => SecretError::Forbidden(status.message),
             (Failure::Other(_), kube::Error::Api(status)) if matches!(status.code, 400 | 413 | 422) => {
                 SecretError::Refused(status.message)

@@ -36,6 +36,8 @@ pub use pods::{PodKey, Pods};
 pub use reports::{Node, Reports};
 pub use secret_fields::{MANAGED_LABEL, Part, Responsible, Writers};
 pub use secret_object::StoredSecret;
+#[cfg(test)]
+pub(crate) use secret_object::read as read_secret;
 pub use secrets::{Revision, SecretContent, SecretRef, Secrets};
 pub use statuses::{PodStatus, StatusKey, Statuses};
 

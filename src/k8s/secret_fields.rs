@@ -42,7 +42,7 @@ impl Writers {
         Writers(entries.iter().filter_map(|entry| serde_json::to_value(entry).ok()).collect())
     }
 
-    pub(super) fn entries(&self) -> &[Value] {
+    pub(crate) fn entries(&self) -> &[Value] {
         &self.0
     }
 

@@ -72,7 +72,7 @@ impl Visitor<'_> for Text {
 ///
 /// # Errors
 /// Something else than a Secret, without saying what.
-pub(super) fn read(text: &str) -> Result<StoredSecret, String> {
+pub(crate) fn read(text: &str) -> Result<StoredSecret, String> {
     // The library's own text may quote a piece.
     let Wire { metadata, r#type, data } = serde_json::from_str(text).map_err(|_| strange())?;
     let writers = Writers::new(metadata.managed_fields.as_deref().unwrap_or_default());

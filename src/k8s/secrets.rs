@@ -233,7 +233,7 @@ fn references(owners: &[Owner]) -> Value {
 }
 
 /// A failure whose text does not quote a value: an admission policy may put anything into its message.
-fn withheld(failure: SecretError, data: &BTreeMap<String, SecretBytes>) -> SecretError {
+pub(super) fn withheld(failure: SecretError, data: &BTreeMap<String, SecretBytes>) -> SecretError {
     let quotes = |message: &str| {
         data.values().map(|value| value.expose_secret()).filter(|value| value.len() >= TOLD_APART).any(|value| {
             let plain = std::str::from_utf8(value).is_ok_and(|value| message.contains(value.trim()));

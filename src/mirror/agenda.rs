@@ -70,21 +70,24 @@ impl Agenda {
             }
             item.pods.insert(pod.clone());
             self.users += 1;
+            // A new pod waits for its Secrets: whether they are there is not taken for granted.
+            item.due(now, Look::Check);
+        } else {
+            item.due(now, Look::News);
         }
-        item.news(now);
         true
     }
 
     /// Something about a class changed.
     pub(super) fn touch(&mut self, class: &ClassRef, now: Instant) {
         if let Some(item) = self.classes.get_mut(class) {
-            item.news(now);
+            item.due(now, Look::News);
         }
     }
 
     /// Something about every class may have changed.
     pub(super) fn touch_all(&mut self, now: Instant) {
-        self.classes.values_mut().for_each(|item| item.news(now));
+        self.classes.values_mut().for_each(|item| item.due(now, Look::News));
     }
 
     /// The uses of pods of this namespace and name.
@@ -156,13 +159,13 @@ impl Agenda {
 }
 
 impl Item {
-    fn news(&mut self, now: Instant) {
-        let look = match self.due {
-            // A look that is due anyway may be the harder one.
-            Some((at, look)) if at <= now => look,
+    fn due(&mut self, now: Instant, look: Look) {
+        let harder = match self.due {
+            // One that is due anyway may be the harder look.
+            Some((at, due)) if at <= now => look.max(due),
             Some(_) | None if self.failures > 0 => Look::Check,
-            Some(_) | None => Look::News,
+            Some(_) | None => look,
         };
-        self.due = Some((self.due.map_or(now, |(at, _)| at.min(now)), look));
+        self.due = Some((self.due.map_or(now, |(at, _)| at.min(now)), harder));
     }
 }

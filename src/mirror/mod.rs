@@ -189,14 +189,25 @@ impl Mirror {
     fn gone(&mut self, class: &ClassRef, pod: &PodRef) {
         self.agenda.gone(class, pod);
         self.shared.volumes.forget(&pod.uid);
+        if !self.agenda.knows(class) {
+            self.forget(class);
+        }
+    }
+
+    /// No pod here uses the class any more.
+    fn forget(&mut self, class: &ClassRef) {
+        self.told.remove(class);
+        self.shared.writer.forget_class(class);
     }
 
     fn ended(&mut self, report: Report) {
         let Report { class, ending, gone, trouble } = report;
         gone.iter().for_each(|pod| self.gone(&class, pod));
         self.agenda.ended(&class, &ending, Instant::now(), jitter());
-        if !self.agenda.knows(&class) || trouble.is_empty() {
-            if self.told.remove(&class).is_some() && ending == Ending::Done {
+        if !self.agenda.knows(&class) {
+            self.forget(&class);
+        } else if trouble.is_empty() {
+            if self.told.remove(&class).is_some() {
                 info!(%class, "the Secrets of the class are as they should be again");
             }
         } else if self.told.get(&class) == Some(&trouble) {

@@ -10,7 +10,7 @@ use tracing::debug;
 
 use super::plan::{self, OwnerChange, Owners, Plan, Refusal, Wanted};
 use crate::k8s::{Revision, SecretContent, SecretError, SecretRef, Secrets, StoredSecret};
-use crate::model::Owner;
+use crate::model::{ClassRef, Owner};
 
 /// How often one try may find that the Secret changed under its hands.
 const ROUNDS: usize = 8;
@@ -61,6 +61,8 @@ struct Seen {
     revision: Revision,
     /// Of what was wanted; see [`Wanted::digest`].
     digest: [u8; 32],
+    /// The class that wanted it.
+    class: String,
     outcome: Outcome,
 }
 
@@ -97,7 +99,7 @@ impl Writer {
                         continue;
                     }
                     Err(refusal) => {
-                        self.forget(&wanted.at);
+                        self.lock().remove(&wanted.at);
                         return Err(Failure::Refusal(refusal));
                     }
                 },
@@ -108,7 +110,8 @@ impl Writer {
                 Ok((revision, outcome)) => {
                     let outcome = if added && outcome == Outcome::Unchanged { Outcome::AddedOwners } else { outcome };
                     let kept = if outcome == Outcome::Newer { Outcome::Newer } else { Outcome::Unchanged };
-                    self.lock().insert(wanted.at.clone(), Seen { revision, digest, outcome: kept });
+                    let class = wanted.class.clone();
+                    self.lock().insert(wanted.at.clone(), Seen { revision, digest, class, outcome: kept });
                     return Ok(outcome);
                 }
                 // Another node was faster, or somebody deleted it: look again.
@@ -122,9 +125,9 @@ impl Writer {
         Err(last.into())
     }
 
-    /// Forgets what was seen of a Secret.
-    pub(super) fn forget(&self, at: &SecretRef) {
-        self.lock().remove(at);
+    /// Forgets what was seen for a class.
+    pub(super) fn forget_class(&self, class: &ClassRef) {
+        self.lock().retain(|at, seen| at.namespace != class.namespace || seen.class != class.name);
     }
 
     /// Whether the Secret is known to be what is wanted.

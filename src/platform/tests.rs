@@ -4,6 +4,7 @@ use std::os::unix::net::UnixListener;
 
 use super::dir;
 use super::mount;
+use super::mount_table;
 use super::socket::{SocketError, listen_private};
 
 #[test]
@@ -103,4 +104,23 @@ fn names_that_are_not_utf8_are_removed_too() {
     let root = mount::open_directory(folder.path()).unwrap();
     dir::clear(root.as_fd()).unwrap();
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn only_whole_tmpfs_of_the_mount_table_count() {
+    let point = |line: &str| mount_table::mount_point(line.as_bytes()).map(|path| path.display().to_string());
+    for (line, expected) in [
+        ("36 35 0:98 / /var/a/mount rw,noatime shared:1 master:2 - tmpfs tmpfs rw", Some("/var/a/mount")),
+        ("36 35 0:98 / /with\\040blank\\134x\\0 rw - tmpfs tmpfs rw", Some("/with blank\\x\\0")),
+        ("36 35 0:98 / /plain rw - tmpfs tmpfs rw", Some("/plain")),
+        ("36 35 0:98 /folder /bound rw - tmpfs tmpfs rw", None),
+        ("36 35 8:1 / / rw - ext4 /dev/sda1 rw", None),
+        ("36 35 8:1 / /tmpfs rw tmpfs - ext4 tmpfs rw", None),
+        ("", None),
+        ("36 35", None),
+    ] {
+        assert_eq!(point(line).as_deref(), expected, "{line}");
+    }
+    // The kernel's own table can be read.
+    assert!(mount_table::tmpfs().unwrap().iter().all(|path| path.is_absolute()));
 }

@@ -34,6 +34,7 @@ mod unpublish;
 mod cluster_classes;
 mod cluster_reports;
 mod mirror;
+mod mirror_guards;
 mod mirror_owners;
 mod mirror_scene;
 
@@ -84,6 +85,7 @@ fn main() -> ExitCode {
         cluster_classes::trials(),
         cluster_reports::trials(),
         mirror::trials(),
+        mirror_guards::trials(),
         mirror_owners::trials(),
         resources::trials(),
         chart::trials(),

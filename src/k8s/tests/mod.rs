@@ -5,6 +5,7 @@ mod crds;
 mod limits;
 mod objects;
 mod pods;
+mod secrets;
 
 fn pod(name: &str) -> PodRef {
     PodRef { namespace: "ns".into(), name: name.into(), uid: format!("uid-{name}") }
