@@ -1,4 +1,4 @@
-//! A node on which upstream's driver ran: its mounts are found published, stay as they are, and are unpublished.
+//! A node on which upstream's driver ran: its mounts are found published, stay as they are or follow the vault, and are unpublished.
 //!
 //! The layouts are laid out by hand as spec/driver.md §2.7, §3.6 and §3.7 describe them; status objects that it wrote are
 //! `cluster_reports`'.
@@ -6,9 +6,11 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use azure_emulator::Kind;
+use keyvault_csi_e2e::driver::wait_for;
 use keyvault_csi_e2e::kubelet::Volume;
 use rustix::mount::{MountFlags, mount};
 
@@ -20,8 +22,10 @@ trials! { "takeover":
     one_whose_provider_wrote_the_files_itself_is_left_alone,
     what_a_failed_publish_of_the_go_driver_left_is_published,
     two_volumes_of_one_pod_are_taken_over_and_go_one_by_one,
+    with_rotation_they_follow_the_vault,
 }
 
+const PATIENCE: Duration = Duration::from_secs(30);
 const GENERATION: &str = "..2026_05_01_10_00_00.1234567890";
 
 /// A driver, a vault whose secret `password` has a newer value than the one that was mounted, and a pod's volume of it.
@@ -147,4 +151,30 @@ fn two_volumes_of_one_pod_are_taken_over_and_go_one_by_one() -> Result<()> {
     assert_eq!(fs::read_to_string(left.join("password"))?, "as it was");
     assert_eq!(vault.counters().get(Kind::Get), 0);
     gone(&node, &second, &left)
+}
+
+fn with_rotation_they_follow_the_vault() -> Result<()> {
+    let vault = lab().vault();
+    let mut setup = lab().setup();
+    setup.flags.extend(["--enable-secret-rotation=true", "--rotation-poll-interval=200ms"].map(str::to_owned));
+    let node = Node::start(setup)?;
+    node.class("demo", &vault.parameters(&["password"]))?;
+    let value = vault.set("password");
+    let (atomic, legacy) = (vault.volume("demo"), vault.volume("demo"));
+    let targets = [mounted(&node, &atomic)?, mounted(&node, &legacy)?];
+    written(&targets[0])?;
+    fs::write(targets[1].join("password"), "as it was")?;
+    for (volume, target) in [&atomic, &legacy].into_iter().zip(&targets) {
+        // The kubelet's next call.
+        node.publish(volume)?;
+        wait_for("the file has the vault's value", PATIENCE, || {
+            Ok(fs::read_to_string(target.join("password")).is_ok_and(|read| read == value))
+        })?;
+        let names: Vec<String> = seen(target)?.into_iter().map(|(name, ..)| name).collect();
+        ensure!(names.len() == 3 && names[1..] == ["..data", "password"], "{names:?}");
+        ensure!(names[0].starts_with("..2") && names[0] != GENERATION, "{names:?}");
+        assert_eq!(mounts_on(target)?.len(), 1);
+        gone(&node, volume, target)?;
+    }
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! What stops the driver or the kubelet, and what takes rights away: one test at a time, with no other beside it.
+//! What stops the driver or the kubelet: one test at a time, with no other beside it.
 
 use std::fs;
 use std::io::Write as _;
@@ -6,11 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use keyvault_csi_e2e::driver::{http_get, wait_for};
-use serde_json::{Value, json};
 
-use crate::kubectl::{PATIENCE, cluster, condition, event, exec, get, helm, kubectl, ready};
-use crate::pods::status;
-use crate::release::{self, NAMESPACE, RELEASE};
+use crate::kubectl::{PATIENCE, cluster, condition, event, exec, get, helm, ready};
+use crate::release::{self, RELEASE};
 use crate::scene::Scene;
 
 trials! { "alone":
@@ -18,12 +16,10 @@ trials! { "alone":
     an_upgrade_of_the_image_is_not_noticed_by_pods,
     a_kubelet_that_restarts_goes_on,
     a_pod_that_comes_before_the_driver_starts_with_it,
-    every_right_of_the_role_is_needed,
 }
 
 /// What the driver itself may take of the time from its deletion until it is ready again.
 const OWN_TIME: Duration = Duration::from_secs(2);
-const ROLE: &str = "secretproviderclasses-role";
 
 /// A pod that reads its file all the time, and ends with the first wrong answer.
 struct Reader {
@@ -146,116 +142,6 @@ fn a_pod_that_comes_before_the_driver_starts_with_it() -> Result<()> {
     ready(&scene.namespace, "web")?;
     assert_eq!(exec(&scene.namespace, "web", &["cat", "/mnt/demo/a"])?, value);
     Ok(())
-}
-
-/// Takes each verb of the role away in turn, and looks for what does not work any more.
-fn every_right_of_the_role_is_needed() -> Result<()> {
-    let role = get("", "clusterrole", ROLE)?.context("no role")?;
-    let rules = role["rules"].clone();
-    let mut asked = Vec::new();
-    for (index, rule) in rules.as_array().context("no rules")?.iter().enumerate() {
-        for (number, verb) in rule["verbs"].as_array().context("no verbs")?.iter().enumerate() {
-            let right = (rule["resources"][0].as_str().unwrap_or_default(), verb.as_str().unwrap_or_default());
-            asked.push(right);
-            let mut fewer = rules.clone();
-            let verbs = fewer[index]["verbs"].as_array_mut().context("no verbs")?;
-            verbs.remove(number);
-            if verbs.is_empty() {
-                // A rule without a verb is refused; this one allows nothing.
-                verbs.push(json!("nothing"));
-            }
-            grant(&fewer)?;
-            let missed = misses(right);
-            grant(&rules)?;
-            missed.with_context(|| format!("without {} {}", right.1, right.0))?;
-        }
-    }
-    assert_eq!(asked.len(), 7, "{asked:?}");
-    release::restart()
-}
-
-/// Makes these the role's rules, and waits until the API server judges by them.
-fn grant(rules: &Value) -> Result<()> {
-    kubectl(&["patch", "clusterrole", ROLE, "--type=merge", "--patch", &json!({ "rules": rules }).to_string()])?;
-    let account = format!("system:serviceaccount:{NAMESPACE}:secrets-store-csi-driver");
-    let words = |list: &Value| -> Vec<String> {
-        list.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
-    };
-    let wanted: Vec<(String, String)> = rules
-        .as_array()
-        .context("no rules")?
-        .iter()
-        .map(|rule| {
-            let resource = format!("{}.{}", words(&rule["resources"]).join(""), words(&rule["apiGroups"]).join(""));
-            (resource.trim_end_matches('.').to_owned(), format!("[{}]", words(&rule["verbs"]).join(" ")))
-        })
-        .collect();
-    wait_for("the API server judges by the new rules", PATIENCE, || {
-        // Columns: resource, other URLs, names, verbs.
-        let listed = kubectl(&["auth", "can-i", "--list", "--as", &account, "--namespace", "default"])?;
-        Ok(wanted.iter().all(|(resource, verbs)| {
-            listed
-                .lines()
-                .any(|line| line.split_whitespace().next() == Some(resource) && line.trim_end().ends_with(verbs))
-        }))
-    })
-}
-
-/// Does what needs a right, and waits until the driver tells that it lacks it.
-fn misses(right: (&str, &str)) -> Result<()> {
-    let scene = Scene::new("rights")?;
-    scene.set("a");
-    scene.credentials()?;
-    let logged = |words: &[&str]| {
-        wait_for(&format!("a line with {words:?} in the driver's log"), PATIENCE, || {
-            Ok(release::log()?.lines().any(|line| words.iter().all(|word| line.contains(word))))
-        })
-    };
-    match right {
-        ("secretproviderclasses", "get") => {
-            scene.pod("web", &["absent"], "sleep 10000")?;
-            event(&scene.namespace, "web", "FailedMount", &["absent", "forbidden"]).map(drop)
-        }
-        ("secretproviderclasses", _) => {
-            release::restart()?;
-            logged(&["cannot watch secretproviderclasses", "forbidden"])
-        }
-        ("events", "create") => {
-            // The log tells of the first only, so that it must be a new one's.
-            release::restart()?;
-            scene.pod("web", &["absent"], "sleep 10000")?;
-            logged(&["cannot send an event", "forbidden"])
-        }
-        ("secretproviderclasspodstatuses", verb) => {
-            scene.class("demo", &["a"])?;
-            if verb != "create" {
-                // One of another node is there already, which is to be replaced.
-                scene.apply(&stale(&scene))?;
-            }
-            scene.pod("web", &["demo"], "sleep 10000")?;
-            ready(&scene.namespace, "web")?;
-            logged(&["cannot write the SecretProviderClassPodStatus", &scene.namespace, "forbidden"])?;
-            if verb == "create" {
-                ensure!(
-                    get(&scene.namespace, "secretproviderclasspodstatus", &format!("web-{}-demo", scene.namespace))?
-                        .is_none()
-                );
-                return Ok(());
-            }
-            ensure!(status(&scene, "demo")?["status"]["targetPath"] == "/elsewhere", "it was replaced");
-            Ok(())
-        }
-        other => anyhow::bail!("nobody has said what {other:?} is for"),
-    }
-}
-
-fn stale(scene: &Scene) -> String {
-    json!({
-        "apiVersion": "secrets-store.csi.x-k8s.io/v1", "kind": "SecretProviderClassPodStatus",
-        "metadata": {"name": format!("web-{}-demo", scene.namespace)},
-        "status": {"podName": "web", "secretProviderClassName": "demo", "mounted": true, "targetPath": "/elsewhere", "objects": []},
-    })
-    .to_string()
 }
 
 /// A figure for whoever reads the tests' output.

@@ -52,6 +52,12 @@ fn main() -> Result<ExitCode> {
     let alone = run(&arguments, alone::trials().into_iter().chain(rotating::before()).collect());
     arguments.test_threads = Some(AT_ONCE);
     let rotating = run(&arguments, rotating::trials());
-    let failed = [together, alone, rotating].iter().any(|conclusion| conclusion.has_failed());
+    let steady = run(
+        &arguments,
+        vec![libtest_mimic::Trial::test("release::the_driver_never_restarted", || {
+            release::is_steady().map_err(|error| format!("{error:#}").into())
+        })],
+    );
+    let failed = [together, alone, rotating, steady].iter().any(|conclusion| conclusion.has_failed());
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -4,11 +4,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
-use keyvault_csi_e2e::driver::wait_for;
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::kubectl::{PATIENCE, cluster, condition, get, helm, kubectl, kubectl_with, list, server_minor, text};
+use crate::kubectl::{cluster, helm, kubectl, kubectl_with, list, server_minor, text};
 use crate::scene::ca_pem;
 
 pub(crate) const NAMESPACE: &str = "kube-system";
@@ -99,11 +98,6 @@ pub(crate) fn pod() -> Result<String> {
     text(pods()?.first().context("no driver")?, "/metadata/name")
 }
 
-/// Everything that the driver has logged.
-pub(crate) fn log() -> Result<String> {
-    kubectl(&["logs", &pod()?, "--namespace", NAMESPACE])
-}
-
 /// Deletes the driver's pod without waiting, and returns its name.
 pub(crate) fn kill() -> Result<String> {
     let pod = pod()?;
@@ -111,11 +105,12 @@ pub(crate) fn kill() -> Result<String> {
     Ok(pod)
 }
 
-/// Starts the driver anew and waits until it is ready.
-pub(crate) fn restart() -> Result<()> {
-    let old = kill()?;
-    wait_for("another driver is ready", PATIENCE, || {
-        let gone = get(NAMESPACE, "pod", &old)?.is_none();
-        Ok(gone && pods()?.iter().any(|pod| condition(pod, "Ready")))
-    })
+/// The driver's container was never started a second time, and its log tells of no mount that stayed.
+pub(crate) fn is_steady() -> Result<()> {
+    for pod in pods()? {
+        assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0, "{pod}");
+        let log = kubectl(&["logs", &text(&pod, "/metadata/name")?, "--namespace", NAMESPACE])?;
+        ensure!(!log.contains("failed to clean and unmount target path") && !log.contains("panicked"), "{log}");
+    }
+    Ok(())
 }

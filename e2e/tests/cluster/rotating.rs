@@ -14,10 +14,13 @@ use crate::kubectl::{PATIENCE, condition, delete_pod, exec, get, kubectl, list, 
 use crate::pods::status;
 use crate::release;
 use crate::scene::Scene;
+use crate::seeds;
 
 trials! { "rotating":
     a_changed_value_reaches_files_and_secret,
     without_secret_objects_the_file_alone_follows,
+    identities_without_a_secret_follow_too,
+    a_history_moves_on,
     two_deployments_own_one_secret_until_the_last_is_gone,
     annotations_nested_names_and_types_arrive,
     one_class_name_in_two_namespaces_has_two_secrets,
@@ -165,6 +168,39 @@ fn without_secret_objects_the_file_alone_follows() -> Result<()> {
     Ok(())
 }
 
+/// Workload identity needs the tokens that the kubelet brings with each of its calls.
+fn identities_without_a_secret_follow_too() -> Result<()> {
+    for (about, start) in [
+        ("workload", seeds::start_workload_identity as fn(&Scene) -> Result<&'static str>),
+        ("managed", seeds::start_managed_identity),
+    ] {
+        let scene = scene(about)?;
+        scene.set("secret1");
+        scene.set_key("key1");
+        let pod = start(&scene)?;
+        let new = scene.change("secret1");
+        reads(&scene.namespace, pod, "/mnt/secrets-store/secret1", &new)?;
+    }
+    Ok(())
+}
+
+fn a_history_moves_on() -> Result<()> {
+    let scene = scene("history")?;
+    let old = scene.set("a");
+    let manifest = scene.class_of("v1", "demo", &["a"]);
+    let manifest = manifest.replace("objectName: a\n", "objectName: a\n          objectVersionHistory: 2\n");
+    let objects = opaque("mirrored", "a/0", "username");
+    scene.apply(&manifest.replacen("spec:\n", &format!("spec:\n  secretObjects: {objects}\n"), 1))?;
+    scene.permit_lists();
+    scene.pod("web", &["demo"], FOREVER)?;
+    ready(&scene.namespace, "web")?;
+    becomes(&scene.namespace, "mirrored", "username", &old)?;
+    let new = scene.change("a");
+    reads(&scene.namespace, "web", "/mnt/demo/a/0", &new)?;
+    reads(&scene.namespace, "web", "/mnt/demo/a/1", &old)?;
+    becomes(&scene.namespace, "mirrored", "username", &new)
+}
+
 fn two_deployments_own_one_secret_until_the_last_is_gone() -> Result<()> {
     let scene = scene("owners")?;
     let value = scene.set("a");
@@ -175,7 +211,7 @@ fn two_deployments_own_one_secret_until_the_last_is_gone() -> Result<()> {
     for name in ["one", "two"] {
         for pod in pods_of(&scene, name)? {
             assert_eq!(exec(&scene.namespace, &pod, &["cat", "/mnt/demo/a"])?, value);
-            assert_eq!(exec(&scene.namespace, &pod, &["printenv", "FROM_SECRET"])?.trim_end(), value);
+            assert_eq!(exec(&scene.namespace, &pod, &["sh", "-c", "printf %s \"$FROM_SECRET\""])?, value);
         }
     }
     owned_by(&scene.namespace, "mirrored", 2)?;

@@ -101,6 +101,11 @@ impl Scene {
         value
     }
 
+    /// Lets the application list versions, too.
+    pub(crate) fn permit_lists(&self) {
+        azure().grant(&self.vault, &self.client_id, &[Permission::List]);
+    }
+
     /// Takes the application's right to read the vault away.
     pub(crate) fn forbid(&self) {
         azure().revoke_grant(&self.vault, &self.client_id, &[Permission::Get]);
