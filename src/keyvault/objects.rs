@@ -34,6 +34,8 @@ pub struct VaultKey {
     pub y: Option<Vec<u8>>,
     /// Its version: a concrete one, also where the newest was asked for.
     pub version: String,
+    /// When it expires, in seconds since 1970, if the vault says so.
+    pub expires: Option<i64>,
 }
 
 /// A certificate, as Key Vault holds it (spec/azure-provider.md §4.6).
@@ -43,6 +45,8 @@ pub struct VaultCertificate {
     pub der: Vec<u8>,
     /// Its version: a concrete one, also where the newest was asked for.
     pub version: String,
+    /// When it expires, in seconds since 1970, if the vault says so.
+    pub expires: Option<i64>,
 }
 
 /// One version of an object, as a list names it (spec/azure-provider.md §3.4).
@@ -60,6 +64,7 @@ pub struct VersionInfo {
 
 #[derive(Deserialize)]
 struct KeyBundle {
+    attributes: Option<Attributes>,
     key: Option<WebKey>,
 }
 
@@ -78,6 +83,7 @@ struct WebKey {
 struct CertificateBundle {
     id: Option<String>,
     cer: Option<String>,
+    attributes: Option<Attributes>,
 }
 
 #[derive(Deserialize)]
@@ -98,6 +104,7 @@ struct Item {
 struct Attributes {
     enabled: Option<bool>,
     created: Option<i64>,
+    exp: Option<i64>,
 }
 
 /// Says what is wrong with an answer; never a part of it.
@@ -110,6 +117,7 @@ pub(super) fn secret(secret: Secret, name: &ObjectName) -> Read<VaultSecret> {
         return Err("the secret is another than the one that was asked for");
     }
     Ok(VaultSecret {
+        expires: secret.attributes.and_then(|attributes| Some(attributes.expires?.unix_timestamp())),
         version: id.version.filter(|text| is_version(text)).ok_or("the secret's id names no version")?,
         value: secret.value.ok_or("the secret has no value")?.into(),
         content_type: secret.content_type,
@@ -119,12 +127,14 @@ pub(super) fn secret(secret: Secret, name: &ObjectName) -> Read<VaultSecret> {
 
 /// Reads the answer about a key.
 pub(super) fn key(body: &[u8], name: &ObjectName) -> Read<VaultKey> {
-    let key = parse::<KeyBundle>(body)?.key.ok_or("the answer holds no key")?;
+    let KeyBundle { key, attributes } = parse(body)?;
+    let key = key.ok_or("the answer holds no key")?;
     let number = |text: Option<String>| {
         let bytes = text.map(|text| BASE64_URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')));
         bytes.transpose().map_err(|_| "a number of the key is not in base64")
     };
     Ok(VaultKey {
+        expires: attributes.and_then(|attributes| attributes.exp),
         version: version(key.kid.as_deref(), ObjectType::Key, name)?,
         kty: key.kty.filter(|kty| !kty.is_empty()).ok_or("the key has no type")?,
         n: number(key.n)?,
@@ -141,6 +151,7 @@ pub(super) fn certificate(body: &[u8], name: &ObjectName) -> Read<VaultCertifica
     let text = certificate.cer.filter(|cer| !cer.is_empty());
     let text = text.ok_or("the certificate has no content; it may be pending or disabled")?;
     Ok(VaultCertificate {
+        expires: certificate.attributes.as_ref().and_then(|attributes| attributes.exp),
         version: version(certificate.id.as_deref(), ObjectType::Certificate, name)?,
         der: BASE64_STANDARD.decode(text).map_err(|_| "the certificate's content is not in base64")?,
     })

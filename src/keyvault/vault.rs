@@ -60,6 +60,8 @@ pub struct VaultSecret {
     pub version: String,
     /// What its owner says the value is.
     pub content_type: Option<String>,
+    /// When it expires, in seconds since 1970, if the vault says so.
+    pub expires: Option<i64>,
     /// Whether it is the private side of a certificate (spec/azure-provider.md §4.2).
     pub certificate_backed: bool,
 }

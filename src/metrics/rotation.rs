@@ -48,6 +48,7 @@ pub(super) struct Rotation {
     volumes: Family<Os, Gauge>,
     failing: Family<Os, Gauge>,
     oldest: Family<Os, Gauge<f64, AtomicU64>>,
+    expiry: Family<Os, Gauge>,
 }
 
 impl Rotation {
@@ -60,8 +61,9 @@ impl Rotation {
             volumes: Family::default(),
             failing: Family::default(),
             oldest: Family::default(),
+            expiry: Family::default(),
         };
-        let Rotation { refreshed, failed, took, volumes, failing, oldest } = &rotation;
+        let Rotation { refreshed, failed, took, volumes, failing, oldest, expiry } = &rotation;
         registry.register("rotation_reconcile", "Total number of refreshes of volumes", refreshed.clone());
         registry.register(
             "rotation_reconcile_error",
@@ -79,6 +81,11 @@ impl Rotation {
             "rotation_oldest_fetch_seconds",
             "Age of the last good fetch of the volumes that have waited longest for one",
             oldest.clone(),
+        );
+        registry.register(
+            "rotation_first_expiry_seconds",
+            "Time until the first of all objects in volumes expires, as vaults say",
+            expiry.clone(),
         );
         rotation
     }
@@ -111,5 +118,13 @@ impl Metrics {
         self.0.rotation.volumes.get_or_create(&OS).set(count(volumes));
         self.0.rotation.failing.get_or_create(&OS).set(count(failing));
         self.0.rotation.oldest.get_or_create(&OS).set(oldest.unwrap_or_default().as_secs_f64());
+    }
+
+    /// Notes in how many seconds the first object expires; `None` when none does.
+    pub fn first_expiry(&self, left: Option<i64>) {
+        match left {
+            Some(left) => drop(self.0.rotation.expiry.get_or_create(&OS).set(left)),
+            None => drop(self.0.rotation.expiry.remove(&OS)),
+        }
     }
 }

@@ -182,6 +182,7 @@ pub struct ObjectVersion {
 pub struct Payload {
     files: Vec<SecretFile>,
     versions: Vec<ObjectVersion>,
+    expires: Option<i64>,
 }
 
 /// Why files do not make a [`Payload`].
@@ -238,7 +239,17 @@ impl Payload {
         if bytes > limits::PAYLOAD {
             return Err(PayloadError::TooLarge { bytes });
         }
-        Ok(Payload { files, versions })
+        Ok(Payload { files, versions, expires: None })
+    }
+
+    /// The same, with the moment when the first of its objects expires, in seconds since 1970.
+    pub fn expiring(self, expires: Option<i64>) -> Payload {
+        Payload { expires, ..self }
+    }
+
+    /// When the first of its objects expires, in seconds since 1970, if the vault says so.
+    pub fn expires(&self) -> Option<i64> {
+        self.expires
     }
 
     /// The files, sorted by path.

@@ -128,7 +128,9 @@ struct Fetched {
 
 fn collect(mut fetched: Vec<Fetched>) -> Result<Payload, PayloadError> {
     fetched.sort_by_key(|one| one.at);
+    let expires = fetched.iter().filter_map(|one| one.object.expires).min();
     let (files, versions): (Vec<_>, Vec<_>) =
         fetched.into_iter().map(|one| (one.object.files, one.object.versions)).unzip();
-    Payload::new(files.into_iter().flatten().collect(), versions.into_iter().flatten().collect())
+    let payload = Payload::new(files.into_iter().flatten().collect(), versions.into_iter().flatten().collect())?;
+    Ok(payload.expiring(expires))
 }

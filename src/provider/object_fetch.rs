@@ -31,7 +31,12 @@ pub(super) struct ObjectFetch<'a> {
 pub(super) struct FetchedObject {
     pub(super) files: Vec<SecretFile>,
     pub(super) versions: Vec<ObjectVersion>,
+    /// When it expires, in seconds since 1970, if the vault says so; of a history, the newest version.
+    pub(super) expires: Option<i64>,
 }
+
+/// What the vault has, as files, with its concrete version and its end.
+type Got = (Result<Rendered, RenderError>, String, Option<i64>);
 
 impl ObjectFetch<'_> {
     /// Fetches and renders the object.
@@ -72,7 +77,7 @@ impl ObjectFetch<'_> {
         let version = version.map_err(|source| self.name("objectVersion", source))?;
         let id = self.spec.version_id(index);
         let got = self.get(name, index, version.as_ref()).await;
-        let (rendered, version) = got.map_err(|source| self.refused(id.clone(), source))?;
+        let (rendered, version, expires) = got.map_err(|source| self.refused(id.clone(), source))?;
         let vault = || self.vault_name.to_owned();
         let rendered =
             rendered.map_err(|source| Error::Render { class: self.class.clone(), vault: vault(), source })?;
@@ -81,16 +86,19 @@ impl ObjectFetch<'_> {
         }
         fetched.files.extend(rendered.files);
         fetched.versions.push(ObjectVersion { id, version });
+        if index.unwrap_or_default() == 0 {
+            fetched.expires = expires;
+        }
         Ok(())
     }
 
-    /// What the vault has, as files, and its concrete version.
+    /// What the vault has.
     async fn get(
         self,
         name: &ObjectName,
         index: Option<usize>,
         version: Option<&ObjectVersionId>,
-    ) -> Result<(Result<Rendered, RenderError>, String), keyvault::Error> {
+    ) -> Result<Got, keyvault::Error> {
         let render = |value: Value<'_>| render(self.spec, index, value, self.rendering);
         Ok(match self.spec.object_type {
             ObjectType::Secret => {
@@ -105,15 +113,15 @@ impl ObjectFetch<'_> {
                     true => tokio::task::block_in_place(|| render(value)),
                     false => render(value),
                 };
-                (rendered, secret.version.clone())
+                (rendered, secret.version.clone(), secret.expires)
             }
             ObjectType::Key => {
                 let key = self.vault.key(name, version).await?;
-                (as_jwk(&key, |jwk| render(Value::Key(jwk))), key.version.clone())
+                (as_jwk(&key, |jwk| render(Value::Key(jwk))), key.version.clone(), key.expires)
             }
             ObjectType::Certificate => {
                 let certificate = self.vault.certificate(name, version).await?;
-                (render(Value::Certificate(&certificate.der)), certificate.version.clone())
+                (render(Value::Certificate(&certificate.der)), certificate.version.clone(), certificate.expires)
             }
         })
     }

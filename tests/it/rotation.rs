@@ -4,10 +4,10 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
-use azure_emulator::Kind;
+use azure_emulator::{Kind, ObjectAttributes};
 use keyvault_csi_e2e::driver::wait_for;
 use keyvault_csi_e2e::kubelet::Volume;
 
@@ -24,6 +24,7 @@ trials! { "rotation":
     a_first_mount_goes_before_refreshes,
     a_republish_costs_no_request_and_never_fails,
     a_volume_of_a_group_gets_what_its_group_may_read,
+    what_expires_first_is_told,
 }
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -250,7 +251,7 @@ fn a_first_mount_goes_before_refreshes() -> Result<()> {
     few.iter().for_each(|name| drop(vault.set(name)));
     node.class("few", &vault.parameters(&few))?;
     // The burst is used up, and dozens wait: six fetches of sixteen at once.
-    wait_for("refreshes are under way", PATIENCE, || Ok(cycles(&node)? >= 3.0))?;
+    wait_for("refreshes are under way", PATIENCE, || Ok(vault.counters().get(Kind::Get) >= 250))?;
     for _ in 0..5 {
         let began = Instant::now();
         let mut volume = vault.volume("few");
@@ -321,4 +322,31 @@ fn a_volume_of_a_group_gets_what_its_group_may_read() -> Result<()> {
         ensure!(fs::read_to_string(node.kubelet.target(volume).join("object-0"))? != value, "it may not be read");
     }
     Ok(())
+}
+
+fn what_expires_first_is_told() -> Result<()> {
+    let (node, vault) = (rotating("200ms", &[])?, lab().vault());
+    let now = i64::try_from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs())?;
+    let set = |name: &str, version: u8, lives: Option<i64>| {
+        let created = Some(now - 1_000 + i64::from(version));
+        let attributes = ObjectAttributes { created, expires: lives.map(|lives| now + lives), ..Default::default() };
+        let id = format!("{version:032}");
+        lab().azure().set_secret_version(&vault.name, name, &id, &lab().secret(name), attributes);
+    };
+    let told = |least: f64, most: f64| -> Result<()> {
+        wait_for(&format!("an expiry between {least} and {most}"), PATIENCE, || {
+            let left = metric(&node, "rotation_first_expiry_seconds{", &[])?;
+            Ok((least..=most).contains(&left))
+        })
+    };
+    set("late", 1, Some(90_000));
+    set("never", 1, None);
+    node.class("demo", &vault.parameters(&["late", "never"]))?;
+    node.publish(&vault.volume("demo"))?;
+    told(89_000.0, 90_000.0)?;
+    set("never", 2, Some(5_000));
+    told(4_000.0, 5_000.0)?;
+    // Replaced in time.
+    set("never", 3, None);
+    told(89_000.0, 90_000.0)
 }

@@ -10,7 +10,7 @@ use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 use crate::apiserver::{Rights, User, watching};
-use crate::lab::{Node, lab};
+use crate::lab::Node;
 use crate::mirror_scene::{PODS, Scene, decoded};
 use crate::rotation::{PATIENCE, cycles};
 
@@ -42,12 +42,14 @@ fn a_pod_that_asks_is_refreshed_and_no_other() -> Result<()> {
     let (node, _) = rotating(&scene, Rights::Rotation, &["--rotation-poll-interval=1h"])?;
     let asks = scene.pod("asks", "a", "asked", &Value::Null)?;
     let (target, other) = (node.publish(&asks)?, node.publish(&scene.pod("silent", "a", "other", &Value::Null)?)?);
+    let mut asked = 0;
     for _ in 0..3 {
         let value = scene.vault.set("password");
         let change = |value: &str| json!({ "metadata": { "annotations": { "keyvault-csi/refresh": value } } });
         // It counts that it changes; the pod may be looked at for the first time only now, which is no change.
         wait_for("it is refreshed", PATIENCE, || {
-            scene.merge(PODS, "asks", &change(&lab().secret("annotation")))?;
+            asked += 1;
+            scene.merge(PODS, "asks", &change(&asked.to_string()))?;
             let began = Instant::now();
             while began.elapsed() < Duration::from_secs(2) {
                 if holds(&target, &value)? {

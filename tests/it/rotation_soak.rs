@@ -34,7 +34,8 @@ fn memory_does_not_grow() -> Result<()> {
         .to_vec();
     let (node, vault) = (Node::start(setup)?, lab().vault());
     let volumes = pods(&node, &vault, 10, 1, VOLUMES)?;
-    for some in volumes.chunks(40) {
+    // More at once than there are threads for it, so that all threads there may be are there from the beginning on.
+    for some in volumes.chunks(100) {
         publish_all(&node, some)?;
     }
     let files: Vec<PathBuf> = volumes.iter().map(|volume| node.kubelet.target(volume).join("object-3")).collect();

@@ -30,7 +30,7 @@ use crate::provider::{Fetch, Identity, Purpose};
 const DEADLINES: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(110)];
 
 /// How many volumes are written at a time.
-const WRITES: usize = 4;
+const WRITES: usize = 2;
 
 /// How many credentials of one identity are tried when they are refused; their tokens may differ.
 const TRIES: usize = 3;

@@ -31,7 +31,7 @@ pub(super) use registry::Registry;
 
 use self::cycle::Cycle;
 use self::pods::Watched;
-use self::state::Unit;
+use self::state::{Summary, Unit};
 use super::Volumes;
 use crate::k8s::Pods;
 use crate::metrics::Metrics;
@@ -108,8 +108,10 @@ impl Volumes {
                 () = changes.next() => self.look_at_classes(&registry).await,
                 changed = pods.next() => pods.look(&registry, Some(&changed)),
                 _ = sweeps.tick() => {
-                    let (volumes, failing, oldest) = registry.sweep(Instant::now());
+                    let Summary { volumes, failing, oldest, expires } = registry.sweep(Instant::now());
+                    let left = expires.map(|expires| expires.saturating_sub(jiff::Timestamp::now().as_second()));
                     metrics.refreshed_volumes(volumes, failing, oldest);
+                    metrics.first_expiry(left);
                     pods.look(&registry, None);
                 }
             }

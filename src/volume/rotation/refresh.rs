@@ -58,7 +58,7 @@ impl Volumes {
 /// What a volume of this group holds that was filled from `payload`.
 pub(in crate::volume) fn wrote(payload: &Payload, group: Option<Group>) -> Wrote {
     let content = layout::content_digest(&layout::facts(payload, group, process::own_group()));
-    Wrote { content, versions: versions_digest(payload.versions()) }
+    Wrote { content, versions: versions_digest(payload.versions()), expires: payload.expires() }
 }
 
 fn versions_digest(versions: &[ObjectVersion]) -> Digest {

@@ -17,7 +17,7 @@ use super::super::publish::PublishRequest;
 use super::super::target::TargetPath;
 use super::Options;
 use super::feed::Feed;
-use super::state::{Entry, FetchKey, Member, PodSeen, State, Unit, Volume, Wrote, dice};
+use super::state::{Entry, FetchKey, Member, PodSeen, State, Summary, Unit, Volume, Wrote, dice};
 use crate::model::{Class, ClassRef, Reason};
 use crate::provider::Identity;
 
@@ -267,9 +267,8 @@ impl Registry {
         }
     }
 
-    /// Drops credentials that were not renewed in time; says what there is: volumes, those of them that cannot be refreshed,
-    /// and for how long the group that waits longest has not been fetched.
-    pub(super) fn sweep(&self, now: Instant) -> (usize, usize, Option<Duration>) {
+    /// Drops credentials that were not renewed in time; says how the volumes fare.
+    pub(super) fn sweep(&self, now: Instant) -> Summary {
         let mut state = self.lock();
         let limit = self.options.credentials();
         for entry in state.volumes.values_mut() {
@@ -279,6 +278,7 @@ impl Registry {
         }
         let failing = state.volumes.values().filter(|entry| entry.failing.is_some()).count();
         let oldest = state.groups.values().min().map(|good| now.saturating_duration_since(*good));
-        (state.volumes.len(), failing, oldest)
+        let expires = state.volumes.values().filter_map(|entry| entry.wrote?.expires).min();
+        Summary { volumes: state.volumes.len(), failing, oldest, expires }
     }
 }

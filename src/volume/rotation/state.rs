@@ -50,6 +50,20 @@ pub(in crate::volume) struct FetchKey {
 pub(in crate::volume) struct Wrote {
     pub(super) content: Digest,
     pub(super) versions: Digest,
+    /// When the first of its objects expires, in seconds since 1970.
+    pub(super) expires: Option<i64>,
+}
+
+/// How the volumes fare together.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Summary {
+    pub(super) volumes: usize,
+    /// Those that could not be refreshed the last time.
+    pub(super) failing: usize,
+    /// For how long what has waited longest has not been fetched.
+    pub(super) oldest: Option<Duration>,
+    /// When the first object of all expires, in seconds since 1970.
+    pub(super) expires: Option<i64>,
 }
 
 /// What can be due.

@@ -11,7 +11,7 @@ use super::super::locks::Locks;
 use super::super::publish::PublishRequest;
 use super::super::target::TargetPath;
 use super::registry::Registry;
-use super::state::{Member, PodSeen, Unit, Wrote};
+use super::state::{Member, PodSeen, Summary, Unit, Wrote};
 use super::{Options, Running};
 use crate::model::{Class, ClassRef, ClassSpec, ExposeSecret as _, INTERVAL_ANNOTATION, PodRef, Reason};
 use crate::provider::Identity;
@@ -19,7 +19,7 @@ use crate::provider::Identity;
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 const INTERVAL: Duration = Duration::from_secs(120);
 const REPUBLISH: Duration = Duration::from_secs(90);
-const WROTE: Wrote = Wrote { content: [1; 32], versions: [2; 32] };
+const WROTE: Wrote = Wrote { content: [1; 32], versions: [2; 32], expires: Some(1_800_000_000) };
 
 fn request(number: usize, secret: &str) -> PublishRequest {
     let pairs = [
@@ -176,8 +176,8 @@ fn credentials_are_dropped_after_three_periods_and_the_volume_stays() {
     let units = due(&registry, Instant::now() + INTERVAL);
     registry.sweep(Instant::now() + 3 * REPUBLISH - Duration::from_secs(1));
     assert!(members(&registry, &units)[0].feed.is_live());
-    let (volumes, failing, oldest) = registry.sweep(Instant::now() + 3 * REPUBLISH);
-    assert_eq!((volumes, failing), (1, 0));
+    let Summary { volumes, failing, oldest, expires } = registry.sweep(Instant::now() + 3 * REPUBLISH);
+    assert_eq!((volumes, failing, expires), (1, 0, WROTE.expires));
     assert!(oldest >= Some(3 * REPUBLISH - Duration::from_secs(1)));
     let member = members(&registry, &units).remove(0);
     let (context, secrets) = member.feed.opened();
@@ -222,7 +222,7 @@ fn what_is_unpublished_is_forgotten_with_its_fetch_and_its_class() {
     );
     registry.ended(&units[0]);
     assert_eq!((registry.next(), registry.classes()), (None, vec![]));
-    assert_eq!(registry.sweep(Instant::now()), (0, 0, None));
+    assert_eq!(registry.sweep(Instant::now()), Summary { volumes: 0, failing: 0, oldest: None, expires: None });
 }
 
 #[test]
