@@ -1,6 +1,7 @@
 //! Thousands of cycles of many volumes: memory, descriptors and threads do not grow. Takes minutes; `make soak` runs it.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -60,11 +61,12 @@ fn memory_does_not_grow() -> Result<()> {
             && done >= wanted
         {
             let (cycles, gets) = (done, vault.counters().get(Kind::Get));
-            println!(
+            writeln!(
+                std::io::stdout(),
                 "{cycles} cycles of {VOLUMES} volumes in {:.0?}, {rounds} of them with a new value, {gets} GETs; resident KiB, \
                  descriptors, threads: {first:?} after ten cycles, {now:?} at the end",
                 began.elapsed()
-            );
+            )?;
             ensure!(now.0 as f64 <= 1.05 * first.0 as f64, "memory grew from {} to {} KiB", first.0, now.0);
             ensure!(now.1 <= first.1 + 4 && now.2 <= first.2 + 4, "descriptors or threads grew");
             return Ok(());

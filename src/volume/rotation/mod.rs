@@ -16,6 +16,9 @@ mod registry;
 pub(super) mod schedule;
 mod state;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,18 +63,25 @@ impl Options {
 
 /// Something that runs; its end is noted however it ends.
 struct Running {
-    volumes: Volumes,
+    registry: Arc<Registry>,
     unit: Unit,
     place: Option<OwnedSemaphorePermit>,
+}
+
+impl Running {
+    /// What is due, if there is something, and a place to run it.
+    fn next(registry: &Arc<Registry>, places: &Arc<Semaphore>, now: Instant) -> Option<Running> {
+        let place = Arc::clone(places).try_acquire_owned().ok()?;
+        let unit = registry.take(now)?;
+        Some(Running { registry: registry.clone(), unit, place: Some(place) })
+    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         // First, since the end is what the loop waits for when there is no place.
         self.place = None;
-        if let Some(registry) = &self.volumes.rotation {
-            registry.ended(&self.unit);
-        }
+        self.registry.ended(&self.unit);
     }
 }
 
@@ -87,8 +97,7 @@ impl Volumes {
         let mut sweeps = interval((republish / PERIODS).clamp(SWEEPS[0], SWEEPS[1]));
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            while let Some((place, unit)) = next(&registry, &places) {
-                let running = Running { volumes: self.clone(), unit, place: Some(place) };
+            while let Some(running) = Running::next(&registry, &places, Instant::now()) {
                 let cycle = Cycle::new(self.clone(), registry.clone(), metrics.clone());
                 tokio::spawn(async move { cycle.run(&running.unit).await });
             }
@@ -118,10 +127,4 @@ impl Volumes {
             registry.saw(&reference, Some(class));
         }
     }
-}
-
-/// What is due, with the right to run it.
-fn next(registry: &Registry, places: &Arc<Semaphore>) -> Option<(OwnedSemaphorePermit, Unit)> {
-    let place = Arc::clone(places).try_acquire_owned().ok()?;
-    registry.take(Instant::now()).map(|unit| (place, unit))
 }
