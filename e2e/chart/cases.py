@@ -43,7 +43,7 @@ RIGHTS = {
     "secretproviderclasses-role": {
         ("secrets-store.csi.x-k8s.io", "secretproviderclasses"): "get list watch",
         ("secrets-store.csi.x-k8s.io", "secretproviderclasspodstatuses"): "create get update",
-        ("", "events"): "create patch",
+        ("", "events"): "create",
     },
     "secretproviderrotation-role": {
         ("", "pods"): "get list watch",

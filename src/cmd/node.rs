@@ -3,6 +3,7 @@
 //! Nothing here needs the network before the kubelet has been answered. Stops on SIGTERM or SIGINT: takes no new calls,
 //! lets the open ones end, and leaves every mount as it is.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -122,8 +123,11 @@ pub(super) struct Args {
     /// How often Secrets that are as they should be are looked at, so that one that was deleted or changed by hand comes back.
     #[arg(long, default_value = "5m", value_name = "DURATION", value_parser = parse_check_interval)]
     secret_check_interval: Duration,
-    /// Address for /metrics; 0 for none.
-    #[arg(long, default_value = ":8095", value_parser = admin::parse_address)]
+    /// Take this taint off the node once the kubelet knows the driver; nothing if empty.
+    #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true)]
+    startup_taint: String,
+    /// Address for /metrics; 0 for none, and :8080 if empty.
+    #[arg(long, default_value = ":8095", value_parser = parse_metrics_address)]
     metrics_addr: Address,
     /// Address for /healthz and /readyz; 0 for none.
     #[arg(long, default_value = ":9808", value_parser = admin::parse_address)]
@@ -135,6 +139,10 @@ pub(super) struct Args {
     /// Where metrics go: Prometheus is the only choice.
     #[arg(long, default_value = "Prometheus", value_parser = parse_backend)]
     metrics_backend: String,
+    /// Print version, commit and date of the build as JSON, and end.
+    #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
+    version: bool,
     /// Verbosity of the log: 0 to 10.
     #[arg(short, long, default_value_t = 0)]
     v: u8,
@@ -162,6 +170,11 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
         Ok(_) => Err(format!("must be {SHORTEST:?} at least")),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// Nothing means what it means to upstream's metrics library (spec/driver.md §7).
+fn parse_metrics_address(text: &str) -> Result<Address, String> {
+    admin::parse_address(if text.is_empty() { ":8080" } else { text })
 }
 
 fn parse_backend(text: &str) -> Result<String, String> {
@@ -193,6 +206,9 @@ fn parse_check_interval(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// What kept it from starting, or broke while it ran.
 pub(super) fn run(args: Args, unused: &[Unused]) -> anyhow::Result<()> {
+    if args.version {
+        return Ok(writeln!(std::io::stdout(), "{}", version())?);
+    }
     process::forbid_core_files().context("cannot forbid core files")?;
     let format = if args.log_format_json { telemetry::Format::Json } else { telemetry::Format::Text };
     telemetry::start(format, args.v)?;
@@ -208,6 +224,15 @@ pub(super) fn run(args: Args, unused: &[Unused]) -> anyhow::Result<()> {
     let outcome = runtime.block_on(drive(args));
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
+}
+
+/// What `--version` says, under upstream's keys (spec/driver.md §7). Commit and date are the builder's to give.
+fn version() -> serde_json::Value {
+    serde_json::json!({
+        "BuildVersion": env!("CARGO_PKG_VERSION"),
+        "GitCommit": option_env!("KEYVAULT_CSI_COMMIT").unwrap_or("unknown"),
+        "BuildDate": option_env!("KEYVAULT_CSI_DATE").unwrap_or("unknown"),
+    })
 }
 
 async fn drive(args: Args) -> anyhow::Result<()> {
@@ -233,6 +258,7 @@ async fn drive(args: Args) -> anyhow::Result<()> {
     let rotation = args.enable_secret_rotation.then_some(rotation);
     let volumes = Volumes::new(classes, azure).reporting_to(reports.clone()).rotating(rotation);
     let pods = cluster.as_ref().map(|cluster| cluster.pods.clone());
+    let connection = cluster.as_ref().map(|cluster| cluster.connection.clone());
     if args.sync_secret {
         mirror_secrets(&args, cluster, &volumes, &metrics);
     }
@@ -240,7 +266,7 @@ async fn drive(args: Args) -> anyhow::Result<()> {
         tokio::spawn(pods.follow());
     }
     let rotating = rotation.map(|_| volumes.clone().rotate(metrics.clone(), pods));
-    let node = Node { node_id: args.nodeid, volumes, metrics: metrics.clone(), tasks: tasks.clone() };
+    let node = Node { node_id: args.nodeid.clone(), volumes, metrics: metrics.clone(), tasks: tasks.clone() };
     let driver = Driver { name: args.drivername.clone(), node };
     let (listener, socket_file) = socket::listen_private(&args.endpoint)?;
     let (state, registered) = watch::channel(registration::State::Waiting);
@@ -265,10 +291,18 @@ async fn drive(args: Args) -> anyhow::Result<()> {
         let listener = admin::bind(address, "--health-addr").await?;
         let health = Health {
             socket: args.endpoint.clone(),
-            registration: args.registration_dir.is_some().then_some(registered),
+            registration: args.registration_dir.is_some().then(|| registered.clone()),
         };
         let stopped = stop.clone().cancelled_owned();
         running.spawn(async move { Ok(admin::serve_health(listener, health, stopped).await?) });
+    }
+    if let Some(connection) = connection.filter(|_| !args.startup_taint.is_empty()) {
+        let (node, taint, mut registered) = (args.nodeid, args.startup_taint, registered.clone());
+        tokio::spawn(async move {
+            if registered.wait_for(|state| *state == registration::State::Registered).await.is_ok() {
+                k8s::remove_startup_taint(connection, &node, &taint).await;
+            }
+        });
     }
     running.spawn(csi::serve(listener, driver, stop.clone().cancelled_owned()));
     info!(endpoint = %args.endpoint.display(), driver = %args.drivername, version = env!("CARGO_PKG_VERSION"),

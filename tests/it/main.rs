@@ -49,7 +49,9 @@ mod rotation_pods;
 mod rotation_soak;
 mod scenarios;
 mod sharing;
+mod startup;
 mod surface;
+mod takeover;
 
 mod leaks;
 mod memory;
@@ -79,6 +81,8 @@ fn main() -> ExitCode {
         troubleshooting::trials(),
         classes::trials(),
         surface::trials(),
+        startup::trials(),
+        takeover::trials(),
         kubelets::trials(),
         interruptions::trials(),
         kernels::trials(),

@@ -13,7 +13,7 @@ const GROUP: &str = "secrets-store.csi.x-k8s.io";
 /// Makes the roles and gives them to the groups of users.
 pub(super) fn grant(cluster: &Cluster) -> Result<()> {
     let all = json!([
-        { "apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"] },
+        { "apiGroups": [""], "resources": ["events"], "verbs": ["create"] },
         { "apiGroups": [GROUP], "resources": ["secretproviderclasses"], "verbs": ["get", "list", "watch"] },
         { "apiGroups": [GROUP], "resources": ["secretproviderclasspodstatuses"], "verbs": ["create", "get", "update"] },
     ]);
