@@ -16,15 +16,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use super::cluster;
 use super::goflags::Unused;
 use crate::admin::{self, Health};
-use crate::classes::{Classes, Directory};
 use crate::csi::{self, Driver, Node, probe, registration};
 use crate::formats::duration;
-use crate::k8s::{self, ClassCache, Connection, Credentials, Pods, Reports, Secrets, Statuses};
+use crate::k8s;
 use crate::keyvault::{Options, Rate, TokenProxyOptions, Vaults};
 use crate::metrics::Metrics;
-use crate::mirror;
 use crate::model::FileMode;
 use crate::platform::{process, socket};
 use crate::provider::{Azure, CLOUD_FILE_VARIABLE, DefaultCloud, Rendering};
@@ -238,7 +237,9 @@ fn version() -> serde_json::Value {
 async fn drive(args: Args) -> anyhow::Result<()> {
     let (told, stop) = (told_by_signal()?, CancellationToken::new());
     let user_agent = format!("keyvault-csi/{}", env!("CARGO_PKG_VERSION"));
-    let (classes, cluster) = cluster(&args, &user_agent).await?;
+    let node = k8s::Node { name: args.nodeid.clone(), driver: args.drivername.clone() };
+    let (classes, cluster) =
+        cluster::connect(args.manifests.as_deref(), args.kubeconfig.as_deref(), node, &user_agent).await?;
     let reports = cluster.as_ref().map(|cluster| cluster.reports.clone());
     let cloud = DefaultCloud::new(&args.cloud_name, args.cloud_file.clone())
         .with_context(|| format!("--cloud-name {:?}", args.cloud_name))?;
@@ -259,8 +260,14 @@ async fn drive(args: Args) -> anyhow::Result<()> {
     let volumes = Volumes::new(classes, azure).reporting_to(reports.clone()).rotating(rotation);
     let pods = cluster.as_ref().map(|cluster| cluster.pods.clone());
     let connection = cluster.as_ref().map(|cluster| cluster.connection.clone());
-    if args.sync_secret {
-        mirror_secrets(&args, cluster, &volumes, &metrics);
+    match cluster {
+        Some(cluster) if args.sync_secret => {
+            cluster.mirror_secrets(volumes.changes(), &metrics, args.secret_check_interval);
+        }
+        None if args.sync_secret => {
+            warn!("--sync-secret has no effect with --manifests: there is no cluster to write Secrets to");
+        }
+        Some(_) | None => {}
     }
     if let Some(pods) = pods.clone().filter(|_| args.sync_secret || args.enable_secret_rotation) {
         tokio::spawn(pods.follow());
@@ -328,51 +335,6 @@ async fn drive(args: Args) -> anyhow::Result<()> {
         reports.settle(SETTLE).await;
     }
     outcome
-}
-
-/// What there is besides classes where there is a cluster.
-struct Cluster {
-    connection: Connection,
-    classes: ClassCache,
-    reports: Reports,
-    pods: Pods,
-}
-
-/// Where classes come from, and the cluster, unless there is a folder of manifests.
-async fn cluster(args: &Args, user_agent: &str) -> anyhow::Result<(Classes, Option<Cluster>)> {
-    if let Some(folder) = &args.manifests {
-        return Ok((Classes::Directory(Directory::open(folder)?), None));
-    }
-    let connection = k8s::connect(&Credentials::from_flag(args.kubeconfig.as_deref()), user_agent).await?;
-    let classes = ClassCache::new(connection.clone());
-    tokio::spawn(classes.clone().follow());
-    let node = k8s::Node { name: args.nodeid.clone(), driver: args.drivername.clone() };
-    let reports = Reports::start(connection.clone(), node);
-    let pods = Pods::new(connection.clone(), &args.nodeid);
-    Ok((Classes::Kubernetes(classes.clone()), Some(Cluster { connection, classes, reports, pods })))
-}
-
-/// Starts the mirror, which runs as long as the process; what it does not get done, the next process does.
-fn mirror_secrets(args: &Args, cluster: Option<Cluster>, volumes: &Volumes, metrics: &Metrics) {
-    let Some(Cluster { connection, classes, reports, pods }) = cluster else {
-        warn!("--sync-secret has no effect with --manifests: there is no cluster to write Secrets to");
-        return;
-    };
-    let statuses = Statuses::new(connection.clone(), &args.nodeid);
-    let sources = mirror::Sources {
-        classes,
-        pods,
-        statuses: statuses.clone(),
-        secrets: Secrets::new(connection),
-        changes: volumes.changes().clone(),
-        reports,
-        metrics: metrics.clone(),
-        driver: args.drivername.clone(),
-        interval: args.secret_check_interval,
-    };
-    // The mirror listens before anything is told.
-    tokio::spawn(mirror::run(sources));
-    tokio::spawn(statuses.follow());
 }
 
 async fn wait_until_served(endpoint: &std::path::Path) -> anyhow::Result<()> {
