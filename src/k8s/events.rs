@@ -90,8 +90,11 @@ impl Events {
     fn tell(&self, pod: &PodRef, reason: String, about: &str, text: &str) -> bool {
         let text = cut(text);
         let about = (identity(pod).to_owned(), format!("{reason} {about}"));
-        let verdict = self.limits().judge(&about, &text, Instant::now());
-        let Verdict::Create { count, since } = verdict else { return verdict == Verdict::Suppress };
+        let (count, since) = match self.limits().judge(&about, &text, Instant::now()) {
+            Verdict::Create { count, since } => (count, since),
+            Verdict::Suppress => return true,
+            Verdict::Later => return false,
+        };
         let event = Event { pod: pod.clone(), reason, text, count, since };
         let queued = self.queue.try_send(event).is_ok();
         if !queued {

@@ -93,6 +93,24 @@ impl Scene {
         value
     }
 
+    /// Sets a secret to another value, and returns that.
+    pub(crate) fn change(&self, name: &str) -> String {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let value = format!("value {number} of {name} in {}", self.vault);
+        azure().set_secret(&self.vault, name, &value);
+        value
+    }
+
+    /// Takes the application's right to read the vault away.
+    pub(crate) fn forbid(&self) {
+        azure().revoke_grant(&self.vault, &self.client_id, &[Permission::Get]);
+    }
+
+    /// Gives it back.
+    pub(crate) fn permit(&self) {
+        azure().grant(&self.vault, &self.client_id, &[Permission::Get]);
+    }
+
     /// Sets a key.
     pub(crate) fn set_key(&self, name: &str) {
         azure().set_key(&self.vault, name, Jwk::rsa(KEY.0, KEY.1));
