@@ -68,6 +68,12 @@ struct SyncError {
     reason: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Restraint {
+    os_type: &'static str,
+    restraint: &'static str,
+}
+
 /// Upstream's provider has the object's name here, and the whole error; both are without bound.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Request {
@@ -93,6 +99,8 @@ struct Instruments {
     node_unpublish: Family<Unpublish, Counter>,
     node_unpublish_error: Family<Unpublish, Counter>,
     keyvault_request: Family<Request, Histogram, fn() -> Histogram>,
+    keyvault_throttled: Family<Unpublish, Counter>,
+    keyvault_restrained: Family<Restraint, Counter>,
     rotation: Rotation,
     sync_k8s_secret: Family<Publish, Counter>,
     sync_k8s_secret_error: Family<SyncError, Counter>,
@@ -140,6 +148,13 @@ impl Metrics {
             "Distribution of how long it took to get from keyvault",
             keyvault_request.clone(),
         );
+        let (keyvault_throttled, keyvault_restrained) = (Family::default(), Family::default());
+        registry.register("keyvault_throttled", "Total number of answers 429 of vaults", keyvault_throttled.clone());
+        registry.register(
+            "keyvault_restrained",
+            "How often a vault began to be left alone, because it asked for that or only fails",
+            keyvault_restrained.clone(),
+        );
         let rotation = Rotation::registered(registry);
         let (sync_k8s_secret, sync_k8s_secret_error) = (Family::default(), Family::default());
         registry.register("sync_k8s_secret", "Total number of k8s secrets synced", sync_k8s_secret.clone());
@@ -162,6 +177,8 @@ impl Metrics {
             node_unpublish,
             node_unpublish_error,
             keyvault_request,
+            keyvault_throttled,
+            keyvault_restrained,
             rotation,
             sync_k8s_secret,
             sync_k8s_secret_error,
@@ -202,6 +219,16 @@ impl Metrics {
             error: outcome.err().map_or("", Reason::as_str),
         };
         self.0.keyvault_request.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// Counts an answer 429 of a vault.
+    pub fn throttled(&self) {
+        self.0.keyvault_throttled.get_or_create(&Unpublish { os_type: std::env::consts::OS }).inc();
+    }
+
+    /// Counts that a vault is left alone from now on, and why.
+    pub fn restrained(&self, restraint: &'static str) {
+        self.0.keyvault_restrained.get_or_create(&Restraint { os_type: std::env::consts::OS, restraint }).inc();
     }
 
     /// Counts one Kubernetes Secret of a class of this `provider` that was written, with the time that took, or could not be.

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::error::Error;
 use super::pace::{Came, PROBE, Pace, Rate, Restraint};
 use super::rank::{Purpose, Rank};
+use crate::metrics::Metrics;
 use crate::model::Reason;
 
 /// For how many vaults a pace is remembered before those at rest are forgotten.
@@ -30,6 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 #[derive(Debug, Clone)]
 pub(super) struct Budget {
     rate: Rate,
+    metrics: Metrics,
     lanes: Arc<Mutex<HashMap<String, Lane>>>,
 }
 
@@ -39,6 +41,7 @@ pub(super) struct Lane {
     host: Arc<str>,
     state: Arc<Mutex<State>>,
     rank: Rank,
+    metrics: Metrics,
 }
 
 #[derive(Debug)]
@@ -85,8 +88,8 @@ impl State {
 }
 
 impl Budget {
-    pub(super) fn new(rate: Rate) -> Budget {
-        Budget { rate, lanes: Arc::default() }
+    pub(super) fn new(rate: Rate, metrics: Metrics) -> Budget {
+        Budget { rate, metrics, lanes: Arc::default() }
     }
 
     /// The queue of the vault at this host, in which one waits as a mount does.
@@ -100,7 +103,8 @@ impl Budget {
             lanes.retain(|_, lane| !lane.is_idle(now));
         }
         let state = State { pace: Pace::new(self.rate, now), waiting: VecDeque::new(), called: false, last: None };
-        let lane = Lane { host: host.into(), state: Arc::new(Mutex::new(state)), rank: Rank::of(Purpose::Mount) };
+        let (rank, metrics) = (Rank::of(Purpose::Mount), self.metrics.clone());
+        let lane = Lane { host: host.into(), state: Arc::new(Mutex::new(state)), rank, metrics };
         lanes.insert(host.to_owned(), lane.clone());
         lane
     }
@@ -158,7 +162,17 @@ impl Lane {
             (Came::Throttle(_) | Came::Failure, Err(error)) => Some(error.clone()),
             (Came::Throttle(_) | Came::Failure, Ok(_)) | (Came::Answer, _) => None,
         };
-        state.pace.learn(came, Instant::now());
+        let now = Instant::now();
+        let before = state.pace.restraint(now);
+        state.pace.learn(came, now);
+        if matches!(came, Came::Throttle(_)) {
+            self.metrics.throttled();
+        }
+        match state.pace.restraint(now).filter(|_| before.is_none()) {
+            Some(Restraint::Asked(_)) => self.metrics.restrained("asked"),
+            Some(Restraint::Failing(_)) => self.metrics.restrained("failing"),
+            None => {}
+        }
     }
 
     /// Calls up those who wait, one by one, until nobody does.

@@ -86,7 +86,7 @@ impl Vaults {
             tokens: Tokens::default(),
             assertions: Assertions::default(),
             recent: Recent::new(options.freshness),
-            budget: Budget::new(options.rate),
+            budget: Budget::new(options.rate, options.metrics.clone()),
             metrics: options.metrics,
             limits,
         })

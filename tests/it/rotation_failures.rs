@@ -77,14 +77,20 @@ fn a_driver_killed_while_it_refreshes_leaves_whole_volumes() -> Result<()> {
         node.publish(volume)?;
     }
     let (mut seed, mut counts) = (0x2545_F491_4F6C_DD1D_u64, [0, 0, 0]);
-    for _ in 0..60 {
+    let entries = |target: &Path| fs::read_dir(target).map(Iterator::count).unwrap_or_default();
+    for round in 0..80 {
         seed ^= seed << 13;
         seed ^= seed >> 7;
         seed ^= seed << 17;
+        let watched = node.kubelet.target(&volumes[seed as usize % volumes.len()]);
+        let whole = entries(&watched);
         let new = values();
-        let until = Instant::now() + Duration::from_micros(seed % 70_000);
+        let until = Instant::now() + Duration::from_micros(seed % 70_000 * if round % 2 == 0 { 10 } else { 1 });
         while Instant::now() < until {
-            std::hint::spin_loop();
+            // Every other time in the middle of a write: a second generation stands in the volume.
+            if round % 2 == 0 && entries(&watched) != whole {
+                break;
+            }
         }
         node = Node::start(node.driver.kill()?)?;
         let mut fresh = 0;

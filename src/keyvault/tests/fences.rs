@@ -18,6 +18,7 @@ use super::server::{
     Answer, Azure, CLIENT_ID, CLIENT_SECRET, Kind, LOGIN, QUICK, VAULT, VERSION, open, open_as, status,
 };
 use super::{Reason, get, get_at_once};
+use crate::metrics::Metrics;
 use crate::model::ExposeSecret as _;
 
 fn vault_transport(azure: &Azure) -> VaultTransport {
@@ -27,7 +28,7 @@ fn vault_transport(azure: &Azure) -> VaultTransport {
         kind: ObjectType::Secret,
         token: Arc::new(Token { bearer: "Bearer token-of-the-vault".into(), until: tokio::time::Instant::now() }),
         client_id: None,
-        lane: Budget::new(Rate { per_second: 0, burst: 0 }).lane(VAULT),
+        lane: Budget::new(Rate { per_second: 0, burst: 0 }, Metrics::new()).lane(VAULT),
         deadline: tokio::time::Instant::now() + Duration::from_secs(60),
     }
 }

@@ -13,6 +13,7 @@ use super::super::pace::{Came, PROBE, Pace, Rate, Restraint};
 use super::super::rank::{Purpose, Rank};
 use super::server::{Azure, Kind, QUICK, VAULT, open, options, status, with_options};
 use super::{Reason, get_at_once};
+use crate::metrics::Metrics;
 
 const RATE: Rate = Rate { per_second: 100, burst: 64 };
 
@@ -190,7 +191,7 @@ fn fault() -> Result<(), Error> {
 
 #[tokio::test]
 async fn those_who_wait_are_called_up_in_order_and_whoever_left_takes_no_turn() {
-    let lane = Budget::new(Rate { per_second: 50, burst: 1 }).lane(VAULT);
+    let lane = Budget::new(Rate { per_second: 50, burst: 1 }, Metrics::new()).lane(VAULT);
     let late = Instant::now() + Duration::from_secs(60);
     lane.turn(late).await.unwrap();
     let began = Instant::now();
@@ -213,7 +214,7 @@ async fn those_who_wait_are_called_up_in_order_and_whoever_left_takes_no_turn() 
 
 #[tokio::test]
 async fn a_mount_goes_before_the_refreshes_that_wait() {
-    let lane = Budget::new(Rate { per_second: 50, burst: 1 }).lane(VAULT);
+    let lane = Budget::new(Rate { per_second: 50, burst: 1 }, Metrics::new()).lane(VAULT);
     let late = Instant::now() + Duration::from_secs(60);
     lane.turn(late).await.unwrap();
     let order = std::sync::Mutex::new(Vec::new());
@@ -238,7 +239,7 @@ async fn a_mount_goes_before_the_refreshes_that_wait() {
 
 #[tokio::test]
 async fn a_wait_that_cannot_end_in_time_is_not_begun() {
-    let lane = Budget::new(RATE).lane(VAULT);
+    let lane = Budget::new(RATE, Metrics::new()).lane(VAULT);
     let soon = Instant::now() + Duration::from_secs(20);
     let azure = Azure::start(|request, _| {
         (request.kind == Kind::Get).then(|| super::server::Answer::Status(429, "retry-after: 30\r\n", "{}".into()))
@@ -261,7 +262,7 @@ async fn a_wait_that_cannot_end_in_time_is_not_begun() {
 
 #[tokio::test]
 async fn an_error_of_a_full_queue_names_the_budget() {
-    let lane = Budget::new(Rate { per_second: 1, burst: 1 }).lane(VAULT);
+    let lane = Budget::new(Rate { per_second: 1, burst: 1 }, Metrics::new()).lane(VAULT);
     lane.turn(Instant::now() + milliseconds(10)).await.unwrap();
     let error = lane.turn(Instant::now() + milliseconds(10)).await.unwrap_err();
     assert!(error.to_string().contains("--vault-requests-per-second"), "{error}");
