@@ -46,8 +46,7 @@ RIGHTS = {
         ("", "events"): "create",
     },
     "secretproviderrotation-role": {
-        ("", "pods"): "get list watch",
-        ("secrets-store.csi.x-k8s.io", "secretproviderclasspodstatuses"): "list watch",
+        ("", "pods"): "list watch",
     },
     "secretprovidersyncing-role": {
         ("", "secrets"): "create delete get patch",

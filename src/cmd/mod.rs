@@ -3,7 +3,6 @@
 //! Knows every module and decides nothing but what is started with what. Flags have upstream's names where the
 //! meaning is upstream's (spec/driver.md §7).
 
-mod cluster;
 mod goflags;
 mod node;
 

@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 pub(crate) use self::processes::stop;
+pub(crate) use self::rights::shipped;
 
 use self::files::{client_of, kubeconfig, user_name, write_files};
 use self::processes::{run, running, tail};
@@ -31,7 +32,7 @@ use crate::lab::{Node, Vault, lab};
 /// How long a server may take to be ready; a busy machine needs most of it.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Users for drivers; tokens must be known before the server starts.
-const USERS: usize = 90;
+const USERS: usize = 130;
 
 static CLUSTER: OnceLock<Result<Cluster, String>> = OnceLock::new();
 /// The cluster, as far as there is one: an API server, and nobody who acts on it.

@@ -42,6 +42,7 @@ mod interruptions;
 mod kernels;
 mod kubelets;
 mod resources;
+mod rights;
 mod rotation;
 mod rotation_cluster;
 mod rotation_failures;
@@ -92,6 +93,7 @@ fn main() -> ExitCode {
         mirror_guards::trials(),
         mirror_owners::trials(),
         resources::trials(),
+        rights::trials(),
         chart::trials(),
         scenarios::trials(),
         memory::trials(),

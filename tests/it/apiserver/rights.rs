@@ -38,7 +38,7 @@ pub(super) fn grant(cluster: &Cluster) -> Result<()> {
 }
 
 /// The rules of roles in `manifests/deploy`, joined.
-fn shipped(roles: &[&str]) -> Result<Value> {
+pub(crate) fn shipped(roles: &[&str]) -> Result<Value> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/deploy");
     let mut rules = Vec::new();
     for file in ["2-rbac.yaml", "rotation-and-sync/1-rbac.yaml"] {
