@@ -21,7 +21,7 @@ use tonic::Status;
 static LAB: OnceLock<Lab> = OnceLock::new();
 
 /// How many vaults the tests may have together; their names must stand in the hosts file before the first test.
-const VAULTS: u32 = 400;
+const VAULTS: u32 = 700;
 
 /// The suffix and the login host of the custom cloud.
 pub(crate) const STACK: (&str, &str) = ("vault.stack.test", "login.stack.test");
