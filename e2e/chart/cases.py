@@ -42,7 +42,7 @@ RENDERED = [
 RIGHTS = {
     "secretproviderclasses-role": {
         ("secrets-store.csi.x-k8s.io", "secretproviderclasses"): "get list watch",
-        ("secrets-store.csi.x-k8s.io", "secretproviderclasspodstatuses"): "create get update",
+        ("secrets-store.csi.x-k8s.io", "secretproviderclasspodstatuses"): "create delete get update",
         ("", "events"): "create",
     },
     "secretproviderrotation-role": {

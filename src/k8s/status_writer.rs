@@ -198,7 +198,7 @@ impl Shared {
 fn advice(failure: &Failure) -> &'static str {
     match failure {
         Failure::Forbidden(_) => {
-            "grant create, get and update on secretproviderclasspodstatuses of secrets-store.csi.x-k8s.io (ClusterRole secretproviderclasses-role)"
+            "grant create, delete, get and update on secretproviderclasspodstatuses of secrets-store.csi.x-k8s.io (ClusterRole secretproviderclasses-role)"
         }
         Failure::NoSuchKind => "install the CRDs (manifests/crds)",
         Failure::NotFound | Failure::AlreadyExists | Failure::Conflict | Failure::Expired | Failure::Other(_) => {

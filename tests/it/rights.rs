@@ -80,9 +80,11 @@ fn misses(
     scene.cluster.create(("Node", "nodes"), None, own)?;
     let node = Node::start(scene.setup(&user, "a", flags.iter().copied()))?;
     act(&scene, &node, resource, verb)?;
-    // The API server's own words: for taking owners to a Secret it asks for the right to delete.
+    // The API server's own words: for changing owners it asks for the right to delete.
     let words = match (resource, verb) {
-        ("secrets", "delete") => vec!["cannot set an ownerRef on a resource you can't delete".to_owned()],
+        ("secrets" | "secretproviderclasspodstatuses", "delete") => {
+            vec!["cannot set an ownerRef on a resource you can't delete".to_owned()]
+        }
         _ => vec![format!("cannot {verb} resource"), resource.to_owned()],
     };
     wait_for(&format!("the log says {words:?}"), PATIENCE, || {
@@ -103,7 +105,7 @@ fn every_right_of_the_driver_is_needed() -> Result<()> {
         match (resource, verb) {
             ("secretproviderclasses", "get") => node.refused(&scene.pod("web", "a", "absent", &Value::Null)?).map(drop),
             ("events", _) => node.refused(&scene.pod("web", "a", "absent", &Value::Null)?).map(drop),
-            ("secretproviderclasspodstatuses", "get" | "update") => {
+            ("secretproviderclasspodstatuses", "get" | "update" | "delete") => {
                 let name = format!("web-{}-demo", scene.namespace);
                 // One of another node is there already, which is to be replaced.
                 let status = json!({

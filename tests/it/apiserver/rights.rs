@@ -15,7 +15,7 @@ pub(super) fn grant(cluster: &Cluster) -> Result<()> {
     let all = json!([
         { "apiGroups": [""], "resources": ["events"], "verbs": ["create"] },
         { "apiGroups": [GROUP], "resources": ["secretproviderclasses"], "verbs": ["get", "list", "watch"] },
-        { "apiGroups": [GROUP], "resources": ["secretproviderclasspodstatuses"], "verbs": ["create", "get", "update"] },
+        { "apiGroups": [GROUP], "resources": ["secretproviderclasspodstatuses"], "verbs": ["create", "delete", "get", "update"] },
     ]);
     let get = json!([{ "apiGroups": [GROUP], "resources": ["secretproviderclasses"], "verbs": ["get"] }]);
     let sync = shipped(&["secretproviderclasses-role", "secretprovidersyncing-role"])?;
