@@ -46,7 +46,11 @@ pub fn start(format: Format, verbosity: u8) -> anyhow::Result<()> {
         4..=5 => LevelFilter::DEBUG,
         6.. => LevelFilter::TRACE,
     };
-    let filter = Targets::new().with_default(LevelFilter::WARN).with_target("keyvault_csi", ours);
+    // kube's client tells of each failed request as an error; `k8s` tells it once, with what to do.
+    let filter = Targets::new()
+        .with_default(LevelFilter::WARN)
+        .with_target("kube_client::client::builder", LevelFilter::OFF)
+        .with_target("keyvault_csi", ours);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).event_format(Klog { format });
     tracing_subscriber::registry().with(filter).with(layer).try_init()?;
     Ok(())

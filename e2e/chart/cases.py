@@ -43,11 +43,10 @@ RIGHTS = {
     "secretproviderclasses-role": {
         ("secrets-store.csi.x-k8s.io", "secretproviderclasses"): "get list watch",
         ("secrets-store.csi.x-k8s.io", "secretproviderclasspodstatuses"): "create get update",
-        ("", "events"): "create patch",
+        ("", "events"): "create",
     },
     "secretproviderrotation-role": {
-        ("", "pods"): "get list watch",
-        ("secrets-store.csi.x-k8s.io", "secretproviderclasspodstatuses"): "list watch",
+        ("", "pods"): "list watch",
     },
     "secretprovidersyncing-role": {
         ("", "secrets"): "create delete get patch",

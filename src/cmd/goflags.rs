@@ -31,7 +31,6 @@ const fn valued(name: &'static str, why: &'static str) -> Unused {
 
 const NO_PROFILER: &str = "there is no profiler in this program";
 const NO_PROVIDERS: &str = "other providers are not called yet";
-const NO_TAINT: &str = "the start-up taint is not removed yet";
 const STDERR: &str = "the log goes to standard error, and only there";
 const NO_VMODULE: &str = "the verbosity is the same for all modules: use -v";
 
@@ -39,7 +38,6 @@ const NO_VMODULE: &str = "the verbosity is the same for all modules: use -v";
 const UNUSED: &[Unused] = &[
     boolean("enable-pprof", NO_PROFILER),
     valued("pprof-port", NO_PROFILER),
-    valued("startup-taint", NO_TAINT),
     valued("provider-volume", NO_PROVIDERS),
     valued("additional-provider-volume-paths", NO_PROVIDERS),
     valued("max-call-recv-msg-size", NO_PROVIDERS),

@@ -19,7 +19,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Role {
     /// The node driver: a CSI plugin that fills pods' volumes from Key Vault.
-    #[command(args_override_self = true)]
+    #[command(args_override_self = true, disable_version_flag = true)]
     Node(node::Args),
 }
 

@@ -3,30 +3,29 @@
 //! Nothing here needs the network before the kubelet has been answered. Stops on SIGTERM or SIGINT: takes no new calls,
 //! lets the open ones end, and leaves every mount as it is.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+mod args;
+mod cluster;
+
+use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{ArgAction, Args as ClapArgs};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+pub(super) use self::args::Args;
 use super::goflags::Unused;
 use crate::admin::{self, Health};
-use crate::classes::{Classes, Directory};
 use crate::csi::{self, Driver, Node, probe, registration};
-use crate::formats::duration;
-use crate::k8s::{self, ClassCache, Connection, Credentials, Pods, Reports, Secrets, Statuses};
+use crate::k8s;
 use crate::keyvault::{Options, Rate, TokenProxyOptions, Vaults};
 use crate::metrics::Metrics;
-use crate::mirror;
 use crate::model::FileMode;
 use crate::platform::{process, socket};
-use crate::provider::{Azure, CLOUD_FILE_VARIABLE, DefaultCloud, Rendering};
+use crate::provider::{Azure, DefaultCloud, Rendering};
 use crate::telemetry;
 use crate::volume::{RotationOptions, Volumes};
 
@@ -44,155 +43,17 @@ const DRAIN: Duration = Duration::from_secs(25);
 const FLUSH: Duration = Duration::from_secs(1);
 /// How long statuses that are not written yet may take after that.
 const SETTLE: Duration = Duration::from_secs(2);
-/// The shortest interval of anything that is done over and over again.
-const SHORTEST: Duration = Duration::from_millis(10);
-/// The shortest pause between two looks at a Secret that is as it should be: each is a request.
-const SHORTEST_CHECK: Duration = Duration::from_secs(1);
 /// How long the own socket may take to answer before the driver is offered to the kubelet.
 const STARTUP: Duration = Duration::from_secs(10);
-
-/// Flags of `keyvault-csi node`.
-#[derive(Debug, ClapArgs)]
-pub(super) struct Args {
-    /// CSI endpoint: unix://PATH.
-    #[arg(long, env = "CSI_ENDPOINT", default_value = "unix://tmp/csi.sock", value_parser = parse_endpoint)]
-    endpoint: PathBuf,
-    /// Name of the driver, as in the CSIDriver object.
-    #[arg(long, default_value = "secrets-store.csi.k8s.io", value_parser = parse_driver_name)]
-    drivername: String,
-    /// Name of the node.
-    #[arg(long, env = "KUBE_NODE_NAME", default_value = "")]
-    nodeid: String,
-    /// The kubelet's plugins_registry folder; without it the driver does not register itself.
-    #[arg(long, value_name = "DIR", requires = "kubelet_registration_path")]
-    registration_dir: Option<PathBuf>,
-    /// Path of the CSI socket on the host, as the kubelet sees it.
-    #[arg(long, value_name = "PATH", requires = "registration_dir")]
-    kubelet_registration_path: Option<PathBuf>,
-    /// Take SecretProviderClasses from the YAML manifests in this folder instead of the Kubernetes API.
-    #[arg(long, value_name = "DIR")]
-    manifests: Option<PathBuf>,
-    /// Kubeconfig file for the Kubernetes API; without it the files of KUBECONFIG, else the pod's service account.
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
-    /// Cloud of classes that name none.
-    #[arg(long, default_value = "AzurePublicCloud")]
-    cloud_name: String,
-    /// File with the addresses of AzureStackCloud, for classes that name none.
-    #[arg(long, env = CLOUD_FILE_VARIABLE, value_name = "FILE")]
-    cloud_file: Option<PathBuf>,
-    /// Address of the AKS token proxy for identity bindings; the cluster's API server if empty.
-    #[arg(long, value_name = "URL", default_value = "", hide_default_value = true)]
-    token_proxy_url: String,
-    /// Name that the AKS token proxy is asked for and checked against; found out from the API server's certificate if empty.
-    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
-    sni_name: String,
-    /// CA certificate of the cluster, for the AKS token proxy.
-    #[arg(long, value_name = "FILE", default_value = TokenProxyOptions::CA_FILE)]
-    token_proxy_ca_file: PathBuf,
-    /// For how long an object that one pod got is given to other pods of the same identity; 0 shares nothing.
-    #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = duration::parse)]
-    freshness_window: Duration,
-    /// How many requests a second this node sends to one vault at most; 0 is no limit.
-    #[arg(long, default_value_t = 100, value_name = "COUNT")]
-    vault_requests_per_second: u32,
-    /// Bring the volumes of running pods up to date; the CSIDriver object must have requiresRepublish: true.
-    #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
-        default_missing_value = "true")]
-    enable_secret_rotation: bool,
-    /// How often volumes are brought up to date, unless their class says otherwise.
-    #[arg(long, default_value = "2m", value_name = "DURATION", value_parser = parse_interval)]
-    rotation_poll_interval: Duration,
-    /// How long the kubelet takes at most until it calls again for a volume: its syncFrequency and half as much. Credentials
-    /// that it does not renew for three times as long are dropped.
-    #[arg(long, default_value = "90s", value_name = "DURATION", value_parser = parse_interval)]
-    republish_period: Duration,
-    /// Sort the certificates of a PKCS#12 secret, the server's first.
-    #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
-        default_missing_value = "true")]
-    construct_pem_chain: bool,
-    /// Also write the certificate and the key of a certificate's secret to files of their own, .crt and .key.
-    #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
-        default_missing_value = "true")]
-    write_cert_and_key_in_separate_files: bool,
-    /// Write the Kubernetes Secrets that classes ask for in secretObjects; needs the Kubernetes API.
-    #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
-        default_missing_value = "true")]
-    sync_secret: bool,
-    /// How often Secrets that are as they should be are looked at, so that one that was deleted or changed by hand comes back.
-    #[arg(long, default_value = "5m", value_name = "DURATION", value_parser = parse_check_interval)]
-    secret_check_interval: Duration,
-    /// Address for /metrics; 0 for none.
-    #[arg(long, default_value = ":8095", value_parser = admin::parse_address)]
-    metrics_addr: Address,
-    /// Address for /healthz and /readyz; 0 for none.
-    #[arg(long, default_value = ":9808", value_parser = admin::parse_address)]
-    health_addr: Address,
-    /// Log as JSON objects instead of text lines.
-    #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
-        default_missing_value = "true")]
-    log_format_json: bool,
-    /// Where metrics go: Prometheus is the only choice.
-    #[arg(long, default_value = "Prometheus", value_parser = parse_backend)]
-    metrics_backend: String,
-    /// Verbosity of the log: 0 to 10.
-    #[arg(short, long, default_value_t = 0)]
-    v: u8,
-}
-
-// An alias, since clap reads a field written as Option as an optional flag.
-type Address = Option<SocketAddr>;
-
-/// Reads `unix://PATH`; like upstream, puts a `/` in front of a relative path (spec/driver.md §2.1).
-fn parse_endpoint(text: &str) -> Result<PathBuf, String> {
-    let path = match text.split_once("://") {
-        Some((scheme, path)) if scheme.eq_ignore_ascii_case("unix") && !path.is_empty() => path,
-        Some((scheme, _)) if scheme.eq_ignore_ascii_case("tcp") => {
-            return Err("tcp is not served: without authentication it would give secrets to anybody".to_owned());
-        }
-        _ => return Err("must be unix:// and a path".to_owned()),
-    };
-    Ok(PathBuf::from(if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }))
-}
-
-/// Reads a duration that is waited for over and over again.
-fn parse_interval(text: &str) -> Result<Duration, String> {
-    match duration::parse(text) {
-        Ok(interval) if interval >= SHORTEST => Ok(interval),
-        Ok(_) => Err(format!("must be {SHORTEST:?} at least")),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-fn parse_backend(text: &str) -> Result<String, String> {
-    match text.eq_ignore_ascii_case("prometheus") {
-        true => Ok(text.to_owned()),
-        false => Err("must be Prometheus: there is no other".to_owned()),
-    }
-}
-
-fn parse_driver_name(text: &str) -> Result<String, String> {
-    // The CSI specification's rule for plugin names; the name becomes part of a socket's path.
-    let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-');
-    let ends = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
-    let bytes = text.as_bytes();
-    if text.len() <= 63 && bytes.iter().copied().all(good) && ends(bytes.first()) && ends(bytes.last()) {
-        Ok(text.to_owned())
-    } else {
-        Err("must be a domain-like name of at most 63 letters, digits, '.' and '-'".to_owned())
-    }
-}
-
-fn parse_check_interval(text: &str) -> Result<Duration, String> {
-    let interval = duration::parse(text).map_err(|error| error.to_string())?;
-    if interval < SHORTEST_CHECK { Err(format!("must be at least {SHORTEST_CHECK:?}")) } else { Ok(interval) }
-}
 
 /// Runs the node driver until it is told to stop.
 ///
 /// # Errors
 /// What kept it from starting, or broke while it ran.
 pub(super) fn run(args: Args, unused: &[Unused]) -> anyhow::Result<()> {
+    if args.version {
+        return Ok(writeln!(std::io::stdout(), "{}", version())?);
+    }
     process::forbid_core_files().context("cannot forbid core files")?;
     let format = if args.log_format_json { telemetry::Format::Json } else { telemetry::Format::Text };
     telemetry::start(format, args.v)?;
@@ -210,37 +71,36 @@ pub(super) fn run(args: Args, unused: &[Unused]) -> anyhow::Result<()> {
     outcome
 }
 
+/// What `--version` says, under upstream's keys (spec/driver.md §7). Commit and date are the builder's to give.
+fn version() -> serde_json::Value {
+    serde_json::json!({
+        "BuildVersion": env!("CARGO_PKG_VERSION"),
+        "GitCommit": option_env!("KEYVAULT_CSI_COMMIT").unwrap_or("unknown"),
+        "BuildDate": option_env!("KEYVAULT_CSI_DATE").unwrap_or("unknown"),
+    })
+}
+
 async fn drive(args: Args) -> anyhow::Result<()> {
     let (told, stop) = (told_by_signal()?, CancellationToken::new());
     let user_agent = format!("keyvault-csi/{}", env!("CARGO_PKG_VERSION"));
-    let (classes, cluster) = cluster(&args, &user_agent).await?;
+    let (classes, cluster) = cluster::connect(&args, &user_agent).await?;
     let reports = cluster.as_ref().map(|cluster| cluster.reports.clone());
-    let cloud = DefaultCloud::new(&args.cloud_name, args.cloud_file.clone())
-        .with_context(|| format!("--cloud-name {:?}", args.cloud_name))?;
-    let rendering = Rendering {
-        construct_pem_chain: args.construct_pem_chain,
-        separate_files: args.write_cert_and_key_in_separate_files,
-        default_mode: FileMode::DEFAULT,
-    };
-    let token_proxy = TokenProxyOptions::new(&args.token_proxy_url, &args.sni_name, args.token_proxy_ca_file.clone())?;
     let metrics = Metrics::new();
-    let rate = Rate { per_second: args.vault_requests_per_second, burst: BURST };
-    let freshness = args.freshness_window;
-    let options = Options { user_agent, token_proxy, freshness, rate, metrics: metrics.clone() };
-    let azure = Azure::new(Vaults::new(options)?, cloud, rendering);
+    let azure = azure(&args, user_agent, &metrics)?;
     let tasks = TaskTracker::new();
     let rotation = RotationOptions { interval: args.rotation_poll_interval, republish: args.republish_period };
     let rotation = args.enable_secret_rotation.then_some(rotation);
     let volumes = Volumes::new(classes, azure).reporting_to(reports.clone()).rotating(rotation);
     let pods = cluster.as_ref().map(|cluster| cluster.pods.clone());
+    let connection = cluster.as_ref().map(|cluster| cluster.connection.clone());
     if args.sync_secret {
-        mirror_secrets(&args, cluster, &volumes, &metrics);
+        cluster::mirror_secrets(&args, cluster, &volumes, &metrics);
     }
     if let Some(pods) = pods.clone().filter(|_| args.sync_secret || args.enable_secret_rotation) {
         tokio::spawn(pods.follow());
     }
     let rotating = rotation.map(|_| volumes.clone().rotate(metrics.clone(), pods));
-    let node = Node { node_id: args.nodeid, volumes, metrics: metrics.clone(), tasks: tasks.clone() };
+    let node = Node { node_id: args.nodeid.clone(), volumes, metrics: metrics.clone(), tasks: tasks.clone() };
     let driver = Driver { name: args.drivername.clone(), node };
     let (listener, socket_file) = socket::listen_private(&args.endpoint)?;
     let (state, registered) = watch::channel(registration::State::Waiting);
@@ -256,19 +116,9 @@ async fn drive(args: Args) -> anyhow::Result<()> {
             Ok(())
         });
     }
-    if let Some(address) = args.metrics_addr {
-        let listener = admin::bind(address, "--metrics-addr").await?;
-        let stopped = stop.clone().cancelled_owned();
-        running.spawn(async move { Ok(admin::serve_metrics(listener, metrics, stopped).await?) });
-    }
-    if let Some(address) = args.health_addr {
-        let listener = admin::bind(address, "--health-addr").await?;
-        let health = Health {
-            socket: args.endpoint.clone(),
-            registration: args.registration_dir.is_some().then_some(registered),
-        };
-        let stopped = stop.clone().cancelled_owned();
-        running.spawn(async move { Ok(admin::serve_health(listener, health, stopped).await?) });
+    serve_http(&mut running, &args, metrics, &registered, &stop).await?;
+    if let Some(connection) = connection.filter(|_| !args.startup_taint.is_empty()) {
+        tokio::spawn(remove_taint(connection, args.nodeid.clone(), args.startup_taint.clone(), registered));
     }
     running.spawn(csi::serve(listener, driver, stop.clone().cancelled_owned()));
     info!(endpoint = %args.endpoint.display(), driver = %args.drivername, version = env!("CARGO_PKG_VERSION"),
@@ -296,49 +146,57 @@ async fn drive(args: Args) -> anyhow::Result<()> {
     outcome
 }
 
-/// What there is besides classes where there is a cluster.
-struct Cluster {
-    connection: Connection,
-    classes: ClassCache,
-    reports: Reports,
-    pods: Pods,
+/// The built-in provider, as the flags want it.
+fn azure(args: &Args, user_agent: String, metrics: &Metrics) -> anyhow::Result<Azure> {
+    let cloud = DefaultCloud::new(&args.cloud_name, args.cloud_file.clone())
+        .with_context(|| format!("--cloud-name {:?}", args.cloud_name))?;
+    let rendering = Rendering {
+        construct_pem_chain: args.construct_pem_chain,
+        separate_files: args.write_cert_and_key_in_separate_files,
+        default_mode: FileMode::DEFAULT,
+    };
+    let token_proxy = TokenProxyOptions::new(&args.token_proxy_url, &args.sni_name, args.token_proxy_ca_file.clone())?;
+    let rate = Rate { per_second: args.vault_requests_per_second, burst: BURST };
+    let freshness = args.freshness_window;
+    let options = Options { user_agent, token_proxy, freshness, rate, metrics: metrics.clone() };
+    Ok(Azure::new(Vaults::new(options)?, cloud, rendering))
 }
 
-/// Where classes come from, and the cluster, unless there is a folder of manifests.
-async fn cluster(args: &Args, user_agent: &str) -> anyhow::Result<(Classes, Option<Cluster>)> {
-    if let Some(folder) = &args.manifests {
-        return Ok((Classes::Directory(Directory::open(folder)?), None));
+/// Serves metrics and health where the flags say so.
+async fn serve_http(
+    running: &mut JoinSet<anyhow::Result<()>>,
+    args: &Args,
+    metrics: Metrics,
+    registered: &watch::Receiver<registration::State>,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    if let Some(address) = args.metrics_addr {
+        let listener = admin::bind(address, "--metrics-addr").await?;
+        let stopped = stop.clone().cancelled_owned();
+        running.spawn(async move { Ok(admin::serve_metrics(listener, metrics, stopped).await?) });
     }
-    let connection = k8s::connect(&Credentials::from_flag(args.kubeconfig.as_deref()), user_agent).await?;
-    let classes = ClassCache::new(connection.clone());
-    tokio::spawn(classes.clone().follow());
-    let node = k8s::Node { name: args.nodeid.clone(), driver: args.drivername.clone() };
-    let reports = Reports::start(connection.clone(), node);
-    let pods = Pods::new(connection.clone(), &args.nodeid);
-    Ok((Classes::Kubernetes(classes.clone()), Some(Cluster { connection, classes, reports, pods })))
+    if let Some(address) = args.health_addr {
+        let listener = admin::bind(address, "--health-addr").await?;
+        let health = Health {
+            socket: args.endpoint.clone(),
+            registration: args.registration_dir.is_some().then(|| registered.clone()),
+        };
+        let stopped = stop.clone().cancelled_owned();
+        running.spawn(async move { Ok(admin::serve_health(listener, health, stopped).await?) });
+    }
+    Ok(())
 }
 
-/// Starts the mirror, which runs as long as the process; what it does not get done, the next process does.
-fn mirror_secrets(args: &Args, cluster: Option<Cluster>, volumes: &Volumes, metrics: &Metrics) {
-    let Some(Cluster { connection, classes, reports, pods }) = cluster else {
-        warn!("--sync-secret has no effect with --manifests: there is no cluster to write Secrets to");
-        return;
-    };
-    let statuses = Statuses::new(connection.clone(), &args.nodeid);
-    let sources = mirror::Sources {
-        classes,
-        pods,
-        statuses: statuses.clone(),
-        secrets: Secrets::new(connection),
-        changes: volumes.changes().clone(),
-        reports,
-        metrics: metrics.clone(),
-        driver: args.drivername.clone(),
-        interval: args.secret_check_interval,
-    };
-    // The mirror listens before anything is told.
-    tokio::spawn(mirror::run(sources));
-    tokio::spawn(statuses.follow());
+/// Takes the start-up taint off the node once the kubelet knows the driver.
+async fn remove_taint(
+    connection: k8s::Connection,
+    node: String,
+    taint: String,
+    mut registered: watch::Receiver<registration::State>,
+) {
+    if registered.wait_for(|state| *state == registration::State::Registered).await.is_ok() {
+        k8s::remove_startup_taint(connection, &node, &taint).await;
+    }
 }
 
 async fn wait_until_served(endpoint: &std::path::Path) -> anyhow::Result<()> {

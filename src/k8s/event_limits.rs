@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// How long an equal event is only counted.
-pub(super) const AGAIN: Duration = Duration::from_secs(300);
+/// How long an equal event is only counted. A server forgets events after an hour, so that one of them is always there.
+pub(super) const AGAIN: Duration = Duration::from_secs(1800);
 /// How long one of the same reason with another text is only counted.
 pub(super) const OTHER_TEXT: Duration = Duration::from_secs(30);
 /// How many pods and reasons are remembered.
@@ -22,14 +22,12 @@ pub(super) type About = (String, String);
 /// What is to be done about a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Make an event.
-    Create,
-    /// Raise the count of the one that was made.
-    Count {
-        /// Its name.
-        name: String,
+    /// Make an event. A new one each time: raising the count of an old one would ask for the right to change events.
+    Create {
         /// How often it happened by now.
         count: u32,
+        /// How long ago it happened first.
+        since: Duration,
     },
     /// Tell nobody: it was told.
     Suppress,
@@ -39,9 +37,9 @@ pub(super) enum Verdict {
 
 #[derive(Debug)]
 struct Told {
-    name: String,
     text: String,
     count: u32,
+    first: Instant,
     sent: Instant,
 }
 
@@ -58,37 +56,26 @@ impl Limits {
         Limits { told: HashMap::new(), tokens: BURST, filled: now }
     }
 
-    /// Judges one failure; `name` is what a new event would be called.
-    pub(super) fn judge(&mut self, about: &About, text: &str, name: &str, now: Instant) -> Verdict {
-        let verdict = match self.told.get_mut(about) {
-            None => Verdict::Create,
+    /// Judges one failure.
+    pub(super) fn judge(&mut self, about: &About, text: &str, now: Instant) -> Verdict {
+        let (count, first) = match self.told.get_mut(about) {
+            None => (1, now),
             Some(told) => {
                 told.count = told.count.saturating_add(1);
                 let since = now.saturating_duration_since(told.sent);
-                match (told.text == text, since) {
-                    (true, since) if since >= AGAIN => Verdict::Count { name: told.name.clone(), count: told.count },
-                    (false, since) if since >= OTHER_TEXT => Verdict::Create,
-                    _ => return Verdict::Suppress,
+                match told.text == text {
+                    true if since >= AGAIN => (told.count, told.first),
+                    false if since >= OTHER_TEXT => (1, now),
+                    true | false => return Verdict::Suppress,
                 }
             }
         };
         if !self.take(now) {
             return Verdict::Later;
         }
-        match &verdict {
-            Verdict::Create => {
-                self.make_room(about);
-                let told = Told { name: name.to_owned(), text: text.to_owned(), count: 1, sent: now };
-                self.told.insert(about.clone(), told);
-            }
-            Verdict::Count { .. } => {
-                if let Some(told) = self.told.get_mut(about) {
-                    told.sent = now;
-                }
-            }
-            Verdict::Suppress | Verdict::Later => {}
-        }
-        verdict
+        self.make_room(about);
+        self.told.insert(about.clone(), Told { text: text.to_owned(), count, first, sent: now });
+        Verdict::Create { count, since: now.saturating_duration_since(first) }
     }
 
     /// Forgets what was told about a pod that has its volume now.

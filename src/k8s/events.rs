@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::PostParams;
 use kube::core::{ApiResource, DynamicObject};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -46,8 +46,10 @@ struct Event {
     /// The event's own reason.
     reason: String,
     text: String,
-    name: String,
-    verdict: Verdict,
+    /// How often it happened by now.
+    count: u32,
+    /// How long ago it happened first.
+    since: Duration,
 }
 
 /// Who sends.
@@ -87,14 +89,13 @@ impl Events {
     /// Sends an event if it is news; `about` tells what one pod may have several of. Says whether there was room.
     fn tell(&self, pod: &PodRef, reason: String, about: &str, text: &str) -> bool {
         let text = cut(text);
-        let now = Instant::now();
-        let name = names::event_name(pod, &format!("{reason} {} {text}", timestamp()));
         let about = (identity(pod).to_owned(), format!("{reason} {about}"));
-        let verdict = self.limits().judge(&about, &text, &name, now);
-        if matches!(verdict, Verdict::Suppress | Verdict::Later) {
-            return verdict == Verdict::Suppress;
-        }
-        let event = Event { pod: pod.clone(), reason, text, name, verdict };
+        let (count, since) = match self.limits().judge(&about, &text, Instant::now()) {
+            Verdict::Create { count, since } => (count, since),
+            Verdict::Suppress => return true,
+            Verdict::Later => return false,
+        };
+        let event = Event { pod: pod.clone(), reason, text, count, since };
         let queued = self.queue.try_send(event).is_ok();
         if !queued {
             debug!(%pod, "an event is dropped: too many wait");
@@ -120,7 +121,7 @@ async fn send_all(connection: Connection, source: Source, mut waiting: mpsc::Rec
         let Err(failure) = sent.unwrap_or_else(|_| Err(Failure::timeout(ANSWER))) else { continue };
         if told.is_none_or(|told| told.elapsed() >= TELL) {
             warn!(pod = %event.pod, err = %failure,
-                "cannot send an event; the driver needs create and patch on events (ClusterRole secretproviderclasses-role)");
+                "cannot send an event; the driver needs create on events (ClusterRole secretproviderclasses-role)");
             told = Some(Instant::now());
         } else {
             debug!(pod = %event.pod, err = %failure, "cannot send an event");
@@ -130,21 +131,14 @@ async fn send_all(connection: Connection, source: Source, mut waiting: mpsc::Rec
 
 async fn send(connection: &Connection, source: &Source, event: &Event) -> Result<(), Failure> {
     let api: Api<DynamicObject> = Api::namespaced_with(connection.client(), &event.pod.namespace, &resource());
-    if let Verdict::Count { name, count } = &event.verdict {
-        let change = json!({ "count": count, "lastTimestamp": timestamp() });
-        match api.patch(name, &PatchParams::default(), &Patch::Merge(change)).await.map_err(|error| Failure::of(&error))
-        {
-            // The server forgets events after an hour.
-            Err(Failure::NotFound) => {}
-            other => return other.map(drop),
-        }
-    }
-    let object = object(source, event, &timestamp());
+    let object = object(source, event, jiff::Timestamp::now());
     api.create(&PostParams::default(), &object).await.map(drop).map_err(|error| Failure::of(&error))
 }
 
-fn object(source: &Source, event: &Event, now: &str) -> DynamicObject {
-    let mut object = DynamicObject::new(&event.name, &resource());
+fn object(source: &Source, event: &Event, now: jiff::Timestamp) -> DynamicObject {
+    let name = names::event_name(&event.pod, &format!("{} {now} {}", event.reason, event.text));
+    let first = now.checked_sub(event.since).unwrap_or(now);
+    let mut object = DynamicObject::new(&name, &resource());
     object.metadata.namespace = Some(event.pod.namespace.clone());
     let pod = &event.pod;
     let mut involved = json!({
@@ -153,10 +147,6 @@ fn object(source: &Source, event: &Event, now: &str) -> DynamicObject {
     if !pod.uid.is_empty() {
         involved["uid"] = pod.uid.as_str().into();
     }
-    let count = match event.verdict {
-        Verdict::Count { count, .. } => count,
-        Verdict::Create | Verdict::Suppress | Verdict::Later => 1,
-    };
     object.data = json!({
         "involvedObject": involved,
         "reason": event.reason,
@@ -165,9 +155,9 @@ fn object(source: &Source, event: &Event, now: &str) -> DynamicObject {
         "source": { "component": source.component, "host": source.node },
         "reportingComponent": source.component,
         "reportingInstance": source.node.chars().take(128).collect::<String>(),
-        "count": count,
-        "firstTimestamp": now,
-        "lastTimestamp": now,
+        "count": event.count,
+        "firstTimestamp": seconds(first),
+        "lastTimestamp": seconds(now),
     });
     object
 }
@@ -205,6 +195,9 @@ fn resource() -> ApiResource {
 
 /// The time as the API server writes it: RFC 3339, whole seconds.
 pub(super) fn timestamp() -> String {
-    let now = jiff::Timestamp::now();
-    jiff::Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()
+    seconds(jiff::Timestamp::now())
+}
+
+fn seconds(time: jiff::Timestamp) -> String {
+    jiff::Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()
 }

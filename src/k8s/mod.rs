@@ -22,6 +22,7 @@ mod reports;
 mod secret_fields;
 mod secret_object;
 mod secrets;
+mod startup_taint;
 mod status_writer;
 mod statuses;
 mod watch;
@@ -39,6 +40,7 @@ pub use secret_object::StoredSecret;
 #[cfg(test)]
 pub(crate) use secret_object::read as read_secret;
 pub use secrets::{Revision, SecretContent, SecretRef, Secrets};
+pub use startup_taint::remove_startup_taint;
 pub use statuses::{PodStatus, StatusKey, Statuses};
 
 /// The group of the objects we share with upstream.

@@ -1,7 +1,7 @@
 //! Looking up host names as the system's files say, with errors that can be told apart.
 //!
-//! Reads /etc/hosts and /etc/resolv.conf itself, and not through the C library: a static program has no `getaddrinfo` that works
-//! in an image without one, and a silent name server would keep a thread. Caches nothing. Control goes back to `http`.
+//! Reads /etc/hosts and /etc/resolv.conf itself, and not through the C library, whose `getaddrinfo` keeps a thread while a name
+//! server is silent, and hides why a name was not found. Caches nothing. Control goes back to `http`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;

@@ -105,6 +105,15 @@ impl Root {
             Some(Entry::Link(_) | Entry::Directory | Entry::File) | None => None,
         }
     }
+
+    /// Whether a provider wrote the files itself, as some did before drivers did (spec/driver.md §3.7): without `..data`. Nothing
+    /// of ours looks so after any step.
+    pub fn is_legacy(&self) -> bool {
+        let plain = |(name, entry): (&String, &Entry)| {
+            !name.starts_with("..") && matches!(entry, Entry::File | Entry::Directory)
+        };
+        self.generation().is_none() && self.entries.iter().any(plain)
+    }
 }
 
 /// The steps from `tree` to `payload`, in a new generation of the given name; empty when they agree.

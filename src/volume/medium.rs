@@ -82,7 +82,9 @@ pub(super) fn state(target: &TargetPath) -> Result<State, Error> {
 
 fn volume_state(target: &TargetPath, root: BorrowedFd<'_>) -> Result<State, Error> {
     let found = writer::read_root(root).map_err(failure(target, MountFailure::Look))?;
-    Ok(if found.generation().is_none() {
+    Ok(if found.is_legacy() {
+        State::Whole
+    } else if found.generation().is_none() {
         State::Unfilled
     } else if layout::repair(&found).is_empty() {
         State::Whole

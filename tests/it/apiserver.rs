@@ -4,13 +4,13 @@
 //! user of its own, so that the audit log tells its requests from everybody else's.
 
 mod files;
+mod processes;
 mod rights;
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -22,18 +22,19 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
+pub(crate) use self::processes::stop;
+pub(crate) use self::rights::shipped;
+
 use self::files::{client_of, kubeconfig, user_name, write_files};
+use self::processes::{run, running, tail};
 use crate::lab::{Node, Vault, lab};
 
 /// How long a server may take to be ready; a busy machine needs most of it.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Users for drivers; tokens must be known before the server starts.
-const USERS: usize = 90;
+const USERS: usize = 130;
 
 static CLUSTER: OnceLock<Result<Cluster, String>> = OnceLock::new();
-/// Every process of ours that still runs.
-static CHILDREN: Mutex<Vec<Child>> = Mutex::new(Vec::new());
-
 /// The cluster, as far as there is one: an API server, and nobody who acts on it.
 pub(crate) struct Cluster {
     folder: PathBuf,
@@ -86,21 +87,12 @@ pub(crate) fn cluster() -> Result<&'static Cluster> {
     cluster.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
 }
 
-/// Ends every process that was started here.
-pub(crate) fn stop() {
-    for child in CHILDREN.lock().unwrap().iter_mut().rev() {
-        // Gone already is fine.
-        let _ = child.kill();
-        let _ = child.wait();
-    }
-}
-
 pub(crate) const CLASSES: (&str, &str) = ("SecretProviderClass", "secretproviderclasses");
 pub(crate) const STATUSES: (&str, &str) = ("SecretProviderClassPodStatus", "secretproviderclasspodstatuses");
 
 pub(crate) fn resource(kind: (&str, &str)) -> ApiResource {
     let (group, version) = match kind.0 {
-        "Namespace" | "Event" | "Pod" | "Secret" => ("", "v1"),
+        "Namespace" | "Event" | "Node" | "Pod" | "Secret" => ("", "v1"),
         "ReplicaSet" | "StatefulSet" => ("apps", "v1"),
         "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1"),
         "ClusterRole" | "ClusterRoleBinding" => ("rbac.authorization.k8s.io", "v1"),
@@ -192,12 +184,7 @@ impl Cluster {
 
     /// Ends a server at once, as a crash would.
     pub(crate) fn kill(&self, id: u32) -> Result<()> {
-        let mut children = CHILDREN.lock().unwrap();
-        let at = children.iter().position(|child| child.id() == id).context("not ours")?;
-        let mut child = children.remove(at);
-        let killed = child.kill();
-        child.wait()?;
-        Ok(killed?)
+        processes::kill(id)
     }
 
     /// Installs the CRDs of `manifests/crds`, and the rights of drivers.
@@ -218,6 +205,19 @@ impl Cluster {
             Ok(established.count() == 2)
         })?;
         rights::grant(self)
+    }
+
+    /// Grants a user more, under a name of its own.
+    pub(crate) fn allow(&self, user: &User, about: &str, rules: Value) -> Result<()> {
+        let metadata = json!({ "name": format!("{}-{about}", user.name) });
+        self.create(("ClusterRole", "clusterroles"), None, json!({ "metadata": metadata, "rules": rules }))?;
+        let binding = json!({
+            "metadata": metadata,
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": metadata["name"] },
+            "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user.name }],
+        });
+        self.create(("ClusterRoleBinding", "clusterrolebindings"), None, binding)?;
+        Ok(())
     }
 
     /// A user that nobody else is.
@@ -347,43 +347,4 @@ fn post(address: &str, path: &str, body: &str) -> Result<String> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)
-}
-
-/// A program to start, and where to say how that went.
-type Order = (Command, mpsc::Sender<std::io::Result<Child>>);
-
-/// Starts a program that ends with this process, whatever happens to it.
-fn run(program: &Path, flags: Vec<String>, log: &Path) -> Result<u32> {
-    let log = File::options().create(true).append(true).open(log)?;
-    let mut command = Command::new("setpriv");
-    command.arg("--pdeathsig=KILL").arg(program).args(flags).stdin(Stdio::null());
-    command.stdout(log.try_clone()?).stderr(log);
-    // The signal comes when the thread ends that started the process, so that one is needed that stays.
-    static STARTER: OnceLock<Mutex<mpsc::Sender<Order>>> = OnceLock::new();
-    let starter = STARTER.get_or_init(|| {
-        let (orders, waiting) = mpsc::channel::<Order>();
-        std::thread::spawn(move || {
-            for (mut command, answer) in waiting {
-                answer.send(command.spawn()).unwrap();
-            }
-        });
-        Mutex::new(orders)
-    });
-    let (answer, started) = mpsc::channel();
-    starter.lock().unwrap().send((command, answer))?;
-    let child = started.recv()?.with_context(|| format!("cannot start {} by setpriv", program.display()))?;
-    let id = child.id();
-    CHILDREN.lock().unwrap().push(child);
-    Ok(id)
-}
-
-fn running(id: u32) -> bool {
-    let mut children = CHILDREN.lock().unwrap();
-    children.iter_mut().any(|child| child.id() == id && matches!(child.try_wait(), Ok(None)))
-}
-
-fn tail(log: &Path) -> String {
-    let text = fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().rev().take(20).collect();
-    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
 }

@@ -21,6 +21,7 @@ trials! { "cluster_classes":
     a_changed_class_counts_and_a_deleted_one_is_gone,
     a_class_in_another_namespace_is_not_found_and_the_text_says_where_it_is,
     a_malformed_object_hides_no_other_and_its_own_publish_says_what_is_wrong,
+    a_long_list_comes_in_pages_and_whole,
     a_driver_that_may_not_list_asks_for_each_class,
     a_driver_that_may_nothing_says_what_to_grant,
     an_api_server_that_comes_later_and_restarts_is_followed,
@@ -129,6 +130,24 @@ fn a_malformed_object_hides_no_other_and_its_own_publish_says_what_is_wrong() ->
     cluster.class(&namespace, "later", &vault, &["password"])?;
     node.publish(&volume(&vault, &namespace, "later"))?;
     assert_eq!(cluster.count(&user, "list", CLASSES.1)?, 1);
+    Ok(())
+}
+
+fn a_long_list_comes_in_pages_and_whole() -> Result<()> {
+    const MANY: usize = 230;
+    let (cluster, vault) = (cluster()?, lab().vault());
+    vault.set("password");
+    let namespace = cluster.namespace()?;
+    for number in 0..MANY {
+        cluster.class(&namespace, &format!("c{number}"), &vault, &["password"])?;
+    }
+    let (node, user) = cluster.node()?;
+    watching(&node)?;
+    for number in [0, MANY / 2, MANY - 1] {
+        node.publish(&volume(&vault, &namespace, &format!("c{number}")))?;
+    }
+    assert_eq!(cluster.count(&user, "get", CLASSES.1)?, 0, "a page was lost");
+    ensure!(cluster.count(&user, "list", CLASSES.1)? >= 3);
     Ok(())
 }
 

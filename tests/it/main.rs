@@ -42,6 +42,7 @@ mod interruptions;
 mod kernels;
 mod kubelets;
 mod resources;
+mod rights;
 mod rotation;
 mod rotation_cluster;
 mod rotation_failures;
@@ -49,7 +50,9 @@ mod rotation_pods;
 mod rotation_soak;
 mod scenarios;
 mod sharing;
+mod startup;
 mod surface;
+mod takeover;
 
 mod leaks;
 mod memory;
@@ -79,6 +82,8 @@ fn main() -> ExitCode {
         troubleshooting::trials(),
         classes::trials(),
         surface::trials(),
+        startup::trials(),
+        takeover::trials(),
         kubelets::trials(),
         interruptions::trials(),
         kernels::trials(),
@@ -88,6 +93,7 @@ fn main() -> ExitCode {
         mirror_guards::trials(),
         mirror_owners::trials(),
         resources::trials(),
+        rights::trials(),
         chart::trials(),
         scenarios::trials(),
         memory::trials(),

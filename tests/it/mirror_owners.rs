@@ -13,6 +13,7 @@ use crate::mirror_scene::{PATIENCE, SECRETS, Scene, decoded, opaque, owners, wri
 
 trials! { "mirror_owners":
     two_nodes_and_two_deployments_make_exactly_two_owners_and_no_conflict,
+    owners_that_come_one_after_the_other_all_stay,
     older_content_of_another_node_is_not_written_back,
     a_secret_that_upstream_wrote_is_adopted,
     a_foreign_secret_is_left_alone,
@@ -94,6 +95,23 @@ fn two_nodes_and_two_deployments_make_exactly_two_owners_and_no_conflict() -> Re
         ensure!(!node.log().contains("not all Secrets of the class"), "{}", node.log());
     }
     assert_eq!(scene.events("FailedToCreateSecret")?, Vec::<String>::new());
+    Ok(())
+}
+
+fn owners_that_come_one_after_the_other_all_stay() -> Result<()> {
+    let scene = Scene::new()?;
+    let value = scene.vault.set("a");
+    scene.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
+    let nodes = [scene.node("a", &[])?.0, scene.node("b", &[])?.0];
+    let mut expected = Vec::new();
+    for (at, suffix) in ["a", "b", "a", "b", "b"].into_iter().enumerate() {
+        let set = scene.replica_set(&format!("set-{at}"))?;
+        expected.extend(set["uid"].as_str().map(str::to_owned));
+        expected.sort();
+        nodes[usize::from(suffix == "b")].publish(&scene.pod(&format!("pod-{at}"), suffix, "demo", &set)?)?;
+        scene.holds("shop", "k", &value)?;
+        wait_for("all own it", PATIENCE, || Ok(owners(&scene.there("shop")?) == expected))?;
+    }
     Ok(())
 }
 

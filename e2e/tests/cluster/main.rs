@@ -29,6 +29,8 @@ mod newer;
 
 mod alone;
 
+mod rotating;
+
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -47,6 +49,9 @@ fn main() -> Result<ExitCode> {
     let together = [seeds::trials(), pods::trials(), newer::trials(arguments.list)?];
     let together = run(&arguments, together.into_iter().flatten().collect());
     arguments.test_threads = Some(1);
-    let alone = run(&arguments, alone::trials());
-    Ok(if together.has_failed() || alone.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let alone = run(&arguments, alone::trials().into_iter().chain(rotating::before()).collect());
+    arguments.test_threads = Some(AT_ONCE);
+    let rotating = run(&arguments, rotating::trials());
+    let failed = [together, alone, rotating].iter().any(|conclusion| conclusion.has_failed());
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -3,10 +3,10 @@
 use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
-use keyvault_csi_e2e::driver::wait_for;
+use keyvault_csi_e2e::driver::{http_get, wait_for};
 use serde_json::json;
 
-use crate::kubectl::{PATIENCE, delete_pod, event, exec, get, kubectl, ready, text};
+use crate::kubectl::{PATIENCE, condition, delete_pod, event, exec, get, kubectl, ready, text};
 use crate::names;
 use crate::release;
 use crate::scene::Scene;
@@ -20,6 +20,10 @@ trials! { "pods":
     a_pod_that_is_deleted_leaves_nothing,
     kubectl_get_shows_something_useful,
     names_are_looked_up_by_the_image_itself,
+    a_class_of_v1alpha1_mounts,
+    one_class_name_with_a_bad_provider_elsewhere,
+    metrics_have_upstreams_names,
+    our_kinds_and_roles_have_upstreams_names,
 }
 
 const FOREVER: &str = "sleep 10000";
@@ -155,6 +159,74 @@ fn names_are_looked_up_by_the_image_itself() -> Result<()> {
     scene.pod("web", &["demo"], FOREVER)?;
     ready(&scene.namespace, "web")?;
     ensure!(names::asked(&host), "the name server was not asked for {host}");
+    Ok(())
+}
+
+fn a_class_of_v1alpha1_mounts() -> Result<()> {
+    let scene = Scene::new("alpha")?;
+    let value = scene.set("a");
+    scene.credentials()?;
+    scene.apply(&scene.class_of("v1alpha1", "demo", &["a"]))?;
+    scene.pod("web", &["demo"], FOREVER)?;
+    ready(&scene.namespace, "web")?;
+    assert_eq!(exec(&scene.namespace, "web", &["cat", "/mnt/demo/a"])?, value);
+    let served = |version: &str| {
+        let kind = format!("{STATUS}.{version}.secrets-store.csi.x-k8s.io");
+        get(&scene.namespace, &kind, &format!("web-{}-demo", scene.namespace))
+    };
+    status(&scene, "demo")?;
+    ensure!(served("v1")?.is_some() && served("v1alpha1")?.is_some());
+    Ok(())
+}
+
+/// The class is the one of the pod's namespace, whatever others of its name say.
+fn one_class_name_with_a_bad_provider_elsewhere() -> Result<()> {
+    let (bad, good) = (Scene::new("bad")?, Scene::new("good")?);
+    let value = good.set("a");
+    bad.apply(&bad.class_of("v1", "demo", &["a"]).replace("provider: azure", "provider: invalid"))?;
+    good.class("demo", &["a"])?;
+    for scene in [&bad, &good] {
+        scene.credentials()?;
+        scene.pod("web", &["demo"], FOREVER)?;
+    }
+    ready(&good.namespace, "web")?;
+    assert_eq!(exec(&good.namespace, "web", &["cat", "/mnt/demo/a"])?, value);
+    event(&bad.namespace, "web", "FailedMount", &["invalid", &format!("{}/demo", bad.namespace)])?;
+    Ok(())
+}
+
+fn metrics_have_upstreams_names() -> Result<()> {
+    let scene = Scene::new("metrics")?;
+    scene.set("a");
+    scene.credentials()?;
+    scene.class("demo", &["a"])?;
+    scene.pod("web", &["demo"], FOREVER)?;
+    ready(&scene.namespace, "web")?;
+    delete_pod(&scene.namespace, "web")?;
+    wait_for("both counters are there", PATIENCE, || {
+        let (code, text) = http_get("127.0.0.1:8095", "/metrics")?;
+        Ok(code == 200 && ["node_publish_total{", "node_unpublish_total{"].iter().all(|name| text.contains(name)))
+    })
+}
+
+fn our_kinds_and_roles_have_upstreams_names() -> Result<()> {
+    for kind in ["secretproviderclasses", "secretproviderclasspodstatuses"] {
+        let definition = get("", "customresourcedefinition", &format!("{kind}.secrets-store.csi.x-k8s.io"))?;
+        let definition = definition.with_context(|| format!("no definition of {kind}"))?;
+        ensure!(condition(&definition, "Established"), "{definition}");
+    }
+    for role in [
+        "secretproviderclasses-role",
+        "secretproviderclasses-admin-role",
+        "secretproviderclasses-viewer-role",
+        "secretproviderclasspodstatuses-viewer-role",
+    ] {
+        get("", "clusterrole", role)?.with_context(|| format!("no {role}"))?;
+    }
+    get("", "clusterrolebinding", "secretproviderclasses-rolebinding")?.context("no binding")?;
+    for absent in ["secretprovidersyncing-role", "secretproviderrotation-role"] {
+        ensure!(get("", "clusterrole", absent)?.is_none(), "{absent} is granted though it is not needed");
+    }
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use keyvault_csi_e2e::driver::wait_for;
 use serde_json::{Value, json};
 
-use crate::kubectl::{PATIENCE, cluster, condition, get, helm, kubectl, kubectl_with, list, text};
+use crate::kubectl::{PATIENCE, cluster, condition, get, helm, kubectl, kubectl_with, list, server_minor, text};
 use crate::scene::ca_pem;
 
 pub(crate) const NAMESPACE: &str = "kube-system";
@@ -16,6 +16,8 @@ pub(crate) const RELEASE: &str = "csi";
 const REPOSITORY: &str = "registry.example/keyvault-csi";
 const DAEMONSET: &str = "csi-secrets-store-csi-driver";
 const CA: &str = "private-ca";
+/// How often the vault is asked with rotation on.
+const INTERVAL: &str = "5s";
 
 /// Loads the image under a tag, and installs the chart with it.
 pub(crate) fn install() -> Result<()> {
@@ -41,8 +43,24 @@ pub(crate) fn load(tag: &str) -> Result<()> {
 
 /// Installs or upgrades the release, and waits until the driver is ready.
 pub(crate) fn put(action: &str, tag: &str) -> Result<()> {
+    put_with(action, tag, false)
+}
+
+/// Switches rotation and the mirror on, as docs/install.md says.
+pub(crate) fn rotate() -> Result<()> {
+    if server_minor()? < 22 {
+        // There, a CSIDriver object cannot be changed.
+        kubectl(&["delete", "csidriver", "secrets-store.csi.k8s.io"])?;
+    }
+    put_with("upgrade", "first", true)
+}
+
+fn put_with(action: &str, tag: &str, rotation: bool) -> Result<()> {
     let values = json!({
         "logVerbosity": 2,
+        "enableSecretRotation": rotation,
+        "rotationPollInterval": INTERVAL,
+        "syncSecret": {"enabled": rotation},
         "linux": {
             "image": {"repository": REPOSITORY, "tag": tag},
             "kubeletRootDir": kubelet_root(),

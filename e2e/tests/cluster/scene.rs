@@ -12,7 +12,7 @@ use azure_emulator::{Azure, Emulator, Jwk, Options, Permission};
 use keyvault_csi_e2e::driver::wait_for;
 use serde_json::Value;
 
-use crate::kubectl::{PATIENCE, apply, get, kubectl, server_minor, text};
+use crate::kubectl::{PATIENCE, apply, get, kubectl, text};
 use crate::names;
 
 static SCENE: OnceLock<Emulator> = OnceLock::new();
@@ -93,6 +93,24 @@ impl Scene {
         value
     }
 
+    /// Sets a secret to another value, and returns that.
+    pub(crate) fn change(&self, name: &str) -> String {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let value = format!("value {number} of {name} in {}", self.vault);
+        azure().set_secret(&self.vault, name, &value);
+        value
+    }
+
+    /// Takes the application's right to read the vault away.
+    pub(crate) fn forbid(&self) {
+        azure().revoke_grant(&self.vault, &self.client_id, &[Permission::Get]);
+    }
+
+    /// Gives it back.
+    pub(crate) fn permit(&self) {
+        azure().grant(&self.vault, &self.client_id, &[Permission::Get]);
+    }
+
     /// Sets a key.
     pub(crate) fn set_key(&self, name: &str) {
         azure().set_key(&self.vault, name, Jwk::rsa(KEY.0, KEY.1));
@@ -114,13 +132,7 @@ impl Scene {
 
     /// A manifest of the users', with what is this scene's filled in, in the scene's namespace.
     pub(crate) fn apply(&self, manifest: &str) -> Result<()> {
-        let manifest = self.fill(manifest);
-        // 1.20, built with a Go that is newer than it, takes an empty string in a custom resource for null and refuses it.
-        let manifest = match server_minor()? {
-            20 => manifest.replace("cloudName: \"\"", "cloudName: AzurePublicCloud"),
-            _ => manifest,
-        };
-        apply(&self.namespace, &manifest)
+        apply(&self.namespace, &self.fill(manifest))
     }
 
     fn fill(&self, text: &str) -> String {
@@ -142,11 +154,16 @@ impl Scene {
 
     /// A class that mounts these secrets.
     pub(crate) fn class(&self, name: &str, secrets: &[&str]) -> Result<()> {
+        self.apply(&self.class_of("v1", name, secrets))
+    }
+
+    /// The manifest of such a class, of this version of the API.
+    pub(crate) fn class_of(&self, version: &str, name: &str, secrets: &[&str]) -> String {
         let entries = secrets
             .iter()
             .map(|secret| format!("        - |\n          objectName: {secret}\n          objectType: secret\n"));
-        let manifest = format!(
-            "apiVersion: secrets-store.csi.x-k8s.io/v1
+        format!(
+            "apiVersion: secrets-store.csi.x-k8s.io/{version}
 kind: SecretProviderClass
 metadata: {{name: {name}}}
 spec:
@@ -160,8 +177,7 @@ spec:
             self.vault,
             self.tenant,
             entries.collect::<String>()
-        );
-        self.apply(&manifest)
+        )
     }
 
     /// A pod that mounts classes below /mnt, each under its name, and runs a shell script.

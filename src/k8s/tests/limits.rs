@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::k8s::event_limits::{AGAIN, About, BURST, Limits, OTHER_TEXT, REMEMBERED, Verdict};
 
+const FIRST: Verdict = Verdict::Create { count: 1, since: Duration::ZERO };
+
 fn about(pod: &str) -> About {
     (pod.to_owned(), Reason::Forbidden.to_string())
 }
@@ -13,27 +15,29 @@ fn about(pod: &str) -> About {
 fn a_repetition_is_counted_and_told_rarely() {
     let start = Instant::now();
     let mut limits = Limits::new(start);
-    assert_eq!(limits.judge(&about("a"), "no", "first", start), Verdict::Create);
-    for second in 1..300 {
+    assert_eq!(limits.judge(&about("a"), "no", start), FIRST);
+    for second in 1..AGAIN.as_secs() {
         let now = start + Duration::from_secs(second);
-        assert_eq!(limits.judge(&about("a"), "no", "second", now), Verdict::Suppress);
+        assert_eq!(limits.judge(&about("a"), "no", now), Verdict::Suppress);
     }
-    let again = limits.judge(&about("a"), "no", "third", start + AGAIN);
-    assert_eq!(again, Verdict::Count { name: "first".into(), count: 301 });
-    assert_eq!(limits.judge(&about("a"), "no", "fourth", start + AGAIN), Verdict::Suppress);
+    let again = limits.judge(&about("a"), "no", start + AGAIN);
+    assert_eq!(again, Verdict::Create { count: 1801, since: AGAIN });
+    assert_eq!(limits.judge(&about("a"), "no", start + AGAIN), Verdict::Suppress);
+    let later = limits.judge(&about("a"), "no", start + 2 * AGAIN);
+    assert_eq!(later, Verdict::Create { count: 1803, since: 2 * AGAIN });
 }
 
 #[test]
 fn another_text_another_reason_another_pod_are_news() {
     let start = Instant::now();
     let mut limits = Limits::new(start);
-    assert_eq!(limits.judge(&about("a"), "no", "1", start), Verdict::Create);
-    assert_eq!(limits.judge(&about("a"), "never", "2", start), Verdict::Suppress);
-    assert_eq!(limits.judge(&about("a"), "never", "3", start + OTHER_TEXT), Verdict::Create);
-    assert_eq!(limits.judge(&("a".into(), Reason::Timeout.to_string()), "no", "4", start), Verdict::Create);
-    assert_eq!(limits.judge(&about("b"), "no", "5", start), Verdict::Create);
+    assert_eq!(limits.judge(&about("a"), "no", start), FIRST);
+    assert_eq!(limits.judge(&about("a"), "never", start), Verdict::Suppress);
+    assert_eq!(limits.judge(&about("a"), "never", start + OTHER_TEXT), FIRST);
+    assert_eq!(limits.judge(&("a".into(), Reason::Timeout.to_string()), "no", start), FIRST);
+    assert_eq!(limits.judge(&about("b"), "no", start), FIRST);
     limits.forget("b");
-    assert_eq!(limits.judge(&about("b"), "no", "6", start), Verdict::Create);
+    assert_eq!(limits.judge(&about("b"), "no", start), FIRST);
 }
 
 #[test]
@@ -42,7 +46,7 @@ fn memory_and_rate_are_bounded() {
     let mut limits = Limits::new(start);
     let told = |limits: &mut Limits, from: usize, now| {
         let pods = (from..from + 1000).map(|pod| about(&format!("p{pod}")));
-        pods.filter(|about| limits.judge(about, "no", "n", now) == Verdict::Create).count()
+        pods.filter(|about| limits.judge(about, "no", now) == FIRST).count()
     };
     assert_eq!(told(&mut limits, 0, start), BURST as usize);
     assert_eq!(told(&mut limits, 1000, start + Duration::from_secs(5)), 10);

@@ -13,7 +13,7 @@ const GROUP: &str = "secrets-store.csi.x-k8s.io";
 /// Makes the roles and gives them to the groups of users.
 pub(super) fn grant(cluster: &Cluster) -> Result<()> {
     let all = json!([
-        { "apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"] },
+        { "apiGroups": [""], "resources": ["events"], "verbs": ["create"] },
         { "apiGroups": [GROUP], "resources": ["secretproviderclasses"], "verbs": ["get", "list", "watch"] },
         { "apiGroups": [GROUP], "resources": ["secretproviderclasspodstatuses"], "verbs": ["create", "get", "update"] },
     ]);
@@ -38,7 +38,7 @@ pub(super) fn grant(cluster: &Cluster) -> Result<()> {
 }
 
 /// The rules of roles in `manifests/deploy`, joined.
-fn shipped(roles: &[&str]) -> Result<Value> {
+pub(crate) fn shipped(roles: &[&str]) -> Result<Value> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/deploy");
     let mut rules = Vec::new();
     for file in ["2-rbac.yaml", "rotation-and-sync/1-rbac.yaml"] {

@@ -1,0 +1,169 @@
+//! The flags of the node driver, and what a value must look like.
+//!
+//! Names and defaults are upstream's where the meaning is upstream's (spec/driver.md §7). Values are checked here, alone and
+//! without the network; what they lead to is for `node`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args as ClapArgs};
+
+use crate::admin;
+use crate::formats::duration;
+use crate::keyvault::TokenProxyOptions;
+use crate::provider::CLOUD_FILE_VARIABLE;
+
+/// The shortest interval of anything that is done over and over again.
+const SHORTEST: Duration = Duration::from_millis(10);
+/// The shortest pause between two looks at a Secret that is as it should be: each is a request.
+const SHORTEST_CHECK: Duration = Duration::from_secs(1);
+
+/// Flags of `keyvault-csi node`.
+#[derive(Debug, ClapArgs)]
+pub(in crate::cmd) struct Args {
+    /// CSI endpoint: unix://PATH.
+    #[arg(long, env = "CSI_ENDPOINT", default_value = "unix://tmp/csi.sock", value_parser = parse_endpoint)]
+    pub(super) endpoint: PathBuf,
+    /// Name of the driver, as in the CSIDriver object.
+    #[arg(long, default_value = "secrets-store.csi.k8s.io", value_parser = parse_driver_name)]
+    pub(super) drivername: String,
+    /// Name of the node.
+    #[arg(long, env = "KUBE_NODE_NAME", default_value = "")]
+    pub(super) nodeid: String,
+    /// The kubelet's plugins_registry folder; without it the driver does not register itself.
+    #[arg(long, value_name = "DIR", requires = "kubelet_registration_path")]
+    pub(super) registration_dir: Option<PathBuf>,
+    /// Path of the CSI socket on the host, as the kubelet sees it.
+    #[arg(long, value_name = "PATH", requires = "registration_dir")]
+    pub(super) kubelet_registration_path: Option<PathBuf>,
+    /// Take SecretProviderClasses from the YAML manifests in this folder instead of the Kubernetes API.
+    #[arg(long, value_name = "DIR")]
+    pub(super) manifests: Option<PathBuf>,
+    /// Kubeconfig file for the Kubernetes API; without it the files of KUBECONFIG, else the pod's service account.
+    #[arg(long, value_name = "FILE")]
+    pub(super) kubeconfig: Option<PathBuf>,
+    /// Cloud of classes that name none.
+    #[arg(long, default_value = "AzurePublicCloud")]
+    pub(super) cloud_name: String,
+    /// File with the addresses of AzureStackCloud, for classes that name none.
+    #[arg(long, env = CLOUD_FILE_VARIABLE, value_name = "FILE")]
+    pub(super) cloud_file: Option<PathBuf>,
+    /// Address of the AKS token proxy for identity bindings; the cluster's API server if empty.
+    #[arg(long, value_name = "URL", default_value = "", hide_default_value = true)]
+    pub(super) token_proxy_url: String,
+    /// Name that the AKS token proxy is asked for and checked against; found out from the API server's certificate if empty.
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    pub(super) sni_name: String,
+    /// CA certificate of the cluster, for the AKS token proxy.
+    #[arg(long, value_name = "FILE", default_value = TokenProxyOptions::CA_FILE)]
+    pub(super) token_proxy_ca_file: PathBuf,
+    /// For how long an object that one pod got is given to other pods of the same identity; 0 shares nothing.
+    #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = duration::parse)]
+    pub(super) freshness_window: Duration,
+    /// How many requests a second this node sends to one vault at most; 0 is no limit.
+    #[arg(long, default_value_t = 100, value_name = "COUNT")]
+    pub(super) vault_requests_per_second: u32,
+    /// Bring the volumes of running pods up to date; the CSIDriver object must have requiresRepublish: true.
+    #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
+    pub(super) enable_secret_rotation: bool,
+    /// How often volumes are brought up to date, unless their class says otherwise.
+    #[arg(long, default_value = "2m", value_name = "DURATION", value_parser = parse_interval)]
+    pub(super) rotation_poll_interval: Duration,
+    /// How long the kubelet takes at most until it calls again for a volume: its syncFrequency and half as much. Credentials
+    /// that it does not renew for three times as long are dropped.
+    #[arg(long, default_value = "90s", value_name = "DURATION", value_parser = parse_interval)]
+    pub(super) republish_period: Duration,
+    /// Sort the certificates of a PKCS#12 secret, the server's first.
+    #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
+    pub(super) construct_pem_chain: bool,
+    /// Also write the certificate and the key of a certificate's secret to files of their own, .crt and .key.
+    #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
+    pub(super) write_cert_and_key_in_separate_files: bool,
+    /// Take this taint off the node once the kubelet knows the driver; nothing if empty.
+    #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true)]
+    pub(super) startup_taint: String,
+    /// Write the Kubernetes Secrets that classes ask for in secretObjects; needs the Kubernetes API.
+    #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
+    pub(super) sync_secret: bool,
+    /// How often Secrets that are as they should be are looked at, so that one that was deleted or changed by hand comes back.
+    #[arg(long, default_value = "5m", value_name = "DURATION", value_parser = parse_check_interval)]
+    pub(super) secret_check_interval: Duration,
+    /// Address for /metrics; 0 for none, and :8080 if empty.
+    #[arg(long, default_value = ":8095", value_parser = parse_metrics_address)]
+    pub(super) metrics_addr: Address,
+    /// Address for /healthz and /readyz; 0 for none.
+    #[arg(long, default_value = ":9808", value_parser = admin::parse_address)]
+    pub(super) health_addr: Address,
+    /// Log as JSON objects instead of text lines.
+    #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
+    pub(super) log_format_json: bool,
+    /// Where metrics go: Prometheus is the only choice.
+    #[arg(long, default_value = "Prometheus", value_parser = parse_backend)]
+    pub(super) metrics_backend: String,
+    /// Print version, commit and date of the build as JSON, and end.
+    #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
+    pub(super) version: bool,
+    /// Verbosity of the log: 0 to 10.
+    #[arg(short, long, default_value_t = 0)]
+    pub(super) v: u8,
+}
+
+// An alias, since clap reads a field written as Option as an optional flag.
+type Address = Option<SocketAddr>;
+
+/// Reads `unix://PATH`; like upstream, puts a `/` in front of a relative path (spec/driver.md §2.1).
+fn parse_endpoint(text: &str) -> Result<PathBuf, String> {
+    let path = match text.split_once("://") {
+        Some((scheme, path)) if scheme.eq_ignore_ascii_case("unix") && !path.is_empty() => path,
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case("tcp") => {
+            return Err("tcp is not served: without authentication it would give secrets to anybody".to_owned());
+        }
+        _ => return Err("must be unix:// and a path".to_owned()),
+    };
+    Ok(PathBuf::from(if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }))
+}
+
+/// Reads a duration that is waited for over and over again.
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    at_least(SHORTEST, text)
+}
+
+fn parse_check_interval(text: &str) -> Result<Duration, String> {
+    at_least(SHORTEST_CHECK, text)
+}
+
+fn at_least(shortest: Duration, text: &str) -> Result<Duration, String> {
+    let interval = duration::parse(text).map_err(|error| error.to_string())?;
+    if interval < shortest { Err(format!("must be at least {shortest:?}")) } else { Ok(interval) }
+}
+
+/// Nothing means what it means to upstream's metrics library (spec/driver.md §7).
+fn parse_metrics_address(text: &str) -> Result<Address, String> {
+    admin::parse_address(if text.is_empty() { ":8080" } else { text })
+}
+
+fn parse_backend(text: &str) -> Result<String, String> {
+    match text.eq_ignore_ascii_case("prometheus") {
+        true => Ok(text.to_owned()),
+        false => Err("must be Prometheus: there is no other".to_owned()),
+    }
+}
+
+fn parse_driver_name(text: &str) -> Result<String, String> {
+    // The CSI specification's rule for plugin names; the name becomes part of a socket's path.
+    let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-');
+    let ends = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = text.as_bytes();
+    if text.len() <= 63 && bytes.iter().copied().all(good) && ends(bytes.first()) && ends(bytes.last()) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be a domain-like name of at most 63 letters, digits, '.' and '-'".to_owned())
+    }
+}

@@ -1,0 +1,59 @@
+//! What the node driver has of a cluster: classes from it, reports to it, and the mirror.
+//!
+//! Without a cluster classes come from a folder of manifests, and nobody is told anything. Starts what follows the API
+//! server in the background; no request is waited for.
+
+use tracing::warn;
+
+use super::args::Args;
+use crate::classes::{Classes, Directory};
+use crate::k8s::{self, ClassCache, Connection, Credentials, Pods, Reports, Secrets, Statuses};
+use crate::metrics::Metrics;
+use crate::mirror;
+use crate::volume::Volumes;
+
+/// What there is besides classes where there is a cluster.
+pub(super) struct Cluster {
+    pub(super) connection: Connection,
+    pub(super) classes: ClassCache,
+    pub(super) reports: Reports,
+    pub(super) pods: Pods,
+}
+
+/// Where classes come from, and the cluster, unless there is a folder of manifests.
+pub(super) async fn connect(args: &Args, user_agent: &str) -> anyhow::Result<(Classes, Option<Cluster>)> {
+    if let Some(folder) = &args.manifests {
+        let classes = Classes::Directory(Directory::open(folder)?);
+        return Ok((classes, None));
+    }
+    let connection = k8s::connect(&Credentials::from_flag(args.kubeconfig.as_deref()), user_agent).await?;
+    let classes = ClassCache::new(connection.clone());
+    tokio::spawn(classes.clone().follow());
+    let node = k8s::Node { name: args.nodeid.clone(), driver: args.drivername.clone() };
+    let reports = Reports::start(connection.clone(), node);
+    let pods = Pods::new(connection.clone(), &args.nodeid);
+    Ok((Classes::Kubernetes(classes.clone()), Some(Cluster { connection, classes, reports, pods })))
+}
+
+/// Starts the mirror, which runs as long as the process; what it does not get done, the next process does.
+pub(super) fn mirror_secrets(args: &Args, cluster: Option<Cluster>, volumes: &Volumes, metrics: &Metrics) {
+    let Some(Cluster { connection, classes, reports, pods }) = cluster else {
+        warn!("--sync-secret has no effect with --manifests: there is no cluster to write Secrets to");
+        return;
+    };
+    let statuses = Statuses::new(connection.clone(), &args.nodeid);
+    let sources = mirror::Sources {
+        classes,
+        pods,
+        statuses: statuses.clone(),
+        secrets: Secrets::new(connection),
+        changes: volumes.changes().clone(),
+        reports,
+        metrics: metrics.clone(),
+        driver: args.drivername.clone(),
+        interval: args.secret_check_interval,
+    };
+    // The mirror listens before anything is told.
+    tokio::spawn(mirror::run(sources));
+    tokio::spawn(statuses.follow());
+}

@@ -1,0 +1,96 @@
+//! What the driver says and does as it starts: its build, its addresses, the start-up taint.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use keyvault_csi_e2e::driver::wait_for;
+use serde_json::{Value, json};
+
+use crate::apiserver::{Cluster, Rights, User, cluster};
+use crate::lab::{Node, lab};
+
+trials! { "startup":
+    the_version_is_upstreams_json,
+    an_empty_metrics_address_is_port_8080,
+    the_startup_taint_goes_when_the_kubelet_knows_the_driver,
+    without_the_right_the_taint_stays_and_the_log_says_what_to_grant,
+}
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const NODES: (&str, &str) = ("Node", "nodes");
+const NOT_READY: &str = "node.kubernetes.io/not-ready";
+const TAINT: &str = "secrets-store.csi.k8s.io/agent-not-ready";
+
+fn the_version_is_upstreams_json() -> Result<()> {
+    for flag in ["--version", "-version", "--version=true"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_keyvault-csi")).args(["node", flag]).output()?;
+        ensure!(output.status.success());
+        let version: Value = serde_json::from_slice(&output.stdout)?;
+        assert_eq!(version["BuildVersion"], env!("CARGO_PKG_VERSION"));
+        ensure!(version["GitCommit"].is_string() && version["BuildDate"].is_string(), "{version}");
+    }
+    Ok(())
+}
+
+/// The chart of upstream's provider writes an empty value where none is set.
+fn an_empty_metrics_address_is_port_8080() -> Result<()> {
+    let mut setup = lab().setup();
+    setup.flags.push("--metrics-addr=".to_owned());
+    let _node = Node::start(setup)?;
+    wait_for("port 8080 is served", PATIENCE, || Ok(std::net::TcpStream::connect(("127.0.0.1", 8080)).is_ok()))
+}
+
+/// A node of the cluster with the taint and another, and a driver that is to take it off.
+fn tainted(cluster: &Cluster, name: &str, rights: bool) -> Result<(Node, User)> {
+    let taints = json!([
+        { "key": TAINT, "effect": "NoSchedule" }, { "key": "other", "value": "stays", "effect": "NoExecute" },
+        { "key": TAINT, "effect": "NoExecute" },
+    ]);
+    cluster.create(NODES, None, json!({ "metadata": { "name": name }, "spec": { "taints": taints } }))?;
+    let user = cluster.user(Rights::All)?;
+    if rights {
+        cluster.allow(
+            &user,
+            "startup-taint",
+            json!([{ "apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "patch"] }]),
+        )?;
+    }
+    let mut setup = cluster.setup(&user);
+    setup.node_id = name.to_owned();
+    setup.flags.push(format!("--startup-taint={TAINT}"));
+    Ok((Node::start(setup)?, user))
+}
+
+fn taints(cluster: &Cluster, name: &str) -> Result<Vec<String>> {
+    let node = cluster.block_on(cluster.api(NODES, None).get(name))?;
+    let taints = node.data.pointer("/spec/taints").and_then(Value::as_array).cloned().unwrap_or_default();
+    taints.iter().map(|taint| Ok(taint["key"].as_str().context("no key")?.to_owned())).collect()
+}
+
+fn the_startup_taint_goes_when_the_kubelet_knows_the_driver() -> Result<()> {
+    let cluster = cluster()?;
+    let (node, _) = tainted(cluster, "tainted-1", true)?;
+    // The API server puts one of its own on a new node.
+    assert_eq!(taints(cluster, "tainted-1")?, [TAINT, "other", TAINT, NOT_READY]);
+    node.kubelet.register(&node.setup().registration_socket())?;
+    wait_for("the taint is gone", PATIENCE, || Ok(taints(cluster, "tainted-1")? == ["other", NOT_READY]))?;
+    wait_for("the log says so", PATIENCE, || Ok(node.log().contains("the start-up taint is off the node")))
+}
+
+fn without_the_right_the_taint_stays_and_the_log_says_what_to_grant() -> Result<()> {
+    let cluster = cluster()?;
+    let (node, user) = tainted(cluster, "tainted-2", false)?;
+    node.kubelet.register(&node.setup().registration_socket())?;
+    wait_for("the log says what to grant", PATIENCE, || {
+        Ok(node.log().contains("ClusterRole secrets-store-csi-driver-startup-taint-role"))
+    })?;
+    assert_eq!(taints(cluster, "tainted-2")?.len(), 4);
+    // It goes on trying.
+    cluster.allow(
+        &user,
+        "startup-taint",
+        json!([{ "apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "patch"] }]),
+    )?;
+    wait_for("the taint is gone", PATIENCE, || Ok(taints(cluster, "tainted-2")? == ["other", NOT_READY]))
+}
