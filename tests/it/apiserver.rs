@@ -32,7 +32,7 @@ use crate::lab::{Node, Vault, lab};
 /// How long a server may take to be ready; a busy machine needs most of it.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Users for drivers; tokens must be known before the server starts.
-const USERS: usize = 130;
+const USERS: usize = 300;
 
 static CLUSTER: OnceLock<Result<Cluster, String>> = OnceLock::new();
 /// The cluster, as far as there is one: an API server, and nobody who acts on it.
