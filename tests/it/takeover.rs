@@ -167,12 +167,12 @@ fn with_rotation_they_follow_the_vault() -> Result<()> {
     for (volume, target) in [&atomic, &legacy].into_iter().zip(&targets) {
         // The kubelet's next call.
         node.publish(volume)?;
-        wait_for("the file has the vault's value", PATIENCE, || {
-            Ok(fs::read_to_string(target.join("password")).is_ok_and(|read| read == value))
+        wait_for("the volume has the vault's value and nothing else", PATIENCE, || {
+            let names: Vec<String> = seen(target)?.into_iter().map(|(name, ..)| name).collect();
+            let ours = |name: &String| name.starts_with("..2") && name != GENERATION;
+            Ok(fs::read_to_string(target.join("password")).is_ok_and(|read| read == value)
+                && matches!(&names[..], [generation, data, file] if ours(generation) && data == "..data" && file == "password"))
         })?;
-        let names: Vec<String> = seen(target)?.into_iter().map(|(name, ..)| name).collect();
-        ensure!(names.len() == 3 && names[1..] == ["..data", "password"], "{names:?}");
-        ensure!(names[0].starts_with("..2") && names[0] != GENERATION, "{names:?}");
         assert_eq!(mounts_on(target)?.len(), 1);
         gone(&node, volume, target)?;
     }
