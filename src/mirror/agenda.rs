@@ -29,6 +29,8 @@ pub(super) struct Agenda {
 struct Item {
     pods: BTreeSet<PodRef>,
     due: Option<(Instant, Look)>,
+    /// When the Secrets themselves are to be looked at next, however much news comes until then.
+    check: Option<Instant>,
     running: bool,
     failures: u32,
 }
@@ -63,11 +65,12 @@ impl Agenda {
 
     /// A pod uses a class; says whether there is room to remember it.
     pub(super) fn uses(&mut self, class: &ClassRef, pod: &PodRef, now: Instant) -> bool {
+        let known = self.classes.get(class).is_some_and(|item| item.pods.contains(pod));
+        if !known && self.users >= USERS {
+            return false;
+        }
         let item = self.classes.entry(class.clone()).or_default();
-        if !item.pods.contains(pod) {
-            if self.users >= USERS {
-                return false;
-            }
+        if !known {
             item.pods.insert(pod.clone());
             self.users += 1;
             // A new pod waits for its Secrets: whether they are there is not taken for granted.
@@ -123,7 +126,13 @@ impl Agenda {
     pub(super) fn take(&mut self, now: Instant) -> Option<Task> {
         let due = |item: &&mut Item| !item.running && item.due.is_some_and(|(at, _)| at <= now);
         let (class, item) = self.classes.iter_mut().filter(|(_, item)| due(item)).min_by_key(|(_, item)| item.due)?;
-        let (_, look) = item.due.take()?;
+        let (_, mut look) = item.due.take()?;
+        if item.check.is_some_and(|at| at <= now) {
+            look = Look::Check;
+        }
+        if look == Look::Check {
+            item.check = None;
+        }
         item.running = true;
         Some(Task { class: class.clone(), pods: item.pods.clone(), look })
     }
@@ -146,7 +155,11 @@ impl Agenda {
         // Between 90 and 110 percent, so that nodes that started together do not stay together.
         let spread = |after: Duration| after.mul_f64(0.9 + 0.2 * jitter.clamp(0.0, 1.0));
         // What came in between is due already, and looks harder if this failed.
-        let look = after.map(|after| (now + spread(after), Look::Check));
+        let at = match ending {
+            Ending::Done => after.map(|after| *item.check.get_or_insert(now + spread(after))),
+            Ending::NothingToDo | Ending::Failed => after.map(|after| now + spread(after)),
+        };
+        let look = at.map(|at| (at, Look::Check));
         item.due = match (item.due, look) {
             (Some(news), Some(_)) if *ending == Ending::Failed => Some((news.0, Look::Check)),
             (news @ Some(_), _) => news,

@@ -75,7 +75,7 @@ impl Mounted {
             other => other?,
         };
         let Entry::Tmpfs(root) = mount::inspect(parent.as_fd(), name)? else { return Ok(None) };
-        let generation = dir::read_link(root.as_fd(), DATA)?.is_some();
+        let generation = current(root.as_fd())?.is_some();
         match written(root.as_fd()) {
             Ok(written) => Ok(Some(Mounted { root, generation, written })),
             // Emptied at this moment.
@@ -91,7 +91,7 @@ impl Mounted {
     /// More than a volume can hold, a volume that changes all the time, or what the kernel says.
     pub(super) fn read(&self, wanted: &BTreeSet<String>) -> io::Result<Option<(Files, Timestamp)>> {
         for _ in 0..ROUNDS {
-            let generation = dir::read_link(self.root.as_fd(), DATA)?;
+            let generation = current(self.root.as_fd())?;
             if generation.is_none() && self.generation {
                 return Ok(None);
             }
@@ -106,7 +106,7 @@ impl Mounted {
                     modified(top.as_fd()).and_then(|written| Ok((read(top, false, wanted)?, written)))
                 }
             };
-            let same = dir::read_link(self.root.as_fd(), DATA)? == generation;
+            let same = current(self.root.as_fd())? == generation;
             match read {
                 Ok((files, _)) if same && files.names.is_empty() => return Ok(None),
                 Ok(read) if same => return Ok(Some(read)),
@@ -118,8 +118,18 @@ impl Mounted {
     }
 }
 
-fn written(root: BorrowedFd<'_>) -> io::Result<Timestamp> {
+/// The name of the generation that readers see, if there is one; a link that leads elsewhere is refused.
+fn current(root: BorrowedFd<'_>) -> io::Result<Option<String>> {
     match dir::read_link(root, DATA)? {
+        Some(name) if name.contains('/') || name == ".." => {
+            Err(io::Error::new(io::ErrorKind::InvalidData, "its ..data leads out of the volume"))
+        }
+        other => Ok(other),
+    }
+}
+
+fn written(root: BorrowedFd<'_>) -> io::Result<Timestamp> {
+    match current(root)? {
         Some(name) => modified(dir::open(root, name)?.as_fd()),
         None => modified(root),
     }

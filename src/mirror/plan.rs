@@ -172,8 +172,13 @@ pub(super) fn plan(wanted: &Wanted, stored: &StoredSecret, abandoned: bool) -> R
     if let Some(other) = other.filter(|_| !equal && !abandoned) {
         return Err(Refusal::OtherClass(other.clone()));
     }
-    let time = stored.annotations.get(CONTENT_TIME).and_then(|time| time.parse::<Timestamp>().ok());
-    let newer = !equal_data && time.is_some_and(|time| time > wanted.written) && !tampered(wanted, stored);
+    // The time of another class's content says nothing about ours.
+    let time = stored.annotations.get(CONTENT_TIME).filter(|_| other.is_none());
+    let time = time.and_then(|time| time.parse::<Timestamp>().ok());
+    // Other keys than ours are not newer content: the class asks for others now, or somebody took one away.
+    let equal_keys = surplus[0].is_none() && wanted.secret.data.keys().all(|key| stored.data.contains_key(key));
+    let newer =
+        !equal_data && equal_keys && time.is_some_and(|time| time > wanted.written) && !tampered(wanted, stored);
     let content = (!equal && !newer).then(|| match time {
         Some(time) if equal_data => time.max(wanted.written),
         Some(_) | None => wanted.written,
@@ -182,7 +187,11 @@ pub(super) fn plan(wanted: &Wanted, stored: &StoredSecret, abandoned: bool) -> R
     Ok(Plan {
         take_over: take_over.then(|| stored.writers.taken_over()),
         content,
-        owners: owner_change(&wanted.owners, &stored.owners),
+        owners: match (&wanted.owners, other) {
+            // Two classes that ask for the same do not fight over its owners.
+            (Owners::Nobody, Some(_)) if !abandoned => OwnerChange::Keep,
+            _ => owner_change(&wanted.owners, &stored.owners),
+        },
         newer,
     })
 }
@@ -224,10 +233,10 @@ fn owner_change(wanted: &Owners, stored: &[Owner]) -> OwnerChange {
     let missing: Vec<Owner> = wanted.iter().filter(|owner| !there(owner)).cloned().collect();
     let group = |owner: &Owner| owner.api_version.rsplit_once('/').map_or(String::new(), |(group, _)| group.to_owned());
     let replaced = |stored: &&Owner| {
-        wanted.iter().any(|owner| {
-            (owner.uid != stored.uid)
-                && (&owner.kind, &owner.name, group(owner)) == (&stored.kind, &stored.name, group(stored))
-        })
+        let same_name =
+            |owner: &Owner| (&owner.kind, &owner.name, group(owner)) == (&stored.kind, &stored.name, group(stored));
+        // Of two that are wanted neither takes the other's place.
+        wanted.iter().all(|owner| owner.uid != stored.uid) && wanted.iter().any(same_name)
     };
     let alive: Vec<Owner> = stored.iter().filter(|stored| !replaced(stored)).cloned().collect();
     match (alive.len() == stored.len(), missing.is_empty()) {

@@ -132,21 +132,21 @@ pub(super) fn refill(target: &TargetPath, payload: &Payload, group: Option<Group
 
 /// Mounts a tmpfs on the target and fills it, or fills the one that was left unfilled.
 ///
-/// A whole or torn volume is left as it is. Only the last component of the target is made, never the directories
+/// A whole or torn volume is left as it is, and false says so. Only the last component of the target is made, never the directories
 /// above it: a kubelet that has given up removes them, and nobody would ever unmount what lies in a tree made anew
 /// (spec/kubelet.md §8).
 ///
 /// # Errors
 /// [`Error`]; nothing stays mounted then, and a directory that was made is removed.
-pub(super) fn fill(target: &TargetPath, payload: &Payload, group: Option<Group>) -> Result<(), Error> {
+pub(super) fn fill(target: &TargetPath, payload: &Payload, group: Option<Group>) -> Result<bool, Error> {
     let place = Place::open(target)?.ok_or_else(|| Error::ParentGone { target: target.to_string() })?;
     match place.inspect()? {
         Entry::OtherMount => Err(Error::ForeignMount { target: target.to_string() }),
         Entry::NotDirectory => Err(Error::NotADirectory { target: target.to_string() }),
         Entry::Tmpfs(root) => match volume_state(target, root.as_fd())? {
-            State::Whole => Ok(()),
-            State::Torn => mend(target).map(drop),
-            State::Unfilled | State::Unmounted => fill_mounted(&place, Shown::new(root), payload, group),
+            State::Whole => Ok(false),
+            State::Torn => mend(target).map(|_| false),
+            State::Unfilled | State::Unmounted => fill_mounted(&place, Shown::new(root), payload, group).map(|()| true),
         },
         Entry::Absent => {
             let made = dir::make(place.parent.as_fd(), target.name(), TARGET_MODE);
@@ -157,9 +157,9 @@ pub(super) fn fill(target: &TargetPath, payload: &Payload, group: Option<Group>)
                     failure(target, MountFailure::MakeDirectory)(source)
                 }
             })?;
-            mount_and_fill(&place, payload, group)
+            mount_and_fill(&place, payload, group).map(|()| true)
         }
-        Entry::Directory(_) => mount_and_fill(&place, payload, group),
+        Entry::Directory(_) => mount_and_fill(&place, payload, group).map(|()| true),
     }
     .inspect_err(|_| {
         // Only an empty directory goes; the kubelet removes what is left, since nothing is mounted there.

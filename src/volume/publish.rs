@@ -16,6 +16,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
+use tracing::warn;
 
 use super::changes::Change;
 use super::error::Error;
@@ -115,7 +116,17 @@ impl Volumes {
         let (class, identity, payload) = self.fetch(request).await?;
         let versions = payload.versions().to_vec();
         let wrote = self.rotation.as_ref().map(|_| rotation::wrote(&payload, request.group));
-        self.show(request, &target, epoch, payload).await?;
+        if !self.show(request, &target, epoch, payload).await? {
+            // Another call for the same volume was faster, perhaps with other content: what is there is what counts.
+            if let Some(registry) = &self.rotation {
+                registry.feed(request, &target, epoch);
+            }
+            return Ok(Published::Already);
+        }
+        if target.epoch() != epoch {
+            // Unpublished since: there is nothing left to follow or to tell of.
+            return Ok(Published::Now);
+        }
         if let (Some(registry), Some(wrote)) = (&self.rotation, wrote) {
             registry.published(request, (&target, epoch), (&class, identity), wrote);
         }
@@ -144,11 +155,18 @@ impl Volumes {
                     return Err(Error::Unpublished { target: request.target.to_string() });
                 }
                 let path = request.target.clone();
-                blocking(&request.target, request.deadline, move || {
+                let mended = blocking(&request.target, request.deadline, move || {
                     let _held = writing;
                     medium::mend(&path)
-                })
-                .await
+                });
+                match mended.await {
+                    // What a pod may use is not answered with an error; it is torn still, and the next write mends it.
+                    Err(error) if target.epoch() == epoch => {
+                        warn!(target = %request.target, err = %error, "a volume whose last write was cut off cannot be mended");
+                        Ok(true)
+                    }
+                    other => other,
+                }
             }
         }
     }
@@ -172,13 +190,14 @@ impl Volumes {
         Ok((Arc::new(class), identity, payload))
     }
 
+    /// Shows the payload; false when the volume was there already and nothing was written.
     async fn show(
         &self,
         request: &PublishRequest,
         target: &Arc<Target>,
         epoch: Epoch,
         payload: Payload,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let writing = self.lock(&request.target, target, request.deadline).await?;
         if target.epoch() != epoch {
             return Err(Error::Unpublished { target: request.target.to_string() });

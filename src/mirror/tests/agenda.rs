@@ -31,9 +31,28 @@ fn news_are_due_at_once_and_what_is_done_after_the_interval() {
     agenda.ended(&class, &Ending::Done, start, 0.5);
     assert_eq!(agenda.take(start).unwrap().look, Look::News);
     agenda.ended(&class, &Ending::Done, start, 0.0);
-    assert_eq!(agenda.next_due(), Some(after(start, 270)));
-    assert_eq!(agenda.take(after(start, 269)), None);
-    assert_eq!(agenda.take(after(start, 270)).unwrap().look, Look::Check);
+    // News do not put the look at the Secrets themselves off.
+    assert_eq!(agenda.next_due(), Some(after(start, 300)));
+    assert_eq!(agenda.take(after(start, 299)), None);
+    assert_eq!(agenda.take(after(start, 300)).unwrap().look, Look::Check);
+    agenda.ended(&class, &Ending::Done, after(start, 300), 0.0);
+    assert_eq!(agenda.next_due(), Some(after(start, 570)));
+}
+
+#[test]
+fn news_every_minute_leave_room_for_a_look_at_the_secrets() {
+    let (start, (class, pod)) = (Instant::now(), named("a"));
+    let mut agenda = Agenda::new(INTERVAL);
+    agenda.uses(&class, &pod, start);
+    let looks = (0..12).map(|minute| {
+        let now = after(start, 60 * minute);
+        agenda.touch(&class, now);
+        let look = agenda.take(now).unwrap().look;
+        agenda.ended(&class, &Ending::Done, now, 0.5);
+        look
+    });
+    let checks: Vec<usize> = looks.enumerate().filter(|(_, look)| *look == Look::Check).map(|(at, _)| at).collect();
+    assert_eq!(checks, [0, 5, 10]);
 }
 
 #[test]

@@ -204,3 +204,37 @@ fn a_digest_tells_everything_apart_but_the_time() {
     digests.dedup();
     assert_eq!(digests.len(), count);
 }
+
+#[test]
+fn the_time_of_another_class_says_nothing_about_ours() {
+    let mut theirs = data("b2xk");
+    theirs["metadata"] = json!({ "annotations": { "keyvault-csi/class": "other", "keyvault-csi/content-time": "2100-01-01T00:00:00Z" } });
+    let planned = plan(&wanted(), &stored(theirs), true).unwrap();
+    assert_eq!((planned.content, planned.newer), (Some(time(AT)), false));
+}
+
+#[test]
+fn newer_content_has_our_keys_or_is_none() {
+    let later = json!({ "annotations": { "keyvault-csi/content-time": "2100-01-01T00:00:00Z" } });
+    let mut other_value = data("b2xk");
+    other_value["metadata"] = later.clone();
+    assert!(planned(other_value).unwrap().newer);
+    let key_is_gone = json!({ "data": { "k": null }, "metadata": later });
+    let planned = planned(key_is_gone).unwrap();
+    assert_eq!((planned.content, planned.newer), (Some(time(AT)), false));
+}
+
+#[test]
+fn of_two_wanted_owners_of_one_name_none_goes() {
+    let mut wanted = wanted();
+    wanted.owners = Owners::These(vec![owner("web", "u-1"), owner("web", "u-2")]);
+    assert_eq!(plan(&wanted, &stored(json!({})), false).unwrap().owners, OwnerChange::Add(vec![owner("web", "u-2")]));
+}
+
+#[test]
+fn two_classes_that_ask_for_the_same_do_not_fight_over_owners() {
+    let mut retained = wanted();
+    retained.owners = Owners::Nobody;
+    let theirs = json!({ "metadata": { "annotations": { "keyvault-csi/class": "other" } } });
+    assert_eq!(plan(&retained, &stored(theirs), false).unwrap().owners, OwnerChange::Keep);
+}

@@ -48,7 +48,7 @@ impl Watched {
                     registry.saw_pod(&volume, PodSeen::Running(pod.annotations.get(REFRESH_ANNOTATION).cloned()));
                 }
                 // It was there, and has ended or is another one now. One that nobody told of may just not be known yet.
-                None if told => registry.saw_pod(&volume, PodSeen::Ending),
+                None if told && pods.is_gone(&volume.pod) => registry.saw_pod(&volume, PodSeen::Ending),
                 None => {}
             }
         }

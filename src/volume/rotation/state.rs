@@ -146,6 +146,10 @@ impl State {
     }
 
     pub(super) fn insert(&mut self, request: &PublishRequest, lock: &Arc<Target>, epoch: Epoch, feed: Feed) -> bool {
+        // Unpublished while it was published: nobody would ever remove it.
+        if lock.epoch() != epoch {
+            return false;
+        }
         if self.volumes.len() >= MOST && !self.volumes.contains_key(&request.target) {
             if !std::mem::replace(&mut self.full, true) {
                 warn!(volumes = MOST, "there are more volumes than can be refreshed; the others keep what they hold");
