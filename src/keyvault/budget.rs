@@ -110,6 +110,19 @@ impl Budget {
     }
 }
 
+impl Budget {
+    /// How many vaults are left alone at this moment: because they asked for that, and because they only fail.
+    pub(super) fn restrained(&self) -> [usize; 2] {
+        let now = Instant::now();
+        let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let restraints = lanes.values().filter_map(|lane| lane.lock().pace.restraint(now));
+        restraints.fold([0, 0], |[asked, failing], restraint| match restraint {
+            Restraint::Asked(_) => [asked + 1, failing],
+            Restraint::Failing(_) => [asked, failing + 1],
+        })
+    }
+}
+
 impl Lane {
     /// The same queue for somebody of this rank.
     pub(super) fn ranked(self, rank: Rank) -> Lane {

@@ -92,6 +92,11 @@ impl Vaults {
         })
     }
 
+    /// How many vaults are left alone at this moment: because they asked for that, and because they only fail.
+    pub fn restrained(&self) -> [usize; 2] {
+        self.budget.restrained()
+    }
+
     /// What was fetched a moment ago.
     #[cfg(test)]
     pub(super) fn recent(&self) -> &Recent {

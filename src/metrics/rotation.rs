@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use super::{DURATION_BUCKETS, Metrics, Provider, error_type};
+use super::{DURATION_BUCKETS, Metrics, Provider, Restraint, error_type};
 use crate::model::Reason;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -49,6 +49,7 @@ pub(super) struct Rotation {
     failing: Family<Os, Gauge>,
     oldest: Family<Os, Gauge<f64, AtomicU64>>,
     expiry: Family<Os, Gauge>,
+    restrained: Family<Restraint, Gauge>,
 }
 
 impl Rotation {
@@ -62,8 +63,9 @@ impl Rotation {
             failing: Family::default(),
             oldest: Family::default(),
             expiry: Family::default(),
+            restrained: Family::default(),
         };
-        let Rotation { refreshed, failed, took, volumes, failing, oldest, expiry } = &rotation;
+        let Rotation { refreshed, failed, took, volumes, failing, oldest, expiry, restrained } = &rotation;
         registry.register("rotation_reconcile", "Total number of refreshes of volumes", refreshed.clone());
         registry.register(
             "rotation_reconcile_error",
@@ -86,6 +88,11 @@ impl Rotation {
             "rotation_first_expiry_seconds",
             "Time until the first of all objects in volumes expires, as vaults say",
             expiry.clone(),
+        );
+        registry.register(
+            "keyvault_restrained_vaults",
+            "Vaults that are left alone at this moment, because they asked for that or only fail",
+            restrained.clone(),
         );
         rotation
     }
@@ -118,6 +125,14 @@ impl Metrics {
         self.0.rotation.volumes.get_or_create(&OS).set(count(volumes));
         self.0.rotation.failing.get_or_create(&OS).set(count(failing));
         self.0.rotation.oldest.get_or_create(&OS).set(oldest.unwrap_or_default().as_secs_f64());
+    }
+
+    /// Notes how many vaults are left alone: because they asked for that, and because they only fail.
+    pub fn restrained_vaults(&self, counts: [usize; 2]) {
+        for (restraint, count) in ["asked", "failing"].into_iter().zip(counts) {
+            let gauge = self.0.rotation.restrained.get_or_create(&Restraint { os_type: OS.os_type, restraint });
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     /// Notes in how many seconds the first object expires; `None` when none does.

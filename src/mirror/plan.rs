@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest as _, Sha256};
 
 use super::desired::Desired;
@@ -137,11 +137,14 @@ fn same(stored: Option<&SecretBytes>, wanted: &SecretBytes) -> bool {
     stored.is_some_and(|stored| stored.expose_secret() == wanted.expose_secret())
 }
 
+/// How far the clocks of two nodes may be apart.
+const CLOCKS: SignedDuration = SignedDuration::from_mins(5);
+
 /// What leads from `stored` to `wanted`; `abandoned` says that the class that it was written for wants it no more.
 ///
 /// # Errors
 /// The Secret is not ours to write.
-pub(super) fn plan(wanted: &Wanted, stored: &StoredSecret, abandoned: bool) -> Result<Plan, Refusal> {
+pub(super) fn plan(wanted: &Wanted, stored: &StoredSecret, abandoned: bool, now: Timestamp) -> Result<Plan, Refusal> {
     if stored.ending {
         return Err(Refusal::Ending);
     }
@@ -175,6 +178,8 @@ pub(super) fn plan(wanted: &Wanted, stored: &StoredSecret, abandoned: bool) -> R
     // The time of another class's content says nothing about ours.
     let time = stored.annotations.get(CONTENT_TIME).filter(|_| other.is_none());
     let time = time.and_then(|time| time.parse::<Timestamp>().ok());
+    // Nor does one that has not come yet: a clock was wrong, and nobody could ever be newer.
+    let time = time.filter(|time| time.duration_since(now) <= CLOCKS);
     // Other keys than ours are not newer content: the class asks for others now, or somebody took one away.
     let equal_keys = surplus[0].is_none() && wanted.secret.data.keys().all(|key| stored.data.contains_key(key));
     let newer =

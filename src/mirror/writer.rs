@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use jiff::Timestamp;
 use tracing::debug;
 
 use super::plan::{self, OwnerChange, Owners, Plan, Refusal, Wanted};
@@ -92,7 +93,7 @@ impl Writer {
         for _ in 0..ROUNDS {
             let tried = match self.secrets.get(&wanted.at).await? {
                 None => self.create(wanted).await,
-                Some(stored) => match plan::plan(wanted, &stored, orphaned) {
+                Some(stored) => match plan::plan(wanted, &stored, orphaned, Timestamp::now()) {
                     Ok(plan) => self.carry_out(wanted, stored, plan).await,
                     Err(Refusal::OtherClass(class)) if !orphaned && abandoned(class.clone()).await => {
                         orphaned = true;

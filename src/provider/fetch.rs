@@ -59,6 +59,11 @@ impl Azure {
         Azure { vaults, default_cloud, rendering }
     }
 
+    /// How many vaults are left alone at this moment: because they asked for that, and because they only fail.
+    pub fn restrained(&self) -> [usize; 2] {
+        self.vaults.restrained()
+    }
+
     /// Checks all that can be checked without the network, and says by that who will ask.
     ///
     /// # Errors

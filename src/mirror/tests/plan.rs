@@ -11,6 +11,7 @@ use crate::k8s::{SecretRef, StoredSecret};
 use crate::model::Owner;
 
 const AT: &str = "2026-11-22T10:00:00.5Z";
+const NOW: &str = "2026-11-22T11:00:30Z";
 
 fn time(text: &str) -> Timestamp {
     text.parse().unwrap()
@@ -76,7 +77,7 @@ fn fields(manager: &str, operation: &str, data: &[&str], labels: &[&str]) -> Val
 }
 
 fn planned(change: Value) -> Result<Plan, Refusal> {
-    plan(&wanted(), &stored(change), false)
+    plan(&wanted(), &stored(change), false, time(NOW))
 }
 
 fn data(value: &str) -> Value {
@@ -111,7 +112,7 @@ fn what_is_not_ours_is_refused() {
     let mut theirs = data("b2xk");
     theirs["metadata"] = json!({ "annotations": { "keyvault-csi/class": "other" } });
     assert_eq!(planned(theirs.clone()), Err(Refusal::OtherClass("other".into())));
-    assert_eq!(plan(&wanted(), &stored(theirs), true).unwrap().content, Some(time(AT)));
+    assert_eq!(plan(&wanted(), &stored(theirs), true, time(NOW)).unwrap().content, Some(time(AT)));
 }
 
 #[test]
@@ -175,9 +176,9 @@ fn owners_are_told_apart_by_uid() {
     assert_eq!(new.iter().map(|owner| owner.uid.as_str()).collect::<Vec<_>>(), ["u-2", "u-1"]);
     let mut retained = wanted();
     retained.owners = Owners::Nobody;
-    assert_eq!(plan(&retained, &stored(json!({})), false).unwrap().owners, OwnerChange::Replace(Vec::new()));
+    assert_eq!(plan(&retained, &stored(json!({})), false, time(NOW)).unwrap().owners, OwnerChange::Replace(Vec::new()));
     let without = stored(json!({ "metadata": { "ownerReferences": null } }));
-    assert_eq!(plan(&retained, &without, false).unwrap().owners, OwnerChange::Keep);
+    assert_eq!(plan(&retained, &without, false, time(NOW)).unwrap().owners, OwnerChange::Keep);
 }
 
 #[test]
@@ -209,16 +210,20 @@ fn a_digest_tells_everything_apart_but_the_time() {
 fn the_time_of_another_class_says_nothing_about_ours() {
     let mut theirs = data("b2xk");
     theirs["metadata"] = json!({ "annotations": { "keyvault-csi/class": "other", "keyvault-csi/content-time": "2100-01-01T00:00:00Z" } });
-    let planned = plan(&wanted(), &stored(theirs), true).unwrap();
+    let planned = plan(&wanted(), &stored(theirs), true, time(NOW)).unwrap();
     assert_eq!((planned.content, planned.newer), (Some(time(AT)), false));
 }
 
 #[test]
 fn newer_content_has_our_keys_or_is_none() {
-    let later = json!({ "annotations": { "keyvault-csi/content-time": "2100-01-01T00:00:00Z" } });
+    let of = |time: &str| json!({ "annotations": { "keyvault-csi/content-time": time } });
+    let later = of("2026-11-22T10:00:30Z");
     let mut other_value = data("b2xk");
     other_value["metadata"] = later.clone();
-    assert!(planned(other_value).unwrap().newer);
+    assert!(planned(other_value.clone()).unwrap().newer);
+    // What is yet to come is a clock that was wrong.
+    other_value["metadata"] = of("2026-11-22T11:07:00Z");
+    assert_eq!(planned(other_value).unwrap().content, Some(time(AT)));
     let key_is_gone = json!({ "data": { "k": null }, "metadata": later });
     let planned = planned(key_is_gone).unwrap();
     assert_eq!((planned.content, planned.newer), (Some(time(AT)), false));
@@ -228,7 +233,10 @@ fn newer_content_has_our_keys_or_is_none() {
 fn of_two_wanted_owners_of_one_name_none_goes() {
     let mut wanted = wanted();
     wanted.owners = Owners::These(vec![owner("web", "u-1"), owner("web", "u-2")]);
-    assert_eq!(plan(&wanted, &stored(json!({})), false).unwrap().owners, OwnerChange::Add(vec![owner("web", "u-2")]));
+    assert_eq!(
+        plan(&wanted, &stored(json!({})), false, time(NOW)).unwrap().owners,
+        OwnerChange::Add(vec![owner("web", "u-2")])
+    );
 }
 
 #[test]
@@ -236,5 +244,5 @@ fn two_classes_that_ask_for_the_same_do_not_fight_over_owners() {
     let mut retained = wanted();
     retained.owners = Owners::Nobody;
     let theirs = json!({ "metadata": { "annotations": { "keyvault-csi/class": "other" } } });
-    assert_eq!(plan(&retained, &stored(theirs), false).unwrap().owners, OwnerChange::Keep);
+    assert_eq!(plan(&retained, &stored(theirs), false, time(NOW)).unwrap().owners, OwnerChange::Keep);
 }
