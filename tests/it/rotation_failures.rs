@@ -13,6 +13,7 @@ use crate::rotation::{PATIENCE, cycles, metric, rotating};
 
 trials! { "rotation_failures":
     a_vault_that_fails_for_a_while_costs_no_file,
+    what_waited_for_a_vault_comes_at_the_vaults_pace,
     a_driver_killed_while_it_refreshes_leaves_whole_volumes,
     a_refresh_that_ends_after_an_unpublish_writes_nothing,
     a_refresh_that_finds_no_mount_writes_nothing,
@@ -64,6 +65,45 @@ fn a_vault_that_fails_for_a_while_costs_no_file() -> Result<()> {
     let most = asked.iter().map(|from| asked.iter().filter(|at| (*from..from + 1_000).contains(*at)).count()).max();
     ensure!(most.unwrap_or_default() <= 8, "{most:?} requests in a second for one object");
     Ok(())
+}
+
+/// 120 objects of six classes are due when the vault is back; twenty a second may be asked for.
+fn what_waited_for_a_vault_comes_at_the_vaults_pace() -> Result<()> {
+    const PACE: usize = 20;
+    let (node, vault) = (rotating("15s", &["--vault-requests-per-second=20"])?, lab().vault());
+    let mut targets = Vec::new();
+    for class in 0..6 {
+        let names: Vec<String> = (0..20).map(|object| format!("o-{class}-{object}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        names.iter().for_each(|name| drop(vault.set(name)));
+        node.class(&format!("c{class}"), &vault.parameters(&names))?;
+        targets.push(node.publish(&vault.volume(&format!("c{class}")))?);
+    }
+    lab().azure().add_fault(Fault::new(Action::status(503)).host(&vault.name));
+    wait_for("the vault is left alone", PATIENCE, || {
+        Ok(metric(&node, "keyvault_restrained_vaults{", &["restraint=\"failing\""])? >= 1.0)
+    })?;
+    let values: Vec<String> = (0..6).map(|class| vault.set(&format!("o-{class}-0"))).collect();
+    let known = lab().azure().journal().last().map_or(0, |entry| entry.sequence);
+    lab().azure().clear_faults(&vault.name);
+    for (class, target) in targets.iter().enumerate() {
+        wait_for("it is fresh", PATIENCE, || {
+            Ok(fs::read_to_string(target.join(format!("o-{class}-0")))? == values[class])
+        })?;
+    }
+    let journal = lab().azure().journal();
+    let asked: Vec<i64> = journal
+        .iter()
+        .filter(|entry| entry.place == vault.name && entry.sequence > known)
+        .map(|entry| entry.arrived_ms)
+        .collect();
+    ensure!(asked.len() >= 100, "{} requests only", asked.len());
+    let most = asked.iter().map(|from| asked.iter().filter(|at| (*from..from + 1_000).contains(*at)).count()).max();
+    // The budget is the pace, and 64 at once after a rest (design decision 7).
+    ensure!(most.unwrap_or_default() <= PACE + 64, "{most:?} requests in a second");
+    wait_for("no vault is left alone", PATIENCE, || {
+        Ok(metric(&node, "keyvault_restrained_vaults{", &["restraint=\"failing\""])? == 0.0)
+    })
 }
 
 fn a_driver_killed_while_it_refreshes_leaves_whole_volumes() -> Result<()> {
