@@ -5,7 +5,7 @@
 //!
 //! # Guarantees
 //! Between two tries that fail, and between two watches that end early, lies a pause that grows to 30 s. A watch that
-//! broke goes on where it ended; only when the server no longer knows that place is everything listed again.
+//! broke goes on where it ended; only when the server no longer knows that place is everything listed again, at once.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -122,6 +122,8 @@ fn event_without_data(event: WatchEvent<PartialObjectMeta<DynamicObject>>) -> Wa
 pub(super) async fn follow(connection: Connection, followed: Followed, sink: impl Sink) {
     let api: Api<DynamicObject> = Api::all_with(connection.client(), &followed.resource);
     let mut trouble = Trouble { followed: &followed, pauses: pauses(), told: None };
+    // Whether the last watch ended since its place was forgotten.
+    let mut expired = false;
     loop {
         let mut version = match list(&api, &followed, &sink).await {
             Ok(version) => version,
@@ -139,13 +141,17 @@ pub(super) async fn follow(connection: Connection, followed: Followed, sink: imp
             if began.elapsed() >= LASTING {
                 // The server ends every watch after some minutes.
                 trouble.pauses = pauses();
+                expired = false;
+            }
+            if failure == Some(Failure::Expired) {
+                // News comes with the next list: it is not what the pauses grew for. Twice in a row is.
+                if std::mem::replace(&mut expired, true) {
+                    trouble.pause(failure).await;
+                }
+                break;
             }
             if failure.is_some() || began.elapsed() < LASTING {
-                let expired = failure == Some(Failure::Expired);
                 trouble.pause(failure).await;
-                if expired {
-                    break;
-                }
             }
         }
     }
