@@ -61,7 +61,8 @@ impl Load {
         let at = |(count, from): (usize, usize)| from + number % count.max(1);
         let (id, secret) = principal(at(self.identities));
         let pod = format!("web-{number}");
-        let mut volume = Volume::of_class("default", &pod, &class(at(self.classes))).with_service_principal(&id, &secret);
+        let mut volume =
+            Volume::of_class("default", &pod, &class(at(self.classes))).with_service_principal(&id, &secret);
         volume.uid = format!("00000000-0000-4000-8000-{number:012}");
         volume
     }
