@@ -60,19 +60,12 @@ impl Reader {
 
 fn a_driver_that_is_deleted_is_soon_ready_again() -> Result<()> {
     let reader = Reader::start("deleted")?;
-    let old = node::driver()?.context("no process of the driver is seen")?;
+    let mut restart = node::Restart::watch()?;
     let began = Instant::now();
     let name = release::kill()?;
-    let mut seen = None;
-    wait_for("the driver's process ends", PATIENCE, || Ok(node::driver()? != Some(old)))?;
-    let ended = began.elapsed();
-    wait_for("its next process starts", PATIENCE, || {
-        seen = node::driver()?.filter(|new| *new != old);
-        Ok(seen.is_some())
-    })?;
-    let started = began.elapsed();
-    wait_for("it says that it is ready", PATIENCE, || Ok(says_ready()))?;
-    let says = began.elapsed();
+    let since = |moment: Instant| moment.saturating_duration_since(began);
+    let (ended, started) = (since(restart.step("ended")?), since(restart.step("started")?));
+    let says = since(restart.step("ready")?);
     wait_for("the driver's pod is Ready again", PATIENCE, || {
         Ok(release::pods()?.iter().any(|pod| pod["metadata"]["name"] != name.as_str() && condition(pod, "Ready")))
     })?;
@@ -84,11 +77,6 @@ fn a_driver_that_is_deleted_is_soon_ready_again() -> Result<()> {
     ))?;
     ensure!(own <= OWN_TIME, "{own:.2?} without the cluster's part, more than {OWN_TIME:?}");
     reader.goes_on()
-}
-
-/// Whether `/readyz` of the driver on this node says so; the kubelet's probe asks once a second, and tells later.
-fn says_ready() -> bool {
-    node::http(9808, "/readyz").is_ok_and(|answer| answer.is_some())
 }
 
 fn an_upgrade_of_the_image_is_not_noticed_by_pods() -> Result<()> {
