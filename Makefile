@@ -1,5 +1,5 @@
 # The commands of this project; README.md says what they are for. Each ends with 0 only if what it shows was checked.
-.PHONY: help demo test e2e image lint soak manifests
+.PHONY: help demo test e2e bench image lint soak manifests
 
 CARGO ?= cargo
 CARGO_TARGET_DIR ?= $(CURDIR)/target
@@ -36,6 +36,13 @@ image: ## the OCI image target/image.tar, without a daemon and without pulling a
 e2e: image ## the image and the chart on a real Kubernetes, which is built and started; KUBECONFIG names another one
 	@e2e/prerequisites test
 	@CARGO="$(CARGO)" KEYVAULT_CSI_IMAGE=$(IMAGE) e2e/run
+
+bench: image ## what the driver costs: writes target/bench.json, draws docs/performance.svg, prints a table; wants an idle machine
+	@e2e/prerequisites test
+	@echo "Building the benchmark (some minutes the first time) ..."
+	@$(CARGO) build --locked --profile tools --package keyvault-csi-e2e --bin bench --bin load
+	@KUBEBUILDER_ASSETS="$${KUBEBUILDER_ASSETS:-$$(e2e/cluster/cluster assets)}" \
+		$(CARGO_TARGET_DIR)/tools/bench --binary $(RELEASE) --image $(IMAGE) --json target/bench.json --chart docs/performance.svg
 
 lint: ## formatting and clippy, warnings denied
 	@$(CARGO) fmt --all --check

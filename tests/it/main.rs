@@ -38,6 +38,7 @@ mod mirror_guards;
 mod mirror_owners;
 mod mirror_scene;
 
+mod costs;
 mod interruptions;
 mod kernels;
 mod kubelets;
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
         startup::trials(),
         takeover::trials(),
         kubelets::trials(),
+        costs::trials(),
         interruptions::trials(),
         kernels::trials(),
         cluster_classes::trials(),
