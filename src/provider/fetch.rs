@@ -15,7 +15,7 @@ use super::object_fetch::{FetchedObject, ObjectFetch};
 use super::params::{Params, attributes};
 use super::render::Rendering;
 use crate::keyvault::{Identity, NameError, Purpose, TenantId, Vault, VaultName, Vaults};
-use crate::model::{Class, ClassRef, ExposeSecret as _, Payload, PayloadError, SecretString, limits};
+use crate::model::{Class, ClassRef, ExposeSecret as _, FileMode, Payload, PayloadError, SecretString, limits};
 
 /// How many objects of one class are fetched at once (design decision 7).
 const CONCURRENCY: usize = 16;
@@ -57,6 +57,11 @@ impl Azure {
     /// A provider whose classes live in `default_cloud` unless they say otherwise.
     pub fn new(vaults: Vaults, default_cloud: DefaultCloud, rendering: Rendering) -> Azure {
         Azure { vaults, default_cloud, rendering }
+    }
+
+    /// The same provider, with another mode for files that have none of their own.
+    pub fn with_default_mode(&self, default_mode: FileMode) -> Azure {
+        Azure { rendering: Rendering { default_mode, ..self.rendering }, ..self.clone() }
     }
 
     /// Checks all that can be checked without the network, and says by that who will ask.
