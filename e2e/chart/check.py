@@ -85,7 +85,7 @@ def defaults_are_upstreams():
         same(name, found.pop(name), wanted)
     same("other flags", found, {})
     env = {e["name"]: e.get("value") or e["valueFrom"]["fieldRef"]["fieldPath"] for e in container(objects)["env"]}
-    same("env", env, {"CSI_ENDPOINT": "unix:///csi/csi.sock", "KUBE_NODE_NAME": "spec.nodeName"})
+    same("env", env, {"CSI_ENDPOINT": "unix:///csi/csi.sock", "KUBE_NODE_NAME": "spec.nodeName", "MALLOC_ARENA_MAX": "2"})
     same("image", container(objects)["image"], f"keyvault-csi:{program_version()}")
     same("labels", daemonset(objects)["spec"]["selector"], {"matchLabels": {"app": "secrets-store-csi-driver"}})
 

@@ -37,6 +37,8 @@ pub(super) struct Files {
 #[derive(Debug)]
 pub(super) struct Mounted {
     root: OwnedFd,
+    /// Whether its files are a generation, and not a provider's own.
+    generation: bool,
     /// When its content was written.
     pub(super) written: Timestamp,
 }
@@ -73,21 +75,26 @@ impl Mounted {
             other => other?,
         };
         let Entry::Tmpfs(root) = mount::inspect(parent.as_fd(), name)? else { return Ok(None) };
+        let generation = dir::read_link(root.as_fd(), DATA)?.is_some();
         match written(root.as_fd()) {
-            Ok(written) => Ok(Some(Mounted { root, written })),
+            Ok(written) => Ok(Some(Mounted { root, generation, written })),
             // Emptied at this moment.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// All paths, and the content of the `wanted` ones; also of when the content is.
+    /// All paths, and the content of the `wanted` ones; also of when the content is. `None` for a volume that is being
+    /// unpublished: its link goes first, and what is left must not be taken for a provider's own files.
     ///
     /// # Errors
     /// More than a volume can hold, a volume that changes all the time, or what the kernel says.
-    pub(super) fn read(&self, wanted: &BTreeSet<String>) -> io::Result<(Files, Timestamp)> {
+    pub(super) fn read(&self, wanted: &BTreeSet<String>) -> io::Result<Option<(Files, Timestamp)>> {
         for _ in 0..ROUNDS {
             let generation = dir::read_link(self.root.as_fd(), DATA)?;
+            if generation.is_none() && self.generation {
+                return Ok(None);
+            }
             let read = match &generation {
                 Some(name) => dir::open(self.root.as_fd(), name).and_then(|top| {
                     let written = modified(top.as_fd())?;
@@ -101,7 +108,8 @@ impl Mounted {
             };
             let same = dir::read_link(self.root.as_fd(), DATA)? == generation;
             match read {
-                Ok(read) if same => return Ok(read),
+                Ok((files, _)) if same && files.names.is_empty() => return Ok(None),
+                Ok(read) if same => return Ok(Some(read)),
                 Err(error) if same && error.kind() != io::ErrorKind::NotFound => return Err(error),
                 Ok(_) | Err(_) => {}
             }

@@ -200,15 +200,19 @@ impl Shared {
 /// Reads the volume whose content is the newest.
 fn newest(volumes: &[(String, String)], wanted: &std::collections::BTreeSet<String>) -> io::Result<Read> {
     let mounts = files::mounts()?;
-    let mut newest: Option<Mounted> = None;
+    let mut found: Vec<Mounted> = Vec::new();
     for (uid, volume) in volumes {
         let Some(target) = files::target(&mounts, uid, volume) else { continue };
-        let Some(mounted) = Mounted::open(target)? else { continue };
-        if newest.as_ref().is_none_or(|newest| newest.written < mounted.written) {
-            newest = Some(mounted);
+        found.extend(Mounted::open(target)?);
+    }
+    found.sort_by_key(|mounted| std::cmp::Reverse(mounted.written));
+    for mounted in found {
+        // One that is being unpublished at this moment is passed over.
+        if let Some(read) = mounted.read(wanted)? {
+            return Ok(Some(read));
         }
     }
-    newest.map(|mounted| mounted.read(wanted)).transpose()
+    Ok(None)
 }
 
 fn distinct(owners: impl Iterator<Item = Owner>) -> Vec<Owner> {

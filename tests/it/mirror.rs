@@ -41,6 +41,8 @@ fn a_published_volume_becomes_a_secret() -> Result<()> {
     let expected = json!([{ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": owner["uid"] }]);
     assert_eq!(secret["metadata"]["ownerReferences"], expected);
     assert_eq!(writes(scene.cluster, &user)?, ["create"]);
+    // The Secret is seen before it is counted.
+    wait_for("it is counted", PATIENCE, || Ok(node.metrics()?.contains("sync_k8s_secret_total{")))?;
     let metrics = node.metrics()?;
     lab().remember(&metrics);
     let written = metrics.lines().find(|line| line.starts_with("sync_k8s_secret_total{")).context("no such metric")?;

@@ -107,6 +107,9 @@ fn volumes_that_upstream_published_are_mirrored() -> Result<()> {
     status(&scene, "written", ("web-1", &pod.uid), "written", &target)?;
     scene.holds("written", "k", &plain)?;
     assert_eq!(decoded(&scene.there("written")?, "b").as_deref(), Some(nested.as_str()));
+    // One that is being unpublished, whose link goes first, is no volume without files.
+    fs::remove_file(target.join("..data"))?;
+    scene.change_class("written", &json!({ "spec": { "secretObjects": [opaque("absent", &[("absent", "k")])] } }))?;
     // As a provider writes them itself (§3.7).
     scene.class("legacy", &["a"], &json!([opaque("legacy", &data), opaque("linked", &[("passwd", "k")])]))?;
     let pod = scene.pod("web-2", "a", "legacy", &owner)?;
@@ -119,6 +122,8 @@ fn volumes_that_upstream_published_are_mirrored() -> Result<()> {
     scene.holds("legacy", "k", &plain)?;
     scene.told(&["file matching objectName passwd not found in the pod; the volume has a, nested/bar"])?;
     ensure!(scene.secret("linked")?.is_none());
+    let events = scene.events("FailedToCreateSecret")?;
+    ensure!(!events.iter().any(|text| text.contains("written")), "{events:?}");
     Ok(())
 }
 

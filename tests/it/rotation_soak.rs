@@ -32,6 +32,8 @@ fn memory_does_not_grow() -> Result<()> {
     setup.flags = ["--enable-secret-rotation", "--rotation-poll-interval=100ms", "--vault-requests-per-second=0"]
         .map(str::to_owned)
         .to_vec();
+    // As the chart has it.
+    setup.environment.push(("MALLOC_ARENA_MAX".to_owned(), "2".to_owned()));
     let (node, vault) = (Node::start(setup)?, lab().vault());
     let volumes = pods(&node, &vault, 10, 1, VOLUMES)?;
     // More at once than there are threads for it, so that all threads there may be are there from the beginning on.
