@@ -12,6 +12,8 @@ pub mod cmd;
 
 pub mod csi;
 pub mod mirror;
+/// See the module's own text.
+pub mod plugin;
 pub mod volume;
 
 pub mod provider;
@@ -23,6 +25,7 @@ pub mod model;
 pub mod formats;
 
 pub mod classes;
+pub mod grpc;
 pub mod k8s;
 pub mod platform;
 

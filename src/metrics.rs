@@ -85,6 +85,17 @@ struct Request {
     error: &'static str,
 }
 
+/// Upstream's provider has the whole error here, too.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Call {
+    provider: &'static str,
+    os_type: &'static str,
+    service_name: &'static str,
+    grpc_method: &'static str,
+    grpc_code: &'static str,
+    grpc_message: &'static str,
+}
+
 /// The bounds of `keyvault_request`, in seconds, as upstream's provider has them (spec/azure-provider.md §7.4).
 const REQUEST_BUCKETS: [f64; 14] = [0.1, 0.2, 0.3, 0.4, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 5.0, 10.0, 15.0, 30.0];
 
