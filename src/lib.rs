@@ -4,15 +4,14 @@
 //! outside crate has one home; `tests/it/tidy.rs` holds both rules.
 //!
 //! ```text
-//! cmd → csi, mirror → volume → provider → keyvault → model → formats
-//!                      classes, k8s, platform, metrics, news, telemetry are leaves beside them
+//! cmd → csi, plugin, mirror → volume → provider → keyvault → model → formats
+//!                      classes, grpc, k8s, platform, metrics, news, telemetry are leaves beside them
 //! ```
 
 pub mod cmd;
 
 pub mod csi;
 pub mod mirror;
-/// See the module's own text.
 pub mod plugin;
 pub mod volume;
 

@@ -3,6 +3,7 @@
 //! Names, labels and scope labels are upstream's, so that dashboards go on working (spec/driver.md §10.1); `reason` is
 //! added. Label values come from closed lists only. `admin` serves the text.
 
+mod calls;
 mod rotation;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use self::calls::Calls;
 use self::rotation::Rotation;
 use crate::model::Reason;
 
@@ -85,16 +87,8 @@ struct Request {
     error: &'static str,
 }
 
-/// Upstream's provider has the whole error here, too.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Call {
-    provider: &'static str,
-    os_type: &'static str,
-    service_name: &'static str,
-    grpc_method: &'static str,
-    grpc_code: &'static str,
-    grpc_message: &'static str,
-}
+/// The `service_name` of upstream's provider.
+const PROVIDER_SERVICE: &str = "csi-secrets-store-provider-azure";
 
 /// The bounds of `keyvault_request`, in seconds, as upstream's provider has them (spec/azure-provider.md §7.4).
 const REQUEST_BUCKETS: [f64; 14] = [0.1, 0.2, 0.3, 0.4, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 5.0, 10.0, 15.0, 30.0];
@@ -112,6 +106,7 @@ struct Instruments {
     keyvault_request: Family<Request, Histogram, fn() -> Histogram>,
     keyvault_throttled: Family<Unpublish, Counter>,
     keyvault_restrained: Family<Restraint, Counter>,
+    calls: Calls,
     rotation: Rotation,
     sync_k8s_secret: Family<Publish, Counter>,
     sync_k8s_secret_error: Family<SyncError, Counter>,
@@ -166,7 +161,7 @@ impl Metrics {
             "How often a vault began to be left alone, because it asked for that or only fails",
             keyvault_restrained.clone(),
         );
-        let rotation = Rotation::registered(registry);
+        let (calls, rotation) = (Calls::registered(registry), Rotation::registered(registry));
         let (sync_k8s_secret, sync_k8s_secret_error) = (Family::default(), Family::default());
         registry.register("sync_k8s_secret", "Total number of k8s secrets synced", sync_k8s_secret.clone());
         registry.register(
@@ -190,6 +185,7 @@ impl Metrics {
             keyvault_request,
             keyvault_throttled,
             keyvault_restrained,
+            calls,
             rotation,
             sync_k8s_secret,
             sync_k8s_secret_error,
@@ -224,7 +220,7 @@ impl Metrics {
         let labels = Request {
             provider: Provider::Azure.as_str(),
             os_type: std::env::consts::OS,
-            service_name: "csi-secrets-store-provider-azure",
+            service_name: PROVIDER_SERVICE,
             object_type,
             object_name: "",
             error: outcome.err().map_or("", Reason::as_str),

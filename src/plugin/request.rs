@@ -50,7 +50,8 @@ pub(super) fn mount(message: &MountRequest) -> Result<Mount, Refusal> {
     let secrets = strings(secrets.unwrap_or_default()).map(|(key, value)| (key, SecretString::from(value))).collect();
     let mode = permission(&message.permission).ok_or(Refusal::Permission)?;
     let text = |key: &str| attributes.get(key).cloned().unwrap_or_default();
-    let required = |key: &'static str| Some(text(key)).filter(|value| !value.is_empty()).ok_or(Refusal::PodInfoMissing(key));
+    let required =
+        |key: &'static str| Some(text(key)).filter(|value| !value.is_empty()).ok_or(Refusal::PodInfoMissing(key));
     let pod = PodRef { name: required(POD_NAME)?, namespace: required(POD_NAMESPACE)?, uid: text(POD_UID) };
     let reference = ClassRef { namespace: pod.namespace.clone(), name: text(CLASS) };
     Ok(Mount { pod, class: Class::new(reference, ClassSpec::default()), attributes, secrets, mode })

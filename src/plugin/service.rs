@@ -3,16 +3,20 @@
 //! Never logs a request: attributes and secrets hold tokens. A fetch runs in a task of its own, since tonic drops a handler when
 //! its caller goes away, and others may wait for the same fetch.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 
 use super::request::{self, Mount};
-use crate::grpc::deadline;
-use crate::grpc::proto::health::{HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus, health_server};
-use crate::grpc::proto::provider::{File, MountRequest, MountResponse, ObjectVersion, VersionRequest, VersionResponse};
+use crate::grpc::proto::health::{
+    HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus, health_server,
+};
 use crate::grpc::proto::provider::csi_driver_provider_server::CsiDriverProvider;
+use crate::grpc::proto::provider::{File, MountRequest, MountResponse, ObjectVersion, VersionRequest, VersionResponse};
+use crate::grpc::{deadline, failed};
 use crate::metrics::Metrics;
 use crate::model::{ExposeSecret as _, Payload, Reason};
 use crate::provider::{Azure, Error, Fetch, Purpose};
@@ -63,9 +67,7 @@ impl CsiDriverProvider for Provider {
         };
         let counted = outcome.as_ref().map(drop).map_err(|(reason, _)| *reason);
         self.metrics.called("/v1alpha1.CSIDriverProvider/Mount", counted, started.elapsed());
-        // Upstream's provider answers Unknown to everything, and Unavailable would make the driver try again by itself.
-        let failed = |(reason, text)| Status::new(Code::Unknown, format!("failed to mount objects, error: {text} ({reason})"));
-        outcome.map(|payload| Response::new(answer(&payload))).map_err(failed)
+        outcome.map(|payload| Response::new(answer(&payload))).map_err(|(reason, text)| failed(reason, &text))
     }
 }
 
@@ -98,8 +100,7 @@ fn answer(payload: &Payload) -> MountResponse {
         contents: file.content.expose_secret().to_vec(),
     });
     let versions = payload.versions().iter();
-    let versions =
-        versions.map(|version| ObjectVersion { id: version.id.clone(), version: version.version.clone() });
+    let versions = versions.map(|version| ObjectVersion { id: version.id.clone(), version: version.version.clone() });
     MountResponse { object_version: versions.collect(), error: None, files: files.collect() }
 }
 
@@ -107,6 +108,7 @@ fn answer(payload: &Payload) -> MountResponse {
 impl health_server::Health for Provider {
     /// Serving, whatever service is asked for: who answers, serves (spec/azure-provider.md §1.1).
     async fn check(&self, _: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+        self.metrics.called("/grpc.health.v1.Health/Check", Ok(()), Duration::ZERO);
         Ok(Response::new(HealthCheckResponse { status: ServingStatus::Serving.into() }))
     }
 }
