@@ -3,8 +3,10 @@
 //! Knows every module and decides nothing but what is started with what. Flags have upstream's names where the
 //! meaning is upstream's (spec/driver.md §7).
 
+mod azure;
 mod goflags;
 mod node;
+mod process;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
