@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{ArgAction, Args as ClapArgs};
 
+use super::process::user_agent;
 use crate::formats::duration;
 use crate::keyvault::{Options, Rate, TokenProxyOptions, Vaults};
 use crate::metrics::Metrics;
@@ -41,6 +42,9 @@ pub(super) struct AzureArgs {
     /// How many requests a second this node sends to one vault at most; 0 is no limit.
     #[arg(long, default_value_t = 100, value_name = "COUNT")]
     vault_requests_per_second: u32,
+    /// Put behind our name in the User-Agent of all requests to Azure.
+    #[arg(long, default_value = "", hide_default_value = true, value_parser = parse_user_agent)]
+    custom_user_agent: String,
     /// Sort the certificates of a PKCS#12 secret, the server's first.
     #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_missing_value = "true")]
@@ -56,7 +60,7 @@ impl AzureArgs {
     ///
     /// # Errors
     /// A flag that cannot be followed, by name.
-    pub(super) fn provider(&self, user_agent: String, metrics: &Metrics) -> anyhow::Result<Azure> {
+    pub(super) fn provider(&self, metrics: &Metrics) -> anyhow::Result<Azure> {
         let cloud = DefaultCloud::new(&self.cloud_name, self.cloud_file.clone())
             .with_context(|| format!("--cloud-name {:?}", self.cloud_name))?;
         let rendering = Rendering {
@@ -67,7 +71,16 @@ impl AzureArgs {
         let proxy = TokenProxyOptions::new(&self.token_proxy_url, &self.sni_name, self.token_proxy_ca_file.clone())?;
         let rate = Rate { per_second: self.vault_requests_per_second, burst: BURST };
         let freshness = self.freshness_window;
+        let user_agent = format!("{} {}", user_agent(), self.custom_user_agent).trim_end().to_owned();
         let options = Options { user_agent, token_proxy: proxy, freshness, rate, metrics: metrics.clone() };
         Ok(Azure::new(Vaults::new(options)?, cloud, rendering))
+    }
+}
+
+/// What may stand in a header.
+fn parse_user_agent(text: &str) -> Result<String, String> {
+    match text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+        true => Ok(text.to_owned()),
+        false => Err("must be printable ASCII".to_owned()),
     }
 }

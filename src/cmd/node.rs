@@ -47,7 +47,7 @@ async fn drive(args: Args) -> anyhow::Result<()> {
     let (classes, cluster) = cluster::connect(&args, &user_agent).await?;
     let reports = cluster.as_ref().map(|cluster| cluster.reports.clone());
     let metrics = Metrics::new();
-    let azure = args.azure.provider(user_agent, &metrics)?;
+    let azure = args.azure.provider(&metrics)?;
     let tasks = TaskTracker::new();
     let rotation = RotationOptions { interval: args.rotation_poll_interval, republish: args.republish_period };
     let rotation = args.enable_secret_rotation.then_some(rotation);

@@ -42,9 +42,6 @@ pub(super) struct Args {
     /// Port for /metrics, on all addresses; 0 for none.
     #[arg(long, default_value_t = 8898)]
     prometheus_port: u16,
-    /// Put behind our name in the User-Agent of all requests to Azure.
-    #[arg(long, default_value = "", hide_default_value = true, value_parser = parse_user_agent)]
-    custom_user_agent: String,
     #[command(flatten)]
     azure: AzureArgs,
     #[command(flatten)]
@@ -66,9 +63,8 @@ pub(super) fn run(args: Args, unused: &[Unused]) -> anyhow::Result<()> {
 
 async fn serve(args: Args) -> anyhow::Result<()> {
     let (told, stop) = (process::told_by_signal()?, CancellationToken::new());
-    let user_agent = [process::user_agent(), args.custom_user_agent.clone()].join(" ").trim_end().to_owned();
     let (metrics, tasks) = (Metrics::new(), TaskTracker::new());
-    let azure = args.azure.provider(user_agent, &metrics)?;
+    let azure = args.azure.provider(&metrics)?;
     let provider = Provider { azure, metrics: metrics.clone(), tasks: tasks.clone() };
     let mut running = Running::new();
     serve_http(&mut running, &args, metrics, &stop).await?;
@@ -119,13 +115,5 @@ fn parse_timeout(text: &str) -> Result<Duration, String> {
     match timeout.is_zero() || timeout > LONGEST_PROBE {
         true => Err(format!("must be above 0 and at most {LONGEST_PROBE:?}")),
         false => Ok(timeout),
-    }
-}
-
-/// What may stand in a header.
-fn parse_user_agent(text: &str) -> Result<String, String> {
-    match text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
-        true => Ok(text.to_owned()),
-        false => Err("must be printable ASCII".to_owned()),
     }
 }
