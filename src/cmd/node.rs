@@ -17,9 +17,11 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 pub(super) use self::args::Args;
+use self::args::AzureProvider;
 use super::goflags::Unused;
 use crate::admin::{self, Health};
 use crate::csi::{self, Driver, Node, probe, registration};
+use crate::external::{self, External};
 use crate::k8s;
 use crate::keyvault::{Options, Rate, TokenProxyOptions, Vaults};
 use crate::metrics::Metrics;
@@ -27,7 +29,7 @@ use crate::model::FileMode;
 use crate::platform::{process, socket};
 use crate::provider::{Azure, DefaultCloud, Rendering};
 use crate::telemetry;
-use crate::volume::{RotationOptions, Volumes};
+use crate::volume::{RotationOptions, Sources, Volumes};
 
 /// Enough to keep two cores busy; the node's core count would only cost memory (design §8).
 const WORKERS: usize = 2;
@@ -86,13 +88,17 @@ async fn drive(args: Args) -> anyhow::Result<()> {
     let (classes, cluster) = cluster::connect(&args, &user_agent).await?;
     let reports = cluster.as_ref().map(|cluster| cluster.reports.clone());
     let metrics = Metrics::new();
-    let azure = azure(&args, user_agent, &metrics)?;
+    let external = external(&args, &metrics);
+    let sources = Sources::new(azure(&args, user_agent, &metrics)?, external.clone());
     let tasks = TaskTracker::new();
     let rotation = RotationOptions { interval: args.rotation_poll_interval, republish: args.republish_period };
     let rotation = args.enable_secret_rotation.then_some(rotation);
-    let volumes = Volumes::new(classes, azure).reporting_to(reports.clone()).rotating(rotation);
+    let volumes = Volumes::new(classes, sources, metrics.clone()).reporting_to(reports.clone()).rotating(rotation);
     let pods = cluster.as_ref().map(|cluster| cluster.pods.clone());
     let connection = cluster.as_ref().map(|cluster| cluster.connection.clone());
+    if args.provider_health_check {
+        tokio::spawn(external.watch_health(args.provider_health_check_interval));
+    }
     if args.sync_secret {
         cluster::mirror_secrets(&args, cluster, &volumes, &metrics);
     }
@@ -146,8 +152,18 @@ async fn drive(args: Args) -> anyhow::Result<()> {
     outcome
 }
 
+/// The providers beside this program, as the flags want them.
+fn external(args: &Args, metrics: &Metrics) -> External {
+    let directories = external::directories(&args.additional_provider_volume_paths, &args.provider_volume);
+    let largest_reply = usize::try_from(args.max_call_recv_msg_size).unwrap_or(usize::MAX);
+    External::new(external::Options { directories, largest_reply }, metrics.clone())
+}
+
 /// The built-in provider, as the flags want it.
-fn azure(args: &Args, user_agent: String, metrics: &Metrics) -> anyhow::Result<Azure> {
+fn azure(args: &Args, user_agent: String, metrics: &Metrics) -> anyhow::Result<Option<Azure>> {
+    if args.azure_provider == AzureProvider::External {
+        return Ok(None);
+    }
     let cloud = DefaultCloud::new(&args.cloud_name, args.cloud_file.clone())
         .with_context(|| format!("--cloud-name {:?}", args.cloud_name))?;
     let rendering = Rendering {
@@ -159,7 +175,7 @@ fn azure(args: &Args, user_agent: String, metrics: &Metrics) -> anyhow::Result<A
     let rate = Rate { per_second: args.vault_requests_per_second, burst: BURST };
     let freshness = args.freshness_window;
     let options = Options { user_agent, token_proxy, freshness, rate, metrics: metrics.clone() };
-    Ok(Azure::new(Vaults::new(options)?, cloud, rendering))
+    Ok(Some(Azure::new(Vaults::new(options)?, cloud, rendering)))
 }
 
 /// Serves metrics and health where the flags say so.
