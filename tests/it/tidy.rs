@@ -23,7 +23,6 @@ const DIRECTION: &[(&str, &[&str])] = &[
             "classes",
             "csi",
             "external",
-            "external",
             "formats",
             "k8s",
             "keyvault",
