@@ -79,7 +79,7 @@ impl Call<'_> {
         Err(Fault::Slow(began.elapsed()).into())
     }
 
-    fn failure(&self, status: &Status) -> Failure {
+    pub(super) fn failure(&self, status: &Status) -> Failure {
         if let Some((reason, text)) = reason(status) {
             return Failure::Ours(reason, self.scrub.clean(text));
         }
@@ -97,7 +97,7 @@ impl Call<'_> {
 }
 
 /// Whether the call may end otherwise the next time: the provider says so, or the connection broke under it.
-fn is_transient(status: &Status) -> bool {
+pub(super) fn is_transient(status: &Status) -> bool {
     // What came over the wire has no source; what has one is the transport's.
     status.code() == Code::Unavailable || status.source().is_some()
 }

@@ -113,11 +113,7 @@ impl Volumes {
         matches!(state, Ok(State::Whole | State::Torn))
     }
 
-    async fn publish_untold(
-        &self,
-        request: &PublishRequest,
-        asked: &mut Option<String>,
-    ) -> Result<Published, Error> {
+    async fn publish_untold(&self, request: &PublishRequest, asked: &mut Option<String>) -> Result<Published, Error> {
         let target = self.locks.target(&request.target);
         let epoch = target.epoch();
         if self.already_published(request, &target, epoch).await? {

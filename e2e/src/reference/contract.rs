@@ -17,7 +17,10 @@ const POD_UID: &str = "csi.storage.k8s.io/pod.uid";
 /// What upstream's mock has under these names.
 const VALUES: [(&str, &str); 2] = [
     ("foo", "secret"),
-    ("fookey", "-----BEGIN PUBLIC KEY-----\nVGhpcyBpcyBub3QgYSBrZXksIGJ1dCBhIHRlc3QgdmFsdWU=\n-----END PUBLIC KEY-----\n"),
+    (
+        "fookey",
+        "-----BEGIN PUBLIC KEY-----\nVGhpcyBpcyBub3QgYSBrZXksIGJ1dCBhIHRlc3QgdmFsdWU=\n-----END PUBLIC KEY-----\n",
+    ),
 ];
 
 /// How many requests are remembered.

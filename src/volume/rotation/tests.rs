@@ -9,12 +9,12 @@ use tokio::time::Instant;
 
 use super::super::locks::Locks;
 use super::super::publish::PublishRequest;
+use super::super::source::Identity;
 use super::super::target::TargetPath;
 use super::registry::Registry;
 use super::state::{Member, PodSeen, Summary, Unit, Wrote};
 use super::{Options, Running};
 use crate::model::{Class, ClassRef, ClassSpec, ExposeSecret as _, INTERVAL_ANNOTATION, PodRef, Reason};
-use super::super::source::Identity;
 
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 const INTERVAL: Duration = Duration::from_secs(120);
