@@ -4,7 +4,7 @@
 //! outside crate has one home; `tests/it/tidy.rs` holds both rules.
 //!
 //! ```text
-//! cmd → csi, plugin, mirror → volume → provider → keyvault → model → formats
+//! cmd → csi, plugin, mirror → volume → external, provider → keyvault → model → formats
 //!                      classes, grpc, k8s, platform, metrics, news, telemetry are leaves beside them
 //! ```
 
@@ -15,6 +15,7 @@ pub mod mirror;
 pub mod plugin;
 pub mod volume;
 
+pub mod external;
 pub mod provider;
 
 pub mod keyvault;

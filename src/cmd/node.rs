@@ -14,14 +14,16 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 
 pub(super) use self::args::Args;
+use self::args::AzureProvider;
 use super::goflags::Unused;
 use super::process::{self, Build, Running};
 use crate::admin::{self, Health};
 use crate::csi::{self, Driver, Node, probe, registration};
+use crate::external::{self, External};
 use crate::k8s;
 use crate::metrics::Metrics;
 use crate::platform::socket;
-use crate::volume::{RotationOptions, Volumes};
+use crate::volume::{RotationOptions, Sources, Volumes};
 
 /// How long statuses that are not written yet may take after the open calls.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -47,13 +49,21 @@ async fn drive(args: Args) -> anyhow::Result<()> {
     let (classes, cluster) = cluster::connect(&args, &user_agent).await?;
     let reports = cluster.as_ref().map(|cluster| cluster.reports.clone());
     let metrics = Metrics::new();
-    let azure = args.azure.provider(&metrics)?;
+    let external = external(&args, &metrics);
+    let azure = match args.azure_provider {
+        AzureProvider::Builtin => Some(args.azure.provider(&metrics)?),
+        AzureProvider::External => None,
+    };
+    let sources = Sources::new(azure, external.clone());
     let tasks = TaskTracker::new();
     let rotation = RotationOptions { interval: args.rotation_poll_interval, republish: args.republish_period };
     let rotation = args.enable_secret_rotation.then_some(rotation);
-    let volumes = Volumes::new(classes, azure).reporting_to(reports.clone()).rotating(rotation);
+    let volumes = Volumes::new(classes, sources, metrics.clone()).reporting_to(reports.clone()).rotating(rotation);
     let pods = cluster.as_ref().map(|cluster| cluster.pods.clone());
     let connection = cluster.as_ref().map(|cluster| cluster.connection.clone());
+    if args.provider_health_check {
+        tokio::spawn(external.watch_health(args.provider_health_check_interval));
+    }
     if args.sync_secret {
         cluster::mirror_secrets(&args, cluster, &volumes, &metrics);
     }
@@ -102,6 +112,13 @@ async fn drive(args: Args) -> anyhow::Result<()> {
         reports.settle(SETTLE).await;
     }
     outcome
+}
+
+/// The providers beside this program, as the flags want them.
+fn external(args: &Args, metrics: &Metrics) -> External {
+    let directories = external::directories(&args.additional_provider_volume_paths, &args.provider_volume);
+    let largest_reply = usize::try_from(args.max_call_recv_msg_size).unwrap_or(usize::MAX);
+    External::new(external::Options { directories, largest_reply }, metrics.clone())
 }
 
 /// Serves metrics and health where the flags say so.

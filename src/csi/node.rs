@@ -21,7 +21,7 @@ use crate::grpc::deadline;
 use crate::metrics::{Metrics, Provider};
 use crate::model::Reason;
 use crate::telemetry::key;
-use crate::volume::{Error, PublishRequest, Published, TargetPath, Volumes};
+use crate::volume::{Attempt, Error, PublishRequest, Published, TargetPath, Volumes};
 
 /// The CSI Node service.
 #[derive(Debug, Clone)]
@@ -57,7 +57,7 @@ impl node_server::Node for Node {
                     self.metrics.published(Provider::None, Ok(()));
                     return Ok(Response::new(NodePublishVolumeResponse {}));
                 }
-                self.metrics.published(Provider::None, Err(Reason::InvalidRequest));
+                self.metrics.published(Provider::None, Err(Reason::InvalidRequest.into()));
                 return Err(status::refused(&refusal));
             }
         };
@@ -115,20 +115,16 @@ async fn publish(
     started: Instant,
 ) -> Result<Published, Error> {
     let (pod, target) = (request.pod.clone(), request.target.clone());
-    let outcome = volumes.publish(request).await;
+    let Attempt { provider, outcome } = volumes.publish(request).await;
     let elapsed = started.elapsed();
     match &outcome {
         Ok(published) => {
-            let provider = match published {
-                Published::Already => Provider::None,
-                Published::Now => Provider::Azure,
-            };
             metrics.published(provider, Ok(()));
             info!({ key::POD } = %pod, { key::TARGET } = %target, outcome = ?published, ?elapsed, "volume published");
         }
         Err(error) => {
             let reason = error.reason();
-            metrics.published(provider(error), Err(reason));
+            metrics.published(provider, Err(error.cause()));
             warn!({ key::POD } = %pod, { key::TARGET } = %target, { key::REASON } = %reason, ?elapsed,
                 { key::ERROR } = %error, "publish failed");
         }
@@ -153,27 +149,4 @@ async fn unpublish(
             { key::ERROR } = %error, "unpublish failed"),
     }
     outcome
-}
-
-/// The provider label of a failed publish: known once the class was read.
-fn provider(error: &Error) -> Provider {
-    match error {
-        Error::ClassNameMissing
-        | Error::Class(_)
-        | Error::ClassSlow(_)
-        | Error::ProviderUnset(_)
-        | Error::NotReadOnly => Provider::None,
-        Error::ProviderUnknown { .. } => Provider::Other,
-        Error::ParametersUnset(_)
-        | Error::Provider(_)
-        | Error::CredentialsLapsed { .. }
-        | Error::Busy { .. }
-        | Error::Unpublished { .. }
-        | Error::ParentGone { .. }
-        | Error::ForeignMount { .. }
-        | Error::NotADirectory { .. }
-        | Error::Mount { .. }
-        | Error::Write { .. }
-        | Error::TaskLost { .. } => Provider::Azure,
-    }
 }

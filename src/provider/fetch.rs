@@ -121,7 +121,7 @@ impl Prepared<'_> {
             // Counted as it comes, so that many large objects never lie in memory together.
             bytes += one.object.files.iter().map(|file| file.content.expose_secret().len()).sum::<usize>();
             if bytes > limits::PAYLOAD {
-                let source = PayloadError::TooLarge { bytes };
+                let source = PayloadError::TooLarge { bytes, limit: limits::PAYLOAD };
                 return Err(Error::Payload { class: (*class).clone(), source });
             }
             fetched.push(one);

@@ -31,6 +31,9 @@ mod refusals;
 mod troubleshooting;
 mod unpublish;
 
+mod external;
+mod external_scene;
+
 mod cluster_classes;
 mod cluster_reports;
 mod mirror;
@@ -69,6 +72,9 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, run};
 
 fn main() -> ExitCode {
+    if let Some(ended) = external_scene::is_provider() {
+        return if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let arguments = Arguments::from_args();
     if !arguments.list {
         lab::enter();
@@ -90,6 +96,7 @@ fn main() -> ExitCode {
         kubelets::trials(),
         interruptions::trials(),
         kernels::trials(),
+        external::trials(),
         cluster_classes::trials(),
         cluster_reports::trials(),
         mirror::trials(),

@@ -19,6 +19,18 @@ const SHORTEST: Duration = Duration::from_millis(10);
 /// The shortest pause between two looks at a Secret that is as it should be: each is a request.
 const SHORTEST_CHECK: Duration = Duration::from_secs(1);
 
+/// The largest `--max-call-recv-msg-size`: a volume is in memory while it is fetched, and twice in its tmpfs.
+const LARGEST_REPLY: i64 = 256 << 20;
+
+/// Who fills volumes of provider azure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum AzureProvider {
+    /// This program.
+    Builtin,
+    /// Another one, by its socket.
+    External,
+}
+
 /// Flags of `keyvault-csi node`.
 #[derive(Debug, ClapArgs)]
 pub(in crate::cmd) struct Args {
@@ -54,6 +66,25 @@ pub(in crate::cmd) struct Args {
     /// that it does not renew for three times as long are dropped.
     #[arg(long, default_value = "90s", value_name = "DURATION", value_parser = parse_interval)]
     pub(super) republish_period: Duration,
+    /// Who fills volumes of provider azure: this program, or another one by its socket azure.sock.
+    #[arg(long, value_enum, default_value_t = AzureProvider::Builtin, value_name = "WHO")]
+    pub(super) azure_provider: AzureProvider,
+    /// Folder of the sockets of other providers, searched last.
+    #[arg(long, value_name = "DIR", default_value = "/var/run/secrets-store-csi-providers")]
+    pub(super) provider_volume: PathBuf,
+    /// More such folders, comma-separated, searched first.
+    #[arg(long, value_name = "DIRS", default_value = "/etc/kubernetes/secrets-store-csi-providers")]
+    pub(super) additional_provider_volume_paths: String,
+    /// The largest reply that is taken from another provider, in bytes; above 4 MiB, its volumes may be as large, too.
+    #[arg(long, value_name = "BYTES", default_value_t = 4 << 20, value_parser = clap::value_parser!(u32).range(1..=LARGEST_REPLY))]
+    pub(super) max_call_recv_msg_size: u32,
+    /// Ask other providers for a sign of life now and then, for the metric provider_healthy.
+    #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
+    pub(super) provider_health_check: bool,
+    /// How often.
+    #[arg(long, default_value = "2m", value_name = "DURATION", value_parser = parse_interval)]
+    pub(super) provider_health_check_interval: Duration,
     #[command(flatten)]
     pub(super) azure: AzureArgs,
     /// Take this taint off the node once the kubelet knows the driver; nothing if empty.
