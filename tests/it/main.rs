@@ -9,10 +9,12 @@
 /// Lists a module's tests: functions without arguments that return `anyhow::Result<()>`.
 macro_rules! trials {
     ($module:literal: $($test:ident,)*) => {
+        /// By name.
+        pub(crate) const TESTS: &[(&str, fn() -> anyhow::Result<()>)] =
+            &[$((concat!($module, "::", stringify!($test)), $test),)*];
+
         pub(crate) fn trials() -> Vec<libtest_mimic::Trial> {
-            vec![$(libtest_mimic::Trial::test(concat!($module, "::", stringify!($test)), || {
-                $test().map_err(|error: anyhow::Error| format!("{error:#}").into())
-            }),)*]
+            TESTS.iter().map(|&(name, test)| crate::trial(name, test)).collect()
         }
     };
 }
@@ -57,6 +59,7 @@ mod startup;
 mod surface;
 mod takeover;
 
+mod corpus;
 mod plugin;
 mod plugin_process;
 
@@ -70,6 +73,10 @@ mod tidy;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, run};
+
+fn trial(name: &str, test: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> libtest_mimic::Trial {
+    libtest_mimic::Trial::test(name, || test().map_err(|error| format!("{error:#}").into()))
+}
 
 fn main() -> ExitCode {
     if let Some(ended) = external_scene::is_provider() {
@@ -115,6 +122,7 @@ fn main() -> ExitCode {
         rotation_soak::trials(),
         plugin::trials(),
         plugin_process::trials(),
+        corpus::trials(),
         proto::trials(),
         tidy::trials(),
     ];
