@@ -13,6 +13,7 @@ macro_rules! trials {
         pub(crate) const TESTS: &[(&str, fn() -> anyhow::Result<()>)] =
             &[$((concat!($module, "::", stringify!($test)), $test),)*];
 
+        #[allow(dead_code)] // Some are made by `corpus`.
         pub(crate) fn trials() -> Vec<libtest_mimic::Trial> {
             TESTS.iter().map(|&(name, test)| crate::trial(name, test)).collect()
         }
@@ -59,6 +60,7 @@ mod startup;
 mod surface;
 mod takeover;
 
+mod both_ways;
 mod corpus;
 mod plugin;
 mod plugin_process;
@@ -87,15 +89,8 @@ fn main() -> ExitCode {
         lab::enter();
     }
     let trials = [
-        publish::trials(),
-        refusals::trials(),
+        corpus::trials(),
         unpublish::trials(),
-        azure::trials(),
-        certificates::trials(),
-        objects::trials(),
-        identities::trials(),
-        networks::trials(),
-        troubleshooting::trials(),
         classes::trials(),
         surface::trials(),
         startup::trials(),
@@ -112,9 +107,7 @@ fn main() -> ExitCode {
         resources::trials(),
         rights::trials(),
         chart::trials(),
-        scenarios::trials(),
         memory::trials(),
-        sharing::trials(),
         rotation::trials(),
         rotation_failures::trials(),
         rotation_cluster::trials(),
@@ -122,7 +115,7 @@ fn main() -> ExitCode {
         rotation_soak::trials(),
         plugin::trials(),
         plugin_process::trials(),
-        corpus::trials(),
+        both_ways::trials(),
         proto::trials(),
         tidy::trials(),
     ];
