@@ -44,19 +44,19 @@ fn counted(node: &Node, error_type: &str, reason: &str) -> Result<()> {
 
 fn what_a_bad_reply_is_told_as() -> Result<()> {
     let (node, _provider) = both(&[])?;
-    let foo = &["objectName: foo"][..];
-    fails(&node, foo, "code=AuthenticationFailed", &["provider error code AuthenticationFailed", "(ProviderFailed)"])?;
+    let good = &["objectName: foo"][..];
+    fails(&node, good, "code=AuthenticationFailed", &["provider error code AuthenticationFailed", "(ProviderFailed)"])?;
     counted(&node, "AuthenticationFailed", "ProviderFailed")?;
-    fails(&node, foo, "code=a \"bad\" label", &["a \"bad\" label"])?;
+    fails(&node, good, "code=a \"bad\" label", &["a \"bad\" label"])?;
     counted(&node, "other", "ProviderFailed")?;
-    fails(&node, foo, "status=7:who are you", &["code = PermissionDenied desc = who are you", "(ProviderFailed)"])?;
+    fails(&node, good, "status=7:who are you", &["code = PermissionDenied desc = who are you", "(ProviderFailed)"])?;
     counted(&node, "GRPCProviderError", "ProviderFailed")?;
     // Codes that mean something else to the kubelet stay inside (design decision 8).
     for code in [1, 4, 8, 10] {
-        fails(&node, foo, &format!("status={code}:no"), &["desc = no"])?;
+        fails(&node, good, &format!("status={code}:no"), &["desc = no"])?;
     }
-    fails(&node, foo, "versionless", &["no object versions", "(ProviderFailed)"])?;
-    fails(&node, foo, "fileless", &["no files", "write into the volume themselves are not supported"])?;
+    fails(&node, good, "versionless", &["no object versions", "(ProviderFailed)"])?;
+    fails(&node, good, "fileless", &["no files", "write into the volume themselves are not supported"])?;
     fails(&node, &["objectName: absent"], "", &["secret absent not found"])?;
     Ok(())
 }
