@@ -8,6 +8,9 @@ mod request;
 mod server;
 mod service;
 
+#[cfg(test)]
+mod tests;
+
 pub use probe::probe;
 pub use server::serve;
 pub use service::Provider;

@@ -40,6 +40,9 @@ const POD_UID: &str = "csi.storage.k8s.io/pod.uid";
 const CLASS: &str = "secretProviderClass";
 
 /// Checks a Mount.
+///
+/// `target_path` and `current_object_version` are not looked at, as upstream's provider does not: the driver writes, and is always
+/// given everything.
 pub(super) fn mount(message: &MountRequest) -> Result<Mount, Refusal> {
     let attributes: BTreeMap<String, Option<String>> =
         serde_json::from_str(&message.attributes).map_err(|error| not_strings("attributes", "", &error))?;

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use prost::Message as _;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
@@ -18,7 +19,7 @@ use crate::grpc::proto::provider::csi_driver_provider_server::CsiDriverProvider;
 use crate::grpc::proto::provider::{File, MountRequest, MountResponse, ObjectVersion, VersionRequest, VersionResponse};
 use crate::grpc::{deadline, failed};
 use crate::metrics::Metrics;
-use crate::model::{ExposeSecret as _, Payload, Reason};
+use crate::model::{Class, ExposeSecret as _, Payload, Reason};
 use crate::provider::{Azure, Error, Fetch, Purpose};
 use crate::telemetry::key;
 
@@ -26,6 +27,10 @@ use crate::telemetry::key;
 const PROTOCOL: &str = "v1alpha1";
 /// Upstream's name for itself: what drivers' logs and people look for.
 const RUNTIME: &str = "secrets-store-csi-driver-provider-azure";
+
+/// The largest answer, encoded: what drivers take unless they are told otherwise, and what they refuse in terms of gRPC beyond
+/// that (spec/driver.md §3.3, §3.4). The content of a volume has the same limit, without its names.
+const ANSWER: usize = 4 << 20;
 
 /// The services of the provider's socket.
 #[derive(Debug, Clone)]
@@ -67,13 +72,18 @@ impl CsiDriverProvider for Provider {
         };
         let counted = outcome.as_ref().map(drop).map_err(|(reason, _)| *reason);
         self.metrics.called("/v1alpha1.CSIDriverProvider/Mount", counted, started.elapsed());
-        outcome.map(|payload| Response::new(answer(&payload))).map_err(|(reason, text)| failed(reason, &text))
+        outcome.map(Response::new).map_err(|(reason, text)| failed(reason, &text))
     }
 }
 
 impl Provider {
     /// Fetches and logs: in the task, so that it also happens when the caller has gone.
-    async fn fetch(&self, mount: Mount, deadline: Instant, started: Instant) -> Result<Payload, (Reason, String)> {
+    async fn fetch(
+        &self,
+        mount: Mount,
+        deadline: Instant,
+        started: Instant,
+    ) -> Result<MountResponse, (Reason, String)> {
         let Mount { pod, class, attributes, secrets, mode } = mount;
         let azure = self.azure.with_default_mode(mode);
         let fetch = Fetch { class: &class, context: &attributes, secrets: &secrets, purpose: Purpose::Mount, deadline };
@@ -81,18 +91,21 @@ impl Provider {
             Ok(prepared) => prepared.fetch().await,
             Err(error) => Err(error),
         };
+        let failed = |error: Error| (error.reason(), error.to_string());
+        let answered = fetched.map_err(failed).and_then(|payload| answer(&class, &payload));
         let elapsed = started.elapsed();
-        fetched
-            .inspect(|payload| info!({ key::POD } = %pod, files = payload.files().len(), ?elapsed, "objects fetched"))
-            .map_err(|error: Error| {
-                let reason = error.reason();
-                warn!({ key::POD } = %pod, { key::REASON } = %reason, ?elapsed, { key::ERROR } = %error, "mount failed");
-                (reason, error.to_string())
-            })
+        match &answered {
+            Ok(answer) => info!({ key::POD } = %pod, files = answer.files.len(), ?elapsed, "objects fetched"),
+            Err((reason, text)) => {
+                warn!({ key::POD } = %pod, { key::REASON } = %reason, ?elapsed, { key::ERROR } = %text, "mount failed");
+            }
+        }
+        answered
     }
 }
 
-fn answer(payload: &Payload) -> MountResponse {
+/// The answer with everything that was fetched, unless the driver would refuse it.
+fn answer(class: &Class, payload: &Payload) -> Result<MountResponse, (Reason, String)> {
     let files = payload.files().iter().map(|file| File {
         path: file.name.to_string(),
         // At most 0777.
@@ -101,7 +114,17 @@ fn answer(payload: &Payload) -> MountResponse {
     });
     let versions = payload.versions().iter();
     let versions = versions.map(|version| ObjectVersion { id: version.id.clone(), version: version.version.clone() });
-    MountResponse { object_version: versions.collect(), error: None, files: files.collect() }
+    let answer = MountResponse { object_version: versions.collect(), error: None, files: files.collect() };
+    let bytes = answer.encoded_len();
+    if bytes > ANSWER {
+        let text = format!(
+            "SecretProviderClass {}: the files with their names and versions are an answer of {bytes} bytes; drivers take {ANSWER}: \
+             spread the objects over several classes",
+            class.reference
+        );
+        return Err((Reason::TooLarge, text));
+    }
+    Ok(answer)
 }
 
 #[tonic::async_trait]

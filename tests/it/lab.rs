@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result, ensure};
 use azure_emulator::{Azure, Counters, Emulator, Options, Permission, StartError, TokenProxy, TokenProxyOptions};
 use keyvault_csi_e2e::driver::{DriverProcess, Setup, short_folder};
 use keyvault_csi_e2e::kubelet::{DEADLINE, Kubelet, Volume};
+use keyvault_csi_e2e::provider::ProviderSetup;
 use keyvault_csi_e2e::sandbox;
 use tonic::Status;
 
@@ -163,6 +164,22 @@ impl Lab {
             environment: Vec::new(),
             old_kernel: false,
             largest_file: None,
+        }
+    }
+
+    /// How a provider of its own is started, in a folder of its own, with every log level on.
+    pub(crate) fn provider_setup(&self) -> ProviderSetup {
+        let number = self.number();
+        let folder = self.folder.path().join(format!("p{number}"));
+        fs::create_dir_all(&folder).unwrap();
+        let port = |base| base + u16::try_from(number).unwrap();
+        ProviderSetup {
+            binary: PathBuf::from(env!("CARGO_BIN_EXE_keyvault-csi")),
+            folder,
+            // Below the ports that the system gives to clients.
+            ports: [port(20_000), port(22_000)],
+            ca: self.ca.clone(),
+            flags: vec!["-v=10".to_owned(), "--freshness-window=0s".to_owned()],
         }
     }
 

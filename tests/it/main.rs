@@ -60,6 +60,9 @@ mod startup;
 mod surface;
 mod takeover;
 
+mod plugin;
+mod plugin_process;
+
 mod leaks;
 mod memory;
 
@@ -116,6 +119,8 @@ fn main() -> ExitCode {
         rotation_cluster::trials(),
         rotation_pods::trials(),
         rotation_soak::trials(),
+        plugin::trials(),
+        plugin_process::trials(),
         proto::trials(),
         tidy::trials(),
     ];

@@ -61,7 +61,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("k8s_openapi", &["k8s"]),
     ("tonic", &["csi", "external", "grpc", "plugin"]),
     ("tonic_prost", &["csi", "external", "grpc", "plugin"]),
-    ("prost", &["csi", "external", "grpc"]),
+    ("prost", &["csi", "external", "grpc", "plugin"]),
     ("loona_hpack", &["grpc"]),
     ("azure_core", &["keyvault"]),
     ("azure_identity", &["keyvault"]),
