@@ -5,6 +5,7 @@
 
 use std::error::Error as _;
 use std::io;
+use std::io::ErrorKind::{ConnectionRefused, ConnectionReset, WouldBlock};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -77,13 +78,13 @@ impl Search<'_> {
                 Ok(channel) => return Look::Connected(channel),
                 Err(error) => cause(&error),
             };
-            let look = match source.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => continue,
-                // Nobody listens, or more wait than the provider lets.
-                io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset | io::ErrorKind::WouldBlock => {
-                    Look::Refused(socket, source)
-                }
-                _ => Look::Impossible(socket, source),
+            if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
+                continue;
+            }
+            // Nobody listens, or more wait than the provider lets.
+            let look = match matches!(source.kind(), ConnectionRefused | ConnectionReset | WouldBlock) {
+                true => Look::Refused(socket, source),
+                false => Look::Impossible(socket, source),
             };
             // The first is the one that counts, as upstream has it.
             if let Look::Absent = seen {

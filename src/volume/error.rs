@@ -140,10 +140,7 @@ impl MountFailure {
 impl Error {
     /// What is counted of this error.
     pub fn cause(&self) -> Cause<'_> {
-        let code = match self {
-            Error::External(error) => error.code(),
-            _ => None,
-        };
+        let code = if let Error::External(error) = self { error.code() } else { None };
         Cause { reason: self.reason(), code }
     }
 

@@ -35,10 +35,13 @@ mod troubleshooting;
 mod unpublish;
 
 mod external;
+mod external_faults;
+mod external_rotation;
 mod external_scene;
 
 mod cluster_classes;
 mod cluster_reports;
+mod external_cluster;
 mod mirror;
 mod mirror_guards;
 mod mirror_owners;
@@ -99,8 +102,11 @@ fn main() -> ExitCode {
         interruptions::trials(),
         kernels::trials(),
         external::trials(),
+        external_faults::trials(),
+        external_rotation::trials(),
         cluster_classes::trials(),
         cluster_reports::trials(),
+        external_cluster::trials(),
         mirror::trials(),
         mirror_guards::trials(),
         mirror_owners::trials(),
