@@ -27,14 +27,18 @@ use crate::process::Process;
 pub struct ProviderSetup {
     /// The built `keyvault-csi`.
     pub binary: PathBuf,
-    /// A folder of its own; `providers/azure.sock` and `provider.log` appear in it.
+    /// A folder of its own, in which `provider.log` appears.
     pub folder: PathBuf,
+    /// The folder in which drivers look for providers; `azure.sock` appears in it.
+    pub providers: PathBuf,
     /// The ports of its own for health and metrics.
     pub ports: [u16; 2],
     /// The CA that it trusts.
     pub ca: PathBuf,
     /// More flags.
     pub flags: Vec<String>,
+    /// More variables.
+    pub environment: Vec<(String, String)>,
 }
 
 /// A running provider. Dropping it kills it.
@@ -45,14 +49,9 @@ pub struct ProviderProcess {
 }
 
 impl ProviderSetup {
-    /// The folder in which drivers look for providers.
-    pub fn providers(&self) -> PathBuf {
-        self.folder.join("providers")
-    }
-
     /// The provider's socket.
     pub fn socket(&self) -> PathBuf {
-        self.providers().join("azure.sock")
+        self.providers.join("azure.sock")
     }
 
     /// The command that starts it.
@@ -66,6 +65,7 @@ impl ProviderSetup {
             .args(&self.flags)
             .env_clear()
             .env("SSL_CERT_FILE", &self.ca)
+            .envs(self.environment.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null());
         command
     }
@@ -75,7 +75,7 @@ impl ProviderSetup {
     /// # Errors
     /// It ends, or is not there in time; the text has what it printed.
     pub fn start(self) -> Result<ProviderProcess> {
-        fs::create_dir_all(self.providers())?;
+        fs::create_dir_all(&self.providers)?;
         let ready = || UnixStream::connect(self.socket()).is_ok();
         let (process, _) = Process::start(self.command(), &self.folder.join("provider.log"), ready)?;
         Ok(ProviderProcess { process, setup: self })

@@ -9,10 +9,13 @@
 /// Lists a module's tests: functions without arguments that return `anyhow::Result<()>`.
 macro_rules! trials {
     ($module:literal: $($test:ident,)*) => {
+        /// By name.
+        pub(crate) const TESTS: &[(&str, fn() -> anyhow::Result<()>)] =
+            &[$((concat!($module, "::", stringify!($test)), $test),)*];
+
+        #[allow(dead_code)] // Some are made by `corpus`.
         pub(crate) fn trials() -> Vec<libtest_mimic::Trial> {
-            vec![$(libtest_mimic::Trial::test(concat!($module, "::", stringify!($test)), || {
-                $test().map_err(|error: anyhow::Error| format!("{error:#}").into())
-            }),)*]
+            TESTS.iter().map(|&(name, test)| crate::trial(name, test)).collect()
         }
     };
 }
@@ -60,6 +63,8 @@ mod startup;
 mod surface;
 mod takeover;
 
+mod both_ways;
+mod corpus;
 mod plugin;
 mod plugin_process;
 
@@ -74,6 +79,10 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, run};
 
+fn trial(name: &str, test: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> libtest_mimic::Trial {
+    libtest_mimic::Trial::test(name, || test().map_err(|error| format!("{error:#}").into()))
+}
+
 fn main() -> ExitCode {
     if let Some(ended) = external_scene::is_provider() {
         return if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
@@ -83,15 +92,8 @@ fn main() -> ExitCode {
         lab::enter();
     }
     let trials = [
-        publish::trials(),
-        refusals::trials(),
+        corpus::trials(),
         unpublish::trials(),
-        azure::trials(),
-        certificates::trials(),
-        objects::trials(),
-        identities::trials(),
-        networks::trials(),
-        troubleshooting::trials(),
         classes::trials(),
         surface::trials(),
         startup::trials(),
@@ -111,9 +113,7 @@ fn main() -> ExitCode {
         resources::trials(),
         rights::trials(),
         chart::trials(),
-        scenarios::trials(),
         memory::trials(),
-        sharing::trials(),
         rotation::trials(),
         rotation_failures::trials(),
         rotation_cluster::trials(),
@@ -121,6 +121,7 @@ fn main() -> ExitCode {
         rotation_soak::trials(),
         plugin::trials(),
         plugin_process::trials(),
+        both_ways::trials(),
         proto::trials(),
         tidy::trials(),
     ];

@@ -149,11 +149,13 @@ fn a_service_account_logs_in_wherever_its_tokens_stand() -> Result<()> {
 fn the_nodes_own_identity_needs_no_secrets() -> Result<()> {
     let scene = Scene::new(&[])?;
     let value = scene.vault.set("password");
-    let system = "bbbbbbbb-0000-4000-8000-000000000001";
-    lab().azure().add_system_identity(&scene.vault.tenant, system);
-    lab().azure().grant(&scene.vault.name, system, &[Permission::Get]);
+    // Not the system's: that is one for all tests.
+    let client = "cccccccc-0000-4000-8000-000000000077";
+    lab().azure().add_managed_identity(&scene.vault.tenant, client);
+    lab().azure().grant(&scene.vault.name, client, &[Permission::Get]);
     let mut parameters = scene.vault.parameters(&["password"]);
     parameters.insert("useVMManagedIdentity".to_owned(), "true".to_owned());
+    parameters.insert("userAssignedIdentityID".to_owned(), client.to_owned());
     let request = UpstreamDriver::request(&parameters, &Volume::of_class("default", "web", "demo"));
     assert_eq!(request.secrets, "null");
     assert_eq!(files(&scene.mount(&request)?)["password"].1, value);

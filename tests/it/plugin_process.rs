@@ -205,7 +205,7 @@ fn bad_flags_say_what_to_do() -> Result<()> {
     // A port that is taken: upstream's provider goes on, and is killed by its own liveness probe.
     let scene = Scene::new(&[])?;
     let mut second = lab().provider_setup();
-    fs::create_dir_all(second.providers())?;
+    fs::create_dir_all(&second.providers)?;
     second.ports[0] = scene.provider.setup().ports[0];
     let output = second.command().output()?;
     let text = String::from_utf8_lossy(&output.stderr);
