@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
 
 use crate::process::{Process, pause};
 
@@ -41,6 +44,17 @@ pub struct Setup {
     pub old_kernel: bool,
     /// The largest file that it may write, in bytes.
     pub largest_file: Option<u64>,
+    /// Have the kernel kill it when it is about to make such a call for the first time.
+    pub killed_at: Option<Call>,
+}
+
+/// A system call, told from others of its kind by one argument.
+#[derive(Debug, Clone, Copy)]
+pub struct Call {
+    /// The call's number.
+    pub number: i64,
+    /// Which argument, counted from 0, which of its bits count, and what they are.
+    pub argument: Option<(u8, u64, u64)>,
 }
 
 /// A running driver. Dropping it kills it.
@@ -98,7 +112,7 @@ impl Setup {
             .env("SSL_CERT_FILE", &self.ca)
             .envs(self.environment.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null());
-        restrict(&mut command, self.old_kernel, self.largest_file);
+        restrict(&mut command, filter(self.old_kernel, self.killed_at), self.largest_file);
         command
     }
 
@@ -149,6 +163,15 @@ impl DriverProcess {
         self.process.signal(signal)
     }
 
+    /// Waits until it has ended by itself, and returns how to start it again in the same folders, and how it ended.
+    ///
+    /// # Errors
+    /// It does not end in time.
+    pub fn ended(mut self) -> Result<(Setup, ExitStatus)> {
+        let status = self.process.ended("by itself")?;
+        Ok((self.setup.clone(), status))
+    }
+
     /// Kills it at once, and returns how to start it again in the same folders.
     ///
     /// # Errors
@@ -190,9 +213,9 @@ impl DriverProcess {
 }
 
 #[allow(unsafe_code)] // The only way to set a system-call filter and limits for a child alone.
-fn restrict(command: &mut Command, old_kernel: bool, largest_file: Option<u64>) {
+fn restrict(command: &mut Command, filter: Option<BpfProgram>, largest_file: Option<u64>) {
     use std::os::unix::process::CommandExt as _;
-    let filter = old_kernel.then(without_fsopen);
+    let restricted = filter.is_some() || largest_file.is_some();
     let restrict = move || {
         if let Some(bytes) = largest_file {
             nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_FSIZE, bytes, bytes)?;
@@ -204,22 +227,33 @@ fn restrict(command: &mut Command, old_kernel: bool, largest_file: Option<u64>) 
         }
         Ok(())
     };
-    if old_kernel || largest_file.is_some() {
+    if restricted {
         // SAFETY: the closure makes system calls only, and allocates at most for an error.
         unsafe { command.pre_exec(restrict) };
     }
 }
 
-/// A system-call filter under which fsopen(2) does not exist.
-fn without_fsopen() -> seccompiler::BpfProgram {
-    use seccompiler::{SeccompAction, SeccompFilter};
-    let missing = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
-    let rules = [(libc::SYS_fsopen, Vec::new())].into();
-    let architecture = std::env::consts::ARCH.try_into();
-    let filter = architecture.and_then(|arch| SeccompFilter::new(rules, SeccompAction::Allow, missing, arch));
-    // The filter is a constant of this file: it compiles, or no test with it can run.
+/// The system-call filter for what is asked for: fsopen(2) does not exist, or a call is the last one.
+fn filter(old_kernel: bool, killed_at: Option<Call>) -> Option<BpfProgram> {
+    let (call, action) = match (old_kernel, killed_at) {
+        (_, Some(call)) => (call, SeccompAction::KillProcess),
+        (true, None) => {
+            let missing = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
+            (Call { number: libc::SYS_fsopen, argument: None }, missing)
+        }
+        (false, None) => return None,
+    };
+    let condition = |(index, mask, value)| {
+        SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(mask), value)
+    };
+    let rule = call.argument.map(|argument| SeccompRule::new(vec![condition(argument)?])).transpose();
+    let filter = rule.and_then(|rule| {
+        let rules = [(call.number, rule.into_iter().collect())].into();
+        SeccompFilter::new(rules, SeccompAction::Allow, action, std::env::consts::ARCH.try_into()?)?.try_into()
+    });
+    // A filter of one rule compiles, or no test with it can run.
     #[allow(clippy::expect_used)]
-    filter.and_then(TryInto::try_into).expect("a filter of one rule compiles")
+    Some(filter.expect("a filter of one rule compiles"))
 }
 
 /// One HTTP/1.1 GET.

@@ -1,10 +1,12 @@
-//! What drives the built binary from outside: a private network, a kubelet, a driver process, providers beside it.
+//! What drives the built binary from outside: a private network, a kubelet, a driver process, providers beside it, an API server.
 //!
-//! Used by the integration tests and the demo; nothing here is part of the product, and the product is only reached
+//! Used by the integration tests, the demo and the benchmark; nothing here is part of the product, and the product is only reached
 //! through its sockets. Start reading in `kubelet`.
 
+pub mod apiserver;
 pub mod driver;
 pub mod kubelet;
+pub mod load;
 mod process;
 pub mod provider;
 pub mod reference;

@@ -54,13 +54,18 @@ impl Process {
     /// Ends it as Kubernetes does, with SIGTERM, and waits.
     pub(crate) fn terminate(mut self) -> Result<ExitStatus> {
         self.signal(Signal::SIGTERM)?;
+        self.ended("after SIGTERM")
+    }
+
+    /// Waits until it has ended.
+    pub(crate) fn ended(&mut self, when: &str) -> Result<ExitStatus> {
         let began = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status);
             }
             if began.elapsed() > PATIENCE {
-                bail!("the process has not ended {PATIENCE:?} after SIGTERM:\n{}", self.log());
+                bail!("the process has not ended {when} within {PATIENCE:?}:\n{}", self.log());
             }
             pause();
         }

@@ -166,6 +166,7 @@ impl Lab {
             environment: Vec::new(),
             old_kernel: false,
             largest_file: None,
+            killed_at: None,
         }
     }
 

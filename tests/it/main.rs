@@ -57,6 +57,7 @@ mod rotation_cluster;
 mod rotation_failures;
 mod rotation_pods;
 mod rotation_soak;
+mod rotation_steps;
 mod scenarios;
 mod sharing;
 mod startup;
@@ -119,6 +120,7 @@ fn main() -> ExitCode {
         rotation_cluster::trials(),
         rotation_pods::trials(),
         rotation_soak::trials(),
+        rotation_steps::trials(),
         plugin::trials(),
         plugin_process::trials(),
         both_ways::trials(),

@@ -18,7 +18,7 @@ trials! { "rotation_pods":
     a_pod_that_asks_is_refreshed_and_no_other,
     a_pod_that_is_being_deleted_is_left_alone,
     a_pod_that_has_ended_is_left_alone,
-    a_new_value_is_in_the_file_and_in_the_secret,
+    a_new_value_is_in_a_hundred_volumes_and_in_the_secret,
 }
 
 /// A driver that rotates at this interval, with these rights.
@@ -118,14 +118,14 @@ fn a_pod_that_has_ended_is_left_alone() -> Result<()> {
     wait_for("it is refreshed again", PATIENCE, || holds(&target, &new))
 }
 
-fn a_new_value_is_in_the_file_and_in_the_secret() -> Result<()> {
+fn a_new_value_is_in_a_hundred_volumes_and_in_the_secret() -> Result<()> {
     let scene = Scene::new()?;
     scene.vault.set("password");
     let wish = json!([{ "secretName": "mirrored", "type": "Opaque", "data": [{ "objectName": "password", "key": "password" }] }]);
     scene.class("demo", &["password"], &wish)?;
     let (node, _) = rotating(&scene, Rights::Sync, &["--rotation-poll-interval=1s", "--sync-secret=true"])?;
     let owner = scene.replica_set("web")?;
-    let targets: Vec<_> = (0..5)
+    let targets: Vec<_> = (0..100)
         .map(|number| Ok(node.publish(&scene.pod(&format!("web-{number}"), "a", "demo", &owner)?)?))
         .collect::<Result<_>>()?;
     scene.there("mirrored")?;
@@ -138,6 +138,7 @@ fn a_new_value_is_in_the_file_and_in_the_secret() -> Result<()> {
         wait_for("the Secret has it", PATIENCE, || {
             Ok(scene.secret("mirrored")?.is_some_and(|secret| decoded(&secret, "password") == Some(value.clone())))
         })?;
+        // The interval, and five seconds.
         ensure!(began.elapsed() < Duration::from_secs(6), "only after {:?}", began.elapsed());
     }
     Ok(())

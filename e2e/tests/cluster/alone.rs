@@ -1,15 +1,15 @@
 //! What stops the driver or the kubelet: one test at a time, with no other beside it.
 
-use std::fs;
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use keyvault_csi_e2e::driver::{http_get, wait_for};
+use keyvault_csi_e2e::driver::wait_for;
 
-use crate::kubectl::{PATIENCE, cluster, condition, event, exec, get, helm, ready};
+use crate::kubectl::{PATIENCE, condition, event, exec, get, helm, ready};
 use crate::release::{self, RELEASE};
 use crate::scene::Scene;
+use crate::{node, place};
 
 trials! { "alone":
     a_driver_that_is_deleted_is_soon_ready_again,
@@ -60,19 +60,12 @@ impl Reader {
 
 fn a_driver_that_is_deleted_is_soon_ready_again() -> Result<()> {
     let reader = Reader::start("deleted")?;
-    let old = process()?.context("no process of the driver is seen")?;
+    let mut restart = node::Restart::watch()?;
     let began = Instant::now();
     let name = release::kill()?;
-    let mut seen = None;
-    wait_for("the driver's process ends", PATIENCE, || Ok(process()? != Some(old)))?;
-    let ended = began.elapsed();
-    wait_for("its next process starts", PATIENCE, || {
-        seen = process()?.filter(|new| *new != old);
-        Ok(seen.is_some())
-    })?;
-    let started = began.elapsed();
-    wait_for("it says that it is ready", PATIENCE, || Ok(says_ready()))?;
-    let says = began.elapsed();
+    let since = |moment: Instant| moment.saturating_duration_since(began);
+    let (ended, started) = (since(restart.step("ended")?), since(restart.step("started")?));
+    let says = since(restart.step("ready")?);
     wait_for("the driver's pod is Ready again", PATIENCE, || {
         Ok(release::pods()?.iter().any(|pod| pod["metadata"]["name"] != name.as_str() && condition(pod, "Ready")))
     })?;
@@ -84,25 +77,6 @@ fn a_driver_that_is_deleted_is_soon_ready_again() -> Result<()> {
     ))?;
     ensure!(own <= OWN_TIME, "{own:.2?} without the cluster's part, more than {OWN_TIME:?}");
     reader.goes_on()
-}
-
-/// Whether `/readyz` of the driver on this node says so; the kubelet's probe asks once a second, and tells later.
-fn says_ready() -> bool {
-    http_get("127.0.0.1:9808", "/readyz").is_ok_and(|(status, _)| status == 200)
-}
-
-/// The driver's process on this node.
-fn process() -> Result<Option<u32>> {
-    for entry in fs::read_dir("/proc")? {
-        let entry = entry?;
-        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        // One that ends meanwhile is not the one.
-        let arguments = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        if arguments.starts_with(b"/keyvault-csi\0node\0") {
-            return Ok(Some(id));
-        }
-    }
-    Ok(None)
 }
 
 fn an_upgrade_of_the_image_is_not_noticed_by_pods() -> Result<()> {
@@ -121,7 +95,7 @@ fn an_upgrade_of_the_image_is_not_noticed_by_pods() -> Result<()> {
 
 fn a_kubelet_that_restarts_goes_on() -> Result<()> {
     let reader = Reader::start("kubelet")?;
-    cluster(&["restart", "kubelet"])?;
+    place::restart_kubelet()?;
     reader.goes_on()?;
     let after = Reader::start("kubelet")?;
     crate::kubectl::delete_pod(&reader.scene.namespace, "web")?;

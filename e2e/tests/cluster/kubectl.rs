@@ -125,11 +125,6 @@ pub(crate) fn helm(action: &str, release: &str, values: Option<&Path>) -> Result
     Ok(())
 }
 
-/// Runs a command of `e2e/cluster/cluster`.
-pub(crate) fn cluster(arguments: &[&str]) -> Result<String> {
-    answer(Command::new(checkout().join("e2e/cluster/cluster")).args(arguments), "")
-}
-
 fn answer(command: &mut Command, input: &str) -> Result<String> {
     let output = run(command, input).with_context(|| format!("{command:?} cannot be run"))?;
     let told = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -1,7 +1,7 @@
 //! The tests on a real cluster: our image, installed by our chart with the real Helm engine, real pods, a real kubelet.
 //!
-//! The process runs inside of the cluster's namespaces (`make e2e` does that), with the emulator of Azure where the
-//! cluster's nodes look for it. Start reading in `scene` and `release`; the other modules are scenarios, and one that is
+//! The emulator of Azure runs in this process, where the cluster's nodes look for it; `place` says where that is. Start
+//! reading in `scene` and `release`; the other modules are scenarios, and one that is
 //! not listed in its module's `trials!` is dead code, and that is an error.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // A test that cannot go on ends.
 #![allow(missing_docs)] // Test names are sentences.
@@ -19,6 +19,8 @@ macro_rules! trials {
 
 mod kubectl;
 mod names;
+mod node;
+mod place;
 mod release;
 mod scene;
 
@@ -43,15 +45,16 @@ fn main() -> Result<ExitCode> {
     let mut arguments = Arguments::from_args();
     if !arguments.list {
         scene::start()?;
+        node::start()?;
         release::install()?;
     }
     arguments.test_threads.get_or_insert(AT_ONCE);
     let together = [seeds::trials(), pods::trials(), newer::trials(arguments.list)?];
-    let together = run(&arguments, together.into_iter().flatten().collect());
+    let together = run(&arguments, place::able(together.into_iter().flatten().collect()));
     arguments.test_threads = Some(1);
-    let alone = run(&arguments, alone::trials().into_iter().chain(rotating::before()).collect());
+    let alone = run(&arguments, place::able(alone::trials().into_iter().chain(rotating::before()).collect()));
     arguments.test_threads = Some(AT_ONCE);
-    let rotating = run(&arguments, rotating::trials());
+    let rotating = run(&arguments, place::able(rotating::trials()));
     let steady = run(
         &arguments,
         vec![libtest_mimic::Trial::test("release::the_driver_never_restarted", || {

@@ -13,20 +13,18 @@ static ASKED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 const A: [u8; 4] = [0, 1, 0, 1];
 
-/// Answers on these addresses as long as the process lives.
-pub(crate) fn serve(addresses: &[Ipv4Addr]) -> Result<()> {
-    for address in addresses {
-        let socket = UdpSocket::bind((*address, 53)).with_context(|| format!("port 53 of {address}"))?;
-        std::thread::spawn(move || {
-            let mut question = [0; 512];
-            while let Ok((length, from)) = socket.recv_from(&mut question) {
-                if let Some(answer) = answer(&question[..length]) {
-                    // A client that has gone needs no answer.
-                    let _ = socket.send_to(&answer, from);
-                }
+/// Answers on an address as long as the process lives: Azure is at `azure`.
+pub(crate) fn serve(address: Ipv4Addr, azure: Ipv4Addr) -> Result<()> {
+    let socket = UdpSocket::bind((address, 53)).with_context(|| format!("port 53 of {address}"))?;
+    std::thread::spawn(move || {
+        let mut question = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut question) {
+            if let Some(answer) = answer(&question[..length], azure) {
+                // A client that has gone needs no answer.
+                let _ = socket.send_to(&answer, from);
             }
-        });
-    }
+        }
+    });
     Ok(())
 }
 
@@ -35,7 +33,7 @@ pub(crate) fn asked(name: &str) -> bool {
     ASKED.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
 }
 
-fn answer(question: &[u8]) -> Option<Vec<u8>> {
+fn answer(question: &[u8], azure: Ipv4Addr) -> Option<Vec<u8>> {
     let (name, end) = name(question)?;
     let kind = question.get(end..end + 4)?;
     let known = name.ends_with(".vault.azure.net") || name == "login.microsoftonline.com";
@@ -47,7 +45,8 @@ fn answer(question: &[u8]) -> Option<Vec<u8>> {
     answer[6..12].copy_from_slice(&[0, u8::from(found), 0, 0, 0, 0]);
     if found {
         // The name again by its place, type and class, a lifetime of a second, four bytes of address.
-        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, 127, 0, 0, 1]);
+        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4]);
+        answer.extend(azure.octets());
     }
     Some(answer)
 }

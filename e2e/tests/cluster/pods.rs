@@ -1,15 +1,12 @@
 //! What pods, and people who look at them, see: files, events, status objects, and what is left when a pod is gone.
 
-use std::fs;
-
 use anyhow::{Context as _, Result, ensure};
-use keyvault_csi_e2e::driver::{http_get, wait_for};
+use keyvault_csi_e2e::driver::wait_for;
 use serde_json::json;
 
 use crate::kubectl::{PATIENCE, condition, delete_pod, event, exec, get, kubectl, ready, text};
-use crate::names;
-use crate::release;
 use crate::scene::Scene;
+use crate::{names, node, release};
 
 trials! { "pods":
     a_missing_class_is_told_by_the_kubelet_and_by_us,
@@ -128,7 +125,9 @@ fn a_pod_that_is_deleted_leaves_nothing() -> Result<()> {
     ensure!(!mounts(&uid)?.is_empty(), "the mount is not where this test looks for it");
     delete_pod(&scene.namespace, "web")?;
     let folder = release::kubelet_root().join("pods").join(&uid);
-    wait_for("the pod's mounts and folder are gone", PATIENCE, || Ok(mounts(&uid)?.is_empty() && !folder.exists()))?;
+    wait_for("the pod's mounts and folder are gone", PATIENCE, || {
+        Ok(mounts(&uid)?.is_empty() && !node::exists(&folder)?)
+    })?;
     let name = format!("web-{}-demo", scene.namespace);
     wait_for("the status object is gone", PATIENCE, || Ok(get(&scene.namespace, STATUS, &name)?.is_none()))
 }
@@ -155,7 +154,7 @@ fn names_are_looked_up_by_the_image_itself() -> Result<()> {
     scene.credentials()?;
     scene.class("demo", &["a"])?;
     let host = format!("{}.vault.azure.net", scene.vault);
-    ensure!(!names::asked(&host) && !fs::read_to_string("/etc/hosts")?.contains(&host), "{host} is known already");
+    ensure!(!names::asked(&host), "{host} is known already");
     scene.pod("web", &["demo"], FOREVER)?;
     ready(&scene.namespace, "web")?;
     ensure!(names::asked(&host), "the name server was not asked for {host}");
@@ -204,8 +203,8 @@ fn metrics_have_upstreams_names() -> Result<()> {
     ready(&scene.namespace, "web")?;
     delete_pod(&scene.namespace, "web")?;
     wait_for("both counters are there", PATIENCE, || {
-        let (code, text) = http_get("127.0.0.1:8095", "/metrics")?;
-        Ok(code == 200 && ["node_publish_total{", "node_unpublish_total{"].iter().all(|name| text.contains(name)))
+        let text = node::http(8095, "/metrics")?.unwrap_or_default();
+        Ok(["node_publish_total{", "node_unpublish_total{"].iter().all(|name| text.contains(name)))
     })
 }
 
@@ -243,7 +242,5 @@ pub(crate) fn status(scene: &Scene, class: &str) -> Result<serde_json::Value> {
 
 /// The tmpfs mounts of a pod's CSI volumes on this node.
 fn mounts(uid: &str) -> Result<Vec<String>> {
-    let folder = release::kubelet_root().join(format!("pods/{uid}/volumes/kubernetes.io~csi")).display().to_string();
-    let mounts = fs::read_to_string("/proc/self/mounts")?;
-    Ok(mounts.lines().filter(|line| line.contains(&folder)).map(str::to_owned).collect())
+    node::mounts(&release::kubelet_root().join(format!("pods/{uid}/volumes/kubernetes.io~csi")))
 }

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::kubectl::{cluster, helm, kubectl, kubectl_with, list, server_minor, text};
+use crate::kubectl::{helm, kubectl, kubectl_with, list, server_minor, text};
+use crate::place;
 use crate::scene::ca_pem;
 
 pub(crate) const NAMESPACE: &str = "kube-system";
@@ -33,11 +34,15 @@ pub(crate) fn install() -> Result<()> {
     put("install", "first")
 }
 
+/// The image's name without its tag.
+fn repository() -> String {
+    std::env::var("E2E_REPOSITORY").unwrap_or_else(|_| REPOSITORY.to_owned())
+}
+
 /// Loads the image of the archive under a tag.
 pub(crate) fn load(tag: &str) -> Result<()> {
     let archive = std::env::var("KEYVAULT_CSI_IMAGE").context("KEYVAULT_CSI_IMAGE is not set: run make e2e")?;
-    cluster(&["load-image", &archive, &format!("{REPOSITORY}:{tag}")])?;
-    Ok(())
+    place::load_image(&archive, &format!("{}:{tag}", repository()))
 }
 
 /// Installs or upgrades the release, and waits until the driver is ready.
@@ -61,7 +66,10 @@ fn put_with(action: &str, tag: &str, rotation: bool) -> Result<()> {
         "rotationPollInterval": INTERVAL,
         "syncSecret": {"enabled": rotation},
         "linux": {
-            "image": {"repository": REPOSITORY, "tag": tag},
+            "image": {"repository": repository(), "tag": tag},
+            // Azure's names lead to the emulator.
+            "dnsPolicy": "None",
+            "dnsConfig": {"nameservers": [place::name_server()?]},
             "kubeletRootDir": kubelet_root(),
             "volumes": [{"name": CA, "configMap": {"name": CA}}],
             "volumeMounts": [{"name": CA, "mountPath": "/etc/ssl/certs/private-ca.crt", "subPath": "ca.crt", "readOnly": true}],

@@ -13,7 +13,7 @@ use keyvault_csi_e2e::driver::wait_for;
 use serde_json::Value;
 
 use crate::kubectl::{PATIENCE, apply, get, kubectl, text};
-use crate::names;
+use crate::{names, place};
 
 static SCENE: OnceLock<Emulator> = OnceLock::new();
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -25,16 +25,21 @@ const KEY: (&str, &str) = ("wJ0GkH9m0qFQp0z5s0v3oX2sQYw", "AQAB");
 /// Starts Azure where the nodes look for it.
 pub(crate) fn start() -> Result<()> {
     let emulator = Emulator::start(Options {
-        listen: ([127, 0, 0, 1], 443).into(),
+        listen: (place::azure()?, 443).into(),
         admin: None,
         dns_names: Vec::new(),
-        imds: Some(([169, 254, 169, 254], 80).into()),
+        imds: place::imds()?.map(|address| (address, 80).into()),
         base_latency: Duration::ZERO,
     })?;
-    names::serve(&[[127, 0, 0, 1].into(), [10, 244, 0, 1].into()])?;
+    names::serve(place::name_server()?, place::azure()?)?;
     emulator.azure().set_issuer_keys(&issuer()?, &kubectl(&["get", "--raw", "/openid/v1/jwks"])?);
     ensure!(SCENE.set(emulator).is_ok(), "started twice");
     Ok(())
+}
+
+/// Waits until a new namespace has its service account: a pod is refused before.
+pub(crate) fn accounts(namespace: &str) -> Result<()> {
+    wait_for("the default service account", PATIENCE, || Ok(get(namespace, "serviceaccount", "default")?.is_some()))
 }
 
 /// The address that the API server writes into its tokens.
@@ -79,10 +84,7 @@ impl Scene {
         azure.add_vault(&scene.vault, "vault.azure.net", &scene.tenant);
         azure.grant(&scene.vault, &scene.client_id, &[Permission::Get]);
         kubectl(&["create", "namespace", &scene.namespace])?;
-        // A pod is refused until the namespace has it.
-        wait_for("the default service account", PATIENCE, || {
-            Ok(get(&scene.namespace, "serviceaccount", "default")?.is_some())
-        })?;
+        accounts(&scene.namespace)?;
         Ok(scene)
     }
 

@@ -213,7 +213,12 @@ impl Registry {
         let Some(entry) = state.entry(volume) else { return };
         let before = std::mem::replace(&mut entry.pod, seen);
         let asked = matches!((&before, &entry.pod), (PodSeen::Running(before), PodSeen::Running(now)) if before != now);
-        if let (true, Some(key)) = (asked, entry.key.clone()) {
+        if !asked {
+            return;
+        }
+        // What is asked for before it is known who fetches it is due once that is known.
+        entry.urgent = entry.key.is_none();
+        if let Some(key) = entry.key.clone() {
             state.schedule.hurry(&Unit::Fetch(key), Instant::now());
             self.news.notify_one();
         }

@@ -5,7 +5,8 @@
 //!
 //! # Guarantees
 //! What runs is not given out again before it has ended. Whoever is due longest goes first. However often something is
-//! hurried, between two of its starts lies [`REST`].
+//! hurried, between two of its starts lies [`REST`]. What took long the last time never has all places: one vault that is down
+//! does not keep others' volumes waiting.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -18,6 +19,12 @@ pub(in crate::volume) const REST: Duration = Duration::from_millis(500);
 
 /// Up to which part of the interval a cycle comes early, so that groups which began together drift apart.
 const JITTER: f64 = 0.1;
+
+/// From how long a run on something counts as slow: a vault that answers takes less.
+const SLOW: Duration = Duration::from_secs(5);
+
+/// How many run at a time that were slow the last time.
+const SLOW_AT_ONCE: usize = super::AT_ONCE / 2;
 
 /// The longest interval that is counted with; the flag takes any.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -36,6 +43,8 @@ struct Turn {
     running: bool,
     /// Whether it was hurried while it ran: what it does now may be too old.
     again: bool,
+    /// Whether its last run was slow.
+    slow: bool,
 }
 
 /// The first moment of something new: anywhere within the interval, so that a restart does not make everything due at once.
@@ -58,7 +67,7 @@ impl<K> Default for Schedule<K> {
 impl<K: Clone + Eq + Hash> Schedule<K> {
     /// Has this key come up then, unless it is known already.
     pub(in crate::volume) fn add(&mut self, key: &K, due: Instant) {
-        let turn = || Turn { due, began: None, running: false, again: false };
+        let turn = || Turn { due, began: None, running: false, again: false, slow: false };
         self.turns.entry(key.clone()).or_insert_with(turn);
     }
 
@@ -77,9 +86,10 @@ impl<K: Clone + Eq + Hash> Schedule<K> {
         self.turns.remove(key);
     }
 
-    /// Gives out what is due longest; it runs until it has [ended](Schedule::ended).
+    /// Gives out what is due longest and has a place; it runs until it has [ended](Schedule::ended).
     pub(in crate::volume) fn take(&mut self, now: Instant) -> Option<K> {
-        let waiting = self.turns.iter_mut().filter(|(_, turn)| !turn.running && turn.due <= now);
+        let slow = self.has_place_for_slow();
+        let waiting = self.turns.iter_mut().filter(|(_, turn)| turn.may_run(slow) && turn.due <= now);
         let (key, turn) = waiting.min_by_key(|(_, turn)| turn.due)?;
         (turn.began, turn.running, turn.again) = (Some(now), true, false);
         Some(key.clone())
@@ -90,13 +100,24 @@ impl<K: Clone + Eq + Hash> Schedule<K> {
         if let Some(turn) = self.turns.get_mut(key) {
             let began = turn.began.unwrap_or(now);
             let soonest = now.max(began + REST.min(interval));
-            turn.running = false;
+            (turn.running, turn.slow) = (false, now >= began + SLOW);
             turn.due = if turn.again { soonest } else { next(began, interval, dice).max(soonest) };
         }
     }
 
-    /// When something comes up next.
+    /// When something comes up next that has a place.
     pub(in crate::volume) fn next(&self) -> Option<Instant> {
-        self.turns.values().filter(|turn| !turn.running).map(|turn| turn.due).min()
+        let slow = self.has_place_for_slow();
+        self.turns.values().filter(|turn| turn.may_run(slow)).map(|turn| turn.due).min()
+    }
+
+    fn has_place_for_slow(&self) -> bool {
+        self.turns.values().filter(|turn| turn.running && turn.slow).count() < SLOW_AT_ONCE
+    }
+}
+
+impl Turn {
+    fn may_run(&self, slow: bool) -> bool {
+        !self.running && (slow || !self.slow)
     }
 }

@@ -94,3 +94,23 @@ proptest! {
         }
     }
 }
+
+/// A vault that is down costs its volumes their deadline at each try.
+#[test]
+fn what_is_slow_leaves_half_of_the_places_to_others() {
+    let start = Instant::now();
+    let mut schedule = Schedule::default();
+    (0..20).for_each(|key| schedule.add(&key, start));
+    while schedule.take(start).is_some() {}
+    let (slow, quick) = (start + seconds(110), start + seconds(1));
+    (0..20).for_each(|key| schedule.ended(&key, INTERVAL, 0.0, if key < 15 { slow } else { quick }));
+    let later = start + seconds(240);
+    let taken: Vec<i32> = std::iter::from_fn(|| schedule.take(later)).collect();
+    assert_eq!(taken.iter().filter(|key| **key < 15).count(), 8);
+    assert_eq!(taken.iter().filter(|key| **key >= 15).count(), 5);
+    // What has no place is no reason to wake up for; with the first end there is one.
+    assert_eq!(schedule.next(), None);
+    let slow = taken.iter().find(|key| **key < 15).copied().unwrap();
+    schedule.ended(&slow, INTERVAL, 0.0, later + seconds(1));
+    assert!(schedule.take(later + seconds(1)).is_some_and(|key| key < 15 && key != slow));
+}

@@ -1,4 +1,6 @@
 //! What an API server reads at its start: keys, certificates, tokens and the audit policy; and kubeconfigs for its users.
+//!
+//! Writes into one folder. All is made anew for each server, and good for nothing else.
 
 use std::fs;
 use std::path::Path;
@@ -9,18 +11,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose
 use serde_json::json;
 use tokio::runtime::Runtime;
 
-use super::{Rights, USERS};
-
-pub(super) fn user_name(rights: Rights, number: usize) -> String {
-    match rights {
-        Rights::All => format!("all-{number:02}"),
-        Rights::None => format!("none-{number:02}"),
-        Rights::GetOnly => format!("get-only-{number:02}"),
-        Rights::AllButSecrets => format!("all-but-secrets-{number:02}"),
-        Rights::Sync => format!("sync-{number:02}"),
-        Rights::Rotation => format!("rotation-{number:02}"),
-    }
-}
+use super::Account;
 
 /// A client with the credentials of a kubeconfig.
 pub(super) fn client_of(runtime: &Runtime, kubeconfig: &Path) -> Result<Client> {
@@ -48,7 +39,7 @@ fn token(user: &str) -> String {
 }
 
 /// Keys, certificates, tokens and the audit policy.
-pub(super) fn write_files(folder: &Path) -> Result<()> {
+pub(super) fn write_files(folder: &Path, accounts: &[Account]) -> Result<()> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(Vec::new())?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -66,19 +57,8 @@ pub(super) fn write_files(folder: &Path) -> Result<()> {
     fs::write(folder.join("sa.key"), service_accounts.serialize_pem())?;
     fs::write(folder.join("sa.pub"), service_accounts.public_key_pem())?;
     let mut tokens = format!("{},admin,admin,\"system:masters\"\n", token("admin"));
-    let groups = [
-        (Rights::All, "all"),
-        (Rights::None, "none"),
-        (Rights::GetOnly, "get-only"),
-        (Rights::Sync, "sync"),
-        (Rights::Rotation, "rotation"),
-        (Rights::AllButSecrets, "all-but-secrets"),
-    ];
-    for (rights, group) in groups {
-        for number in 0..USERS {
-            let user = user_name(rights, number);
-            tokens += &format!("{},{user},{user},\"{group}\"\n", token(&user));
-        }
+    for Account { name, group } in accounts {
+        tokens += &format!("{},{name},{name},\"{group}\"\n", token(name));
     }
     fs::write(folder.join("tokens.csv"), tokens)?;
     let policy = json!({

@@ -1,9 +1,11 @@
 //! Programs that end with this process, whatever happens to it.
+//!
+//! Knows nothing of what they are. Each is killed by its id, and by the kernel when this process is gone.
 
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, OnceLock, mpsc};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 
 use anyhow::{Context as _, Result};
 
@@ -11,17 +13,21 @@ use anyhow::{Context as _, Result};
 static CHILDREN: Mutex<Vec<Child>> = Mutex::new(Vec::new());
 
 /// Ends every process that was started here.
-pub(crate) fn stop() {
-    for child in CHILDREN.lock().unwrap().iter_mut().rev() {
+pub fn stop() {
+    for child in children().iter_mut().rev() {
         // Gone already is fine.
         let _ = child.kill();
         let _ = child.wait();
     }
 }
 
+fn children() -> MutexGuard<'static, Vec<Child>> {
+    CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Ends a program at once.
 pub(super) fn kill(id: u32) -> Result<()> {
-    let mut children = CHILDREN.lock().unwrap();
+    let mut children = children();
     let at = children.iter().position(|child| child.id() == id).context("not ours")?;
     let mut child = children.remove(at);
     let killed = child.kill();
@@ -44,22 +50,23 @@ pub(super) fn run(program: &Path, flags: Vec<String>, log: &Path) -> Result<u32>
         let (orders, waiting) = mpsc::channel::<Order>();
         std::thread::spawn(move || {
             for (mut command, answer) in waiting {
-                answer.send(command.spawn()).unwrap();
+                // Whoever asked waits for it.
+                let _ = answer.send(command.spawn());
             }
         });
         Mutex::new(orders)
     });
     let (answer, started) = mpsc::channel();
-    starter.lock().unwrap().send((command, answer))?;
+    starter.lock().unwrap_or_else(PoisonError::into_inner).send((command, answer))?;
     let child = started.recv()?.with_context(|| format!("cannot start {} by setpriv", program.display()))?;
     let id = child.id();
-    CHILDREN.lock().unwrap().push(child);
+    children().push(child);
     Ok(id)
 }
 
 /// Whether it still runs.
 pub(super) fn running(id: u32) -> bool {
-    let mut children = CHILDREN.lock().unwrap();
+    let mut children = children();
     children.iter_mut().any(|child| child.id() == id && matches!(child.try_wait(), Ok(None)))
 }
 

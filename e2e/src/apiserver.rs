@@ -1,0 +1,268 @@
+//! A real kube-apiserver with its etcd: keys, users, our CRDs, and an audit log that tells who asked for what.
+//!
+//! The programs come from KUBEBUILDER_ASSETS, the convention of the ecosystem; `make test` sets it. There is nobody who acts
+//! on the objects. All ends with this process.
+
+mod files;
+mod processes;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use kube::api::{ListParams, PostParams};
+use kube::core::{ApiResource, DynamicObject};
+use kube::{Api, Client};
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+pub use self::processes::stop;
+
+use self::files::{client_of, kubeconfig, write_files};
+use self::processes::{run, running, tail};
+use crate::driver::wait_for;
+
+/// How long a server may take to be ready; a busy machine needs most of it.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The port of the first server.
+pub const PORT: u16 = 6443;
+
+/// An etcd with its API servers.
+pub struct Server {
+    folder: PathBuf,
+    assets: PathBuf,
+    client: Client,
+    runtime: Runtime,
+}
+
+/// Somebody whom the server knows from its start on.
+#[derive(Debug, Clone)]
+pub struct Account {
+    /// The user's name.
+    pub name: String,
+    /// The group that rights can be given to.
+    pub group: String,
+}
+
+/// A user with a kubeconfig.
+pub struct User {
+    /// As the server and its audit log know them.
+    pub name: String,
+    /// Credentials and where to go with them.
+    pub kubeconfig: PathBuf,
+}
+
+/// One line of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// What was asked for: `get`, `create`, …
+    pub verb: String,
+    /// The plural of the kind.
+    pub resource: String,
+    /// Empty for what has none.
+    pub namespace: String,
+    /// HTTP's status code.
+    pub code: u64,
+}
+
+/// Our classes, kind and plural.
+pub const CLASSES: (&str, &str) = ("SecretProviderClass", "secretproviderclasses");
+/// Our status objects, kind and plural.
+pub const STATUSES: (&str, &str) = ("SecretProviderClassPodStatus", "secretproviderclasspodstatuses");
+
+/// What the client needs to know of a kind.
+pub fn resource(kind: (&str, &str)) -> ApiResource {
+    let (group, version) = match kind.0 {
+        "Namespace" | "Event" | "Node" | "Pod" | "Secret" => ("", "v1"),
+        "ReplicaSet" | "StatefulSet" => ("apps", "v1"),
+        "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1"),
+        "ClusterRole" | "ClusterRoleBinding" => ("rbac.authorization.k8s.io", "v1"),
+        _ => ("secrets-store.csi.x-k8s.io", "v1"),
+    };
+    let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    ApiResource {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        api_version,
+        kind: kind.0.to_owned(),
+        plural: kind.1.to_owned(),
+    }
+}
+
+impl Server {
+    /// Starts etcd and a server on [`PORT`], and installs our CRDs.
+    ///
+    /// # Errors
+    /// The programs are not there, or do not come up in time.
+    pub fn start(folder: &Path, accounts: &[Account]) -> Result<Server> {
+        let assets = std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from).context(
+            "KUBEBUILDER_ASSETS is not set: run `make test`, which builds kube-apiserver and etcd once, or set it to a \
+             directory that has them",
+        )?;
+        for program in ["etcd", "kube-apiserver"] {
+            ensure!(assets.join(program).exists(), "{} has no {program}", assets.display());
+        }
+        fs::create_dir_all(folder)?;
+        write_files(folder, accounts)?;
+        let etcd = [
+            "--name=it",
+            "--listen-client-urls=http://127.0.0.1:2379",
+            "--advertise-client-urls=http://127.0.0.1:2379",
+        ];
+        let etcd = etcd.map(str::to_owned).into_iter().chain([
+            "--listen-peer-urls=http://127.0.0.1:2380".to_owned(),
+            "--initial-advertise-peer-urls=http://127.0.0.1:2380".to_owned(),
+            "--initial-cluster=it=http://127.0.0.1:2380".to_owned(),
+            "--unsafe-no-fsync".to_owned(),
+            format!("--data-dir={}", folder.join("etcd").display()),
+        ]);
+        run(&assets.join("etcd"), etcd.collect(), &folder.join("etcd.log"))?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let admin = folder.join("admin.kubeconfig");
+        fs::write(&admin, kubeconfig(folder, PORT, "admin")?)?;
+        let client = client_of(&runtime, &admin)?;
+        let server = Server { folder: folder.to_owned(), assets, client, runtime };
+        server.serve(PORT)?;
+        server.install()?;
+        Ok(server)
+    }
+
+    /// A user's kubeconfig, which leads to this port.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn user(&self, name: &str, port: u16) -> Result<User> {
+        let file = self.folder.join(format!("{name}-{port}.kubeconfig"));
+        fs::write(&file, kubeconfig(&self.folder, port, name)?)?;
+        Ok(User { name: name.to_owned(), kubeconfig: file })
+    }
+
+    /// Starts an API server on this port; all of them share the etcd. Returns its process id.
+    pub fn serve(&self, port: u16) -> Result<u32> {
+        let file = |name: &str| self.folder.join(name).display().to_string();
+        let flags = [
+            "--bind-address=127.0.0.1".to_owned(),
+            format!("--secure-port={port}"),
+            "--advertise-address=127.0.0.1".to_owned(),
+            "--endpoint-reconciler-type=none".to_owned(),
+            "--etcd-servers=http://127.0.0.1:2379".to_owned(),
+            "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
+            format!("--tls-cert-file={}", file("server.crt")),
+            format!("--tls-private-key-file={}", file("server.key")),
+            format!("--token-auth-file={}", file("tokens.csv")),
+            "--authorization-mode=RBAC".to_owned(),
+            "--disable-admission-plugins=ServiceAccount".to_owned(),
+            "--enable-admission-plugins=OwnerReferencesPermissionEnforcement".to_owned(),
+            "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+            format!("--service-account-key-file={}", file("sa.pub")),
+            format!("--service-account-signing-key-file={}", file("sa.key")),
+            format!("--audit-policy-file={}", file("audit.yaml")),
+            format!("--audit-log-path={}", file(&format!("audit-{port}.log"))),
+            "--profiling=false".to_owned(),
+        ];
+        let log = self.folder.join(format!("apiserver-{port}.log"));
+        let id = run(&self.assets.join("kube-apiserver"), flags.to_vec(), &log)?;
+        let admin = self.folder.join(format!("admin-{port}.kubeconfig"));
+        fs::write(&admin, kubeconfig(&self.folder, port, "admin")?)?;
+        let client = client_of(&self.runtime, &admin)?;
+        let ready = wait_for("the API server is ready", PATIENCE, || {
+            if !running(id) {
+                bail!("the API server ended");
+            }
+            let request = http::Request::get("/readyz").body(Vec::new())?;
+            Ok(self.runtime.block_on(client.request_text(request)).is_ok())
+        });
+        ready.with_context(|| tail(&log))?;
+        Ok(id)
+    }
+
+    /// Ends a server at once, as a crash would.
+    pub fn kill(&self, id: u32) -> Result<()> {
+        processes::kill(id)
+    }
+
+    /// Installs the CRDs of `manifests/crds`, and the rights of drivers.
+    fn install(&self) -> Result<()> {
+        let definitions = ("CustomResourceDefinition", "customresourcedefinitions");
+        for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/crds"))? {
+            let definition: Value = serde_saphyr::from_str(&fs::read_to_string(entry?.path())?)?;
+            self.create(definitions, None, definition)?;
+        }
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource(definitions));
+        wait_for("the CRDs are established", PATIENCE, || {
+            let all = self.runtime.block_on(api.list(&ListParams::default()))?;
+            let established = all.items.iter().filter(|definition| {
+                let conditions = definition.data.pointer("/status/conditions").and_then(Value::as_array);
+                conditions
+                    .is_some_and(|all| all.iter().any(|one| one["type"] == "Established" && one["status"] == "True"))
+            });
+            Ok(established.count() == 2)
+        })
+    }
+
+    /// Creates an object.
+    pub fn create(&self, kind: (&str, &str), namespace: Option<&str>, object: Value) -> Result<DynamicObject> {
+        let mut object = object;
+        object["apiVersion"] = resource(kind).api_version.into();
+        object["kind"] = kind.0.into();
+        let object: DynamicObject = serde_json::from_value(object)?;
+        Ok(self.runtime.block_on(self.api(kind, namespace).create(&PostParams::default(), &object))?)
+    }
+
+    /// A client for a kind, in a namespace or everywhere.
+    pub fn api(&self, kind: (&str, &str), namespace: Option<&str>) -> Api<DynamicObject> {
+        match namespace {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource(kind)),
+            None => Api::all_with(self.client.clone(), &resource(kind)),
+        }
+    }
+
+    /// The administrator's client.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Waits for what a client was asked.
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
+    /// The object of this name, if there is one.
+    pub fn get(&self, kind: (&str, &str), namespace: &str, name: &str) -> Result<Option<DynamicObject>> {
+        Ok(self.runtime.block_on(self.api(kind, Some(namespace)).get_opt(name))?)
+    }
+
+    /// All objects of a kind in a namespace.
+    pub fn list(&self, kind: (&str, &str), namespace: &str) -> Result<Vec<DynamicObject>> {
+        Ok(self.runtime.block_on(self.api(kind, Some(namespace)).list(&ListParams::default()))?.items)
+    }
+
+    /// What a user asked of the main server so far, in order. Only our kinds and events are in the log.
+    pub fn calls(&self, user: &User) -> Result<Vec<Call>> {
+        // It appears with its first line.
+        let log = fs::read_to_string(self.folder.join("audit-6443.log")).unwrap_or_default();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let text = |line: &Value, path: &str| line.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+        // A watch is told of at its beginning, every other call at its end.
+        let counts = |line: &Value| {
+            line["stage"] == if line["verb"] == "watch" { "RequestReceived" } else { "ResponseComplete" }
+        };
+        let mine = lines.filter(|line| text(line, "/user/username") == user.name && counts(line));
+        Ok(mine
+            .map(|line| Call {
+                verb: text(&line, "/verb"),
+                resource: text(&line, "/objectRef/resource"),
+                namespace: text(&line, "/objectRef/namespace"),
+                code: line.pointer("/responseStatus/code").and_then(Value::as_u64).unwrap_or_default(),
+            })
+            .collect())
+    }
+
+    /// How often a user made calls of this verb about this kind of thing.
+    pub fn count(&self, user: &User, verb: &str, resource: &str) -> Result<usize> {
+        let calls = self.calls(user)?;
+        Ok(calls.iter().filter(|call| call.verb == verb && call.resource == resource).count())
+    }
+}

@@ -1,0 +1,198 @@
+//! What is measured, scenario by scenario; the names of the figures are those of `target/bench.json`.
+//!
+//! Each scenario starts drivers of its own, so that no one finds what another left in memory.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use keyvault_csi_e2e::driver::wait_for;
+use serde_json::Value;
+
+use super::report::Figures;
+use super::scene::{APART, Driver, PATIENCE, Pods, Scene, TENS, VAULTS};
+
+const AWAY: Duration = Duration::from_millis(20);
+const NEAR: Duration = Duration::ZERO;
+const WRITES: [&str; 5] = ["create", "update", "patch", "delete", "deletecollection"];
+const ROTATING: [&str; 2] = ["--enable-secret-rotation", "--rotation-poll-interval=2s"];
+
+/// One run of everything that is run several times.
+pub(crate) fn all(scene: &Scene, figures: &mut Figures) -> Result<()> {
+    latency(scene, figures)?;
+    throughput(scene, figures)?;
+    memory(scene, figures)?;
+    quiet_cycles(scene, figures)
+}
+
+/// One volume after the other, each of ten objects.
+fn latency(scene: &Scene, figures: &mut Figures) -> Result<()> {
+    const PODS: usize = 30;
+    scene.away(AWAY);
+    let driver = scene.driver(&[])?;
+    figures.note("start_to_registered_ms", driver.registered.as_secs_f64() * 1000.0);
+    let [pss, rss] = driver.memory()?;
+    figures.note("idle_pss_mib", pss);
+    figures.note("idle_rss_mib", rss);
+    let one = Pods { first: 0, count: 1, concurrency: 1, objects: 10, classes: (1, TENS - 1), identities: (1, 1_000) };
+    // The process meets the vault.
+    driver.start(one)?;
+    let pods = Pods { count: PODS, classes: (PODS, 0), identities: (PODS, 0), ..one };
+    let unknown = counted(scene, || driver.start(Pods { first: 100, ..pods }))?;
+    figures.note("publish_10_unknown_requests", unknown.requests / PODS as f64);
+    figures.calls("publish_10_20ms_unknown", &unknown.report)?;
+    let known = counted(scene, || driver.start(Pods { first: 200, classes: (PODS, PODS), ..pods }))?;
+    figures.note("publish_10_known_requests", known.requests / PODS as f64);
+    figures.calls("publish_10_20ms_known", &known.report)?;
+    let fresh = counted(scene, || driver.start(Pods { first: 300, classes: (PODS, PODS), ..pods }))?;
+    figures.note("publish_10_fresh_requests", fresh.requests / PODS as f64);
+    figures.calls("publish_10_20ms_fresh", &fresh.report)?;
+    figures.note("publish_api_calls", (driver.calls(&[])? as f64) / (3 * PODS + 1) as f64);
+    scene.away(NEAR);
+    let near = driver.start(Pods { first: 400, classes: (PODS, 2 * PODS), ..pods })?;
+    figures.calls("publish_10_0ms_known", &near)
+}
+
+struct Counted {
+    report: Value,
+    requests: f64,
+}
+
+fn counted(scene: &Scene, start: impl FnOnce() -> Result<Value>) -> Result<Counted> {
+    let before = scene.requests();
+    let report = start()?;
+    let after = scene.requests();
+    Ok(Counted { report, requests: (after[0] + after[1] - before[0] - before[1]) as f64 })
+}
+
+/// Two hundred volumes of ten objects, 32 at a time.
+fn throughput(scene: &Scene, figures: &mut Figures) -> Result<()> {
+    scene.away(AWAY);
+    let pods = Pods { first: 0, count: 200, concurrency: 32, objects: 10, classes: (1, 0), identities: (1, 0) };
+    let driver = scene.driver(&[])?;
+    let one = driver.start(pods)?;
+    figures.note("throughput_32_one_identity_per_s", number(&one, "per_second")?);
+    figures.note("throughput_32_one_identity_p99_ms", number(&one, "p99_ms")?);
+    // Each pod with a service principal and a vault of its own: nothing can be shared.
+    let driver = scene.driver(&[])?;
+    let distinct = driver.start(Pods { classes: (VAULTS, APART), identities: (VAULTS, 0), ..pods })?;
+    figures.note("throughput_32_distinct_per_s", number(&distinct, "per_second")?);
+    figures.note("throughput_32_distinct_p99_ms", number(&distinct, "p99_ms")?);
+    // In one vault, its budget is what counts: eleven requests each, a hundred a second.
+    let driver = scene.driver(&[])?;
+    let pods = Pods { count: 50, identities: (50, 0), ..pods };
+    let one_vault = driver.start(pods)?;
+    figures.note("throughput_32_distinct_one_vault_per_s", number(&one_vault, "per_second")?);
+    processor(scene, figures)
+}
+
+/// As the Go systems were measured: 400 volumes, 32 at a time; every ten seconds nothing is fresh any more.
+fn processor(scene: &Scene, figures: &mut Figures) -> Result<()> {
+    const PODS: usize = 400;
+    let pods = Pods { first: 0, count: PODS, concurrency: 32, objects: 10, classes: (1, 0), identities: (1, 0) };
+    let driver = scene.driver(&[])?;
+    let before = driver.cpu()?;
+    driver.start(pods)?;
+    figures.note("cpu_s_per_1000_publishes", (driver.cpu()? - before) * 1000.0 / PODS as f64);
+    // The same without anything to share: every publish fetches all of its objects with a token of its own.
+    let driver = scene.driver(&[])?;
+    let before = driver.cpu()?;
+    driver.start(Pods { count: VAULTS, classes: (VAULTS, APART), identities: (VAULTS, 0), ..pods })?;
+    figures.note("cpu_s_per_1000_publishes_distinct", (driver.cpu()? - before) * 1000.0 / VAULTS as f64);
+    Ok(())
+}
+
+fn memory(scene: &Scene, figures: &mut Figures) -> Result<()> {
+    scene.away(NEAR);
+    for (volumes, pss, rotating) in [
+        (200, "pss_200x10_mib", true),
+        (200, "pss_200x10_without_rotation_mib", false),
+        (1_000, "pss_1000x10_mib", true),
+    ] {
+        let flags = ["--enable-secret-rotation"];
+        let driver = scene.driver(if rotating { &flags } else { &[] })?;
+        let pods = Pods { first: 0, count: volumes, concurrency: 8, objects: 10, classes: (1, 0), identities: (1, 0) };
+        driver.start(pods)?;
+        figures.note(pss, driver.memory()?[0]);
+    }
+    Ok(())
+}
+
+/// A hundred volumes of one service principal, and nothing changes.
+fn quiet_cycles(scene: &Scene, figures: &mut Figures) -> Result<()> {
+    const CYCLES: u64 = 5;
+    scene.away(AWAY);
+    let driver = scene.driver(&ROTATING)?;
+    driver.start(Pods { first: 0, count: 100, concurrency: 8, objects: 10, classes: (1, 0), identities: (1, 0) })?;
+    let quiet = cycles(scene, &driver, CYCLES)?;
+    figures.note("shared_cycle_100x10_requests", quiet.requests);
+    figures.note("quiet_cycle_api_writes", quiet.writes);
+    figures.note("quiet_cycle_100x10_cpu_ms", quiet.cpu_ms);
+    Ok(())
+}
+
+/// What a cycle costs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Quiet {
+    pub(crate) requests: f64,
+    /// All writes of all cycles.
+    pub(crate) writes: f64,
+    pub(crate) cpu_ms: f64,
+}
+
+/// Watches some cycles of a driver with one fetch group.
+pub(crate) fn cycles(scene: &Scene, driver: &Driver<'_>, count: u64) -> Result<Quiet> {
+    const ENDED: &str = "rotation_reconcile_duration_sec_count";
+    // From right after one cycle to right after another.
+    let ended = |least: f64| -> Result<f64> {
+        wait_for("cycles", PATIENCE, || Ok(driver.metric(ENDED)? >= least))?;
+        driver.metric(ENDED)
+    };
+    let first = ended(driver.metric(ENDED)? + 1.0)?;
+    let (requests, writes, cpu) = (scene.requests(), driver.calls(&WRITES)?, driver.cpu()?);
+    let last = ended(first + count as f64)?;
+    let after = scene.requests();
+    ensure!(driver.metric("rotation_volumes_failing")? == 0.0, "{}", driver.process.log());
+    let made = last - first;
+    Ok(Quiet {
+        requests: (after[0] + after[1] - requests[0] - requests[1]) as f64 / made,
+        writes: (driver.calls(&WRITES)? - writes) as f64,
+        cpu_ms: (driver.cpu()? - cpu) * 1000.0 / made,
+    })
+}
+
+/// A thousand service principals with ten objects each in one vault: nothing can be shared, and a cycle needs ten thousand requests
+/// of a vault that may be asked for a hundred a second. Meanwhile pods start.
+pub(crate) fn unshared(scene: &Scene, figures: &mut Figures) -> Result<()> {
+    const PODS: usize = 1_000;
+    const MORE: usize = 40;
+    scene.away(AWAY);
+    let driver = scene.driver(&["--enable-secret-rotation", "--rotation-poll-interval=2m"])?;
+    let pods = Pods { first: 0, count: PODS, concurrency: 32, objects: 10, classes: (1, 0), identities: (PODS, 0) };
+    eprintln!("a thousand service principals (four minutes)");
+    driver.start(pods)?;
+    figures.note("unshared_1000_pss_mib", driver.memory()?[0]);
+    let fetched = |driver: &Driver<'_>| driver.metric("rotation_reconcile_duration_sec_count");
+    wait_for("refreshes are under way", PATIENCE, || Ok(fetched(&driver)? >= 100.0))?;
+    let (began, before) = (Instant::now(), fetched(&driver)?);
+    let mut slowest = Vec::new();
+    for more in 0..MORE {
+        let pod = Pods { first: PODS + more, count: 1, concurrency: 1, identities: (1, PODS + more), ..pods };
+        slowest.push(number(&driver.start(pod)?, "max_ms")?);
+        // So that they come at any moment of the cycles.
+        let due = Duration::from_secs(2) * u32::try_from(more + 1)?;
+        wait_for("the next pod", PATIENCE, || Ok(began.elapsed() >= due))?;
+    }
+    let elapsed = began.elapsed().as_secs_f64();
+    slowest.sort_by(f64::total_cmp);
+    figures.note("unshared_1000_refreshes_per_s", (fetched(&driver)? - before) / elapsed);
+    figures.note("unshared_1000_first_mount_p50_ms", slowest[slowest.len() / 2]);
+    figures.note("unshared_1000_first_mount_p99_ms", *slowest.last().context("no pods")?);
+    figures.note("unshared_1000_busiest_second_requests", scene.busiest_second() as f64);
+    figures.note("unshared_1000_oldest_fetch_s", driver.metric("rotation_oldest_fetch_seconds")?);
+    figures.note("unshared_1000_failing_volumes", driver.metric("rotation_volumes_failing")?);
+    Ok(())
+}
+
+fn number(report: &Value, name: &str) -> Result<f64> {
+    report[name].as_f64().with_context(|| format!("the load client does not tell {name}"))
+}
