@@ -1,7 +1,7 @@
 //! Plain HTTP for people and probes: `/metrics`, `/healthz`, `/readyz`.
 //!
-//! Says nothing secret and changes nothing; profiling is not served at all. `/healthz` asks the driver's own socket, as
-//! the liveness-probe sidecar did, `/readyz` adds the kubelet's registration.
+//! Says nothing secret and changes nothing; profiling is not served at all. `/healthz` asks the process's own socket: the driver's
+//! as the liveness-probe sidecar did, the provider's as upstream's provider does. `/readyz` adds the kubelet's registration.
 
 use std::future::Future;
 use std::io;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
@@ -24,6 +24,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::csi::probe::probe;
 use crate::csi::registration;
 use crate::metrics::{self, Metrics};
+use crate::plugin;
 
 /// How many connections one address has at once.
 const CONNECTIONS: usize = 32;
@@ -41,6 +42,17 @@ pub struct Health {
     pub socket: PathBuf,
     /// The kubelet's registration; `None` when none is offered.
     pub registration: Option<watch::Receiver<registration::State>>,
+}
+
+/// What the provider's health check looks at (spec/azure-provider.md §7.3).
+#[derive(Debug, Clone)]
+pub struct ProviderHealth {
+    /// The provider's own socket.
+    pub socket: PathBuf,
+    /// The path that is answered, as it stands in the URL.
+    pub path: String,
+    /// How long the socket may take to answer.
+    pub timeout: Duration,
 }
 
 /// Reads an address as Go programs take it: `:8095` means every address of the host; `0` or nothing means none.
@@ -79,7 +91,7 @@ pub async fn serve_metrics(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let router = Router::new().route("/metrics", get(show_metrics)).with_state(metrics);
-    serve(listener, router, stop).await;
+    serve(listener, router, CONNECTION, stop).await;
     Ok(())
 }
 
@@ -93,14 +105,35 @@ pub async fn serve_health(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let router = Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz));
-    serve(listener, router.with_state(Arc::new(health)), stop).await;
+    serve(listener, router.with_state(Arc::new(health)), CONNECTION, stop).await;
+    Ok(())
+}
+
+/// Serves the provider's health check until `stop` is done: any method, one path.
+///
+/// # Errors
+/// The listener breaks.
+pub async fn serve_provider_health(
+    listener: TcpListener,
+    health: ProviderHealth,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let lifetime = health.timeout + CONNECTION;
+    // Not a route, in which braces would mean something.
+    let router = Router::new().fallback(provider_healthz).with_state(Arc::new(health));
+    serve(listener, router, lifetime, stop).await;
     Ok(())
 }
 
 /// Accepts until `stop` is done; every connection has one request, little time, and few beside it.
 ///
 /// Anybody who reaches the node can connect, so that nobody may hold a descriptor for long.
-async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()> + Send + 'static) {
+async fn serve(
+    listener: TcpListener,
+    router: Router,
+    lifetime: Duration,
+    stop: impl Future<Output = ()> + Send + 'static,
+) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     tokio::pin!(stop);
     loop {
@@ -121,7 +154,7 @@ async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output =
             let _held = place;
             let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
             // What a peer does wrong is its own business.
-            let _ = tokio::time::timeout(CONNECTION, connection).await;
+            let _ = tokio::time::timeout(lifetime, connection).await;
         });
     }
 }
@@ -135,6 +168,13 @@ async fn show_metrics(State(metrics): State<Metrics>) -> Response {
 
 async fn healthz(State(health): State<Arc<Health>>) -> Response {
     answer(probe(&health.socket).await)
+}
+
+async fn provider_healthz(State(health): State<Arc<ProviderHealth>>, uri: Uri) -> Response {
+    match uri.path() == health.path {
+        true => answer(plugin::probe(&health.socket, health.timeout).await),
+        false => StatusCode::NOT_FOUND.into_response(),
+    }
 }
 
 async fn readyz(State(health): State<Arc<Health>>) -> Response {

@@ -4,16 +4,18 @@
 //! outside crate has one home; `tests/it/tidy.rs` holds both rules.
 //!
 //! ```text
-//! cmd → csi, mirror → volume → provider → keyvault → model → formats
-//!                      classes, k8s, platform, metrics, news, telemetry are leaves beside them
+//! cmd → csi, plugin, mirror → volume → external, provider → keyvault → model → formats
+//!                      classes, grpc, k8s, platform, metrics, news, telemetry are leaves beside them
 //! ```
 
 pub mod cmd;
 
 pub mod csi;
 pub mod mirror;
+pub mod plugin;
 pub mod volume;
 
+pub mod external;
 pub mod provider;
 
 pub mod keyvault;
@@ -23,6 +25,7 @@ pub mod model;
 pub mod formats;
 
 pub mod classes;
+pub mod grpc;
 pub mod k8s;
 pub mod platform;
 

@@ -3,6 +3,8 @@
 //! Names, labels and scope labels are upstream's, so that dashboards go on working (spec/driver.md §10.1); `reason` is
 //! added. Label values come from closed lists only. `admin` serves the text.
 
+mod calls;
+mod providers;
 mod rotation;
 
 use std::sync::Arc;
@@ -15,32 +17,15 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use self::calls::Calls;
+use self::providers::Providers;
 use self::rotation::Rotation;
 use crate::model::Reason;
 
+pub use self::providers::{Cause, Provider};
+
 /// The media type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// The `provider` label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Provider {
-    /// Not known: the call ended before the class was read, or there was nothing to do.
-    None,
-    /// The built-in one.
-    Azure,
-    /// A name that no provider has. The name itself comes from users and would make the label unbounded.
-    Other,
-}
-
-impl Provider {
-    fn as_str(self) -> &'static str {
-        match self {
-            Provider::None => "",
-            Provider::Azure => "azure",
-            Provider::Other => "other",
-        }
-    }
-}
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Publish {
@@ -85,6 +70,9 @@ struct Request {
     error: &'static str,
 }
 
+/// The `service_name` of upstream's provider.
+const PROVIDER_SERVICE: &str = "csi-secrets-store-provider-azure";
+
 /// The bounds of `keyvault_request`, in seconds, as upstream's provider has them (spec/azure-provider.md §7.4).
 const REQUEST_BUCKETS: [f64; 14] = [0.1, 0.2, 0.3, 0.4, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 5.0, 10.0, 15.0, 30.0];
 
@@ -101,6 +89,8 @@ struct Instruments {
     keyvault_request: Family<Request, Histogram, fn() -> Histogram>,
     keyvault_throttled: Family<Unpublish, Counter>,
     keyvault_restrained: Family<Restraint, Counter>,
+    calls: Calls,
+    providers: Providers,
     rotation: Rotation,
     sync_k8s_secret: Family<Publish, Counter>,
     sync_k8s_secret_error: Family<SyncError, Counter>,
@@ -155,7 +145,8 @@ impl Metrics {
             "How often a vault began to be left alone, because it asked for that or only fails",
             keyvault_restrained.clone(),
         );
-        let rotation = Rotation::registered(registry);
+        let (calls, rotation) = (Calls::registered(registry), Rotation::registered(registry));
+        let providers = Providers::registered(registry);
         let (sync_k8s_secret, sync_k8s_secret_error) = (Family::default(), Family::default());
         registry.register("sync_k8s_secret", "Total number of k8s secrets synced", sync_k8s_secret.clone());
         registry.register(
@@ -179,6 +170,8 @@ impl Metrics {
             keyvault_request,
             keyvault_throttled,
             keyvault_restrained,
+            calls,
+            providers,
             rotation,
             sync_k8s_secret,
             sync_k8s_secret_error,
@@ -187,13 +180,13 @@ impl Metrics {
     }
 
     /// Counts a NodePublishVolume.
-    pub fn published(&self, provider: Provider, outcome: Result<(), Reason>) {
+    pub fn published(&self, provider: Provider, outcome: Result<(), Cause<'_>>) {
         let (os_type, provider) = (std::env::consts::OS, provider.as_str());
         match outcome {
             Ok(()) => self.0.node_publish.get_or_create(&Publish { os_type, provider }).inc(),
-            Err(reason) => {
-                let labels =
-                    PublishError { os_type, provider, error_type: error_type(reason), reason: reason.as_str() };
+            Err(cause) => {
+                let error_type = self.0.providers.error_type(cause);
+                let labels = PublishError { os_type, provider, error_type, reason: cause.reason.as_str() };
                 self.0.node_publish_error.get_or_create(&labels).inc()
             }
         };
@@ -213,7 +206,7 @@ impl Metrics {
         let labels = Request {
             provider: Provider::Azure.as_str(),
             os_type: std::env::consts::OS,
-            service_name: "csi-secrets-store-provider-azure",
+            service_name: PROVIDER_SERVICE,
             object_type,
             object_name: "",
             error: outcome.err().map_or("", Reason::as_str),
@@ -267,7 +260,7 @@ fn error_type(reason: Reason) -> &'static str {
         Reason::InvalidRequest | Reason::Busy | Reason::MountFailed | Reason::SecretConflict | Reason::Internal => {
             "FailedToMount"
         }
-        Reason::WriteFailed | Reason::TooLarge => "FileWriteError",
+        Reason::WriteFailed | Reason::TooLarge | Reason::ProviderReplyInvalid => "FileWriteError",
         Reason::ClassInvalid
         | Reason::CredentialsMissing
         | Reason::CredentialsRejected
@@ -283,6 +276,8 @@ fn error_type(reason: Reason) -> &'static str {
         | Reason::IdentityUnavailable
         | Reason::NetworkUnreachable
         | Reason::TlsUntrusted
-        | Reason::Timeout => "GRPCProviderError",
+        | Reason::Timeout
+        | Reason::ProviderUnavailable
+        | Reason::ProviderFailed => "GRPCProviderError",
     }
 }

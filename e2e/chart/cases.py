@@ -35,7 +35,25 @@ RENDERED = [
     ({"linux": {"kubeletRootDir": "/var/snap/microk8s/common/var/lib/kubelet/"}},
      {"--kubelet-registration-path": "/var/snap/microk8s/common/var/lib/kubelet/plugins/csi-secrets-store/csi.sock"}),
     ({"linux": {"additionalProvidersDirs": []}}, {"--additional-provider-volume-paths": ""}),
+    ({"linux": {"customUserAgent": "team-a/1.0"}}, {"--custom-user-agent": "team-a/1.0"}),
     ({"startupTaint": {"enabled": True}}, {"--startup-taint": "secrets-store.csi.k8s.io/agent-not-ready"}),
+]
+
+# The same where only the provider is installed.
+ALONE = nested({"install": False, "enableSecretRotation": True, "syncSecret": {"enabled": True}, "linux": {"metricsAddr": ":1"}})
+PROVIDER_RENDERED = [
+    (ALONE, {"--endpoint": "unix:///provider/azure.sock", "--healthz-port": "8989", "--healthz-path": "/healthz", "--healthz-timeout": "5s",
+             "--prometheus-port": "8898", "--construct-pem-chain": "true", "--write-cert-and-key-in-separate-files": "false"}),
+    # The command lines of upstream's pages.
+    ({**nested({"install": "false"}), "enableSecretRotation": True, "linux": {"enabled": True}}, {"--prometheus-port": "8898"}),
+    ({**ALONE, "metricsAddr": "9090"}, {"--prometheus-port": "9090"}),
+    ({**ALONE, "metricsAddr": ":9090"}, {"--prometheus-port": "9090"}),
+    ({**ALONE, "metricsAddr": "0"}, {"--prometheus-port": "0"}),
+    ({**ALONE, "linux": {"healthzPort": 18989, "healthzPath": "/live", "healthzTimeout": "1s", "customUserAgent": "x"}},
+     {"--healthz-port": "18989", "--healthz-path": "/live", "--healthz-timeout": "1s", "--custom-user-agent": "x"}),
+    ({**ALONE, "constructPEMChain": False, "writeCertAndKeyInSeparateFiles": True, "cloudName": "AzureChinaCloud", "logVerbosity": 5, "logFormatJSON": True},
+     {"--construct-pem-chain": "false", "--write-cert-and-key-in-separate-files": "true", "--cloud-name": "AzureChinaCloud", "-v": "5", "--log-format-json": "true"}),
+    ({**ALONE, "tokenProxyURL": "https://proxy:443", "sniName": "x.y"}, {"--token-proxy-url": "https://proxy:443", "--sni-name": "x.y"}),
 ]
 
 # What the node's account may do, by role.
@@ -77,5 +95,9 @@ REJECTED = [
     ({"linux": {"metricsAddr": "all"}}, "metricsAddr"),
     ({"linux": {"image": {"digest": "latest"}}}, "digest"),
     ({"linux": {"image": {"repository": "mirror.example/oss/v2/azure/secrets-store/provider-azure"}}}, "upstream's image"),
-    (nested({"install": False}), "secrets-store-csi-driver.install"),
+    ({**nested({"install": False}), "windows": {"enabled": True}}, "the provider alone is for Linux nodes"),
+    ({"linux": {"healthzPath": "healthz"}}, "healthzPath"),
+    ({"linux": {"healthzPort": 0}}, "healthzPort"),
+    ({"linux": {"healthzTimeout": "soon"}}, "healthzTimeout"),
+    ({"linux": {"customUserAgent": "a\nb"}}, "customUserAgent"),
 ]

@@ -15,7 +15,7 @@ import traceback
 
 import helm_python
 import render
-from cases import REJECTED, RENDERED, RIGHTS, nested
+from cases import ALONE, PROVIDER_RENDERED, REJECTED, RENDERED, RIGHTS, nested
 from engine import CHART, KUBERNETES, NAMESPACE, ROOT, Chart
 
 CHECKS = []
@@ -45,10 +45,10 @@ def driver(objects):
     return objects["CSIDriver", "secrets-store.csi.k8s.io"]["spec"]
 
 
-def flags(objects, suffix=""):
+def flags(objects, suffix="", role="node"):
     """The arguments behind the subcommand, as a dictionary."""
     subcommand, *arguments = container(objects, suffix)["args"]
-    assert subcommand == "node", subcommand
+    assert subcommand == role, subcommand
     pairs = [argument.partition("=")[::2] for argument in arguments]
     assert len({name for name, _ in pairs}) == len(pairs), f"a flag twice: {arguments}"
     return dict(pairs)
@@ -148,7 +148,7 @@ def settings_are_read_as_their_documents_write_them():
 
 
 def the_program_knows_every_flag(binary):
-    for values, _ in RENDERED:
+    for values, _ in RENDERED + PROVIDER_RENDERED:
         # As the kubelet fills in the container's variables.
         variables = {"$(CSI_ENDPOINT)": "unix:///csi/csi.sock", "$(KUBE_NODE_NAME)": "node"}
         arguments = container(chart.objects(values))["args"]
@@ -322,6 +322,52 @@ def windows_only_when_asked_for():
 
 
 @check
+def the_provider_alone_is_upstreams_to_look_at():
+    for values, wanted in PROVIDER_RENDERED:
+        found = flags(chart.objects(values), role="provider")
+        for name, value in wanted.items():
+            same(f"{values} {name}", found.get(name), value)
+    for kubernetes in KUBERNETES:
+        objects = chart.objects(ALONE, kubernetes=kubernetes)
+        # No role, no CSIDriver, no CustomResourceDefinition: those are the driver's.
+        same("objects", set(objects), {("DaemonSet", "csi-csi-secrets-store-provider-azure"), ("ServiceAccount", "csi-secrets-store-provider-azure")})
+    same("selector", daemonset(objects)["spec"]["selector"], {"matchLabels": {"app": "csi-secrets-store-provider-azure"}})
+    spec, one = pod(objects), container(objects)
+    same("container", (one["name"], len(spec["containers"])), ("provider-azure-installer", 1))
+    same("account", spec["serviceAccountName"], "csi-secrets-store-provider-azure")
+    same("security", one["securityContext"],
+         {"runAsUser": 0, "readOnlyRootFilesystem": True, "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}})
+    same("folders", [v["hostPath"]["path"] for v in spec["volumes"]], ["/var/run/secrets-store-csi-providers"])
+    same("mounts", [m["mountPath"] for m in one["volumeMounts"]], ["/provider"])
+    same("network", (spec["hostNetwork"], spec["dnsPolicy"]), (True, "ClusterFirstWithHostNet"))
+    same("ports", {p["name"]: p["containerPort"] for p in one["ports"]}, {"healthz": 8989, "metrics": 8898})
+    same("probe", one["livenessProbe"]["httpGet"], {"path": "/healthz", "port": "healthz"})
+    same("privileged", container(chart.objects({**ALONE, "linux": {"privileged": True}}))["securityContext"],
+         {"runAsUser": 0, "readOnlyRootFilesystem": True, "privileged": True})
+    same("no account", names(chart.objects({**ALONE, "rbac": {"install": False}}), "ServiceAccount"), set())
+    same("not on Linux", chart.objects({**ALONE, "linux": {"enabled": False}, "rbac": {"install": False}}), {})
+    for release, values, wanted in (
+        ("csi-secrets-store-provider-azure", ALONE, "csi-secrets-store-provider-azure"),
+        ("csi", {**ALONE, "fullnameOverride": "one"}, "one"),
+        ("csi", nested({"install": False, "fullnameOverride": "secrets-store-csi-driver"}), "csi-csi-secrets-store-provider-azure"),
+    ):
+        same("name", names(chart.objects(values, release=release), "DaemonSet"), {wanted})
+    proxy = {"isProxyEnabled": True, "httpsProxy": "http://proxy:3128", "proxyCert": "x"}
+    objects = chart.objects({**ALONE, "Azure": {"proxySettings": proxy}})
+    same("proxy", container(objects)["envFrom"], [{"secretRef": {"name": "arc-proxy-config"}}])
+    assert "/etc/ssl/certs/proxy-cert.crt" in [m["mountPath"] for m in container(objects)["volumeMounts"]]
+    settings = {"nodeSelector": {"a": "b"}, "tolerations": [], "priorityClassName": "", "podLabels": {"l": "1"}, "providersDir": "/p",
+                "env": [{"name": "X", "value": "y"}], "volumes": [{"name": "v", "emptyDir": {}}], "volumeMounts": [{"name": "v", "mountPath": "/v"}]}
+    objects = chart.objects({**ALONE, "linux": settings, "imagePullSecrets": [{"name": "pull"}], "commonLabels": {"team": "x"}})
+    spec, one = pod(objects), container(objects)
+    same("set", (spec["nodeSelector"]["a"], one["env"][-1]["name"], spec["imagePullSecrets"][0]["name"]), ("b", "X", "pull"))
+    assert "tolerations" not in spec and "priorityClassName" not in spec, spec.keys()
+    same("volumes", {v["name"]: v.get("hostPath", {}).get("path") for v in spec["volumes"]}, {"provider-vol": "/p", "v": None})
+    notes = chart.texts(ALONE)["NOTES.txt"]
+    assert "/var/run/secrets-store-csi-providers/azure.sock" in notes and "Rotation is" not in notes, notes
+
+
+@check
 def mistakes_are_named():
     for values, word in REJECTED:
         try:
@@ -340,7 +386,7 @@ def values_of_upstreams_charts_are_accepted():
         "Azure": {"Cluster": {"ResourceId": "x", "Region": "y", "Distribution": "z"}, "Identity": {"isEnabled": True, "Type": "SystemAssigned"}, "Extension": {"Name": "n"}},
         "rbac": {"install": True, "pspEnabled": False},
         "livenessProbe": {"port": 9808, "logLevel": 2},
-        "linux": {"privileged": True, "customUserAgent": "x", "healthzPort": 8989, "healthzPath": "/healthz", "healthzTimeout": "5s",
+        "linux": {"privileged": True, "healthzPort": 8989, "healthzPath": "/healthz", "healthzTimeout": "5s",
                   "registrarImage": {"tag": "v2"}, "registrar": {"resources": {}, "logVerbosity": 5}, "livenessProbeImage": {"tag": "v2"}},
         "secrets-store-csi-driver": {"install": True, "filteredWatchSecret": True, "linux": {"image": {"tag": "v1.5.6"}, "registrarImage": {"tag": "x"},
                                      "crds": {"image": {"tag": "x"}, "enabled": True}}},

@@ -11,6 +11,7 @@ import sys
 from engine import CHART, CRDS, DEPLOY, ROOT, Chart, plain
 
 NAMES = {"fullnameOverride": "secrets-store-csi-driver"}
+PROVIDER = {"secrets-store-csi-driver": {"install": False}, "fullnameOverride": "csi-secrets-store-provider-azure"}
 BOTH = {**NAMES, "enableSecretRotation": True, "syncSecret": {"enabled": True}}
 HEAD = "# Rendered from manifests/chart by `make manifests`; edit that. docs/install.md tells how to apply it.\n"
 
@@ -25,6 +26,7 @@ def rendered():
     chart = Chart()
     before, after = {"kubernetes": "1.34.0", "release": "keyvault-csi"}, {"kubernetes": "1.35.0", "release": "keyvault-csi"}
     base, both = chart.texts(NAMES, **before), chart.texts(BOTH, **before)
+    provider = chart.texts(PROVIDER, **before)
     newer, newer_both = chart.texts(NAMES, **after), chart.texts(BOTH, **after)
 
     def file(texts, *templates):
@@ -38,6 +40,7 @@ def rendered():
         DEPLOY / "rotation-and-sync" / "1-rbac.yaml": file(both, "rbac-rotation.yaml", "rbac-sync.yaml"),
         DEPLOY / "rotation-and-sync" / "2-csidriver.yaml": file(both, "csidriver.yaml"),
         DEPLOY / "rotation-and-sync" / "3-daemonset.yaml": file(both, "daemonset.yaml"),
+        DEPLOY / "provider-alone" / "provider.yaml": file(provider, "serviceaccount.yaml", "daemonset-provider.yaml"),
         DEPLOY / "from-1.35" / "csidriver.yaml": file(newer, "csidriver.yaml"),
         DEPLOY / "from-1.35" / "csidriver-rotation.yaml": file(newer_both, "csidriver.yaml"),
     }

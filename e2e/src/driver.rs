@@ -3,21 +3,22 @@
 //! Nothing here links to the product; what it prints goes to a file that tests read.
 //! `kubelet` talks to it.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
-/// How long a driver may take to start or end before a test gives up.
+use crate::process::{Process, pause};
+
+/// How long an answer of HTTP may take before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How to start a driver.
@@ -59,7 +60,7 @@ pub struct Call {
 /// A running driver. Dropping it kills it.
 #[derive(Debug)]
 pub struct DriverProcess {
-    child: Child,
+    process: Process,
     setup: Setup,
     /// From the start of the process until its socket answered.
     pub started_in: Duration,
@@ -123,24 +124,10 @@ impl Setup {
         for folder in [self.folder.join("registry"), self.manifests(), self.kubelet_root()] {
             fs::create_dir_all(folder)?;
         }
-        let log = File::options().create(true).append(true).open(self.log())?;
-        let mut command = self.command();
-        command.stdout(log.try_clone()?).stderr(log);
-        let began = Instant::now();
-        let child = command.spawn().with_context(|| format!("cannot start {}", self.binary.display()))?;
-        let mut driver = DriverProcess { child, setup: self, started_in: Duration::ZERO };
-        let sockets = [driver.setup.socket(), driver.setup.registration_socket()];
-        while !sockets.iter().all(|socket| std::os::unix::net::UnixStream::connect(socket).is_ok()) {
-            if let Some(status) = driver.child.try_wait()? {
-                bail!("the driver ended ({status}):\n{}", driver.log());
-            }
-            if began.elapsed() > PATIENCE {
-                bail!("the driver is not ready after {PATIENCE:?}:\n{}", driver.log());
-            }
-            pause();
-        }
-        driver.started_in = began.elapsed();
-        Ok(driver)
+        let sockets = [self.socket(), self.registration_socket()];
+        let ready = || sockets.iter().all(|socket| std::os::unix::net::UnixStream::connect(socket).is_ok());
+        let (process, started_in) = Process::start(self.command(), &self.log(), ready)?;
+        Ok(DriverProcess { process, setup: self, started_in })
     }
 }
 
@@ -152,34 +139,20 @@ impl DriverProcess {
 
     /// Its process id.
     pub fn id(&self) -> u32 {
-        self.child.id()
+        self.process.id()
     }
 
     /// What it printed so far.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.setup.log()).unwrap_or_default()
+        self.process.log()
     }
 
     /// Ends it as Kubernetes does, with SIGTERM, and waits.
     ///
     /// # Errors
     /// It does not end in time.
-    pub fn terminate(mut self) -> Result<ExitStatus> {
-        self.signal(Signal::SIGTERM)?;
-        self.wait("the driver has not ended after SIGTERM")
-    }
-
-    fn wait(&mut self, otherwise: &str) -> Result<ExitStatus> {
-        let began = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(status);
-            }
-            if began.elapsed() > PATIENCE {
-                bail!("{otherwise} within {PATIENCE:?}:\n{}", self.log());
-            }
-            pause();
-        }
+    pub fn terminate(self) -> Result<ExitStatus> {
+        self.process.terminate()
     }
 
     /// Sends it a signal.
@@ -187,7 +160,7 @@ impl DriverProcess {
     /// # Errors
     /// It is gone.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        Ok(kill(Pid::from_raw(i32::try_from(self.child.id())?), signal)?)
+        self.process.signal(signal)
     }
 
     /// Waits until it has ended by itself, and returns how to start it again in the same folders, and how it ended.
@@ -195,7 +168,7 @@ impl DriverProcess {
     /// # Errors
     /// It does not end in time.
     pub fn ended(mut self) -> Result<(Setup, ExitStatus)> {
-        let status = self.wait("the driver has not ended by itself")?;
+        let status = self.process.ended("by itself")?;
         Ok((self.setup.clone(), status))
     }
 
@@ -203,10 +176,9 @@ impl DriverProcess {
     ///
     /// # Errors
     /// It cannot be killed.
-    pub fn kill(mut self) -> Result<Setup> {
-        self.child.kill()?;
-        self.child.wait()?;
-        Ok(self.setup.clone())
+    pub fn kill(self) -> Result<Setup> {
+        self.process.kill()?;
+        Ok(self.setup)
     }
 
     /// Its resident memory in KiB.
@@ -237,14 +209,6 @@ impl DriverProcess {
     /// No connection, or no HTTP.
     pub fn health(&self, path: &str) -> Result<(u16, String)> {
         http_get(&format!("{}:9808", self.setup.address), path)
-    }
-}
-
-impl Drop for DriverProcess {
-    fn drop(&mut self) {
-        // Gone already is fine.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -320,11 +284,6 @@ pub fn wait_for(what: &str, patience: Duration, mut condition: impl FnMut() -> R
         pause();
     }
     Ok(())
-}
-
-/// Gives way between two looks at a condition.
-fn pause() {
-    std::thread::park_timeout(Duration::from_millis(2));
 }
 
 /// The folder as a path that fits a Unix socket's name.

@@ -3,7 +3,7 @@
 //! Speaks to the driver's real socket and does on disk what real kubelets were recorded doing (docs/kubelet.md).
 //! Everything is synchronous, so that a test reads as a story.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -82,6 +82,21 @@ impl Volume {
         self
     }
 
+    /// What a kubelet tells a driver about it: its attributes, and whose it is.
+    pub fn context(&self) -> BTreeMap<String, String> {
+        let mut context = self.attributes.clone();
+        for (key, value) in [
+            ("pod.name", self.pod.as_str()),
+            ("pod.namespace", &self.namespace),
+            ("pod.uid", &self.uid),
+            ("serviceAccount.name", &self.service_account),
+            ("ephemeral", "true"),
+        ] {
+            context.insert(format!("csi.storage.k8s.io/{key}"), value.to_owned());
+        }
+        context
+    }
+
     /// The volume id that a kubelet gives it: the same at each call, another for each pod.
     pub fn id(&self) -> String {
         format!("csi-{}-{}", self.uid, self.name)
@@ -111,17 +126,6 @@ impl Kubelet {
 
     /// The request that this kubelet sends for a volume.
     pub fn publish_request(&self, volume: &Volume) -> NodePublishVolumeRequest {
-        let mut context: HashMap<String, String> =
-            volume.attributes.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-        for (key, value) in [
-            ("pod.name", volume.pod.as_str()),
-            ("pod.namespace", &volume.namespace),
-            ("pod.uid", &volume.uid),
-            ("serviceAccount.name", &volume.service_account),
-            ("ephemeral", "true"),
-        ] {
-            context.insert(format!("csi.storage.k8s.io/{key}"), value.to_owned());
-        }
         let group = volume.fs_group.map(|gid| gid.to_string()).unwrap_or_default();
         NodePublishVolumeRequest {
             volume_id: volume.id(),
@@ -135,7 +139,7 @@ impl Kubelet {
             }),
             readonly: volume.read_only,
             secrets: volume.secrets.clone().into_iter().collect(),
-            volume_context: context,
+            volume_context: volume.context().into_iter().collect(),
             ..NodePublishVolumeRequest::default()
         }
     }

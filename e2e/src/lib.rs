@@ -1,4 +1,4 @@
-//! What drives the built binary from outside: a private network, a kubelet, a driver process, an API server.
+//! What drives the built binary from outside: a private network, a kubelet, a driver process, providers beside it, an API server.
 //!
 //! Used by the integration tests, the demo and the benchmark; nothing here is part of the product, and the product is only reached
 //! through its sockets. Start reading in `kubelet`.
@@ -7,4 +7,7 @@ pub mod apiserver;
 pub mod driver;
 pub mod kubelet;
 pub mod load;
+mod process;
+pub mod provider;
+pub mod reference;
 pub mod sandbox;

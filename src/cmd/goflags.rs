@@ -30,7 +30,6 @@ const fn valued(name: &'static str, why: &'static str) -> Unused {
 }
 
 const NO_PROFILER: &str = "there is no profiler in this program";
-const NO_PROVIDERS: &str = "other providers are not called yet";
 const STDERR: &str = "the log goes to standard error, and only there";
 const NO_VMODULE: &str = "the verbosity is the same for all modules: use -v";
 
@@ -38,11 +37,6 @@ const NO_VMODULE: &str = "the verbosity is the same for all modules: use -v";
 const UNUSED: &[Unused] = &[
     boolean("enable-pprof", NO_PROFILER),
     valued("pprof-port", NO_PROFILER),
-    valued("provider-volume", NO_PROVIDERS),
-    valued("additional-provider-volume-paths", NO_PROVIDERS),
-    valued("max-call-recv-msg-size", NO_PROVIDERS),
-    boolean("provider-health-check", NO_PROVIDERS),
-    valued("provider-health-check-interval", NO_PROVIDERS),
     boolean("logtostderr", STDERR),
     boolean("alsologtostderr", STDERR),
     valued("stderrthreshold", STDERR),
@@ -166,7 +160,7 @@ mod tests {
             ("p node -log-format-json -v=5", "p node --log-format-json --v=5"),
             ("p node --log-format-json=false", "p node --log-format-json=false"),
             ("p node --sni-name=", "p node --sni-name="),
-            ("p node --additional-provider-volume-paths= -v=1", "p node --v=1"),
+            ("p node --vmodule= -v=1", "p node --v=1"),
             ("p node --endpoint -v=1", "p node --endpoint=-v=1"),
             ("p node --unknown=x word", "p node --unknown=x word"),
             ("p --help", "p --help"),

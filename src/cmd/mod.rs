@@ -3,8 +3,11 @@
 //! Knows every module and decides nothing but what is started with what. Flags have upstream's names where the
 //! meaning is upstream's (spec/driver.md §7).
 
+mod azure;
 mod goflags;
 mod node;
+mod process;
+mod provider;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
@@ -21,6 +24,9 @@ enum Role {
     /// The node driver: a CSI plugin that fills pods' volumes from Key Vault.
     #[command(args_override_self = true, disable_version_flag = true)]
     Node(node::Args),
+    /// The provider alone, under another driver: serves the provider protocol on azure.sock.
+    #[command(args_override_self = true, disable_version_flag = true)]
+    Provider(provider::Args),
 }
 
 /// Runs the program with the process's own arguments.
@@ -31,5 +37,6 @@ pub fn run() -> anyhow::Result<()> {
     let translated = goflags::translate(&Cli::command(), std::env::args_os());
     match Cli::parse_from(translated.words).role {
         Role::Node(args) => node::run(args, &translated.unused),
+        Role::Provider(args) => provider::run(args, &translated.unused),
     }
 }

@@ -16,7 +16,6 @@ pub mod proto {
     }
 }
 
-mod authority;
 mod identity;
 mod node;
 pub mod probe;

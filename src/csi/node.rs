@@ -3,8 +3,6 @@
 //! Never logs a request: the volume context and the secrets hold tokens. Publishes and unpublishes run in tasks of
 //! their own, since tonic drops a handler when its caller goes away.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
@@ -19,16 +17,11 @@ use super::proto::csi::{
     NodeUnpublishVolumeResponse,
 };
 use super::{request, status};
+use crate::grpc::deadline;
 use crate::metrics::{Metrics, Provider};
 use crate::model::Reason;
 use crate::telemetry::key;
-use crate::volume::{Error, PublishRequest, Published, TargetPath, Volumes};
-
-/// Our own deadline for a call: below the kubelet's two minutes, so that the pod's event names the real cause.
-const DEADLINE: Duration = Duration::from_secs(110);
-
-/// What is kept of the caller's own deadline for the answer to reach it.
-const MARGIN: Duration = Duration::from_secs(2);
+use crate::volume::{Attempt, Error, PublishRequest, Published, TargetPath, Volumes};
 
 /// The CSI Node service.
 #[derive(Debug, Clone)]
@@ -64,7 +57,7 @@ impl node_server::Node for Node {
                     self.metrics.published(Provider::None, Ok(()));
                     return Ok(Response::new(NodePublishVolumeResponse {}));
                 }
-                self.metrics.published(Provider::None, Err(Reason::InvalidRequest));
+                self.metrics.published(Provider::None, Err(Reason::InvalidRequest.into()));
                 return Err(status::refused(&refusal));
             }
         };
@@ -122,20 +115,16 @@ async fn publish(
     started: Instant,
 ) -> Result<Published, Error> {
     let (pod, target) = (request.pod.clone(), request.target.clone());
-    let outcome = volumes.publish(request).await;
+    let Attempt { provider, outcome } = volumes.publish(request).await;
     let elapsed = started.elapsed();
     match &outcome {
         Ok(published) => {
-            let provider = match published {
-                Published::Already => Provider::None,
-                Published::Now => Provider::Azure,
-            };
             metrics.published(provider, Ok(()));
             info!({ key::POD } = %pod, { key::TARGET } = %target, outcome = ?published, ?elapsed, "volume published");
         }
         Err(error) => {
             let reason = error.reason();
-            metrics.published(provider(error), Err(reason));
+            metrics.published(provider, Err(error.cause()));
             warn!({ key::POD } = %pod, { key::TARGET } = %target, { key::REASON } = %reason, ?elapsed,
                 { key::ERROR } = %error, "publish failed");
         }
@@ -160,53 +149,4 @@ async fn unpublish(
             { key::ERROR } = %error, "unpublish failed"),
     }
     outcome
-}
-
-/// The provider label of a failed publish: known once the class was read.
-fn provider(error: &Error) -> Provider {
-    match error {
-        Error::ClassNameMissing
-        | Error::Class(_)
-        | Error::ClassSlow(_)
-        | Error::ProviderUnset(_)
-        | Error::NotReadOnly => Provider::None,
-        Error::ProviderUnknown { .. } => Provider::Other,
-        Error::ParametersUnset(_)
-        | Error::Provider(_)
-        | Error::CredentialsLapsed { .. }
-        | Error::Busy { .. }
-        | Error::Unpublished { .. }
-        | Error::ParentGone { .. }
-        | Error::ForeignMount { .. }
-        | Error::NotADirectory { .. }
-        | Error::Mount { .. }
-        | Error::Write { .. }
-        | Error::TaskLost { .. } => Provider::Azure,
-    }
-}
-
-/// Ours, or the caller's less what the answer needs to reach it, whichever comes first.
-fn deadline<T>(request: &Request<T>, now: Instant) -> Instant {
-    let header = request.metadata().get("grpc-timeout").and_then(|value| value.to_str().ok());
-    let callers = header.and_then(parse_timeout).map(|all| all.saturating_sub(MARGIN.min(all / 10)));
-    now + callers.unwrap_or(DEADLINE).min(DEADLINE)
-}
-
-/// Reads a `grpc-timeout` header: up to eight digits and a unit (gRPC over HTTP/2, "Timeout").
-pub(super) fn parse_timeout(header: &str) -> Option<Duration> {
-    let unit = header.chars().last().filter(char::is_ascii)?;
-    let digits = header.get(..header.len() - 1).filter(|digits| (1..=8).contains(&digits.len()))?;
-    if !digits.bytes().all(|digit| digit.is_ascii_digit()) {
-        return None;
-    }
-    let count: u64 = digits.parse().ok()?;
-    match unit {
-        'H' => Some(Duration::from_secs(count * 3600)),
-        'M' => Some(Duration::from_secs(count * 60)),
-        'S' => Some(Duration::from_secs(count)),
-        'm' => Some(Duration::from_millis(count)),
-        'u' => Some(Duration::from_micros(count)),
-        'n' => Some(Duration::from_nanos(count)),
-        _ => None,
-    }
 }

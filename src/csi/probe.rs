@@ -6,12 +6,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
-use tonic::transport::{Endpoint, Uri};
-
 use super::proto::csi::ProbeRequest;
 use super::proto::csi::identity_client::IdentityClient;
+use crate::grpc::channel;
 
 /// The sidecar's `--probe-timeout` in upstream's chart.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -31,11 +28,6 @@ pub async fn probe(socket: &Path) -> Result<(), String> {
 }
 
 async fn ask(socket: PathBuf) -> anyhow::Result<bool> {
-    let connect = tower::service_fn(move |_: Uri| {
-        let socket = socket.clone();
-        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
-    });
-    let channel = Endpoint::from_static("http://localhost").connect_with_connector(connect).await?;
-    let answer = IdentityClient::new(channel).probe(ProbeRequest {}).await?;
+    let answer = IdentityClient::new(channel(&socket).await?).probe(ProbeRequest {}).await?;
     Ok(answer.into_inner().ready.unwrap_or(true))
 }

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use super::proto::registration::registration_server::{Registration, RegistrationServer};
 use super::proto::registration::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse};
-use super::server::connections;
+use crate::grpc::connections;
 use crate::platform::socket;
 use crate::telemetry::key;
 

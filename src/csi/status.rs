@@ -21,6 +21,9 @@ pub fn code(reason: Reason) -> Code {
         | Reason::ApiServerForbidden
         | Reason::ApiServerUnavailable
         | Reason::ProviderNotFound
+        | Reason::ProviderUnavailable
+        | Reason::ProviderFailed
+        | Reason::ProviderReplyInvalid
         | Reason::CredentialsMissing
         | Reason::CredentialsRejected
         | Reason::TenantNotFound

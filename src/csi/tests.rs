@@ -4,11 +4,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tonic::Code;
 
-use super::node::parse_timeout;
 use super::proto::csi::volume_capability::{AccessType, BlockVolume, MountVolume};
 use super::proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest, VolumeCapability};
 use super::request::{Refusal, publish, unpublish};
 use super::status::code;
+use crate::grpc::parse_timeout;
 use crate::model::Reason;
 use crate::volume::Group;
 

@@ -13,8 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use super::{DURATION_BUCKETS, Metrics, Provider, Restraint, error_type};
-use crate::model::Reason;
+use super::{Cause, DURATION_BUCKETS, Metrics, Provider, Restraint};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Refreshed {
@@ -100,16 +99,16 @@ impl Rotation {
 
 impl Metrics {
     /// Counts a volume that was refreshed; `rotated` says whether its content changed.
-    pub fn refreshed(&self, rotated: bool) {
-        let (os_type, provider) = (OS.os_type, Provider::Azure.as_str());
+    pub fn refreshed(&self, provider: Provider, rotated: bool) {
+        let (os_type, provider) = (OS.os_type, provider.as_str());
         let rotated = if rotated { "true" } else { "false" };
         self.0.rotation.refreshed.get_or_create(&Refreshed { os_type, provider, rotated }).inc();
     }
 
     /// Counts a volume that could not be refreshed.
-    pub fn refresh_failed(&self, reason: Reason) {
-        let (os_type, provider) = (OS.os_type, Provider::Azure.as_str());
-        let (error_type, reason) = (error_type(reason), reason.as_str());
+    pub fn refresh_failed(&self, provider: Provider, cause: Cause<'_>) {
+        let (os_type, provider) = (OS.os_type, provider.as_str());
+        let (error_type, reason) = (self.0.providers.error_type(cause), cause.reason.as_str());
         let labels = Failed { os_type, provider, error_type, rotated: "false", reason };
         self.0.rotation.failed.get_or_create(&labels).inc();
     }

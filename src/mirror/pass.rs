@@ -23,7 +23,6 @@ use super::files::{self, Files, Mounted};
 use super::plan::{Owners, Wanted};
 use super::writer::{Failure, Outcome};
 use crate::k8s::{ClassError, SecretRef};
-use crate::metrics::Provider;
 use crate::model::{Class, ClassRef, Owner, PodRef};
 use crate::telemetry::key;
 
@@ -111,7 +110,7 @@ impl Shared {
         task: &Task,
     ) -> Result<(), Error> {
         let started = tokio::time::Instant::now();
-        let provider = if class.provider == "azure" { Provider::Azure } else { Provider::Other };
+        let provider = self.metrics.provider(&class.provider);
         let secret =
             desired(class, at, files).inspect_err(|mistake| self.metrics.mirrored(provider, Err(mistake.reason())))?;
         let reference = SecretRef { namespace: class.reference.namespace.clone(), name: secret.name.clone() };

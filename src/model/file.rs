@@ -183,6 +183,7 @@ pub struct Payload {
     files: Vec<SecretFile>,
     versions: Vec<ObjectVersion>,
     expires: Option<i64>,
+    limit: usize,
 }
 
 /// Why files do not make a [`Payload`].
@@ -203,12 +204,13 @@ pub enum PayloadError {
     },
     /// The files are too large together.
     #[error(
-        "the volume's files need {bytes} bytes, each in whole pages; at most {} are possible: spread the objects over several classes",
-        limits::PAYLOAD
+        "the volume's files need {bytes} bytes, each in whole pages; at most {limit} are possible: spread the objects over several classes"
     )]
     TooLarge {
         /// The files' size, each rounded up to whole pages.
         bytes: usize,
+        /// The largest size.
+        limit: usize,
     },
     /// There is nothing to write.
     #[error("there is no object to mount")]
@@ -232,19 +234,36 @@ impl Payload {
     ///
     /// # Errors
     /// No file, two files of one path, a path that is a file and a directory, or more than [`limits::PAYLOAD`].
-    pub fn new(mut files: Vec<SecretFile>, versions: Vec<ObjectVersion>) -> Result<Payload, PayloadError> {
+    pub fn new(files: Vec<SecretFile>, versions: Vec<ObjectVersion>) -> Result<Payload, PayloadError> {
+        Payload::within(limits::PAYLOAD, files, versions)
+    }
+
+    /// The same with another limit in place of [`limits::PAYLOAD`].
+    ///
+    /// # Errors
+    /// As [`Payload::new`].
+    pub fn within(
+        limit: usize,
+        mut files: Vec<SecretFile>,
+        versions: Vec<ObjectVersion>,
+    ) -> Result<Payload, PayloadError> {
         files.sort_by(|a, b| a.name.cmp(&b.name));
         check_names(files.iter().map(|file| &file.name))?;
         let bytes = files.iter().map(|file| pages(file.content.expose_secret().len())).sum();
-        if bytes > limits::PAYLOAD {
-            return Err(PayloadError::TooLarge { bytes });
+        if bytes > limit {
+            return Err(PayloadError::TooLarge { bytes, limit });
         }
-        Ok(Payload { files, versions, expires: None })
+        Ok(Payload { files, versions, expires: None, limit })
     }
 
     /// The same, with the moment when the first of its objects expires, in seconds since 1970.
     pub fn expiring(self, expires: Option<i64>) -> Payload {
         Payload { expires, ..self }
+    }
+
+    /// The size that it may have, in bytes, each file rounded up to whole pages.
+    pub fn limit(&self) -> usize {
+        self.limit
     }
 
     /// When the first of its objects expires, in seconds since 1970, if the vault says so.

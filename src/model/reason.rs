@@ -40,6 +40,12 @@ reasons! {
     ApiServerUnavailable,
     /// The class names a provider that is not there.
     ProviderNotFound,
+    /// The provider that the class names has a socket, but nobody answers on it.
+    ProviderUnavailable,
+    /// The provider that the class names answers with an error, or not as the protocol says.
+    ProviderFailed,
+    /// The provider that the class names answers with files that cannot stand in a volume.
+    ProviderReplyInvalid,
     /// The pod brings no credentials, or not those that the class asks for.
     CredentialsMissing,
     /// Entra ID refused the credentials: wrong or expired secret, unknown application.
@@ -80,6 +86,13 @@ reasons! {
     SecretConflict,
     /// A fault of this program.
     Internal,
+}
+
+impl Reason {
+    /// The reason of this stable name.
+    pub fn named(name: &str) -> Option<Reason> {
+        Reason::ALL.iter().copied().find(|reason| reason.as_str() == name)
+    }
 }
 
 impl fmt::Display for Reason {

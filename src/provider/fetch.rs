@@ -15,7 +15,7 @@ use super::object_fetch::{FetchedObject, ObjectFetch};
 use super::params::{Params, attributes};
 use super::render::Rendering;
 use crate::keyvault::{Identity, NameError, Purpose, TenantId, Vault, VaultName, Vaults};
-use crate::model::{Class, ClassRef, ExposeSecret as _, Payload, PayloadError, SecretString, limits};
+use crate::model::{Class, ClassRef, ExposeSecret as _, FileMode, Payload, PayloadError, SecretString, limits};
 
 /// How many objects of one class are fetched at once (design decision 7).
 const CONCURRENCY: usize = 16;
@@ -62,6 +62,11 @@ impl Azure {
     /// How many vaults are left alone at this moment: because they asked for that, and because they only fail.
     pub fn restrained(&self) -> [usize; 2] {
         self.vaults.restrained()
+    }
+
+    /// The same provider, with another mode for files that have none of their own.
+    pub fn with_default_mode(&self, default_mode: FileMode) -> Azure {
+        Azure { rendering: Rendering { default_mode, ..self.rendering }, ..self.clone() }
     }
 
     /// Checks all that can be checked without the network, and says by that who will ask.
@@ -116,7 +121,7 @@ impl Prepared<'_> {
             // Counted as it comes, so that many large objects never lie in memory together.
             bytes += one.object.files.iter().map(|file| file.content.expose_secret().len()).sum::<usize>();
             if bytes > limits::PAYLOAD {
-                let source = PayloadError::TooLarge { bytes };
+                let source = PayloadError::TooLarge { bytes, limit: limits::PAYLOAD };
                 return Err(Error::Payload { class: (*class).clone(), source });
             }
             fetched.push(one);

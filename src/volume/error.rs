@@ -6,6 +6,7 @@
 use std::io;
 use std::time::Duration;
 
+use crate::metrics::Cause;
 use crate::model::{ClassRef, Reason};
 
 /// Which step of mounting failed.
@@ -38,18 +39,10 @@ pub enum Error {
     )]
     ClassSlow(ClassRef),
     /// `spec.provider` is empty.
-    #[error("class {0}: spec.provider is not set; set it to azure")]
+    #[error("class {0}: spec.provider is not set; set it to azure, or to the name of another provider")]
     ProviderUnset(ClassRef),
-    /// `spec.provider` is not one that this build serves.
-    #[error("class {class}: provider not found: {provider:?}; this driver serves spec.provider azure")]
-    ProviderUnknown {
-        /// The class.
-        class: ClassRef,
-        /// What it names, cut to a sensible length.
-        provider: String,
-    },
     /// `spec.parameters` is empty.
-    #[error("class {0}: spec.parameters is not set; it needs at least keyvaultName, tenantID and objects")]
+    #[error("class {0}: spec.parameters is not set; provider azure needs at least keyvaultName, tenantID and objects")]
     ParametersUnset(ClassRef),
     /// The volume is not read-only.
     #[error(
@@ -59,6 +52,9 @@ pub enum Error {
     /// The objects could not be fetched.
     #[error(transparent)]
     Provider(#[from] crate::provider::Error),
+    /// Another provider did not fetch them.
+    #[error(transparent)]
+    External(#[from] crate::external::Error),
     /// The kubelet has stopped bringing credentials for the volume, and the last ones were dropped.
     #[error(
         "SecretProviderClass {class}: the kubelet has brought no credentials for {} s: the CSIDriver object of this driver must have requiresRepublish: true",
@@ -142,6 +138,12 @@ impl MountFailure {
 }
 
 impl Error {
+    /// What is counted of this error.
+    pub fn cause(&self) -> Cause<'_> {
+        let code = if let Error::External(error) = self { error.code() } else { None };
+        Cause { reason: self.reason(), code }
+    }
+
     /// The reason of this error.
     pub fn reason(&self) -> Reason {
         match self {
@@ -149,8 +151,8 @@ impl Error {
             Error::Class(error) => error.reason(),
             Error::ClassSlow(_) => Reason::Timeout,
             Error::ProviderUnset(_) | Error::ParametersUnset(_) => Reason::ClassInvalid,
-            Error::ProviderUnknown { .. } => Reason::ProviderNotFound,
             Error::Provider(error) => error.reason(),
+            Error::External(error) => error.reason(),
             Error::CredentialsLapsed { .. } => Reason::CredentialsMissing,
             Error::Busy { .. } | Error::Unpublished { .. } => Reason::Busy,
             Error::ParentGone { .. }

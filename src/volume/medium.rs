@@ -13,12 +13,14 @@ use super::error::{Error, MountFailure};
 use super::layout::{self, Group};
 use super::target::TargetPath;
 use super::writer::{self, Written};
-use crate::model::{Payload, limits};
+use crate::model::Payload;
 use crate::platform::dir;
 use crate::platform::mount::{self, DetachedTmpfs, Entry, TmpfsOptions};
 
-/// Twice the payload limit, so that a refresh that grows still fits beside the old content (design decision 13).
-const OPTIONS: TmpfsOptions = TmpfsOptions { size: 2 * limits::PAYLOAD };
+/// Twice what the payload may have, so that a refresh that grows still fits beside the old content (design decision 13).
+fn options(payload: &Payload) -> TmpfsOptions {
+    TmpfsOptions { size: payload.limit().saturating_mul(2) }
+}
 
 /// The mode of a target directory that we make; upstream's (spec/driver.md §2.5 step 3).
 const TARGET_MODE: u32 = 0o750;
@@ -172,14 +174,14 @@ fn mount_and_fill(place: &Place<'_>, payload: &Payload, group: Option<Group>) ->
         return Err(Error::NotADirectory { target: place.target.to_string() });
     };
     let mount_failed = |source| failure(place.target, MountFailure::Mount)(source);
-    match DetachedTmpfs::new(OPTIONS).map_err(mount_failed)? {
+    match DetachedTmpfs::new(options(payload)).map_err(mount_failed)? {
         Some(tmpfs) => {
             write(place.target, tmpfs.root(), payload, group)?;
             let shown = Shown::new(tmpfs.attach(directory.as_fd()).map_err(mount_failed)?);
             confirm(place.target, shown)
         }
         None => {
-            mount::mount_tmpfs(directory.as_fd(), OPTIONS).map_err(mount_failed)?;
+            mount::mount_tmpfs(directory.as_fd(), options(payload)).map_err(mount_failed)?;
             match place.inspect() {
                 Ok(Entry::Tmpfs(root)) => fill_mounted(place, Shown::new(root), payload, group),
                 other => {

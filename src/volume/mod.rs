@@ -1,6 +1,6 @@
 //! A volume's life on this node: published, found published, unpublished.
 //!
-//! Does not know gRPC or Azure: requests come checked from `csi`, content comes from `provider`.
+//! Does not know gRPC or Azure: requests come checked from `csi`, content comes through `source`.
 //! `publish` is the place to start reading.
 //!
 //! ```text
@@ -19,6 +19,7 @@ mod changes;
 pub mod layout;
 mod locks;
 mod medium;
+mod source;
 mod target;
 pub mod writer;
 
@@ -34,13 +35,14 @@ use tokio::time::{Instant, timeout_at};
 pub use changes::{Change, Changes};
 pub use error::{Error, MountFailure};
 pub use layout::Group;
-pub use publish::{PublishRequest, Published};
+pub use publish::{Attempt, PublishRequest, Published};
 pub use rotation::Options as RotationOptions;
+pub use source::Sources;
 pub use target::{TargetPath, TargetPathError};
 
 use crate::classes::Classes;
 use crate::k8s::Reports;
-use crate::provider::Azure;
+use crate::metrics::Metrics;
 use locks::{Locks, Target, Writing};
 use rotation::Registry;
 
@@ -48,7 +50,8 @@ use rotation::Registry;
 #[derive(Debug, Clone)]
 pub struct Volumes {
     classes: Arc<Classes>,
-    azure: Azure,
+    sources: Sources,
+    metrics: Metrics,
     locks: Arc<Locks>,
     reports: Option<Reports>,
     /// `None` with rotation off.
@@ -58,9 +61,9 @@ pub struct Volumes {
 
 impl Volumes {
     /// Volumes whose classes and content come from these.
-    pub fn new(classes: Classes, azure: Azure) -> Volumes {
+    pub fn new(classes: Classes, sources: Sources, metrics: Metrics) -> Volumes {
         let (locks, changes) = (Arc::default(), Changes::default());
-        Volumes { classes: Arc::new(classes), azure, locks, reports: None, rotation: None, changes }
+        Volumes { classes: Arc::new(classes), sources, metrics, locks, reports: None, rotation: None, changes }
     }
 
     /// The same volumes, with a cluster that is told about them.

@@ -23,13 +23,12 @@ use super::error::Error;
 use super::layout::Group;
 use super::locks::{Epoch, Target};
 use super::medium::{self, State};
+use super::source::{Fetch, Identity, check};
 use super::target::TargetPath;
 use super::{Volumes, blocking, rotation};
+use crate::metrics::Provider;
 use crate::model::{Class, ClassRef, Payload, PodRef, SecretString};
-use crate::provider::{Fetch, Identity, Purpose};
-
-/// The name of the provider that is built in.
-const AZURE: &str = "azure";
+use crate::provider::Purpose;
 
 /// A checked NodePublishVolume.
 ///
@@ -82,19 +81,29 @@ pub enum Published {
     Now,
 }
 
+/// A publish that has ended.
+#[derive(Debug)]
+pub struct Attempt {
+    /// Whom the class names; [`Provider::None`] where nobody was asked.
+    pub provider: Provider,
+    /// How it ended.
+    pub outcome: Result<Published, Error>,
+}
+
 impl Volumes {
     /// Publishes a volume, or finds it published.
     ///
     /// Run it in a task of its own: it then ends with a whole volume or nothing, whether or not the caller waits.
-    ///
-    /// # Errors
-    /// [`Error`]; nothing is mounted by this call then.
-    pub async fn publish(&self, request: PublishRequest) -> Result<Published, Error> {
-        let outcome = self.publish_untold(&request).await;
+    /// On any error nothing is mounted by this call.
+    pub async fn publish(&self, request: PublishRequest) -> Attempt {
+        let mut asked = None;
+        let outcome = self.publish_untold(&request, &mut asked).await;
         if let (Some(reports), Err(error)) = (&self.reports, &outcome) {
             reports.failed(&request.pod, error.reason(), &error.to_string());
         }
-        outcome
+        // Only now, since a provider counts as known once it was found.
+        let provider = asked.map_or(Provider::None, |name| self.metrics.provider(&name));
+        Attempt { provider, outcome }
     }
 
     /// Whether a published volume is on `target`, in whatever order; changes nothing.
@@ -104,7 +113,7 @@ impl Volumes {
         matches!(state, Ok(State::Whole | State::Torn))
     }
 
-    async fn publish_untold(&self, request: &PublishRequest) -> Result<Published, Error> {
+    async fn publish_untold(&self, request: &PublishRequest, asked: &mut Option<String>) -> Result<Published, Error> {
         let target = self.locks.target(&request.target);
         let epoch = target.epoch();
         if self.already_published(request, &target, epoch).await? {
@@ -113,9 +122,9 @@ impl Volumes {
             }
             return Ok(Published::Already);
         }
-        let (class, identity, payload) = self.fetch(request).await?;
+        let (class, identity, payload) = self.fetch(request, asked).await?;
         let versions = payload.versions().to_vec();
-        let wrote = self.rotation.as_ref().map(|_| rotation::wrote(&payload, request.group));
+        let wrote = self.rotation.as_ref().map(|_| rotation::wrote(&payload, request.group, &identity));
         if !self.show(request, &target, epoch, payload).await? {
             // Another call for the same volume was faster, perhaps with other content: what is there is what counts.
             if let Some(registry) = &self.rotation {
@@ -171,7 +180,11 @@ impl Volumes {
         }
     }
 
-    async fn fetch(&self, request: &PublishRequest) -> Result<(Arc<Class>, Identity, Payload), Error> {
+    async fn fetch(
+        &self,
+        request: &PublishRequest,
+        asked: &mut Option<String>,
+    ) -> Result<(Arc<Class>, Identity, Payload), Error> {
         if request.class_name.is_empty() {
             return Err(Error::ClassNameMissing);
         }
@@ -183,11 +196,14 @@ impl Volumes {
         if !request.read_only {
             return Err(Error::NotReadOnly);
         }
-        let PublishRequest { context, secrets, deadline, .. } = request;
-        let fetch = Fetch { class: &class, context, secrets, purpose: Purpose::Mount, deadline: *deadline };
-        let prepared = self.azure.prepare(fetch).await?;
+        *asked = Some(class.provider.clone());
+        let PublishRequest { context, secrets, target, deadline, .. } = request;
+        let (class, purpose) = (Arc::new(class), Purpose::Mount);
+        let fetch = Fetch { class: &class, context, secrets, target, held: &[], purpose, deadline: *deadline };
+        let prepared = self.sources.prepare(fetch).await?;
         let (identity, payload) = (prepared.identity(), prepared.fetch().await?);
-        Ok((Arc::new(class), identity, payload))
+        drop(prepared);
+        Ok((class, identity, payload))
     }
 
     /// Shows the payload; false when the volume was there already and nothing was written.
@@ -209,16 +225,5 @@ impl Volumes {
             medium::fill(&path, &payload, group)
         })
         .await
-    }
-}
-
-/// What upstream checks of a class before it asks a provider, in its order (spec/driver.md §2.5 steps 9 and 10).
-pub(super) fn check(class: &Class) -> Result<(), Error> {
-    let reference = || class.reference.clone();
-    match class.provider.as_str() {
-        "" => Err(Error::ProviderUnset(reference())),
-        _ if class.parameters.is_empty() => Err(Error::ParametersUnset(reference())),
-        AZURE => Ok(()),
-        other => Err(Error::ProviderUnknown { class: reference(), provider: other.chars().take(63).collect() }),
     }
 }

@@ -44,6 +44,11 @@ impl TargetPath {
         Ok(TargetPath(format!("/{below}")))
     }
 
+    /// The whole path as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// The whole path.
     pub fn as_path(&self) -> &Path {
         Path::new(&self.0)

@@ -8,8 +8,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::layout::{self, DATA, Entry, FileFacts, Group, Root, Step, Tree};
-use crate::model::{ExposeSecret as _, Payload, limits};
-use crate::platform::dir::{self, Kind};
+use crate::model::{ExposeSecret as _, Payload};
+use crate::platform::dir::{self, Facts, Kind};
 use crate::platform::process;
 
 /// The mode of the directories in a volume.
@@ -31,7 +31,7 @@ pub enum Written {
 pub fn write(root: BorrowedFd<'_>, payload: &Payload, group: Option<Group>) -> io::Result<Written> {
     let generation = generation_name(jiff::Timestamp::now())?;
     let own_gid = process::own_group();
-    let steps = layout::plan(&read_tree(root)?, payload, group, own_gid, &generation);
+    let steps = layout::plan(&read_tree(root, payload.limit())?, payload, group, own_gid, &generation);
     for (at, step) in steps.iter().enumerate() {
         let Err(error) = apply(root, step, payload, group) else { continue };
         if steps[at..].contains(&Step::Switch) {
@@ -106,11 +106,13 @@ pub fn read_root(root: BorrowedFd<'_>) -> io::Result<Root> {
     Ok(Root { entries, current })
 }
 
-/// Reads a whole volume, with the digest of every file.
+/// Reads a whole volume, with the digest of every file of at most `limit` bytes.
 ///
 /// # Errors
-/// What the kernel says, and a file larger than a volume can be.
-pub fn read_tree(root: BorrowedFd<'_>) -> io::Result<Tree> {
+/// What the kernel says.
+pub fn read_tree(root: BorrowedFd<'_>, limit: usize) -> io::Result<Tree> {
+    // Counted as a file that no payload has, so that the next write replaces the generation.
+    const FOREIGN: FileFacts = FileFacts { mode: u32::MAX, gid: 0, digest: [0; 32] };
     let mut tree = Tree { root: read_root(root)?, files: BTreeMap::new() };
     if let Some(generation) = tree.root.generation() {
         let top = dir::open(root, generation)?;
@@ -122,13 +124,17 @@ pub fn read_tree(root: BorrowedFd<'_>) -> io::Result<Tree> {
                 match kind {
                     Kind::Directory => pending.push((format!("{path}/"), dir::open(directory.as_fd(), &name)?)),
                     Kind::File => {
-                        let (facts, content) = dir::read_file(directory.as_fd(), &name, limits::PAYLOAD as u64)?;
-                        let digest = layout::digest(&content);
-                        tree.files.insert(path, FileFacts { mode: facts.mode, gid: facts.gid, digest });
+                        let facts = match dir::read_file(directory.as_fd(), &name, limit as u64) {
+                            Ok((Facts { mode, gid, .. }, content)) => {
+                                FileFacts { mode, gid, digest: layout::digest(&content) }
+                            }
+                            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => FOREIGN,
+                            Err(error) => return Err(error),
+                        };
+                        tree.files.insert(path, facts);
                     }
-                    // Not ours; counted as a file that no payload has, so that the next write replaces the generation.
                     Kind::Link | Kind::Other => {
-                        tree.files.insert(path, FileFacts { mode: u32::MAX, gid: 0, digest: [0; 32] });
+                        tree.files.insert(path, FOREIGN);
                     }
                 }
             }

@@ -1,6 +1,7 @@
 //! Logging in with everything but a client secret: certificates, AD FS, identity bindings, the node's own identity.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use azure_emulator::{Issuer, Kind, Permission, TokenProxyOptions};
 use keyvault_csi_e2e::kubelet::Volume;
 use serde_json::json;
 
+use crate::corpus;
 use crate::lab::{Node, STACK, Vault, lab};
 
 trials! { "identities":
@@ -186,9 +188,14 @@ fn bound(node: &Node) -> Result<(Vault, Issuer, String)> {
     Ok((vault, issuer, client))
 }
 
+/// Where a test has its cluster's API server: another address each time that `corpus` makes it, since the servers stay.
+fn api_server(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(127, 0, 2, if corpus::is_by_socket() { 100 + number } else { number })
+}
+
 fn an_identity_binding_works_as_soon_as_the_cluster_does() -> Result<()> {
     let options = TokenProxyOptions {
-        listen: ([127, 0, 2, 1], 6443).into(),
+        listen: (api_server(1), 6443).into(),
         cluster_id: "abc123def456".to_owned(),
         path: "/base".to_owned(),
     };
@@ -198,9 +205,10 @@ fn an_identity_binding_works_as_soon_as_the_cluster_does() -> Result<()> {
         "--token-proxy-url=https://kubernetes.default.svc.cluster.local:6443/base".to_owned(),
         format!("--token-proxy-ca-file={}", authority.display()),
     ]);
-    setup.environment = [("KUBERNETES_SERVICE_HOST", "127.0.2.1"), ("KUBERNETES_SERVICE_PORT", "6443")]
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .into();
+    setup.environment =
+        [("KUBERNETES_SERVICE_HOST", api_server(1).to_string()), ("KUBERNETES_SERVICE_PORT", "6443".to_owned())]
+            .map(|(key, value)| (key.to_owned(), value))
+            .into();
     let node = Node::start(setup)?;
     let (vault, issuer, _) = bound(&node)?;
     // The driver starts without any of it, and each failure is of that publish only.
@@ -236,7 +244,7 @@ fn an_identity_binding_works_as_soon_as_the_cluster_does() -> Result<()> {
 
 fn an_identity_binding_and_workload_identity_share_nothing() -> Result<()> {
     let options = TokenProxyOptions {
-        listen: ([127, 0, 2, 2], 6443).into(),
+        listen: (api_server(2), 6443).into(),
         cluster_id: "696995ccb303450001b31a18".to_owned(),
         path: "/".to_owned(),
     };
@@ -247,7 +255,7 @@ fn an_identity_binding_and_workload_identity_share_nothing() -> Result<()> {
     fs::write(&authority, proxy.ca_pem())?;
     // By address, and under a name that is given: nothing is asked of the API server.
     setup.flags.extend([
-        "--token-proxy-url=https://127.0.2.2:6443".to_owned(),
+        format!("--token-proxy-url=https://{}:6443", api_server(2)),
         "--sni-name=aeaf29ip1hi5q38ebc3u4daum81u0unk52t5bg50j25234fmuj78g.ests.aks".to_owned(),
         format!("--token-proxy-ca-file={}", authority.display()),
     ]);

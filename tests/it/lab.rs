@@ -15,13 +15,16 @@ use anyhow::{Context as _, Result, ensure};
 use azure_emulator::{Azure, Counters, Emulator, Options, Permission, StartError, TokenProxy, TokenProxyOptions};
 use keyvault_csi_e2e::driver::{DriverProcess, Setup, short_folder};
 use keyvault_csi_e2e::kubelet::{DEADLINE, Kubelet, Volume};
+use keyvault_csi_e2e::provider::{ProviderProcess, ProviderSetup};
 use keyvault_csi_e2e::sandbox;
 use tonic::Status;
+
+use crate::corpus;
 
 static LAB: OnceLock<Lab> = OnceLock::new();
 
 /// How many vaults the tests may have together; their names must stand in the hosts file before the first test.
-const VAULTS: u32 = 700;
+const VAULTS: u32 = 1_000;
 
 /// The suffix and the login host of the custom cloud.
 pub(crate) const STACK: (&str, &str) = ("vault.stack.test", "login.stack.test");
@@ -167,6 +170,24 @@ impl Lab {
         }
     }
 
+    /// How a provider of its own is started, in a folder of its own, with every log level on.
+    pub(crate) fn provider_setup(&self) -> ProviderSetup {
+        let number = self.number();
+        let folder = self.folder.path().join(format!("p{number}"));
+        fs::create_dir_all(&folder).unwrap();
+        let port = |base| base + u16::try_from(number).unwrap();
+        ProviderSetup {
+            binary: PathBuf::from(env!("CARGO_BIN_EXE_keyvault-csi")),
+            providers: folder.join("providers"),
+            folder,
+            // Below the ports that the system gives to clients.
+            ports: [port(20_000), port(22_000)],
+            ca: self.ca.clone(),
+            flags: vec!["-v=10".to_owned(), "--freshness-window=0s".to_owned()],
+            environment: Vec::new(),
+        }
+    }
+
     /// A running driver with its kubelet.
     pub(crate) fn node(&self) -> Result<Node> {
         Node::start(self.setup())
@@ -232,6 +253,8 @@ impl Vault {
 pub(crate) struct Node {
     pub(crate) driver: DriverProcess,
     pub(crate) kubelet: Kubelet,
+    /// What the driver asks instead of its own provider, where `corpus` wants that.
+    pub(crate) provider: Option<ProviderProcess>,
 }
 
 impl Deref for Node {
@@ -243,10 +266,22 @@ impl Deref for Node {
 }
 
 impl Node {
-    pub(crate) fn start(setup: Setup) -> Result<Node> {
+    pub(crate) fn start(mut setup: Setup) -> Result<Node> {
+        let provider = corpus::provider_beside(&mut setup)?;
         let driver = setup.start()?;
         let kubelet = Kubelet::new(&driver.setup().kubelet_root(), &driver.setup().socket())?;
-        Ok(Node { driver, kubelet })
+        Ok(Node { driver, kubelet, provider })
+    }
+
+    /// What the driver printed so far, and the provider if it has one beside it.
+    pub(crate) fn log(&self) -> String {
+        self.driver.log() + &self.provider.as_ref().map(ProviderProcess::log).unwrap_or_default()
+    }
+
+    /// The driver's metrics, and those of the provider if it has one beside it.
+    pub(crate) fn metrics(&self) -> Result<String> {
+        let beside = self.provider.as_ref().map(ProviderProcess::metrics).transpose()?;
+        Ok(self.driver.metrics()? + &beside.unwrap_or_default())
     }
 
     /// Writes a class of the namespace `default` into the driver's manifests.
@@ -268,6 +303,8 @@ impl Node {
 
     pub(crate) fn publish_within(&self, volume: &Volume, deadline: Duration) -> Result<PathBuf, Status> {
         let published = self.kubelet.publish_within(volume, deadline);
+        // A target that is gone again was never whole; the test says what it wants.
+        let _ = corpus::note(&published);
         published.inspect_err(|status| lab().remember(status.message()))
     }
 

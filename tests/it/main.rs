@@ -9,10 +9,13 @@
 /// Lists a module's tests: functions without arguments that return `anyhow::Result<()>`.
 macro_rules! trials {
     ($module:literal: $($test:ident,)*) => {
+        /// By name.
+        pub(crate) const TESTS: &[(&str, fn() -> anyhow::Result<()>)] =
+            &[$((concat!($module, "::", stringify!($test)), $test),)*];
+
+        #[allow(dead_code)] // Some are made by `corpus`.
         pub(crate) fn trials() -> Vec<libtest_mimic::Trial> {
-            vec![$(libtest_mimic::Trial::test(concat!($module, "::", stringify!($test)), || {
-                $test().map_err(|error: anyhow::Error| format!("{error:#}").into())
-            }),)*]
+            TESTS.iter().map(|&(name, test)| crate::trial(name, test)).collect()
         }
     };
 }
@@ -31,8 +34,14 @@ mod refusals;
 mod troubleshooting;
 mod unpublish;
 
+mod external;
+mod external_faults;
+mod external_rotation;
+mod external_scene;
+
 mod cluster_classes;
 mod cluster_reports;
+mod external_cluster;
 mod mirror;
 mod mirror_guards;
 mod mirror_owners;
@@ -56,6 +65,11 @@ mod startup;
 mod surface;
 mod takeover;
 
+mod both_ways;
+mod corpus;
+mod plugin;
+mod plugin_process;
+
 mod leaks;
 mod memory;
 
@@ -67,21 +81,21 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, run};
 
+fn trial(name: &str, test: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> libtest_mimic::Trial {
+    libtest_mimic::Trial::test(name, || test().map_err(|error| format!("{error:#}").into()))
+}
+
 fn main() -> ExitCode {
+    if let Some(ended) = external_scene::is_provider() {
+        return if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let arguments = Arguments::from_args();
     if !arguments.list {
         lab::enter();
     }
     let trials = [
-        publish::trials(),
-        refusals::trials(),
+        corpus::trials(),
         unpublish::trials(),
-        azure::trials(),
-        certificates::trials(),
-        objects::trials(),
-        identities::trials(),
-        networks::trials(),
-        troubleshooting::trials(),
         classes::trials(),
         surface::trials(),
         startup::trials(),
@@ -90,23 +104,28 @@ fn main() -> ExitCode {
         costs::trials(),
         interruptions::trials(),
         kernels::trials(),
+        external::trials(),
+        external_faults::trials(),
+        external_rotation::trials(),
         cluster_classes::trials(),
         cluster_reports::trials(),
+        external_cluster::trials(),
         mirror::trials(),
         mirror_guards::trials(),
         mirror_owners::trials(),
         resources::trials(),
         rights::trials(),
         chart::trials(),
-        scenarios::trials(),
         memory::trials(),
-        sharing::trials(),
         rotation::trials(),
         rotation_failures::trials(),
         rotation_cluster::trials(),
         rotation_pods::trials(),
         rotation_soak::trials(),
         rotation_steps::trials(),
+        plugin::trials(),
+        plugin_process::trials(),
+        both_ways::trials(),
         proto::trials(),
         tidy::trials(),
     ];

@@ -18,7 +18,16 @@ trials! { "scenarios":
     versions_and_modes_are_as_the_class_says,
 }
 
-/// Upstream's fixtures: a secret, keys of software and hardware, certificates as PEM and PKCS#12, RSA and EC.
+/// A vault with upstream's fixtures: a secret, keys of software and hardware, certificates as PEM and PKCS#12, RSA and EC.
+pub(crate) struct Content {
+    pub(crate) vault: Vault,
+    value: String,
+    rsa: Made,
+    pem: Made,
+    ec: Made,
+}
+
+/// Those, and a driver.
 struct Fixtures {
     node: Node,
     vault: Vault,
@@ -31,7 +40,13 @@ struct Fixtures {
 fn fixtures(flags: &[&str]) -> Result<Fixtures> {
     let mut setup = lab().setup();
     setup.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
-    let (node, vault) = (Node::start(setup)?, lab().vault());
+    let node = Node::start(setup)?;
+    let Content { vault, value, rsa, pem, ec } = content()?;
+    Ok(Fixtures { node, vault, value, rsa, pem, ec })
+}
+
+pub(crate) fn content() -> Result<Content> {
+    let vault = lab().vault();
     let value = vault.set("secret1");
     let (rsa, pem) = (Made::new(&["rsa:2048"])?, Made::new(&["rsa:2048"])?);
     let ec = Made::new(&["ec", "-pkeyopt", "ec_paramgen_curve:P-256"])?;
@@ -51,7 +66,7 @@ fn fixtures(flags: &[&str]) -> Result<Fixtures> {
     // The example of RFC 7517 appendix A.1.
     let (x, y) = ("MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4", "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM");
     azure.set_key(&vault.name, "echsmkey1", Jwk::ec("P-256", x, y).with_kty("EC-HSM"));
-    Ok(Fixtures { node, vault, value, rsa, pem, ec })
+    Ok(Content { vault, value, rsa, pem, ec })
 }
 
 /// Modulus and exponent in base64url, as a JWK has them.

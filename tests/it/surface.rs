@@ -179,7 +179,7 @@ fn sigterm_lets_open_calls_end() -> Result<()> {
     let slow = Fault::new(Action::latency(Duration::from_secs(1))).host(&vault.name).kind(Kind::Get);
     lab().azure().add_fault(slow);
     let volume = vault.volume("demo");
-    let Node { driver, kubelet } = node;
+    let Node { driver, kubelet, .. } = node;
     let published = std::thread::scope(|scope| {
         let publishing = scope.spawn(|| kubelet.publish(&volume));
         wait_for("the vault is asked", Duration::from_secs(5), || Ok(vault.counters().get(Kind::Get) == 1))?;
@@ -238,7 +238,7 @@ fn a_predecessor_leaves_its_successors_socket_alone() -> Result<()> {
     let volume = vault.volume("demo");
     let mut setup = node.setup().clone();
     setup.address = lab().setup().address;
-    let Node { driver, kubelet } = node;
+    let Node { driver, kubelet, .. } = node;
     std::thread::scope(|scope| {
         let publishing = scope.spawn(|| kubelet.publish(&volume));
         wait_for("the vault is asked", Duration::from_secs(5), || Ok(vault.counters().get(Kind::Get) == 1))?;

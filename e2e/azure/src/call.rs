@@ -29,6 +29,7 @@ pub(crate) struct Call {
     /// The `Authorization` header as sent.
     pub(crate) authorization: Option<String>,
     pub(crate) client_request_id: Option<String>,
+    pub(crate) user_agent: Option<String>,
     /// The `Metadata` header.
     pub(crate) metadata: Option<String>,
     /// Whether the request says that it passed a proxy.
@@ -113,6 +114,7 @@ impl Call {
             path,
             query,
             authorization: text_header(&head.headers, AUTHORIZATION.as_str()),
+            user_agent: text_header(&head.headers, "user-agent"),
             client_request_id: text_header(&head.headers, "client-request-id"),
             metadata: text_header(&head.headers, "metadata"),
             forwarded: head.headers.contains_key("x-forwarded-for"),

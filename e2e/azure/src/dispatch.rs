@@ -98,6 +98,7 @@ fn arrive(shared: &Arc<Shared>, call: &Call) -> (OpenRecord, Strike) {
         client_id: client_id.map(bounded),
         authorized: call.authorization.is_some(),
         token_sha256: call.bearer().map(fingerprint),
+        user_agent: call.user_agent.clone().map(bounded),
     };
     let now = jiff::Timestamp::now().as_millisecond();
     let sequence = world.recorder.arrive(arrival, now);

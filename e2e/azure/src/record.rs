@@ -111,6 +111,8 @@ pub struct Entry {
     pub authorized: bool,
     /// The first 16 hexadecimal digits of the SHA-256 of the bearer token.
     pub token_sha256: Option<String>,
+    /// The `User-Agent` header.
+    pub user_agent: Option<String>,
     /// The status that was sent; `None` while in flight, and for a hung or cut request.
     pub status: Option<u16>,
 }
@@ -126,6 +128,7 @@ pub(crate) struct Arrival {
     pub(crate) client_id: Option<String>,
     pub(crate) authorized: bool,
     pub(crate) token_sha256: Option<String>,
+    pub(crate) user_agent: Option<String>,
 }
 
 /// Counters, journal and gauges.
@@ -163,6 +166,7 @@ impl Recorder {
             client_id: arrival.client_id,
             authorized: arrival.authorized,
             token_sha256: arrival.token_sha256,
+            user_agent: arrival.user_agent,
             status: None,
         });
         sequence
@@ -244,6 +248,7 @@ mod tests {
             client_id: None,
             authorized: false,
             token_sha256: None,
+            user_agent: None,
         }
     }
 

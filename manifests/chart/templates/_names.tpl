@@ -1,8 +1,13 @@
 {{/* Names and labels. All of them are upstream's, so that tools, dashboards and policies find what they look for. */}}
 
-{{/* Release name and "secrets-store-csi-driver", unless the release name has it already; takes the settings. */}}
+{{/* What upstream's chart of the same content is called, and its pods' label `app`; takes the scope. */}}
+{{- define "keyvault-csi.app" -}}
+{{- if include "keyvault-csi.driver" .settings -}}secrets-store-csi-driver{{- else -}}csi-secrets-store-provider-azure{{- end -}}
+{{- end -}}
+
+{{/* Release name and upstream's name, unless the release name has it already; takes the scope. */}}
 {{- define "keyvault-csi.fullname" -}}
-{{- $name := default "secrets-store-csi-driver" .settings.nameOverride -}}
+{{- $name := default (include "keyvault-csi.app" .) .settings.nameOverride -}}
 {{- if .settings.fullnameOverride -}}
 {{- .settings.fullnameOverride | trunc 63 | trimSuffix "-" -}}
 {{- else if contains $name .Release.Name -}}
@@ -14,7 +19,7 @@
 
 {{/* What a DaemonSet selects by; immutable, and equal to upstream's, so that its release can be upgraded to this chart. */}}
 {{- define "keyvault-csi.selector" -}}
-app: secrets-store-csi-driver
+app: {{ include "keyvault-csi.app" . }}
 {{- end -}}
 
 {{- define "keyvault-csi.labels" -}}

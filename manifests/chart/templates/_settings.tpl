@@ -1,14 +1,15 @@
 {{/*
 The settings in force: the values of this chart, and over them what stands below "secrets-store-csi-driver" (the spelling
 of the Azure provider's chart and of the Arc extension). What names an image of upstream's, or its helper containers, is
-left out. Gives JSON; read it with fromJson.
+left out. "install" is false where only the provider is wanted. Gives JSON; read it with fromJson.
 */}}
 {{- define "keyvault-csi.settings" -}}
 {{- $values := .Values | toJson | fromJson -}}
 {{- $settings := omit $values "secrets-store-csi-driver" -}}
 {{- $nested := default (dict) (get $values "secrets-store-csi-driver") -}}
 {{- if eq (toString (dig "install" true $nested)) "false" -}}
-{{- fail "secrets-store-csi-driver.install is false: this chart is the driver and the Azure provider in one; it cannot run beside another driver of the same name" -}}
+{{- /* What stands below the prefix is about a driver that is not installed. */ -}}
+{{- $nested = dict "install" false -}}
 {{- end -}}
 {{- /* The provider's chart has one port for metrics; below linux and windows stand the driver's addresses. */ -}}
 {{- with $settings.metricsAddr -}}
@@ -45,6 +46,11 @@ left out. Gives JSON; read it with fromJson.
 {{- if eq (toString .) "true" -}}true{{- end -}}
 {{- end -}}
 
+{{/* "true", or nothing where only the provider is wanted; takes the settings. */}}
+{{- define "keyvault-csi.driver" -}}
+{{- include "keyvault-csi.on" (dig "install" true .) -}}
+{{- end -}}
+
 {{/* ":8095" from ":8095", "8095" and 8095; "0" stays and means none. */}}
 {{- define "keyvault-csi.address" -}}
 {{- $address := toString . -}}
@@ -64,13 +70,22 @@ left out. Gives JSON; read it with fromJson.
 - --rotation-poll-interval={{ . }}
 {{- end }}
 - --sync-secret={{ if include "keyvault-csi.on" $s.syncSecret.enabled }}true{{ else }}false{{ end }}
-- --construct-pem-chain={{ if include "keyvault-csi.on" $s.constructPEMChain }}true{{ else }}false{{ end }}
-- --write-cert-and-key-in-separate-files={{ if include "keyvault-csi.on" $s.writeCertAndKeyInSeparateFiles }}true{{ else }}false{{ end }}
 - --max-call-recv-msg-size={{ int64 $s.maxCallRecvMsgSize }}
 - --provider-health-check={{ if include "keyvault-csi.on" $s.providerHealthCheck }}true{{ else }}false{{ end }}
 {{- if include "keyvault-csi.on" $s.providerHealthCheck }}
 - --provider-health-check-interval={{ $s.providerHealthCheckInterval }}
 {{- end }}
+{{- if include "keyvault-csi.on" $s.startupTaint.enabled }}
+- --startup-taint={{ $s.startupTaint.key }}
+{{- end }}
+{{ include "keyvault-csi.azure-flags" . }}
+{{- end -}}
+
+{{/* The flags of the Azure provider and of the log, the same for driver and provider; takes settings and those of the system. */}}
+{{- define "keyvault-csi.azure-flags" -}}
+{{- $s := .settings -}}
+- --construct-pem-chain={{ if include "keyvault-csi.on" $s.constructPEMChain }}true{{ else }}false{{ end }}
+- --write-cert-and-key-in-separate-files={{ if include "keyvault-csi.on" $s.writeCertAndKeyInSeparateFiles }}true{{ else }}false{{ end }}
 {{- with $s.cloudName }}
 - --cloud-name={{ . }}
 {{- end }}
@@ -80,8 +95,8 @@ left out. Gives JSON; read it with fromJson.
 {{- with $s.sniName }}
 - --sni-name={{ . }}
 {{- end }}
-{{- if include "keyvault-csi.on" $s.startupTaint.enabled }}
-- --startup-taint={{ $s.startupTaint.key }}
+{{- with .os.customUserAgent }}
+- --custom-user-agent={{ . }}
 {{- end }}
 {{- if include "keyvault-csi.on" $s.logFormatJSON }}
 - --log-format-json=true

@@ -10,14 +10,26 @@ use std::time::Duration;
 use clap::{ArgAction, Args as ClapArgs};
 
 use crate::admin;
+use crate::cmd::azure::AzureArgs;
+use crate::cmd::process::{ProcessArgs, parse_endpoint};
 use crate::formats::duration;
-use crate::keyvault::TokenProxyOptions;
-use crate::provider::CLOUD_FILE_VARIABLE;
 
 /// The shortest interval of anything that is done over and over again.
 const SHORTEST: Duration = Duration::from_millis(10);
 /// The shortest pause between two looks at a Secret that is as it should be: each is a request.
 const SHORTEST_CHECK: Duration = Duration::from_secs(1);
+
+/// The largest `--max-call-recv-msg-size`: a volume is in memory while it is fetched, and twice in its tmpfs.
+const LARGEST_REPLY: i64 = 256 << 20;
+
+/// Who fills volumes of provider azure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum AzureProvider {
+    /// This program.
+    Builtin,
+    /// Another one, by its socket.
+    External,
+}
 
 /// Flags of `keyvault-csi node`.
 #[derive(Debug, ClapArgs)]
@@ -43,27 +55,6 @@ pub(in crate::cmd) struct Args {
     /// Kubeconfig file for the Kubernetes API; without it the files of KUBECONFIG, else the pod's service account.
     #[arg(long, value_name = "FILE")]
     pub(super) kubeconfig: Option<PathBuf>,
-    /// Cloud of classes that name none.
-    #[arg(long, default_value = "AzurePublicCloud")]
-    pub(super) cloud_name: String,
-    /// File with the addresses of AzureStackCloud, for classes that name none.
-    #[arg(long, env = CLOUD_FILE_VARIABLE, value_name = "FILE")]
-    pub(super) cloud_file: Option<PathBuf>,
-    /// Address of the AKS token proxy for identity bindings; the cluster's API server if empty.
-    #[arg(long, value_name = "URL", default_value = "", hide_default_value = true)]
-    pub(super) token_proxy_url: String,
-    /// Name that the AKS token proxy is asked for and checked against; found out from the API server's certificate if empty.
-    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
-    pub(super) sni_name: String,
-    /// CA certificate of the cluster, for the AKS token proxy.
-    #[arg(long, value_name = "FILE", default_value = TokenProxyOptions::CA_FILE)]
-    pub(super) token_proxy_ca_file: PathBuf,
-    /// For how long an object that one pod got is given to other pods of the same identity; 0 shares nothing.
-    #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = duration::parse)]
-    pub(super) freshness_window: Duration,
-    /// How many requests a second this node sends to one vault at most; 0 is no limit.
-    #[arg(long, default_value_t = 100, value_name = "COUNT")]
-    pub(super) vault_requests_per_second: u32,
     /// Bring the volumes of running pods up to date; the CSIDriver object must have requiresRepublish: true.
     #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_missing_value = "true")]
@@ -75,14 +66,27 @@ pub(in crate::cmd) struct Args {
     /// that it does not renew for three times as long are dropped.
     #[arg(long, default_value = "90s", value_name = "DURATION", value_parser = parse_interval)]
     pub(super) republish_period: Duration,
-    /// Sort the certificates of a PKCS#12 secret, the server's first.
-    #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
-        default_missing_value = "true")]
-    pub(super) construct_pem_chain: bool,
-    /// Also write the certificate and the key of a certificate's secret to files of their own, .crt and .key.
+    /// Who fills volumes of provider azure: this program, or another one by its socket azure.sock.
+    #[arg(long, value_enum, default_value_t = AzureProvider::Builtin, value_name = "WHO")]
+    pub(super) azure_provider: AzureProvider,
+    /// Folder of the sockets of other providers, searched last.
+    #[arg(long, value_name = "DIR", default_value = "/var/run/secrets-store-csi-providers")]
+    pub(super) provider_volume: PathBuf,
+    /// More such folders, comma-separated, searched first.
+    #[arg(long, value_name = "DIRS", default_value = "/etc/kubernetes/secrets-store-csi-providers")]
+    pub(super) additional_provider_volume_paths: String,
+    /// The largest reply that is taken from another provider, in bytes; above 4 MiB, its volumes may be as large, too.
+    #[arg(long, value_name = "BYTES", default_value_t = 4 << 20, value_parser = clap::value_parser!(u32).range(1..=LARGEST_REPLY))]
+    pub(super) max_call_recv_msg_size: u32,
+    /// Ask other providers for a sign of life now and then, for the metric provider_healthy.
     #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_missing_value = "true")]
-    pub(super) write_cert_and_key_in_separate_files: bool,
+    pub(super) provider_health_check: bool,
+    /// How often.
+    #[arg(long, default_value = "2m", value_name = "DURATION", value_parser = parse_interval)]
+    pub(super) provider_health_check_interval: Duration,
+    #[command(flatten)]
+    pub(super) azure: AzureArgs,
     /// Take this taint off the node once the kubelet knows the driver; nothing if empty.
     #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true)]
     pub(super) startup_taint: String,
@@ -99,36 +103,12 @@ pub(in crate::cmd) struct Args {
     /// Address for /healthz and /readyz; 0 for none.
     #[arg(long, default_value = ":9808", value_parser = admin::parse_address)]
     pub(super) health_addr: Address,
-    /// Log as JSON objects instead of text lines.
-    #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
-        default_missing_value = "true")]
-    pub(super) log_format_json: bool,
-    /// Where metrics go: Prometheus is the only choice.
-    #[arg(long, default_value = "Prometheus", value_parser = parse_backend)]
-    pub(super) metrics_backend: String,
-    /// Print version, commit and date of the build as JSON, and end.
-    #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
-        default_missing_value = "true")]
-    pub(super) version: bool,
-    /// Verbosity of the log: 0 to 10.
-    #[arg(short, long, default_value_t = 0)]
-    pub(super) v: u8,
+    #[command(flatten)]
+    pub(super) process: ProcessArgs,
 }
 
 // An alias, since clap reads a field written as Option as an optional flag.
 type Address = Option<SocketAddr>;
-
-/// Reads `unix://PATH`; like upstream, puts a `/` in front of a relative path (spec/driver.md §2.1).
-fn parse_endpoint(text: &str) -> Result<PathBuf, String> {
-    let path = match text.split_once("://") {
-        Some((scheme, path)) if scheme.eq_ignore_ascii_case("unix") && !path.is_empty() => path,
-        Some((scheme, _)) if scheme.eq_ignore_ascii_case("tcp") => {
-            return Err("tcp is not served: without authentication it would give secrets to anybody".to_owned());
-        }
-        _ => return Err("must be unix:// and a path".to_owned()),
-    };
-    Ok(PathBuf::from(if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }))
-}
 
 /// Reads a duration that is waited for over and over again.
 fn parse_interval(text: &str) -> Result<Duration, String> {
@@ -147,13 +127,6 @@ fn at_least(shortest: Duration, text: &str) -> Result<Duration, String> {
 /// Nothing means what it means to upstream's metrics library (spec/driver.md §7).
 fn parse_metrics_address(text: &str) -> Result<Address, String> {
     admin::parse_address(if text.is_empty() { ":8080" } else { text })
-}
-
-fn parse_backend(text: &str) -> Result<String, String> {
-    match text.eq_ignore_ascii_case("prometheus") {
-        true => Ok(text.to_owned()),
-        false => Err("must be Prometheus: there is no other".to_owned()),
-    }
 }
 
 fn parse_driver_name(text: &str) -> Result<String, String> {

@@ -18,13 +18,13 @@ use super::super::Volumes;
 use super::super::changes::Change;
 use super::super::error::Error;
 use super::super::layout::Group;
-use super::super::publish::check;
+use super::super::source::{Fetch, Identity, check};
 use super::refresh::{Refreshed, wrote};
 use super::registry::Registry;
 use super::state::{FetchKey, Member, Unit, Volume, Wrote};
 use crate::metrics::Metrics;
 use crate::model::{Class, ClassRef, Payload, Reason};
-use crate::provider::{Fetch, Identity, Purpose};
+use crate::provider::Purpose;
 
 /// How long a cycle may take at least and at most; in between, as long as the interval.
 const DEADLINES: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(110)];
@@ -69,13 +69,13 @@ impl Cycle {
         let class = match self.class(reference, deadline).await {
             Ok(Some(class)) => class,
             Ok(None) => return,
-            Err(error) => return self.failed(&volumes(&self.registry.unplanned(reference)), &error),
+            Err(error) => return self.failed("", &volumes(&self.registry.unplanned(reference)), &error),
         };
         let mut planned = Vec::new();
         for member in self.registry.unplanned(reference) {
             match self.identity(&class, &member, deadline).await {
                 Ok(identity) => planned.push((member, identity)),
-                Err(error) => self.failed(&[member.volume], &error),
+                Err(error) => self.failed(&class.provider, &[member.volume], &error),
             }
             // Reading a class a hundred times must not hold up anybody.
             tokio::task::yield_now().await;
@@ -85,10 +85,10 @@ impl Cycle {
     }
 
     async fn identity(&self, class: &Class, member: &Member, deadline: Instant) -> Result<Identity, Error> {
-        let (context, secrets) = member.feed.opened();
-        let purpose = Purpose::Refresh;
-        let fetch = Fetch { class, context: &context, secrets: &secrets, purpose, deadline };
-        Ok(self.volumes.azure.prepare(fetch).await?.identity())
+        let (context, secrets) = member.feed.opened(&member.volume.pod);
+        let (target, purpose) = (&member.volume.target, Purpose::Refresh);
+        let fetch = Fetch { class, context: &context, secrets: &secrets, target, held: &[], purpose, deadline };
+        Ok(self.volumes.sources.prepare(fetch).await?.identity())
     }
 
     /// Fetches once, for all volumes of this key.
@@ -103,7 +103,7 @@ impl Cycle {
         let class = match self.class(&key.class, deadline).await {
             Ok(Some(class)) => class,
             Ok(None) => return,
-            Err(error) => return self.failed(&volumes(&members), &error),
+            Err(error) => return self.failed("", &volumes(&members), &error),
         };
         match self.asked(key, &class, &members, deadline).await {
             Ok(Some(payload)) => {
@@ -112,7 +112,7 @@ impl Cycle {
                 self.metrics.refresh_took(began.elapsed());
             }
             Ok(None) => {}
-            Err(error) => self.failed(&volumes(&members), &error),
+            Err(error) => self.failed(&class.provider, &volumes(&members), &error),
         }
     }
 
@@ -158,23 +158,31 @@ impl Cycle {
     }
 
     async fn ask(&self, key: &FetchKey, class: &Class, member: &Member, deadline: Instant) -> Outcome {
-        let (context, secrets) = member.feed.opened();
-        let fetch = Fetch { class, context: &context, secrets: &secrets, purpose: Purpose::Refresh, deadline };
-        let prepared = match self.volumes.azure.prepare(fetch).await {
+        let live = member.feed.is_live();
+        let lapsed = || {
+            let since = member.feed.received.elapsed();
+            Outcome::Failed(Error::CredentialsLapsed { class: class.reference.clone(), since })
+        };
+        // For whom another program takes a pod that brings nothing, nobody here can know.
+        if !live && key.identity.is_of_volume() {
+            return lapsed();
+        }
+        let (context, secrets) = member.feed.opened(&member.volume.pod);
+        let held = member.wrote.as_ref().and_then(|wrote| wrote.held.as_deref()).unwrap_or_default();
+        let (target, purpose) = (&member.volume.target, Purpose::Refresh);
+        let fetch = Fetch { class, context: &context, secrets: &secrets, target, held, purpose, deadline };
+        let prepared = match self.volumes.sources.prepare(fetch).await {
             Ok(prepared) => prepared,
             // Without them, what is missing is not the pod's fault.
-            Err(_) if !member.feed.is_live() => {
-                let since = member.feed.received.elapsed();
-                return Outcome::Failed(Error::CredentialsLapsed { class: class.reference.clone(), since });
-            }
-            Err(error) => return Outcome::Failed(error.into()),
+            Err(_) if !live => return lapsed(),
+            Err(error) => return Outcome::Failed(error),
         };
         if prepared.identity() != key.identity {
             return Outcome::Another;
         }
         match prepared.fetch().await {
             Ok(payload) => Outcome::Fetched(payload),
-            Err(error) => Outcome::Failed(error.into()),
+            Err(error) => Outcome::Failed(error),
         }
     }
 
@@ -182,10 +190,10 @@ impl Cycle {
     async fn write(&self, key: &Arc<FetchKey>, class: &Arc<Class>, members: Vec<Member>, payload: Arc<Payload>) {
         let mut wanted: HashMap<Option<Group>, Wrote> = HashMap::new();
         for Member { volume, .. } in &members {
-            wanted.entry(volume.group).or_insert_with(|| wrote(&payload, volume.group));
+            wanted.entry(volume.group).or_insert_with(|| wrote(&payload, volume.group, &key.identity));
         }
         let writes = members.into_iter().filter_map(|member| {
-            let wanted = *wanted.get(&member.volume.group)?;
+            let wanted = wanted.get(&member.volume.group)?.clone();
             Some((member, wanted))
         });
         let writes = futures::stream::iter(writes).for_each_concurrent(WRITES, |(member, wanted)| {
@@ -193,15 +201,15 @@ impl Cycle {
             async move {
                 // Asked for at the last moment: the class may be another one by now, or the volume gone.
                 if self.registry.wants(&member.volume, key, class) {
-                    self.write_one(&member, wanted, payload).await;
+                    self.write_one(&class.provider, &member, wanted, payload).await;
                 }
             }
         });
         writes.await;
     }
 
-    async fn write_one(&self, member: &Member, wanted: Wrote, payload: Arc<Payload>) {
-        let (volume, before) = (&member.volume, member.wrote);
+    async fn write_one(&self, provider: &str, member: &Member, wanted: Wrote, payload: Arc<Payload>) {
+        let (volume, before) = (&member.volume, &member.wrote);
         let done = match before {
             Some(before) if before.content == wanted.content => Ok(Refreshed::Unchanged),
             Some(_) | None => self.volumes.refresh(volume, payload.clone()).await,
@@ -214,8 +222,8 @@ impl Cycle {
             }
             Ok(refreshed) => {
                 let rotated = refreshed == Refreshed::Changed;
-                self.metrics.refreshed(rotated);
-                self.registry.wrote(volume, Some(wanted));
+                self.metrics.refreshed(self.metrics.provider(provider), rotated);
+                self.registry.wrote(volume, Some(wanted.clone()));
                 if rotated {
                     let (pod, class, target) = (volume.pod.clone(), volume.class.clone(), volume.target.clone());
                     self.volumes.changes.tell(Change { pod, class, target });
@@ -225,11 +233,11 @@ impl Cycle {
             Err(error) => {
                 // What is on disk is read before the next write.
                 self.registry.wrote(volume, None);
-                return self.failed(std::slice::from_ref(volume), &error);
+                return self.failed(provider, std::slice::from_ref(volume), &error);
             }
         }
         let well = self.registry.fares(volume, None);
-        if (well || before.is_none_or(|before| before.versions != wanted.versions))
+        if (well || before.as_ref().is_none_or(|before| before.versions != wanted.versions))
             && let Some(reports) = &self.volumes.reports
         {
             reports.refreshed(&volume.pod, &volume.class, &volume.target.to_string(), payload.versions());
@@ -237,12 +245,13 @@ impl Cycle {
     }
 
     /// Notes a failure, and tells it where it is news. No file is touched.
-    fn failed(&self, volumes: &[Arc<Volume>], error: &Error) {
+    fn failed(&self, provider: &str, volumes: &[Arc<Volume>], error: &Error) {
         let (reason, text) = (error.reason(), error.to_string());
+        let provider = self.metrics.provider(provider);
         let mut news: usize = 0;
         let mut of = None;
         for volume in volumes {
-            self.metrics.refresh_failed(reason);
+            self.metrics.refresh_failed(provider, error.cause());
             // Somebody else holds the target; the next cycle comes soon enough.
             if reason == Reason::Busy || !self.registry.fares(volume, Some(reason)) {
                 continue;

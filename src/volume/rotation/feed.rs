@@ -14,14 +14,16 @@ use tokio::time::Instant;
 
 use super::super::layout::Digest;
 use super::super::publish::PublishRequest;
-use crate::model::{ExposeSecret as _, SecretString};
+use crate::model::{ExposeSecret as _, PodRef, SecretString};
 
 /// What the keys begin with that the kubelet writes itself.
 const KUBELET: &str = "csi.storage.k8s.io/";
 /// The tokens, in the context or among the secrets (spec/driver.md §2.9).
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
-/// What no fetch looks at, and what differs from pod to pod.
-const OF_POD: [&str; 3] = ["csi.storage.k8s.io/pod.name", "csi.storage.k8s.io/pod.uid", "csi.storage.k8s.io/ephemeral"];
+/// What differs from pod to pod, and is known of the pod anyway.
+const OF_POD: [&str; 2] = [POD_NAME, POD_UID];
+const POD_NAME: &str = "csi.storage.k8s.io/pod.name";
+const POD_UID: &str = "csi.storage.k8s.io/pod.uid";
 
 /// A volume context that many volumes may have.
 pub(super) struct Context {
@@ -109,12 +111,18 @@ impl Feed {
 
     /// Drops secrets and tokens, and keeps what is not secret.
     pub(super) fn drop_credentials(&mut self) {
-        self.credentials = None;
+        // A pod that brings none has nothing to lose.
+        self.credentials.take_if(|credentials| credentials.tokens.is_some() || !credentials.secrets.values.is_empty());
     }
 
-    /// Context and secrets as a fetch wants them.
-    pub(super) fn opened(&self) -> (BTreeMap<String, String>, BTreeMap<String, SecretString>) {
+    /// Context and secrets of this pod as a fetch wants them.
+    pub(super) fn opened(&self, pod: &PodRef) -> (BTreeMap<String, String>, BTreeMap<String, SecretString>) {
         let mut context = self.context.values.clone();
+        for (key, value) in [(POD_NAME, &pod.name), (POD_UID, &pod.uid)] {
+            if !value.is_empty() {
+                context.insert(key.to_owned(), value.clone());
+            }
+        }
         let Some(Credentials { secrets, tokens }) = &self.credentials else {
             return (context, BTreeMap::new());
         };

@@ -11,8 +11,10 @@ use tokio::time::Instant;
 
 use super::super::error::Error;
 use super::super::layout::{self, Digest, Group};
+use super::super::source::Identity;
 use super::super::{Volumes, blocking, medium};
 use super::state::{Volume, Wrote};
+use crate::external::limits::HELD;
 use crate::model::{ObjectVersion, Payload};
 use crate::platform::process;
 
@@ -55,10 +57,12 @@ impl Volumes {
     }
 }
 
-/// What a volume of this group holds that was filled from `payload`.
-pub(in crate::volume) fn wrote(payload: &Payload, group: Option<Group>) -> Wrote {
+/// What a volume of this group holds that was filled from `payload`, which this identity got.
+pub(in crate::volume) fn wrote(payload: &Payload, group: Option<Group>, identity: &Identity) -> Wrote {
+    let size: usize = payload.versions().iter().map(|held| held.id.len() + held.version.len()).sum();
+    let held = (identity.is_of_volume() && size <= HELD).then(|| payload.versions().into());
     let content = layout::content_digest(&layout::facts(payload, group, process::own_group()));
-    Wrote { content, versions: versions_digest(payload.versions()), expires: payload.expires() }
+    Wrote { content, versions: versions_digest(payload.versions()), expires: payload.expires(), held }
 }
 
 fn versions_digest(versions: &[ObjectVersion]) -> Digest {

@@ -14,12 +14,12 @@ use tokio::time::Instant;
 
 use super::super::locks::{Epoch, Target};
 use super::super::publish::PublishRequest;
+use super::super::source::Identity;
 use super::super::target::TargetPath;
 use super::Options;
 use super::feed::Feed;
 use super::state::{Entry, FetchKey, Member, PodSeen, State, Summary, Unit, Volume, Wrote, dice};
 use crate::model::{Class, ClassRef, Reason};
-use crate::provider::Identity;
 
 /// The volumes of this node that are refreshed.
 pub(in crate::volume) struct Registry {
@@ -174,7 +174,7 @@ impl Registry {
                 continue;
             }
             let (class, attributes) = (volume.class.clone(), feed.attributes());
-            let key = state.key(FetchKey { class, identity: *identity, attributes });
+            let key = state.key(FetchKey { class, identity: identity.clone(), attributes });
             state.subscribe(&volume.target, &key, &self.options, now);
         }
         self.news.notify_one();
@@ -283,7 +283,7 @@ impl Registry {
         }
         let failing = state.volumes.values().filter(|entry| entry.failing.is_some()).count();
         let oldest = state.groups.values().min().map(|good| now.saturating_duration_since(*good));
-        let expires = state.volumes.values().filter_map(|entry| entry.wrote?.expires).min();
+        let expires = state.volumes.values().filter_map(|entry| entry.wrote.as_ref()?.expires).min();
         Summary { volumes: state.volumes.len(), failing, oldest, expires }
     }
 }

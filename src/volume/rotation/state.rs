@@ -13,13 +13,13 @@ use tracing::warn;
 use super::super::layout::{Digest, Group};
 use super::super::locks::{Epoch, Target};
 use super::super::publish::PublishRequest;
+use super::super::source::Identity;
 use super::super::target::TargetPath;
 use super::Options;
 use super::feed::{Feed, Store};
 use super::schedule::{self, Schedule};
-use crate::model::{Class, ClassRef, PodRef, Reason};
+use crate::model::{Class, ClassRef, ObjectVersion, PodRef, Reason};
 use crate::platform::process;
-use crate::provider::Identity;
 
 /// The most volumes that are refreshed; many times what a node may run.
 const MOST: usize = 4096;
@@ -46,12 +46,14 @@ pub(in crate::volume) struct FetchKey {
 }
 
 /// What a volume holds, as it was written last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::volume) struct Wrote {
     pub(super) content: Digest,
     pub(super) versions: Digest,
     /// When the first of its objects expires, in seconds since 1970.
     pub(super) expires: Option<i64>,
+    /// The versions themselves, where the provider is to be told them.
+    pub(super) held: Option<Arc<[ObjectVersion]>>,
 }
 
 /// How the volumes fare together.
@@ -126,7 +128,7 @@ pub(super) struct State {
 
 impl Entry {
     pub(super) fn member(&self) -> Member {
-        Member { volume: self.volume.clone(), feed: self.feed.clone(), wrote: self.wrote }
+        Member { volume: self.volume.clone(), feed: self.feed.clone(), wrote: self.wrote.clone() }
     }
 }
 

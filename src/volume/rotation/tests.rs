@@ -9,17 +9,17 @@ use tokio::time::Instant;
 
 use super::super::locks::Locks;
 use super::super::publish::PublishRequest;
+use super::super::source::Identity;
 use super::super::target::TargetPath;
 use super::registry::Registry;
 use super::state::{Member, PodSeen, Summary, Unit, Wrote};
 use super::{Options, Running};
 use crate::model::{Class, ClassRef, ClassSpec, ExposeSecret as _, INTERVAL_ANNOTATION, PodRef, Reason};
-use crate::provider::Identity;
 
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 const INTERVAL: Duration = Duration::from_secs(120);
 const REPUBLISH: Duration = Duration::from_secs(90);
-const WROTE: Wrote = Wrote { content: [1; 32], versions: [2; 32], expires: Some(1_800_000_000) };
+const WROTE: Wrote = Wrote { content: [1; 32], versions: [2; 32], expires: Some(1_800_000_000), held: None };
 
 fn request(number: usize, secret: &str) -> PublishRequest {
     let pairs = [
@@ -32,7 +32,7 @@ fn request(number: usize, secret: &str) -> PublishRequest {
     ];
     PublishRequest {
         target: TargetPath::new(&format!("/pods/{number}/mount")).unwrap(),
-        pod: PodRef { namespace: "default".into(), name: format!("web-{number}"), uid: format!("uid-{number}") },
+        pod: pod(number),
         class_name: "demo".into(),
         context: pairs.map(|(key, value)| (key.to_owned(), value)).into(),
         secrets: BTreeMap::from([("clientsecret".to_owned(), secret.to_owned().into())]),
@@ -40,6 +40,10 @@ fn request(number: usize, secret: &str) -> PublishRequest {
         read_only: true,
         deadline: Instant::now(),
     }
+}
+
+fn pod(number: usize) -> PodRef {
+    PodRef { namespace: "default".into(), name: format!("web-{number}"), uid: format!("uid-{number}") }
 }
 
 fn class(vault: &str) -> Class {
@@ -51,7 +55,7 @@ fn class(vault: &str) -> Class {
 fn identity(of: &str) -> Identity {
     use crate::keyvault::{Cloud, Credential, TenantId};
     let credential = Credential::ManagedIdentity { client_id: Some(of.to_owned()) };
-    credential.identity(&TenantId::new("tenant").unwrap(), &Cloud::named("AzurePublicCloud").unwrap())
+    Identity::Azure(credential.identity(&TenantId::new("tenant").unwrap(), &Cloud::named("AzurePublicCloud").unwrap()))
 }
 
 fn registry() -> Registry {
@@ -103,7 +107,7 @@ fn a_hundred_volumes_of_one_identity_are_one_fetch_with_the_freshest_credentials
     let members = members(&registry, &units);
     assert_eq!(members.len(), 100);
     assert_eq!(members[0].volume.pod.name, "web-7");
-    let (context, secrets) = members[0].feed.opened();
+    let (context, secrets) = members[0].feed.opened(&pod(1));
     assert_eq!(context[TOKENS], "token-7");
     assert_eq!(context["csi.storage.k8s.io/serviceAccount.name"], "default");
     assert_eq!(secrets["clientsecret"].expose_secret(), "secret");
@@ -180,7 +184,7 @@ fn credentials_are_dropped_after_three_periods_and_the_volume_stays() {
     assert_eq!((volumes, failing, expires), (1, 0, WROTE.expires));
     assert!(oldest >= Some(3 * REPUBLISH - Duration::from_secs(1)));
     let member = members(&registry, &units).remove(0);
-    let (context, secrets) = member.feed.opened();
+    let (context, secrets) = member.feed.opened(&pod(1));
     assert!(!member.feed.is_live() && secrets.is_empty() && !context.contains_key(TOKENS));
     feed(&registry, &locks, &request(1, "secret"));
     assert_eq!(due(&registry, Instant::now()), [Unit::Plan(class.reference.clone())]);

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use super::payload;
-use crate::model::Payload;
+use crate::model::{Payload, limits};
 use crate::platform::mount::open_directory;
 use crate::volume::layout::{self, Step};
 use crate::volume::writer::{self, Written};
@@ -140,7 +140,7 @@ fn stopped_after(count: usize) -> (Folder, Payload, usize) {
     let folder = Folder::new();
     folder.write(&payload(OLD));
     let new = payload(NEW);
-    let tree = writer::read_tree(folder.root.as_fd()).unwrap();
+    let tree = writer::read_tree(folder.root.as_fd(), limits::PAYLOAD).unwrap();
     let own = crate::platform::process::own_group();
     let steps = layout::plan(&tree, &new, None, own, "..2026_01_01_00_00_00.1");
     for step in steps.iter().take(count) {
@@ -206,7 +206,7 @@ fn a_refused_write_leaves_the_old_set_and_nothing_else() {
     // A directory in the place of the link that is switched; `remove` takes it away, so it is made undeletable by
     // planning against a tree that does not know it.
     let new = payload(NEW);
-    let tree = writer::read_tree(folder.root.as_fd()).unwrap();
+    let tree = writer::read_tree(folder.root.as_fd(), limits::PAYLOAD).unwrap();
     fs::create_dir(folder.path.path().join("..data_tmp")).unwrap();
     let steps = layout::plan(&tree, &new, None, 0, "..2026_01_01_00_00_00.1");
     let failed = steps.iter().find_map(|step| writer::apply(folder.root.as_fd(), step, &new, None).err()).unwrap();

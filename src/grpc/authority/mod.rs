@@ -55,7 +55,7 @@ const INPUT_SIZE: usize = 16_384;
 /// A read fails with [`io::ErrorKind::InvalidData`] when a limit is exceeded, when a header block is interrupted by
 /// another frame (RFC 9113 §6.10), when padding does not fit its frame (§6.2) or when HPACK is malformed (RFC 7541).
 /// The text names the rule and holds no byte of the connection. Every later read fails the same way.
-pub(super) struct LocalhostAuthority<S> {
+pub(crate) struct LocalhostAuthority<S> {
     stream: S,
     rewriter: Rewriter,
     input: Box<[u8]>,

@@ -1,0 +1,67 @@
+//! What changes the provider's answers, over HTTP, by GET as upstream's mock has it.
+//!
+//! `/rotation?rotated=true` and `/validate-token-requests?audience=a,b` are the contract's; `/secret?name=&value=&version=`,
+//! `/answer?answer=` (empty: none), `/requests` and `/versions` are ours.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Router;
+use axum::extract::State as Shared;
+use axum::http::Uri;
+use axum::routing::get;
+
+use super::contract::State;
+
+type Known = Shared<Arc<Mutex<State>>>;
+
+/// The routes.
+pub(super) fn router(state: Arc<Mutex<State>>) -> Router {
+    Router::new()
+        .route("/rotation", get(rotation))
+        .route("/validate-token-requests", get(audiences))
+        .route("/secret", get(secret))
+        .route("/answer", get(answer))
+        .route("/requests", get(requests))
+        .route("/versions", get(versions))
+        .with_state(state)
+}
+
+fn change<T>(state: &Mutex<State>, change: impl FnOnce(&mut State) -> T) -> T {
+    change(&mut state.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn query(uri: &Uri) -> BTreeMap<String, String> {
+    url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).into_owned().collect()
+}
+
+async fn rotation(Shared(state): Known, uri: Uri) {
+    let rotated = query(&uri).get("rotated").is_some_and(|value| value == "true");
+    change(&state, |state| state.rotated = rotated);
+}
+
+async fn audiences(Shared(state): Known, uri: Uri) {
+    let wanted = query(&uri).remove("audience").unwrap_or_default();
+    let wanted = wanted.split(',').filter(|audience| !audience.is_empty()).map(str::to_owned).collect();
+    change(&state, |state| state.audiences = wanted);
+}
+
+async fn secret(Shared(state): Known, uri: Uri) {
+    let mut query = query(&uri);
+    let mut take = |key: &str| query.remove(key).unwrap_or_default();
+    let (name, value, version) = (take("name"), take("value"), take("version"));
+    change(&state, |state| state.values.insert(name, (value, version)));
+}
+
+async fn answer(Shared(state): Known, uri: Uri) {
+    let wanted = query(&uri).remove("answer").filter(|wanted| !wanted.is_empty());
+    change(&state, |state| state.answer = wanted);
+}
+
+async fn requests(Shared(state): Known) -> String {
+    change(&state, |state| serde_json::Value::from(state.requests.clone()).to_string())
+}
+
+async fn versions(Shared(state): Known) -> String {
+    change(&state, |state| state.versions.to_string())
+}

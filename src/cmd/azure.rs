@@ -1,0 +1,86 @@
+//! The flags of the Azure provider, the same for every role that fetches, and the provider that they describe.
+//!
+//! Names and defaults are upstream's where the meaning is upstream's (spec/azure-provider.md §7.1).
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{ArgAction, Args as ClapArgs};
+
+use super::process::user_agent;
+use crate::formats::duration;
+use crate::keyvault::{Options, Rate, TokenProxyOptions, Vaults};
+use crate::metrics::Metrics;
+use crate::model::FileMode;
+use crate::provider::{Azure, CLOUD_FILE_VARIABLE, DefaultCloud, Rendering};
+
+/// How many requests may go to one vault at once after a rest (design decision 7).
+const BURST: u32 = 64;
+
+/// Flags of the Azure provider.
+#[derive(Debug, ClapArgs)]
+pub(super) struct AzureArgs {
+    /// Cloud of classes that name none.
+    #[arg(long, default_value = "AzurePublicCloud")]
+    cloud_name: String,
+    /// File with the addresses of AzureStackCloud, for classes that name none.
+    #[arg(long, env = CLOUD_FILE_VARIABLE, value_name = "FILE")]
+    cloud_file: Option<PathBuf>,
+    /// Address of the AKS token proxy for identity bindings; the cluster's API server if empty.
+    #[arg(long, value_name = "URL", default_value = "", hide_default_value = true)]
+    token_proxy_url: String,
+    /// Name that the AKS token proxy is asked for and checked against; found out from the API server's certificate if empty.
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    sni_name: String,
+    /// CA certificate of the cluster, for the AKS token proxy.
+    #[arg(long, value_name = "FILE", default_value = TokenProxyOptions::CA_FILE)]
+    token_proxy_ca_file: PathBuf,
+    /// For how long an object that one pod got is given to other pods of the same identity; 0 shares nothing.
+    #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = duration::parse)]
+    freshness_window: Duration,
+    /// How many requests a second this node sends to one vault at most; 0 is no limit.
+    #[arg(long, default_value_t = 100, value_name = "COUNT")]
+    vault_requests_per_second: u32,
+    /// Put behind our name in the User-Agent of all requests to Azure.
+    #[arg(long, default_value = "", hide_default_value = true, value_parser = parse_user_agent)]
+    custom_user_agent: String,
+    /// Sort the certificates of a PKCS#12 secret, the server's first.
+    #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
+    construct_pem_chain: bool,
+    /// Also write the certificate and the key of a certificate's secret to files of their own, .crt and .key.
+    #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
+    write_cert_and_key_in_separate_files: bool,
+}
+
+impl AzureArgs {
+    /// The provider that the flags describe.
+    ///
+    /// # Errors
+    /// A flag that cannot be followed, by name.
+    pub(super) fn provider(&self, metrics: &Metrics) -> anyhow::Result<Azure> {
+        let cloud = DefaultCloud::new(&self.cloud_name, self.cloud_file.clone())
+            .with_context(|| format!("--cloud-name {:?}", self.cloud_name))?;
+        let rendering = Rendering {
+            construct_pem_chain: self.construct_pem_chain,
+            separate_files: self.write_cert_and_key_in_separate_files,
+            default_mode: FileMode::DEFAULT,
+        };
+        let proxy = TokenProxyOptions::new(&self.token_proxy_url, &self.sni_name, self.token_proxy_ca_file.clone())?;
+        let rate = Rate { per_second: self.vault_requests_per_second, burst: BURST };
+        let freshness = self.freshness_window;
+        let user_agent = format!("{} {}", user_agent(), self.custom_user_agent).trim_end().to_owned();
+        let options = Options { user_agent, token_proxy: proxy, freshness, rate, metrics: metrics.clone() };
+        Ok(Azure::new(Vaults::new(options)?, cloud, rendering))
+    }
+}
+
+/// What may stand in a header.
+fn parse_user_agent(text: &str) -> Result<String, String> {
+    match text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+        true => Ok(text.to_owned()),
+        false => Err("must be printable ASCII".to_owned()),
+    }
+}

@@ -1,0 +1,119 @@
+//! The provider under another driver: flags, wiring, order of start and stop.
+//!
+//! The same core as the node driver's, without volumes and without a cluster. Nothing here needs the network before the first
+//! Mount. Stops on SIGTERM or SIGINT: gives up the socket's path, takes no new calls, and lets the open ones end.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args as ClapArgs;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::info;
+
+use super::azure::AzureArgs;
+use super::goflags::Unused;
+use super::process::{self, Build, ProcessArgs, Running, parse_endpoint};
+use crate::admin::{self, ProviderHealth};
+use crate::formats::duration;
+use crate::metrics::Metrics;
+use crate::platform::socket;
+use crate::plugin::{self, Provider};
+
+/// The longest `--healthz-timeout`; a kubelet's own wait for a probe is far below.
+const LONGEST_PROBE: Duration = Duration::from_secs(300);
+
+/// Flags of `keyvault-csi provider`, with upstream's names and defaults (spec/azure-provider.md §7.1).
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    /// The provider's socket: unix://PATH; drivers look for azure.sock.
+    #[arg(long, default_value = "unix:///tmp/azure.sock", value_parser = parse_endpoint)]
+    endpoint: PathBuf,
+    /// Port for the health check, on all addresses; 0 for none.
+    #[arg(long, default_value_t = 8989)]
+    healthz_port: u16,
+    /// Path of the health check.
+    #[arg(long, default_value = "/healthz", value_parser = parse_path)]
+    healthz_path: String,
+    /// How long the provider's own socket may take to answer the health check.
+    #[arg(long, default_value = "5s", value_name = "DURATION", value_parser = parse_timeout)]
+    healthz_timeout: Duration,
+    /// Port for /metrics, on all addresses; 0 for none.
+    #[arg(long, default_value_t = 8898)]
+    prometheus_port: u16,
+    #[command(flatten)]
+    azure: AzureArgs,
+    #[command(flatten)]
+    process: ProcessArgs,
+}
+
+/// Runs the provider until it is told to stop.
+///
+/// # Errors
+/// What kept it from starting, or broke while it ran.
+pub(super) fn run(args: Args, unused: &[Unused]) -> anyhow::Result<()> {
+    let process = args.process.clone();
+    let version = |build: Build| {
+        // Upstream's keys, and the commit (spec/azure-provider.md §7.1).
+        serde_json::json!({ "version": build.version, "gitCommit": build.commit, "buildDate": build.date })
+    };
+    process::run(&process, unused, version, serve(args))
+}
+
+async fn serve(args: Args) -> anyhow::Result<()> {
+    let (told, stop) = (process::told_by_signal()?, CancellationToken::new());
+    let (metrics, tasks) = (Metrics::new(), TaskTracker::new());
+    let azure = args.azure.provider(&metrics)?;
+    let provider = Provider { azure, metrics: metrics.clone(), tasks: tasks.clone() };
+    let mut running = Running::new();
+    serve_http(&mut running, &args, metrics, &stop).await?;
+    let (listener, socket_file) = socket::listen_private(&args.endpoint)?;
+    running.spawn(plugin::serve(listener, provider, stop.clone().cancelled_owned()));
+    info!(endpoint = %args.endpoint.display(), version = env!("CARGO_PKG_VERSION"), "listening");
+    let outcome = process::until_told(&told, &mut running).await;
+    // While it still listens: a successor may start as soon as it does not, and its socket is not ours to remove.
+    socket_file.remove();
+    stop.cancel();
+    process::drain(running, &tasks).await;
+    outcome
+}
+
+/// Serves metrics and health where the flags say so.
+async fn serve_http(
+    running: &mut Running,
+    args: &Args,
+    metrics: Metrics,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let everywhere = |port| SocketAddr::from(([0, 0, 0, 0], port));
+    if args.prometheus_port != 0 {
+        process::serve_metrics(running, everywhere(args.prometheus_port), "--prometheus-port", metrics, stop).await?;
+    }
+    if args.healthz_port != 0 {
+        let listener = admin::bind(everywhere(args.healthz_port), "--healthz-port").await?;
+        let health = ProviderHealth {
+            socket: args.endpoint.clone(),
+            path: args.healthz_path.clone(),
+            timeout: args.healthz_timeout,
+        };
+        let stopped = stop.clone().cancelled_owned();
+        running.spawn(async move { Ok(admin::serve_provider_health(listener, health, stopped).await?) });
+    }
+    Ok(())
+}
+
+fn parse_path(text: &str) -> Result<String, String> {
+    match text.starts_with('/') && !text.contains(['?', '#']) {
+        true => Ok(text.to_owned()),
+        false => Err("must be the path of a URL, such as /healthz".to_owned()),
+    }
+}
+
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    let timeout = duration::parse(text).map_err(|error| error.to_string())?;
+    match timeout.is_zero() || timeout > LONGEST_PROBE {
+        true => Err(format!("must be above 0 and at most {LONGEST_PROBE:?}")),
+        false => Ok(timeout),
+    }
+}

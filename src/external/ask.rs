@@ -1,0 +1,98 @@
+//! One volume's content from another provider: asked for, interpreted, and told of.
+//!
+//! Writes nothing and holds no lock. `request` says what is asked, `call` makes the call, `reply` says what the answer means.
+
+use std::collections::BTreeMap;
+
+use prost::Message as _;
+use tokio::time::Instant;
+use tracing::info;
+
+use super::call::{Call, Failure};
+use super::error::{Error, Fault};
+use super::scrub::Scrub;
+use super::socket::ProviderName;
+use super::{External, limits, reply, request};
+use crate::grpc::proto::provider::MountRequest;
+use crate::model::limits::PAYLOAD;
+use crate::model::{Class, ClassRef, ObjectVersion, Payload, SecretString};
+
+/// What fits into a Kubernetes Secret, and so into an etcd value: above it, a mirrored Secret cannot hold the volume.
+const LARGE: usize = 1 << 20;
+
+/// What one mount, or one refresh, asks for.
+///
+/// Not printable: the context may hold tokens.
+#[derive(Clone, Copy)]
+pub struct Ask<'a> {
+    /// The class.
+    pub class: &'a Class,
+    /// The pod's volume context, which overlays the class's parameters.
+    pub context: &'a BTreeMap<String, String>,
+    /// The data of the volume's nodePublishSecretRef.
+    pub secrets: &'a BTreeMap<String, SecretString>,
+    /// The target path.
+    pub target: &'a str,
+    /// What the volume holds, as far as that is known.
+    pub held: &'a [ObjectVersion],
+    /// When the fetch must have ended.
+    pub deadline: Instant,
+}
+
+/// A request of which everything is known that can be known without the provider.
+pub struct Prepared<'a> {
+    external: &'a External,
+    class: &'a ClassRef,
+    name: ProviderName,
+    request: MountRequest,
+    scrub: Scrub,
+    deadline: Instant,
+}
+
+impl External {
+    /// Checks what can be checked without the provider.
+    ///
+    /// # Errors
+    /// A name that no provider can have.
+    pub fn prepare<'a>(&'a self, ask: Ask<'a>) -> Result<Prepared<'a>, Error> {
+        let (class, provider) = (&ask.class.reference, &ask.class.provider);
+        let shown = || provider.chars().take(limits::SHOWN).collect();
+        let name =
+            ProviderName::new(provider).ok_or_else(|| Error::Name { class: class.clone(), provider: shown() })?;
+        let (request, scrub) = (request::build(&ask), Scrub::of(ask.context, ask.secrets));
+        Ok(Prepared { external: self, class, name, request, scrub, deadline: ask.deadline })
+    }
+}
+
+impl Prepared<'_> {
+    /// Has the provider fetch everything that the class asks for.
+    ///
+    /// # Errors
+    /// The provider is not there, does not answer in time, fails, or answers what is no volume's content.
+    pub async fn fetch(&self) -> Result<Payload, Error> {
+        let Prepared { external, name, deadline, .. } = self;
+        let options = &external.options;
+        let call = Call {
+            name,
+            directories: &options.directories,
+            largest_reply: options.largest_reply,
+            deadline: *deadline,
+            scrub: &self.scrub,
+        };
+        let met = || external.metrics.met(name.as_str());
+        let reply = match call.mount(&self.request, met).await {
+            Ok(reply) => reply,
+            Err(Failure::Ours(reason, text)) => return Err(Error::Ours { reason, text }),
+            Err(Failure::Fault(fault)) => return Err(self.failed(fault)),
+        };
+        let bytes = reply.encoded_len();
+        if bytes > LARGE {
+            info!(provider = %name, bytes, "a large reply: a Kubernetes Secret cannot hold all of it");
+        }
+        reply::interpret(reply, options.largest_reply.max(PAYLOAD), &self.scrub).map_err(|fault| self.failed(fault))
+    }
+
+    fn failed(&self, fault: Fault) -> Error {
+        Error::Provider { class: self.class.clone(), provider: self.name.to_string(), fault }
+    }
+}

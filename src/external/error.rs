@@ -1,0 +1,168 @@
+//! Why another provider did not fill a volume.
+//!
+//! The texts are for the pod's owner: which provider, what it said, what to do. What a provider says is passed on without
+//! the secrets that it was sent.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::limits;
+use crate::model::{ClassRef, FileNameError, PayloadError, Reason};
+
+/// Why a volume of another provider was not filled.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The name is none that a socket could have.
+    #[error(
+        "class {class}: provider not found: {provider:?} is no provider's name: up to 30 letters, digits, '-' and '_'"
+    )]
+    Name {
+        /// The class.
+        class: ClassRef,
+        /// What it names, cut to a sensible length.
+        provider: String,
+    },
+    /// The provider was asked, or looked for.
+    #[error("class {class}: provider {provider}: {fault}")]
+    Provider {
+        /// The class.
+        class: ClassRef,
+        /// The provider.
+        provider: String,
+        /// What is wrong.
+        fault: Fault,
+    },
+    /// The provider is ours as well, and says what our own would have said.
+    #[error("{text}")]
+    Ours {
+        /// The provider's reason.
+        reason: Reason,
+        /// Its text, which names the class.
+        text: String,
+    },
+}
+
+/// What is wrong with a provider or its reply.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// There is no socket.
+    #[error(
+        "provider not found: there is no {}; is the provider's DaemonSet installed and running on this node, and is its socket in one of these directories?",
+        listed(.0)
+    )]
+    NotFound(Vec<PathBuf>),
+    /// There is a socket, but nobody accepts.
+    #[error("nobody answers on {}: {source} (waited {} s); is the provider running on this node?", socket.display(), waited.as_secs())]
+    Unreachable {
+        /// The socket.
+        socket: PathBuf,
+        /// How long was waited for it.
+        waited: Duration,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// No answer came in time.
+    #[error("no answer within {} s; the provider's log may say what it waits for", .0.as_secs())]
+    Slow(Duration),
+    /// The call failed.
+    #[error("rpc error: code = {code} desc = {said}")]
+    Call {
+        /// The name of the gRPC code.
+        code: String,
+        /// What the provider says.
+        said: String,
+    },
+    /// The reply has an error code.
+    #[error("mount request failed with provider error code {code}; the provider's log has the cause")]
+    Code {
+        /// The code, as the provider says.
+        code: String,
+    },
+    /// The reply is above the limit.
+    #[error(
+        "the reply is larger than {0} bytes: raise --max-call-recv-msg-size (chart: maxCallRecvMsgSize), or spread the objects over several classes"
+    )]
+    TooLarge(usize),
+    /// The reply names no object versions.
+    #[error("the reply has no object versions, so that it is not a volume's content: an error of the provider")]
+    NoVersions,
+    /// The provider writes into the target itself.
+    #[error(
+        "the reply has no files: providers that write into the volume themselves are not supported; a version of the provider that returns files is needed"
+    )]
+    NoFiles,
+    /// A path that cannot stand in a volume.
+    #[error("the reply has the path {path:?}: {source}")]
+    Path {
+        /// The path, cut.
+        path: String,
+        /// What is wrong with it.
+        source: FileNameError,
+    },
+    /// A negative mode.
+    #[error("the reply has the mode {mode} for {path:?}; modes are 0 to 0777")]
+    Mode {
+        /// The path.
+        path: String,
+        /// The mode.
+        mode: i32,
+    },
+    /// The files do not make a volume.
+    #[error("the reply's files cannot stand in one volume: {}", payload(.0))]
+    Payload(#[from] PayloadError),
+}
+
+impl Error {
+    /// The reason of this error.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Error::Name { .. } => Reason::ProviderNotFound,
+            Error::Provider { fault, .. } => fault.reason(),
+            Error::Ours { reason, .. } => *reason,
+        }
+    }
+
+    /// The provider's own code for it, if it gave one.
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Error::Provider { fault: Fault::Code { code }, .. } => Some(code),
+            Error::Name { .. } | Error::Provider { .. } | Error::Ours { .. } => None,
+        }
+    }
+}
+
+impl Fault {
+    fn reason(&self) -> Reason {
+        match self {
+            Fault::NotFound(_) => Reason::ProviderNotFound,
+            Fault::Unreachable { .. } => Reason::ProviderUnavailable,
+            Fault::Slow(_) => Reason::Timeout,
+            Fault::Call { .. } | Fault::Code { .. } | Fault::NoVersions | Fault::NoFiles => Reason::ProviderFailed,
+            Fault::TooLarge(_) => Reason::TooLarge,
+            Fault::Path { .. } | Fault::Mode { .. } => Reason::ProviderReplyInvalid,
+            Fault::Payload(PayloadError::TooLarge { .. }) => Reason::TooLarge,
+            Fault::Payload(_) => Reason::ProviderReplyInvalid,
+        }
+    }
+}
+
+fn listed(sockets: &[PathBuf]) -> String {
+    let sockets: Vec<String> = sockets.iter().map(|socket| socket.display().to_string()).collect();
+    sockets.join(" and no ")
+}
+
+/// The model's own texts speak of Key Vault's objects.
+fn payload(error: &PayloadError) -> String {
+    let cut = |name: &str| name.chars().take(limits::SHOWN).collect::<String>();
+    match error {
+        PayloadError::Duplicate(path) => format!("two have the path {:?}", cut(path)),
+        PayloadError::FileAndDirectory { file, below } => {
+            format!("{:?} is a file and, because of {:?}, a directory", cut(file), cut(below))
+        }
+        PayloadError::TooLarge { bytes, limit } => format!(
+            "they need {bytes} bytes, each in whole pages; at most {limit} are possible: raise --max-call-recv-msg-size (chart: maxCallRecvMsgSize)"
+        ),
+        PayloadError::Empty => "there are none".to_owned(),
+    }
+}

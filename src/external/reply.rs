@@ -1,0 +1,46 @@
+//! Pure. What a provider's reply means: a volume's content, or why there is none.
+//!
+//! In upstream's order (spec/driver.md §3.3); paths by the rules of §3.6, which `model::FileName` holds. No content enters a text.
+
+use std::collections::BTreeMap;
+
+use super::error::Fault;
+use super::scrub::Scrub;
+use crate::grpc::proto::provider::{File, MountResponse};
+use crate::model::{FileMode, FileName, ObjectVersion, Payload, SecretBytes, SecretFile};
+
+/// The bits of a mode that are applied.
+const PERMISSIONS: u32 = 0o777;
+
+/// The content of a volume that may have as many bytes as `limit`.
+pub(super) fn interpret(reply: MountResponse, limit: usize, scrub: &Scrub) -> Result<Payload, Fault> {
+    let MountResponse { object_version, error, files } = reply;
+    if let Some(error) = error.filter(|error| !error.code.is_empty()) {
+        return Err(Fault::Code { code: scrub.clean(&error.code) });
+    }
+    if object_version.is_empty() {
+        return Err(Fault::NoVersions);
+    }
+    if files.is_empty() {
+        return Err(Fault::NoFiles);
+    }
+    // The last of several of one id, or path, wins, as in upstream's maps.
+    let versions: BTreeMap<String, String> =
+        object_version.into_iter().map(|version| (version.id, version.version)).collect();
+    let versions = versions.into_iter().map(|(id, version)| ObjectVersion { id, version });
+    let files = files.into_iter().map(|written| file(written, scrub)).collect::<Result<BTreeMap<_, _>, _>>()?;
+    Ok(Payload::within(limit, files.into_values().collect(), versions.collect())?)
+}
+
+fn file(file: File, scrub: &Scrub) -> Result<(FileName, SecretFile), Fault> {
+    let File { path, mode, contents } = file;
+    let content = SecretBytes::from(contents);
+    let name = FileName::new(&path).map_err(|source| Fault::Path { path: scrub.clean(&path), source })?;
+    let mode = match u32::try_from(mode) {
+        // Not set, as far as the protocol can tell: what the request said is the default.
+        Ok(0) => FileMode::DEFAULT,
+        Ok(mode) => FileMode::new(mode & PERMISSIONS).unwrap_or(FileMode::DEFAULT),
+        Err(_) => return Err(Fault::Mode { path: scrub.clean(&path), mode }),
+    };
+    Ok((name.clone(), SecretFile { name, mode, content }))
+}

@@ -1,0 +1,73 @@
+//! Pure. What a provider says, without what it was sent in confidence.
+//!
+//! Providers may quote anything in an error, and upstream passes it on to logs and events. Here every occurrence of a secret or
+//! token of the request is replaced first, also in the form that it has inside of JSON.
+
+use super::limits;
+use super::request::TOKENS;
+use crate::model::{ExposeSecret as _, SecretString};
+use std::collections::BTreeMap;
+
+/// What stands in place of a secret.
+const STRIPPED: &str = "***stripped***";
+
+/// The shortest text that is looked for; shorter ones are in every sentence, and no secrets.
+const SHORTEST: usize = 4;
+
+/// The secrets and tokens of one request; never printed.
+pub(super) struct Scrub(Vec<SecretString>);
+
+impl Scrub {
+    /// What must not be told of a request with this context and these secrets.
+    pub(super) fn of(context: &BTreeMap<String, String>, secrets: &BTreeMap<String, SecretString>) -> Scrub {
+        let tokens = context.get(TOKENS).map(String::as_str);
+        // Whose secret it is, is none, and cures name it.
+        let confidential = secrets.iter().filter(|(key, _)| !key.eq_ignore_ascii_case("clientid"));
+        let values = confidential.map(|(_, secret)| secret.expose_secret()).chain(tokens);
+        let mut found: Vec<String> = Vec::new();
+        for value in values {
+            // Tokens stand in an object by audience, each with its own text.
+            if let Ok(object) = serde_json::from_str::<serde_json::Value>(value) {
+                texts(&object, &mut found);
+            }
+            // A key of several lines may be quoted line by line.
+            found.extend(value.lines().map(|line| line.trim().to_owned()));
+            let quoted = serde_json::Value::from(value).to_string();
+            found.push(quoted.trim_matches('"').to_owned());
+            found.push(value.to_owned());
+        }
+        found.retain(|text| text.len() >= SHORTEST);
+        // The longest first, so that a part of one does not hide the rest.
+        found.sort_by_key(|text| std::cmp::Reverse(text.len()));
+        found.dedup();
+        Scrub(found.into_iter().map(SecretString::from).collect())
+    }
+
+    /// A provider's text for people: without secrets, on one line, and of a sensible length.
+    pub(super) fn clean(&self, said: &str) -> String {
+        self.clean_to(limits::SAID, said)
+    }
+
+    /// The same, cut at a length of its own.
+    pub(super) fn clean_to(&self, limit: usize, said: &str) -> String {
+        let mut text = said.to_owned();
+        for secret in &self.0 {
+            if text.contains(secret.expose_secret()) {
+                text = text.replace(secret.expose_secret(), STRIPPED);
+            }
+        }
+        let line = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+        line.take(limit).collect()
+    }
+}
+
+fn texts(value: &serde_json::Value, found: &mut Vec<String>) {
+    let inner: Vec<&serde_json::Value> = match value {
+        // When a token expires is no secret, but who would miss it.
+        serde_json::Value::String(text) => return found.push(text.clone()),
+        serde_json::Value::Object(fields) => fields.values().collect(),
+        serde_json::Value::Array(items) => items.iter().collect(),
+        serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) => return,
+    };
+    inner.into_iter().for_each(|inner| texts(inner, found));
+}

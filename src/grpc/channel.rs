@@ -1,0 +1,22 @@
+//! A connection to a Unix socket that speaks gRPC, with `localhost` as the authority.
+//!
+//! Made for one use; whoever keeps it keeps the connection.
+
+use std::path::Path;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+/// Connects to `socket`.
+///
+/// # Errors
+/// Nobody accepts there.
+pub(crate) async fn channel(socket: &Path) -> Result<Channel, tonic::transport::Error> {
+    let socket = socket.to_owned();
+    let connect = tower::service_fn(move |_: Uri| {
+        let socket = socket.clone();
+        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+    });
+    Endpoint::from_static("http://localhost").connect_with_connector(connect).await
+}

@@ -1,0 +1,199 @@
+//! Volumes of other providers that are brought up to date: what is asked, what is written, what is told.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use keyvault_csi_e2e::driver::wait_for;
+use keyvault_csi_e2e::reference::ProviderProcess;
+
+use crate::external_scene::{NAME, PATIENCE, ROTATING, both, class, last, set, volume, with_tokens};
+use crate::lab::{Node, lab};
+use crate::rotation::metric;
+
+trials! { "external_rotation":
+    a_rotated_value_comes_with_its_version,
+    a_quiet_provider_costs_no_write,
+    a_new_value_under_the_old_version_is_written_too,
+    a_new_version_of_the_old_value_writes_nothing,
+    each_volume_is_asked_for_by_itself_and_with_its_own_pod,
+    fresh_tokens_are_used,
+    lapsed_credentials_are_told_and_nothing_is_asked_with_them,
+    a_failure_keeps_the_files_and_is_told_by_the_providers_code,
+    a_class_that_changes_its_provider_is_followed,
+}
+
+/// What tells one write of a volume from the next.
+fn print(target: &Path) -> Result<Vec<(u64, i64, i64)>> {
+    let facts = |path: &Path| -> Result<_> {
+        let facts = fs::symlink_metadata(path)?;
+        Ok((facts.ino(), facts.ctime(), facts.ctime_nsec()))
+    };
+    let files = fs::read_dir(target.join("..data"))?.map(|entry| facts(&entry?.path()));
+    [facts(target), facts(&target.join("..data"))].into_iter().chain(files).collect()
+}
+
+/// Waits until the provider was asked that many times more.
+fn asked_again(provider: &ProviderProcess, times: usize) -> Result<()> {
+    let before = provider.requests()?.len();
+    wait_for("it is asked again", PATIENCE, || Ok(provider.requests()?.len() >= before + times))
+}
+
+fn refreshes(node: &Node, rotated: bool) -> Result<f64> {
+    let (provider, rotated) = (format!("provider=\"{NAME}\""), format!("rotated=\"{rotated}\""));
+    metric(node, "rotation_reconcile_total{", &[&provider, &rotated])
+}
+
+/// The scenario of upstream's suite: the mock gives pods that it has seen before another value from now on.
+fn a_rotated_value_comes_with_its_version() -> Result<()> {
+    let (node, provider) = both(&ROTATING)?;
+    class(&node, "demo", &["objectName: foo"], "")?;
+    let target = node.publish(&volume("demo"))?;
+    assert_eq!(fs::read_to_string(target.join("foo"))?, "secret");
+    asked_again(&provider, 2)?;
+    assert_eq!(last(&provider)?.held, [("secret/foo".to_owned(), "v1".to_owned())].into());
+    provider.tell("/rotation", &[("rotated", "true")])?;
+    wait_for("it is rotated", PATIENCE, || Ok(fs::read_to_string(target.join("foo"))? == "rotated"))?;
+    asked_again(&provider, 2)?;
+    assert_eq!(last(&provider)?.held, [("secret/foo".to_owned(), "v2".to_owned())].into());
+    assert_eq!(refreshes(&node, true)?, 1.0);
+    Ok(())
+}
+
+fn a_quiet_provider_costs_no_write() -> Result<()> {
+    let (node, provider) = both(&ROTATING)?;
+    set(&provider, "password", "v1")?;
+    class(&node, "demo", &["objectName: password", "objectName: password, path: a/b"], "")?;
+    let target = node.publish(&volume("demo"))?;
+    let before = print(&target)?;
+    asked_again(&provider, 20)?;
+    ensure!(print(&target)? == before, "something was written");
+    wait_for("they are counted", PATIENCE, || Ok(refreshes(&node, false)? >= 19.0))?;
+    assert_eq!(refreshes(&node, true)?, 0.0);
+    Ok(())
+}
+
+fn a_new_value_under_the_old_version_is_written_too() -> Result<()> {
+    let (node, provider) = both(&ROTATING)?;
+    set(&provider, "password", "same")?;
+    class(&node, "demo", &["objectName: password"], "")?;
+    let target = node.publish(&volume("demo"))?;
+    let value = set(&provider, "password", "same")?;
+    wait_for("the value is there", PATIENCE, || Ok(fs::read_to_string(target.join("password"))? == value))
+}
+
+fn a_new_version_of_the_old_value_writes_nothing() -> Result<()> {
+    let (node, provider) = both(&ROTATING)?;
+    let value = set(&provider, "password", "v1")?;
+    class(&node, "demo", &["objectName: password"], "")?;
+    let target = node.publish(&volume("demo"))?;
+    let before = print(&target)?;
+    provider.tell("/secret", &[("name", "password"), ("value", &value), ("version", "v2")])?;
+    wait_for("the new version is known", PATIENCE, || {
+        Ok(last(&provider)?.held.get("secret/password").is_some_and(|version| version == "v2"))
+    })?;
+    ensure!(print(&target)? == before, "something was written");
+    Ok(())
+}
+
+/// Nobody here can know who a provider takes a pod for, so that two pods never share an answer.
+fn each_volume_is_asked_for_by_itself_and_with_its_own_pod() -> Result<()> {
+    let (node, provider) = both(&ROTATING)?;
+    class(&node, "demo", &["objectName: foo"], "")?;
+    let volumes = [volume("demo"), volume("demo"), volume("demo")];
+    for volume in &volumes {
+        node.publish(volume)?;
+    }
+    let before = provider.requests()?.len();
+    let asked_for = |uid: &str| -> Result<bool> {
+        let seen = provider.requests()?;
+        let mut later = seen.iter().skip(before);
+        Ok(later.any(|seen| {
+            seen.attributes.get("csi.storage.k8s.io/pod.uid").map(String::as_str) == Some(uid)
+                && seen.target.contains(uid)
+                && seen.attributes["csi.storage.k8s.io/pod.name"] == "web"
+                && seen.attributes["csi.storage.k8s.io/ephemeral"] == "true"
+        }))
+    };
+    for volume in &volumes {
+        wait_for("its refresh is asked for", PATIENCE, || asked_for(&volume.uid))?;
+    }
+    Ok(())
+}
+
+fn fresh_tokens_are_used() -> Result<()> {
+    let (node, provider) = both(&ROTATING)?;
+    class(&node, "demo", &["objectName: foo"], "")?;
+    let volume = volume("demo");
+    node.publish(&with_tokens(volume.clone(), &["first"]))?;
+    asked_again(&provider, 1)?;
+    assert_eq!(last(&provider)?.audiences, ["first"]);
+    // The kubelet's next call brings others.
+    node.publish(&with_tokens(volume, &["second"]))?;
+    wait_for("the new ones are used", PATIENCE, || Ok(last(&provider)?.audiences == ["second"]))
+}
+
+fn lapsed_credentials_are_told_and_nothing_is_asked_with_them() -> Result<()> {
+    let flags = ["--enable-secret-rotation", "--rotation-poll-interval=200ms", "--republish-period=300ms"];
+    let (node, provider) = both(&flags)?;
+    class(&node, "demo", &["objectName: foo"], "")?;
+    let (bare, volume) = (volume("demo"), volume("demo").with_service_principal("c", &lab().secret("principal")));
+    node.publish(&bare)?;
+    node.publish(&volume)?;
+    let lapsed = || Ok(metric(&node, "rotation_reconcile_error_total{", &["CredentialsMissing", NAME])? >= 1.0);
+    wait_for("it is told", PATIENCE, lapsed)?;
+    // A pod that never brought any is still served, and nobody is asked with nothing in the name of the other one.
+    let before = provider.requests()?.len();
+    asked_again(&provider, 3)?;
+    for seen in &provider.requests()?[before..] {
+        assert_eq!((seen.secrets.is_none(), seen.target.contains(&bare.uid)), (true, true));
+    }
+    ensure!(node.log().contains("requiresRepublish"), "{}", node.log());
+    Ok(())
+}
+
+fn a_failure_keeps_the_files_and_is_told_by_the_providers_code() -> Result<()> {
+    let (node, provider) = both(&ROTATING)?;
+    let value = set(&provider, "password", "v1")?;
+    class(&node, "demo", &["objectName: password"], "")?;
+    let volume = volume("demo");
+    let target = node.publish(&volume)?;
+    for (answer, parts) in [
+        ("code=VaultSealed", ["error_type=\"VaultSealed\"", "reason=\"ProviderFailed\""]),
+        ("status=7:denied", ["error_type=\"GRPCProviderError\"", "reason=\"ProviderFailed\""]),
+        ("versionless", ["error_type=\"GRPCProviderError\"", "reason=\"ProviderFailed\""]),
+        ("fileless", ["error_type=\"GRPCProviderError\"", "reason=\"ProviderFailed\""]),
+    ] {
+        let failures = || metric(&node, "rotation_reconcile_error_total{", &parts);
+        let before = failures()?;
+        provider.tell("/answer", &[("answer", answer)])?;
+        wait_for(answer, PATIENCE, || Ok(failures()? > before))?;
+        assert_eq!(fs::read_to_string(target.join("password"))?, value);
+        node.publish(&volume)?;
+    }
+    provider.tell("/answer", &[])?;
+    let value = set(&provider, "password", "v2")?;
+    wait_for("it goes on", PATIENCE, || Ok(fs::read_to_string(target.join("password"))? == value))?;
+    wait_for("nothing fails", PATIENCE, || Ok(metric(&node, "rotation_volumes_failing{", &[])? == 0.0))
+}
+
+fn a_class_that_changes_its_provider_is_followed() -> Result<()> {
+    let (node, provider) = both(&["--enable-secret-rotation", "--rotation-poll-interval=1h"])?;
+    let vault = lab().vault();
+    let value = vault.set("password");
+    class(&node, "demo", &["objectName: foo"], "")?;
+    let target = node.publish(&vault.volume("demo"))?;
+    ensure!(target.join("foo").exists());
+    node.class("demo", &vault.parameters(&["password"]))?;
+    wait_for("the vault's value is there", PATIENCE, || {
+        Ok(fs::read_to_string(target.join("password")).is_ok_and(|found| found == value))
+    })?;
+    ensure!(!target.join("foo").exists());
+    let asked = provider.requests()?.len();
+    class(&node, "demo", &["objectName: fookey"], "")?;
+    wait_for("the provider's is", Duration::from_secs(30), || Ok(target.join("fookey").exists()))?;
+    ensure!(provider.requests()?.len() > asked);
+    Ok(())
+}
