@@ -228,6 +228,35 @@ def take_over(helm, server_side):
     helm.uninstall(RELEASE)
 
 
+def upstreams_provider_alone_is_upgraded_to_ours(helm):
+    """The driver is another release's, and is not touched."""
+    alone = {"secrets-store-csi-driver": {"install": False}}
+    name = ("daemonset", f"{RELEASE}-csi-secrets-store-provider-azure")
+    for server_side in (False, True):
+        delete_crds()
+        helm.put("install", "other")
+        driver = get("daemonset", "other-secrets-store-csi-driver")["metadata"]
+        helm.put("install", RELEASE, {}, chart=ROOT / "e2e" / "chart" / "upstream-provider", server_side_apply=server_side)
+        before = get(*name)
+        helm.put("upgrade", RELEASE, alone)
+        after = get(*name)
+        assert after["metadata"]["uid"] == before["metadata"]["uid"], "the DaemonSet was made anew instead of being rolled"
+        (one,) = after["spec"]["template"]["spec"]["containers"]
+        assert one["args"][0] == "provider" and one["securityContext"]["capabilities"] == {"drop": ["ALL"]}, one
+        assert one["livenessProbe"]["httpGet"]["port"] == "healthz", one["livenessProbe"]
+        helm.roll_back(RELEASE, version=1, server_side_apply="false")
+        assert get(*name)["spec"]["template"]["spec"]["containers"][0]["args"] == before["spec"]["template"]["spec"]["containers"][0]["args"]
+        helm.uninstall(RELEASE)
+        found = get("daemonset", "other-secrets-store-csi-driver")["metadata"]
+        assert (found["uid"], found["generation"]) == (driver["uid"], driver["generation"]), "the driver was touched"
+        assert len(crds()) == 2
+        helm.uninstall("other")
+    # As plain YAML.
+    file = str(DEPLOY / "provider-alone" / "provider.yaml")
+    kubectl("apply", "--filename", file)
+    kubectl("delete", "--filename", file)
+
+
 def plain_yaml_can_be_applied(helm):
     delete_crds()
     for folder in (DEPLOY, DEPLOY / "rotation-and-sync"):
@@ -262,6 +291,7 @@ STEPS = [
     uninstalling_leaves_crds_and_classes,
     crds_of_another_are_not_taken_in_passing,
     upstreams_release_is_upgraded_to_this_chart,
+    upstreams_provider_alone_is_upgraded_to_ours,
     plain_yaml_can_be_applied,
 ]
 

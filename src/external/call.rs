@@ -13,6 +13,7 @@ use tracing::debug;
 
 use super::connect::Search;
 use super::error::Fault;
+use super::limits;
 use super::scrub::Scrub;
 use super::socket::ProviderName;
 use crate::grpc::proto::provider::csi_driver_provider_client::CsiDriverProviderClient;
@@ -81,7 +82,7 @@ impl Call<'_> {
 
     pub(super) fn failure(&self, status: &Status) -> Failure {
         if let Some((reason, text)) = reason(status) {
-            return Failure::Ours(reason, self.scrub.clean(text));
+            return Failure::Ours(reason, self.scrub.clean_to(limits::SAID_BY_OURS, text));
         }
         let said = status.message();
         // The first is our own client's word for it, the second what a provider says that relays for another one.

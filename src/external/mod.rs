@@ -35,6 +35,8 @@ use crate::metrics::Metrics;
 pub mod limits {
     /// How much of a provider's own text is told, in characters. An event holds 1,024.
     pub const SAID: usize = 1024;
+    /// The same of a provider that is ours, which lists all mistakes of a class.
+    pub const SAID_BY_OURS: usize = 8 << 10;
     /// How much of a name is shown, in characters.
     pub const SHOWN: usize = 64;
     /// The most bytes of object versions that are kept of one volume, to be sent with its next request.

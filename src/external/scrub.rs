@@ -45,6 +45,11 @@ impl Scrub {
 
     /// A provider's text for people: without secrets, on one line, and of a sensible length.
     pub(super) fn clean(&self, said: &str) -> String {
+        self.clean_to(limits::SAID, said)
+    }
+
+    /// The same, cut at a length of its own.
+    pub(super) fn clean_to(&self, limit: usize, said: &str) -> String {
         let mut text = said.to_owned();
         for secret in &self.0 {
             if text.contains(secret.expose_secret()) {
@@ -52,7 +57,7 @@ impl Scrub {
             }
         }
         let line = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-        line.take(limits::SAID).collect()
+        line.take(limit).collect()
     }
 }
 

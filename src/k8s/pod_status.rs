@@ -3,6 +3,8 @@
 //! Pure. The object is upstream's, field by field (spec/driver.md §4.2); ours are added and optional, and an API server
 //! with upstream's CRD drops them, which must not look like a difference. `status_writer` sends what is decided here.
 
+use std::collections::BTreeMap;
+
 use kube::core::{ApiResource, DynamicObject};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -87,12 +89,11 @@ pub(super) fn resource() -> ApiResource {
     super::resource("SecretProviderClassPodStatus", "secretproviderclasspodstatuses")
 }
 
-/// Object versions as a status has them: sorted by id.
+/// Object versions as a status has them: sorted by id; of several of one id the last, as in upstream's map.
 pub(super) fn objects(versions: &[ObjectVersion]) -> Vec<Object> {
-    let object = |version: &ObjectVersion| Object { id: version.id.clone(), version: version.version.clone() };
-    let mut objects: Vec<Object> = versions.iter().map(object).collect();
-    objects.sort();
-    objects
+    let by_id: BTreeMap<&str, &str> =
+        versions.iter().map(|version| (version.id.as_str(), version.version.as_str())).collect();
+    by_id.into_iter().map(|(id, version)| Object { id: id.to_owned(), version: version.to_owned() }).collect()
 }
 
 impl Wanted {

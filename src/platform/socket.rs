@@ -18,7 +18,7 @@ const BACKLOG: i32 = 128;
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// Somebody answers on this path.
-    #[error("another process is listening on {0}; stop it first (is a second driver running on this node?)")]
+    #[error("another process is listening on {0}; stop it first (is a second one of this kind running on this node?)")]
     InUse(PathBuf),
     /// The path holds something that is not a socket.
     #[error("{0} exists and is not a socket; remove it, or choose another path")]

@@ -19,7 +19,7 @@ use crate::grpc::proto::provider::csi_driver_provider_server::CsiDriverProvider;
 use crate::grpc::proto::provider::{File, MountRequest, MountResponse, ObjectVersion, VersionRequest, VersionResponse};
 use crate::grpc::{deadline, failed};
 use crate::metrics::Metrics;
-use crate::model::{Class, ExposeSecret as _, Payload, Reason};
+use crate::model::{Class, ExposeSecret as _, FileMode, Payload, Reason};
 use crate::provider::{Azure, Error, Fetch, Purpose};
 use crate::telemetry::key;
 
@@ -108,8 +108,7 @@ impl Provider {
 fn answer(class: &Class, payload: &Payload) -> Result<MountResponse, (Reason, String)> {
     let files = payload.files().iter().map(|file| File {
         path: file.name.to_string(),
-        // At most 0777.
-        mode: file.mode.bits().try_into().unwrap_or_default(),
+        mode: mode(file.mode),
         contents: file.content.expose_secret().to_vec(),
     });
     let versions = payload.versions().iter();
@@ -125,6 +124,16 @@ fn answer(class: &Class, payload: &Payload) -> Result<MountResponse, (Reason, St
         return Err((Reason::TooLarge, text));
     }
     Ok(answer)
+}
+
+/// Permission bits for the wire, on which 0 would look as if nothing had been said. A regular file's type beside them means nothing
+/// to drivers: upstream's takes the permissions of it, and so does ours.
+fn mode(mode: FileMode) -> i32 {
+    const REGULAR: i32 = 0o100_000;
+    match i32::try_from(mode.bits()) {
+        Ok(0) | Err(_) => REGULAR,
+        Ok(bits) => bits,
+    }
 }
 
 #[tonic::async_trait]
