@@ -33,6 +33,8 @@ mod alone;
 
 mod rotating;
 
+mod external;
+
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -42,6 +44,9 @@ use libtest_mimic::{Arguments, run};
 const AT_ONCE: usize = 8;
 
 fn main() -> Result<ExitCode> {
+    if let Some(ended) = external::is_provider() {
+        return ended.map(|()| ExitCode::SUCCESS);
+    }
     let mut arguments = Arguments::from_args();
     if !arguments.list {
         scene::start()?;
@@ -54,7 +59,8 @@ fn main() -> Result<ExitCode> {
     arguments.test_threads = Some(1);
     let alone = run(&arguments, place::able(alone::trials().into_iter().chain(rotating::before()).collect()));
     arguments.test_threads = Some(AT_ONCE);
-    let rotating = run(&arguments, place::able(rotating::trials()));
+    let rotating = run(&arguments, place::able(rotating::trials().into_iter().chain(external::trials()).collect()));
+    external::stop();
     let steady = run(
         &arguments,
         vec![libtest_mimic::Trial::test("release::the_driver_never_restarted", || {

@@ -4,6 +4,7 @@
 //! (e2e/cluster/README.md has the table). A test that needs what is not there is listed as ignored, never as passed.
 
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -14,6 +15,13 @@ const NEEDS: &[(&str, &str)] = &[
     ("alone::a_kubelet_that_restarts_goes_on", RESTART),
     ("seeds::a_managed_identity_of_the_node", IMDS),
     ("rotating::identities_without_a_secret_follow_too", IMDS),
+    ("external::a_pod_reads_its_files_and_leaves_nothing", PROVIDERS),
+    ("external::a_changed_value_reaches_file_and_secret", PROVIDERS),
+    ("external::two_deployments_own_one_secret_until_the_last_is_gone", PROVIDERS),
+    ("external::the_class_is_the_namespaces_own", PROVIDERS),
+    ("external::two_classes_in_one_pod_have_a_secret_each", PROVIDERS),
+    ("external::the_kubelets_tokens_reach_the_provider", PROVIDERS),
+    ("external::the_providers_calls_are_counted", PROVIDERS),
 ];
 
 const AZURE: &str = "E2E_AZURE";
@@ -21,6 +29,7 @@ const NAME_SERVER: &str = "E2E_NAME_SERVER";
 const IMDS: &str = "E2E_IMDS";
 const LOAD: &str = "E2E_LOAD_IMAGE";
 const RESTART: &str = "E2E_RESTART";
+const PROVIDERS: &str = "E2E_PROVIDERS";
 
 /// Marks the tests that cannot run here.
 pub(crate) fn able(trials: Vec<Trial>) -> Vec<Trial> {
@@ -54,6 +63,11 @@ pub(crate) fn imds() -> Result<Option<Ipv4Addr>> {
 /// Brings the image of an archive onto the nodes under this name; without a way to do that it has to be there.
 pub(crate) fn load_image(archive: &str, name: &str) -> Result<()> {
     set(LOAD).map_or(Ok(()), |command| run(&command, &[archive, name]))
+}
+
+/// The folder of this machine that is the node's folder for sockets of providers.
+pub(crate) fn providers() -> Result<PathBuf> {
+    set(PROVIDERS).map(PathBuf::from).context("E2E_PROVIDERS is not set")
 }
 
 /// Stops and starts the kubelet.

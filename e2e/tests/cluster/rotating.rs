@@ -47,7 +47,7 @@ fn on() -> Result<()> {
 }
 
 /// A scene with credentials, and rotation on.
-fn scene(about: &str) -> Result<Scene> {
+pub(crate) fn scene(about: &str) -> Result<Scene> {
     on()?;
     let scene = Scene::new(about)?;
     scene.credentials()?;
@@ -88,14 +88,14 @@ fn owners(namespace: &str, secret: &str) -> Result<usize> {
     Ok(found["metadata"]["ownerReferences"].as_array().map_or(0, Vec::len))
 }
 
-fn owned_by(namespace: &str, secret: &str, count: usize) -> Result<()> {
+pub(crate) fn owned_by(namespace: &str, secret: &str, count: usize) -> Result<()> {
     let waited = wait_for(&format!("{namespace}/{secret} has {count} owners"), PATIENCE, || {
         Ok(owners(namespace, secret)? == count)
     });
     waited.with_context(|| format!("{:?}", get(namespace, "secret", secret)))
 }
 
-fn gone(namespace: &str, secret: &str) -> Result<()> {
+pub(crate) fn gone(namespace: &str, secret: &str) -> Result<()> {
     wait_for(&format!("{namespace}/{secret} is gone"), PATIENCE, || Ok(get(namespace, "secret", secret)?.is_none()))
 }
 
@@ -107,7 +107,7 @@ pub(crate) fn reads(namespace: &str, pod: &str, file: &str, wanted: &str) -> Res
 }
 
 /// A Deployment of two pods that mount the class `demo`, and have the Secret `mirrored` in their environment.
-fn deployment(scene: &Scene, name: &str) -> Result<()> {
+pub(crate) fn deployment(scene: &Scene, name: &str) -> Result<()> {
     let pod = json!({
         "metadata": {"labels": {"app": name}},
         "spec": {
@@ -131,7 +131,7 @@ fn deployment(scene: &Scene, name: &str) -> Result<()> {
 }
 
 /// The names of a Deployment's pods, once both are Ready.
-fn pods_of(scene: &Scene, name: &str) -> Result<Vec<String>> {
+pub(crate) fn pods_of(scene: &Scene, name: &str) -> Result<Vec<String>> {
     let selector = format!("--selector=app={name}");
     wait_for(&format!("both pods of {name} are Ready"), PATIENCE, || {
         let pods = list(&scene.namespace, "pods", &[&selector])?;
