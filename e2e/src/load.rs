@@ -32,6 +32,8 @@ pub struct Load {
     pub classes: (usize, usize),
     /// How many service principals, from which number on; pods take them in turn.
     pub identities: (usize, usize),
+    /// How long lies at least between the starts of two calls of one caller; nothing is measured then.
+    pub pause: Duration,
     /// Unpublish instead of publish.
     pub unpublish: bool,
 }
@@ -112,6 +114,9 @@ impl Load {
                 sent.map_err(|status| anyhow::anyhow!("{}: {}", volume.pod, status.message()))?;
             }
             calls.push(began.elapsed());
+            while let Some(rest) = self.pause.checked_sub(began.elapsed()).filter(|rest| !rest.is_zero()) {
+                std::thread::park_timeout(rest);
+            }
         }
         Ok(calls)
     }

@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout)] // The figures are what it is for.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser;
@@ -42,6 +43,9 @@ struct Arguments {
     /// The number of the first service principal.
     #[arg(long, default_value_t = 0)]
     first_identity: usize,
+    /// How many milliseconds lie at least between the starts of two calls of one caller.
+    #[arg(long, default_value_t = 0)]
+    pause: u64,
     /// Unpublish the volumes instead.
     #[arg(long)]
     unpublish: bool,
@@ -58,6 +62,7 @@ fn main() -> Result<()> {
         objects: arguments.objects,
         classes: (arguments.classes, arguments.first_class),
         identities: (arguments.identities, arguments.first_identity),
+        pause: Duration::from_millis(arguments.pause),
         unpublish: arguments.unpublish,
     };
     println!("{}", load.run()?.json());

@@ -44,7 +44,11 @@ enum Better {
 
 /// Every figure with what each run brought.
 #[derive(Debug, Default)]
-pub(crate) struct Figures(BTreeMap<String, Vec<f64>>);
+pub(crate) struct Figures {
+    each: BTreeMap<String, Vec<f64>>,
+    /// Calls to the API server in the latency scenario, by verb and kind.
+    apis: BTreeMap<String, usize>,
+}
 
 pub(crate) struct Report {
     pub(crate) figures: Figures,
@@ -54,7 +58,7 @@ pub(crate) struct Report {
 
 impl Figures {
     pub(crate) fn note(&mut self, name: &str, value: f64) {
-        self.0.entry(name.to_owned()).or_default().push(value);
+        self.each.entry(name.to_owned()).or_default().push(value);
     }
 
     /// What the load client tells of its calls.
@@ -66,8 +70,13 @@ impl Figures {
         Ok(())
     }
 
+    /// What the driver asked of the API server; the last run's stays.
+    pub(crate) fn apis(&mut self, calls: BTreeMap<String, usize>) {
+        self.apis = calls;
+    }
+
     fn sorted(&self, name: &str) -> Option<Vec<f64>> {
-        let mut values = self.0.get(name)?.clone();
+        let mut values = self.each.get(name)?.clone();
         values.sort_by(f64::total_cmp);
         Some(values)
     }
@@ -78,13 +87,14 @@ impl Report {
     pub(crate) fn write(&self, file: &Path) -> Result<()> {
         let mut all = Map::new();
         let mut spread = Map::new();
-        for name in self.figures.0.keys() {
+        for name in self.figures.each.keys() {
             let Some(values) = self.figures.sorted(name) else { continue };
             all.insert(name.clone(), rounded(median(&values)));
             spread.insert(name.clone(), json!([rounded(values[0]), rounded(values[values.len() - 1])]));
         }
         all.insert("runs".to_owned(), self.runs.into());
         all.insert("spread".to_owned(), spread.into());
+        all.insert("latency_api_calls".to_owned(), serde_json::to_value(&self.figures.apis)?);
         all.insert("scaling".to_owned(), serde_json::to_value(&self.scaling)?);
         if let Some(folder) = file.parent() {
             fs::create_dir_all(folder)?;
@@ -96,7 +106,7 @@ impl Report {
     /// The table for people: median, spread, budget.
     pub(crate) fn table(&self) -> String {
         let mut table = format!("{:<44} {:>10} {:>21}  budget\n", "", "median", "least to most");
-        for name in self.figures.0.keys() {
+        for name in self.figures.each.keys() {
             let Some(values) = self.figures.sorted(name) else { continue };
             let middle = median(&values);
             let budget = BUDGETS.iter().find(|(of, ..)| of == name).map_or(String::new(), |(_, limit, better)| {

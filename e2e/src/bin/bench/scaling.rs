@@ -25,10 +25,9 @@ pub(crate) fn curve(scene: &Scene) -> Result<Vec<Point>> {
         for volumes in [1, 10, 100, 1_000] {
             eprintln!("{volumes} volumes of {objects} objects");
             let driver = scene.driver(&["--enable-secret-rotation", "--rotation-poll-interval=2s"])?;
-            let pods =
-                Pods { first: 0, count: volumes, concurrency: 8, objects, classes: (1, class), identities: (1, 0) };
+            let pods = Pods { objects, classes: (1, class), ..Pods::alike(volumes, 8) };
             driver.start(pods)?;
-            let quiet = cycles(scene, &driver, 5)?;
+            let quiet = cycles(scene, &driver, objects, 5)?;
             points.push(Point {
                 volumes,
                 objects,

@@ -3,6 +3,7 @@
 //! Vaults, classes and service principals have numbers, as `load` counts them. Every driver has a user of its own, so that the audit
 //! log tells its calls.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -176,12 +177,21 @@ pub(crate) struct Pods {
     pub(crate) classes: (usize, usize),
     /// How many service principals, from which number on.
     pub(crate) identities: (usize, usize),
+    /// Milliseconds between the starts of two calls.
+    pub(crate) pause: usize,
+}
+
+impl Pods {
+    /// So many pods of one class of ten objects and one service principal, so many at a time.
+    pub(crate) fn alike(count: usize, concurrency: usize) -> Pods {
+        Pods { first: 0, count, concurrency, objects: 10, classes: (1, 0), identities: (1, 0), pause: 0 }
+    }
 }
 
 impl Driver<'_> {
     /// Starts pods by the program `load`; its figures.
     pub(crate) fn start(&self, pods: Pods) -> Result<Value> {
-        let Pods { first, count, concurrency, objects, classes, identities } = pods;
+        let Pods { first, count, concurrency, objects, classes, identities, pause } = pods;
         let mut command = Command::new(&self.scene.load);
         command.arg("--socket").arg(self.process.setup().socket()).arg("--root").arg(&self.kubelet);
         for (flag, number) in [
@@ -193,6 +203,7 @@ impl Driver<'_> {
             ("first-class", classes.1),
             ("identities", identities.0),
             ("first-identity", identities.1),
+            ("pause", pause),
         ] {
             command.arg(format!("--{flag}={number}"));
         }
@@ -210,10 +221,19 @@ impl Driver<'_> {
         process::cpu(self.process.id())
     }
 
-    /// How often it called the API server by these verbs; all without any.
-    pub(crate) fn calls(&self, verbs: &[&str]) -> Result<usize> {
-        let calls = self.scene.server.calls(&self.user)?;
-        Ok(calls.iter().filter(|call| verbs.is_empty() || verbs.contains(&call.verb.as_str())).count())
+    /// How often it called the API server about our kinds, events and pods, by verb and kind.
+    pub(crate) fn calls(&self) -> Result<BTreeMap<String, usize>> {
+        let mut counts = BTreeMap::new();
+        for call in self.scene.server.calls(&self.user)? {
+            *counts.entry(format!("{} {}", call.verb, call.resource)).or_default() += 1;
+        }
+        Ok(counts)
+    }
+
+    /// How often it wrote to the API server.
+    pub(crate) fn writes(&self) -> Result<usize> {
+        let reads = |call: &str| ["get ", "list ", "watch "].iter().any(|verb| call.starts_with(verb));
+        Ok(self.calls()?.iter().filter(|(call, _)| !reads(call)).map(|(_, count)| count).sum())
     }
 
     /// The sum of a metric's series; 0 without one.
