@@ -23,10 +23,10 @@ struct Cli {
 enum Role {
     /// The node driver: a CSI plugin that fills pods' volumes from Key Vault.
     #[command(args_override_self = true, disable_version_flag = true)]
-    Node(node::Args),
+    Node(Box<node::Args>),
     /// The provider alone, under another driver: serves the provider protocol on azure.sock.
     #[command(args_override_self = true, disable_version_flag = true)]
-    Provider(provider::Args),
+    Provider(Box<provider::Args>),
 }
 
 /// Runs the program with the process's own arguments.
@@ -36,7 +36,7 @@ enum Role {
 pub fn run() -> anyhow::Result<()> {
     let translated = goflags::translate(&Cli::command(), std::env::args_os());
     match Cli::parse_from(translated.words).role {
-        Role::Node(args) => node::run(args, &translated.unused),
-        Role::Provider(args) => provider::run(args, &translated.unused),
+        Role::Node(args) => node::run(*args, &translated.unused),
+        Role::Provider(args) => provider::run(*args, &translated.unused),
     }
 }
