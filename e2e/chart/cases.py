@@ -27,6 +27,8 @@ RENDERED = [
     ({"tokenProxyURL": "https://proxy:443", "sniName": "x.y"}, {"--token-proxy-url": "https://proxy:443", "--sni-name": "x.y"}),
     ({"providerHealthCheck": True}, {"--provider-health-check": "true", "--provider-health-check-interval": "2m"}),
     ({"maxCallRecvMsgSize": 8388608}, {"--max-call-recv-msg-size": "8388608"}),
+    ({"azureProvider": "external"}, {"--azure-provider": "external"}),
+    (nested({"azureProvider": "external"}), {"--azure-provider": "external"}),
     ({"logVerbosity": 5, "logFormatJSON": True}, {"-v": "5", "--log-format-json": "true"}),
     ({"livenessProbe": {"port": 19808}}, {"--health-addr": ":19808"}),
     ({"metricsAddr": "8898"}, {"--metrics-addr": ":8898"}),

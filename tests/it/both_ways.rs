@@ -19,6 +19,7 @@ use crate::scenarios::content;
 trials! { "both_ways":
     files_modes_and_versions_are_the_same,
     failures_have_the_same_words_and_reasons,
+    files_follow_the_vault_by_the_socket_too,
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -218,5 +219,27 @@ fn failures_have_the_same_words_and_reasons() -> Result<()> {
     both.refuse("Entra ID is down", &good, &pod, "IdentityUnavailable")?;
     azure.clear_faults(&vault.tenant);
     assert_eq!(both.reasons.len(), 15, "{:?}", both.reasons);
+    Ok(())
+}
+
+/// Without a freshness window, since refreshes go through it: the protocol does not say what a Mount is for.
+fn files_follow_the_vault_by_the_socket_too() -> Result<()> {
+    let vault = lab().vault();
+    let older = vault.set("password");
+    let node = by_socket(|| {
+        let mut setup = lab().setup();
+        setup.flags.extend(["--enable-secret-rotation", "--rotation-poll-interval=200ms"].map(str::to_owned));
+        Node::start(setup)
+    })?;
+    node.class("demo", &vault.parameters(&["password"]))?;
+    let file = node.publish(&vault.volume("demo"))?.join("password");
+    assert_eq!(std::fs::read_to_string(&file)?, older);
+    let newer = vault.set("password");
+    wait_for("the new value is there", PATIENCE, || Ok(std::fs::read_to_string(&file)? == newer))?;
+    // A refresh that fails changes nothing, and its Reason arrives.
+    lab().azure().delete_secret(&vault.name, "password");
+    wait_for("the failure is told", PATIENCE, || Ok(node.log().contains("reason=\"ObjectNotFound\"")))?;
+    assert_eq!(std::fs::read_to_string(&file)?, newer);
+    ensure!(node.metrics()?.contains("reason=\"ObjectNotFound\""));
     Ok(())
 }

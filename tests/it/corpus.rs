@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// The tests that are made both ways.
-const CORPUS: [&[(&str, fn() -> Result<()>)]; 10] = [
+const CORPUS: &[&[crate::Test]] = &[
     azure::TESTS,
     certificates::TESTS,
     identities::TESTS,
@@ -66,7 +66,7 @@ thread_local! {
 }
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests = CORPUS.into_iter().flatten();
+    let tests = CORPUS.iter().copied().flatten();
     tests.map(|&(name, test)| crate::trial(name, move || both_ways(test))).collect()
 }
 

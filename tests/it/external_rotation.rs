@@ -9,8 +9,8 @@ use anyhow::{Result, ensure};
 use keyvault_csi_e2e::driver::wait_for;
 use keyvault_csi_e2e::reference::ProviderProcess;
 
-use crate::external_scene::{NAME, PATIENCE, ROTATING, both, class, last, set, volume, with_tokens};
-use crate::lab::{Node, lab};
+use crate::external_scene::{NAME, PATIENCE, ROTATING, both, class, last, parameters, set, volume, with_tokens};
+use crate::lab::{Node, class_manifest, lab};
 use crate::rotation::metric;
 
 trials! { "external_rotation":
@@ -23,6 +23,7 @@ trials! { "external_rotation":
     lapsed_credentials_are_told_and_nothing_is_asked_with_them,
     a_failure_keeps_the_files_and_is_told_by_the_providers_code,
     a_class_that_changes_its_provider_is_followed,
+    a_provider_that_hangs_holds_up_no_vault,
 }
 
 /// What tells one write of a volume from the next.
@@ -195,5 +196,36 @@ fn a_class_that_changes_its_provider_is_followed() -> Result<()> {
     class(&node, "demo", &["objectName: fookey"], "")?;
     wait_for("the provider's is", Duration::from_secs(30), || Ok(target.join("fookey").exists()))?;
     ensure!(provider.requests()?.len() > asked);
+    Ok(())
+}
+
+/// More volumes of it than refreshes run at a time, all due at once, and each waits for a minute.
+fn a_provider_that_hangs_holds_up_no_vault() -> Result<()> {
+    let (node, provider) = both(&ROTATING)?;
+    let write = |refresh: &str| -> Result<()> {
+        let text = class_manifest("default", "demo", Some(NAME), &parameters(&["objectName: foo"], ""));
+        let mut class: serde_json::Value = serde_json::from_str(&text)?;
+        class["metadata"]["annotations"] =
+            serde_json::json!({ "keyvault-csi/rotation-poll-interval": "1m", "keyvault-csi/refresh": refresh });
+        node.manifest("demo.yaml", &class.to_string())
+    };
+    write("1")?;
+    for _ in 0..24 {
+        node.publish(&volume("demo"))?;
+    }
+    let vault = lab().vault();
+    vault.set("password");
+    node.class("quick", &vault.parameters(&["password"]))?;
+    let target = node.publish(&vault.volume("quick"))?;
+    provider.tell("/answer", &[("answer", "hang")])?;
+    let before = provider.requests()?.len();
+    write("2")?;
+    wait_for("refreshes hang", PATIENCE, || Ok(provider.requests()?.len() >= before + 8))?;
+    for _ in 0..3 {
+        let value = vault.set("password");
+        let arrived = || Ok(fs::read_to_string(target.join("password"))? == value);
+        wait_for("the vault's value is there", Duration::from_secs(10), arrived)?;
+    }
+    assert_eq!(provider.requests()?.len(), before + 8, "half of the places");
     Ok(())
 }

@@ -6,11 +6,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // A test that cannot go on ends.
 #![allow(missing_docs)] // Test names are sentences.
 
+/// A test's name, and the test.
+pub(crate) type Test = (&'static str, fn() -> anyhow::Result<()>);
+
 /// Lists a module's tests: functions without arguments that return `anyhow::Result<()>`.
 macro_rules! trials {
     ($module:literal: $($test:ident,)*) => {
         /// By name.
-        pub(crate) const TESTS: &[(&str, fn() -> anyhow::Result<()>)] =
+        pub(crate) const TESTS: &[crate::Test] =
             &[$((concat!($module, "::", stringify!($test)), $test),)*];
 
         #[allow(dead_code)] // Some are made by `corpus`.

@@ -102,7 +102,8 @@ fn a_mount_brings_files_and_versions_in_the_order_of_the_class() -> Result<()> {
     let mut history = [files["history/0"].1, files["history/1"].1];
     let mut wanted = [older.as_str(), newer.as_str()];
     // Versions of one second have no order of their own.
-    (history.sort_unstable(), wanted.sort_unstable());
+    history.sort_unstable();
+    wanted.sort_unstable();
     assert_eq!(history, wanted);
     let ids: Vec<&str> = answer.object_version.iter().map(|version| version.id.as_str()).collect();
     assert_eq!(ids, ["secret/b-second", "secret/a-first", "secret/history/0", "secret/history/1"]);

@@ -70,6 +70,9 @@ left out. "install" is false where only the provider is wanted. Gives JSON; read
 - --rotation-poll-interval={{ . }}
 {{- end }}
 - --sync-secret={{ if include "keyvault-csi.on" $s.syncSecret.enabled }}true{{ else }}false{{ end }}
+{{- if ne $s.azureProvider "builtin" }}
+- --azure-provider={{ $s.azureProvider }}
+{{- end }}
 - --max-call-recv-msg-size={{ int64 $s.maxCallRecvMsgSize }}
 - --provider-health-check={{ if include "keyvault-csi.on" $s.providerHealthCheck }}true{{ else }}false{{ end }}
 {{- if include "keyvault-csi.on" $s.providerHealthCheck }}

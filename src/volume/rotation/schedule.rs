@@ -5,8 +5,8 @@
 //!
 //! # Guarantees
 //! What runs is not given out again before it has ended. Whoever is due longest goes first. However often something is
-//! hurried, between two of its starts lies [`REST`]. What took long the last time never has all places: one vault that is down
-//! does not keep others' volumes waiting.
+//! hurried, between two of its starts lies [`REST`]. What took long the last time, or is [suspect](Schedule::suspect), never has
+//! all places: one vault or provider that is down does not keep others' volumes waiting.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -23,7 +23,7 @@ const JITTER: f64 = 0.1;
 /// From how long a run on something counts as slow: a vault that answers takes less.
 const SLOW: Duration = Duration::from_secs(5);
 
-/// How many run at a time that were slow the last time.
+/// How many run at a time that were slow the last time, or are suspect.
 const SLOW_AT_ONCE: usize = super::AT_ONCE / 2;
 
 /// The longest interval that is counted with; the flag takes any.
@@ -45,6 +45,8 @@ struct Turn {
     again: bool,
     /// Whether its last run was slow.
     slow: bool,
+    /// Whether it counts as slow however it runs.
+    suspect: bool,
 }
 
 /// The first moment of something new: anywhere within the interval, so that a restart does not make everything due at once.
@@ -67,7 +69,7 @@ impl<K> Default for Schedule<K> {
 impl<K: Clone + Eq + Hash> Schedule<K> {
     /// Has this key come up then, unless it is known already.
     pub(in crate::volume) fn add(&mut self, key: &K, due: Instant) {
-        let turn = || Turn { due, began: None, running: false, again: false, slow: false };
+        let turn = || Turn { due, began: None, running: false, again: false, slow: false, suspect: false };
         self.turns.entry(key.clone()).or_insert_with(turn);
     }
 
@@ -78,6 +80,13 @@ impl<K: Clone + Eq + Hash> Schedule<K> {
             let soonest = turn.began.map_or(now, |began| now.max(began + REST));
             turn.due = turn.due.min(soonest);
             turn.again = turn.running;
+        }
+    }
+
+    /// Has a key count as slow, from its first run on: many of its kind may fail together, and one does not tell of another.
+    pub(in crate::volume) fn suspect(&mut self, key: &K) {
+        if let Some(turn) = self.turns.get_mut(key) {
+            turn.suspect = true;
         }
     }
 
@@ -112,12 +121,16 @@ impl<K: Clone + Eq + Hash> Schedule<K> {
     }
 
     fn has_place_for_slow(&self) -> bool {
-        self.turns.values().filter(|turn| turn.running && turn.slow).count() < SLOW_AT_ONCE
+        self.turns.values().filter(|turn| turn.running && turn.is_slow()).count() < SLOW_AT_ONCE
     }
 }
 
 impl Turn {
     fn may_run(&self, slow: bool) -> bool {
-        !self.running && (slow || !self.slow)
+        !self.running && (slow || !self.is_slow())
+    }
+
+    fn is_slow(&self) -> bool {
+        self.slow || self.suspect
     }
 }

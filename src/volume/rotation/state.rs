@@ -233,6 +233,9 @@ impl State {
         } else {
             self.schedule.add(&unit, schedule::first(now, interval, dice()));
         }
+        if key.identity.is_of_volume() {
+            self.schedule.suspect(&unit);
+        }
     }
 
     pub(super) fn interval(&self, class: &ClassRef, options: &Options) -> Duration {

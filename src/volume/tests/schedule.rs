@@ -114,3 +114,21 @@ fn what_is_slow_leaves_half_of_the_places_to_others() {
     schedule.ended(&slow, INTERVAL, 0.0, later + seconds(1));
     assert!(schedule.take(later + seconds(1)).is_some_and(|key| key < 15 && key != slow));
 }
+
+#[test]
+fn what_is_suspect_leaves_them_from_its_first_run_on() {
+    let start = Instant::now();
+    let mut schedule = Schedule::default();
+    for key in 0..40 {
+        schedule.add(&key, start);
+        if key < 30 {
+            schedule.suspect(&key);
+        }
+    }
+    let taken: Vec<i32> = std::iter::from_fn(|| schedule.take(start)).collect();
+    assert_eq!(taken.iter().filter(|key| **key < 30).count(), 8);
+    assert_eq!(taken.iter().filter(|key| **key >= 30).count(), 10);
+    // However quickly it ends.
+    taken.iter().for_each(|key| schedule.ended(key, INTERVAL, 0.0, start));
+    assert_eq!(std::iter::from_fn(|| schedule.take(start)).count(), 8);
+}
