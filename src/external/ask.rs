@@ -45,7 +45,7 @@ pub struct Prepared<'a> {
     class: &'a ClassRef,
     name: ProviderName,
     request: MountRequest,
-    scrub: Scrub,
+    scrub: Scrub<'a>,
     deadline: Instant,
 }
 

@@ -34,7 +34,7 @@ pub(super) struct Call<'a> {
     pub(super) directories: &'a [PathBuf],
     pub(super) largest_reply: usize,
     pub(super) deadline: Instant,
-    pub(super) scrub: &'a Scrub,
+    pub(super) scrub: &'a Scrub<'a>,
 }
 
 /// How a call did not end well.

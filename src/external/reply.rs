@@ -13,7 +13,7 @@ use crate::model::{FileMode, FileName, ObjectVersion, Payload, SecretBytes, Secr
 const PERMISSIONS: u32 = 0o777;
 
 /// The content of a volume that may have as many bytes as `limit`.
-pub(super) fn interpret(reply: MountResponse, limit: usize, scrub: &Scrub) -> Result<Payload, Fault> {
+pub(super) fn interpret(reply: MountResponse, limit: usize, scrub: &Scrub<'_>) -> Result<Payload, Fault> {
     let MountResponse { object_version, error, files } = reply;
     if let Some(error) = error.filter(|error| !error.code.is_empty()) {
         return Err(Fault::Code { code: scrub.clean(&error.code) });
@@ -32,7 +32,7 @@ pub(super) fn interpret(reply: MountResponse, limit: usize, scrub: &Scrub) -> Re
     Ok(Payload::within(limit, files.into_values().collect(), versions.collect())?)
 }
 
-fn file(file: File, scrub: &Scrub) -> Result<(FileName, SecretFile), Fault> {
+fn file(file: File, scrub: &Scrub<'_>) -> Result<(FileName, SecretFile), Fault> {
     let File { path, mode, contents } = file;
     let content = SecretBytes::from(contents);
     let name = FileName::new(&path).map_err(|source| Fault::Path { path: scrub.clean(&path), source })?;

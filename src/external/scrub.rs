@@ -3,10 +3,11 @@
 //! Providers may quote anything in an error, and upstream passes it on to logs and events. Here every occurrence of a secret or
 //! token of the request is replaced first, also in the form that it has inside of JSON.
 
+use std::collections::BTreeMap;
+
 use super::limits;
 use super::request::TOKENS;
 use crate::model::{ExposeSecret as _, SecretString};
-use std::collections::BTreeMap;
 
 /// What stands in place of a secret.
 const STRIPPED: &str = "***stripped***";
@@ -14,15 +15,40 @@ const STRIPPED: &str = "***stripped***";
 /// The shortest text that is looked for; shorter ones are in every sentence, and no secrets.
 const SHORTEST: usize = 4;
 
-/// The secrets and tokens of one request; never printed.
-pub(super) struct Scrub(Vec<SecretString>);
+/// The secrets and tokens of one request. What is looked for is found out only when a provider has said something.
+pub(super) struct Scrub<'a> {
+    context: &'a BTreeMap<String, String>,
+    secrets: &'a BTreeMap<String, SecretString>,
+}
 
-impl Scrub {
+impl<'a> Scrub<'a> {
     /// What must not be told of a request with this context and these secrets.
-    pub(super) fn of(context: &BTreeMap<String, String>, secrets: &BTreeMap<String, SecretString>) -> Scrub {
-        let tokens = context.get(TOKENS).map(String::as_str);
+    pub(super) fn of(context: &'a BTreeMap<String, String>, secrets: &'a BTreeMap<String, SecretString>) -> Scrub<'a> {
+        Scrub { context, secrets }
+    }
+
+    /// A provider's text for people: without secrets, on one line, and of a sensible length.
+    pub(super) fn clean(&self, said: &str) -> String {
+        self.clean_to(limits::SAID, said)
+    }
+
+    /// The same, cut at a length of its own.
+    pub(super) fn clean_to(&self, limit: usize, said: &str) -> String {
+        let mut text = said.to_owned();
+        for hidden in self.hidden() {
+            if text.contains(&hidden) {
+                text = text.replace(&hidden, STRIPPED);
+            }
+        }
+        let line = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+        line.take(limit).collect()
+    }
+
+    /// Every form of every value, the longest first, so that a part of one does not hide the rest.
+    fn hidden(&self) -> Vec<String> {
+        let tokens = self.context.get(TOKENS).map(String::as_str);
         // Whose secret it is, is none, and cures name it.
-        let confidential = secrets.iter().filter(|(key, _)| !key.eq_ignore_ascii_case("clientid"));
+        let confidential = self.secrets.iter().filter(|(key, _)| !key.eq_ignore_ascii_case("clientid"));
         let values = confidential.map(|(_, secret)| secret.expose_secret()).chain(tokens);
         let mut found: Vec<String> = Vec::new();
         for value in values {
@@ -37,27 +63,8 @@ impl Scrub {
             found.push(value.to_owned());
         }
         found.retain(|text| text.len() >= SHORTEST);
-        // The longest first, so that a part of one does not hide the rest.
         found.sort_by_key(|text| std::cmp::Reverse(text.len()));
-        found.dedup();
-        Scrub(found.into_iter().map(SecretString::from).collect())
-    }
-
-    /// A provider's text for people: without secrets, on one line, and of a sensible length.
-    pub(super) fn clean(&self, said: &str) -> String {
-        self.clean_to(limits::SAID, said)
-    }
-
-    /// The same, cut at a length of its own.
-    pub(super) fn clean_to(&self, limit: usize, said: &str) -> String {
-        let mut text = said.to_owned();
-        for secret in &self.0 {
-            if text.contains(secret.expose_secret()) {
-                text = text.replace(secret.expose_secret(), STRIPPED);
-            }
-        }
-        let line = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-        line.take(limit).collect()
+        found
     }
 }
 

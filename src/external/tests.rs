@@ -199,7 +199,8 @@ fn what_was_sent_in_confidence_is_not_told() {
 }
 
 fn failure(status: &Status) -> Failure {
-    let (name, scrub) = (ProviderName::new("vault").unwrap(), Scrub::of(&BTreeMap::new(), &BTreeMap::new()));
+    let (context, secrets) = (BTreeMap::new(), BTreeMap::new());
+    let (name, scrub) = (ProviderName::new("vault").unwrap(), Scrub::of(&context, &secrets));
     let deadline = Instant::now() + Duration::from_secs(1);
     Call { name: &name, directories: &[], largest_reply: 5, deadline, scrub: &scrub }.failure(status)
 }
