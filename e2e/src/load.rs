@@ -20,6 +20,8 @@ pub struct Load {
     pub socket: PathBuf,
     /// The kubelet's root directory.
     pub root: PathBuf,
+    /// What pods' names begin with: status objects of other drivers' pods have other names.
+    pub prefix: String,
     /// The number of the first pod; pods before it belong to somebody else.
     pub first: usize,
     /// How many pods, each with one volume.
@@ -62,7 +64,7 @@ impl Load {
     pub fn volume(&self, number: usize) -> Volume {
         let at = |(count, from): (usize, usize)| from + number % count.max(1);
         let (id, secret) = principal(at(self.identities));
-        let pod = format!("web-{number}");
+        let pod = format!("{}-{number}", self.prefix);
         let mut volume =
             Volume::of_class("default", &pod, &class(at(self.classes))).with_service_principal(&id, &secret);
         volume.uid = format!("00000000-0000-4000-8000-{number:012}");

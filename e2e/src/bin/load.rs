@@ -19,6 +19,9 @@ struct Arguments {
     /// The kubelet's root directory.
     #[arg(long)]
     root: PathBuf,
+    /// What pods' names begin with.
+    #[arg(long, default_value = "web")]
+    prefix: String,
     /// How many pods with one volume each.
     #[arg(long, default_value_t = 1)]
     count: usize,
@@ -56,6 +59,7 @@ fn main() -> Result<()> {
     let load = Load {
         socket: arguments.socket,
         root: arguments.root,
+        prefix: arguments.prefix,
         first: arguments.first,
         count: arguments.count,
         concurrency: arguments.concurrency,

@@ -54,6 +54,8 @@ fn main() -> Result<()> {
     figures.note("binary_mb", std::fs::metadata(&binary)?.len() as f64 / 1e6);
     figures.note("image_mb", report::image_mb(&arguments.image)?);
     let scene = Scene::enter(binary, load.canonicalize().context("the load client is not built: make bench")?)?;
+    (0..arguments.runs).try_for_each(|_| scenarios::idle(&scene, &mut figures))?;
+    scene.fill()?;
     for run in 1..=arguments.runs {
         eprintln!("run {run} of {}", arguments.runs);
         scenarios::all(&scene, &mut figures)?;

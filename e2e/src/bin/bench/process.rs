@@ -1,10 +1,13 @@
 //! What the kernel knows of a process: memory and processor time.
 //!
-//! Reads /proc only, so that the process is not disturbed.
+//! Asks the kernel only, so that the process is not disturbed.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
 
 /// Memory in MiB: the proportional set size, and all that is resident.
 pub(crate) fn memory(id: u32) -> Result<[f64; 2]> {
@@ -16,16 +19,11 @@ pub(crate) fn memory(id: u32) -> Result<[f64; 2]> {
     Ok([field("Pss:")?, field("Rss:")?])
 }
 
-/// Processor time in seconds so far: the process's own and its ended children's, in the program and in the kernel.
-///
-/// The sum over its threads is counted in nanoseconds by the scheduler; children count in ticks.
+/// Processor time in seconds so far: the process's own with all threads that it ever had, in nanoseconds, and its ended
+/// children's, in ticks; in the program and in the kernel.
 pub(crate) fn cpu(id: u32) -> Result<f64> {
-    let mut own = 0.0;
-    for task in fs::read_dir(format!("/proc/{id}/task"))? {
-        // A thread that ends meanwhile had next to nothing: workers stay.
-        let stat = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
-        own += stat.split(' ').next().and_then(|text| text.parse::<f64>().ok()).unwrap_or_default() / 1e9;
-    }
+    let clock = clock_getcpuclockid(Pid::from_raw(id.try_into()?))?;
+    let own = Duration::from(clock_gettime(clock)?).as_secs_f64();
     let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
     let (_, fields) = stat.rsplit_once(')').context("no stat")?;
     let children: f64 = fields.split_whitespace().skip(13).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum();

@@ -24,15 +24,23 @@ pub(crate) fn all(scene: &Scene, figures: &mut Figures) -> Result<()> {
     quiet_cycles(scene, figures)
 }
 
-/// One volume after the other, each of ten objects.
-fn latency(scene: &Scene, figures: &mut Figures) -> Result<()> {
-    const PODS: usize = 30;
-    scene.away(AWAY);
+/// A driver that has nothing to do, in a cluster without classes.
+pub(crate) fn idle(scene: &Scene, figures: &mut Figures) -> Result<()> {
     let driver = scene.driver(&[])?;
     figures.note("start_to_registered_ms", driver.registered.as_secs_f64() * 1000.0);
     let [pss, rss] = driver.memory()?;
     figures.note("idle_pss_mib", pss);
     figures.note("idle_rss_mib", rss);
+    Ok(())
+}
+
+/// One volume after the other, each of ten objects.
+fn latency(scene: &Scene, figures: &mut Figures) -> Result<()> {
+    const PODS: usize = 30;
+    scene.away(AWAY);
+    let driver = scene.driver(&[])?;
+    figures.note("start_to_registered_302_classes_ms", driver.registered.as_secs_f64() * 1000.0);
+    figures.note("idle_302_classes_pss_mib", driver.memory()?[0]);
     let one = Pods { classes: (1, TENS - 1), identities: (1, 1_000), ..Pods::alike(1, 1) };
     // The process meets the vault.
     driver.start(one)?;

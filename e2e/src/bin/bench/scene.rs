@@ -71,9 +71,7 @@ impl Scene {
         fs::write(folder.path().join("ca.pem"), emulator.ca_pem())?;
         let accounts = (0..DRIVERS).map(|number| Account { name: user(number), group: "system:masters".to_owned() });
         let server = Server::start(&folder.path().join("cluster"), &accounts.collect::<Vec<_>>())?;
-        let scene = Scene { emulator, server, binary, load, folder, next: AtomicUsize::new(0) };
-        scene.fill()?;
-        Ok(scene)
+        Ok(Scene { emulator, server, binary, load, folder, next: AtomicUsize::new(0) })
     }
 
     pub(crate) fn azure(&self) -> Azure {
@@ -101,7 +99,8 @@ impl Scene {
         arrived.iter().enumerate().map(within).max().unwrap_or_default()
     }
 
-    fn fill(&self) -> Result<()> {
+    /// Makes all vaults, classes and service principals.
+    pub(crate) fn fill(&self) -> Result<()> {
         let azure = self.azure();
         azure.add_tenant(TENANT);
         azure.add_vault(VAULT, "vault.azure.net", TENANT);
@@ -194,6 +193,7 @@ impl Driver<'_> {
         let Pods { first, count, concurrency, objects, classes, identities, pause } = pods;
         let mut command = Command::new(&self.scene.load);
         command.arg("--socket").arg(self.process.setup().socket()).arg("--root").arg(&self.kubelet);
+        command.arg("--prefix").arg(&self.process.setup().node_id);
         for (flag, number) in [
             ("first", first),
             ("count", count),
