@@ -5,7 +5,7 @@
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use super::scenarios::cycles;
+use super::scenarios::{cycles, settled};
 use super::scene::{FIFTY, ONE, Pods, Scene};
 
 /// What a number of volumes with a number of objects costs.
@@ -27,6 +27,7 @@ pub(crate) fn curve(scene: &Scene) -> Result<Vec<Point>> {
             let driver = scene.driver(&["--enable-secret-rotation", "--rotation-poll-interval=2s"])?;
             let pods = Pods { objects, classes: (1, class), ..Pods::alike(volumes, 8) };
             driver.start(pods)?;
+            settled(&driver)?;
             let quiet = cycles(scene, &driver, objects, 5)?;
             points.push(Point {
                 volumes,

@@ -209,7 +209,7 @@ pub(crate) fn unshared(scene: &Scene, figures: &mut Figures) -> Result<()> {
 }
 
 /// Waits until nothing more is written to the API server: status objects follow in the background. Gives the count of writes.
-fn settled(driver: &Driver<'_>) -> Result<usize> {
+pub(crate) fn settled(driver: &Driver<'_>) -> Result<usize> {
     let (mut last, mut since) = (driver.writes()?, Instant::now());
     wait_for("the driver has told the API server", PATIENCE, || {
         let now = driver.writes()?;
