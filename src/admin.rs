@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,12 +55,17 @@ pub struct ProviderHealth {
     pub timeout: Duration,
 }
 
-/// Reads an address as Go programs take it: `:8095` means every address of the host; `0` or nothing means none.
+/// Every address of the host, as Go programs mean it by `:8095`: of both families, where there are both.
+pub fn everywhere(port: u16) -> SocketAddr {
+    (Ipv6Addr::UNSPECIFIED, port).into()
+}
+
+/// Reads an address as Go programs take it: `:8095` means [everywhere]; `0` or nothing means none.
 ///
 /// # Errors
 /// The text is no address.
 pub fn parse_address(text: &str) -> Result<Option<SocketAddr>, String> {
-    let all = |port: &str| port.parse().map(|port| SocketAddr::from(([0, 0, 0, 0], port))).ok();
+    let all = |port: &str| port.parse().map(everywhere).ok();
     match text {
         "" | "0" => Ok(None),
         _ => match text.strip_prefix(':') {
@@ -72,13 +77,26 @@ pub fn parse_address(text: &str) -> Result<Option<SocketAddr>, String> {
     }
 }
 
-/// Binds a listener, naming the address in the error.
+/// Binds a listener, naming the address in the error. [Everywhere](everywhere) is every IPv4 address where the kernel has no IPv6.
 ///
 /// # Errors
 /// The address is in use or not of this host.
 pub async fn bind(address: SocketAddr, what: &str) -> io::Result<TcpListener> {
-    let bound = TcpListener::bind(address).await;
+    let bound = match TcpListener::bind(address).await {
+        Err(error) if address == everywhere(address.port()) && has_no_ipv6(&error) => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    };
     bound.map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address} for {what}: {error}")))
+}
+
+/// Linux's number for a family of addresses that the kernel does not have; the standard library has no name for it.
+const EAFNOSUPPORT: i32 = 97;
+
+/// Whether the kernel was built, or told, to do without.
+fn has_no_ipv6(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(EAFNOSUPPORT)
 }
 
 /// Serves `/metrics` until `stop` is done.

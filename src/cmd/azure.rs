@@ -24,8 +24,8 @@ pub(super) struct AzureArgs {
     /// Cloud of classes that name none.
     #[arg(long, default_value = "AzurePublicCloud")]
     cloud_name: String,
-    /// File with the addresses of AzureStackCloud, for classes that name none.
-    #[arg(long, env = CLOUD_FILE_VARIABLE, value_name = "FILE")]
+    /// File with the addresses of AzureStackCloud, for classes that name none; without it the one of AZURE_ENVIRONMENT_FILEPATH.
+    #[arg(long, value_name = "FILE")]
     cloud_file: Option<PathBuf>,
     /// Address of the AKS token proxy for identity bindings; the cluster's API server if empty.
     #[arg(long, value_name = "URL", default_value = "", hide_default_value = true)]
@@ -56,12 +56,18 @@ pub(super) struct AzureArgs {
 }
 
 impl AzureArgs {
+    /// The file of the flag, else of the environment, where nothing is as no file.
+    fn cloud_file(&self) -> Option<PathBuf> {
+        let variable = || std::env::var_os(CLOUD_FILE_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
+        self.cloud_file.clone().or_else(variable)
+    }
+
     /// The provider that the flags describe.
     ///
     /// # Errors
     /// A flag that cannot be followed, by name.
     pub(super) fn provider(&self, metrics: &Metrics) -> anyhow::Result<Azure> {
-        let cloud = DefaultCloud::new(&self.cloud_name, self.cloud_file.clone())
+        let cloud = DefaultCloud::new(&self.cloud_name, self.cloud_file())
             .with_context(|| format!("--cloud-name {:?}", self.cloud_name))?;
         let rendering = Rendering {
             construct_pem_chain: self.construct_pem_chain,

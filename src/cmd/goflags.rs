@@ -9,7 +9,7 @@
 
 use std::ffi::{OsStr, OsString};
 
-use clap::Command;
+use clap::{Command, ValueHint};
 
 /// A flag of upstream's that is taken and has no effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +98,10 @@ pub(super) fn translate(command: &Command, words: impl IntoIterator<Item = OsStr
             None if takes_value && !is_boolean => words.next(),
             other => other,
         };
+        if value.as_ref().is_some_and(|value| value.is_empty()) && argument.get_value_hint() == ValueHint::AnyPath {
+            // To Go programs, no path is as none given; clap would refuse it.
+            continue;
+        }
         if let Some(value) = value {
             rewritten.push("=");
             rewritten.push(value);
@@ -130,6 +134,7 @@ mod tests {
             .args_override_self(true)
             .arg(Arg::new("endpoint").long("endpoint").action(ArgAction::Set))
             .arg(Arg::new("paths").long("sni-name").action(ArgAction::Set))
+            .arg(Arg::new("kubeconfig").long("kubeconfig").value_parser(clap::value_parser!(std::path::PathBuf)))
             .arg(Arg::new("v").long("v").short('v').action(ArgAction::Set))
             .arg(
                 Arg::new("json")
@@ -160,6 +165,8 @@ mod tests {
             ("p node -log-format-json -v=5", "p node --log-format-json --v=5"),
             ("p node --log-format-json=false", "p node --log-format-json=false"),
             ("p node --sni-name=", "p node --sni-name="),
+            ("p node --kubeconfig= -v=1", "p node --v=1"),
+            ("p node --kubeconfig=/a -v=1", "p node --kubeconfig=/a --v=1"),
             ("p node --vmodule= -v=1", "p node --v=1"),
             ("p node --endpoint -v=1", "p node --endpoint=-v=1"),
             ("p node --unknown=x word", "p node --unknown=x word"),

@@ -3,14 +3,13 @@
 //! The same core as the node driver's, without volumes and without a cluster. Nothing here needs the network before the first
 //! Mount. Stops on SIGTERM or SIGINT: gives up the socket's path, takes no new calls, and lets the open ones end.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::azure::AzureArgs;
 use super::goflags::Unused;
@@ -86,12 +85,16 @@ async fn serve_http(
     metrics: Metrics,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let everywhere = |port| SocketAddr::from(([0, 0, 0, 0], port));
     if args.prometheus_port != 0 {
-        process::serve_metrics(running, everywhere(args.prometheus_port), "--prometheus-port", metrics, stop).await?;
+        let address = admin::everywhere(args.prometheus_port);
+        let served = process::serve_metrics(running, address, "--prometheus-port", metrics, stop).await;
+        // Pods matter more than their metrics: the port may be another program's of this node (spec/azure-provider.md §7.2).
+        if let Err(error) = served {
+            warn!(err = %error, "there are no metrics");
+        }
     }
     if args.healthz_port != 0 {
-        let listener = admin::bind(everywhere(args.healthz_port), "--healthz-port").await?;
+        let listener = admin::bind(admin::everywhere(args.healthz_port), "--healthz-port").await?;
         let health = ProviderHealth {
             socket: args.endpoint.clone(),
             path: args.healthz_path.clone(),

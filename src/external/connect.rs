@@ -46,6 +46,7 @@ impl Search<'_> {
     /// Connects, and waits until that is possible.
     pub(super) async fn connect(&mut self) -> Result<Channel, Fault> {
         let began = Instant::now();
+        let mut seen = began;
         let mut pause = PAUSES[0];
         loop {
             let fault = match self.look().await {
@@ -53,10 +54,10 @@ impl Search<'_> {
                     self.met = true;
                     return Ok(channel);
                 }
-                Look::Absent if !self.met || began.elapsed() >= AWAY => return Err(self.absent()),
+                Look::Absent if !self.met || seen.elapsed() >= AWAY => return Err(self.absent()),
                 Look::Absent => self.absent(),
                 Look::Refused(socket, source) => {
-                    self.met = true;
+                    (self.met, seen) = (true, Instant::now());
                     Fault::Unreachable { socket, source, waited: began.elapsed() }
                 }
                 Look::Impossible(socket, source) => {

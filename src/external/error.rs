@@ -87,6 +87,9 @@ pub enum Fault {
     /// The reply names no object versions.
     #[error("the reply has no object versions, so that it is not a volume's content: an error of the provider")]
     NoVersions,
+    /// More object versions than a status object can hold.
+    #[error("the reply has {0} bytes of object versions, more than a status object can hold: an error of the provider")]
+    Versions(usize),
     /// The provider writes into the target itself.
     #[error(
         "the reply has no files: providers that write into the volume themselves are not supported; a version of the provider that returns files is needed"
@@ -140,7 +143,7 @@ impl Fault {
             Fault::Slow(_) => Reason::Timeout,
             Fault::Call { .. } | Fault::Code { .. } | Fault::NoVersions | Fault::NoFiles => Reason::ProviderFailed,
             Fault::TooLarge(_) => Reason::TooLarge,
-            Fault::Path { .. } | Fault::Mode { .. } => Reason::ProviderReplyInvalid,
+            Fault::Versions(_) | Fault::Path { .. } | Fault::Mode { .. } => Reason::ProviderReplyInvalid,
             Fault::Payload(PayloadError::TooLarge { .. }) => Reason::TooLarge,
             Fault::Payload(_) => Reason::ProviderReplyInvalid,
         }

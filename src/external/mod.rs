@@ -39,6 +39,8 @@ pub mod limits {
     pub const SAID_BY_OURS: usize = 8 << 10;
     /// How much of a name is shown, in characters.
     pub const SHOWN: usize = 64;
+    /// The most bytes of object versions of one reply: the status object has them, and an API server takes about 1.5 MiB.
+    pub const VERSIONS: usize = 512 << 10;
     /// The most bytes of object versions that are kept of one volume, to be sent with its next request.
     pub const HELD: usize = 64 << 10;
 }

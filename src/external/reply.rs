@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::error::Fault;
+use super::limits;
 use super::scrub::Scrub;
 use crate::grpc::proto::provider::{File, MountResponse};
 use crate::model::{FileMode, FileName, ObjectVersion, Payload, SecretBytes, SecretFile};
@@ -23,6 +24,10 @@ pub(super) fn interpret(reply: MountResponse, limit: usize, scrub: &Scrub<'_>) -
     }
     if files.is_empty() {
         return Err(Fault::NoFiles);
+    }
+    let told: usize = object_version.iter().map(|version| version.id.len() + version.version.len()).sum();
+    if told > limits::VERSIONS {
+        return Err(Fault::Versions(told));
     }
     // The last of several of one id, or path, wins, as in upstream's maps.
     let versions: BTreeMap<String, String> =

@@ -1,7 +1,7 @@
 //! Pure. What a provider says, without what it was sent in confidence.
 //!
 //! Providers may quote anything in an error, and upstream passes it on to logs and events. Here every occurrence of a secret or
-//! token of the request is replaced first, also in the form that it has inside of JSON.
+//! token of the request is replaced first, also in the forms that it has inside of JSON and of a URL.
 
 use std::collections::BTreeMap;
 
@@ -60,12 +60,30 @@ impl<'a> Scrub<'a> {
             found.extend(value.lines().map(|line| line.trim().to_owned()));
             let quoted = serde_json::Value::from(value).to_string();
             found.push(quoted.trim_matches('"').to_owned());
+            // As Go's encoder writes JSON, and as a URL has it.
+            let gos = quoted.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
+            found.push(gos.trim_matches('"').to_owned());
+            found.extend([percent_encoded(value, "+"), percent_encoded(value, "%20")]);
             found.push(value.to_owned());
         }
         found.retain(|text| text.len() >= SHORTEST);
         found.sort_by_key(|text| std::cmp::Reverse(text.len()));
         found
     }
+}
+
+/// As Go escapes a value in a URL: in its query a space is `+`, elsewhere `%20`.
+fn percent_encoded(value: &str, space: &str) -> String {
+    let mut text = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        match byte {
+            b' ' => text.push_str(space),
+            b'-' | b'_' | b'.' | b'~' => text.push(char::from(byte)),
+            _ if byte.is_ascii_alphanumeric() => text.push(char::from(byte)),
+            _ => text.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    text
 }
 
 fn texts(value: &serde_json::Value, found: &mut Vec<String>) {

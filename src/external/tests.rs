@@ -191,6 +191,13 @@ fn what_was_sent_in_confidence_is_not_told() {
         assert!(!clean.contains(hidden), "{hidden} in {clean}");
     }
     assert!(clean.starts_with("cannot use ***stripped***, ***stripped***, ***stripped*** in not-secret for abc: "));
+    // As Go quotes it, and in an address.
+    let secrets = self::secrets(&[("pass", "a&b <c>/1")]);
+    let scrub = Scrub::of(&context, &secrets);
+    let said =
+        r#"{"pass":"a\u0026b \u003cc\u003e/1"} Post "https://x/?pass=a%26b+%3Cc%3E%2F1" and /a%26b%20%3Cc%3E%2F1"#;
+    let clean = scrub.clean(said);
+    assert_eq!(clean, r#"{"pass":"***stripped***"} Post "https://x/?pass=***stripped***" and /***stripped***"#);
     assert_eq!(scrub.clean("two\nlines\u{1b}[31m"), "two lines [31m");
     assert_eq!(scrub.clean(&"x".repeat(5_000)).len(), limits::SAID);
     // What is cut off is cut after it was stripped.

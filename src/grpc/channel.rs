@@ -8,6 +8,10 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+/// How much a reply's headers may have: a status with its text is among them, and others' texts are long. Beyond it the text is
+/// lost, and the call looks like a broken connection.
+const HEADERS: u32 = 1 << 20;
+
 /// Connects to `socket`.
 ///
 /// # Errors
@@ -18,5 +22,6 @@ pub(crate) async fn channel(socket: &Path) -> Result<Channel, tonic::transport::
         let socket = socket.clone();
         async move { UnixStream::connect(socket).await.map(TokioIo::new) }
     });
-    Endpoint::from_static("http://localhost").connect_with_connector(connect).await
+    let endpoint = Endpoint::from_static("http://localhost").http2_max_header_list_size(HEADERS);
+    endpoint.connect_with_connector(connect).await
 }

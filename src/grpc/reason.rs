@@ -14,13 +14,28 @@ const KEY: &str = "keyvault-csi-reason";
 /// What the text begins with, as upstream's provider has it: people look for it (spec/azure-provider.md §1.3).
 const PREFIX: &str = "failed to mount objects, error: ";
 
+/// How many bytes of a header a text may take; some clients refuse headers above 8 KiB.
+const TEXT: usize = 6 << 10;
+
 /// The status of a failed Mount.
 ///
 /// Always Unknown, as upstream's provider answers: Unavailable would make drivers try again by themselves.
 pub fn failed(reason: Reason, text: &str) -> Status {
     let mut metadata = MetadataMap::new();
     metadata.insert(KEY, MetadataValue::from_static(reason.as_str()));
-    Status::with_metadata(Code::Unknown, format!("{PREFIX}{text} ({reason})"), metadata)
+    Status::with_metadata(Code::Unknown, format!("{PREFIX}{} ({reason})", cut(text)), metadata)
+}
+
+/// As much of a text as clients take in a header, in which all but plain ASCII has three bytes for each.
+fn cut(text: &str) -> &str {
+    let mut room = TEXT;
+    let end = text.char_indices().find(|(_, c)| {
+        let needed = if matches!(c, ' '..='~') && *c != '%' { 1 } else { 3 * c.len_utf8() };
+        let fits = needed <= room;
+        room = room.saturating_sub(needed);
+        !fits
+    });
+    end.map_or(text, |(at, _)| &text[..at])
 }
 
 /// The reason and the bare text of a status that [`failed`] made; `None` for a status of anybody else.
@@ -47,6 +62,15 @@ mod tests {
             );
             assert_eq!(reason(&status), Some((*made, "the vault is gone (for good)")));
         }
+    }
+
+    #[test]
+    fn a_text_is_cut_to_what_clients_take() {
+        assert_eq!(cut("short"), "short");
+        assert_eq!(cut(&"a".repeat(10_000)).len(), TEXT);
+        // Two bytes each, six in a header.
+        assert_eq!(cut(&"\u{e9}".repeat(10_000)).chars().count(), TEXT / 6);
+        assert_eq!(reason(&failed(Reason::Forbidden, &"%".repeat(10_000))).unwrap().1.len(), TEXT / 3);
     }
 
     #[test]

@@ -306,5 +306,6 @@ pub(crate) fn check_names<'a>(names: impl Iterator<Item = &'a FileName>) -> Resu
 }
 
 fn pages(bytes: usize) -> usize {
-    bytes.div_ceil(limits::PAGE) * limits::PAGE
+    // An empty file has its inode and its link.
+    bytes.div_ceil(limits::PAGE).max(1) * limits::PAGE
 }

@@ -4,6 +4,7 @@
 //! by whom a fetch would be made, and fetches; writes nothing.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -12,6 +13,9 @@ use super::target::TargetPath;
 use crate::external::{self, Ask, External};
 use crate::model::{Class, ObjectVersion, Payload, SecretString};
 use crate::provider::{self, Azure, Purpose};
+
+/// How long another program may take for a refresh.
+const REFRESH: Duration = Duration::from_secs(30);
 
 /// The name of the provider that can be built in.
 const AZURE: &str = "azure";
@@ -80,6 +84,11 @@ impl Sources {
                 Ok(Prepared::Azure(azure.prepare(fetch).await?))
             }
             Some(_) | None => {
+                // A volume that is there can wait for the next cycle; a provider that hangs must not keep others from theirs.
+                let deadline = match purpose {
+                    Purpose::Mount => deadline,
+                    Purpose::Refresh => deadline.min(Instant::now() + REFRESH),
+                };
                 let ask = Ask { class, context, secrets, target: target.as_str(), held, deadline };
                 Ok(Prepared::External { prepared: self.external.prepare(ask)?, target })
             }

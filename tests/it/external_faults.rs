@@ -51,6 +51,8 @@ fn what_a_bad_reply_is_told_as() -> Result<()> {
     counted(&node, "other", "ProviderFailed")?;
     fails(&node, good, "status=7:who are you", &["code = PermissionDenied desc = who are you", "(ProviderFailed)"])?;
     counted(&node, "GRPCProviderError", "ProviderFailed")?;
+    // Long texts are headers that many clients refuse.
+    fails(&node, good, &format!("status=7:{}", "x".repeat(20_000)), &["code = PermissionDenied desc = xxxx"])?;
     // Codes that mean something else to the kubelet stay inside (design decision 8).
     for code in [1, 4, 8, 10] {
         fails(&node, good, &format!("status={code}:no"), &["desc = no"])?;

@@ -76,7 +76,7 @@ pub(in crate::cmd) struct Args {
     #[arg(long, value_name = "DIRS", default_value = "/etc/kubernetes/secrets-store-csi-providers")]
     pub(super) additional_provider_volume_paths: String,
     /// The largest reply that is taken from another provider, in bytes; above 4 MiB, its volumes may be as large, too.
-    #[arg(long, value_name = "BYTES", default_value_t = 4 << 20, value_parser = clap::value_parser!(u32).range(1..=LARGEST_REPLY))]
+    #[arg(long, value_name = "BYTES", default_value_t = 4 << 20, value_parser = parse_reply_limit)]
     pub(super) max_call_recv_msg_size: u32,
     /// Ask other providers for a sign of life now and then, for the metric provider_healthy.
     #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
@@ -127,6 +127,14 @@ fn at_least(shortest: Duration, text: &str) -> Result<Duration, String> {
 /// Nothing means what it means to upstream's metrics library (spec/driver.md §7).
 fn parse_metrics_address(text: &str) -> Result<Address, String> {
     admin::parse_address(if text.is_empty() { ":8080" } else { text })
+}
+
+/// Whoever asks for more than can be had wants no limit (spec/driver.md §7).
+fn parse_reply_limit(text: &str) -> Result<u32, String> {
+    match text.parse::<i64>() {
+        Ok(bytes @ 1..) => Ok(bytes.min(LARGEST_REPLY) as u32),
+        Ok(_) | Err(_) => Err("must be a number of bytes, 1 or more; above 256 MiB it counts as that".to_owned()),
+    }
 }
 
 fn parse_driver_name(text: &str) -> Result<String, String> {

@@ -6,10 +6,12 @@
 //! # Guarantees
 //! What runs is not given out again before it has ended. Whoever is due longest goes first. However often something is
 //! hurried, between two of its starts lies [`REST`]. What took long the last time, or is [suspect](Schedule::suspect), never has
-//! all places: one vault or provider that is down does not keep others' volumes waiting.
+//! all places, and of those that are suspect for one cause not even all that are left: one vault or provider that is down does not
+//! keep others' volumes waiting.
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -25,6 +27,9 @@ const SLOW: Duration = Duration::from_secs(5);
 
 /// How many run at a time that were slow the last time, or are suspect.
 const SLOW_AT_ONCE: usize = super::AT_ONCE / 2;
+
+/// How many run at a time that are suspect for one cause.
+const ALIKE_AT_ONCE: usize = SLOW_AT_ONCE / 2;
 
 /// The longest interval that is counted with; the flag takes any.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -45,8 +50,8 @@ struct Turn {
     again: bool,
     /// Whether its last run was slow.
     slow: bool,
-    /// Whether it counts as slow however it runs.
-    suspect: bool,
+    /// Whether it counts as slow however it runs, and for what cause.
+    suspect: Option<Arc<str>>,
 }
 
 /// The first moment of something new: anywhere within the interval, so that a restart does not make everything due at once.
@@ -69,7 +74,7 @@ impl<K> Default for Schedule<K> {
 impl<K: Clone + Eq + Hash> Schedule<K> {
     /// Has this key come up then, unless it is known already.
     pub(in crate::volume) fn add(&mut self, key: &K, due: Instant) {
-        let turn = || Turn { due, began: None, running: false, again: false, slow: false, suspect: false };
+        let turn = || Turn { due, began: None, running: false, again: false, slow: false, suspect: None };
         self.turns.entry(key.clone()).or_insert_with(turn);
     }
 
@@ -83,10 +88,10 @@ impl<K: Clone + Eq + Hash> Schedule<K> {
         }
     }
 
-    /// Has a key count as slow, from its first run on: many of its kind may fail together, and one does not tell of another.
-    pub(in crate::volume) fn suspect(&mut self, key: &K) {
+    /// Has a key count as slow, from its first run on: many of one `cause` may fail together, and one does not tell of another.
+    pub(in crate::volume) fn suspect(&mut self, key: &K, cause: &str) {
         if let Some(turn) = self.turns.get_mut(key) {
-            turn.suspect = true;
+            turn.suspect = Some(cause.into());
         }
     }
 
@@ -97,8 +102,8 @@ impl<K: Clone + Eq + Hash> Schedule<K> {
 
     /// Gives out what is due longest and has a place; it runs until it has [ended](Schedule::ended).
     pub(in crate::volume) fn take(&mut self, now: Instant) -> Option<K> {
-        let slow = self.has_place_for_slow();
-        let waiting = self.turns.iter_mut().filter(|(_, turn)| turn.may_run(slow) && turn.due <= now);
+        let taken = self.taken();
+        let waiting = self.turns.iter_mut().filter(|(_, turn)| turn.may_run(&taken) && turn.due <= now);
         let (key, turn) = waiting.min_by_key(|(_, turn)| turn.due)?;
         (turn.began, turn.running, turn.again) = (Some(now), true, false);
         Some(key.clone())
@@ -116,21 +121,35 @@ impl<K: Clone + Eq + Hash> Schedule<K> {
 
     /// When something comes up next that has a place.
     pub(in crate::volume) fn next(&self) -> Option<Instant> {
-        let slow = self.has_place_for_slow();
-        self.turns.values().filter(|turn| turn.may_run(slow)).map(|turn| turn.due).min()
+        let taken = self.taken();
+        self.turns.values().filter(|turn| turn.may_run(&taken)).map(|turn| turn.due).min()
     }
 
-    fn has_place_for_slow(&self) -> bool {
-        self.turns.values().filter(|turn| turn.running && turn.is_slow()).count() < SLOW_AT_ONCE
+    fn taken(&self) -> Taken {
+        let slow: Vec<&Turn> = self.turns.values().filter(|turn| turn.running && turn.is_slow()).collect();
+        let causes: Vec<Arc<str>> = slow.iter().filter_map(|turn| turn.suspect.clone()).collect();
+        Taken { slow: slow.len(), causes }
     }
 }
 
+/// The places that what is slow has.
+struct Taken {
+    slow: usize,
+    /// For what cause, of each that is suspect.
+    causes: Vec<Arc<str>>,
+}
+
 impl Turn {
-    fn may_run(&self, slow: bool) -> bool {
-        !self.running && (slow || !self.is_slow())
+    fn may_run(&self, taken: &Taken) -> bool {
+        if self.running {
+            return false;
+        }
+        let alike = |cause: &Arc<str>| taken.causes.iter().filter(|other| *other == cause).count();
+        let crowded = self.suspect.as_ref().is_some_and(|cause| alike(cause) >= ALIKE_AT_ONCE);
+        !self.is_slow() || taken.slow < SLOW_AT_ONCE && !crowded
     }
 
     fn is_slow(&self) -> bool {
-        self.slow || self.suspect
+        self.slow || self.suspect.is_some()
     }
 }

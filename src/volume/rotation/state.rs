@@ -208,6 +208,10 @@ impl State {
             if entry.key.take().is_some() || entry.failing.is_some() {
                 entry.urgent = true;
             }
+            // Versions of what the class asked for before say nothing to a provider that is asked for something else.
+            if let Some(wrote) = &mut entry.wrote {
+                wrote.held = None;
+            }
             waits |= entry.urgent;
         }
         if !waits {
@@ -234,7 +238,9 @@ impl State {
             self.schedule.add(&unit, schedule::first(now, interval, dice()));
         }
         if key.identity.is_of_volume() {
-            self.schedule.suspect(&unit);
+            // All volumes of one provider fare alike when it is down.
+            let class = self.classes.get(&key.class).and_then(Option::as_deref);
+            self.schedule.suspect(&unit, class.map_or("", |class| class.provider.as_str()));
         }
     }
 

@@ -122,11 +122,13 @@ fn what_is_suspect_leaves_them_from_its_first_run_on() {
     for key in 0..40 {
         schedule.add(&key, start);
         if key < 30 {
-            schedule.suspect(&key);
+            schedule.suspect(&key, if key < 20 { "one" } else { "other" });
         }
     }
     let taken: Vec<i32> = std::iter::from_fn(|| schedule.take(start)).collect();
-    assert_eq!(taken.iter().filter(|key| **key < 30).count(), 8);
+    // Half of the places, and half of those for each cause.
+    assert_eq!(taken.iter().filter(|key| **key < 20).count(), 4);
+    assert_eq!(taken.iter().filter(|key| (20..30).contains(*key)).count(), 4);
     assert_eq!(taken.iter().filter(|key| **key >= 30).count(), 10);
     // However quickly it ends.
     taken.iter().for_each(|key| schedule.ended(key, INTERVAL, 0.0, start));
