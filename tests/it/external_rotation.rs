@@ -23,6 +23,7 @@ trials! { "external_rotation":
     lapsed_credentials_are_told_and_nothing_is_asked_with_them,
     a_failure_keeps_the_files_and_is_told_by_the_providers_code,
     a_class_that_changes_its_provider_is_followed,
+    a_changed_class_is_asked_for_without_the_old_versions,
     a_provider_that_hangs_holds_up_no_vault,
 }
 
@@ -196,6 +197,16 @@ fn a_class_that_changes_its_provider_is_followed() -> Result<()> {
     class(&node, "demo", &["objectName: fookey"], "")?;
     wait_for("the provider's is", Duration::from_secs(30), || Ok(target.join("fookey").exists()))?;
     ensure!(provider.requests()?.len() > asked);
+    Ok(())
+}
+
+fn a_changed_class_is_asked_for_without_the_old_versions() -> Result<()> {
+    let (node, provider) = both(&["--enable-secret-rotation", "--rotation-poll-interval=1h"])?;
+    class(&node, "demo", &["objectName: foo"], "")?;
+    let target = node.publish(&volume("demo"))?;
+    class(&node, "demo", &["objectName: foo", "objectName: fookey"], "")?;
+    wait_for("the new object is there", PATIENCE, || Ok(target.join("fookey").exists()))?;
+    assert_eq!(last(&provider)?.held, [].into());
     Ok(())
 }
 

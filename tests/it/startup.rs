@@ -12,7 +12,7 @@ use crate::lab::{Node, lab};
 
 trials! { "startup":
     the_version_is_upstreams_json,
-    an_empty_metrics_address_is_port_8080,
+    empty_values_are_as_gos,
     the_startup_taint_goes_when_the_kubelet_knows_the_driver,
     without_the_right_the_taint_stays_and_the_log_says_what_to_grant,
 }
@@ -33,12 +33,19 @@ fn the_version_is_upstreams_json() -> Result<()> {
     Ok(())
 }
 
-/// The chart of upstream's provider writes an empty value where none is set.
-fn an_empty_metrics_address_is_port_8080() -> Result<()> {
+/// The chart of upstream's provider writes an empty value where none is set: a metrics address is port 8080 then, a path none.
+fn empty_values_are_as_gos() -> Result<()> {
     let mut setup = lab().setup();
-    setup.flags.push("--metrics-addr=".to_owned());
+    let flags = ["--metrics-addr=", "--kubeconfig=", "--provider-volume=", "--max-call-recv-msg-size=2147483647"];
+    setup.flags.extend(flags.map(str::to_owned));
+    setup.environment.push(("AZURE_ENVIRONMENT_FILEPATH".to_owned(), String::new()));
     let _node = Node::start(setup)?;
-    wait_for("port 8080 is served", PATIENCE, || Ok(std::net::TcpStream::connect(("127.0.0.1", 8080)).is_ok()))
+    // Every address: also those of a cluster that has IPv6 only.
+    let both = std::path::Path::new("/proc/net/if_inet6").exists();
+    for address in ["127.0.0.1", "::1"].iter().take(if both { 2 } else { 1 }) {
+        wait_for("port 8080 is served", PATIENCE, || Ok(std::net::TcpStream::connect((*address, 8080)).is_ok()))?;
+    }
+    Ok(())
 }
 
 /// A node of the cluster with the taint and another, and a driver that is to take it off.
