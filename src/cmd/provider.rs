@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args as ClapArgs;
+use clap::{Args as ClapArgs, ValueHint};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -27,7 +27,7 @@ const LONGEST_PROBE: Duration = Duration::from_secs(300);
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     /// The provider's socket: unix://PATH; drivers look for azure.sock.
-    #[arg(long, default_value = "unix:///tmp/azure.sock", value_parser = parse_endpoint)]
+    #[arg(long, default_value = "unix:///tmp/azure.sock", value_hint = ValueHint::Url, value_parser = parse_endpoint)]
     endpoint: PathBuf,
     /// Port for the health check, on all addresses; 0 for none.
     #[arg(long, default_value_t = 8989)]

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args as ClapArgs};
+use clap::{ArgAction, Args as ClapArgs, ValueHint};
 
 use crate::admin;
 use crate::cmd::azure::AzureArgs;
@@ -35,7 +35,7 @@ pub(super) enum AzureProvider {
 #[derive(Debug, ClapArgs)]
 pub(in crate::cmd) struct Args {
     /// CSI endpoint: unix://PATH.
-    #[arg(long, env = "CSI_ENDPOINT", default_value = "unix://tmp/csi.sock", value_parser = parse_endpoint)]
+    #[arg(long, env = "CSI_ENDPOINT", default_value = "unix://tmp/csi.sock", value_hint = ValueHint::Url, value_parser = parse_endpoint)]
     pub(super) endpoint: PathBuf,
     /// Name of the driver, as in the CSIDriver object.
     #[arg(long, default_value = "secrets-store.csi.k8s.io", value_parser = parse_driver_name)]
