@@ -12,11 +12,11 @@ use keyvault_csi_e2e::driver::wait_for;
 use keyvault_csi_e2e::reference::{self, Options, ProviderProcess};
 use serde_json::{Value, json};
 
-use crate::kubectl::{PATIENCE, delete_pod, event, exec, get, kubectl, ready};
+use crate::kubectl::{PATIENCE, delete_pod, event, exec, kubectl, ready};
 use crate::node;
 use crate::place;
 use crate::release::kubelet_root;
-use crate::rotating::{becomes, deployment, gone, owned_by, pods_of, reads, scene};
+use crate::rotating::{becomes, gone, owned_by, reads, scene, two_deployments};
 use crate::scene::{AUDIENCE, Scene};
 
 trials! { "external":
@@ -128,19 +128,7 @@ fn two_deployments_own_one_secret_until_the_last_is_gone() -> Result<()> {
     let scene = scene("external-owners")?;
     let value = set(&scene, "a", "v1")?;
     class(&scene, "v1", "demo", &["a"], &opaque("mirrored", "a"))?;
-    for name in ["one", "two"] {
-        deployment(&scene, name)?;
-    }
-    for name in ["one", "two"] {
-        for pod in pods_of(&scene, name)? {
-            assert_eq!(exec(&scene.namespace, &pod, &["cat", "/mnt/demo/a"])?, value);
-            assert_eq!(exec(&scene.namespace, &pod, &["sh", "-c", "printf %s \"$FROM_SECRET\""])?, value);
-        }
-    }
-    owned_by(&scene.namespace, "mirrored", 2)?;
-    let secret = get(&scene.namespace, "secret", "mirrored")?.context("no Secret")?;
-    assert_eq!(secret["metadata"]["labels"]["secrets-store.csi.k8s.io/managed"], "true");
-    assert_eq!(secret["metadata"]["labels"]["environment"], "test");
+    two_deployments(&scene, &value)?;
     for (name, left) in [("one", Some(1)), ("two", None)] {
         kubectl(&["delete", "deployment", name, "--namespace", &scene.namespace, "--timeout=120s"])?;
         match left {

@@ -201,15 +201,14 @@ fn a_history_moves_on() -> Result<()> {
     becomes(&scene.namespace, "mirrored", "username", &new)
 }
 
-fn two_deployments_own_one_secret_until_the_last_is_gone() -> Result<()> {
-    let scene = scene("owners")?;
-    let value = scene.set("a");
-    class(&scene, "demo", &["a"], &opaque("mirrored", "a", "username"))?;
+/// Two Deployments of the class `demo`, `one` and `two`: all their pods have the value of `a` as a file and from the Secret, which
+/// both own.
+pub(crate) fn two_deployments(scene: &Scene, value: &str) -> Result<()> {
     for name in ["one", "two"] {
-        deployment(&scene, name)?;
+        deployment(scene, name)?;
     }
     for name in ["one", "two"] {
-        for pod in pods_of(&scene, name)? {
+        for pod in pods_of(scene, name)? {
             assert_eq!(exec(&scene.namespace, &pod, &["cat", "/mnt/demo/a"])?, value);
             assert_eq!(exec(&scene.namespace, &pod, &["sh", "-c", "printf %s \"$FROM_SECRET\""])?, value);
         }
@@ -218,6 +217,14 @@ fn two_deployments_own_one_secret_until_the_last_is_gone() -> Result<()> {
     let secret = get(&scene.namespace, "secret", "mirrored")?.context("no Secret")?;
     assert_eq!(secret["metadata"]["labels"]["secrets-store.csi.k8s.io/managed"], "true");
     assert_eq!(secret["metadata"]["labels"]["environment"], "test");
+    Ok(())
+}
+
+fn two_deployments_own_one_secret_until_the_last_is_gone() -> Result<()> {
+    let scene = scene("owners")?;
+    let value = scene.set("a");
+    class(&scene, "demo", &["a"], &opaque("mirrored", "a", "username"))?;
+    two_deployments(&scene, &value)?;
     // A rotation keeps both.
     let new = scene.change("a");
     becomes(&scene.namespace, "mirrored", "username", &new)?;
