@@ -16,7 +16,7 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
-use crate::process::{Process, pause};
+use crate::process::{PAUSE, Process};
 
 /// How long an answer of HTTP may take before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -275,13 +275,26 @@ pub fn http_get(address: &str, path: &str) -> Result<(u16, String)> {
 ///
 /// # Errors
 /// It does not hold within `patience`; `what` names it.
-pub fn wait_for(what: &str, patience: Duration, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
+pub fn wait_for(what: &str, patience: Duration, condition: impl FnMut() -> Result<bool>) -> Result<()> {
+    wait_between(what, patience, PAUSE, condition)
+}
+
+/// The same for a condition that costs something to look at, with such a pause between two looks.
+///
+/// # Errors
+/// It does not hold within `patience`; `what` names it.
+pub fn wait_between(
+    what: &str,
+    patience: Duration,
+    pause: Duration,
+    mut condition: impl FnMut() -> Result<bool>,
+) -> Result<()> {
     let began = Instant::now();
     while !condition()? {
         if began.elapsed() > patience {
             bail!("{what}: not within {patience:?}");
         }
-        pause();
+        std::thread::park_timeout(pause);
     }
     Ok(())
 }

@@ -91,7 +91,10 @@ impl Drop for Process {
     }
 }
 
+/// Between two looks at a condition of this machine.
+pub(crate) const PAUSE: Duration = Duration::from_millis(2);
+
 /// Gives way between two looks at a condition.
 pub(crate) fn pause() {
-    std::thread::park_timeout(Duration::from_millis(2));
+    std::thread::park_timeout(PAUSE);
 }

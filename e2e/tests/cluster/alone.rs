@@ -4,18 +4,18 @@ use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use keyvault_csi_e2e::driver::wait_for;
 
-use crate::kubectl::{PATIENCE, condition, event, exec, get, helm, ready};
+use crate::kubectl::{condition, event, exec, get, helm, ready, wait_for};
 use crate::release::{self, RELEASE};
 use crate::scene::Scene;
 use crate::{node, place};
 
+// The one that is timed comes last: what `e2e/run` does beside has ended by then.
 trials! { "alone":
-    a_driver_that_is_deleted_is_soon_ready_again,
     an_upgrade_of_the_image_is_not_noticed_by_pods,
     a_kubelet_that_restarts_goes_on,
     a_pod_that_comes_before_the_driver_starts_with_it,
+    a_driver_that_is_deleted_is_soon_ready_again,
 }
 
 /// What the driver itself may take of the time from its deletion until it is ready again.
@@ -45,7 +45,7 @@ impl Reader {
     /// Waits until it has read another ten times; it never got a wrong answer so far.
     fn goes_on(&self) -> Result<()> {
         let before = self.reads()?;
-        wait_for("the pod reads on", PATIENCE, || Ok(self.reads()? > before + 10))?;
+        wait_for("the pod reads on", || Ok(self.reads()? > before + 10))?;
         let pod = get(&self.scene.namespace, "pod", "web")?.context("no pod")?;
         assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0);
         Ok(())
@@ -66,7 +66,7 @@ fn a_driver_that_is_deleted_is_soon_ready_again() -> Result<()> {
     let since = |moment: Instant| moment.saturating_duration_since(began);
     let (ended, started) = (since(restart.step("ended")?), since(restart.step("started")?));
     let says = since(restart.step("ready")?);
-    wait_for("the driver's pod is Ready again", PATIENCE, || {
+    wait_for("the driver's pod is Ready again", || {
         Ok(release::pods()?.iter().any(|pod| pod["metadata"]["name"] != name.as_str() && condition(pod, "Ready")))
     })?;
     let ready = began.elapsed();
@@ -104,7 +104,7 @@ fn a_kubelet_that_restarts_goes_on() -> Result<()> {
 
 fn a_pod_that_comes_before_the_driver_starts_with_it() -> Result<()> {
     helm("uninstall", RELEASE, None)?;
-    wait_for("the driver is gone", PATIENCE, || Ok(release::pods()?.is_empty()))?;
+    wait_for("the driver is gone", || Ok(release::pods()?.is_empty()))?;
     let scene = Scene::new("early")?;
     let value = scene.set("a");
     scene.credentials()?;

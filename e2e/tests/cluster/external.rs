@@ -8,11 +8,10 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser as _;
-use keyvault_csi_e2e::driver::wait_for;
 use keyvault_csi_e2e::reference::{self, Options, ProviderProcess};
 use serde_json::{Value, json};
 
-use crate::kubectl::{PATIENCE, delete_pod, event, exec, kubectl, ready};
+use crate::kubectl::{delete_pod, event, exec, kubectl, ready, wait_for};
 use crate::node;
 use crate::place;
 use crate::release::kubelet_root;
@@ -106,7 +105,7 @@ fn a_pod_reads_its_files_and_leaves_nothing() -> Result<()> {
         let folder = kubelet_root().join("pods").join(scene.uid("web")?);
         ensure!(!node::mounts(&folder)?.is_empty());
         delete_pod(&scene.namespace, "web")?;
-        wait_for("the pod's folder is gone", PATIENCE, || Ok(!node::exists(&folder)?))?;
+        wait_for("the pod's folder is gone", || Ok(!node::exists(&folder)?))?;
         ensure!(node::mounts(&folder)?.is_empty());
     }
     Ok(())
@@ -193,7 +192,7 @@ fn the_kubelets_tokens_reach_the_provider() -> Result<()> {
         let seen = provider(ProviderProcess::requests)?;
         Ok::<_, anyhow::Error>(seen.into_iter().filter(|seen| seen.target.contains(&uid)).collect::<Vec<_>>())
     };
-    wait_for("it is refreshed", PATIENCE, || Ok(asked()?.len() >= 3))?;
+    wait_for("it is refreshed", || Ok(asked()?.len() >= 3))?;
     for (at, seen) in asked()?.into_iter().enumerate() {
         ensure!(seen.audiences.iter().any(|audience| audience == AUDIENCE), "{at}: {:?}", seen.audiences);
         assert_eq!(seen.secrets, Some(vec!["clientid".to_owned(), "clientsecret".to_owned()]), "{at}");
@@ -211,7 +210,7 @@ fn the_providers_calls_are_counted() -> Result<()> {
     ready(&scene.namespace, "web")?;
     let label = format!("provider=\"{NAME}\"");
     for name in ["node_publish_total{", "rotation_reconcile_total{"] {
-        wait_for(name, PATIENCE, || {
+        wait_for(name, || {
             let metrics = node::http(8095, "/metrics")?.unwrap_or_default();
             Ok(metrics.lines().any(|line| line.starts_with(name) && line.contains(&label)))
         })?;

@@ -9,11 +9,13 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use keyvault_csi_e2e::driver::wait_for;
+use keyvault_csi_e2e::driver::wait_between;
 use serde_json::Value;
 
 /// How long anything may take that the cluster does by itself; a busy machine needs a part of it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Between two questions: each starts a program, and several tests ask at once.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// The sources of this project.
 pub(crate) fn checkout() -> PathBuf {
@@ -68,14 +70,17 @@ pub(crate) fn delete_pod(namespace: &str, pod: &str) -> Result<()> {
     Ok(())
 }
 
-/// Waits until a pod is Ready.
-pub(crate) fn ready(namespace: &str, pod: &str) -> Result<()> {
-    let ready = wait_for(&format!("{namespace}/{pod} is Ready"), PATIENCE, || is_ready(namespace, pod));
-    ready.or_else(|error| bail!("{error:#}\n{}", kubectl(&["describe", "pod", pod, "--namespace", namespace])?))
+/// Waits until the cluster has come to something by itself.
+pub(crate) fn wait_for(what: &str, condition: impl FnMut() -> Result<bool>) -> Result<()> {
+    wait_between(what, PATIENCE, PAUSE, condition)
 }
 
-fn is_ready(namespace: &str, pod: &str) -> Result<bool> {
-    Ok(get(namespace, "pod", pod)?.is_some_and(|pod| condition(&pod, "Ready")))
+/// Waits until a pod is Ready.
+pub(crate) fn ready(namespace: &str, pod: &str) -> Result<()> {
+    let timeout = format!("--timeout={}s", PATIENCE.as_secs());
+    let ready = kubectl(&["wait", "--for=condition=Ready", "pod", pod, "--namespace", namespace, &timeout]);
+    let told = |error| bail!("{error:#}\n{}", kubectl(&["describe", "pod", pod, "--namespace", namespace])?);
+    ready.map(drop).or_else(told)
 }
 
 /// Whether an object has this condition.
@@ -89,7 +94,7 @@ pub(crate) fn event(namespace: &str, pod: &str, reason: &str, words: &[&str]) ->
     let selector = format!("--field-selector=involvedObject.name={pod},reason={reason}");
     let mut found = None;
     let mut seen = String::new();
-    let waited = wait_for(&format!("an event {reason} with {words:?}"), PATIENCE, || {
+    let waited = wait_for(&format!("an event {reason} with {words:?}"), || {
         let events = list(namespace, "events", &[&selector])?;
         let told =
             |event: &Value, path: &str| event.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();

@@ -59,7 +59,7 @@ fn main() -> Result<ExitCode> {
     arguments.test_threads = Some(1);
     let alone = run(&arguments, place::able(alone::trials().into_iter().chain(rotating::before()).collect()));
     arguments.test_threads = Some(AT_ONCE);
-    let rotating = run(&arguments, place::able(rotating::trials().into_iter().chain(external::trials()).collect()));
+    let rotating = run(&arguments, place::able(external::trials().into_iter().chain(rotating::trials()).collect()));
     external::stop();
     let steady = run(
         &arguments,

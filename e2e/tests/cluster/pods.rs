@@ -1,10 +1,9 @@
 //! What pods, and people who look at them, see: files, events, status objects, and what is left when a pod is gone.
 
 use anyhow::{Context as _, Result, ensure};
-use keyvault_csi_e2e::driver::wait_for;
 use serde_json::json;
 
-use crate::kubectl::{PATIENCE, condition, delete_pod, event, exec, get, kubectl, ready, text};
+use crate::kubectl::{condition, delete_pod, event, exec, get, kubectl, ready, text, wait_for};
 use crate::scene::Scene;
 use crate::{names, node, release};
 
@@ -125,11 +124,9 @@ fn a_pod_that_is_deleted_leaves_nothing() -> Result<()> {
     ensure!(!mounts(&uid)?.is_empty(), "the mount is not where this test looks for it");
     delete_pod(&scene.namespace, "web")?;
     let folder = release::kubelet_root().join("pods").join(&uid);
-    wait_for("the pod's mounts and folder are gone", PATIENCE, || {
-        Ok(mounts(&uid)?.is_empty() && !node::exists(&folder)?)
-    })?;
+    wait_for("the pod's mounts and folder are gone", || Ok(mounts(&uid)?.is_empty() && !node::exists(&folder)?))?;
     let name = format!("web-{}-demo", scene.namespace);
-    wait_for("the status object is gone", PATIENCE, || Ok(get(&scene.namespace, STATUS, &name)?.is_none()))
+    wait_for("the status object is gone", || Ok(get(&scene.namespace, STATUS, &name)?.is_none()))
 }
 
 fn kubectl_get_shows_something_useful() -> Result<()> {
@@ -202,7 +199,7 @@ fn metrics_have_upstreams_names() -> Result<()> {
     scene.pod("web", &["demo"], FOREVER)?;
     ready(&scene.namespace, "web")?;
     delete_pod(&scene.namespace, "web")?;
-    wait_for("both counters are there", PATIENCE, || {
+    wait_for("both counters are there", || {
         let text = node::http(8095, "/metrics")?.unwrap_or_default();
         Ok(["node_publish_total{", "node_unpublish_total{"].iter().all(|name| text.contains(name)))
     })
@@ -233,7 +230,7 @@ fn our_kinds_and_roles_have_upstreams_names() -> Result<()> {
 pub(crate) fn status(scene: &Scene, class: &str) -> Result<serde_json::Value> {
     let name = format!("web-{}-{class}", scene.namespace);
     let mut found = None;
-    wait_for(&format!("the status object {name}"), PATIENCE, || {
+    wait_for(&format!("the status object {name}"), || {
         found = get(&scene.namespace, STATUS, &name)?;
         Ok(found.is_some())
     })?;

@@ -2,6 +2,7 @@
 //!
 //! The emulator's certificate authority comes into the driver's pods as docs/install.md tells for a private one.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
@@ -75,11 +76,9 @@ fn put_with(action: &str, tag: &str, rotation: bool) -> Result<()> {
             "volumeMounts": [{"name": CA, "mountPath": "/etc/ssl/certs/private-ca.crt", "subPath": "ca.crt", "readOnly": true}],
         },
     });
-    let file = std::env::temp_dir().join(format!("keyvault-csi-values-{}.json", std::process::id()));
-    std::fs::write(&file, values.to_string())?;
-    let done = helm(action, RELEASE, Some(&file));
-    std::fs::remove_file(&file)?;
-    done?;
+    let mut file = tempfile::NamedTempFile::new()?;
+    file.write_all(values.to_string().as_bytes())?;
+    helm(action, RELEASE, Some(file.path()))?;
     rolled_out()
 }
 

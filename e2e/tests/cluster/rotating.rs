@@ -7,10 +7,9 @@ use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
-use keyvault_csi_e2e::driver::wait_for;
 use serde_json::{Value, json};
 
-use crate::kubectl::{PATIENCE, condition, delete_pod, exec, get, kubectl, list, ready, text};
+use crate::kubectl::{condition, delete_pod, exec, get, kubectl, list, ready, text, wait_for};
 use crate::pods::status;
 use crate::scene::Scene;
 use crate::seeds;
@@ -77,7 +76,7 @@ pub(crate) fn value(namespace: &str, secret: &str, key: &str) -> Result<Option<S
 }
 
 pub(crate) fn becomes(namespace: &str, secret: &str, key: &str, wanted: &str) -> Result<()> {
-    let waited = wait_for(&format!("{namespace}/{secret} has the value under {key}"), PATIENCE, || {
+    let waited = wait_for(&format!("{namespace}/{secret} has the value under {key}"), || {
         Ok(value(namespace, secret, key)?.as_deref() == Some(wanted))
     });
     waited.with_context(|| format!("{:?}", get(namespace, "secret", secret)))
@@ -89,21 +88,18 @@ fn owners(namespace: &str, secret: &str) -> Result<usize> {
 }
 
 pub(crate) fn owned_by(namespace: &str, secret: &str, count: usize) -> Result<()> {
-    let waited = wait_for(&format!("{namespace}/{secret} has {count} owners"), PATIENCE, || {
-        Ok(owners(namespace, secret)? == count)
-    });
+    let waited =
+        wait_for(&format!("{namespace}/{secret} has {count} owners"), || Ok(owners(namespace, secret)? == count));
     waited.with_context(|| format!("{:?}", get(namespace, "secret", secret)))
 }
 
 pub(crate) fn gone(namespace: &str, secret: &str) -> Result<()> {
-    wait_for(&format!("{namespace}/{secret} is gone"), PATIENCE, || Ok(get(namespace, "secret", secret)?.is_none()))
+    wait_for(&format!("{namespace}/{secret} is gone"), || Ok(get(namespace, "secret", secret)?.is_none()))
 }
 
 /// Waits until a file of the pod `pod` holds this.
 pub(crate) fn reads(namespace: &str, pod: &str, file: &str, wanted: &str) -> Result<()> {
-    wait_for(&format!("{pod}: {file} has the new value"), PATIENCE, || {
-        Ok(exec(namespace, pod, &["cat", file])? == wanted)
-    })
+    wait_for(&format!("{pod}: {file} has the new value"), || Ok(exec(namespace, pod, &["cat", file])? == wanted))
 }
 
 /// A Deployment of two pods that mount the class `demo`, and have the Secret `mirrored` in their environment.
@@ -133,7 +129,7 @@ pub(crate) fn deployment(scene: &Scene, name: &str) -> Result<()> {
 /// The names of a Deployment's pods, once both are Ready.
 pub(crate) fn pods_of(scene: &Scene, name: &str) -> Result<Vec<String>> {
     let selector = format!("--selector=app={name}");
-    wait_for(&format!("both pods of {name} are Ready"), PATIENCE, || {
+    wait_for(&format!("both pods of {name} are Ready"), || {
         let pods = list(&scene.namespace, "pods", &[&selector])?;
         Ok(pods.len() == 2 && pods.iter().all(|pod| condition(pod, "Ready")))
     })?;
@@ -295,7 +291,7 @@ fn a_secret_that_is_deleted_by_hand_comes_back() -> Result<()> {
     class(&scene, "demo", &["a"], &opaque("mirrored", "a", "username"))?;
     scene.pod("web", &["demo"], FOREVER)?;
     ready(&scene.namespace, "web")?;
-    wait_for("the Secret is there", PATIENCE, || Ok(get(&scene.namespace, "secret", "mirrored")?.is_some()))?;
+    wait_for("the Secret is there", || Ok(get(&scene.namespace, "secret", "mirrored")?.is_some()))?;
     kubectl(&["delete", "secret", "mirrored", "--namespace", &scene.namespace])?;
     // Nobody tells of the deletion; the next change of the content does.
     let new = scene.change("a");
@@ -309,12 +305,12 @@ fn a_vault_that_is_away_is_told_and_the_old_value_stays() -> Result<()> {
     scene.pod("web", &["demo"], FOREVER)?;
     ready(&scene.namespace, "web")?;
     scene.forbid();
-    wait_for("the status tells of it", PATIENCE, || Ok(status(&scene, "demo")?["status"]["reason"] == "Forbidden"))?;
+    wait_for("the status tells of it", || Ok(status(&scene, "demo")?["status"]["reason"] == "Forbidden"))?;
     assert_eq!(exec(&scene.namespace, "web", &["cat", "/mnt/demo/a"])?, old);
     scene.permit();
     let new = scene.change("a");
     reads(&scene.namespace, "web", "/mnt/demo/a", &new)?;
-    wait_for("the status is good again", PATIENCE, || Ok(status(&scene, "demo")?["status"]["reason"].is_null()))
+    wait_for("the status is good again", || Ok(status(&scene, "demo")?["status"]["reason"].is_null()))
 }
 
 fn metrics_count_rotations_and_syncs() -> Result<()> {
@@ -325,7 +321,7 @@ fn metrics_count_rotations_and_syncs() -> Result<()> {
     ready(&scene.namespace, "web")?;
     scene.change("a");
     let wanted = ["rotation_reconcile_total{", "rotation_reconcile_duration_sec", "sync_k8s_secret_total{"];
-    wait_for("the metrics are there", PATIENCE, || {
+    wait_for("the metrics are there", || {
         let text = node::http(8095, "/metrics")?.unwrap_or_default();
         Ok(wanted.iter().all(|name| text.contains(name)))
     })

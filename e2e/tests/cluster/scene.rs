@@ -9,10 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use azure_emulator::{Azure, Emulator, Jwk, Options, Permission};
-use keyvault_csi_e2e::driver::wait_for;
 use serde_json::Value;
 
-use crate::kubectl::{PATIENCE, apply, get, kubectl, text};
+use crate::kubectl::{apply, get, kubectl, text, wait_for};
 use crate::{names, place};
 
 static SCENE: OnceLock<Emulator> = OnceLock::new();
@@ -39,7 +38,7 @@ pub(crate) fn start() -> Result<()> {
 
 /// Waits until a new namespace has its service account: a pod is refused before.
 pub(crate) fn accounts(namespace: &str) -> Result<()> {
-    wait_for("the default service account", PATIENCE, || Ok(get(namespace, "serviceaccount", "default")?.is_some()))
+    wait_for("the default service account", || Ok(get(namespace, "serviceaccount", "default")?.is_some()))
 }
 
 /// The address that the API server writes into its tokens.
