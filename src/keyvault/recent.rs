@@ -89,7 +89,7 @@ impl Recent {
     {
         let window = self.window;
         if window.is_zero() {
-            return fetch().await.map(Arc::new);
+            return fetch().boxed().await.map(Arc::new);
         }
         let fetch = || {
             let (asked, fetching) = (Instant::now(), fetch());

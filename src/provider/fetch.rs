@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use futures::stream::{FuturesUnordered, TryStreamExt as _};
 use tokio::time::Instant;
 
 use super::cloud_file::DefaultCloud;
 use super::error::Error;
 use super::login::credential;
+use super::object::ObjectSpec;
 use super::object_fetch::{FetchedObject, ObjectFetch};
 use super::params::{Params, attributes};
 use super::render::Rendering;
@@ -108,25 +109,29 @@ impl Prepared<'_> {
     /// # Errors
     /// The first object that cannot be had.
     pub async fn fetch(&self) -> Result<Payload, Error> {
-        let Prepared { rendering, class, params, vault } = self;
-        let calls = params.objects.iter().enumerate().map(|(at, spec)| {
-            let object = ObjectFetch { rendering, class, vault, vault_name: &params.vault, spec };
-            async move { object.fetch().await.map(|object| Fetched { at, object }) }
-        });
-        let calls: Vec<_> = calls.collect();
-        // Unordered, so that the first failure is told at once instead of after slower neighbours.
-        let mut arriving = stream::iter(calls).buffer_unordered(CONCURRENCY);
+        let class = self.class;
+        // Unordered, so that the first failure is told at once instead of after slower neighbours. Made when their turn comes: each
+        // is large.
+        let (mut waiting, mut arriving) = (self.params.objects.iter().enumerate(), FuturesUnordered::new());
         let (mut fetched, mut bytes) = (Vec::new(), 0);
-        while let Some(one) = arriving.try_next().await? {
+        loop {
+            arriving.extend(waiting.by_ref().take(CONCURRENCY - arriving.len()).map(|(at, spec)| self.one(at, spec)));
+            let Some(one) = arriving.try_next().await? else { break };
             // Counted as it comes, so that many large objects never lie in memory together.
             bytes += one.object.files.iter().map(|file| file.content.expose_secret().len()).sum::<usize>();
             if bytes > limits::PAYLOAD {
                 let source = PayloadError::TooLarge { bytes, limit: limits::PAYLOAD };
-                return Err(Error::Payload { class: (*class).clone(), source });
+                return Err(Error::Payload { class: class.clone(), source });
             }
             fetched.push(one);
         }
-        collect(fetched).map_err(|source| Error::Payload { class: (*class).clone(), source })
+        collect(fetched).map_err(|source| Error::Payload { class: class.clone(), source })
+    }
+
+    async fn one(&self, at: usize, spec: &ObjectSpec) -> Result<Fetched, Error> {
+        let Prepared { rendering, class, params, vault } = self;
+        let object = ObjectFetch { rendering, class, vault, vault_name: &params.vault, spec };
+        Ok(Fetched { at, object: object.fetch().await? })
     }
 }
 

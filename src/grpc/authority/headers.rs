@@ -7,15 +7,15 @@
 //! The decoder is loona-hpack 0.4.3, because of three candidates it alone does not panic on hostile bytes: its integers
 //! end at 5 octets, every slice is checked, its Huffman code is complete and prefix-free, so that no symbol exceeds 30
 //! bits, and table size updates are held to the limit it is given. httlib-hpack 0.1.3 indexes past the end of `ff` and
-//! `40`, and fluke-hpack 0.3.1, its ancestor, unwraps an error at `3f`. What it lacks, `representations` adds. A
-//! Huffman string costs it 35 µs, since it builds its code table anew for each; [`MAX_FIELDS`] bounds that.
+//! `40`, and fluke-hpack 0.3.1, its ancestor, unwraps an error at `3f`. What it lacks, `representations` and `huffman` add.
 
 use loona_hpack::Decoder;
 
 use super::error::ConnectionError;
+use super::huffman::written_out;
 use super::representations::Representations;
 
-/// A kubelet sends nine fields; the limit bounds the time that one block can cost (about 20 ms).
+/// A kubelet sends nine fields.
 pub(super) const MAX_FIELDS: usize = 256;
 
 /// The decoded size of a block as RFC 9113 §6.5.2 counts it, four times what tonic accepts: h2 shall be the one that
@@ -34,13 +34,15 @@ const LOCALHOST: &[u8] = b"localhost";
 /// The header blocks of one connection, in the order in which they arrive.
 pub(super) struct HeaderBlocks {
     decoder: Decoder<'static>,
+    /// Room for one field.
+    field: Vec<u8>,
 }
 
 impl HeaderBlocks {
     pub(super) fn new() -> Self {
         let mut decoder = Decoder::new();
         decoder.set_max_allowed_table_size(MAX_TABLE_SIZE);
-        Self { decoder }
+        Self { decoder, field: Vec::new() }
     }
 
     /// Appends `block` to `output` with the authority replaced, at most [`MAX_LIST_SIZE`] bytes of it.
@@ -51,7 +53,8 @@ impl HeaderBlocks {
         let mut list_size = 0;
         for representation in Representations::new(block) {
             let representation = representation?;
-            self.decoder.decode_with_cb(representation.bytes, |name, value| {
+            let bytes = written_out(&representation, &mut self.field)?;
+            self.decoder.decode_with_cb(bytes, |name, value| {
                 fields += 1;
                 list_size += name.len() + value.len() + FIELD_OVERHEAD;
                 if list_size <= MAX_LIST_SIZE {
@@ -81,7 +84,7 @@ fn append_field(name: &[u8], value: &[u8], never_indexed: bool, output: &mut Vec
 
 /// Appends a string literal without Huffman code (RFC 7541 §5.2): both ends are in this process, saving bytes saves
 /// nothing.
-fn append_string(string: &[u8], output: &mut Vec<u8>) {
+pub(super) fn append_string(string: &[u8], output: &mut Vec<u8>) {
     const LARGEST_PREFIX: usize = 0x7f;
     if string.len() < LARGEST_PREFIX {
         output.push(string.len() as u8);

@@ -18,6 +18,7 @@ mod rewriter;
 mod frames;
 
 mod headers;
+mod huffman;
 
 mod representations;
 

@@ -1,9 +1,11 @@
 //! Splits an HPACK header block into its field representations (RFC 7541 §6).
 //!
-//! Pure. It measures fields and does not decode them, so it knows neither tables nor Huffman codes.
+//! Pure. It measures fields and finds their strings, but does not decode them, so it knows neither tables nor Huffman codes.
 //! [`super::headers`] decodes field by field with it: the decoder alone takes a whole block, cannot be stopped at a
 //! limit (64 KiB of empty Huffman strings cost it a second), does not tell which fields are never indexed, and lets a
 //! table size update stand anywhere.
+
+use std::ops::Range;
 
 use super::error::ConnectionError;
 
@@ -18,8 +20,20 @@ const MAX_INTEGER_LENGTH: usize = 5;
 pub(super) struct Representation<'a> {
     /// The field's bytes; for the first field of a block with the table size updates before it.
     pub(super) bytes: &'a [u8],
+    /// Its strings: a name, a value, both or none.
+    pub(super) literals: [Option<Literal>; 2],
     /// The client asks that this field never be indexed, on no hop (RFC 7541 §6.2.3).
     pub(super) never_indexed: bool,
+}
+
+/// A string of a field (RFC 7541 §5.2), by its places in the field's bytes.
+pub(super) struct Literal {
+    /// Where its length stands, before the octets.
+    pub(super) start: usize,
+    /// Its octets.
+    pub(super) octets: Range<usize>,
+    /// They are Huffman-coded.
+    pub(super) huffman: bool,
 }
 
 /// The fields of one header block, in order. It ends at the first error.
@@ -41,13 +55,14 @@ impl<'a> Representations<'a> {
         }
         // A block of nothing but updates has no field: the decoder refuses it.
         let mut never_indexed = false;
+        let mut literals = [None, None];
         if let Some(first) = self.rest.get(length) {
             never_indexed = first & 0xf0 == 0x10;
-            length += field_length(&self.rest[length..])?;
+            (length, literals) = field(self.rest, length)?;
         }
         let bytes;
         (bytes, self.rest) = self.rest.split_at(length);
-        Ok(Representation { bytes, never_indexed })
+        Ok(Representation { bytes, literals, never_indexed })
     }
 }
 
@@ -77,30 +92,35 @@ fn size_updates_length(bytes: &[u8]) -> Result<usize, ConnectionError> {
     Ok(length)
 }
 
-fn field_length(bytes: &[u8]) -> Result<usize, ConnectionError> {
-    let first = *bytes.first().ok_or(ConnectionError::FieldTruncated)?;
+/// Where the field that begins at `start` ends, and its strings.
+fn field(bytes: &[u8], start: usize) -> Result<(usize, [Option<Literal>; 2]), ConnectionError> {
+    let field = &bytes[start..];
+    let first = *field.first().ok_or(ConnectionError::FieldTruncated)?;
     if first & 0x80 != 0 {
-        return Ok(integer(bytes, 7)?.1);
+        return Ok((start + integer(field, 7)?.1, [None, None]));
     }
     if first & 0xe0 == 0x20 {
         return Err(ConnectionError::SizeUpdateMisplaced);
     }
-    let (name_index, mut length) = integer(bytes, if first & 0x40 != 0 { 6 } else { 4 })?;
+    let (name_index, length) = integer(field, if first & 0x40 != 0 { 6 } else { 4 })?;
+    let mut end = start + length;
+    let mut name = None;
     if name_index == 0 {
-        length += string_length(&bytes[length..])?;
+        let literal = literal(bytes, end)?;
+        end = literal.octets.end;
+        name = Some(literal);
     }
-    length += string_length(&bytes[length..])?;
-    Ok(length)
+    let value = literal(bytes, end)?;
+    Ok((value.octets.end, [name, Some(value)]))
 }
 
-/// The length of a string literal with its length prefix (RFC 7541 §5.2).
-fn string_length(bytes: &[u8]) -> Result<usize, ConnectionError> {
-    let (octets, prefix_length) = integer(bytes, 7)?;
-    let length = prefix_length + octets;
-    if length > bytes.len() {
+fn literal(bytes: &[u8], start: usize) -> Result<Literal, ConnectionError> {
+    let (octets, prefix_length) = integer(&bytes[start..], 7)?;
+    let octets = start + prefix_length..start + prefix_length + octets;
+    if octets.end > bytes.len() {
         return Err(ConnectionError::FieldTruncated);
     }
-    Ok(length)
+    Ok(Literal { start, octets, huffman: bytes[start] & 0x80 != 0 })
 }
 
 /// The value of an integer and the octets it takes (RFC 7541 §5.1); `prefix` is 4 to 7 bits.
