@@ -36,10 +36,10 @@ image: ## the OCI image target/image.tar, without a daemon and without pulling a
 e2e: ## the image and the chart on a real Kubernetes, which is built and started; KUBECONFIG names another one
 	@e2e/prerequisites image
 	@e2e/prerequisites test
-	@# Both at once: linking the image's program keeps one processor busy only.
+	@# The cluster is built beside, where it is not yet: linking the image's program keeps one processor busy only.
 	@{ [ -n "$${KUBECONFIG:-}" ] || e2e/cluster/cluster build > /dev/null; } & cluster=$$!; \
-		$(MAKE) --no-print-directory image || { kill $$cluster; exit 1; }; wait $$cluster
-	@CARGO="$(CARGO)" KEYVAULT_CSI_IMAGE=$(IMAGE) e2e/run
+		$(MAKE) --no-print-directory image || { kill $$cluster; exit 1; }; \
+		CARGO="$(CARGO)" KEYVAULT_CSI_IMAGE=$(IMAGE) e2e/run
 
 bench: image ## what the driver costs: writes target/bench.json, draws docs/performance.svg, prints a table; wants an idle machine
 	@e2e/prerequisites test
