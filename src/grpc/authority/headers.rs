@@ -12,7 +12,7 @@
 use loona_hpack::Decoder;
 
 use super::error::ConnectionError;
-use super::huffman::written_out;
+use super::huffman::{append_string, written_out};
 use super::representations::Representations;
 
 /// A kubelet sends nine fields.
@@ -80,22 +80,4 @@ fn append_field(name: &[u8], value: &[u8], never_indexed: bool, output: &mut Vec
     output.push(if never_indexed { 0x10 } else { 0x00 });
     append_string(name, output);
     append_string(value, output);
-}
-
-/// Appends a string literal without Huffman code (RFC 7541 §5.2): both ends are in this process, saving bytes saves
-/// nothing.
-pub(super) fn append_string(string: &[u8], output: &mut Vec<u8>) {
-    const LARGEST_PREFIX: usize = 0x7f;
-    if string.len() < LARGEST_PREFIX {
-        output.push(string.len() as u8);
-    } else {
-        output.push(LARGEST_PREFIX as u8);
-        let mut rest = string.len() - LARGEST_PREFIX;
-        while rest >= 0x80 {
-            output.push(rest as u8 | 0x80);
-            rest >>= 7;
-        }
-        output.push(rest as u8);
-    }
-    output.extend_from_slice(string);
 }

@@ -8,7 +8,6 @@ use std::cell::RefCell;
 use loona_hpack::decoder::{DecoderError, StringDecodingError};
 use loona_hpack::huffman::HuffmanDecoder;
 
-use super::headers::append_string;
 use super::representations::Representation;
 
 thread_local! {
@@ -35,4 +34,22 @@ pub(super) fn written_out<'a>(field: &Representation<'a>, room: &'a mut Vec<u8>)
     }
     room.extend_from_slice(&field.bytes[copied..]);
     Ok(room)
+}
+
+/// Appends a string literal without Huffman code (RFC 7541 §5.2): both ends are in this process, saving bytes saves
+/// nothing.
+pub(super) fn append_string(string: &[u8], output: &mut Vec<u8>) {
+    const LARGEST_PREFIX: usize = 0x7f;
+    if string.len() < LARGEST_PREFIX {
+        output.push(string.len() as u8);
+    } else {
+        output.push(LARGEST_PREFIX as u8);
+        let mut rest = string.len() - LARGEST_PREFIX;
+        while rest >= 0x80 {
+            output.push(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        output.push(rest as u8);
+    }
+    output.extend_from_slice(string);
 }
