@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use keyvault_csi_e2e::driver::wait_for;
@@ -26,6 +26,12 @@ trials! { "external_rotation":
     a_changed_class_is_asked_for_without_the_old_versions,
     a_provider_that_hangs_holds_up_no_vault,
 }
+
+/// How many volumes of one provider are brought up to date at a time.
+const PLACES: usize = 4;
+
+/// For how long one refresh may take.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// What tells one write of a volume from the next.
 fn print(target: &Path) -> Result<Vec<(u64, i64, i64)>> {
@@ -217,7 +223,7 @@ fn a_provider_that_hangs_holds_up_no_vault() -> Result<()> {
         let text = class_manifest("default", "demo", Some(NAME), &parameters(&["objectName: foo"], ""));
         let mut class: serde_json::Value = serde_json::from_str(&text)?;
         class["metadata"]["annotations"] =
-            serde_json::json!({ "keyvault-csi/rotation-poll-interval": "1m", "keyvault-csi/refresh": refresh });
+            serde_json::json!({ "keyvault-csi/rotation-poll-interval": "24h", "keyvault-csi/refresh": refresh });
         node.manifest("demo.yaml", &class.to_string())
     };
     write("1")?;
@@ -229,14 +235,17 @@ fn a_provider_that_hangs_holds_up_no_vault() -> Result<()> {
     node.class("quick", &vault.parameters(&["password"]))?;
     let target = node.publish(&vault.volume("quick"))?;
     provider.tell("/answer", &[("answer", "hang")])?;
-    let before = provider.requests()?.len();
+    let (before, began) = (provider.requests()?.len(), Instant::now());
     write("2")?;
-    wait_for("refreshes hang", PATIENCE, || Ok(provider.requests()?.len() >= before + 8))?;
+    wait_for("refreshes hang", PATIENCE, || Ok(provider.requests()?.len() >= before + PLACES))?;
     for _ in 0..3 {
         let value = vault.set("password");
         let arrived = || Ok(fs::read_to_string(target.join("password"))? == value);
         wait_for("the vault's value is there", Duration::from_secs(10), arrived)?;
     }
-    assert_eq!(provider.requests()?.len(), before + 8, "half of the places");
+    // On a slow machine the first may have ended by now, and the next have come.
+    let rounds = began.elapsed().div_duration_f64(DEADLINE) as usize + 1;
+    let asked = provider.requests()?.len() - before;
+    ensure!(asked <= rounds * PLACES, "{asked} requests in {rounds} times {DEADLINE:?}");
     Ok(())
 }
