@@ -44,7 +44,7 @@ e2e: ## the image and the chart on a real Kubernetes, which is built and started
 bench: image ## what the driver costs: writes target/bench.json, draws docs/performance.svg, prints a table; wants an idle machine
 	@e2e/prerequisites test
 	@echo "Building the benchmark (some minutes the first time) ..."
-	@$(CARGO) build --locked --profile tools --package keyvault-csi-e2e --bin bench --bin load
+	@$(CARGO) build --locked --profile tools --package keyvault-csi-bench --package keyvault-csi-e2e --bin bench --bin load
 	@KUBEBUILDER_ASSETS="$${KUBEBUILDER_ASSETS:-$$(e2e/cluster/cluster assets)}" \
 		$(CARGO_TARGET_DIR)/tools/bench --binary $(RELEASE) --image $(IMAGE) --json target/bench.json --chart docs/performance.svg
 

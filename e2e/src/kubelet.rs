@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use hyper_util::rt::TokioIo;
-use keyvault_csi::csi::proto::csi::node_client::NodeClient;
-use keyvault_csi::csi::proto::csi::volume_capability::{AccessMode, AccessType, MountVolume, access_mode};
-use keyvault_csi::csi::proto::csi::{
+use keyvault_csi_proto::csi::node_client::NodeClient;
+use keyvault_csi_proto::csi::volume_capability::{AccessMode, AccessType, MountVolume, access_mode};
+use keyvault_csi_proto::csi::{
     NodeGetInfoRequest, NodePublishVolumeRequest, NodeUnpublishVolumeRequest, VolumeCapability,
 };
-use keyvault_csi::csi::proto::registration::registration_client::RegistrationClient;
-use keyvault_csi::csi::proto::registration::{InfoRequest, PluginInfo, RegistrationStatus};
+use keyvault_csi_proto::registration::registration_client::RegistrationClient;
+use keyvault_csi_proto::registration::{InfoRequest, PluginInfo, RegistrationStatus};
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Status};

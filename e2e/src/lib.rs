@@ -1,9 +1,8 @@
-//! What drives the built binary from outside: a private network, a kubelet, a driver process, providers beside it, an API server.
+//! What drives the built binary from outside: a private network, a kubelet, a driver process, providers beside it.
 //!
 //! Used by the integration tests, the demo and the benchmark; nothing here is part of the product, and the product is only reached
 //! through its sockets. Start reading in `kubelet`.
 
-pub mod apiserver;
 pub mod driver;
 pub mod kubelet;
 pub mod load;

@@ -10,10 +10,10 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use keyvault_csi::grpc::proto::health::HealthCheckRequest;
-use keyvault_csi::grpc::proto::health::health_client::HealthClient;
-use keyvault_csi::grpc::proto::provider::csi_driver_provider_client::CsiDriverProviderClient;
-use keyvault_csi::grpc::proto::provider::{MountRequest, MountResponse, VersionRequest, VersionResponse};
+use keyvault_csi_proto::health::HealthCheckRequest;
+use keyvault_csi_proto::health::health_client::HealthClient;
+use keyvault_csi_proto::provider::csi_driver_provider_client::CsiDriverProviderClient;
+use keyvault_csi_proto::provider::{MountRequest, MountResponse, VersionRequest, VersionResponse};
 use nix::sys::signal::Signal;
 use tonic::transport::Channel;
 use tonic::{Request, Status};

@@ -5,8 +5,8 @@
 
 use tonic::{Request, Response, Status};
 
-use super::proto::csi::identity_server;
-use super::proto::csi::{
+use keyvault_csi_proto::csi::identity_server;
+use keyvault_csi_proto::csi::{
     GetPluginCapabilitiesRequest, GetPluginCapabilitiesResponse, GetPluginInfoRequest, GetPluginInfoResponse,
     ProbeRequest, ProbeResponse,
 };

@@ -3,19 +3,19 @@
 //! Never logs a request: the volume context and the secrets hold tokens. Publishes and unpublishes run in tasks of
 //! their own, since tonic drops a handler when its caller goes away.
 
+use keyvault_csi_proto::csi::node_server;
+use keyvault_csi_proto::csi::node_service_capability::rpc::Type as Capability;
+use keyvault_csi_proto::csi::node_service_capability::{Rpc, Type};
+use keyvault_csi_proto::csi::{
+    NodeGetCapabilitiesRequest, NodeGetCapabilitiesResponse, NodeGetInfoRequest, NodeGetInfoResponse,
+    NodePublishVolumeRequest, NodePublishVolumeResponse, NodeServiceCapability, NodeUnpublishVolumeRequest,
+    NodeUnpublishVolumeResponse,
+};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 use tracing::{debug, info, warn};
 
-use super::proto::csi::node_server;
-use super::proto::csi::node_service_capability::rpc::Type as Capability;
-use super::proto::csi::node_service_capability::{Rpc, Type};
-use super::proto::csi::{
-    NodeGetCapabilitiesRequest, NodeGetCapabilitiesResponse, NodeGetInfoRequest, NodeGetInfoResponse,
-    NodePublishVolumeRequest, NodePublishVolumeResponse, NodeServiceCapability, NodeUnpublishVolumeRequest,
-    NodeUnpublishVolumeResponse,
-};
 use super::{request, status};
 use crate::grpc::deadline;
 use crate::metrics::{Metrics, Provider};

@@ -6,8 +6,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::proto::csi::ProbeRequest;
-use super::proto::csi::identity_client::IdentityClient;
+use keyvault_csi_proto::csi::ProbeRequest;
+use keyvault_csi_proto::csi::identity_client::IdentityClient;
+
 use crate::grpc::channel;
 
 /// The sidecar's `--probe-timeout` in upstream's chart.

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use keyvault_csi_proto::registration::registration_server::{Registration, RegistrationServer};
+use keyvault_csi_proto::registration::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse};
 use tokio::sync::{Notify, watch};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 
-use super::proto::registration::registration_server::{Registration, RegistrationServer};
-use super::proto::registration::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse};
 use crate::grpc::connections;
 use crate::platform::socket;
 use crate::telemetry::key;

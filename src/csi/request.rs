@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 
+use keyvault_csi_proto::csi::volume_capability::{AccessType, MountVolume};
+use keyvault_csi_proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest};
 use tokio::time::Instant;
 
-use super::proto::csi::volume_capability::{AccessType, MountVolume};
-use super::proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest};
 use crate::model::{PodRef, SecretString};
 use crate::volume::{Group, PublishRequest, TargetPath, TargetPathError};
 

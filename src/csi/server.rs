@@ -7,12 +7,12 @@ use std::future::Future;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
+use keyvault_csi_proto::csi::identity_server::IdentityServer;
+use keyvault_csi_proto::csi::node_server::NodeServer;
 use tonic::transport::Server;
 
 use super::identity::Identity;
 use super::node::Node;
-use super::proto::csi::identity_server::IdentityServer;
-use super::proto::csi::node_server::NodeServer;
 use crate::grpc::connections;
 
 /// How many calls one connection may have open. A kubelet has one.

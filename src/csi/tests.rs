@@ -1,11 +1,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use keyvault_csi_proto::csi::volume_capability::{AccessType, BlockVolume, MountVolume};
+use keyvault_csi_proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest, VolumeCapability};
 use tokio::time::Instant;
 use tonic::Code;
 
-use super::proto::csi::volume_capability::{AccessType, BlockVolume, MountVolume};
-use super::proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest, VolumeCapability};
 use super::request::{Refusal, publish, unpublish};
 use super::status::code;
 use crate::grpc::parse_timeout;

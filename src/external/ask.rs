@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use keyvault_csi_proto::provider::MountRequest;
 use prost::Message as _;
 use tokio::time::Instant;
 use tracing::info;
@@ -13,7 +14,6 @@ use super::error::{Error, Fault};
 use super::scrub::Scrub;
 use super::socket::ProviderName;
 use super::{External, limits, reply, request};
-use crate::grpc::proto::provider::MountRequest;
 use crate::model::limits::PAYLOAD;
 use crate::model::{Class, ClassRef, ObjectVersion, Payload, SecretString};
 

@@ -7,6 +7,8 @@ use std::error::Error as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use keyvault_csi_proto::provider::csi_driver_provider_client::CsiDriverProviderClient;
+use keyvault_csi_proto::provider::{MountRequest, MountResponse};
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{Code, Request, Status};
 use tracing::debug;
@@ -16,8 +18,6 @@ use super::error::Fault;
 use super::limits;
 use super::scrub::Scrub;
 use super::socket::ProviderName;
-use crate::grpc::proto::provider::csi_driver_provider_client::CsiDriverProviderClient;
-use crate::grpc::proto::provider::{MountRequest, MountResponse};
 use crate::grpc::reason;
 use crate::model::Reason;
 

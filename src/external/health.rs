@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use keyvault_csi_proto::provider::VersionRequest;
+use keyvault_csi_proto::provider::csi_driver_provider_client::CsiDriverProviderClient;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tracing::{debug, info, warn};
 
@@ -12,8 +14,6 @@ use super::External;
 use super::connect::Search;
 use super::limits;
 use super::socket::ProviderName;
-use crate::grpc::proto::provider::VersionRequest;
-use crate::grpc::proto::provider::csi_driver_provider_client::CsiDriverProviderClient;
 use crate::telemetry::key;
 
 /// How long a provider may take to answer.

@@ -4,10 +4,11 @@
 
 use std::collections::BTreeMap;
 
+use keyvault_csi_proto::provider::{File, MountResponse};
+
 use super::error::Fault;
 use super::limits;
 use super::scrub::Scrub;
-use crate::grpc::proto::provider::{File, MountResponse};
 use crate::model::{FileMode, FileName, ObjectVersion, Payload, SecretBytes, SecretFile};
 
 /// The bits of a mode that are applied.

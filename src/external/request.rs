@@ -4,10 +4,10 @@
 
 use std::collections::BTreeMap;
 
+use keyvault_csi_proto::provider::{MountRequest, ObjectVersion};
 use serde_json::{Map, Value};
 
 use super::ask::Ask;
-use crate::grpc::proto::provider::{MountRequest, ObjectVersion};
 use crate::model::ExposeSecret as _;
 
 /// Where the service account's tokens stand, in the context or among the secrets (spec/driver.md §2.9).

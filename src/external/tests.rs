@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use keyvault_csi_proto::provider::{self, File, MountRequest, MountResponse};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tonic::{Code, Status};
@@ -14,7 +15,6 @@ use super::error::{Error, Fault};
 use super::request::TOKENS;
 use super::scrub::Scrub;
 use super::{ProviderName, directories, limits, reply, request};
-use crate::grpc::proto::provider::{self, File, MountRequest, MountResponse};
 use crate::model::{Class, ClassRef, ClassSpec, ObjectVersion, Payload, Reason, SecretString};
 
 fn strings(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {

@@ -5,10 +5,11 @@
 use std::path::Path;
 use std::time::Duration;
 
+use keyvault_csi_proto::health::HealthCheckRequest;
+use keyvault_csi_proto::health::health_check_response::ServingStatus;
+use keyvault_csi_proto::health::health_client::HealthClient;
+
 use crate::grpc::channel;
-use crate::grpc::proto::health::HealthCheckRequest;
-use crate::grpc::proto::health::health_check_response::ServingStatus;
-use crate::grpc::proto::health::health_client::HealthClient;
 
 /// Calls Health.Check on the socket, and waits as long as `timeout`.
 ///

@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
+use keyvault_csi_proto::provider::MountRequest;
 use serde_json::error::Category;
 
-use crate::grpc::proto::provider::MountRequest;
 use crate::model::{Class, ClassRef, ClassSpec, FileMode, PodRef, SecretString};
 
 /// Why a request is refused before anything is looked up.

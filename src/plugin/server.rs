@@ -5,12 +5,12 @@
 use std::future::Future;
 use std::os::unix::net::UnixListener;
 
+use keyvault_csi_proto::health::health_server::HealthServer;
+use keyvault_csi_proto::provider::csi_driver_provider_server::CsiDriverProviderServer;
 use tonic::transport::Server;
 
 use super::service::Provider;
 use crate::grpc::connections;
-use crate::grpc::proto::health::health_server::HealthServer;
-use crate::grpc::proto::provider::csi_driver_provider_server::CsiDriverProviderServer;
 
 /// How many calls one connection may have open: a driver has one connection for all pods of the node.
 const CALLS_PER_CONNECTION: usize = 256;

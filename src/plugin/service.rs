@@ -5,6 +5,11 @@
 
 use std::time::Duration;
 
+use keyvault_csi_proto::health::{
+    HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus, health_server,
+};
+use keyvault_csi_proto::provider::csi_driver_provider_server::CsiDriverProvider;
+use keyvault_csi_proto::provider::{File, MountRequest, MountResponse, ObjectVersion, VersionRequest, VersionResponse};
 use prost::Message as _;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -12,11 +17,6 @@ use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 
 use super::request::{self, Mount};
-use crate::grpc::proto::health::{
-    HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus, health_server,
-};
-use crate::grpc::proto::provider::csi_driver_provider_server::CsiDriverProvider;
-use crate::grpc::proto::provider::{File, MountRequest, MountResponse, ObjectVersion, VersionRequest, VersionResponse};
 use crate::grpc::{deadline, failed};
 use crate::metrics::Metrics;
 use crate::model::{Class, ExposeSecret as _, FileMode, Payload, Reason};

@@ -1,5 +1,6 @@
+use keyvault_csi_proto::provider::{MountRequest, ObjectVersion};
+
 use super::request::{Mount, Refusal, mount};
-use crate::grpc::proto::provider::{MountRequest, ObjectVersion};
 use crate::model::{ExposeSecret as _, FileMode};
 
 const POD: &str = r#"{"csi.storage.k8s.io/pod.name":"web","csi.storage.k8s.io/pod.namespace":"default","csi.storage.k8s.io/pod.uid":"u","secretProviderClass":"demo","keyvaultName":"kv"}"#;

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use base64::Engine as _;
-use keyvault_csi_e2e::apiserver::{Account, PORT, Server};
-pub(crate) use keyvault_csi_e2e::apiserver::{CLASSES, STATUSES, User, resource, stop};
+use keyvault_csi_apiserver::{Account, PORT, Server};
+pub(crate) use keyvault_csi_apiserver::{CLASSES, STATUSES, User, resource, stop};
 use keyvault_csi_e2e::driver::{Setup, wait_for};
 use serde_json::{Value, json};
 

@@ -131,7 +131,7 @@ fn an_unpublish_wins_over_a_publish_that_still_fetches() -> Result<()> {
         let publishing = scope.spawn(|| node.publish(&volume));
         wait_for("the vault is asked", Duration::from_secs(5), || Ok(vault.counters().get(Kind::Get) == 3))?;
         let target_path = node.kubelet.target(&volume).display().to_string();
-        let request = keyvault_csi::csi::proto::csi::NodeUnpublishVolumeRequest { volume_id: volume.id(), target_path };
+        let request = keyvault_csi_proto::csi::NodeUnpublishVolumeRequest { volume_id: volume.id(), target_path };
         node.kubelet.send_unpublish(request)?;
         let published = publishing.join().map_err(|_| anyhow::anyhow!("the publish panicked"))?;
         published.err().context("the volume was mounted after its unpublish")

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use azure_emulator::Permission;
-use keyvault_csi::csi::proto::csi::volume_capability::{AccessMode, AccessType, MountVolume, access_mode};
-use keyvault_csi::csi::proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest, VolumeCapability};
 use keyvault_csi_e2e::kubelet::DEADLINE;
+use keyvault_csi_proto::csi::volume_capability::{AccessMode, AccessType, MountVolume, access_mode};
+use keyvault_csi_proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest, VolumeCapability};
 use serde_json::Value;
 use tonic::Code;
 

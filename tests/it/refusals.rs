@@ -36,7 +36,7 @@ fn a_request_without_a_required_field() -> Result<()> {
     let volume = vault.volume("demo");
     let good = node.kubelet.publish_request(&volume);
     let second = Duration::from_secs(10);
-    type Spoil = fn(&mut keyvault_csi::csi::proto::csi::NodePublishVolumeRequest);
+    type Spoil = fn(&mut keyvault_csi_proto::csi::NodePublishVolumeRequest);
     let cases: [(Spoil, &str); 6] = [
         (|request| request.volume_capability = None, "volume capability"),
         (|request| request.volume_id.clear(), "volume id"),

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use azure_emulator::{Action, Fault, Kind};
-use keyvault_csi::csi::proto::csi::identity_client::IdentityClient;
-use keyvault_csi::csi::proto::csi::{
-    GetPluginCapabilitiesRequest, GetPluginInfoRequest, NodeGetCapabilitiesRequest, NodeGetInfoRequest, ProbeRequest,
-};
 use keyvault_csi_e2e::driver::wait_for;
 use keyvault_csi_e2e::kubelet::{Kubelet, connect};
+use keyvault_csi_proto::csi::identity_client::IdentityClient;
+use keyvault_csi_proto::csi::{
+    GetPluginCapabilitiesRequest, GetPluginInfoRequest, NodeGetCapabilitiesRequest, NodeGetInfoRequest, ProbeRequest,
+};
 use nix::sys::signal::Signal;
 
 use crate::lab::{Node, lab};

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use keyvault_csi::csi::proto::csi::NodeUnpublishVolumeRequest;
+use keyvault_csi_proto::csi::NodeUnpublishVolumeRequest;
 use rustix::mount::MountFlags;
 use tonic::Code;
 

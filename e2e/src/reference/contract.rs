@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use keyvault_csi::grpc::proto::provider::{Error, File, MountRequest, MountResponse, ObjectVersion};
+use keyvault_csi_proto::provider::{Error, File, MountRequest, MountResponse, ObjectVersion};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tonic::{Code, Status};

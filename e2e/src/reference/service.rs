@@ -6,8 +6,8 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
-use keyvault_csi::grpc::proto::provider::csi_driver_provider_server::{CsiDriverProvider, CsiDriverProviderServer};
-use keyvault_csi::grpc::proto::provider::{MountRequest, MountResponse, VersionRequest, VersionResponse};
+use keyvault_csi_proto::provider::csi_driver_provider_server::{CsiDriverProvider, CsiDriverProviderServer};
+use keyvault_csi_proto::provider::{MountRequest, MountResponse, VersionRequest, VersionResponse};
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;

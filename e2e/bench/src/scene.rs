@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use azure_emulator::{Azure, Emulator, Options, Permission};
-use keyvault_csi_e2e::apiserver::{Account, CLASSES, PORT, Server, User};
+use keyvault_csi_apiserver::{Account, CLASSES, PORT, Server, User};
 use keyvault_csi_e2e::driver::{DriverProcess, Setup, short_folder, wait_for};
 use keyvault_csi_e2e::kubelet::Kubelet;
 use keyvault_csi_e2e::load::{class, principal};

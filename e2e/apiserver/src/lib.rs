@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use keyvault_csi_e2e::driver::wait_for;
 use kube::api::{ListParams, PostParams};
 use kube::core::{ApiResource, DynamicObject};
 use kube::{Api, Client};
@@ -21,7 +22,6 @@ pub use self::processes::stop;
 
 use self::files::{client_of, kubeconfig, write_files};
 use self::processes::{run, running, tail};
-use crate::driver::wait_for;
 
 /// How long a server may take to be ready; a busy machine needs most of it.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -186,7 +186,7 @@ impl Server {
     /// Installs the CRDs of `manifests/crds`, and the rights of drivers.
     fn install(&self) -> Result<()> {
         let definitions = ("CustomResourceDefinition", "customresourcedefinitions");
-        for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/crds"))? {
+        for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests/crds"))? {
             let definition: Value = serde_saphyr::from_str(&fs::read_to_string(entry?.path())?)?;
             self.create(definitions, None, definition)?;
         }

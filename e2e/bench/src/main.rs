@@ -74,6 +74,6 @@ fn main() -> Result<()> {
         report::draw(&report.scaling, chart)?;
     }
     println!("{}", report.table());
-    keyvault_csi_e2e::apiserver::stop();
+    keyvault_csi_apiserver::stop();
     Ok(())
 }
