@@ -110,11 +110,13 @@ impl Shared {
         let pauses = ExponentialBuilder::new().with_min_delay(first).with_max_delay(longest);
         let mut pauses = pauses.without_max_times().with_jitter().build();
         let mut told = None;
-        while let Some((wanted, order)) = self.next(target) {
-            let outcome = match self.requests.acquire().await {
-                Ok(_permit) => timeout(TRY, self.write(&wanted)).await.unwrap_or_else(|_| Err(Failure::timeout(TRY))),
-                Err(_) => return,
-            };
+        loop {
+            let Ok(permit) = self.requests.acquire().await else { return };
+            let Some((wanted, order)) = self.next(target) else { return };
+            // In memory only when its turn has come: a thousand may wait, and it is larger than all else that is kept of a volume.
+            let outcome = Box::pin(timeout(TRY, self.write(&wanted))).await;
+            drop(permit);
+            let outcome = outcome.unwrap_or_else(|_| Err(Failure::timeout(TRY)));
             match outcome {
                 Ok(()) => self.done(target, order),
                 Err(failure) => {
