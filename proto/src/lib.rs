@@ -2,7 +2,13 @@
 //! so do the programs that test it.
 //!
 //! No code of ours is in here; `tests/it/proto.rs` makes the files anew and compares. A message with a secret has no `Debug`.
-#![allow(missing_docs, unreachable_pub, clippy::all, clippy::wildcard_enum_match_arm)] // Generated code.
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::wildcard_enum_match_arm,
+    reason = "prost and tonic write the code; what it looks like is theirs to decide, and no line is written by hand"
+)]
 
 /// `csi.v1`: what the kubelet asks a volume driver for.
 pub mod csi {

@@ -3,13 +3,12 @@
 //! Claims no plugin capability: upstream claims a controller service that it does not have.
 //! Probe says nothing about Azure, so that an outage there restarts no driver.
 
-use tonic::{Request, Response, Status};
-
 use keyvault_csi_proto::csi::identity_server;
 use keyvault_csi_proto::csi::{
     GetPluginCapabilitiesRequest, GetPluginCapabilitiesResponse, GetPluginInfoRequest, GetPluginInfoResponse,
     ProbeRequest, ProbeResponse,
 };
+use tonic::{Request, Response, Status};
 
 /// Who the driver is.
 #[derive(Debug, Clone)]

@@ -208,3 +208,19 @@ fn advice(failure: &Failure) -> &'static str {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Shared;
+
+    fn size<F: Future>(_: impl FnOnce(&'static Shared, &'static str) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// A thousand wait at once when a node starts full.
+    #[test]
+    fn a_status_that_waits_is_small() {
+        let size = size(Shared::write_until_done);
+        assert!(size <= 1024, "{size} bytes");
+    }
+}

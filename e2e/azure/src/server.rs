@@ -49,7 +49,7 @@ pub(crate) async fn run(listener: TcpListener, entrance: Entrance, shared: Arc<S
         };
         let (entrance, shared) = (entrance.clone(), Arc::clone(&shared));
         tokio::spawn(async move {
-            enter(stream, entrance, shared).await;
+            Box::pin(enter(stream, entrance, shared)).await;
             drop(slot);
         });
     }
