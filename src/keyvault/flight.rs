@@ -10,11 +10,14 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use futures::future::{BoxFuture, Shared};
+use futures::future::BoxFuture;
+use tokio::sync::SetOnce;
 use tokio::time::Instant;
 
 use super::error::{Error, Stop};
@@ -52,11 +55,37 @@ pub(super) struct Wanted<'a, K> {
     pub(super) host: &'a str,
 }
 
-type Asking<V> = Shared<BoxFuture<'static, Result<V, Error>>>;
+/// What a fetch brought, once it has ended.
+type Outcome<V> = Arc<SetOnce<Landed<V>>>;
+
+struct Landed<V> {
+    result: Result<V, Error>,
+    /// Counted as long as it lies in memory.
+    _weight: Weight,
+}
+
+/// So many bytes of the sum in which they are counted.
+struct Weight {
+    bytes: usize,
+    sum: Arc<AtomicUsize>,
+}
+
+impl Weight {
+    fn new(bytes: usize, sum: Arc<AtomicUsize>) -> Weight {
+        sum.fetch_add(bytes, Ordering::Relaxed);
+        Weight { bytes, sum }
+    }
+}
+
+impl Drop for Weight {
+    fn drop(&mut self) {
+        self.sum.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
 
 /// Something that is being fetched, or is known.
 struct Flight<V: Lasting> {
-    asking: Asking<V>,
+    outcome: Outcome<V>,
     proof: [u8; 32],
     deadline: Instant,
     rank: Rank,
@@ -70,31 +99,32 @@ pub(super) struct Flights<K, V: Lasting> {
 
 struct Known<K, V: Lasting> {
     flights: HashMap<K, Flight<V>>,
+    /// What the known values have together: every fetch asks for it, and there may be a thousand.
+    bytes: Arc<AtomicUsize>,
     sweeping: bool,
 }
 
 impl<V: Lasting> Flight<V> {
     /// Until when it is worth keeping: nobody waits for a failure, nor for a fetch that has outlived its deadline.
     fn until(&self) -> Option<Instant> {
-        match self.asking.peek() {
+        match self.result() {
             Some(Ok(value)) => Some(value.until()),
             Some(Err(_)) => None,
             None => Some(self.deadline),
         }
     }
 
-    fn bytes(&self) -> usize {
-        match self.asking.peek() {
-            Some(Ok(value)) => value.bytes(),
-            Some(Err(_)) | None => 0,
-        }
+    /// What it brought; `None` while it is under way.
+    fn result(&self) -> Option<&Result<V, Error>> {
+        self.outcome.get().map(|landed| &landed.result)
     }
 }
 
 impl<K: Eq + Hash + Clone + Send + 'static, V: Lasting> Flights<K, V> {
     /// An empty memory.
     pub(super) fn new(room: Room) -> Flights<K, V> {
-        Flights { known: Arc::new(Mutex::new(Known { flights: HashMap::new(), sweeping: false })), room }
+        let known = Known { flights: HashMap::new(), bytes: Arc::default(), sweeping: false };
+        Flights { known: Arc::new(Mutex::new(known)), room }
     }
 
     /// The value of this key: a known one that is `usable`, or fetched by `fetch`, which runs once for all who wait.
@@ -111,24 +141,24 @@ impl<K: Eq + Hash + Clone + Send + 'static, V: Lasting> Flights<K, V> {
         let (mut tries, mut last) = (0, None);
         loop {
             tries += 1;
-            let (asking, same, deadline) = self.asking(&wanted, &usable, &fetch);
-            let Ok(result) = tokio::time::timeout_at(wanted.deadline, asking).await else {
+            let (outcome, same, deadline) = self.asked(&wanted, &usable, &fetch);
+            let Ok(landed) = tokio::time::timeout_at(wanted.deadline, outcome.wait()).await else {
                 let waited = started.elapsed();
                 let silent = || Error::NoAnswer { host: wanted.host.to_owned(), limit: waited };
                 let last = Box::new(last.unwrap_or_else(silent));
                 return Err(Error::GaveUp { stop: Stop::Deadline, tries, waited, last });
             };
-            let error = match result {
-                Ok(value) => return Ok(value),
+            let error = match &landed.result {
+                Ok(value) => return Ok(value.clone()),
                 Err(error) => error,
             };
             // Who leads is always the same as himself, so that this ends.
-            let too_early = deadline + TOLERANCE < wanted.deadline && ran_out(&error);
-            let anothers = !same && is_about_the_proof(&error);
+            let too_early = deadline + TOLERANCE < wanted.deadline && ran_out(error);
+            let anothers = !same && is_about_the_proof(error);
             if !too_early && !anothers {
-                return Err(error);
+                return Err(error.clone());
             }
-            last = Some(error);
+            last = Some(error.clone());
         }
     }
 
@@ -170,41 +200,53 @@ impl<K: Eq + Hash + Clone + Send + 'static, V: Lasting> Flights<K, V> {
     }
 
     /// What to wait for, whether it is asked for with the same proof, and when who asks for it gives up.
-    fn asking(
+    fn asked(
         &self,
         wanted: &Wanted<'_, K>,
         usable: impl Fn(&V) -> bool,
         fetch: impl Fn() -> BoxFuture<'static, Result<V, Error>>,
-    ) -> (Asking<V>, bool, Instant) {
+    ) -> (Outcome<V>, bool, Instant) {
         let mut known = self.lock();
         let now = Instant::now();
         if let Some(flight) = known.flights.get(&wanted.key) {
-            let joinable = match flight.asking.peek() {
+            let joinable = match flight.result() {
                 Some(Ok(value)) => usable(value),
                 Some(Err(_)) => false,
                 None => now < flight.deadline,
             };
             if joinable {
                 flight.rank.join(&wanted.rank);
-                return (flight.asking.clone(), flight.proof == wanted.proof, flight.deadline);
+                return (flight.outcome.clone(), flight.proof == wanted.proof, flight.deadline);
             }
         }
         known.flights.remove(&wanted.key);
         known.make_room(self.room, now);
-        let (task, host) = (tokio::spawn(fetch()), wanted.host.to_owned());
-        let lost = move |_| Err(Error::Sdk { host, kind: "a task that ended early" });
-        let asking = async move { task.await.unwrap_or_else(lost) }.boxed().shared();
-        // So that it comes to its end, and its end is seen, also when nobody waits any more.
-        tokio::spawn(asking.clone());
+        let outcome = Arc::new(SetOnce::new());
+        // A task, so that it comes to its end also when nobody waits any more.
+        tokio::spawn(land(fetch(), wanted.host.to_owned(), outcome.clone(), known.bytes.clone()));
         let (proof, deadline, rank) = (wanted.proof, wanted.deadline, wanted.rank.clone());
-        let flight = Flight { asking: asking.clone(), proof, deadline, rank };
+        let flight = Flight { outcome: outcome.clone(), proof, deadline, rank };
         known.flights.insert(wanted.key.clone(), flight);
-        (asking, true, wanted.deadline)
+        (outcome, true, wanted.deadline)
     }
 
     fn lock(&self) -> MutexGuard<'_, Known<K, V>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Brings a fetch to its end, and tells all who wait; a panic is an error like others, so that nobody waits for nothing.
+async fn land<V: Lasting>(
+    fetch: BoxFuture<'static, Result<V, Error>>,
+    host: String,
+    outcome: Outcome<V>,
+    bytes: Arc<AtomicUsize>,
+) {
+    let lost = move |_| Err(Error::Sdk { host, kind: "a task that ended early" });
+    let result = AssertUnwindSafe(fetch).catch_unwind().await.unwrap_or_else(lost);
+    let weight = Weight::new(result.as_ref().map_or(0, Lasting::bytes), bytes);
+    // It is set here only.
+    let _ = outcome.set(Landed { result, _weight: weight });
 }
 
 impl<K, V: Lasting> Clone for Flights<K, V> {
@@ -215,8 +257,8 @@ impl<K, V: Lasting> Clone for Flights<K, V> {
 
 impl<K: Eq + Hash + Clone, V: Lasting> Known<K, V> {
     fn has(&self, key: &K, this: impl Fn(&V) -> bool) -> bool {
-        let value = self.flights.get(key).and_then(|flight| flight.asking.peek());
-        matches!(value, Some(Ok(value)) if this(value))
+        let result = self.flights.get(key).and_then(Flight::result);
+        matches!(result, Some(Ok(value)) if this(value))
     }
 
     fn drop_old(&mut self, now: Instant) {
@@ -225,17 +267,15 @@ impl<K: Eq + Hash + Clone, V: Lasting> Known<K, V> {
 
     /// Makes room for one more: what is of no use goes first, then what ends soonest.
     fn make_room(&mut self, room: Room, now: Instant) {
-        let full = |known: &Self| {
-            let bytes: usize = known.flights.values().map(Flight::bytes).sum();
-            known.flights.len() >= room.values || bytes >= room.bytes
-        };
+        let full =
+            |known: &Self| known.flights.len() >= room.values || known.bytes.load(Ordering::Relaxed) >= room.bytes;
         if !full(self) {
             return;
         }
         self.drop_old(now);
         while full(self) {
             // What is under way goes last: it would only be asked for again.
-            let order = |flight: &Flight<V>| (flight.asking.peek().is_none(), flight.until());
+            let order = |flight: &Flight<V>| (flight.result().is_none(), flight.until());
             let soonest = self.flights.iter().min_by_key(|(_, flight)| order(flight)).map(|(key, _)| key.clone());
             let Some(soonest) = soonest else { return };
             self.flights.remove(&soonest);

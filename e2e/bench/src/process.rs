@@ -1,4 +1,4 @@
-//! What the kernel knows of a process: memory and processor time.
+//! What the kernel knows of a process, its memory and processor time, and of the machine.
 //!
 //! Asks the kernel only, so that the process is not disturbed.
 
@@ -28,4 +28,31 @@ pub(crate) fn cpu(id: u32) -> Result<f64> {
     let (_, fields) = stat.rsplit_once(')').context("no stat")?;
     let children: f64 = fields.split_whitespace().skip(13).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum();
     Ok(own + children / 100.0)
+}
+
+/// What the machine's processors did so far, in ticks: what they ran, and for how long they had something to run while the machine
+/// below ran others instead (proc_stat(5), `steal`).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Processors {
+    ran: f64,
+    stolen: f64,
+}
+
+impl Processors {
+    /// Up to now.
+    pub(crate) fn now() -> Result<Processors> {
+        let stat = fs::read_to_string("/proc/stat")?;
+        let line = stat.lines().next().and_then(|line| line.strip_prefix("cpu ")).context("no processors")?;
+        let ticks: Vec<f64> = line.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+        let [user, nice, system, _idle, _iowait, irq, softirq, stolen, ..] = ticks[..] else {
+            anyhow::bail!("the kernel does not tell what was stolen");
+        };
+        Ok(Processors { ran: user + nice + system + irq + softirq, stolen })
+    }
+
+    /// How much of the time in which there was something to run was stolen since `before`, in percent.
+    pub(crate) fn stolen_since(self, before: Processors) -> f64 {
+        let (ran, stolen) = (self.ran - before.ran, self.stolen - before.stolen);
+        stolen * 100.0 / (ran + stolen).max(1.0)
+    }
 }

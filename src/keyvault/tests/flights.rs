@@ -143,6 +143,24 @@ async fn a_full_memory_forgets_what_is_known_before_what_is_under_way() {
 }
 
 #[tokio::test]
+async fn a_memory_holds_no_more_bytes_than_it_has_room_for() {
+    let room = Room { values: 1_000, ..ROOM };
+    let (flights, count) = (Flights::new(room), Arc::default());
+    let known = || (0..500).filter(|key| flights.has(key, |_| true)).count();
+    let long = |number: u32| Ok(Value(number, Instant::now() + LATE));
+    for key in 0..500 {
+        let brings = || async move { long(key) }.boxed();
+        assert_eq!(flights.get(wanted(key, 0, LATE), |_| true, brings).await.unwrap().0, key);
+        assert!(known() <= room.bytes, "each has a byte");
+        // What is dropped and what fails leaves its room to others.
+        assert!(key % 3 > 0 || flights.drop_if(&key, |_| true));
+        let fails = fetch(&count, Duration::ZERO, Err(refused()));
+        flights.get(wanted(1_000 + key, 0, LATE), |_| true, fails).await.unwrap_err();
+    }
+    assert!(known() > room.bytes / 2, "what fits stays: {}", known());
+}
+
+#[tokio::test]
 async fn a_refresh_that_a_mount_waits_for_goes_as_a_mount() {
     let flights = Flights::new(ROOM);
     let (refresh, mount) = (Rank::of(Purpose::Refresh), Rank::of(Purpose::Mount));
