@@ -165,7 +165,7 @@ fn a_class_is_trimmed_and_a_malformed_one_says_what_is_wrong() {
     });
     let (reference, class) = class_object::read(serde_json::from_value(object).unwrap()).unwrap();
     let class = class.unwrap();
-    assert_eq!(reference, ClassRef { namespace: "ns".into(), name: "c".into() });
+    assert_eq!(reference, ClassRef { namespace: "ns".parse().unwrap(), name: "c".parse().unwrap() });
     assert_eq!((class.provider.as_str(), class.version.as_str()), ("azure", "9"));
     assert_eq!(class.annotations.keys().collect::<Vec<_>>(), ["keyvault-csi/x"]);
     assert_eq!(class.secret_objects[0].data[0].key, "k");

@@ -15,7 +15,7 @@ fn values_are_trimmed() {
     .unwrap();
     assert_eq!((params.vault.as_str(), params.tenant.as_str()), ("testkv", "tenant"));
     assert_eq!(params.identity, IdentityMode::WorkloadIdentity { client_id: "id".into() });
-    assert_eq!(params.cloud, CloudChoice::File("/etc/cloud.json".into()));
+    assert_eq!(params.cloud, CloudChoice::File(CloudFileName::new("/etc/cloud.json").unwrap()));
 }
 
 #[test]
@@ -263,7 +263,7 @@ fn at_most_twenty_mistakes_are_listed() {
 fn the_volume_context_overrides_the_class() {
     let parameters = map(&[("keyvaultName", "a"), ("tenantID", "t")]);
     let spec = ClassSpec { provider: "azure".into(), parameters, ..ClassSpec::default() };
-    let class = Class::new(ClassRef { namespace: "ns".into(), name: "c".into() }, spec);
+    let class = Class::new(ClassRef { namespace: "ns".parse().unwrap(), name: "c".parse().unwrap() }, spec);
     let merged = attributes(&class, &map(&[("keyvaultName", "b"), ("csi.storage.k8s.io/pod.name", "p")]));
     let expected = map(&[("csi.storage.k8s.io/pod.name", "p"), ("keyvaultName", "b"), ("tenantID", "t")]);
     assert_eq!(merged, expected);
