@@ -1,6 +1,7 @@
 //! spec/azure-provider.md §2, §11.1 and §11.3.
 
 use super::*;
+use crate::keyvault::CloudFileName;
 use crate::model::{Class, ClassRef, ClassSpec};
 
 #[test]
@@ -92,7 +93,8 @@ fn cloud_names_have_any_case() {
     );
     assert_eq!(
         mistakes(&[("cloudName", "AzureStackCloud"), ("cloudEnvFileName", "etc/cloud.json")]),
-        "cloudEnvFileName \"etc/cloud.json\" is no absolute path: use the file's full path inside of our container"
+        "cloudEnvFileName \"etc/cloud.json\" is not the name of a file: name a file in the folder of the driver's \
+         --cloud-files-dir, or leave it out for the file of its --cloud-file (AZURE_ENVIRONMENT_FILEPATH)"
     );
 }
 
