@@ -24,6 +24,9 @@ RENDERED = [
     ({"constructPEMChain": False}, {"--construct-pem-chain": "false"}),
     ({"writeCertAndKeyInSeparateFiles": True}, {"--write-cert-and-key-in-separate-files": "true"}),
     ({"cloudName": "AzureUSGovernmentCloud"}, {"--cloud-name": "AzureUSGovernmentCloud"}),
+    ({"cloudFiles": {"configMap": "clouds"}}, {"--cloud-files-dir": "/etc/keyvault-csi/clouds"}),
+    (nested({"cloudFiles": {"hostPath": "/etc/kubernetes/clouds"}}), {"--cloud-files-dir": "/etc/kubernetes/clouds"}),
+    ({"cloudFiles": None}, {"--cloud-files-dir": None}),
     ({"tokenProxyURL": "https://proxy:443", "sniName": "x.y"}, {"--token-proxy-url": "https://proxy:443", "--sni-name": "x.y"}),
     ({"providerHealthCheck": True}, {"--provider-health-check": "true", "--provider-health-check-interval": "2m"}),
     ({"maxCallRecvMsgSize": 8388608}, {"--max-call-recv-msg-size": "8388608"}),
@@ -55,6 +58,8 @@ PROVIDER_RENDERED = [
      {"--healthz-port": "18989", "--healthz-path": "/live", "--healthz-timeout": "1s", "--custom-user-agent": "x"}),
     ({**ALONE, "constructPEMChain": False, "writeCertAndKeyInSeparateFiles": True, "cloudName": "AzureChinaCloud", "logVerbosity": 5, "logFormatJSON": True},
      {"--construct-pem-chain": "false", "--write-cert-and-key-in-separate-files": "true", "--cloud-name": "AzureChinaCloud", "-v": "5", "--log-format-json": "true"}),
+    ({**ALONE, "cloudFiles": {"configMap": "clouds"}}, {"--cloud-files-dir": "/etc/keyvault-csi/clouds"}),
+    ({**ALONE, "cloudFiles": {"hostPath": "/etc/kubernetes/clouds"}}, {"--cloud-files-dir": "/etc/kubernetes/clouds"}),
     ({**ALONE, "tokenProxyURL": "https://proxy:443", "sniName": "x.y"}, {"--token-proxy-url": "https://proxy:443", "--sni-name": "x.y"}),
 ]
 
@@ -90,6 +95,9 @@ REJECTED = [
     ({"livenessProbe": {"port": 70000}}, "port"),
     ({"logVerbosity": "loud"}, "logVerbosity"),
     ({"tokenProxyURL": "http://proxy"}, "tokenProxyURL"),
+    ({"cloudFiles": {"configMap": "Clouds"}}, "configMap"),
+    ({"cloudFiles": {"hostPath": "clouds"}}, "hostPath"),
+    ({"cloudFiles": {"configMap": "clouds", "hostPath": "/etc/clouds"}}, "not both"),
     ({"linux": {"kubeletRootDir": None}}, "kubeletRootDir"),
     ({"linux": {"tolerations": {"operator": "Exists"}}}, "tolerations"),
     ({"linux": {"nodeSelector": ["a"]}}, "nodeSelector"),

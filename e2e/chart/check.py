@@ -309,6 +309,23 @@ def a_proxy_as_arc_sets_it():
 
 
 @check
+def files_of_custom_clouds_are_mounted_whole():
+    """In both DaemonSets, read-only, and not as a subPath, which the kubelet would never update."""
+    for base in ({}, ALONE):
+        for files, source, path in (
+            ({"configMap": "clouds"}, {"configMap": {"name": "clouds"}}, "/etc/keyvault-csi/clouds"),
+            ({"hostPath": "/etc/clouds"}, {"hostPath": {"path": "/etc/clouds", "type": "Directory"}}, "/etc/clouds"),
+        ):
+            objects = chart.objects({**base, "cloudFiles": files})
+            same("volume", [v for v in pod(objects)["volumes"] if v["name"] == "cloud-files"], [{"name": "cloud-files", **source}])
+            same("mount", [m for m in container(objects)["volumeMounts"] if m["name"] == "cloud-files"],
+                 [{"name": "cloud-files", "mountPath": path, "readOnly": True}])
+        assert "cloud-files" not in str(chart.objects(base)), "without the setting nothing is mounted"
+    windows = chart.objects({"windows": {"enabled": True}, "cloudFiles": {"configMap": "clouds"}})
+    same("windows", flags(windows, "windows")["--cloud-files-dir"], r"C:\keyvault-csi\clouds")
+
+
+@check
 def windows_only_when_asked_for():
     same("off", names(chart.objects(), "DaemonSet"), {"csi-secrets-store-csi-driver"})
     for values in ({"windows": {"enabled": True}}, nested({"windows": {"enabled": True}})):

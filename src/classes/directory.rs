@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use super::error::{Broken, Error};
 use super::limits;
-use super::manifest::{self, Entry};
+use super::manifest::{self, Entry, Manifest};
 use crate::model::{Class, ClassRef};
 
 /// How old a change must be before an equal [`Stamp`] proves that nothing changed since.
@@ -39,7 +39,7 @@ struct Cached {
     stamp: Option<Stamp>,
     /// The classes of the last content that could be read.
     entries: Vec<Entry>,
-    /// Why the present content cannot be read.
+    /// Why the present content, or a class in it, cannot be read.
     broken: Option<String>,
 }
 
@@ -94,7 +94,7 @@ impl Directory {
     fn not_found(&self, class: &ClassRef, files: &BTreeMap<String, Cached>) -> Error {
         let known = files.values().flat_map(|cached| &cached.entries).map(|entry| &entry.reference);
         let mut elsewhere: Vec<String> =
-            known.filter(|other| other.name == class.name).map(|other| other.namespace.clone()).collect();
+            known.filter(|other| other.name == class.name).map(|other| other.namespace.to_string()).collect();
         elsewhere.sort();
         elsewhere.dedup();
         let unread = |(file, cached): (&String, &Cached)| {
@@ -160,17 +160,25 @@ impl Cached {
         let changed = !same_content(self.stamp, stamp);
         self.stamp = stamp;
         match read {
-            Ok(entries) => {
+            Ok(Manifest { entries, unnameable }) => {
                 self.entries = entries;
-                self.broken = None;
-                None
+                match unnameable {
+                    Some(why) => self.note(why, changed),
+                    None => {
+                        self.broken = None;
+                        None
+                    }
+                }
             }
-            Err(why) => {
-                let news = changed || self.broken.as_ref() != Some(&why);
-                self.broken = Some(why.clone());
-                news.then_some(why)
-            }
+            Err(why) => self.note(why, changed),
         }
+    }
+
+    /// Notes what cannot be read; gives it back if that is news.
+    fn note(&mut self, why: String, changed: bool) -> Option<String> {
+        let news = changed || self.broken.as_ref() != Some(&why);
+        self.broken = Some(why.clone());
+        news.then_some(why)
     }
 }
 

@@ -7,7 +7,15 @@ use serde_json::{Map, Value};
 
 use super::limits;
 use crate::formats::yaml;
-use crate::model::{ANNOTATION_PREFIX, Class, ClassRef, ClassSpec, class_spec};
+use crate::model::{ANNOTATION_PREFIX, Class, ClassRef, ClassSpec, Namespace, ResourceName, class_spec};
+
+/// What a file has.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Manifest {
+    pub(super) entries: Vec<Entry>,
+    /// What is wrong with a class that no volume can name; its neighbours can be used.
+    pub(super) unnameable: Option<String>,
+}
 
 /// A class of a file, or why it cannot be used.
 #[derive(Debug, Clone)]
@@ -24,16 +32,16 @@ const KIND: &str = "SecretProviderClass";
 ///
 /// # Errors
 /// A text that is not YAML, a class without a name, or more classes than [`limits::CLASSES`]: the file cannot be used.
-pub(super) fn parse(text: &str) -> Result<Vec<Entry>, String> {
-    let mut entries = Vec::new();
+pub(super) fn parse(text: &str) -> Result<Manifest, String> {
+    let mut manifest = Manifest::default();
     for document in yaml::documents(text).map_err(|error| error.to_string())? {
         let Value::Object(object) = document else { continue };
         match items(&object) {
-            Some(items) => collect(items.iter().filter_map(Value::as_object), &mut entries)?,
-            None => collect(std::iter::once(&object), &mut entries)?,
+            Some(items) => collect(items.iter().filter_map(Value::as_object), &mut manifest)?,
+            None => collect(std::iter::once(&object), &mut manifest)?,
         }
     }
-    Ok(entries)
+    Ok(manifest)
 }
 
 /// The items of a `List` or a `SecretProviderClassList`; `None` for any other kind.
@@ -43,15 +51,19 @@ fn items(object: &Map<String, Value>) -> Option<&[Value]> {
     list.then(|| object.get("items").and_then(Value::as_array).map_or(&[][..], Vec::as_slice))
 }
 
-fn collect<'a>(objects: impl Iterator<Item = &'a Map<String, Value>>, entries: &mut Vec<Entry>) -> Result<(), String> {
+fn collect<'a>(objects: impl Iterator<Item = &'a Map<String, Value>>, manifest: &mut Manifest) -> Result<(), String> {
     for object in objects {
         if object.get("kind").and_then(Value::as_str) != Some(KIND) {
             continue;
         }
         if let Some(version) = version(object) {
-            entries.push(entry(object, version)?);
+            let (namespace, name) = names(object)?;
+            match reference(&namespace, &name) {
+                Ok(reference) => manifest.entries.push(entry(object, version, reference)),
+                Err(wrong) => manifest.unnameable = Some(wrong),
+            }
         }
-        if entries.len() > limits::CLASSES {
+        if manifest.entries.len() > limits::CLASSES {
             return Err(format!("it defines more than {} classes", limits::CLASSES));
         }
     }
@@ -64,9 +76,13 @@ fn version(object: &Map<String, Value>) -> Option<&str> {
     (group == GROUP).then_some(version)
 }
 
-fn entry(object: &Map<String, Value>, version: &str) -> Result<Entry, String> {
-    let metadata = |key: &str| object.get("metadata").and_then(|metadata| metadata.get(key));
-    let name = match metadata("name") {
+fn metadata<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+    object.get("metadata").and_then(|metadata| metadata.get(key))
+}
+
+/// Namespace and name of a class, as they are written.
+fn names(object: &Map<String, Value>) -> Result<(String, String), String> {
+    let name = match metadata(object, "name") {
         Some(Value::String(name)) if !name.is_empty() => name.clone(),
         _ => {
             return Err(format!(
@@ -74,7 +90,7 @@ fn entry(object: &Map<String, Value>, version: &str) -> Result<Entry, String> {
             ));
         }
     };
-    let namespace = match metadata("namespace") {
+    let namespace = match metadata(object, "namespace") {
         None | Some(Value::Null) => "default".to_owned(),
         Some(Value::String(text)) if text.is_empty() => "default".to_owned(),
         Some(Value::String(namespace)) => namespace.clone(),
@@ -82,10 +98,22 @@ fn entry(object: &Map<String, Value>, version: &str) -> Result<Entry, String> {
             return Err(format!("metadata.namespace of the {KIND} {name:?} is {}, not text", class_spec::shape(other)));
         }
     };
-    let reference = ClassRef { namespace, name };
+    Ok((namespace, name))
+}
+
+/// The same names if the API server would take them.
+fn reference(namespace: &str, name: &str) -> Result<ClassRef, String> {
+    let wrong = |field: &'static str| move |error| format!("metadata.{field} of a {KIND}: {error}");
+    Ok(ClassRef {
+        namespace: Namespace::new(namespace).map_err(wrong("namespace"))?,
+        name: ResourceName::new(name).map_err(wrong("name"))?,
+    })
+}
+
+fn entry(object: &Map<String, Value>, version: &str, reference: ClassRef) -> Entry {
     let class = if VERSIONS.contains(&version) {
         ClassSpec::read(object.get("spec")).map(|spec| {
-            let ours = metadata("annotations").and_then(Value::as_object).into_iter().flatten();
+            let ours = metadata(object, "annotations").and_then(Value::as_object).into_iter().flatten();
             let ours = ours.filter(|(key, _)| key.starts_with(ANNOTATION_PREFIX));
             let text = |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
             Class { annotations: ours.filter_map(text).collect(), ..Class::new(reference.clone(), spec) }
@@ -93,5 +121,5 @@ fn entry(object: &Map<String, Value>, version: &str) -> Result<Entry, String> {
     } else {
         Err(format!("apiVersion {GROUP}/{} is not known: use {GROUP}/v1", class_spec::cut(version)))
     };
-    Ok(Entry { reference, class })
+    Entry { reference, class }
 }

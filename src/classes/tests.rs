@@ -30,7 +30,7 @@ spec:
 ";
 
 fn class(namespace: &str, name: &str) -> ClassRef {
-    ClassRef { namespace: namespace.into(), name: name.into() }
+    ClassRef { namespace: namespace.parse().unwrap(), name: name.parse().unwrap() }
 }
 
 /// A manifest of one class, with `value` as its only parameter.

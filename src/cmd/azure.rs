@@ -10,10 +10,10 @@ use clap::{ArgAction, Args as ClapArgs};
 
 use super::process::user_agent;
 use crate::formats::duration;
-use crate::keyvault::{Options, Rate, TokenProxyOptions, Vaults};
+use crate::keyvault::{CLOUD_FILE_VARIABLE, CloudFiles, Options, Rate, TokenProxyOptions, Vaults};
 use crate::metrics::Metrics;
 use crate::model::FileMode;
-use crate::provider::{Azure, CLOUD_FILE_VARIABLE, DefaultCloud, Rendering};
+use crate::provider::{Azure, DefaultCloud, Rendering};
 
 /// How many requests may go to one vault at once after a rest (design decision 7).
 const BURST: u32 = 64;
@@ -27,6 +27,9 @@ pub(super) struct AzureArgs {
     /// File with the addresses of AzureStackCloud, for classes that name none; without it the one of AZURE_ENVIRONMENT_FILEPATH.
     #[arg(long, value_name = "FILE")]
     cloud_file: Option<PathBuf>,
+    /// Folder with files of addresses of AzureStackCloud; a class names one of them by cloudEnvFileName.
+    #[arg(long, value_name = "FOLDER")]
+    cloud_files_dir: Option<PathBuf>,
     /// Address of the AKS token proxy for identity bindings; the cluster's API server if empty.
     #[arg(long, value_name = "URL", default_value = "", hide_default_value = true)]
     token_proxy_url: String,
@@ -62,12 +65,22 @@ impl AzureArgs {
         self.cloud_file.clone().or_else(variable)
     }
 
+    /// The folder of the flag, where nothing is as no folder.
+    fn cloud_files_dir(&self) -> anyhow::Result<Option<PathBuf>> {
+        let folder = self.cloud_files_dir.clone().filter(|folder| !folder.as_os_str().is_empty());
+        if let Some(folder) = folder.as_ref().filter(|folder| !folder.is_dir()) {
+            anyhow::bail!("--cloud-files-dir {folder:?} is not a folder");
+        }
+        Ok(folder)
+    }
+
     /// The provider that the flags describe.
     ///
     /// # Errors
     /// A flag that cannot be followed, by name.
     pub(super) fn provider(&self, metrics: &Metrics) -> anyhow::Result<Azure> {
-        let cloud = DefaultCloud::new(&self.cloud_name, self.cloud_file())
+        let files = CloudFiles { folder: self.cloud_files_dir()?, file: self.cloud_file() };
+        let cloud = DefaultCloud::new(&self.cloud_name, files)
             .with_context(|| format!("--cloud-name {:?}", self.cloud_name))?;
         let rendering = Rendering {
             construct_pem_chain: self.construct_pem_chain,

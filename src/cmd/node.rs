@@ -8,6 +8,7 @@ mod cluster;
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,6 +23,7 @@ use crate::csi::{self, Driver, Node, probe, registration};
 use crate::external::{self, External};
 use crate::k8s;
 use crate::metrics::Metrics;
+use crate::model::ResourceName;
 use crate::platform::socket;
 use crate::volume::{RotationOptions, Sources, Volumes};
 
@@ -89,7 +91,9 @@ async fn drive(args: Args) -> anyhow::Result<()> {
     }
     serve_http(&mut running, &args, metrics, &registered, &stop).await?;
     if let Some(connection) = connection.filter(|_| !args.startup_taint.is_empty()) {
-        tokio::spawn(remove_taint(connection, args.nodeid.clone(), args.startup_taint.clone(), registered));
+        // It becomes part of a URL.
+        let node = ResourceName::new(args.nodeid.as_str()).context("--nodeid")?;
+        tokio::spawn(remove_taint(connection, node, args.startup_taint.clone(), registered));
     }
     running.spawn(csi::serve(listener, driver, stop.clone().cancelled_owned()));
     info!(endpoint = %args.endpoint.display(), driver = %args.drivername, version = env!("CARGO_PKG_VERSION"),
@@ -147,7 +151,7 @@ async fn serve_http(
 /// Takes the start-up taint off the node once the kubelet knows the driver.
 async fn remove_taint(
     connection: k8s::Connection,
-    node: String,
+    node: ResourceName,
     taint: String,
     mut registered: watch::Receiver<registration::State>,
 ) {

@@ -9,8 +9,8 @@ use keyvault_csi_proto::csi::volume_capability::{AccessType, MountVolume};
 use keyvault_csi_proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest};
 use tokio::time::Instant;
 
-use crate::model::{PodRef, SecretString};
-use crate::volume::{Group, PublishRequest, TargetPath, TargetPathError};
+use crate::model::{ClassRef, InvalidName, Namespace, PodRef, ResourceName, SecretString, Uid};
+use crate::volume::{ClassNameError, Group, PublishRequest, TargetPath, TargetPathError};
 
 /// Why a request is refused before anything is looked up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,11 +31,14 @@ pub(super) enum Refusal {
     Group,
     #[error("{0} is missing in the volume context: the CSIDriver object of this driver must have podInfoOnMount: true")]
     PodInfoMissing(&'static str),
+    #[error("{key} of the volume context {source}")]
+    PodInfoInvalid { key: &'static str, source: InvalidName },
 }
 
 const POD_NAME: &str = "csi.storage.k8s.io/pod.name";
 const POD_NAMESPACE: &str = "csi.storage.k8s.io/pod.namespace";
 const POD_UID: &str = "csi.storage.k8s.io/pod.uid";
+const SERVICE_ACCOUNT: &str = "csi.storage.k8s.io/serviceAccount.name";
 const CLASS: &str = "secretProviderClass";
 
 /// Checks a NodePublishVolume in upstream's order (spec/driver.md §2.5 step 1), then what is ours.
@@ -51,23 +54,39 @@ pub(super) fn publish(message: NodePublishVolumeRequest, deadline: Instant) -> R
         None => None,
     };
     let context: BTreeMap<String, String> = message.volume_context.into_iter().collect();
-    let required = |key: &'static str| {
-        context.get(key).filter(|value| !value.is_empty()).cloned().ok_or(Refusal::PodInfoMissing(key))
-    };
-    let pod = PodRef {
-        name: required(POD_NAME)?,
-        namespace: required(POD_NAMESPACE)?,
-        uid: context.get(POD_UID).cloned().unwrap_or_default(),
+    let pod = pod(&context)?;
+    let class = match context.get(CLASS).filter(|name| !name.is_empty()) {
+        Some(name) => ResourceName::new(name.as_str()).map_err(ClassNameError::Invalid),
+        None => Err(ClassNameError::Missing),
     };
     Ok(PublishRequest {
         target,
+        class: class.map(|name| ClassRef { namespace: pod.namespace.clone(), name }),
         pod,
-        class_name: context.get(CLASS).cloned().unwrap_or_default(),
         secrets: message.secrets.into_iter().map(|(key, value)| (key, SecretString::from(value))).collect(),
         context,
         group,
         read_only: message.readonly,
         deadline,
+    })
+}
+
+/// Who the volume is for. The kubelet says it where the CSIDriver object has `podInfoOnMount`; elsewhere a pod's author may.
+fn pod(context: &BTreeMap<String, String>) -> Result<PodRef, Refusal> {
+    let text = |key: &'static str| context.get(key).filter(|value| !value.is_empty());
+    let required = |key: &'static str| text(key).ok_or(Refusal::PodInfoMissing(key));
+    let invalid = |key: &'static str| move |source| Refusal::PodInfoInvalid { key, source };
+    let (name, namespace) = (required(POD_NAME)?, required(POD_NAMESPACE)?);
+    if let Some(account) = text(SERVICE_ACCOUNT) {
+        ResourceName::new(account.as_str()).map_err(invalid(SERVICE_ACCOUNT))?;
+    }
+    Ok(PodRef {
+        name: ResourceName::new(name.as_str()).map_err(invalid(POD_NAME))?,
+        namespace: Namespace::new(namespace.as_str()).map_err(invalid(POD_NAMESPACE))?,
+        uid: match text(POD_UID) {
+            Some(uid) => Uid::new(uid.as_str()).map_err(invalid(POD_UID))?.into(),
+            None => String::new(),
+        },
     })
 }
 

@@ -53,7 +53,7 @@ fn requests_are_checked_in_upstreams_order() {
     let accepted = publish(request, Instant::now()).unwrap();
     assert!(!accepted.read_only);
     assert_eq!(accepted.pod.to_string(), "shop/web");
-    assert_eq!(accepted.class_name, "demo");
+    assert_eq!(accepted.class.unwrap().to_string(), "shop/demo");
 }
 
 #[test]

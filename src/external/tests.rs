@@ -26,7 +26,7 @@ fn secrets(pairs: &[(&str, &str)]) -> BTreeMap<String, SecretString> {
 }
 
 fn class() -> Class {
-    let reference = ClassRef { namespace: "default".into(), name: "demo".into() };
+    let reference = ClassRef { namespace: "default".parse().unwrap(), name: "demo".parse().unwrap() };
     let parameters = strings(&[("objects", "of the class"), ("region", "r")]);
     Class::new(reference, ClassSpec { provider: "vault".into(), parameters, ..ClassSpec::default() })
 }

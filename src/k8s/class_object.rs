@@ -5,7 +5,7 @@
 
 use kube::core::DynamicObject;
 
-use crate::model::{ANNOTATION_PREFIX, Class, ClassRef, ClassSpec};
+use crate::model::{ANNOTATION_PREFIX, Class, ClassRef, ClassSpec, Namespace, ResourceName};
 
 /// A class, or why the object is none.
 pub(super) type Entry = Result<Class, String>;
@@ -13,7 +13,8 @@ pub(super) type Entry = Result<Class, String>;
 /// Name and content of an object; `None` for one without a name, which no server has.
 pub(super) fn read(object: DynamicObject) -> Option<(ClassRef, Entry)> {
     let metadata = object.metadata;
-    let reference = ClassRef { namespace: metadata.namespace.unwrap_or_default(), name: metadata.name? };
+    let namespace = Namespace::new(metadata.namespace?).ok()?;
+    let reference = ClassRef { namespace, name: ResourceName::new(metadata.name?).ok()? };
     let class = ClassSpec::read(object.data.get("spec")).map(|spec| {
         let mut class = Class::new(reference.clone(), spec);
         class.version = metadata.resource_version.unwrap_or_default();

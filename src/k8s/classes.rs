@@ -10,14 +10,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kube::Api;
-use kube::core::{ApiResource, DynamicObject};
+use kube::core::ApiResource;
 use tokio::time::timeout;
 use tracing::warn;
 
 use super::class_object::{self, Entry};
 use super::client::Connection;
 use super::error::{ClassError, Failure};
+use super::objects::Objects;
 use crate::model::{Class, ClassRef};
 use crate::news::{News, Subscription};
 
@@ -71,7 +71,13 @@ impl ClassCache {
             }
             Err(Failure::NoSuchKind) => Err(ClassError::NoSuchKind(class.clone())),
             Err(Failure::Forbidden(message)) => Err(ClassError::Forbidden { class: class.clone(), message }),
-            Err(failure @ (Failure::AlreadyExists | Failure::Conflict | Failure::Expired | Failure::Other(_))) => {
+            Err(
+                failure @ (Failure::AlreadyExists
+                | Failure::Conflict
+                | Failure::Expired
+                | Failure::Refused(_)
+                | Failure::Other(_)),
+            ) => {
                 let last = self.lock().entries.get(class).cloned();
                 let why = failure.to_string();
                 let Some(entry) = last else {
@@ -84,11 +90,8 @@ impl ClassCache {
     }
 
     async fn look(&self, class: &ClassRef) -> Result<Entry, Failure> {
-        let api: Api<DynamicObject> = Api::namespaced_with(self.connection.client(), &class.namespace, &resource());
-        let object = match timeout(LOOK, api.get(&class.name)).await {
-            Ok(got) => got.map_err(|error| Failure::of(&error))?,
-            Err(_) => return Err(Failure::timeout(LOOK)),
-        };
+        let objects = Objects::within(&self.connection, &class.namespace, &resource());
+        let object = timeout(LOOK, objects.get(&class.name)).await.unwrap_or_else(|_| Err(Failure::timeout(LOOK)))?;
         class_object::read(object).map(|(_, entry)| entry).ok_or(Failure::NotFound)
     }
 
@@ -144,7 +147,7 @@ impl Known {
     fn gone(&mut self, class: &ClassRef) -> Vec<String> {
         self.entries.remove(class);
         let named = self.entries.keys().filter(|other| other.name == class.name);
-        let mut namespaces: Vec<String> = named.map(|other| other.namespace.clone()).collect();
+        let mut namespaces: Vec<String> = named.map(|other| other.namespace.to_string()).collect();
         namespaces.sort_unstable();
         namespaces
     }

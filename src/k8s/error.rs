@@ -6,7 +6,7 @@
 use std::error::Error as _;
 use std::fmt;
 
-use crate::model::{ClassRef, Reason};
+use crate::model::{ClassRef, InvalidName, Reason};
 
 /// How much of a server's message is shown, in characters.
 const SHOWN: usize = 400;
@@ -123,6 +123,7 @@ impl LookError {
             | Failure::AlreadyExists
             | Failure::Conflict
             | Failure::Expired
+            | Failure::Refused(_)
             | Failure::Other(_)) => LookError::Unavailable { what, why: other.to_string() },
         }
     }
@@ -168,20 +169,26 @@ impl SecretError {
             (Failure::AlreadyExists, _) => SecretError::Exists,
             (Failure::Conflict, _) => SecretError::Changed,
             (Failure::NotFound | Failure::NoSuchKind, _) => SecretError::Gone,
-            // No right would help: its namespace is on its way out.
-            (Failure::Forbidden(_), kube::Error::Api(status)) if status.message.contains("is being terminated") => {
-                SecretError::Refused(status.message)
-            }
+            (Failure::Refused(_), kube::Error::Api(status)) => SecretError::Refused(status.message),
             (Failure::Forbidden(_), kube::Error::Api(status)) => SecretError::Forbidden(status.message),
-            (Failure::Other(_), kube::Error::Api(status)) if matches!(status.code, 400 | 413 | 422) => {
-                SecretError::Refused(status.message)
-            }
             (Failure::Other(_), kube::Error::Api(status)) => {
                 SecretError::Unavailable(format!("HTTP {}: {}", status.code, status.message))
             }
-            (failure @ (Failure::Forbidden(_) | Failure::Expired | Failure::Other(_)), _) => {
+            (failure @ (Failure::Forbidden(_) | Failure::Expired | Failure::Refused(_) | Failure::Other(_)), _) => {
                 SecretError::Unavailable(failure.to_string())
             }
+        }
+    }
+
+    /// Whether the same write can never succeed: the counterpart of [`Failure::is_final`], from which it is made.
+    pub fn is_final(&self) -> bool {
+        match self {
+            SecretError::Refused(_) => true,
+            SecretError::Exists
+            | SecretError::Changed
+            | SecretError::Gone
+            | SecretError::Forbidden(_)
+            | SecretError::Unavailable(_) => false,
         }
     }
 
@@ -211,6 +218,9 @@ pub(super) enum Failure {
     Conflict,
     /// The server no longer knows the version that was asked for (410).
     Expired,
+    /// The server will never take this request: it is malformed or too large (400, 413, 422), or creates an object in
+    /// a namespace that is being deleted (403).
+    Refused(String),
     /// Everything else: no connection, a fault of the server, too many requests, no answer in time.
     Other(String),
 }
@@ -223,11 +233,28 @@ impl Failure {
         match (status.code, status.reason.as_str()) {
             (404, _) if status.details.is_none() => Failure::NoSuchKind,
             (404, _) => Failure::NotFound,
+            (403, _) if in_ending_namespace(status) => Failure::Refused(cut(&status.message)),
             (401 | 403, _) => Failure::Forbidden(cut(&status.message)),
             (409, "AlreadyExists") => Failure::AlreadyExists,
             (409, _) => Failure::Conflict,
             (410, _) => Failure::Expired,
+            (400 | 413 | 422, _) => Failure::Refused(cut(&status.message)),
             (code, _) => Failure::Other(format!("HTTP {code}: {}", cut(&status.message))),
+        }
+    }
+
+    /// Whether the same request can never succeed, so that it must not be sent again. Rights can be granted, kinds
+    /// installed and servers repaired; what a server refuses for its content stays refused.
+    pub(super) fn is_final(&self) -> bool {
+        match self {
+            Failure::Refused(_) => true,
+            Failure::NotFound
+            | Failure::NoSuchKind
+            | Failure::Forbidden(_)
+            | Failure::AlreadyExists
+            | Failure::Conflict
+            | Failure::Expired
+            | Failure::Other(_) => false,
         }
     }
 
@@ -244,9 +271,23 @@ impl fmt::Display for Failure {
             Failure::AlreadyExists => f.write_str("already exists"),
             Failure::Conflict => f.write_str("changed meanwhile"),
             Failure::Expired => f.write_str("the version is too old"),
-            Failure::Forbidden(message) | Failure::Other(message) => f.write_str(message),
+            Failure::Forbidden(message) | Failure::Refused(message) | Failure::Other(message) => f.write_str(message),
         }
     }
+}
+
+/// A name that could not be made; the request is not even sent.
+impl From<InvalidName> for Failure {
+    fn from(error: InvalidName) -> Failure {
+        Failure::Refused(error.to_string())
+    }
+}
+
+/// Whether the server refuses a new object because its namespace is being deleted, which no right helps against.
+fn in_ending_namespace(status: &kube::core::Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
+        || status.message.contains("is being terminated")
 }
 
 /// The cause behind the wrappers: their own texts only repeat it.

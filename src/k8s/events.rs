@@ -6,8 +6,6 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use kube::Api;
-use kube::api::PostParams;
 use kube::core::{ApiResource, DynamicObject};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -18,6 +16,7 @@ use super::client::Connection;
 use super::error::Failure;
 use super::event_limits::{Limits, Verdict};
 use super::names;
+use super::objects::Objects;
 use crate::model::{ClassRef, PodRef, Reason};
 
 /// The longest text of an event in bytes; the newer events API refuses longer ones.
@@ -130,19 +129,18 @@ async fn send_all(connection: Connection, source: Source, mut waiting: mpsc::Rec
 }
 
 async fn send(connection: &Connection, source: &Source, event: &Event) -> Result<(), Failure> {
-    let api: Api<DynamicObject> = Api::namespaced_with(connection.client(), &event.pod.namespace, &resource());
-    let object = object(source, event, jiff::Timestamp::now());
-    api.create(&PostParams::default(), &object).await.map(drop).map_err(|error| Failure::of(&error))
+    let objects = Objects::within(connection, &event.pod.namespace, &resource());
+    objects.create(&object(source, event, jiff::Timestamp::now())?).await.map(drop)
 }
 
-fn object(source: &Source, event: &Event, now: jiff::Timestamp) -> DynamicObject {
-    let name = names::event_name(&event.pod, &format!("{} {now} {}", event.reason, event.text));
+fn object(source: &Source, event: &Event, now: jiff::Timestamp) -> Result<DynamicObject, Failure> {
+    let name = names::event_name(&event.pod, &format!("{} {now} {}", event.reason, event.text))?;
     let first = now.checked_sub(event.since).unwrap_or(now);
     let mut object = DynamicObject::new(&name, &resource());
-    object.metadata.namespace = Some(event.pod.namespace.clone());
+    object.metadata.namespace = Some(event.pod.namespace.to_string());
     let pod = &event.pod;
     let mut involved = json!({
-        "apiVersion": "v1", "kind": "Pod", "namespace": pod.namespace, "name": pod.name,
+        "apiVersion": "v1", "kind": "Pod", "namespace": pod.namespace.as_str(), "name": pod.name.as_str(),
     });
     if !pod.uid.is_empty() {
         involved["uid"] = pod.uid.as_str().into();
@@ -159,7 +157,7 @@ fn object(source: &Source, event: &Event, now: jiff::Timestamp) -> DynamicObject
         "firstTimestamp": seconds(first),
         "lastTimestamp": seconds(now),
     });
-    object
+    Ok(object)
 }
 
 /// The reason of the event: what people filter by begins as the kubelet's own `FailedMount` does.

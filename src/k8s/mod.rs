@@ -15,6 +15,7 @@ mod error;
 mod event_limits;
 mod events;
 mod names;
+mod objects;
 mod pod_object;
 mod pod_status;
 mod pods;

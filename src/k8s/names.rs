@@ -5,7 +5,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use crate::model::PodRef;
+use crate::model::{InvalidName, PodRef, ResourceName};
 
 /// The longest name of an object (RFC 1123 subdomain).
 const NAME: usize = 253;
@@ -18,15 +18,14 @@ const DIGITS: usize = 16;
 pub(super) const NODE_LABEL: &str = "internal.secrets-store.csi.k8s.io/node-name";
 
 /// `<pod>-<namespace>-<class>`, shortened if need be.
-pub(super) fn status_name(pod: &PodRef, class: &str) -> String {
-    let name = plain(pod, class);
-    if name.len() <= NAME { name } else { distinct_status_name(pod, class) }
+pub(super) fn status_name(pod: &PodRef, class: &str) -> Result<ResourceName, InvalidName> {
+    ResourceName::new(plain(pod, class)).or_else(|_| distinct_status_name(pod, class))
 }
 
 /// The name for a pod whose plain one is taken: `a`, `b` and class `b-c` share theirs with `a-b`, `b` and class `c`.
-pub(super) fn distinct_status_name(pod: &PodRef, class: &str) -> String {
+pub(super) fn distinct_status_name(pod: &PodRef, class: &str) -> Result<ResourceName, InvalidName> {
     // A slash cannot stand in any of the three, so that no two triples have one digest.
-    digested(&plain(pod, class), &format!("{}/{}/{class}", pod.namespace, pod.name), NAME)
+    ResourceName::new(digested(&plain(pod, class), &format!("{}/{}/{class}", pod.namespace, pod.name), NAME))
 }
 
 /// The node's name as a label's value.
@@ -35,8 +34,8 @@ pub(super) fn node_label(node: &str) -> String {
 }
 
 /// A name for one event of a pod.
-pub(super) fn event_name(pod: &PodRef, distinct: &str) -> String {
-    digested(&pod.name, distinct, NAME)
+pub(super) fn event_name(pod: &PodRef, distinct: &str) -> Result<ResourceName, InvalidName> {
+    ResourceName::new(digested(&pod.name, distinct, NAME))
 }
 
 fn plain(pod: &PodRef, class: &str) -> String {

@@ -8,31 +8,36 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde_json::Value;
 
-use crate::model::{ANNOTATION_PREFIX, Owner, Pod, PodRef};
+use crate::model::{ANNOTATION_PREFIX, Namespace, Owner, Pod, PodRef, ResourceName, Uid};
 
-/// What is kept of a pod's metadata.
-pub(super) fn read(metadata: ObjectMeta) -> Pod {
+/// What is kept of a pod's metadata; `None` without a name, which no server has.
+pub(super) fn read(metadata: ObjectMeta) -> Option<Pod> {
     let annotations = metadata.annotations.unwrap_or_default();
-    Pod {
+    Some(Pod {
         reference: PodRef {
-            namespace: metadata.namespace.unwrap_or_default(),
-            name: metadata.name.unwrap_or_default(),
+            namespace: Namespace::new(metadata.namespace?).ok()?,
+            name: ResourceName::new(metadata.name?).ok()?,
             uid: metadata.uid.unwrap_or_default(),
         },
         ending: metadata.deletion_timestamp.is_some(),
-        owners: metadata.owner_references.unwrap_or_default().into_iter().map(owner).collect(),
+        owners: owners(metadata.owner_references),
         annotations: annotations.into_iter().filter(|(key, _)| key.starts_with(ANNOTATION_PREFIX)).collect(),
-    }
+    })
 }
 
-fn owner(reference: OwnerReference) -> Owner {
-    Owner {
+/// The owners of an object. The API server takes any text as an owner's UID; one that no object can have is no owner.
+pub(super) fn owners(references: Option<Vec<OwnerReference>>) -> Vec<Owner> {
+    references.unwrap_or_default().into_iter().filter_map(owner).collect()
+}
+
+fn owner(reference: OwnerReference) -> Option<Owner> {
+    Some(Owner {
         api_version: reference.api_version,
         kind: reference.kind,
         name: reference.name,
-        uid: reference.uid,
+        uid: Uid::new(reference.uid).ok()?,
         controller: reference.controller.unwrap_or_default(),
-    }
+    })
 }
 
 /// The volumes of a whole pod that `driver` fills, as volume and class.

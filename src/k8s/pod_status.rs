@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::names::{self, NODE_LABEL};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
-use crate::model::{ObjectVersion, PodRef, Reason};
+use crate::model::{ObjectVersion, PodRef, Reason, ResourceName};
 
 /// The status of a SecretProviderClassPodStatus; the object has no spec.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -59,7 +59,7 @@ pub(super) struct Object {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub(super) pod: PodRef,
-    pub(super) class: String,
+    pub(super) class: ResourceName,
     pub(super) target: String,
     /// What the volume holds; `None` leaves what the status says.
     pub(super) objects: Option<Vec<Object>>,
@@ -98,9 +98,9 @@ pub(super) fn objects(versions: &[ObjectVersion]) -> Vec<Object> {
 
 impl Wanted {
     /// The object where there is none yet.
-    pub(super) fn new_object(&self, name: &str) -> DynamicObject {
+    pub(super) fn new_object(&self, name: &ResourceName) -> DynamicObject {
         let mut object = DynamicObject::new(name, &resource());
-        object.metadata.namespace = Some(self.pod.namespace.clone());
+        object.metadata.namespace = Some(self.pod.namespace.to_string());
         self.claim(&mut object);
         object.data = data(&self.status(&Status::default(), self.target.clone(), Vec::new()));
         object
@@ -149,7 +149,7 @@ impl Wanted {
         object.metadata.owner_references = Some(vec![OwnerReference {
             api_version: "v1".to_owned(),
             kind: "Pod".to_owned(),
-            name: self.pod.name.clone(),
+            name: self.pod.name.to_string(),
             uid: self.pod.uid.clone(),
             ..OwnerReference::default()
         }]);
@@ -173,8 +173,8 @@ impl Wanted {
     fn status(&self, old: &Status, target_path: String, target_paths: Vec<String>) -> Status {
         let failure = self.failure.as_ref();
         Status {
-            pod_name: self.pod.name.clone(),
-            secret_provider_class_name: self.class.clone(),
+            pod_name: self.pod.name.to_string(),
+            secret_provider_class_name: self.class.to_string(),
             mounted: true,
             target_path,
             objects: self.objects.clone().unwrap_or_else(|| old.objects.clone()),

@@ -10,23 +10,23 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kube::Api;
 use kube::core::{ApiResource, DynamicObject};
 use serde_json::Value;
 use tokio::time::timeout;
 
 use super::client::Connection;
 use super::error::{Failure, LookError};
+use super::objects::Objects;
 use super::pod_object;
 use super::watch::{self, Followed, Sink};
-use crate::model::{Pod, PodRef};
+use crate::model::{Namespace, Pod, PodRef, ResourceName};
 use crate::news::{News, Subscription};
 
 /// How long one look may take.
 const LOOK: Duration = Duration::from_secs(10);
 
 /// Namespace and name of a pod.
-pub type PodKey = (String, String);
+pub type PodKey = (Namespace, ResourceName);
 
 /// The pods of this node. Cheap to clone; all clones share what is known.
 #[derive(Debug, Clone)]
@@ -83,9 +83,11 @@ impl Pods {
     pub async fn find(&self, pod: &PodRef) -> Result<Option<Pod>, LookError> {
         match self.known(pod) {
             Some(found) => Ok(Some(found)),
-            None => {
-                Ok(self.look(pod).await?.map(|object| pod_object::read(object.metadata)).filter(|found| is(found, pod)))
-            }
+            None => Ok(self
+                .look(pod)
+                .await?
+                .and_then(|object| pod_object::read(object.metadata))
+                .filter(|found| is(found, pod))),
         }
     }
 
@@ -97,7 +99,8 @@ impl Pods {
     /// The API server does not answer, or refuses.
     pub async fn volumes(&self, pod: &PodRef, driver: &str) -> Result<Option<BTreeMap<String, String>>, LookError> {
         let object = self.look(pod).await?;
-        let object = object.filter(|object| is(&pod_object::read(object.metadata.clone()), pod));
+        let object =
+            object.filter(|object| pod_object::read(object.metadata.clone()).is_some_and(|found| is(&found, pod)));
         Ok(object.map(|object| pod_object::volumes(&object.data, driver)))
     }
 
@@ -108,12 +111,8 @@ impl Pods {
 
     /// The pod of this name that has not ended.
     async fn look(&self, pod: &PodRef) -> Result<Option<DynamicObject>, LookError> {
-        let api: Api<DynamicObject> = Api::namespaced_with(self.connection.client(), &pod.namespace, &resource());
-        let got = match timeout(LOOK, api.get(&pod.name)).await {
-            Ok(got) => got.map_err(|error| Failure::of(&error)),
-            Err(_) => Err(Failure::timeout(LOOK)),
-        };
-        match got {
+        let objects = Objects::within(&self.connection, &pod.namespace, &resource());
+        match timeout(LOOK, objects.get(&pod.name)).await.unwrap_or_else(|_| Err(Failure::timeout(LOOK))) {
             Ok(object) => Ok(Some(object).filter(|object| !ended(object))),
             Err(Failure::NotFound) => Ok(None),
             Err(failure) => Err(LookError::of(format!("pod {pod}"), failure)),
@@ -131,8 +130,8 @@ impl Sink for Pods {
     type Entry = Pod;
 
     fn read(&self, object: DynamicObject) -> Option<(PodKey, Pod)> {
-        let pod = pod_object::read(object.metadata);
-        (!pod.reference.name.is_empty()).then(|| (key(&pod.reference), pod))
+        let pod = pod_object::read(object.metadata)?;
+        Some((key(&pod.reference), pod))
     }
 
     fn listed(&self, pods: HashMap<PodKey, Pod>) {

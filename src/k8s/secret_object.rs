@@ -84,7 +84,7 @@ pub(crate) fn read(text: &str) -> Result<StoredSecret, String> {
     };
     let ending = metadata.deletion_timestamp.is_some();
     let data = data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect();
-    let owners = pod_object::read(metadata).owners;
+    let owners = pod_object::owners(metadata.owner_references);
     Ok(StoredSecret { revision, ending, r#type, labels, annotations, data, owners, writers })
 }
 

@@ -21,7 +21,7 @@ use super::error::{Failure, SecretError};
 use super::secret_fields::Writers;
 use super::secret_object::{self, StoredSecret};
 use crate::formats::encoding;
-use crate::model::{ExposeSecret as _, Owner, SecretBytes};
+use crate::model::{ExposeSecret as _, Namespace, Owner, ResourceName, SecretBytes};
 
 /// Who writes the content of Secrets, on all nodes.
 pub(super) const WRITER: &str = "keyvault-csi";
@@ -41,9 +41,9 @@ const MERGE: &str = "application/merge-patch+json";
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SecretRef {
     /// Its namespace.
-    pub namespace: String,
-    /// Its name: lower-case letters, digits, `-` and `.`, since it becomes part of a URL.
-    pub name: String,
+    pub namespace: Namespace,
+    /// Its name.
+    pub name: ResourceName,
 }
 
 impl fmt::Display for SecretRef {
@@ -228,7 +228,7 @@ fn revision(text: &str) -> Result<Revision, SecretError> {
 
 /// References without `controller` and `blockOwnerDeletion`: the latter needs a right on the owner's finalizers.
 fn references(owners: &[Owner]) -> Value {
-    let one = |owner: &Owner| json!({ "apiVersion": owner.api_version, "kind": owner.kind, "name": owner.name, "uid": owner.uid });
+    let one = |owner: &Owner| json!({ "apiVersion": owner.api_version, "kind": owner.kind, "name": owner.name, "uid": owner.uid.as_str() });
     owners.iter().map(one).collect()
 }
 

@@ -6,15 +6,15 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use kube::Api;
-use kube::api::{Patch, PatchParams};
-use kube::core::{ApiResource, DynamicObject};
+use kube::core::ApiResource;
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::client::Connection;
 use super::error::Failure;
+use super::objects::Objects;
+use crate::model::ResourceName;
 
 /// How long one request may take.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -22,7 +22,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(30)];
 
 /// Removes all taints with the key `taint` from the node `node`; returns when none is left, however long that takes.
-pub async fn remove_startup_taint(connection: Connection, node: &str, taint: &str) {
+pub async fn remove_startup_taint(connection: Connection, node: &ResourceName, taint: &str) {
     let [first, longest] = PAUSES;
     let mut pauses = ExponentialBuilder::new()
         .with_min_delay(first)
@@ -30,18 +30,22 @@ pub async fn remove_startup_taint(connection: Connection, node: &str, taint: &st
         .without_max_times()
         .with_jitter()
         .build();
-    let api: Api<DynamicObject> = Api::all_with(connection.client(), &nodes());
+    let objects = Objects::cluster_wide(&connection, &nodes());
     let mut told = false;
     loop {
-        let tried = timeout(ANSWER, remove(&api, node, taint)).await.unwrap_or_else(|_| Err(Failure::timeout(ANSWER)));
+        let tried =
+            timeout(ANSWER, remove(&objects, node, taint)).await.unwrap_or_else(|_| Err(Failure::timeout(ANSWER)));
         match tried {
-            Ok(true) => return info!(node, taint, "the start-up taint is off the node"),
-            Ok(false) => return debug!(node, taint, "the node has no start-up taint"),
+            Ok(true) => return info!(%node, taint, "the start-up taint is off the node"),
+            Ok(false) => return debug!(%node, taint, "the node has no start-up taint"),
             // Somebody else changed the taints meanwhile.
             Err(Failure::Conflict) => {}
-            Err(failure) if told => debug!(node, err = %failure, "still cannot take the start-up taint off the node"),
+            Err(failure) if failure.is_final() => {
+                return warn!(%node, taint, err = %failure, "the start-up taint stays: the API server refuses the request");
+            }
+            Err(failure) if told => debug!(%node, err = %failure, "still cannot take the start-up taint off the node"),
             Err(failure) => {
-                warn!(node, taint, err = %failure,
+                warn!(%node, taint, err = %failure,
                     "cannot take the start-up taint off the node; the driver needs get and patch on nodes (ClusterRole secrets-store-csi-driver-startup-taint-role); it is tried again");
                 told = true;
             }
@@ -51,8 +55,8 @@ pub async fn remove_startup_taint(connection: Connection, node: &str, taint: &st
 }
 
 /// One try; false when there was nothing to remove.
-async fn remove(api: &Api<DynamicObject>, node: &str, taint: &str) -> Result<bool, Failure> {
-    let object = api.get(node).await.map_err(|error| Failure::of(&error))?;
+async fn remove(objects: &Objects, node: &ResourceName, taint: &str) -> Result<bool, Failure> {
+    let object = objects.get(node).await?;
     let Some(taints) = object.data.pointer("/spec/taints") else { return Ok(false) };
     let Some(left) = without(taints, taint) else { return Ok(false) };
     // The version guards what others do to the taints at the same time: a list is replaced as a whole.
@@ -60,7 +64,7 @@ async fn remove(api: &Api<DynamicObject>, node: &str, taint: &str) -> Result<boo
         "metadata": { "resourceVersion": object.metadata.resource_version },
         "spec": { "taints": left },
     });
-    api.patch(node, &PatchParams::default(), &Patch::Merge(change)).await.map_err(|error| Failure::of(&error))?;
+    objects.merge(node, change).await?;
     Ok(true)
 }
 

@@ -14,8 +14,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use kube::Api;
-use kube::api::PostParams;
 use kube::core::DynamicObject;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
@@ -25,7 +23,9 @@ use tracing::{debug, info, warn};
 use super::client::Connection;
 use super::error::Failure;
 use super::names;
+use super::objects::Objects;
 use super::pod_status::{self, Step, Wanted};
+use crate::model::ResourceName;
 
 /// The most volumes whose status waits to be written; ten times what a node may run.
 const PENDING: usize = 2048;
@@ -119,6 +119,11 @@ impl Shared {
             let outcome = outcome.unwrap_or_else(|_| Err(Failure::timeout(TRY)));
             match outcome {
                 Ok(()) => self.done(target, order),
+                Err(failure) if failure.is_final() => {
+                    warn!(pod = %wanted.pod, class = %wanted.class, err = %failure,
+                        "the API server refuses the SecretProviderClassPodStatus; the volume is whole, and the request is not repeated");
+                    self.done(target, order);
+                }
                 Err(failure) => {
                     // Texts of one kind differ from try to try.
                     if told == Some(discriminant(&failure)) {
@@ -148,22 +153,21 @@ impl Shared {
 
     /// One try: create, unless there should be one; where there is one already, read it and replace it if it differs.
     async fn write(&self, wanted: &Wanted) -> Result<(), Failure> {
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(self.connection.client(), &wanted.pod.namespace, &pod_status::resource());
-        let mut name = names::status_name(&wanted.pod, &wanted.class);
+        let objects = Objects::within(&self.connection, &wanted.pod.namespace, &pod_status::resource());
+        let mut name = names::status_name(&wanted.pod, &wanted.class)?;
         let mut last = Failure::Conflict;
         for round in 0..ROUNDS {
             if round > 0 || !wanted.there {
                 let object = wanted.new_object(&name);
-                match self.sent(&object, api.create(&PostParams::default(), &object).await) {
+                match self.sent(&object, objects.create(&object).await) {
                     Ok(()) => return Ok(()),
                     Err(Failure::AlreadyExists) => {}
                     Err(failure) => return Err(failure),
                 }
             }
-            match self.replace(&api, wanted, &name).await {
+            match self.replace(&objects, wanted, &name).await {
                 Ok(true) => return Ok(()),
-                Ok(false) => name = names::distinct_status_name(&wanted.pod, &wanted.class),
+                Ok(false) => name = names::distinct_status_name(&wanted.pod, &wanted.class)?,
                 // It went or changed between two requests.
                 Err(failure @ (Failure::Conflict | Failure::NotFound)) => last = failure,
                 Err(failure) => return Err(failure),
@@ -173,20 +177,18 @@ impl Shared {
     }
 
     /// Brings an object that is there up to date; false when it belongs to somebody else.
-    async fn replace(&self, api: &Api<DynamicObject>, wanted: &Wanted, name: &str) -> Result<bool, Failure> {
-        let there = api.get(name).await.map_err(|error| Failure::of(&error))?;
+    async fn replace(&self, objects: &Objects, wanted: &Wanted, name: &ResourceName) -> Result<bool, Failure> {
+        let there = objects.get(name).await?;
         match wanted.step(there, self.prunes.load(Ordering::Relaxed)) {
             Step::Nothing => Ok(true),
             Step::Taken => Ok(false),
             Step::Wait => Err(Failure::Other("the one of the pod's predecessor is still being deleted".to_owned())),
-            Step::Replace(object) => {
-                self.sent(&object, api.replace(name, &PostParams::default(), &object).await).map(|()| true)
-            }
+            Step::Replace(object) => self.sent(&object, objects.replace(name, &object).await).map(|()| true),
         }
     }
 
-    fn sent(&self, sent: &DynamicObject, answer: kube::Result<DynamicObject>) -> Result<(), Failure> {
-        let answered = answer.map_err(|error| Failure::of(&error))?;
+    fn sent(&self, sent: &DynamicObject, answer: Result<DynamicObject, Failure>) -> Result<(), Failure> {
+        let answered = answer?;
         self.prunes.store(pod_status::pruned(sent, &answered), Ordering::Relaxed);
         Ok(())
     }
@@ -203,9 +205,12 @@ fn advice(failure: &Failure) -> &'static str {
             "grant create, delete, get and update on secretproviderclasspodstatuses of secrets-store.csi.x-k8s.io (ClusterRole secretproviderclasses-role)"
         }
         Failure::NoSuchKind => "install the CRDs (manifests/crds)",
-        Failure::NotFound | Failure::AlreadyExists | Failure::Conflict | Failure::Expired | Failure::Other(_) => {
-            "is the API server reachable from this node?"
-        }
+        Failure::NotFound
+        | Failure::AlreadyExists
+        | Failure::Conflict
+        | Failure::Expired
+        | Failure::Refused(_)
+        | Failure::Other(_) => "is the API server reachable from this node?",
     }
 }
 

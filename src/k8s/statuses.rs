@@ -13,7 +13,7 @@ use super::client::Connection;
 use super::names::{self, NODE_LABEL};
 use super::pod_status::{self, Status};
 use super::watch::{self, Followed, Sink};
-use crate::model::{ClassRef, Owner, PodRef};
+use crate::model::{ClassRef, Namespace, Owner, PodRef, ResourceName, Uid};
 use crate::news::{News, Subscription};
 
 /// A pod that mounts a class, as a status object says.
@@ -28,7 +28,7 @@ pub struct PodStatus {
 }
 
 /// Namespace and name of a status object.
-pub type StatusKey = (String, String);
+pub type StatusKey = (Namespace, ResourceName);
 
 /// The statuses of this node. Cheap to clone; all clones share what is known.
 #[derive(Debug, Clone)]
@@ -115,24 +115,25 @@ impl Sink for Statuses {
 /// `None` for an object that names no pod or no class.
 pub(super) fn read(object: DynamicObject) -> Option<(StatusKey, PodStatus)> {
     let metadata = object.metadata;
-    let (namespace, name) = (metadata.namespace?, metadata.name?);
+    let namespace = Namespace::new(metadata.namespace?).ok()?;
+    let name = ResourceName::new(metadata.name?).ok()?;
     let status = Status::deserialize(object.data.get("status")?).ok()?;
-    if status.pod_name.is_empty() || status.secret_provider_class_name.is_empty() {
-        return None;
-    }
+    // Its names lead to requests, and the API server takes any text there.
+    let pod = ResourceName::new(status.pod_name).ok()?;
+    let class = ResourceName::new(status.secret_provider_class_name).ok()?;
     let resource = pod_status::resource();
     let owners = metadata.owner_references.unwrap_or_default();
     let uid = owners.into_iter().find(|owner| owner.kind == "Pod").map(|owner| owner.uid).unwrap_or_default();
     let object = Owner {
         api_version: resource.api_version,
         kind: resource.kind,
-        name: name.clone(),
-        uid: metadata.uid?,
+        name: name.to_string(),
+        uid: Uid::new(metadata.uid?).ok()?,
         controller: false,
     };
     let status = PodStatus {
-        pod: PodRef { namespace: namespace.clone(), name: status.pod_name, uid },
-        class: ClassRef { namespace: namespace.clone(), name: status.secret_provider_class_name },
+        pod: PodRef { namespace: namespace.clone(), name: pod, uid },
+        class: ClassRef { namespace: namespace.clone(), name: class },
         object,
     };
     Some(((namespace, name), status))

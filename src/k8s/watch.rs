@@ -249,9 +249,12 @@ impl Trouble<'_> {
         match failure {
             Failure::Forbidden(_) => self.followed.grant,
             Failure::NoSuchKind => "install the CRDs (manifests/crds)",
-            Failure::NotFound | Failure::AlreadyExists | Failure::Conflict | Failure::Expired | Failure::Other(_) => {
-                "is the API server reachable from this node?"
-            }
+            Failure::NotFound
+            | Failure::AlreadyExists
+            | Failure::Conflict
+            | Failure::Expired
+            | Failure::Refused(_)
+            | Failure::Other(_) => "is the API server reachable from this node?",
         }
     }
 }

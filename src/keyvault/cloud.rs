@@ -1,11 +1,12 @@
 //! Pure. The Azure clouds: where to get a token, and under which domain the vaults are.
 //!
-//! Reads no file: the caller hands over the bytes of a custom cloud's description. The token's scope is not here, since
+//! Reads no file: `cloud_files` hands over a custom cloud's description, and with it the proof that it is the administrator's. The token's scope is not here, since
 //! every vault names it itself in its challenge (spec/azure-provider.md §5.10). Control goes on to `vaults`.
 
 use serde_json::{Map, Value};
 use url::Url;
 
+use super::cloud_files::AdministratorFile;
 use super::names::VaultName;
 
 /// The name under which every custom cloud goes.
@@ -26,7 +27,7 @@ const PUBLIC_CLOUDS: [(&str, &str, &str); 4] = [
     ("AzureGermanCloud", "login.microsoftonline.de", "vault.microsoftazure.de"),
 ];
 
-/// One Azure cloud.
+/// One Azure cloud: a built-in one, or one of a file that the administrator put there. There is no other way to make one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cloud {
     authority: String,
@@ -91,7 +92,7 @@ impl Cloud {
         })
     }
 
-    /// Whether this name stands for a cloud that its file describes, see [`Cloud::from_environment_json`].
+    /// Whether this name stands for a cloud that its file describes, see [`CloudFiles`](super::CloudFiles).
     pub fn is_custom(name: &str) -> bool {
         name.eq_ignore_ascii_case(CUSTOM)
     }
@@ -104,7 +105,8 @@ impl Cloud {
     /// # Errors
     /// The first field that is missing or cannot be used: an endpoint that is not https, or that has a port, a user or a path
     /// where none is possible; a suffix that is not a domain.
-    pub fn from_environment_json(bytes: &[u8]) -> Result<Cloud, CloudError> {
+    pub(super) fn of_file(file: &AdministratorFile) -> Result<Cloud, CloudError> {
+        let bytes = file.bytes();
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         let fields: Map<String, Value> = serde_json::from_slice(bytes)
             .map_err(|error| CloudError::NotJson { line: error.line(), column: error.column() })?;

@@ -1,6 +1,7 @@
 //! Azure over HTTPS: the only place that names an HTTP client or an Azure crate.
 //!
-//! Gets objects out of vaults and says in plain words why not; knows neither classes nor files, and writes nothing.
+//! Gets objects out of vaults and says in plain words why not; knows no classes and writes nothing. Of files it reads
+//! those that describe custom clouds, which say where tokens go.
 //! [`Vaults`] is what a process holds, [`Vault`] what a fetch opens; the caller is `provider`.
 //!
 //! # Flow
@@ -23,6 +24,7 @@ mod binding;
 mod budget;
 mod challenge;
 mod cloud;
+mod cloud_files;
 mod error;
 mod flight;
 mod http;
@@ -48,6 +50,7 @@ mod tests;
 pub use binding::{TokenProxyError, TokenProxyOptions};
 pub use challenge::ObjectType;
 pub use cloud::{Cloud, CloudError};
+pub use cloud_files::{CLOUD_FILE_VARIABLE, CloudFileError, CloudFileName, CloudFiles};
 pub use error::{Error, Link, Refusal, Service, Stop};
 pub use identity::{Credential, Identity};
 pub use names::{NameError, ObjectName, ObjectVersionId, TenantId, VaultName};

@@ -1,6 +1,7 @@
 //! Tests of the whole module against a small Azure over real HTTPS, and of its pure parts.
 
 mod binding;
+mod cloud_files;
 mod fences;
 mod flights;
 mod identities;

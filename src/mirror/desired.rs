@@ -8,12 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::files::Files;
 use super::mistake::{Mistake, What};
 use super::tls;
-use crate::model::{Class, ExposeSecret as _, SecretBytes, SecretObject};
+use crate::model::{
+    Class, ExposeSecret as _, ResourceName, SecretBytes, SecretObject, annotations_fit, check_annotation, check_label,
+    is_secret_key,
+};
 
 /// What a Secret holds at most (the API server's limit).
 const LARGEST: usize = 1 << 20;
-/// The longest name of an object, and of a key.
-const NAME: usize = 253;
 
 const OPAQUE: &str = "Opaque";
 const TLS: &str = "kubernetes.io/tls";
@@ -61,7 +62,7 @@ const RULES: &[Rule] = &[
 #[derive(Debug)]
 pub(super) struct Desired {
     /// Its name.
-    pub(super) name: String,
+    pub(super) name: ResourceName,
     /// Its type.
     pub(super) r#type: String,
     /// Its labels, as the class has them.
@@ -96,15 +97,14 @@ pub(super) fn desired(class: &Class, at: usize, files: &Files) -> Result<Desired
     if name.is_empty() {
         return Err(mistake(What::NameMissing));
     }
-    if !is_name(name) {
-        return Err(mistake(What::NameInvalid));
-    }
+    let secret_name = ResourceName::new(name).map_err(|_| mistake(What::NameInvalid))?;
     if let Some(first) = class.secret_objects[..at].iter().position(|other| name_of(other) == name) {
         return Err(mistake(What::NameTwice(first)));
     }
     if object.data.is_empty() {
         return Err(mistake(What::DataMissing));
     }
+    check_metadata(object).map_err(&mistake)?;
     let r#type = match object.r#type.trim() {
         "" => OPAQUE,
         r#type => r#type,
@@ -116,7 +116,7 @@ pub(super) fn desired(class: &Class, at: usize, files: &Files) -> Result<Desired
         return Err(mistake(What::TooLarge(bytes)));
     }
     Ok(Desired {
-        name: name.to_owned(),
+        name: secret_name,
         r#type: r#type.to_owned(),
         labels: object.labels.clone(),
         annotations: object.annotations.clone(),
@@ -139,7 +139,7 @@ fn data(
         if key.is_empty() {
             return Err(What::KeyMissing(at));
         }
-        if !is_key(key) {
+        if !is_secret_key(key) {
             return Err(What::KeyInvalid { at, key: key.to_owned() });
         }
         let Some(content) = files.contents.get(name) else {
@@ -174,20 +174,13 @@ fn data(
     Ok(data)
 }
 
-/// An RFC 1123 subdomain, which also cannot lead elsewhere in a URL.
-fn is_name(name: &str) -> bool {
-    let inside = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let label = |label: &str| {
-        let bytes = label.as_bytes();
-        let ends = |byte: Option<&u8>| byte.is_some_and(|byte| inside(*byte));
-        ends(bytes.first()) && ends(bytes.last()) && bytes.iter().all(|byte| inside(*byte) || *byte == b'-')
-    };
-    name.len() <= NAME && name.split('.').all(label)
-}
-
-fn is_key(key: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    key.len() <= NAME && key.bytes().all(allowed) && key != "." && !key.starts_with("..")
+/// What the API server would refuse of labels and annotations.
+fn check_metadata(object: &SecretObject) -> Result<(), What> {
+    for (key, value) in &object.labels {
+        check_label(key, value).map_err(What::Label)?;
+    }
+    object.annotations.keys().try_for_each(|key| check_annotation(key)).map_err(What::Annotation)?;
+    if annotations_fit(object.annotations.iter()) { Ok(()) } else { Err(What::AnnotationsTooLarge) }
 }
 
 fn is_json_object(content: &[u8]) -> bool {

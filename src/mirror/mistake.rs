@@ -6,7 +6,7 @@
 use std::fmt;
 
 use super::tls::TlsError;
-use crate::model::{ClassRef, Reason};
+use crate::model::{ClassRef, InvalidName, Reason};
 
 /// How many files an error lists.
 const LISTED: usize = 20;
@@ -44,6 +44,15 @@ pub(super) enum What {
     /// No keys.
     #[error("data is empty: list at least one objectName with its key")]
     DataMissing,
+    /// The API server takes no such label.
+    #[error("labels: {0}")]
+    Label(InvalidName),
+    /// The API server takes no such annotation.
+    #[error("annotations: {0}")]
+    Annotation(InvalidName),
+    /// The API server takes no more.
+    #[error("annotations have more than 262144 bytes together: shorten them")]
+    AnnotationsTooLarge,
     /// An item without objectName.
     #[error("data[{0}].objectName is empty: name the file, which is the object's alias or name")]
     ObjectNameMissing(usize),
@@ -113,6 +122,9 @@ impl Mistake {
             | What::NameInvalid
             | What::NameTwice(_)
             | What::DataMissing
+            | What::Label(_)
+            | What::Annotation(_)
+            | What::AnnotationsTooLarge
             | What::ObjectNameMissing(_)
             | What::KeyMissing(_)
             | What::KeyInvalid { .. }

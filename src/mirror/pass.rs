@@ -23,7 +23,7 @@ use super::files::{self, Files, Mounted};
 use super::plan::{Owners, Wanted};
 use super::writer::{Failure, Outcome};
 use crate::k8s::{ClassError, SecretRef};
-use crate::model::{Class, ClassRef, Owner, PodRef};
+use crate::model::{Class, ClassRef, Namespace, Owner, PodRef, ResourceName, Uid};
 use crate::telemetry::key;
 
 /// The annotation of a class whose Secrets stay when the last pod has gone.
@@ -114,8 +114,8 @@ impl Shared {
         let secret =
             desired(class, at, files).inspect_err(|mistake| self.metrics.mirrored(provider, Err(mistake.reason())))?;
         let reference = SecretRef { namespace: class.reference.namespace.clone(), name: secret.name.clone() };
-        let wanted = Wanted { at: reference.clone(), class: class.reference.name.clone(), secret, written, owners };
-        let abandoned = |other| self.abandoned(ClassRef { name: other, ..class.reference.clone() }, &reference.name);
+        let wanted = Wanted { at: reference.clone(), class: class.reference.name.to_string(), secret, written, owners };
+        let abandoned = |other| self.abandoned(&class.reference.namespace, other, &reference.name);
         let outcome = self.writer.ensure(&wanted, task.look, abandoned).await;
         let outcome = outcome.map_err(|failure| {
             let (class, secret) = (class.reference.clone(), reference.clone());
@@ -136,7 +136,11 @@ impl Shared {
     }
 
     /// Whether a class is gone, or asks for this Secret no more.
-    async fn abandoned(&self, class: ClassRef, secret: &str) -> bool {
+    ///
+    /// The class's name stands in an annotation of the Secret, which may hold any text.
+    async fn abandoned(&self, namespace: &Namespace, class: String, secret: &str) -> bool {
+        let Ok(name) = ResourceName::new(class) else { return true };
+        let class = ClassRef { namespace: namespace.clone(), name };
         match self.classes.get(&class).await {
             Ok(class) => !class.secret_objects.iter().any(|object| desired::name_of(object) == secret),
             Err(ClassError::NotFound { .. }) => true,
@@ -215,7 +219,6 @@ fn newest(volumes: &[(String, String)], wanted: &std::collections::BTreeSet<Stri
 }
 
 fn distinct(owners: impl Iterator<Item = Owner>) -> Vec<Owner> {
-    let by_uid: BTreeMap<String, Owner> =
-        owners.filter(|owner| !owner.uid.is_empty()).map(|owner| (owner.uid.clone(), owner)).collect();
+    let by_uid: BTreeMap<Uid, Owner> = owners.map(|owner| (owner.uid.clone(), owner)).collect();
     by_uid.into_values().collect()
 }

@@ -87,6 +87,13 @@ pub(super) enum Refusal {
     OtherClass(String),
 }
 
+impl Plan {
+    /// Whether anything has to be written.
+    pub(super) fn writes(&self) -> bool {
+        self.take_over.is_some() || self.content.is_some() || self.owners != OwnerChange::Keep
+    }
+}
+
 impl Wanted {
     /// The labels of the Secret.
     pub(super) fn labels(&self) -> BTreeMap<String, String> {

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tracing::debug;
@@ -15,6 +16,8 @@ use crate::model::{ClassRef, Owner};
 
 /// How often one try may find that the Secret changed under its hands.
 const ROUNDS: usize = 8;
+/// For how long a refused write is not sent again: an admission policy of the cluster may be what refuses it, and can change.
+const REFUSED: Duration = Duration::from_secs(600);
 
 /// Why a class's Secrets are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,6 +57,20 @@ pub(super) enum Failure {
 pub(super) struct Writer {
     secrets: Secrets,
     seen: Arc<Mutex<HashMap<SecretRef, Seen>>>,
+    refused: Arc<Mutex<HashMap<SecretRef, Refused>>>,
+}
+
+/// A write that the API server refused for its content: the same one is not sent again to the same Secret.
+#[derive(Debug, Clone)]
+struct Refused {
+    /// What was there; `None` when nothing was.
+    revision: Option<Revision>,
+    /// Of what was wanted; see [`Wanted::digest`].
+    digest: [u8; 32],
+    /// The class that wanted it.
+    class: String,
+    when: Instant,
+    why: SecretError,
 }
 
 /// What a Secret was when it was as it should be.
@@ -70,7 +87,7 @@ struct Seen {
 impl Writer {
     /// A writer that has seen nothing.
     pub(super) fn new(secrets: Secrets) -> Writer {
-        Writer { secrets, seen: Arc::default() }
+        Writer { secrets, seen: Arc::default(), refused: Arc::default() }
     }
 
     /// Makes a Secret what is wanted. `abandoned` is asked whether a class wants the Secret no more.
@@ -91,9 +108,18 @@ impl Writer {
         let mut last = SecretError::Changed;
         let mut added = false;
         for _ in 0..ROUNDS {
-            let tried = match self.secrets.get(&wanted.at).await? {
-                None => self.create(wanted).await,
+            let stored = self.secrets.get(&wanted.at).await?;
+            let before = stored.as_ref().map(|stored| stored.revision.clone());
+            let tried = match stored {
+                None => match self.refused_before(wanted, None, digest) {
+                    Some(why) => return Err(why.into()),
+                    None => self.create(wanted).await,
+                },
                 Some(stored) => match plan::plan(wanted, &stored, orphaned, Timestamp::now()) {
+                    Ok(plan) if plan.writes() => match self.refused_before(wanted, before.as_ref(), digest) {
+                        Some(why) => return Err(why.into()),
+                        None => self.carry_out(wanted, stored, plan).await,
+                    },
                     Ok(plan) => self.carry_out(wanted, stored, plan).await,
                     Err(Refusal::OtherClass(class)) if !orphaned && abandoned(class.clone()).await => {
                         orphaned = true;
@@ -112,6 +138,7 @@ impl Writer {
                     let outcome = if added && outcome == Outcome::Unchanged { Outcome::AddedOwners } else { outcome };
                     let kept = if outcome == Outcome::Newer { Outcome::Newer } else { Outcome::Unchanged };
                     let class = wanted.class.clone();
+                    self.refused().remove(&wanted.at);
                     self.lock().insert(wanted.at.clone(), Seen { revision, digest, class, outcome: kept });
                     return Ok(outcome);
                 }
@@ -120,7 +147,16 @@ impl Writer {
                     debug!(secret = %wanted.at, err = %failure, "the Secret changed meanwhile");
                     last = failure;
                 }
-                Err(failure) => return Err(failure.into()),
+                Err(why) => {
+                    if why.is_final() {
+                        let (class, when) = (wanted.class.clone(), Instant::now());
+                        let refused = Refused { revision: before, digest, class, when, why: why.clone() };
+                        let mut all = self.refused();
+                        all.retain(|_, refused| refused.when.elapsed() < REFUSED);
+                        all.insert(wanted.at.clone(), refused);
+                    }
+                    return Err(why.into());
+                }
             }
         }
         Err(last.into())
@@ -128,7 +164,16 @@ impl Writer {
 
     /// Forgets what was seen for a class.
     pub(super) fn forget_class(&self, class: &ClassRef) {
-        self.lock().retain(|at, seen| at.namespace != class.namespace || seen.class != class.name);
+        self.lock().retain(|at, seen| at.namespace != class.namespace || seen.class != class.name.as_str());
+        self.refused().retain(|at, refused| at.namespace != class.namespace || refused.class != class.name.as_str());
+    }
+
+    /// Why this very write to this very Secret was refused, if that is not too long ago.
+    fn refused_before(&self, wanted: &Wanted, there: Option<&Revision>, digest: [u8; 32]) -> Option<SecretError> {
+        let refused = self.refused();
+        let same = |refused: &&Refused| refused.digest == digest && refused.revision.as_ref() == there;
+        let lasting = |refused: &&Refused| refused.when.elapsed() < REFUSED;
+        refused.get(&wanted.at).filter(same).filter(lasting).map(|refused| refused.why.clone())
     }
 
     /// Whether the Secret is known to be what is wanted.
@@ -185,6 +230,11 @@ impl Writer {
             }
         }
         Ok((revision, outcome))
+    }
+
+    fn refused(&self) -> MutexGuard<'_, HashMap<SecretRef, Refused>> {
+        // Every change is one insertion or removal.
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SecretRef, Seen>> {

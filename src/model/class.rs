@@ -8,15 +8,16 @@ use std::fmt;
 use std::time::Duration;
 
 use super::class_spec::{ClassSpec, SecretObject};
+use super::names::{Namespace, ResourceName};
 use crate::formats::duration::{self, DurationError};
 
 /// Namespace and name of a SecretProviderClass.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClassRef {
     /// The namespace of the class, which is the pod's.
-    pub namespace: String,
+    pub namespace: Namespace,
     /// The name of the class.
-    pub name: String,
+    pub name: ResourceName,
 }
 
 impl fmt::Display for ClassRef {

@@ -6,6 +6,7 @@
 mod class;
 pub(crate) mod class_spec;
 mod file;
+mod names;
 mod pod;
 mod reason;
 
@@ -16,6 +17,9 @@ pub use class::{ANNOTATION_PREFIX, Class, ClassRef, INTERVAL_ANNOTATION, REFRESH
 pub use class_spec::{ClassSpec, SecretObject, SecretObjectData};
 pub(crate) use file::check_names;
 pub use file::{FileMode, FileName, FileNameError, ObjectVersion, Payload, PayloadError, SecretFile, limits};
+pub use names::{
+    InvalidName, Namespace, ResourceName, Uid, annotations_fit, check_annotation, check_label, is_secret_key,
+};
 pub use pod::{Owner, Pod, PodRef};
 pub use reason::Reason;
 

@@ -6,13 +6,15 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::names::{Namespace, ResourceName, Uid};
+
 /// Who the volume is for, as the kubelet says.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PodRef {
     /// The pod's namespace.
-    pub namespace: String,
+    pub namespace: Namespace,
     /// The pod's name.
-    pub name: String,
+    pub name: ResourceName,
     /// The pod's UID; empty when the kubelet did not send it.
     pub uid: String,
 }
@@ -46,7 +48,7 @@ pub struct Owner {
     /// Its name.
     pub name: String,
     /// Its UID, which alone says who it is.
-    pub uid: String,
+    pub uid: Uid,
     /// Whether it is the object's controller.
     pub controller: bool,
 }

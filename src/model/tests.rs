@@ -80,3 +80,79 @@ fn reason_names_are_unique_words() {
     assert_eq!(names.len(), Reason::ALL.len());
     assert!(names.iter().all(|name| name.chars().all(|c| c.is_ascii_alphabetic())));
 }
+
+/// What a tenant might write where a name is asked for, so that it leads elsewhere in a URL, an object or a log.
+const HOSTILE: &[&str] = &[
+    "",
+    ".",
+    "..",
+    "../x",
+    "../../../../api/v1/secrets",
+    "a/b",
+    "/a",
+    "a/",
+    "a?watch=true",
+    "a#x",
+    "a%2fb",
+    "%2e%2e",
+    "a b",
+    " a",
+    "a\n",
+    "a\0b",
+    "a\u{2028}b",
+    "ä",
+    "a&b=c",
+    "a,b",
+    "a;b",
+    "a@b",
+    "a:b",
+    "a\\b",
+    "$(a)",
+    "{a}",
+];
+
+#[test]
+fn names_follow_the_api_servers_rules() {
+    for hostile in HOSTILE {
+        assert!(ResourceName::new(*hostile).is_err(), "{hostile:?}");
+        assert!(Namespace::new(*hostile).is_err(), "{hostile:?}");
+        assert!(Uid::new(*hostile).is_err(), "{hostile:?}");
+        assert!(hostile.is_empty() || check_label("a", hostile).is_err(), "{hostile:?}");
+    }
+    for good in ["a", "0", "a-b", "a.b-c.0", &"a".repeat(253)] {
+        assert!(ResourceName::new(good).is_ok(), "{good}");
+    }
+    for bad in ["A", "-a", "a-", "a..b", ".a", "a.", "a.-b", "a_b", &"a".repeat(254)] {
+        assert!(ResourceName::new(bad).is_err(), "{bad}");
+    }
+    assert!(Namespace::new("a".repeat(63)).is_ok() && Namespace::new("a".repeat(64)).is_err());
+    assert!(Namespace::new("a.b").is_err(), "a namespace is one label");
+    assert!(Uid::new("0d1f5a2e-1111-4c2b-8d55-AA00aa00aa00").is_ok() && Uid::new("u".repeat(64)).is_err());
+    let text = ResourceName::new("../\n".repeat(100)).unwrap_err().to_string();
+    assert!(
+        text.starts_with("\"../\\n../") && text.contains("use at most 253 lower-case letters") && text.len() < 400,
+        "{text}"
+    );
+}
+
+#[test]
+fn keys_and_values_follow_the_api_servers_rules() {
+    for good in ["a", "A.b_c-9", "example.com/a", "a".repeat(63).as_str()] {
+        assert!(check_label(good, "").is_ok() && check_annotation(good).is_ok(), "{good}");
+    }
+    for bad in ["", "-a", "a-", "/a", "a/", "a/b/c", "Example.com/a", "a b", "a".repeat(64).as_str()] {
+        assert!(check_label(bad, "v").is_err(), "{bad}");
+    }
+    assert!(check_annotation("Example.com/A").is_ok(), "annotations may have capitals before the slash");
+    assert!(check_label("a", &"v".repeat(63)).is_ok() && check_label("a", &"v".repeat(64)).is_err());
+    assert!(check_label("a", "no value!").is_err() && check_label("a", "-v").is_err());
+    for good in ["a", ".a", "a..b", "A_b-c", "k".repeat(253).as_str()] {
+        assert!(is_secret_key(good), "{good}");
+    }
+    for bad in ["", ".", "..", "..a", "a/b", "a b", "ä", "k".repeat(254).as_str()] {
+        assert!(!is_secret_key(bad), "{bad}");
+    }
+    let (key, value) = ("k".to_owned(), "v".repeat(256 << 10));
+    assert!(!annotations_fit([(&key, &value)].into_iter()));
+    assert!(annotations_fit([(&key, &value[1..].to_owned())].into_iter()));
+}

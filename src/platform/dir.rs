@@ -211,9 +211,17 @@ pub fn remove_empty(dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
 /// # Errors
 /// It is no regular file, lies in /proc or /sys, is larger than `limit` bytes, or what the kernel says.
 pub fn read_ordinary_file(path: &std::path::Path, limit: u64) -> io::Result<Vec<u8>> {
+    read_open_file(rustix::fs::openat(rustix::fs::CWD, path, UNBLOCKED, Mode::empty())?, limit)
+}
+
+/// How a file is opened that may be a pipe or a device.
+pub(super) const UNBLOCKED: OFlags =
+    OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+
+/// The same for a file that is open already.
+pub(super) fn read_open_file(file: OwnedFd, limit: u64) -> io::Result<Vec<u8>> {
     const SYSFS_MAGIC: u64 = 0x6265_6572;
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = std::fs::File::from(rustix::fs::openat(rustix::fs::CWD, path, flags, Mode::empty())?);
+    let file = std::fs::File::from(file);
     // Of the open descriptor, so that nothing can be put in its place in between.
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is not a regular file"));

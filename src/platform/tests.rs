@@ -2,6 +2,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 
+use super::contained::{Refusal, read_file_in};
 use super::dir;
 use super::mount;
 use super::mount_table;
@@ -123,4 +124,120 @@ fn only_whole_tmpfs_of_the_mount_table_count() {
     }
     // The kernel's own table can be read.
     assert!(mount_table::tmpfs().unwrap().iter().all(|path| path.is_absolute()));
+}
+
+/// A folder as the kubelet makes one of a ConfigMap, with the file `a`, beside a file that lies outside.
+fn contained() -> (tempfile::TempDir, std::path::PathBuf) {
+    let outer = tempfile::tempdir().unwrap();
+    let folder = outer.path().join("clouds");
+    std::fs::create_dir_all(folder.join("..2026/below")).unwrap();
+    std::fs::write(folder.join("..2026/a"), "inside").unwrap();
+    std::fs::write(folder.join("..2026/below/b"), "below").unwrap();
+    std::fs::write(outer.path().join("secret"), "outside").unwrap();
+    for (target, link) in [("..2026", "..data"), ("..data/a", "a"), ("..data/below", "below")] {
+        std::os::unix::fs::symlink(target, folder.join(link)).unwrap();
+    }
+    (outer, folder)
+}
+
+fn read_in(folder: &std::path::Path, path: impl AsRef<std::path::Path>) -> Result<Vec<u8>, Refusal> {
+    read_file_in(folder, path.as_ref(), 100)
+}
+
+#[test]
+fn links_are_followed_as_long_as_they_stay_in_the_folder() {
+    let (outer, folder) = contained();
+    for path in ["a", "..data/a", "..2026/a", "below/../a", "./a", "..2026/below/../../a"] {
+        assert_eq!(read_in(&folder, path).unwrap(), b"inside", "{path}");
+    }
+    assert_eq!(read_in(&folder, "below/b").unwrap(), b"below");
+    // Absolute, by both names of the folder.
+    std::os::unix::fs::symlink(&folder, outer.path().join("other-name")).unwrap();
+    std::os::unix::fs::symlink(folder.join("..data/a"), folder.join("absolute")).unwrap();
+    for folder in [&folder, &outer.path().join("other-name")] {
+        assert_eq!(read_in(folder, "absolute").unwrap(), b"inside");
+    }
+}
+
+#[test]
+fn nothing_leads_out_of_the_folder_and_a_refusal_tells_of_nothing_outside() {
+    let (outer, folder) = contained();
+    let outside = outer.path().display().to_string();
+    for (target, link) in [
+        ("../secret".to_owned(), "out"),
+        ("../absent".to_owned(), "dangling-out"),
+        (format!("{outside}/secret"), "absolute-out"),
+        (format!("{outside}/clouds/../secret"), "absolute-around"),
+        (format!("{outside}/clouds-beside/a"), "absolute-beside"),
+        ("/proc/self/root/etc/passwd".to_owned(), "by-proc"),
+        ("..".to_owned(), "up"),
+        ("out".to_owned(), "link-to-link"),
+    ] {
+        std::os::unix::fs::symlink(target, folder.join(link)).unwrap();
+    }
+    for path in [
+        "..",
+        "../secret",
+        "../absent",
+        "below/../../secret",
+        "..data/../../secret",
+        "/etc/passwd",
+        "/absent",
+        "out",
+        "dangling-out",
+        "absolute-out",
+        "absolute-around",
+        "absolute-beside",
+        "by-proc",
+        "up/secret",
+        "up/absent",
+        "link-to-link",
+    ] {
+        assert!(matches!(read_in(&folder, path), Err(Refusal::LeadsOut)), "{path}: {:?}", read_in(&folder, path));
+    }
+}
+
+#[test]
+fn only_ordinary_files_of_the_folder_are_read() {
+    let (_outer, folder) = contained();
+    let _socket = UnixListener::bind(folder.join("socket")).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, folder.join("pipe"), rustix::fs::Mode::RUSR).unwrap();
+    std::os::unix::fs::symlink("loop", folder.join("loop")).unwrap();
+    std::fs::write(folder.join("large"), [b'x'; 101]).unwrap();
+    for path in ["", ".", "below", "..data", "absent", "a/b", "a/..", "socket", "pipe", "loop", "large"] {
+        assert!(matches!(read_in(&folder, path), Err(Refusal::Unreadable(_))), "{path}: {:?}", read_in(&folder, path));
+    }
+}
+
+/// A link that is changed while it is looked at is read as what it was before or after, never as a way out.
+#[test]
+fn a_link_that_changes_meanwhile_leads_nowhere_else() {
+    let (outer, folder) = contained();
+    let targets = ["..data/a".to_owned(), "../secret".to_owned(), outer.path().join("secret").display().to_string()];
+    std::os::unix::fs::symlink(&targets[0], folder.join("moving")).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let (mut inside, mut refused) = (0, 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for target in targets.iter().cycle() {
+                if done.load(std::sync::atomic::Ordering::Relaxed) {
+                    break;
+                }
+                std::os::unix::fs::symlink(target, folder.join("new")).unwrap();
+                std::fs::rename(folder.join("new"), folder.join("moving")).unwrap();
+            }
+        });
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while (inside < 500 || refused < 500) && std::time::Instant::now() < deadline {
+            match read_in(&folder, "moving") {
+                Ok(content) => {
+                    assert_eq!(content, b"inside");
+                    inside += 1;
+                }
+                Err(_) => refused += 1,
+            }
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert!(inside >= 500 && refused >= 500, "{inside} read, {refused} refused");
 }

@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 use keyvault_csi_proto::provider::MountRequest;
 use serde_json::error::Category;
 
-use crate::model::{Class, ClassRef, ClassSpec, FileMode, PodRef, SecretString};
+use crate::model::{
+    Class, ClassRef, ClassSpec, FileMode, InvalidName, Namespace, PodRef, ResourceName, SecretString, Uid,
+};
+use crate::provider::CLOUD_FILE;
 
 /// Why a request is refused before anything is looked up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,6 +22,8 @@ pub(super) enum Refusal {
     Permission,
     #[error("{0} is missing in the attributes: the CSIDriver object of the driver must have podInfoOnMount: true")]
     PodInfoMissing(&'static str),
+    #[error("{key} of the attributes {source}")]
+    Name { key: &'static str, source: InvalidName },
 }
 
 /// A checked Mount.
@@ -37,7 +42,10 @@ pub(super) struct Mount {
 const POD_NAME: &str = "csi.storage.k8s.io/pod.name";
 const POD_NAMESPACE: &str = "csi.storage.k8s.io/pod.namespace";
 const POD_UID: &str = "csi.storage.k8s.io/pod.uid";
+const SERVICE_ACCOUNT: &str = "csi.storage.k8s.io/serviceAccount.name";
 const CLASS: &str = "secretProviderClass";
+/// What errors call the class of a driver that does not name it.
+const UNNAMED: &str = "unnamed";
 
 /// Checks a Mount.
 ///
@@ -52,12 +60,32 @@ pub(super) fn mount(message: &MountRequest) -> Result<Mount, Refusal> {
         serde_json::from_str(&message.secrets).map_err(|error| not_strings("secrets", " or null", &error))?;
     let secrets = strings(secrets.unwrap_or_default()).map(|(key, value)| (key, SecretString::from(value))).collect();
     let mode = permission(&message.permission).ok_or(Refusal::Permission)?;
-    let text = |key: &str| attributes.get(key).cloned().unwrap_or_default();
-    let required =
-        |key: &'static str| Some(text(key)).filter(|value| !value.is_empty()).ok_or(Refusal::PodInfoMissing(key));
-    let pod = PodRef { name: required(POD_NAME)?, namespace: required(POD_NAMESPACE)?, uid: text(POD_UID) };
-    let reference = ClassRef { namespace: pod.namespace.clone(), name: text(CLASS) };
-    Ok(Mount { pod, class: Class::new(reference, ClassSpec::default()), attributes, secrets, mode })
+    let text = |key: &str| attributes.get(key).map(String::as_str).filter(|value| !value.is_empty());
+    let required = |key: &'static str| text(key).ok_or(Refusal::PodInfoMissing(key));
+    let invalid = |key: &'static str| move |source| Refusal::Name { key, source };
+    let (name, namespace) = (required(POD_NAME)?, required(POD_NAMESPACE)?);
+    if let Some(account) = text(SERVICE_ACCOUNT) {
+        ResourceName::new(account).map_err(invalid(SERVICE_ACCOUNT))?;
+    }
+    let pod = PodRef {
+        name: ResourceName::new(name).map_err(invalid(POD_NAME))?,
+        namespace: Namespace::new(namespace).map_err(invalid(POD_NAMESPACE))?,
+        uid: match text(POD_UID) {
+            Some(uid) => Uid::new(uid).map_err(invalid(POD_UID))?.into(),
+            None => String::new(),
+        },
+    };
+    // Nothing is looked up by it: errors name the class, and not every driver has to.
+    let class = ResourceName::new(text(CLASS).unwrap_or(UNNAMED)).map_err(invalid(CLASS))?;
+    let reference = ClassRef { namespace: pod.namespace.clone(), name: class };
+    let class = Class::new(reference, ClassSpec { parameters: of_class(&attributes), ..ClassSpec::default() });
+    Ok(Mount { pod, class, attributes, secrets, mode })
+}
+
+/// What a fetch takes from the class only. Class and attributes come merged, so that all that there is of it counts as the
+/// class's; what such a parameter may name is limited elsewhere (`keyvault::CloudFiles`).
+fn of_class(attributes: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    attributes.iter().filter(|(key, _)| *key == CLOUD_FILE).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 /// A JSON null counts as an empty string, as it does in Go.

@@ -5,13 +5,12 @@
 
 use std::fmt;
 
-use super::cloud_file::CloudFileError;
 use super::credentials::CredentialsError;
 use super::encode::RenderError;
 use super::mistake::{Mistakes, NearMiss};
 use super::service_account::TokenError;
 use super::versions::VersionsError;
-use crate::keyvault::{self, NameError};
+use crate::keyvault::{self, CloudFileError, NameError};
 use crate::model::{ClassRef, PayloadError, Reason};
 
 /// Why a class did not become files.

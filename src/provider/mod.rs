@@ -20,14 +20,14 @@ mod service_account;
 mod versions;
 
 pub use client_certificate::{CertificateError, ClientCertificate};
-pub use cloud_file::{CLOUD_FILE_VARIABLE, CloudFileError, DefaultCloud};
+pub use cloud_file::DefaultCloud;
 pub use credentials::{CredentialsError, Proof, ServicePrincipal, service_principal};
 pub use encode::{Fault, RenderError};
 pub use error::Error;
 pub use fetch::{Azure, Fetch, Prepared};
 pub use mistake::{Mistake, Mistakes, NearMiss, ObjectLabel};
 pub use object::{Encoding, Format, ObjectSpec, ObjectType, Version};
-pub use params::{CloudChoice, IdentityMode, Params, attributes};
+pub use params::{CLOUD_FILE, CloudChoice, IdentityMode, Params, attributes};
 pub use render::{Fetched, FetchedSecret, Finding, Rendered, Rendering, Warning, render};
 pub use service_account::{BINDING_AUDIENCE, ServiceAccount, TokenError, WORKLOAD_AUDIENCE, service_account};
 pub use versions::{ListedVersion, VersionsError, newest};

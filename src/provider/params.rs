@@ -5,7 +5,6 @@
 //! in front of the mistakes.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use serde::Deserialize;
 
@@ -13,11 +12,15 @@ use super::limits::OBJECTS;
 use super::mistake::{Mistake, Mistakes, NearMiss, PARAMETERS, near_misses, shown, stranger, with_hint};
 use super::object::{self, ObjectSpec};
 use crate::formats::yaml;
+use crate::keyvault::CloudFileName;
 use crate::model::{self, Class};
 
 /// The clouds that a class can name (spec/azure-provider.md §5.9).
 const CLOUDS: &[&str] =
     &["AzurePublicCloud", "AzureUSGovernmentCloud", "AzureChinaCloud", "AzureGermanCloud", STACK_CLOUD];
+
+/// The parameter that names the file of a custom cloud. It says where tokens go, so that it is taken from the class only.
+pub const CLOUD_FILE: &str = "cloudEnvFileName";
 
 /// The cloud whose addresses stand in a file.
 const STACK_CLOUD: &str = "AzureStackCloud";
@@ -25,12 +28,13 @@ const STACK_CLOUD: &str = "AzureStackCloud";
 /// Where the vault lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CloudChoice {
-    /// The class says nothing: the cloud of this process, with this file if that is the custom one.
-    Default(Option<PathBuf>),
+    /// The class says nothing: the cloud of this process, with this file if that is the custom one. The text is not checked,
+    /// since in any other cloud it means nothing.
+    Default(Option<String>),
     /// One of the known clouds, in its canonical spelling. `AzureStackCloud` here means that the class names no file.
     Named(String),
-    /// `AzureStackCloud` with the addresses in this file, an absolute path; the caller reads it.
-    File(PathBuf),
+    /// `AzureStackCloud` with the addresses in this file; whether it may be read is for `keyvault::CloudFiles` to say.
+    File(CloudFileName),
 }
 
 /// How to log in (spec/azure-provider.md §5.1).
@@ -74,10 +78,12 @@ pub struct Params {
 
 /// The class's parameters overlaid by the pod's volume context, as upstream's driver builds them.
 ///
-/// So a pod's author can override any parameter (spec/azure-provider.md §13.22). The result may hold tokens: never log it.
+/// So a pod's author can override any parameter but [`CLOUD_FILE`] (spec/azure-provider.md §13.22). The result may hold
+/// tokens: never log it.
 pub fn attributes(class: &Class, volume_context: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut merged = class.parameters.clone();
-    merged.extend(volume_context.iter().map(|(key, value)| (key.clone(), value.clone())));
+    let overriding = volume_context.iter().filter(|(key, _)| *key != CLOUD_FILE);
+    merged.extend(overriding.map(|(key, value)| (key.clone(), value.clone())));
     merged
 }
 
@@ -206,9 +212,9 @@ impl<'a> Given<'a> {
 
     fn cloud(&self, mistakes: &mut Vec<Mistake>) -> CloudChoice {
         let name = self.value("cloudName");
-        let file = self.value("cloudEnvFileName");
+        let file = self.value(CLOUD_FILE);
         if name.is_empty() {
-            return CloudChoice::Default((!file.is_empty()).then(|| PathBuf::from(file)));
+            return CloudChoice::Default((!file.is_empty()).then(|| file.to_owned()));
         }
         let Some(known) = CLOUDS.iter().find(|known| known.eq_ignore_ascii_case(name)) else {
             let wrong = format!("{} is no cloud", shown(name));
@@ -222,11 +228,14 @@ impl<'a> Given<'a> {
         if *known != STACK_CLOUD || file.is_empty() {
             return CloudChoice::Named((*known).to_owned());
         }
-        if !file.starts_with('/') || file.contains('\0') {
-            let wrong = format!("{} is no absolute path", shown(file));
-            mistakes.push(Mistake::new("cloudEnvFileName", wrong, "use the file's full path inside of our container"));
-        }
-        CloudChoice::File(PathBuf::from(file))
+        let Some(file) = CloudFileName::new(file) else {
+            let wrong = format!("{} is not the name of a file", shown(file));
+            let fix = "name a file in the folder of the driver's --cloud-files-dir, or leave it out for the file of its --cloud-file \
+                       (AZURE_ENVIRONMENT_FILEPATH)";
+            mistakes.push(Mistake::new(CLOUD_FILE, wrong, fix));
+            return CloudChoice::Default(None);
+        };
+        CloudChoice::File(file)
     }
 
     fn client_id(&self, flags: &Flags, mistakes: &mut Vec<Mistake>) -> &'a str {

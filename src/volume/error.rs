@@ -7,7 +7,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::metrics::Cause;
-use crate::model::{ClassRef, Reason};
+use crate::model::{ClassRef, InvalidName, Reason};
 
 /// Which step of mounting failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,14 +22,25 @@ pub enum MountFailure {
     Unmount,
 }
 
-/// Why a volume could not be published or unpublished.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The volume has no `secretProviderClass` attribute.
+/// Why the `secretProviderClass` of a volume's attributes names no class.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClassNameError {
+    /// There is no such attribute, or it is empty.
     #[error(
         "secretProviderClass is not set: name the SecretProviderClass in the volume's csi.volumeAttributes.secretProviderClass"
     )]
-    ClassNameMissing,
+    Missing,
+    /// No object of the API server can have this name.
+    #[error("secretProviderClass of the volume's csi.volumeAttributes: {0}")]
+    Invalid(InvalidName),
+}
+
+/// Why a volume could not be published or unpublished.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The volume does not name a class.
+    #[error(transparent)]
+    ClassName(#[from] ClassNameError),
     /// The class could not be had.
     #[error(transparent)]
     Class(#[from] crate::classes::Error),
@@ -147,7 +158,7 @@ impl Error {
     /// The reason of this error.
     pub fn reason(&self) -> Reason {
         match self {
-            Error::ClassNameMissing | Error::NotReadOnly => Reason::InvalidRequest,
+            Error::ClassName(_) | Error::NotReadOnly => Reason::InvalidRequest,
             Error::Class(error) => error.reason(),
             Error::ClassSlow(_) => Reason::Timeout,
             Error::ProviderUnset(_) | Error::ParametersUnset(_) => Reason::ClassInvalid,

@@ -33,7 +33,7 @@ use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
 pub use changes::{Change, Changes};
-pub use error::{Error, MountFailure};
+pub use error::{ClassNameError, Error, MountFailure};
 pub use layout::Group;
 pub use publish::{Attempt, PublishRequest, Published};
 pub use rotation::Options as RotationOptions;

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 use super::changes::Change;
-use super::error::Error;
+use super::error::{ClassNameError, Error};
 use super::layout::Group;
 use super::locks::{Epoch, Target};
 use super::medium::{self, State};
@@ -38,8 +38,9 @@ pub struct PublishRequest {
     pub target: TargetPath,
     /// The pod.
     pub pod: PodRef,
-    /// `secretProviderClass` of the volume's attributes; may be empty.
-    pub class_name: String,
+    /// The class that the volume's attributes name, in the pod's namespace; what is wrong with the name is told when the
+    /// class is needed, since a volume that is there stays.
+    pub class: Result<ClassRef, ClassNameError>,
     /// The whole volume context; overlays the class's parameters (spec/driver.md §3.2).
     pub context: BTreeMap<String, String>,
     /// The data of the volume's nodePublishSecretRef.
@@ -52,20 +53,13 @@ pub struct PublishRequest {
     pub deadline: Instant,
 }
 
-impl PublishRequest {
-    /// The class, which must be in the pod's namespace.
-    pub(super) fn class(&self) -> ClassRef {
-        ClassRef { namespace: self.pod.namespace.clone(), name: self.class_name.clone() }
-    }
-}
-
 impl fmt::Debug for PublishRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let PublishRequest { target, pod, class_name, group, read_only, .. } = self;
+        let PublishRequest { target, pod, class, group, read_only, .. } = self;
         f.debug_struct("PublishRequest")
             .field("target", target)
             .field("pod", pod)
-            .field("class_name", class_name)
+            .field("class", class)
             .field("group", group)
             .field("read_only", read_only)
             .finish_non_exhaustive()
@@ -139,10 +133,10 @@ impl Volumes {
         if let (Some(registry), Some(wrote)) = (&self.rotation, wrote) {
             registry.published(request, (&target, epoch), (&class, identity), wrote);
         }
-        let (pod, class, target) = (request.pod.clone(), request.class(), request.target.clone());
-        self.changes.tell(Change { pod, class, target });
+        let (pod, target) = (request.pod.clone(), request.target.clone());
+        self.changes.tell(Change { pod, class: class.reference.clone(), target });
         if let Some(reports) = &self.reports {
-            reports.published(&request.pod, &request.class(), &request.target.to_string(), &versions);
+            reports.published(&request.pod, &class.reference, &request.target.to_string(), &versions);
         }
         Ok(Published::Now)
     }
@@ -185,10 +179,7 @@ impl Volumes {
         request: &PublishRequest,
         asked: &mut Option<String>,
     ) -> Result<(Arc<Class>, Identity, Payload), Error> {
-        if request.class_name.is_empty() {
-            return Err(Error::ClassNameMissing);
-        }
-        let reference = request.class();
+        let reference = request.class.clone()?;
         let class = timeout_at(request.deadline, self.classes.get(&reference))
             .await
             .map_err(|_| Error::ClassSlow(reference.clone()))??;

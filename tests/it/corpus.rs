@@ -19,13 +19,15 @@ use tonic::Status;
 use crate::external_scene::{folders, look_there};
 use crate::lab::lab;
 use crate::{
-    azure, certificates, identities, networks, objects, publish, refusals, scenarios, sharing, troubleshooting,
+    azure, certificates, cloud_files, identities, networks, objects, publish, refusals, scenarios, sharing,
+    troubleshooting,
 };
 
 /// The tests that are made both ways.
 const CORPUS: &[&[crate::Test]] = &[
     azure::TESTS,
     certificates::TESTS,
+    cloud_files::TESTS,
     identities::TESTS,
     networks::TESTS,
     objects::TESTS,
@@ -40,6 +42,7 @@ const CORPUS: &[&[crate::Test]] = &[
 const FETCHING: &[&str] = &[
     "-v",
     "--cloud-file",
+    "--cloud-files-dir",
     "--cloud-name",
     "--construct-pem-chain",
     "--custom-user-agent",

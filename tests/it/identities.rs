@@ -11,7 +11,7 @@ use keyvault_csi_e2e::kubelet::Volume;
 use serde_json::json;
 
 use crate::corpus;
-use crate::lab::{Node, STACK, Vault, lab};
+use crate::lab::{Node, STACK, Vault, lab, stack_file};
 
 trials! { "identities":
     a_service_principal_logs_in_with_a_certificate,
@@ -123,19 +123,13 @@ fn a_certificate_that_has_ended_is_told() -> Result<()> {
 }
 
 fn an_application_of_adfs_logs_in() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault_of(STACK.0, Some("adfs")));
+    let (setup, clouds) = lab().setup_with_clouds()?;
+    let (node, vault) = (Node::start(setup)?, lab().vault_of(STACK.0, Some("adfs")));
     let value = vault.set("password");
-    let file = node.setup().folder.join("cloud.json");
-    let environment = json!({
-        "name": "AzureStackCloud",
-        "activeDirectoryEndpoint": format!("https://{}/adfs", STACK.1),
-        "keyVaultEndpoint": format!("https://{}/", STACK.0),
-        "keyVaultDNSSuffix": STACK.0,
-    });
-    fs::write(&file, environment.to_string())?;
+    fs::write(clouds.join("cloud.json"), stack_file("adfs"))?;
     let mut parameters = vault.parameters(&["password"]);
     parameters.insert("cloudName".to_owned(), "AzureStackCloud".to_owned());
-    parameters.insert("cloudEnvFileName".to_owned(), file.display().to_string());
+    parameters.insert("cloudEnvFileName".to_owned(), "cloud.json".to_owned());
     for tenant in ["adfs", "ADFS"] {
         parameters.insert("tenantID".to_owned(), tenant.to_owned());
         node.class("demo", &parameters)?;

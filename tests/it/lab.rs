@@ -170,6 +170,15 @@ impl Lab {
         }
     }
 
+    /// The same with a folder for the files of custom clouds, as an administrator mounts one; gives the folder too.
+    pub(crate) fn setup_with_clouds(&self) -> Result<(Setup, PathBuf)> {
+        let mut setup = self.setup();
+        let clouds = setup.folder.join("clouds");
+        fs::create_dir_all(&clouds)?;
+        setup.flags.push(format!("--cloud-files-dir={}", clouds.display()));
+        Ok((setup, clouds))
+    }
+
     /// How a provider of its own is started, in a folder of its own, with every log level on.
     pub(crate) fn provider_setup(&self) -> ProviderSetup {
         let number = self.number();
@@ -246,6 +255,17 @@ impl Vault {
     pub(crate) fn volume(&self, class: &str) -> Volume {
         Volume::of_class("default", "web", class).with_service_principal(&self.client_id, &self.client_secret)
     }
+}
+
+/// The file of the custom cloud; its authority's path is that of AD FS where there is one.
+pub(crate) fn stack_file(path: &str) -> String {
+    let environment = serde_json::json!({
+        "name": "AzureStackCloud",
+        "activeDirectoryEndpoint": format!("https://{}/{path}", STACK.1),
+        "keyVaultEndpoint": format!("https://{}/", STACK.0),
+        "keyVaultDNSSuffix": STACK.0,
+    });
+    environment.to_string()
 }
 
 /// A driver with its kubelet.

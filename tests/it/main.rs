@@ -29,6 +29,7 @@ mod lab;
 mod azure;
 mod certificates;
 mod classes;
+mod cloud_files;
 mod identities;
 mod networks;
 mod objects;
@@ -67,6 +68,7 @@ mod sharing;
 mod startup;
 mod surface;
 mod takeover;
+mod tenants;
 
 mod both_ways;
 mod corpus;
@@ -109,6 +111,7 @@ fn main() -> ExitCode {
         surface::trials(),
         startup::trials(),
         takeover::trials(),
+        tenants::trials(),
         kubelets::trials(),
         costs::trials(),
         interruptions::trials(),

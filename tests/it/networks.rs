@@ -139,7 +139,7 @@ const CLIENT: &str = "00000000-0000-4000-9000-00000000aaaa";
 fn a_new_authority_is_trusted_without_a_restart() -> Result<()> {
     let value = lab().secret("value");
     let emulator = moved(&value)?;
-    let mut setup = lab().setup();
+    let (mut setup, clouds) = lab().setup_with_clouds()?;
     let folder = setup.folder.join("bundles");
     fs::create_dir_all(&folder)?;
     // A link, as volumes of ConfigMaps have it, and replaced in one step.
@@ -150,19 +150,18 @@ fn a_new_authority_is_trusted_without_a_restart() -> Result<()> {
     };
     install(1, emulator.ca_pem())?;
     setup.ca = folder.join("ca.pem");
-    let cloud = setup.folder.join("cloud.json");
     let environment = json!({
         "activeDirectoryEndpoint": format!("https://{}/", MOVED.1),
         "keyVaultDNSSuffix": MOVED.0,
     });
-    fs::write(&cloud, environment.to_string())?;
+    fs::write(clouds.join("cloud.json"), environment.to_string())?;
     let node = Node::start(setup)?;
     let objects = "array:\n  - |\n    objectName: password\n    objectType: secret\n";
     let parameters: BTreeMap<String, String> = [
         ("keyvaultName", "kv-moved"),
         ("tenantID", "moved.example"),
         ("cloudName", "AzureStackCloud"),
-        ("cloudEnvFileName", &cloud.display().to_string()),
+        ("cloudEnvFileName", "cloud.json"),
         ("objects", objects),
     ]
     .map(|(key, value)| (key.to_owned(), value.to_owned()))

@@ -97,6 +97,15 @@ const HOMES: &[(&str, &[&str])] = &[
     ("zeroizing_alloc", &["main"]),
 ];
 
+/// What only these files may name: the doors through which names of tenants reach the API server, and the proof that a
+/// cloud's file is the administrator's.
+const DOORS: &[(&str, &[&str])] = &[
+    ("Api::", &["k8s/objects.rs", "k8s/watch.rs"]),
+    ("kube::Api", &["k8s/objects.rs", "k8s/watch.rs"]),
+    ("/api/v1/", &["k8s/secrets.rs"]),
+    ("AdministratorFile(", &["keyvault/cloud_files.rs"]),
+];
+
 /// Modules without I/O and without async.
 const PURE: &[&str] = &["model", "formats"];
 
@@ -165,6 +174,11 @@ fn violations(source: &Source) -> Vec<String> {
         for (name, homes) in HOMES {
             if names_crate(code, name) && !homes.contains(&source.module.as_str()) && !test {
                 report(number, format!("{name} is at home in {} only", homes.join(", ")));
+            }
+        }
+        for (door, files) in DOORS {
+            if code.contains(door) && !files.contains(&source.path.as_str()) && !test {
+                report(number, format!("{door} belongs into {} only", files.join(", ")));
             }
         }
         if pure
@@ -243,6 +257,11 @@ fn planted_violations_are_found() -> Result<()> {
         ("model/a.rs", "//! Doc.\nasync fn f() {}", "src/model/a.rs:2: a pure file does no I/O and is never async"),
         ("volume/a.rs", "//! Pure.\nuse std::fs;", "src/volume/a.rs:2: a pure file does no I/O and is never async"),
         ("csi/a.rs", "//! Doc.\n#[cfg(windows)]", "src/csi/a.rs:2: only platform looks at the operating system"),
+        (
+            "k8s/a.rs",
+            "//! Doc.\nlet api = Api::namespaced_with(c, n, r);",
+            "src/k8s/a.rs:2: Api:: belongs into k8s/objects.rs, k8s/watch.rs only",
+        ),
         ("util/a.rs", "//! Doc.", "src/util/a.rs:1: module util has no place in the direction of imports"),
         ("csi/a.rs", &long, "src/csi/a.rs:401: 401 lines; at most 400 are allowed"),
     ] {

@@ -63,6 +63,8 @@ pub struct Call {
     pub resource: String,
     /// Empty for what has none.
     pub namespace: String,
+    /// Path and query, as they were asked for.
+    pub uri: String,
     /// HTTP's status code.
     pub code: u64,
 }
@@ -75,7 +77,7 @@ pub const STATUSES: (&str, &str) = ("SecretProviderClassPodStatus", "secretprovi
 /// What the client needs to know of a kind.
 pub fn resource(kind: (&str, &str)) -> ApiResource {
     let (group, version) = match kind.0 {
-        "Namespace" | "Event" | "Node" | "Pod" | "Secret" => ("", "v1"),
+        "Namespace" | "ConfigMap" | "Event" | "Node" | "Pod" | "Secret" => ("", "v1"),
         "ReplicaSet" | "StatefulSet" => ("apps", "v1"),
         "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1"),
         "ClusterRole" | "ClusterRoleBinding" => ("rbac.authorization.k8s.io", "v1"),
@@ -255,6 +257,7 @@ impl Server {
                 verb: text(&line, "/verb"),
                 resource: text(&line, "/objectRef/resource"),
                 namespace: text(&line, "/objectRef/namespace"),
+                uri: text(&line, "/requestURI"),
                 code: line.pointer("/responseStatus/code").and_then(Value::as_u64).unwrap_or_default(),
             })
             .collect())

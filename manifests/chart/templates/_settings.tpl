@@ -84,6 +84,42 @@ left out. "install" is false where only the provider is wanted. Gives JSON; read
 {{ include "keyvault-csi.azure-flags" . }}
 {{- end -}}
 
+{{/*
+Where the container has the files of custom clouds, or nothing; takes settings, and of Windows the folder of a ConfigMap. A folder of
+the node keeps its path, so that classes that name a file by its path there go on working.
+*/}}
+{{- define "keyvault-csi.cloud-files-dir" -}}
+{{- $files := default (dict) .settings.cloudFiles -}}
+{{- if and $files.configMap $files.hostPath -}}
+{{- fail "cloudFiles: set configMap or hostPath, not both" -}}
+{{- end -}}
+{{- if $files.configMap -}}{{ default "/etc/keyvault-csi/clouds" .clouds }}{{- else if $files.hostPath -}}{{ $files.hostPath }}{{- end -}}
+{{- end -}}
+
+{{/* The mount of those files; the whole folder, since the kubelet updates no subPath. */}}
+{{- define "keyvault-csi.cloud-files-mount" -}}
+{{- with include "keyvault-csi.cloud-files-dir" . -}}
+- name: cloud-files
+  mountPath: {{ . }}
+  readOnly: true
+{{- end -}}
+{{- end -}}
+
+{{- define "keyvault-csi.cloud-files-volume" -}}
+{{- $files := default (dict) .settings.cloudFiles -}}
+{{- if include "keyvault-csi.cloud-files-dir" . -}}
+- name: cloud-files
+  {{- if $files.configMap }}
+  configMap:
+    name: {{ $files.configMap }}
+  {{- else }}
+  hostPath:
+    path: {{ $files.hostPath }}
+    type: Directory
+  {{- end }}
+{{- end -}}
+{{- end -}}
+
 {{/* The flags of the Azure provider and of the log, the same for driver and provider; takes settings and those of the system. */}}
 {{- define "keyvault-csi.azure-flags" -}}
 {{- $s := .settings -}}
@@ -91,6 +127,9 @@ left out. "install" is false where only the provider is wanted. Gives JSON; read
 - --write-cert-and-key-in-separate-files={{ if include "keyvault-csi.on" $s.writeCertAndKeyInSeparateFiles }}true{{ else }}false{{ end }}
 {{- with $s.cloudName }}
 - --cloud-name={{ . }}
+{{- end }}
+{{- with include "keyvault-csi.cloud-files-dir" . }}
+- --cloud-files-dir={{ . }}
 {{- end }}
 {{- with $s.tokenProxyURL }}
 - --token-proxy-url={{ . }}

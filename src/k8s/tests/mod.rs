@@ -8,5 +8,5 @@ mod pods;
 mod secrets;
 
 fn pod(name: &str) -> PodRef {
-    PodRef { namespace: "ns".into(), name: name.into(), uid: format!("uid-{name}") }
+    PodRef { namespace: "ns".parse().unwrap(), name: name.parse().unwrap(), uid: format!("uid-{name}") }
 }

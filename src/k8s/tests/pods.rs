@@ -11,9 +11,9 @@ fn a_pod_is_trimmed_to_who_it_is_and_who_owns_it() {
         "ownerReferences": [{
             "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "u-2", "controller": true,
             "blockOwnerDeletion": true,
-        }],
+        }, { "apiVersion": "v1", "kind": "ConfigMap", "name": "forged", "uid": "u&dryRun=All&x=" }],
     }));
-    let pod = pod_object::read(metadata.unwrap());
+    let pod = pod_object::read(metadata.unwrap()).unwrap();
     assert_eq!(
         (pod.reference.to_string(), pod.reference.uid.as_str(), pod.ending),
         ("shop/web-1".into(), "u-1", false)

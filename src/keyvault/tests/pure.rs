@@ -7,6 +7,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::super::answer::{self, Codes};
 use super::super::challenge::Scope;
+use super::super::cloud_files::AdministratorFile;
 use super::super::error::{Link, Refusal, Service, Stop};
 use super::super::names::is_client_id;
 use super::super::retry::{Decision, decide};
@@ -47,6 +48,11 @@ fn a_name_error_says_what_is_wrong() {
 }
 
 /// The table of spec/azure-provider.md §5.9.
+/// A cloud whose file has this content.
+fn custom(bytes: &[u8]) -> Result<Cloud, CloudError> {
+    Cloud::of_file(&AdministratorFile::made_up(bytes))
+}
+
 #[test]
 fn the_public_clouds_are_known_in_any_case() {
     for (name, authority, suffix) in [
@@ -71,11 +77,11 @@ fn a_custom_cloud_is_read_from_its_file() {
     let file = "\u{feff}{\"name\":\"AzureStackCloud\",\"managementPortalURL\":[1],
         \"ActiveDirectoryEndpoint\":\" https://login.stack.example/tenant/ \",
         \"keyVaultEndpoint\":\"https://vault.stack.example/some-guid\",\"keyVaultDNSSuffix\":\".Vault.Local.example\"}";
-    let cloud = Cloud::from_environment_json(file.as_bytes()).unwrap();
+    let cloud = custom(file.as_bytes()).unwrap();
     assert_eq!((cloud.authority(), cloud.vault_suffix()), ("login.stack.example", "vault.local.example"));
     assert_eq!(cloud.resource_host(), "vault.stack.example");
     let minimal = r#"{"activeDirectoryEndpoint":"https://login.x.y","keyVaultDNSSuffix":"vault.x.y"}"#;
-    assert_eq!(Cloud::from_environment_json(minimal.as_bytes()).unwrap().resource_host(), "vault.x.y");
+    assert_eq!(custom(minimal.as_bytes()).unwrap().resource_host(), "vault.x.y");
 }
 
 #[test]
@@ -102,7 +108,7 @@ fn a_faulty_cloud_file_names_the_field() {
         ("\"vault.x.y\"", "\"..x\"", "not a domain name"),
         ("{", "[", "not a JSON object"),
     ] {
-        let text = Cloud::from_environment_json(good.replace(from, to).as_bytes()).unwrap_err().to_string();
+        let text = custom(good.replace(from, to).as_bytes()).unwrap_err().to_string();
         assert!(text.contains(words), "{to}: {text}");
     }
 }

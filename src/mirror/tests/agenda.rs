@@ -9,8 +9,15 @@ use crate::model::{ClassRef, PodRef};
 const INTERVAL: Duration = Duration::from_secs(300);
 
 fn named(name: &str) -> (ClassRef, PodRef) {
-    let class = ClassRef { namespace: "ns".into(), name: name.into() };
-    (class, PodRef { namespace: "ns".into(), name: format!("pod-{name}"), uid: format!("uid-{name}") })
+    let class = ClassRef { namespace: "ns".parse().unwrap(), name: name.parse().unwrap() };
+    (
+        class,
+        PodRef {
+            namespace: "ns".parse().unwrap(),
+            name: format!("pod-{name}").parse().unwrap(),
+            uid: format!("uid-{name}"),
+        },
+    )
 }
 
 fn after(start: Instant, seconds: u64) -> Instant {
@@ -93,7 +100,11 @@ fn a_class_without_secrets_waits_for_news_and_one_without_pods_is_forgotten() {
 fn memory_is_bounded() {
     let (start, (class, _)) = (Instant::now(), named("a"));
     let mut agenda = Agenda::new(INTERVAL);
-    let pod = |number: usize| PodRef { namespace: "ns".into(), name: format!("p{number}"), uid: format!("u{number}") };
+    let pod = |number: usize| PodRef {
+        namespace: "ns".parse().unwrap(),
+        name: format!("p{number}").parse().unwrap(),
+        uid: format!("u{number}"),
+    };
     assert!((0..4096).all(|number| agenda.uses(&class, &pod(number), start)));
     assert!(!agenda.uses(&class, &pod(4096), start));
     agenda.gone(&class, &pod(7));

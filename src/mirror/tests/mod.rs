@@ -13,7 +13,7 @@ use crate::model::{Class, ClassRef, ClassSpec, SecretBytes};
 /// A class with these secretObjects, as the API server has them.
 fn class(secret_objects: &Value) -> Class {
     let spec = serde_json::json!({ "provider": "azure", "secretObjects": secret_objects });
-    let reference = ClassRef { namespace: "shop".into(), name: "demo".into() };
+    let reference = ClassRef { namespace: "shop".parse().unwrap(), name: "demo".parse().unwrap() };
     Class::new(reference, ClassSpec::read(Some(&spec)).unwrap())
 }
 

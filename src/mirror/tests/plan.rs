@@ -22,7 +22,7 @@ fn owner(name: &str, uid: &str) -> Owner {
         api_version: "apps/v1".into(),
         kind: "ReplicaSet".into(),
         name: name.into(),
-        uid: uid.into(),
+        uid: uid.parse().unwrap(),
         controller: true,
     }
 }
@@ -33,7 +33,7 @@ fn wanted() -> Wanted {
         class(&json!([{ "secretName": "web", "labels": { "l": "v" }, "data": [{ "objectName": "a", "key": "k" }] }]));
     let files = Files { names: ["a".to_owned()].into(), contents: bytes(&[("a", b"new")]) };
     let secret: Desired = desired(&class, 0, &files).unwrap();
-    let at = SecretRef { namespace: "shop".into(), name: "web".into() };
+    let at = SecretRef { namespace: "shop".parse().unwrap(), name: "web".parse().unwrap() };
     Wanted { at, class: "demo".into(), secret, written: time(AT), owners: Owners::These(vec![owner("web", "u-1")]) }
 }
 

@@ -32,7 +32,7 @@ fn result(row: &Row) -> Result<String, String> {
 }
 
 fn class() -> ClassRef {
-    ClassRef { namespace: "shop".into(), name: "demo".into() }
+    ClassRef { namespace: "shop".parse().unwrap(), name: "demo".parse().unwrap() }
 }
 
 fn told(error: Error) -> String {

@@ -1,6 +1,7 @@
 //! spec/azure-provider.md §2, §11.1 and §11.3.
 
 use super::*;
+use crate::keyvault::CloudFileName;
 use crate::model::{Class, ClassRef, ClassSpec};
 
 #[test]
@@ -15,7 +16,7 @@ fn values_are_trimmed() {
     .unwrap();
     assert_eq!((params.vault.as_str(), params.tenant.as_str()), ("testkv", "tenant"));
     assert_eq!(params.identity, IdentityMode::WorkloadIdentity { client_id: "id".into() });
-    assert_eq!(params.cloud, CloudChoice::File("/etc/cloud.json".into()));
+    assert_eq!(params.cloud, CloudChoice::File(CloudFileName::new("/etc/cloud.json").unwrap()));
 }
 
 #[test]
@@ -92,7 +93,8 @@ fn cloud_names_have_any_case() {
     );
     assert_eq!(
         mistakes(&[("cloudName", "AzureStackCloud"), ("cloudEnvFileName", "etc/cloud.json")]),
-        "cloudEnvFileName \"etc/cloud.json\" is no absolute path: use the file's full path inside of our container"
+        "cloudEnvFileName \"etc/cloud.json\" is not the name of a file: name a file in the folder of the driver's \
+         --cloud-files-dir, or leave it out for the file of its --cloud-file (AZURE_ENVIRONMENT_FILEPATH)"
     );
 }
 
@@ -263,7 +265,7 @@ fn at_most_twenty_mistakes_are_listed() {
 fn the_volume_context_overrides_the_class() {
     let parameters = map(&[("keyvaultName", "a"), ("tenantID", "t")]);
     let spec = ClassSpec { provider: "azure".into(), parameters, ..ClassSpec::default() };
-    let class = Class::new(ClassRef { namespace: "ns".into(), name: "c".into() }, spec);
+    let class = Class::new(ClassRef { namespace: "ns".parse().unwrap(), name: "c".parse().unwrap() }, spec);
     let merged = attributes(&class, &map(&[("keyvaultName", "b"), ("csi.storage.k8s.io/pod.name", "p")]));
     let expected = map(&[("csi.storage.k8s.io/pod.name", "p"), ("keyvaultName", "b"), ("tenantID", "t")]);
     assert_eq!(merged, expected);

@@ -107,7 +107,7 @@ fn a_faulty_service_principal_says_what_to_do() {
 
 #[test]
 fn errors_name_the_class_and_have_a_reason() {
-    let class = ClassRef { namespace: "shop".into(), name: "demo".into() };
+    let class = ClassRef { namespace: "shop".parse().unwrap(), name: "demo".parse().unwrap() };
     let mistakes = with(&[("keyvaultName", "")]).unwrap_err();
     let error = Error::Mistakes { class: class.clone(), mistakes };
     assert_eq!(error.to_string(), "SecretProviderClass shop/demo: keyvaultName is not set: add the name of the vault");

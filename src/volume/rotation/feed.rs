@@ -118,9 +118,9 @@ impl Feed {
     /// Context and secrets of this pod as a fetch wants them.
     pub(super) fn opened(&self, pod: &PodRef) -> (BTreeMap<String, String>, BTreeMap<String, SecretString>) {
         let mut context = self.context.values.clone();
-        for (key, value) in [(POD_NAME, &pod.name), (POD_UID, &pod.uid)] {
+        for (key, value) in [(POD_NAME, pod.name.as_str()), (POD_UID, &pod.uid)] {
             if !value.is_empty() {
-                context.insert(key.to_owned(), value.clone());
+                context.insert(key.to_owned(), value.to_owned());
             }
         }
         let Some(Credentials { secrets, tokens }) = &self.credentials else {

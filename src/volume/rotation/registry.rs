@@ -48,11 +48,11 @@ impl Registry {
 
     /// Takes what the kubelet brought for a volume that is there. A volume that is not known becomes known.
     pub(in crate::volume) fn feed(&self, request: &PublishRequest, lock: &Arc<Target>, epoch: Epoch) {
+        let Ok(class) = request.class.clone() else { return };
         let now = Instant::now();
         let mut state = self.lock();
         let state = &mut *state;
         let feed = Feed::of(request, &mut state.store, now);
-        let class = request.class();
         if let Some(known) = state.volumes.get_mut(&request.target)
             && known.volume.epoch == epoch
             && known.volume.class == class

@@ -148,6 +148,7 @@ impl State {
     }
 
     pub(super) fn insert(&mut self, request: &PublishRequest, lock: &Arc<Target>, epoch: Epoch, feed: Feed) -> bool {
+        let Ok(class) = request.class.clone() else { return false };
         // Unpublished while it was published: nobody would ever remove it.
         if lock.epoch() != epoch {
             return false;
@@ -161,7 +162,7 @@ impl State {
         let volume = Arc::new(Volume {
             target: request.target.clone(),
             pod: request.pod.clone(),
-            class: request.class(),
+            class,
             group: request.group,
             lock: lock.clone(),
             epoch,

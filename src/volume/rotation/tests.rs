@@ -33,7 +33,7 @@ fn request(number: usize, secret: &str) -> PublishRequest {
     PublishRequest {
         target: TargetPath::new(&format!("/pods/{number}/mount")).unwrap(),
         pod: pod(number),
-        class_name: "demo".into(),
+        class: Ok(class("vault").reference),
         context: pairs.map(|(key, value)| (key.to_owned(), value)).into(),
         secrets: BTreeMap::from([("clientsecret".to_owned(), secret.to_owned().into())]),
         group: None,
@@ -43,11 +43,15 @@ fn request(number: usize, secret: &str) -> PublishRequest {
 }
 
 fn pod(number: usize) -> PodRef {
-    PodRef { namespace: "default".into(), name: format!("web-{number}"), uid: format!("uid-{number}") }
+    PodRef {
+        namespace: "default".parse().unwrap(),
+        name: format!("web-{number}").parse().unwrap(),
+        uid: format!("uid-{number}"),
+    }
 }
 
 fn class(vault: &str) -> Class {
-    let reference = ClassRef { namespace: "default".into(), name: "demo".into() };
+    let reference = ClassRef { namespace: "default".parse().unwrap(), name: "demo".parse().unwrap() };
     let parameters = BTreeMap::from([("keyvaultName".to_owned(), vault.to_owned())]);
     Class::new(reference, ClassSpec { provider: "azure".into(), parameters, ..ClassSpec::default() })
 }
