@@ -30,6 +30,8 @@ pub(super) struct Mount {
     /// The attributes: parameters and volume context together.
     pub(super) attributes: BTreeMap<String, String>,
     pub(super) secrets: BTreeMap<String, SecretString>,
+    /// Where the driver has the volume; empty if it does not say.
+    pub(super) target: String,
     /// The mode of files that have none of their own.
     pub(super) mode: FileMode,
 }
@@ -41,8 +43,8 @@ const CLASS: &str = "secretProviderClass";
 
 /// Checks a Mount.
 ///
-/// `target_path` and `current_object_version` are not looked at, as upstream's provider does not: the driver writes, and is always
-/// given everything.
+/// `current_object_version` is not looked at, as upstream's provider does not: the driver is always given everything. It also
+/// writes, so that of `target_path` only the pod's UID counts, and any path will do.
 pub(super) fn mount(message: &MountRequest) -> Result<Mount, Refusal> {
     let attributes: BTreeMap<String, Option<String>> =
         serde_json::from_str(&message.attributes).map_err(|error| not_strings("attributes", "", &error))?;
@@ -57,7 +59,8 @@ pub(super) fn mount(message: &MountRequest) -> Result<Mount, Refusal> {
         |key: &'static str| Some(text(key)).filter(|value| !value.is_empty()).ok_or(Refusal::PodInfoMissing(key));
     let pod = PodRef { name: required(POD_NAME)?, namespace: required(POD_NAMESPACE)?, uid: text(POD_UID) };
     let reference = ClassRef { namespace: pod.namespace.clone(), name: text(CLASS) };
-    Ok(Mount { pod, class: Class::new(reference, ClassSpec::default()), attributes, secrets, mode })
+    let (class, target) = (Class::new(reference, ClassSpec::default()), message.target_path.clone());
+    Ok(Mount { pod, class, attributes, secrets, target, mode })
 }
 
 /// A JSON null counts as an empty string, as it does in Go.

@@ -9,7 +9,7 @@ use super::cloud_file::CloudFileError;
 use super::credentials::CredentialsError;
 use super::encode::RenderError;
 use super::mistake::{Mistakes, NearMiss};
-use super::service_account::TokenError;
+use super::service_account::{OtherPod, TokenError};
 use super::versions::VersionsError;
 use crate::keyvault::{self, NameError};
 use crate::model::{ClassRef, PayloadError, Reason};
@@ -17,6 +17,9 @@ use crate::model::{ClassRef, PayloadError, Reason};
 /// Why a class did not become files.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The call speaks of another pod than the one whose volume it is. Names no class: whose that is, is not this pod's to learn.
+    #[error(transparent)]
+    OtherPod(#[from] OtherPod),
     /// The class cannot be used as it is written.
     #[error("SecretProviderClass {class}: {mistakes}")]
     Mistakes {
@@ -105,6 +108,7 @@ impl Error {
     /// The reason of this error.
     pub fn reason(&self) -> Reason {
         match self {
+            Error::OtherPod(_) => Reason::InvalidRequest,
             Error::Mistakes { .. } => Reason::ClassInvalid,
             Error::Credentials { .. } | Error::Token { .. } => Reason::CredentialsMissing,
             Error::Versions { source, .. } => match source {

@@ -51,6 +51,7 @@ mod mirror_owners;
 mod mirror_scene;
 
 mod costs;
+mod host_directories;
 mod interruptions;
 mod kernels;
 mod kubelets;
@@ -67,6 +68,7 @@ mod sharing;
 mod startup;
 mod surface;
 mod takeover;
+mod tokens;
 
 mod both_ways;
 mod corpus;
@@ -113,6 +115,9 @@ fn main() -> ExitCode {
         costs::trials(),
         interruptions::trials(),
         kernels::trials(),
+        host_directories::trials(),
+        host_directories::variants(),
+        tokens::trials(),
         external::trials(),
         external_faults::trials(),
         external_rotation::trials(),
