@@ -229,7 +229,8 @@ impl Access {
                 let signer = Signer::new(client_id, audience, certificate_der, private_key_pkcs8.expose_secret())?;
                 self.asserted(client_id, signer)
             }
-            Credential::WorkloadIdentity { client_id, account } | Credential::IdentityBinding { client_id, account } => {
+            Credential::WorkloadIdentity { client_id, account }
+            | Credential::IdentityBinding { client_id, account } => {
                 if client_id.is_empty() {
                     return Err(Error::Credential("the client id is empty"));
                 }

@@ -85,7 +85,8 @@ fn no_component_below_the_root_may_be_a_link() {
     link("/proc/self/cwd".as_ref(), "real/magic");
     std::fs::write(folder.path().join("real/file"), "x").unwrap();
     std::os::unix::fs::symlink(outside.path().join("b"), folder.path().join("real/a/last")).unwrap();
-    for components in [&["out", "b", "c"][..], &["in", "b"], &["loop"], &["magic"], &["a", "last"], &["a", "last", "c"]] {
+    for components in [&["out", "b", "c"][..], &["in", "b"], &["loop"], &["magic"], &["a", "last"], &["a", "last", "c"]]
+    {
         let error = mount::open_below(&root, components).unwrap_err();
         assert!(mount::is_link(&error), "{components:?}: {error}");
     }
@@ -105,9 +106,8 @@ fn no_component_below_the_root_may_be_a_link() {
 fn old_kernels_tell_mounts_apart_as_new_ones_do() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("below")).unwrap();
-    let id = |path: &std::path::Path| {
-        mount::mount_id_of_old_kernel(mount::open_directory(path).unwrap().as_fd()).unwrap()
-    };
+    let id =
+        |path: &std::path::Path| mount::mount_id_of_old_kernel(mount::open_directory(path).unwrap().as_fd()).unwrap();
     assert_eq!(id(folder.path()), id(&folder.path().join("below")));
     assert_ne!(id("/".as_ref()), id("/proc".as_ref()));
     let numbers: Vec<u64> = std::fs::read_to_string("/proc/self/mountinfo")

@@ -106,7 +106,9 @@ pub fn fault_of(
     [WORKLOAD_AUDIENCE, BINDING_AUDIENCE].into_iter().find_map(|audience| {
         match service_account(context, secrets, audience) {
             Ok(_) | Err(TokenError::NoTokens(_) | TokenError::NoAudience(_)) => None,
-            Err(fault @ (TokenError::Unreadable | TokenError::NoPodInfo | TokenError::NotOwn { .. })) => Some(fault.into()),
+            Err(fault @ (TokenError::Unreadable | TokenError::NoPodInfo | TokenError::NotOwn { .. })) => {
+                Some(fault.into())
+            }
         }
     })
 }

@@ -175,12 +175,7 @@ pub(super) fn fill(site: &Site, payload: &Payload, group: Option<Group>) -> Resu
     })
 }
 
-fn mount_and_fill(
-    site: &Site,
-    place: &Place<'_>,
-    payload: &Payload,
-    group: Option<Group>,
-) -> Result<(), Error> {
+fn mount_and_fill(site: &Site, place: &Place<'_>, payload: &Payload, group: Option<Group>) -> Result<(), Error> {
     let Entry::Directory(directory) = place.inspect()? else {
         return Err(Error::NotADirectory { target: place.target.to_string() });
     };

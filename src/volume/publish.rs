@@ -165,12 +165,7 @@ impl Volumes {
         Ok(Published::Now)
     }
 
-    async fn already_published(
-        &self,
-        request: &PublishRequest,
-        target: &Target,
-        epoch: Epoch,
-    ) -> Result<Found, Error> {
+    async fn already_published(&self, request: &PublishRequest, target: &Target, epoch: Epoch) -> Result<Found, Error> {
         let site = self.site(&request.target);
         let known = self.rotation.as_ref().is_some_and(|registry| registry.knows(&request.target, epoch));
         match blocking(&request.target, request.deadline, move || medium::state(&site)).await {

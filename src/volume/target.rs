@@ -92,7 +92,9 @@ pub struct KubeletRoot(String);
 
 /// A text is not a [`KubeletRoot`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be the absolute path of a directory below /, without '..'; the kubelet's own default is /var/lib/kubelet")]
+#[error(
+    "must be the absolute path of a directory below /, without '..'; the kubelet's own default is /var/lib/kubelet"
+)]
 pub struct KubeletRootError;
 
 impl KubeletRoot {

@@ -232,7 +232,9 @@ fn a_first_publish_outside_of_the_root_is_refused() -> Result<()> {
         root.join("pods/u/volumes/kubernetes.io~csi/v/mounted"),
     ] {
         fs::create_dir_all(target.parent().context("a parent")?)?;
-        if let Some(uid) = target.to_str().and_then(|path| path.split("/pods/").nth(1)).and_then(|path| path.split('/').next()) {
+        if let Some(uid) =
+            target.to_str().and_then(|path| path.split("/pods/").nth(1)).and_then(|path| path.split('/').next())
+        {
             volume.uid = uid.to_owned();
         }
         let status = publish_at(&node, &volume, &target).err().context("it was published")?;
@@ -423,7 +425,10 @@ fn a_root_that_is_none_keeps_the_driver_from_starting() -> Result<()> {
         let setup = lab().setup();
         let output = setup.command().arg(format!("--kubelet-root={root}")).output()?;
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(!output.status.success() && told.contains("--kubelet-root") && told.contains("absolute path"), "{root}: {told}");
+        ensure!(
+            !output.status.success() && told.contains("--kubelet-root") && told.contains("absolute path"),
+            "{root}: {told}"
+        );
     }
     Ok(())
 }

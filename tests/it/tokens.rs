@@ -110,11 +110,7 @@ fn unsigned(claims: &str) -> String {
 }
 
 /// Sends a publish as a tenant makes it who forges the context, after the kubelet has made the directories.
-fn send(
-    node: &Node,
-    volume: &Volume,
-    forge: impl FnOnce(&mut HashMap<String, String>),
-) -> Result<Result<(), Status>> {
+fn send(node: &Node, volume: &Volume, forge: impl FnOnce(&mut HashMap<String, String>)) -> Result<Result<(), Status>> {
     node.kubelet.prepare(volume)?;
     let mut request: NodePublishVolumeRequest = node.kubelet.publish_request(volume);
     forge(&mut request.volume_context);
@@ -183,13 +179,18 @@ fn what_is_not_a_token_of_the_pod_reaches_no_cache() -> Result<()> {
         for (volume, sent) in [(volume, context), (secrets, beside)] {
             let status = refused(&node, &volume, sent, what)?;
             let text = status.message();
-            ensure!(text.contains("serviceAccount.tokens") && text.ends_with("(CredentialsMissing)"), "{what}: {status}");
+            ensure!(
+                text.contains("serviceAccount.tokens") && text.ends_with("(CredentialsMissing)"),
+                "{what}: {status}"
+            );
             ensure!(status.message().len() < 1000 && !status.message().contains(&token), "{what}: {status}");
         }
         ensure!(victim.asked() == asked, "{what}: Azure was asked");
     }
     // What stands around the token may be damaged, too.
-    for text in ["{", "[]", "null", r#"{"api://AzureADTokenExchange":"x"}"#, r#"{"api://AzureADTokenExchange":{"token":[]}}"#] {
+    for text in
+        ["{", "[]", "null", r#"{"api://AzureADTokenExchange":"x"}"#, r#"{"api://AzureADTokenExchange":{"token":[]}}"#]
+    {
         let mut volume = Volume::of_class("default", "web", "demo");
         volume.attributes.insert(TOKENS.to_owned(), text.to_owned());
         let sent = send(&node, &volume, |_| {})?;
@@ -214,7 +215,11 @@ fn an_expired_token_gets_no_hit_and_entra_id_judges() -> Result<()> {
         for word in ["AADSTS700024", "node's clock", "(CredentialsRejected)"] {
             ensure!(status.message().contains(word), "{word:?} is missing in: {status}");
         }
-        assert_eq!(victim.asked(), [token_requests + number, vault_requests], "Entra ID judges each time, and no one else");
+        assert_eq!(
+            victim.asked(),
+            [token_requests + number, vault_requests],
+            "Entra ID judges each time, and no one else"
+        );
     }
     // Without an end, too: such a token can be no more than expired.
     let endless = victim.issuer.token(SUBJECT, WORKLOAD, HOUR, json!({ "exp": null }));
@@ -340,7 +345,11 @@ fn a_call_that_brings_a_bad_token_takes_the_good_one_away() -> Result<()> {
     assert_eq!(requests("CredentialsRejected")?, 0.0, "Entra ID saw no bad token");
     assert_eq!(fs::read_to_string(target.join("password"))?, victim.value);
     node.publish(&victim_again(&victim, &pod))?;
-    wait_for("a good token brings the new value", PATIENCE, || Ok(fs::read_to_string(target.join("password"))? == newer))
+    wait_for(
+        "a good token brings the new value",
+        PATIENCE,
+        || Ok(fs::read_to_string(target.join("password"))? == newer),
+    )
 }
 
 fn victim_again(victim: &Victim, pod: &Volume) -> Volume {
@@ -352,6 +361,9 @@ fn victim_again(victim: &Victim, pod: &Volume) -> Volume {
 fn a_call_with_another_pods_uid_changes_nothing_of_a_mounted_volume() -> Result<()> {
     let (node, victim) = (rotating("200ms", &[])?, Victim::new());
     victim.class(&node)?;
+    // What the victim's pod got lies ready for all of its group.
+    let theirs = victim.pod();
+    node.publish(&theirs)?;
     let held = "the attacker's own";
     lab().azure().set_secret(&victim.vault.name, "other", held);
     node.class("own", &victim.vault.parameters(&["other"]))?;
@@ -360,10 +372,11 @@ fn a_call_with_another_pods_uid_changes_nothing_of_a_mounted_volume() -> Result<
     let mut forged = with_token(&own, &unsigned(&format!(r#"{{"sub":"{SUBJECT}","exp":4000000000}}"#)));
     forged.attributes.insert("secretProviderClass".to_owned(), "demo".to_owned());
     let cycles = || metric(&node, "rotation_reconcile_total", &[]);
-    for uid in ["", "another", victim.pod().uid.as_str()] {
+    for uid in ["", "another", theirs.uid.as_str()] {
         send(&node, &forged, |context| drop(context.insert(UID.to_owned(), uid.to_owned())))??;
         let before = cycles()?;
-        wait_for("two cycles", PATIENCE, || Ok(cycles()? >= before + 2.0))?;
+        // Two of the victim's and two of its own, whichever comes first.
+        wait_for("some cycles", PATIENCE, || Ok(target.join("password").exists() || cycles()? >= before + 4.0))?;
         ensure!(!target.join("password").exists(), "the victim's content is there");
         assert_eq!(fs::read_to_string(target.join("other"))?, held);
     }

@@ -1,10 +1,10 @@
 //! The table of spec/azure-provider.md §5.2, without its quirks.
 
+use super::service_accounts::jwt;
 use super::*;
 use crate::keyvault::Credential;
 use crate::model::{ClassRef, Reason, SecretString};
 use crate::provider::login::credential;
-use super::service_accounts::jwt;
 
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 

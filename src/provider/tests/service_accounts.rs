@@ -9,7 +9,9 @@ use proptest::prelude::*;
 use crate::formats::jwt::Malformed;
 use crate::keyvault::TokenFault;
 use crate::model::{ExposeSecret as _, PodRef, SecretString};
-use crate::provider::{BINDING_AUDIENCE, CallFault, OtherPod, TokenError, WORKLOAD_AUDIENCE, fault_of, service_account};
+use crate::provider::{
+    BINDING_AUDIENCE, CallFault, OtherPod, TokenError, WORKLOAD_AUDIENCE, fault_of, service_account,
+};
 
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 

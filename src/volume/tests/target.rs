@@ -29,7 +29,9 @@ fn a_root_is_what_a_kubelet_makes_of_it() {
     ] {
         assert_eq!(KubeletRoot::new(text).map(|root| root.to_string()).as_deref(), Ok(root), "{text}");
     }
-    for bad in ["", "/", "//", "/.", "kubelet", "./kubelet", "/var/../kubelet", "/..", "/a\0", "/a".repeat(2048).as_str()] {
+    for bad in
+        ["", "/", "//", "/.", "kubelet", "./kubelet", "/var/../kubelet", "/..", "/a\0", "/a".repeat(2048).as_str()]
+    {
         assert_eq!(KubeletRoot::new(bad), Err(KubeletRootError), "{bad}");
     }
 }
