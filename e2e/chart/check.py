@@ -71,6 +71,7 @@ def defaults_are_upstreams():
         "--nodeid": "$(KUBE_NODE_NAME)",
         "--registration-dir": "/registration",
         "--kubelet-registration-path": "/var/lib/kubelet/plugins/csi-secrets-store/csi.sock",
+        "--kubelet-root": "/var/lib/kubelet",
         "--provider-volume": "/var/run/secrets-store-csi-providers",
         "--additional-provider-volume-paths": "/etc/kubernetes/secrets-store-csi-providers",
         "--metrics-addr": ":8095",
@@ -137,7 +138,8 @@ def settings_are_read_as_their_documents_write_them():
         ("enableSecretRotation=true,rotationPollInterval=30s,syncSecret.enabled=true,tokenRequests[0].audience=conjur,logVerbosity=4",
          {"--enable-secret-rotation": "true", "--rotation-poll-interval": "30s", "-v": "4"}),
         (f"linux.kubeletRootDir=/var/lib/k0s/kubelet,{prefix}linux.kubeletRootDir=/var/lib/k0s/kubelet",
-         {"--kubelet-registration-path": "/var/lib/k0s/kubelet/plugins/csi-secrets-store/csi.sock"}),
+         {"--kubelet-registration-path": "/var/lib/k0s/kubelet/plugins/csi-secrets-store/csi.sock",
+          "--kubelet-root": "/var/lib/k0s/kubelet"}),
     ):
         for read in (helm_python.parse_set_string, helm_python.parse_set_string_values):
             if read is helm_python.parse_set_string_values and "tokenRequests" in line:
@@ -227,6 +229,7 @@ def what_users_set_on_the_pod_arrives():
         objects = chart.objects(values)
         whole, spec, one = daemonset(objects), pod(objects), container(objects)
         same("kubelet", flags(objects)["--kubelet-registration-path"], "/opt/rke/var/lib/kubelet/plugins/csi-secrets-store/csi.sock")
+        same("root", flags(objects)["--kubelet-root"], "/opt/rke/var/lib/kubelet")
         mounts = {m["name"]: m["mountPath"] for m in one["volumeMounts"]}
         same("mounts", mounts, {"plugin-dir": "/csi", "registration-dir": "/registration", "mountpoint-dir": "/opt/rke/var/lib/kubelet/pods",
                                 "providers-dir": "/p", "providers-dir-1": "/q", "v": "/v"})
@@ -334,6 +337,7 @@ def windows_only_when_asked_for():
         same("nodes", spec["nodeSelector"]["kubernetes.io/os"], "windows")
         assert "securityContext" not in container(objects, "windows") and "hostNetwork" not in spec
         same("socket", flags(objects, "windows")["--kubelet-registration-path"], r"C:\var\lib\kubelet\plugins\csi-secrets-store\csi.sock")
+        assert "--kubelet-root" not in flags(objects, "windows"), "the root is a path of Linux"
     only = chart.objects({"linux": {"enabled": False}, "windows": {"enabled": True}})
     same("only", names(only, "DaemonSet"), {"csi-secrets-store-csi-driver-windows"})
 

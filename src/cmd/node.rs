@@ -60,7 +60,8 @@ async fn drive(args: Args) -> anyhow::Result<()> {
     let tasks = TaskTracker::new();
     let rotation = RotationOptions { interval: args.rotation_poll_interval, republish: args.republish_period };
     let rotation = args.enable_secret_rotation.then_some(rotation);
-    let volumes = Volumes::new(classes, sources, metrics.clone()).reporting_to(reports.clone()).rotating(rotation);
+    let volumes = Volumes::new(classes, sources, metrics.clone()).below(args.kubelet_root.clone());
+    let volumes = volumes.reporting_to(reports.clone()).rotating(rotation);
     let pods = cluster.as_ref().map(|cluster| cluster.pods.clone());
     let connection = cluster.as_ref().map(|cluster| cluster.connection.clone());
     if args.provider_health_check {

@@ -2,6 +2,7 @@ pub(crate) mod archive;
 mod chain;
 mod duration;
 mod jwk;
+mod jwt;
 pub(crate) mod openssl;
 mod pem;
 mod pkcs12;

@@ -1,7 +1,7 @@
 //! What proves to Entra ID who asks, in place of a secret: a service account's token, or a text that a certificate's key signed.
 //!
-//! Reads a token only for its subject and its end, and believes neither: checking the signature is Entra ID's part. Control goes
-//! back to `session`, which sends the assertion to its authority.
+//! Whose a token is, `service_account` has found out; checking the signature is Entra ID's part. Control goes back to `session`, which
+//! sends the assertion to its authority.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,10 +16,11 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use ring::signature::{RSA_PSS_SHA256, RsaKeyPair};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::error::Error;
 use super::identity::Identity;
+use super::service_account::ServiceAccountToken;
 use crate::model::{ExposeSecret as _, SecretString};
 
 /// How many identities' tokens are remembered; each costs some 1.5 KiB.
@@ -28,7 +29,7 @@ const REMEMBERED: usize = 1024;
 /// How long a signed assertion is valid: ten minutes, as Microsoft's own libraries choose.
 const SIGNED_FOR: i64 = 600;
 
-/// A service account's token.
+/// A service account's token as the SDK wants it.
 #[derive(Debug, Clone)]
 pub(super) struct Federated(pub(super) SecretString);
 
@@ -36,31 +37,6 @@ pub(super) struct Federated(pub(super) SecretString);
 impl ClientAssertion for Federated {
     async fn secret(&self, _: Option<ClientMethodOptions<'_>>) -> azure_core::Result<String> {
         Ok(self.0.expose_secret().to_owned())
-    }
-}
-
-impl Federated {
-    /// When the token ends, in seconds since 1970, if it says so.
-    pub(super) fn expiry(&self) -> Option<i64> {
-        self.claims()["exp"].as_f64().map(|seconds| seconds as i64)
-    }
-
-    /// Whether the token names another service account than this one. One that cannot be read names none.
-    pub(super) fn is_anothers(&self, namespace: &str, service_account: &str) -> bool {
-        let own = format!("system:serviceaccount:{namespace}:{service_account}");
-        self.claims()["sub"].as_str().is_some_and(|subject| subject != own)
-    }
-
-    /// Whether the token names this service account.
-    pub(super) fn is_of(&self, namespace: &str, service_account: &str) -> bool {
-        let own = format!("system:serviceaccount:{namespace}:{service_account}");
-        self.claims()["sub"].as_str().is_some_and(|subject| subject == own)
-    }
-
-    fn claims(&self) -> Value {
-        let payload = self.0.expose_secret().split('.').nth(1).map(|text| text.trim_end_matches('='));
-        let payload = payload.and_then(|text| BASE64.decode(text).ok());
-        payload.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default()
     }
 }
 
@@ -72,9 +48,9 @@ pub(super) struct Assertions {
 
 impl Assertions {
     /// Remembers a token, if it ends later than the one that is known.
-    pub(super) fn remember(&self, identity: Identity, token: &Federated) {
+    pub(super) fn remember(&self, identity: Identity, account: &ServiceAccountToken) {
         let now = OffsetDateTime::now_utc().unix_timestamp();
-        let Some(expiry) = token.expiry().filter(|expiry| *expiry > now) else {
+        let Some(expiry) = account.expires().filter(|_| account.may_share(now)) else {
             return;
         };
         let mut freshest = self.freshest.lock().unwrap_or_else(PoisonError::into_inner);
@@ -88,7 +64,7 @@ impl Assertions {
                 freshest.remove(&soonest);
             }
         }
-        freshest.insert(identity, (expiry, token.0.clone()));
+        freshest.insert(identity, (expiry, account.token().clone()));
     }
 
     /// The freshest token of this identity that has not ended.

@@ -178,11 +178,13 @@ impl<K: Eq + Hash + Clone + Send + 'static, V: Lasting> Flights<K, V> {
         if std::mem::replace(&mut self.lock().sweeping, true) {
             return;
         }
-        let flights = self.clone();
+        // A memory that nobody holds any more goes with what is in it.
+        let known = Arc::downgrade(&self.known);
         tokio::spawn(async move {
             loop {
                 tokio::time::sleep(period).await;
-                let mut known = flights.lock();
+                let Some(known) = known.upgrade() else { return };
+                let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
                 known.drop_old(Instant::now());
                 if known.flights.is_empty() {
                     known.flights.shrink_to_fit();

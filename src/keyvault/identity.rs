@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::cloud::Cloud;
 use super::names::{TenantId, is_client_id};
+use super::service_account::ServiceAccountToken;
 use crate::model::{ExposeSecret as _, SecretBytes, SecretString};
 
 /// Who asks the vault.
@@ -33,23 +34,15 @@ pub enum Credential {
     WorkloadIdentity {
         /// The id of the application or managed identity.
         client_id: String,
-        /// The pod's namespace, as the kubelet names it.
-        namespace: String,
-        /// The pod's service account, as the kubelet names it.
-        service_account: String,
-        /// The service account's token for Entra ID's audience.
-        assertion: SecretString,
+        /// The service account with its token for Entra ID's audience.
+        account: ServiceAccountToken,
     },
     /// The same through the token proxy of an AKS cluster (spec/azure-provider.md §5.7); another identity, also for the same pod.
     IdentityBinding {
         /// The id of the managed identity.
         client_id: String,
-        /// The pod's namespace, as the kubelet names it.
-        namespace: String,
-        /// The pod's service account, as the kubelet names it.
-        service_account: String,
-        /// The service account's token for the proxy's audience.
-        assertion: SecretString,
+        /// The service account with its token for the proxy's audience.
+        account: ServiceAccountToken,
     },
     /// The node's own identity (spec/azure-provider.md §5.4).
     ManagedIdentity {
@@ -80,11 +73,11 @@ impl Credential {
             Credential::ClientCertificate { certificate_der, private_key_pkcs8, .. } => {
                 [b"certificate", certificate_der, private_key_pkcs8.expose_secret()]
             }
-            Credential::WorkloadIdentity { namespace, service_account, .. } => {
-                [b"workload", namespace.as_bytes(), service_account.as_bytes()]
+            Credential::WorkloadIdentity { account, .. } => {
+                [b"workload", account.namespace().as_bytes(), account.name().as_bytes()]
             }
-            Credential::IdentityBinding { namespace, service_account, .. } => {
-                [b"binding", namespace.as_bytes(), service_account.as_bytes()]
+            Credential::IdentityBinding { account, .. } => {
+                [b"binding", account.namespace().as_bytes(), account.name().as_bytes()]
             }
             Credential::ManagedIdentity { client_id: Some(_) } => [b"user-assigned", b"", b""],
             Credential::ManagedIdentity { client_id: None } => [b"system-assigned", b"", b""],
@@ -103,13 +96,10 @@ impl Credential {
         Some(self.id()).filter(|id| is_client_id(id)).map(str::to_owned)
     }
 
-    /// Namespace, name and token of the service account that logs in, if one does.
-    pub(super) fn service_account(&self) -> Option<(&str, &str, &SecretString)> {
+    /// The service account that logs in, if one does.
+    pub(super) fn service_account(&self) -> Option<&ServiceAccountToken> {
         match self {
-            Credential::WorkloadIdentity { namespace, service_account, assertion, .. }
-            | Credential::IdentityBinding { namespace, service_account, assertion, .. } => {
-                Some((namespace, service_account, assertion))
-            }
+            Credential::WorkloadIdentity { account, .. } | Credential::IdentityBinding { account, .. } => Some(account),
             Credential::ClientSecret { .. }
             | Credential::ClientCertificate { .. }
             | Credential::ManagedIdentity { .. } => None,

@@ -15,7 +15,7 @@
 //! # Guarantees
 //! A token leaves for its vault only, a client secret or an assertion for its authority only; no redirect is followed. A body, a secret or a token
 //! never enters an error or a log. No call outlasts the vault's deadline, and the last real cause is in its error. No identity
-//! uses another's token.
+//! uses another's token, and none is looked up with a token that does not name it: `service_account` reads it first.
 
 mod advice;
 mod answer;
@@ -37,6 +37,7 @@ mod rank;
 mod recent;
 mod resolve;
 mod retry;
+mod service_account;
 mod session;
 mod tokens;
 mod transport;
@@ -57,5 +58,6 @@ pub use names::{NameError, ObjectName, ObjectVersionId, TenantId, VaultName};
 pub use objects::{VaultCertificate, VaultKey, VersionInfo};
 pub use pace::Rate;
 pub use rank::Purpose;
+pub use service_account::{ServiceAccountToken, TokenFault};
 pub use vault::{Vault, VaultSecret};
 pub use vaults::{Options, Vaults};

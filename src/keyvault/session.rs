@@ -71,18 +71,11 @@ impl Access {
     /// # Errors
     /// [`Error::Credential`] when a part of it is empty or does not fit.
     pub(super) fn check(&self) -> Result<(), Error> {
-        if let Some((namespace, service_account, assertion)) = self.credential.service_account() {
-            let token = Federated(assertion.clone());
-            if token.is_anothers(namespace, service_account) {
-                return Err(Error::Credential("the token is another service account's than the pod's"));
-            }
-            self.token_credential(None)?;
-            if token.is_of(namespace, service_account) {
-                self.assertions.remember(self.identity, &token);
-            }
-            return Ok(());
+        self.token_credential(None)?;
+        if let Some(account) = self.credential.service_account() {
+            self.assertions.remember(self.identity, account);
         }
-        self.token_credential(None).map(|_| ())
+        Ok(())
     }
 
     /// A token for objects of `kind`, with its scope: known, or fetched for everybody of this identity. `path` is any object's.
@@ -151,9 +144,9 @@ impl Access {
 
     /// Fetches a token; with the freshest assertion of the identity first, and with one's own when that one is refused.
     async fn fetch(&self, scope: &Scope) -> Result<Arc<Token>, Error> {
-        if let Some((_, _, assertion)) = self.credential.service_account()
+        if let Some(account) = self.credential.service_account()
             && let Some(fresh) = self.assertions.freshest(self.identity)
-            && fresh.0.expose_secret() != assertion.expose_secret()
+            && fresh.0.expose_secret() != account.token().expose_secret()
         {
             let result = self.request(scope, Some(&fresh)).await;
             match &result {
@@ -211,7 +204,7 @@ impl Access {
     /// What tells this credential from others of its identity: only service account tokens may differ.
     pub(super) fn proof(&self) -> [u8; 32] {
         match self.credential.service_account() {
-            Some((_, _, assertion)) => Sha256::digest(assertion.expose_secret()).into(),
+            Some(account) => Sha256::digest(account.token().expose_secret()).into(),
             None => [0; 32],
         }
     }
@@ -236,12 +229,12 @@ impl Access {
                 let signer = Signer::new(client_id, audience, certificate_der, private_key_pkcs8.expose_secret())?;
                 self.asserted(client_id, signer)
             }
-            Credential::WorkloadIdentity { client_id, assertion: own, .. }
-            | Credential::IdentityBinding { client_id, assertion: own, .. } => {
-                if client_id.is_empty() || own.expose_secret().is_empty() {
-                    return Err(Error::Credential("the client id or the service account's token is empty"));
+            Credential::WorkloadIdentity { client_id, account }
+            | Credential::IdentityBinding { client_id, account } => {
+                if client_id.is_empty() {
+                    return Err(Error::Credential("the client id is empty"));
                 }
-                self.asserted(client_id, assertion.cloned().unwrap_or_else(|| Federated(own.clone())))
+                self.asserted(client_id, assertion.cloned().unwrap_or_else(|| Federated(account.token().clone())))
             }
             Credential::ManagedIdentity { client_id } => {
                 if client_id.as_ref().is_some_and(String::is_empty) {

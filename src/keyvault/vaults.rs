@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use azure_core::time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::assertion::Assertions;
@@ -51,12 +52,25 @@ pub struct Vaults {
     imds: Imds,
     token_proxy: TokenProxy,
     challenges: Challenges,
-    tokens: Tokens,
-    assertions: Assertions,
-    recent: Recent,
+    memory: Memory,
     budget: Budget,
     metrics: Metrics,
     limits: Limits,
+}
+
+/// What one fetch got and another of the same identity is given.
+#[derive(Clone)]
+struct Memory {
+    tokens: Tokens,
+    assertions: Assertions,
+    recent: Recent,
+}
+
+impl Memory {
+    /// An empty one that keeps objects for `freshness`.
+    fn new(freshness: Duration) -> Memory {
+        Memory { tokens: Tokens::default(), assertions: Assertions::default(), recent: Recent::new(freshness) }
+    }
 }
 
 impl Vaults {
@@ -83,9 +97,7 @@ impl Vaults {
             imds,
             token_proxy: TokenProxy::new(options.token_proxy, &options.user_agent, limits.exchange),
             challenges: Challenges::default(),
-            tokens: Tokens::default(),
-            assertions: Assertions::default(),
-            recent: Recent::new(options.freshness),
+            memory: Memory::new(options.freshness),
             budget: Budget::new(options.rate, options.metrics.clone()),
             metrics: options.metrics,
             limits,
@@ -100,7 +112,7 @@ impl Vaults {
     /// What was fetched a moment ago.
     #[cfg(test)]
     pub(super) fn recent(&self) -> &Recent {
-        &self.recent
+        &self.memory.recent
     }
 
     /// Opens a vault for one fetch of this purpose, which ends at `deadline`. Nothing is sent before the first object is asked for.
@@ -117,14 +129,15 @@ impl Vaults {
         deadline: Instant,
     ) -> Result<Vault, Error> {
         let host = name.host(cloud);
+        let memory = self.memory(&credential);
         let access = Access {
             http: self.http.clone(),
             imds: self.imds.clone(),
             token_proxy: self.token_proxy.clone(),
             challenges: self.challenges.clone(),
-            tokens: self.tokens.clone(),
-            assertions: self.assertions.clone(),
-            recent: self.recent.clone(),
+            tokens: memory.tokens,
+            assertions: memory.assertions,
+            recent: memory.recent,
             lane: self.budget.lane(&host).ranked(Rank::of(purpose)),
             metrics: self.metrics.clone(),
             limits: self.limits,
@@ -138,6 +151,15 @@ impl Vaults {
         };
         access.check()?;
         Ok(Vault::new(Arc::new(access)))
+    }
+
+    /// The process's memory, or one of the fetch's own, which ends with it, for a token that Entra ID has to judge.
+    fn memory(&self, credential: &Credential) -> Memory {
+        let now = OffsetDateTime::now_utc().unix_timestamp();
+        match credential.service_account() {
+            Some(account) if !account.may_share(now) => Memory::new(Duration::ZERO),
+            Some(_) | None => self.memory.clone(),
+        }
     }
 }
 

@@ -19,6 +19,17 @@ pub struct PodRef {
     pub uid: String,
 }
 
+impl PodRef {
+    /// The UID of the pod in whose directory a path is: the part between `/pods/` and `/volumes/`, where a path has both.
+    ///
+    /// The last such part counts: the root of a kubelet that runs in a pod may lie in a volume of that pod.
+    pub fn uid_in(path: &str) -> Option<&str> {
+        let parts: Vec<&str> = path.split('/').collect();
+        let found = parts.windows(4).rposition(|parts| parts[0] == "pods" && parts[2] == "volumes");
+        found.map(|at| parts[at + 1])
+    }
+}
+
 impl fmt::Display for PodRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)

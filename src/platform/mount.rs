@@ -129,6 +129,34 @@ pub fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
+/// Opens the directory that these components lead to from the directory `root`, whose own path may hold links, while no component may be
+/// one.
+///
+/// Each component is opened from the descriptor of the one before it, so that none can be replaced on the way. openat2(2) with
+/// RESOLVE_NO_SYMLINKS does the same, but neither Linux before 5.6 nor older system-call filters know it.
+///
+/// # Errors
+/// One that [`is_link`] tells; `NotFound` when something is not there, `NotADirectory` when it is something else.
+pub fn open_below(root: &Path, components: &[&str]) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut directory = open_directory(root)?;
+    for component in components {
+        directory = match rustix::fs::openat(&directory, *component, flags, Mode::empty()) {
+            Ok(directory) => directory,
+            Err(Errno::NOTDIR) if super::dir::read_link(directory.as_fd(), component)?.is_some() => {
+                return Err(Errno::LOOP.into());
+            }
+            Err(error) => return Err(error.into()),
+        };
+    }
+    Ok(directory)
+}
+
+/// Whether a path was not followed since a component is a link.
+pub fn is_link(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
+}
+
 /// Looks at the entry `name` of the directory `parent`, never following a link.
 ///
 /// # Errors
@@ -151,27 +179,36 @@ pub fn inspect(parent: BorrowedFd<'_>, name: &str) -> io::Result<Entry> {
     }
 }
 
-/// Whether the two descriptors lie on the same mount of the same file system.
+/// Whether the two descriptors are of the same directory, on the same mount of the same file system.
 ///
 /// # Errors
 /// What the kernel says.
 pub fn same_mount(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> io::Result<bool> {
-    let stat = |fd| rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID | StatxFlags::INO);
-    let (a, b) = (stat(a)?, stat(b)?);
-    // Without STATX_MNT_ID (before Linux 5.8) both ids are 0 and the device number alone decides, which is enough:
-    // every tmpfs has its own.
-    Ok((a.stx_mnt_id, a.stx_dev_major, a.stx_dev_minor, a.stx_ino)
-        == (b.stx_mnt_id, b.stx_dev_major, b.stx_dev_minor, b.stx_ino))
+    Ok(whereabouts(a)? == whereabouts(b)?)
 }
 
-/// Whether the two descriptors lie on one file system; a mount in between makes a difference.
+/// Whether the two descriptors lie on one file system; a mount in between makes a difference, a bind mount too.
 ///
 /// # Errors
 /// What the kernel says.
 pub fn same_file_system(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> io::Result<bool> {
-    let stat = |fd| rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID);
-    let (a, b) = (stat(a)?, stat(b)?);
-    Ok((a.stx_mnt_id, a.stx_dev_major, a.stx_dev_minor) == (b.stx_mnt_id, b.stx_dev_major, b.stx_dev_minor))
+    let ((a, _), (b, _)) = (whereabouts(a)?, whereabouts(b)?);
+    Ok(a == b)
+}
+
+/// The mount and the device that a descriptor lies on, and its inode there.
+fn whereabouts(fd: BorrowedFd<'_>) -> io::Result<((u64, u32, u32), u64)> {
+    let stat = rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID | StatxFlags::INO)?;
+    let knows = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::MNT_ID);
+    let mount = if knows { stat.stx_mnt_id } else { mount_id_of_old_kernel(fd)? };
+    Ok(((mount, stat.stx_dev_major, stat.stx_dev_minor), stat.stx_ino))
+}
+
+/// The number of a descriptor's mount before Linux 5.8, which does not know STATX_MNT_ID: the line `mnt_id:` of proc(5)'s fdinfo.
+pub(super) fn mount_id_of_old_kernel(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("mnt_id:"));
+    line.and_then(|id| id.trim().parse().ok()).ok_or_else(|| io::Error::other("/proc/self/fdinfo names no mount"))
 }
 
 fn is_mount_root(parent: BorrowedFd<'_>, entry: BorrowedFd<'_>) -> io::Result<bool> {
@@ -180,20 +217,22 @@ fn is_mount_root(parent: BorrowedFd<'_>, entry: BorrowedFd<'_>) -> io::Result<bo
     if at.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) {
         return Ok(at.stx_attributes.contains(StatxAttributes::MOUNT_ROOT));
     }
-    // Before Linux 5.8 the device number tells, as it does for upstream; a bind mount within one file system is missed.
-    let above = stat(parent)?;
-    Ok((at.stx_dev_major, at.stx_dev_minor) != (above.stx_dev_major, above.stx_dev_minor))
+    // Before Linux 5.8 the mount's number tells, also of a bind mount within one file system.
+    Ok(!same_file_system(parent, entry)?)
 }
 
-/// Unmounts what is mounted on `path`, never following a link in its last component.
+/// Unmounts what is mounted on the entry `name` of the directory `parent`, never following a link.
 ///
-/// A busy mount is detached: it vanishes from the tree at once and is freed with its last user.
+/// A busy mount is detached: it vanishes from the tree at once and is freed with its last user. Nothing of the mount is asked, so
+/// that one whose server is gone can be taken off, too.
 ///
 /// # Errors
 /// `EINVAL` when nothing is mounted there; else what the kernel says.
-pub fn unmount_path(path: &Path) -> io::Result<()> {
-    match unmount(path, UnmountFlags::NOFOLLOW) {
-        Err(Errno::BUSY) => Ok(unmount(path, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)?),
+pub fn unmount_at(parent: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    // The descriptor's own path leads to exactly this directory, whatever happens to the names above it.
+    let path = format!("{}/{name}", descriptor_path(parent));
+    match unmount(&path, UnmountFlags::NOFOLLOW) {
+        Err(Errno::BUSY) => Ok(unmount(&path, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)?),
         other => Ok(other?),
     }
 }

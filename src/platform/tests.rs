@@ -68,6 +68,59 @@ fn removal_takes_links_for_themselves() {
 }
 
 #[test]
+fn no_component_below_the_root_may_be_a_link() {
+    let folder = tempfile::tempdir().unwrap();
+    let outside = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("real/a/b/c")).unwrap();
+    std::fs::create_dir_all(outside.path().join("b/c")).unwrap();
+    let link = |to: &std::path::Path, at: &str| std::os::unix::fs::symlink(to, folder.path().join(at)).unwrap();
+    // The way to the root is the administrator's, and a link there is fine.
+    link(&folder.path().join("real"), "root");
+    let root = folder.path().join("root");
+    let opened = mount::open_below(&root, &["a", "b", "c"]).unwrap();
+    let same = mount::open_directory(&folder.path().join("real/a/b/c")).unwrap();
+    assert!(mount::same_mount(opened.as_fd(), same.as_fd()).unwrap());
+    link(outside.path(), "real/out");
+    link("a".as_ref(), "real/in");
+    link("loop".as_ref(), "real/loop");
+    link("/proc/self/cwd".as_ref(), "real/magic");
+    std::fs::write(folder.path().join("real/file"), "x").unwrap();
+    std::os::unix::fs::symlink(outside.path().join("b"), folder.path().join("real/a/last")).unwrap();
+    for components in [&["out", "b", "c"][..], &["in", "b"], &["loop"], &["magic"], &["a", "last"], &["a", "last", "c"]]
+    {
+        let error = mount::open_below(&root, components).unwrap_err();
+        assert!(mount::is_link(&error), "{components:?}: {error}");
+    }
+    for (components, kind) in [
+        (&["a", "gone"][..], std::io::ErrorKind::NotFound),
+        (&["a", "gone", "c"], std::io::ErrorKind::NotFound),
+        (&["file"], std::io::ErrorKind::NotADirectory),
+        (&["file", "c"], std::io::ErrorKind::NotADirectory),
+    ] {
+        let error = mount::open_below(&root, components).unwrap_err();
+        assert!(error.kind() == kind && !mount::is_link(&error), "{components:?}: {error}");
+    }
+    assert_eq!(mount::open_below(&folder.path().join("no"), &[]).unwrap_err().kind(), std::io::ErrorKind::NotFound);
+}
+
+#[test]
+fn old_kernels_tell_mounts_apart_as_new_ones_do() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("below")).unwrap();
+    let id =
+        |path: &std::path::Path| mount::mount_id_of_old_kernel(mount::open_directory(path).unwrap().as_fd()).unwrap();
+    assert_eq!(id(folder.path()), id(&folder.path().join("below")));
+    assert_ne!(id("/".as_ref()), id("/proc".as_ref()));
+    let numbers: Vec<u64> = std::fs::read_to_string("/proc/self/mountinfo")
+        .unwrap()
+        .lines()
+        .filter(|line| line.split(' ').nth(4) == Some("/proc"))
+        .map(|line| line.split(' ').next().unwrap().parse().unwrap())
+        .collect();
+    assert!(numbers.contains(&id("/proc".as_ref())), "{numbers:?}");
+}
+
+#[test]
 fn entries_are_told_apart() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("dir")).unwrap();

@@ -35,6 +35,8 @@ pub(super) struct Mount {
     /// The attributes: parameters and volume context together.
     pub(super) attributes: BTreeMap<String, String>,
     pub(super) secrets: BTreeMap<String, SecretString>,
+    /// Where the driver has the volume; empty if it does not say.
+    pub(super) target: String,
     /// The mode of files that have none of their own.
     pub(super) mode: FileMode,
 }
@@ -49,8 +51,8 @@ const UNNAMED: &str = "unnamed";
 
 /// Checks a Mount.
 ///
-/// `target_path` and `current_object_version` are not looked at, as upstream's provider does not: the driver writes, and is always
-/// given everything.
+/// `current_object_version` is not looked at, as upstream's provider does not: the driver is always given everything. It also
+/// writes, so that of `target_path` only the pod's UID counts, and any path will do.
 pub(super) fn mount(message: &MountRequest) -> Result<Mount, Refusal> {
     let attributes: BTreeMap<String, Option<String>> =
         serde_json::from_str(&message.attributes).map_err(|error| not_strings("attributes", "", &error))?;
@@ -79,7 +81,8 @@ pub(super) fn mount(message: &MountRequest) -> Result<Mount, Refusal> {
     let class = ResourceName::new(text(CLASS).unwrap_or(UNNAMED)).map_err(invalid(CLASS))?;
     let reference = ClassRef { namespace: pod.namespace.clone(), name: class };
     let class = Class::new(reference, ClassSpec { parameters: of_class(&attributes), ..ClassSpec::default() });
-    Ok(Mount { pod, class, attributes, secrets, mode })
+    let target = message.target_path.clone();
+    Ok(Mount { pod, class, attributes, secrets, target, mode })
 }
 
 /// What a fetch takes from the class only. Class and attributes come merged, so that all that there is of it counts as the

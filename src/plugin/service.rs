@@ -84,9 +84,10 @@ impl Provider {
         deadline: Instant,
         started: Instant,
     ) -> Result<MountResponse, (Reason, String)> {
-        let Mount { pod, class, attributes, secrets, mode } = mount;
+        let Mount { pod, class, attributes, secrets, target, mode } = mount;
         let azure = self.azure.with_default_mode(mode);
-        let fetch = Fetch { class: &class, context: &attributes, secrets: &secrets, purpose: Purpose::Mount, deadline };
+        let (context, purpose) = (&attributes, Purpose::Mount);
+        let fetch = Fetch { class: &class, context, secrets: &secrets, target: &target, purpose, deadline };
         let fetched = match azure.prepare(fetch).await {
             Ok(prepared) => prepared.fetch().await,
             Err(error) => Err(error),

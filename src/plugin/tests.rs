@@ -28,6 +28,7 @@ fn what_drivers_send_is_understood() {
     let mount = checked(POD, r#"{"clientid":"c","clientsecret":"s\u003c"}"#, "420").unwrap();
     assert_eq!((mount.pod.to_string().as_str(), mount.pod.uid.as_str()), ("default/web", "u"));
     assert_eq!(mount.class.reference.to_string(), "default/demo");
+    assert_eq!(mount.target, "/target");
     assert_eq!(mount.attributes["keyvaultName"], "kv");
     assert_eq!(mount.secrets["clientsecret"].expose_secret(), "s<");
     assert_eq!(mount.mode, FileMode::DEFAULT);

@@ -8,7 +8,7 @@ use std::fmt;
 use super::credentials::CredentialsError;
 use super::encode::RenderError;
 use super::mistake::{Mistakes, NearMiss};
-use super::service_account::TokenError;
+use super::service_account::{OtherPod, TokenError};
 use super::versions::VersionsError;
 use crate::keyvault::{self, CloudFileError, NameError};
 use crate::model::{ClassRef, PayloadError, Reason};
@@ -16,6 +16,9 @@ use crate::model::{ClassRef, PayloadError, Reason};
 /// Why a class did not become files.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The call speaks of another pod than the one whose volume it is. Names no class: whose that is, is not this pod's to learn.
+    #[error(transparent)]
+    OtherPod(#[from] OtherPod),
     /// The class cannot be used as it is written.
     #[error("SecretProviderClass {class}: {mistakes}")]
     Mistakes {
@@ -104,6 +107,7 @@ impl Error {
     /// The reason of this error.
     pub fn reason(&self) -> Reason {
         match self {
+            Error::OtherPod(_) => Reason::InvalidRequest,
             Error::Mistakes { .. } => Reason::ClassInvalid,
             Error::Credentials { .. } | Error::Token { .. } => Reason::CredentialsMissing,
             Error::Versions { source, .. } => match source {

@@ -15,6 +15,7 @@ use super::object::ObjectSpec;
 use super::object_fetch::{FetchedObject, ObjectFetch};
 use super::params::{Params, attributes};
 use super::render::Rendering;
+use super::service_account::check_pod;
 use crate::keyvault::{Identity, NameError, Purpose, TenantId, Vault, VaultName, Vaults};
 use crate::model::{Class, ClassRef, ExposeSecret as _, FileMode, Payload, PayloadError, SecretString, limits};
 
@@ -40,6 +41,8 @@ pub struct Fetch<'a> {
     pub context: &'a BTreeMap<String, String>,
     /// The data of the volume's nodePublishSecretRef.
     pub secrets: &'a BTreeMap<String, SecretString>,
+    /// The volume's target path, which names the pod where it is a kubelet's; nothing is done there.
+    pub target: &'a str,
     /// What it is for.
     pub purpose: Purpose,
     /// When the fetch must have ended.
@@ -73,8 +76,9 @@ impl Azure {
     /// Checks all that can be checked without the network, and says by that who will ask.
     ///
     /// # Errors
-    /// All mistakes of the class at once, or missing credentials.
+    /// A context of another pod, all mistakes of the class at once, or missing credentials.
     pub async fn prepare<'a>(&'a self, fetch: Fetch<'a>) -> Result<Prepared<'a>, Error> {
+        check_pod(fetch.context, fetch.target)?;
         let class = &fetch.class.reference;
         let mistakes = |mistakes| Error::Mistakes { class: class.clone(), mistakes };
         let params = Params::parse(&attributes(fetch.class, fetch.context)).map_err(mistakes)?;

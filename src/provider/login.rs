@@ -27,22 +27,10 @@ pub(super) fn credential(
     };
     match &params.identity {
         IdentityMode::WorkloadIdentity { client_id } => {
-            let account = account(WORKLOAD_AUDIENCE)?;
-            Ok(Credential::WorkloadIdentity {
-                client_id: client_id.clone(),
-                namespace: account.namespace,
-                service_account: account.name,
-                assertion: account.token,
-            })
+            Ok(Credential::WorkloadIdentity { client_id: client_id.clone(), account: account(WORKLOAD_AUDIENCE)? })
         }
         IdentityMode::IdentityBinding { client_id } => {
-            let account = account(BINDING_AUDIENCE)?;
-            Ok(Credential::IdentityBinding {
-                client_id: client_id.clone(),
-                namespace: account.namespace,
-                service_account: account.name,
-                assertion: account.token,
-            })
+            Ok(Credential::IdentityBinding { client_id: client_id.clone(), account: account(BINDING_AUDIENCE)? })
         }
         IdentityMode::ManagedIdentity { client_id } => Ok(Credential::ManagedIdentity { client_id: client_id.clone() }),
         IdentityMode::ServicePrincipal => {

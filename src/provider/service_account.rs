@@ -1,19 +1,21 @@
 //! Credentials that a pod has: the tokens of its service account, as the kubelet sends them.
 //!
-//! Pure; finds the token of one audience and checks nothing of it. Whether it is the pod's own is looked at in `keyvault`,
-//! and whether it is genuine by Entra ID.
+//! Pure. Finds the token of one audience, and refuses one that is not the pod's own, or a call that speaks of another pod. Whether a
+//! token is genuine is Entra ID's to say.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
 
-use crate::model::{ExposeSecret as _, SecretString};
+use crate::keyvault::{ServiceAccountToken, TokenFault};
+use crate::model::{ExposeSecret as _, PodRef, SecretString};
 
 /// The key of the tokens, among the CSI secrets (Kubernetes 1.35 and newer) or in the volume context.
-const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
+pub const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 const NAMESPACE: &str = "csi.storage.k8s.io/pod.namespace";
 const SERVICE_ACCOUNT: &str = "csi.storage.k8s.io/serviceAccount.name";
+const POD_UID: &str = "csi.storage.k8s.io/pod.uid";
 
 /// The audience of workload identity (spec/azure-provider.md §5.5).
 pub const WORKLOAD_AUDIENCE: &str = "api://AzureADTokenExchange";
@@ -21,16 +23,8 @@ pub const WORKLOAD_AUDIENCE: &str = "api://AzureADTokenExchange";
 /// The audience of AKS identity bindings (spec/azure-provider.md §5.7).
 pub const BINDING_AUDIENCE: &str = "api://AKSIdentityBinding";
 
-/// A pod's service account with its token for one audience.
-#[derive(Debug)]
-pub struct ServiceAccount {
-    /// The pod's namespace.
-    pub namespace: String,
-    /// The service account's name.
-    pub name: String,
-    /// The token.
-    pub token: SecretString,
-}
+/// The longest JSON text of tokens that is read, in bytes: a hundred audiences of a kubelet's.
+const LONGEST: usize = 256 << 10;
 
 /// Why there is no token; the texts say what the CSIDriver object needs, never a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +48,69 @@ pub enum TokenError {
     /// The kubelet did not say whose pod it is.
     #[error("the pod's namespace or service account is missing: the CSIDriver object must have podInfoOnMount: true")]
     NoPodInfo,
+    /// There is a token, but not of the pod.
+    #[error(
+        "the service account token for audience {audience} {fault}: leave csi.storage.k8s.io/serviceAccount.tokens out of \
+         volumeAttributes; the CSIDriver object secrets-store.csi.k8s.io must have podInfoOnMount: true and {{audience: {audience}}} \
+         in spec.tokenRequests"
+    )]
+    NotOwn {
+        /// The audience that it was sent for.
+        audience: &'static str,
+        /// What is wrong with it.
+        fault: TokenFault,
+    },
+}
+
+/// The volume context is not of the pod in whose directory the volume is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "csi.storage.k8s.io/pod.uid in the volume context is not the pod's UID in the target path: the CSIDriver object of this driver must \
+     have podInfoOnMount: true, so that the kubelet says whose pod it is"
+)]
+pub struct OtherPod;
+
+/// Why tokens of a call are not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CallFault {
+    /// Nothing in its context is to be believed.
+    #[error(transparent)]
+    OtherPod(#[from] OtherPod),
+    /// One of them is not the pod's.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+}
+
+/// Checks that the volume context is of the pod in whose directory the volume is.
+///
+/// A pod's author can write what the kubelet does not, but cannot know the UID that the pod will have.
+///
+/// # Errors
+/// The target path names a pod by its UID, and the context names another one or none.
+pub fn check_pod(context: &BTreeMap<String, String>, target: &str) -> Result<(), OtherPod> {
+    match PodRef::uid_in(target) {
+        Some(uid) if context.get(POD_UID).is_none_or(|sent| sent != uid) => Err(OtherPod),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Looks for what keeps this provider from using the tokens of a call, whichever identity a class chooses.
+pub fn fault_of(
+    context: &BTreeMap<String, String>,
+    secrets: &BTreeMap<String, SecretString>,
+    target: &str,
+) -> Option<CallFault> {
+    if let Err(fault) = check_pod(context, target) {
+        return Some(fault.into());
+    }
+    [WORKLOAD_AUDIENCE, BINDING_AUDIENCE].into_iter().find_map(|audience| {
+        match service_account(context, secrets, audience) {
+            Ok(_) | Err(TokenError::NoTokens(_) | TokenError::NoAudience(_)) => None,
+            Err(fault @ (TokenError::Unreadable | TokenError::NoPodInfo | TokenError::NotOwn { .. })) => {
+                Some(fault.into())
+            }
+        }
+    })
 }
 
 /// One token, as the kubelet writes it.
@@ -72,8 +129,8 @@ impl fmt::Debug for Token {
 
 /// Takes the token for `audience` from the secrets, else from the volume context (spec/driver.md §2.9).
 ///
-/// A pod's author can write the latter too where the kubelet does not; such a token is of no use, since Entra ID checks who
-/// signed it and `keyvault` whose it is.
+/// A pod's author can write the latter too where the kubelet does not; such a token is of no use unless it names the pod's own
+/// service account, and then only if Entra ID finds it genuine, or has just done so for another one of that account.
 ///
 /// # Errors
 /// No tokens, none of this audience, or something that is not the kubelet's.
@@ -81,16 +138,18 @@ pub fn service_account(
     context: &BTreeMap<String, String>,
     secrets: &BTreeMap<String, SecretString>,
     audience: &'static str,
-) -> Result<ServiceAccount, TokenError> {
+) -> Result<ServiceAccountToken, TokenError> {
     let sent = secrets.get(TOKENS).map(|tokens| tokens.expose_secret());
     let text = sent.or_else(|| context.get(TOKENS).map(String::as_str)).filter(|text| !text.trim().is_empty());
     let text = text.ok_or(TokenError::NoTokens(audience))?;
+    if text.len() > LONGEST {
+        return Err(TokenError::Unreadable);
+    }
     let mut tokens: BTreeMap<String, Token> = serde_json::from_str(text).map_err(|_| TokenError::Unreadable)?;
     let token = tokens.remove(audience).map(|token| token.token).filter(|token| !token.is_empty());
-    let of = |key: &str| context.get(key).filter(|value| !value.is_empty()).cloned().ok_or(TokenError::NoPodInfo);
-    Ok(ServiceAccount {
-        namespace: of(NAMESPACE)?,
-        name: of(SERVICE_ACCOUNT)?,
-        token: token.ok_or(TokenError::NoAudience(audience))?.into(),
-    })
+    let of = |key: &str| context.get(key).filter(|value| !value.is_empty()).ok_or(TokenError::NoPodInfo);
+    let (namespace, name) = (of(NAMESPACE)?, of(SERVICE_ACCOUNT)?);
+    let token = token.ok_or(TokenError::NoAudience(audience))?;
+    ServiceAccountToken::new(namespace, name, audience, token.into())
+        .map_err(|fault| TokenError::NotOwn { audience, fault })
 }

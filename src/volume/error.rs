@@ -99,6 +99,17 @@ pub enum Error {
         /// The target.
         target: String,
     },
+    /// The target is not a kubelet's volume below its root.
+    #[error(
+        "{target} is not a volume below the kubelet's root: only {root}/pods/<uid>/volumes/kubernetes.io~csi/<name>/mount is published to, \
+         without a symbolic link on the way; set --kubelet-root (chart value linux.kubeletRootDir) to the kubelet's --root-dir"
+    )]
+    OutsideRoot {
+        /// The target.
+        target: String,
+        /// The root.
+        root: String,
+    },
     /// Something that is no tmpfs is mounted on the target.
     #[error("{target} carries a mount that is not a tmpfs; find out who mounted it and unmount it")]
     ForeignMount {
@@ -158,7 +169,7 @@ impl Error {
     /// The reason of this error.
     pub fn reason(&self) -> Reason {
         match self {
-            Error::ClassName(_) | Error::NotReadOnly => Reason::InvalidRequest,
+            Error::ClassName(_) | Error::NotReadOnly | Error::OutsideRoot { .. } => Reason::InvalidRequest,
             Error::Class(error) => error.reason(),
             Error::ClassSlow(_) => Reason::Timeout,
             Error::ProviderUnset(_) | Error::ParametersUnset(_) => Reason::ClassInvalid,

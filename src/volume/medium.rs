@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::error::{Error, MountFailure};
 use super::layout::{self, Group};
+use super::site::{Place, Site, failure};
 use super::target::TargetPath;
 use super::writer::{self, Written};
 use crate::model::Payload;
@@ -39,40 +40,33 @@ pub(super) enum State {
     Unfilled,
     /// No mount: nothing, or a bare directory of the host.
     Unmounted,
+    /// A published volume that is not below the kubelet's root: it is not ours to change.
+    Outside,
 }
 
-/// The directory above a target, held open.
-struct Place<'a> {
-    target: &'a TargetPath,
-    parent: OwnedFd,
-}
-
-impl<'a> Place<'a> {
-    /// `None` when the directory above the target is not there.
-    fn open(target: &'a TargetPath) -> Result<Option<Place<'a>>, Error> {
-        match mount::open_directory(&target.parent()) {
-            Ok(parent) => Ok(Some(Place { target, parent })),
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
-            Err(error) => Err(failure(target, MountFailure::Look)(error)),
-        }
-    }
-
-    fn inspect(&self) -> Result<Entry, Error> {
-        mount::inspect(self.parent.as_fd(), self.target.name()).map_err(failure(self.target, MountFailure::Look))
-    }
-}
-
-fn failure(target: &TargetPath, what: MountFailure) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Mount { what, target: target.to_string(), source }
+/// What a [`clear`] came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cleared {
+    /// Nothing is left on the target.
+    Gone,
+    /// The target is not below the kubelet's root; a tmpfs that another kubelet's root had there was taken off.
+    TakenOff,
+    /// The target is not below the kubelet's root, and was not touched.
+    LeftAlone,
 }
 
 /// Looks at a target without changing it.
 ///
 /// # Errors
-/// A target that is not a directory or carries a foreign mount, and what the kernel says.
-pub(super) fn state(target: &TargetPath) -> Result<State, Error> {
-    let Some(place) = Place::open(target)? else {
-        return Ok(State::Unmounted);
+/// A target that is not a directory or carries a foreign mount, one outside of the kubelet's root on which no volume is published, and
+/// what the kernel says.
+pub(super) fn state(site: &Site) -> Result<State, Error> {
+    let target = &site.target;
+    let place = match site.open() {
+        Ok(Some(place)) => place,
+        Ok(None) => return Ok(State::Unmounted),
+        Err(Error::OutsideRoot { .. }) if is_published_outside(site) => return Ok(State::Outside),
+        Err(error) => return Err(error),
     };
     match place.inspect()? {
         Entry::Absent | Entry::Directory(_) => Ok(State::Unmounted),
@@ -80,6 +74,13 @@ pub(super) fn state(target: &TargetPath) -> Result<State, Error> {
         Entry::NotDirectory => Err(Error::NotADirectory { target: target.to_string() }),
         Entry::Tmpfs(root) => volume_state(target, root.as_fd()),
     }
+}
+
+/// Whether a volume is published on a target that is not ours. What cannot be looked at is not.
+fn is_published_outside(site: &Site) -> bool {
+    let Ok(Some(place)) = site.open_anywhere() else { return false };
+    let Ok(Entry::Tmpfs(root)) = place.inspect() else { return false };
+    matches!(volume_state(&site.target, root.as_fd()), Ok(State::Whole | State::Torn))
 }
 
 fn volume_state(target: &TargetPath, root: BorrowedFd<'_>) -> Result<State, Error> {
@@ -101,8 +102,9 @@ fn volume_state(target: &TargetPath, root: BorrowedFd<'_>) -> Result<State, Erro
 ///
 /// # Errors
 /// What the kernel says; the volume stays mounted.
-pub(super) fn mend(target: &TargetPath) -> Result<bool, Error> {
-    let Some(place) = Place::open(target)? else {
+pub(super) fn mend(site: &Site) -> Result<bool, Error> {
+    let target = &site.target;
+    let Some(place) = site.open()? else {
         return Ok(false);
     };
     let Entry::Tmpfs(root) = place.inspect()? else {
@@ -117,8 +119,9 @@ pub(super) fn mend(target: &TargetPath) -> Result<bool, Error> {
 ///
 /// # Errors
 /// A target that cannot be looked at, and what the kernel says; readers see the old content then.
-pub(super) fn refill(target: &TargetPath, payload: &Payload, group: Option<Group>) -> Result<Option<Written>, Error> {
-    let Some(place) = Place::open(target)? else {
+pub(super) fn refill(site: &Site, payload: &Payload, group: Option<Group>) -> Result<Option<Written>, Error> {
+    let target = &site.target;
+    let Some(place) = site.open()? else {
         return Ok(None);
     };
     // Without a mount this would be a directory of the host, on its disk (design decision 9).
@@ -140,15 +143,18 @@ pub(super) fn refill(target: &TargetPath, payload: &Payload, group: Option<Group
 ///
 /// # Errors
 /// [`Error`]; nothing stays mounted then, and a directory that was made is removed.
-pub(super) fn fill(target: &TargetPath, payload: &Payload, group: Option<Group>) -> Result<bool, Error> {
-    let place = Place::open(target)?.ok_or_else(|| Error::ParentGone { target: target.to_string() })?;
+pub(super) fn fill(site: &Site, payload: &Payload, group: Option<Group>) -> Result<bool, Error> {
+    let target = &site.target;
+    let place = site.open()?.ok_or_else(|| Error::ParentGone { target: target.to_string() })?;
     match place.inspect()? {
         Entry::OtherMount => Err(Error::ForeignMount { target: target.to_string() }),
         Entry::NotDirectory => Err(Error::NotADirectory { target: target.to_string() }),
         Entry::Tmpfs(root) => match volume_state(target, root.as_fd())? {
             State::Whole => Ok(false),
-            State::Torn => mend(target).map(|_| false),
-            State::Unfilled | State::Unmounted => fill_mounted(&place, Shown::new(root), payload, group).map(|()| true),
+            State::Torn => mend(site).map(|_| false),
+            State::Unfilled | State::Unmounted | State::Outside => {
+                fill_mounted(site, Shown::new(root), payload, group).map(|()| true)
+            }
         },
         Entry::Absent => {
             let made = dir::make(place.parent.as_fd(), target.name(), TARGET_MODE);
@@ -159,9 +165,9 @@ pub(super) fn fill(target: &TargetPath, payload: &Payload, group: Option<Group>)
                     failure(target, MountFailure::MakeDirectory)(source)
                 }
             })?;
-            mount_and_fill(&place, payload, group).map(|()| true)
+            mount_and_fill(site, &place, payload, group).map(|()| true)
         }
-        Entry::Directory(_) => mount_and_fill(&place, payload, group).map(|()| true),
+        Entry::Directory(_) => mount_and_fill(site, &place, payload, group).map(|()| true),
     }
     .inspect_err(|_| {
         // Only an empty directory goes; the kubelet removes what is left, since nothing is mounted there.
@@ -169,7 +175,7 @@ pub(super) fn fill(target: &TargetPath, payload: &Payload, group: Option<Group>)
     })
 }
 
-fn mount_and_fill(place: &Place<'_>, payload: &Payload, group: Option<Group>) -> Result<(), Error> {
+fn mount_and_fill(site: &Site, place: &Place<'_>, payload: &Payload, group: Option<Group>) -> Result<(), Error> {
     let Entry::Directory(directory) = place.inspect()? else {
         return Err(Error::NotADirectory { target: place.target.to_string() });
     };
@@ -178,15 +184,15 @@ fn mount_and_fill(place: &Place<'_>, payload: &Payload, group: Option<Group>) ->
         Some(tmpfs) => {
             write(place.target, tmpfs.root(), payload, group)?;
             let shown = Shown::new(tmpfs.attach(directory.as_fd()).map_err(mount_failed)?);
-            confirm(place.target, shown)
+            confirm(site, shown)
         }
         None => {
             mount::mount_tmpfs(directory.as_fd(), options(payload)).map_err(mount_failed)?;
             match place.inspect() {
-                Ok(Entry::Tmpfs(root)) => fill_mounted(place, Shown::new(root), payload, group),
+                Ok(Entry::Tmpfs(root)) => fill_mounted(site, Shown::new(root), payload, group),
                 other => {
-                    // The new mount cannot be got hold of, so that only its path is left to take it off by.
-                    let _ = mount::unmount_path(place.target.as_path());
+                    // The new mount cannot be got hold of, so that only its name is left to take it off by.
+                    let _ = place.unmount();
                     other.and(Err(Error::ParentGone { target: place.target.to_string() }))
                 }
             }
@@ -225,11 +231,11 @@ impl Drop for Shown {
 }
 
 /// Fills a tmpfs that is mounted already; takes it away again when that fails.
-fn fill_mounted(place: &Place<'_>, shown: Shown, payload: &Payload, group: Option<Group>) -> Result<(), Error> {
+fn fill_mounted(site: &Site, shown: Shown, payload: &Payload, group: Option<Group>) -> Result<(), Error> {
     if let Some(root) = shown.root() {
-        write(place.target, root, payload, group)?;
+        write(&site.target, root, payload, group)?;
     }
-    confirm(place.target, shown)
+    confirm(site, shown)
 }
 
 fn write(target: &TargetPath, root: BorrowedFd<'_>, payload: &Payload, group: Option<Group>) -> Result<(), Error> {
@@ -242,9 +248,10 @@ fn write(target: &TargetPath, root: BorrowedFd<'_>, payload: &Payload, group: Op
 /// Looks again, from the root directory down, whether the target leads to the new mount; takes it away if not.
 ///
 /// A kubelet 1.20 may have removed the pod's whole tree while we mounted (spec/kubelet.md §8).
-fn confirm(target: &TargetPath, shown: Shown) -> Result<(), Error> {
+fn confirm(site: &Site, shown: Shown) -> Result<(), Error> {
+    let target = &site.target;
     let gone = || Error::ParentGone { target: target.to_string() };
-    let place = Place::open(target)?.ok_or_else(gone)?;
+    let place = site.open()?.ok_or_else(gone)?;
     let (Entry::Tmpfs(seen), Some(root)) = (place.inspect()?, shown.root()) else {
         return Err(gone());
     };
@@ -255,36 +262,62 @@ fn confirm(target: &TargetPath, shown: Shown) -> Result<(), Error> {
     Ok(())
 }
 
-/// Takes everything away: content, mounts, the directory itself. Absent is fine, at any level.
+/// Takes everything away: content, mounts, the directory itself. Absent is fine, at any level. Nothing is entered on which something
+/// else is mounted. A target outside of the kubelet's root keeps what it has, but for another kubelet's tmpfs.
 ///
 /// # Errors
 /// What the kernel says; as much as possible is gone then, the secrets first.
-pub(super) fn clear(target: &TargetPath) -> Result<(), Error> {
-    let Some(place) = Place::open(target)? else {
-        return Ok(());
+pub(super) fn clear(site: &Site) -> Result<Cleared, Error> {
+    let place = match site.open() {
+        Ok(Some(place)) => place,
+        Ok(None) => return Ok(Cleared::Gone),
+        Err(Error::OutsideRoot { .. }) => return take_off(site),
+        Err(error) => return Err(error),
     };
-    let failed = |source| failure(target, MountFailure::Unmount)(source);
+    let (parent, name) = (place.parent.as_fd(), site.target.name());
+    let failed = |source| failure(&site.target, MountFailure::Unmount)(source);
     for _ in 0..MOST_MOUNTS {
-        let entry = match mount::inspect(place.parent.as_fd(), target.name()) {
+        let entry = match mount::inspect(parent, name) {
             Err(error) if mount::is_dead(&error) => Entry::OtherMount,
             other => other.map_err(failed)?,
         };
         match entry {
-            Entry::Absent => return Ok(()),
+            Entry::Absent => return Ok(Cleared::Gone),
             Entry::Tmpfs(root) => {
                 // Another mount namespace may keep this mount alive; the files must not live on with it. The link goes
                 // first: a volume of which only a part is left must not be taken for a published one.
                 let cleared = dir::remove(root.as_fd(), layout::DATA).and_then(|()| dir::clear(root.as_fd()));
                 drop(root);
-                mount::unmount_path(target.as_path()).map_err(failed)?;
+                place.unmount()?;
                 cleared.map_err(failed)?;
             }
             // Not ours, and its content may be precious: it is only taken off.
-            Entry::OtherMount => mount::unmount_path(target.as_path()).map_err(failed)?,
+            Entry::OtherMount => place.unmount()?,
+            Entry::NotDirectory if site.refuses_links() && dir::read_link(parent, name).map_err(failed)?.is_some() => {
+                return Ok(Cleared::LeftAlone);
+            }
             Entry::Directory(_) | Entry::NotDirectory => {
-                return dir::remove(place.parent.as_fd(), target.name()).map_err(failed);
+                return dir::remove(parent, name).map(|()| Cleared::Gone).map_err(failed);
             }
         }
     }
-    Err(failed(io::Error::new(io::ErrorKind::ResourceBusy, "more than 64 mounts lie upon each other")))
+    Err(failed(too_many()))
+}
+
+/// Takes off what a kubelet with another root had mounted, so that its pod can go; content and directory are not ours.
+fn take_off(site: &Site) -> Result<Cleared, Error> {
+    let Some(place) = site.open_under_another_root() else { return Ok(Cleared::LeftAlone) };
+    let failed = |source| failure(&site.target, MountFailure::Unmount)(source);
+    let mut cleared = Cleared::LeftAlone;
+    for _ in 0..MOST_MOUNTS {
+        // By descriptor, so that it is the tmpfs that was looked at.
+        let Ok(Entry::Tmpfs(root)) = place.inspect() else { return Ok(cleared) };
+        mount::detach(root.as_fd()).map_err(failed)?;
+        cleared = Cleared::TakenOff;
+    }
+    Err(failed(too_many()))
+}
+
+fn too_many() -> io::Error {
+    io::Error::new(io::ErrorKind::ResourceBusy, "more than 64 mounts lie upon each other")
 }

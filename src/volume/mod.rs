@@ -12,6 +12,7 @@
 //! ```
 
 mod publish;
+mod republish;
 mod rotation;
 mod unpublish;
 
@@ -19,6 +20,7 @@ mod changes;
 pub mod layout;
 mod locks;
 mod medium;
+mod site;
 mod source;
 mod target;
 pub mod writer;
@@ -38,13 +40,14 @@ pub use layout::Group;
 pub use publish::{Attempt, PublishRequest, Published};
 pub use rotation::Options as RotationOptions;
 pub use source::Sources;
-pub use target::{TargetPath, TargetPathError};
+pub use target::{KubeletRoot, KubeletRootError, TargetPath, TargetPathError};
 
 use crate::classes::Classes;
 use crate::k8s::Reports;
 use crate::metrics::Metrics;
 use locks::{Locks, Target, Writing};
 use rotation::Registry;
+use site::Site;
 
 /// The volumes of this node. Cheap to clone; all clones share the locks.
 #[derive(Debug, Clone)]
@@ -57,13 +60,21 @@ pub struct Volumes {
     /// `None` with rotation off.
     rotation: Option<Arc<Registry>>,
     changes: Changes,
+    /// `None`: any target is ours.
+    root: Option<Arc<KubeletRoot>>,
 }
 
 impl Volumes {
     /// Volumes whose classes and content come from these.
     pub fn new(classes: Classes, sources: Sources, metrics: Metrics) -> Volumes {
         let (locks, changes) = (Arc::default(), Changes::default());
-        Volumes { classes: Arc::new(classes), sources, metrics, locks, reports: None, rotation: None, changes }
+        let classes = Arc::new(classes);
+        Volumes { classes, sources, metrics, locks, reports: None, rotation: None, changes, root: None }
+    }
+
+    /// The same volumes, which are below this root of the kubelet and nowhere else.
+    pub fn below(self, root: Option<KubeletRoot>) -> Volumes {
+        Volumes { root: root.map(Arc::new), ..self }
     }
 
     /// The same volumes, with a cluster that is told about them.
@@ -79,6 +90,10 @@ impl Volumes {
     /// Where it is told that a volume was published or its content changed.
     pub fn changes(&self) -> &Changes {
         &self.changes
+    }
+
+    fn site(&self, target: &TargetPath) -> Site {
+        Site::new(target.clone(), self.root.clone())
     }
 
     async fn lock(&self, path: &TargetPath, target: &Target, deadline: Instant) -> Result<Writing, Error> {

@@ -4,7 +4,7 @@
 //! failures leave nothing to undo; `medium` does the mounting.
 //!
 //! # Flow
-//! 1. A target that holds a published volume is a success at once; one whose last write was cut off is mended.
+//! 1. A target that holds a published volume is a success at once (`republish`); one whose last write was cut off is mended.
 //! 2. The class is looked up in the pod's namespace and checked.
 //! 3. The provider fetches everything, before the deadline, holding no lock.
 //! 4. Under the target's lock, the tmpfs is filled and shown, unless the target was unpublished meanwhile.
@@ -24,11 +24,11 @@ use super::layout::Group;
 use super::locks::{Epoch, Target};
 use super::medium::{self, State};
 use super::source::{Fetch, Identity, check};
-use super::target::TargetPath;
+use super::target::{KubeletRoot, TargetPath};
 use super::{Volumes, blocking, rotation};
 use crate::metrics::Provider;
 use crate::model::{Class, ClassRef, Payload, PodRef, SecretString};
-use crate::provider::Purpose;
+use crate::provider::{self, Purpose};
 
 /// A checked NodePublishVolume.
 ///
@@ -66,6 +66,16 @@ impl fmt::Debug for PublishRequest {
     }
 }
 
+/// What stands on a target before a publish.
+enum Found {
+    /// No volume.
+    Nothing,
+    /// A volume.
+    Volume,
+    /// A volume that is not below the kubelet's root.
+    Outside,
+}
+
 /// What a publish did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Published {
@@ -92,7 +102,10 @@ impl Volumes {
     pub async fn publish(&self, request: PublishRequest) -> Attempt {
         let mut asked = None;
         let outcome = self.publish_untold(&request, &mut asked).await;
-        if let (Some(reports), Err(error)) = (&self.reports, &outcome) {
+        // A pod that the context only pretends to be of gets no event.
+        if let (Some(reports), Err(error)) = (&self.reports, &outcome)
+            && !matches!(error, Error::Provider(provider::Error::OtherPod(_)))
+        {
             reports.failed(&request.pod, error.reason(), &error.to_string());
         }
         // Only now, since a provider counts as known once it was found.
@@ -102,28 +115,33 @@ impl Volumes {
 
     /// Whether a published volume is on `target`, in whatever order; changes nothing.
     pub async fn is_published(&self, target: &TargetPath, deadline: Instant) -> bool {
-        let path = target.clone();
-        let state = blocking(target, deadline, move || medium::state(&path)).await;
-        matches!(state, Ok(State::Whole | State::Torn))
+        let site = self.site(target);
+        let state = blocking(target, deadline, move || medium::state(&site)).await;
+        matches!(state, Ok(State::Whole | State::Torn | State::Outside))
     }
 
     async fn publish_untold(&self, request: &PublishRequest, asked: &mut Option<String>) -> Result<Published, Error> {
         let target = self.locks.target(&request.target);
         let epoch = target.epoch();
-        if self.already_published(request, &target, epoch).await? {
-            if let Some(registry) = &self.rotation {
-                registry.feed(request, &target, epoch);
+        match self.already_published(request, &target, epoch).await? {
+            Found::Nothing => {}
+            Found::Volume => {
+                self.feed(request, &target, epoch).await;
+                return Ok(Published::Already);
             }
-            return Ok(Published::Already);
+            Found::Outside => {
+                let root = self.root.as_deref().map(KubeletRoot::as_str).unwrap_or_default();
+                warn!(pod = %request.pod, target = %request.target, root,
+                    "a volume that is mounted, and not below --kubelet-root, keeps what it holds; the call's tokens are dropped");
+                return Ok(Published::Already);
+            }
         }
         let (class, identity, payload) = self.fetch(request, asked).await?;
         let versions = payload.versions().to_vec();
         let wrote = self.rotation.as_ref().map(|_| rotation::wrote(&payload, request.group, &identity));
         if !self.show(request, &target, epoch, payload).await? {
             // Another call for the same volume was faster, perhaps with other content: what is there is what counts.
-            if let Some(registry) = &self.rotation {
-                registry.feed(request, &target, epoch);
-            }
+            self.feed(request, &target, epoch).await;
             return Ok(Published::Already);
         }
         if target.epoch() != epoch {
@@ -141,15 +159,16 @@ impl Volumes {
         Ok(Published::Now)
     }
 
-    async fn already_published(&self, request: &PublishRequest, target: &Target, epoch: Epoch) -> Result<bool, Error> {
-        let path = request.target.clone();
+    async fn already_published(&self, request: &PublishRequest, target: &Target, epoch: Epoch) -> Result<Found, Error> {
+        let site = self.site(&request.target);
         let known = self.rotation.as_ref().is_some_and(|registry| registry.knows(&request.target, epoch));
-        match blocking(&request.target, request.deadline, move || medium::state(&path)).await {
-            Ok(State::Unmounted | State::Unfilled) => Ok(false),
-            Ok(State::Whole) => Ok(true),
+        match blocking(&request.target, request.deadline, move || medium::state(&site)).await {
+            Ok(State::Unmounted | State::Unfilled) => Ok(Found::Nothing),
+            Ok(State::Whole) => Ok(Found::Volume),
+            Ok(State::Outside) => Ok(Found::Outside),
             // A refresh may be writing at this moment, and the next one mends what is torn: no call waits for that, and none for
             // a volume that a pod uses fails (design decision 4).
-            Ok(State::Torn) | Err(_) if known => Ok(true),
+            Ok(State::Torn) | Err(_) if known => Ok(Found::Volume),
             Err(error) => Err(error),
             Ok(State::Torn) => {
                 let writing = self.lock(&request.target, target, request.deadline).await?;
@@ -157,18 +176,18 @@ impl Volumes {
                 if target.epoch() != epoch {
                     return Err(Error::Unpublished { target: request.target.to_string() });
                 }
-                let path = request.target.clone();
+                let site = self.site(&request.target);
                 let mended = blocking(&request.target, request.deadline, move || {
                     let _held = writing;
-                    medium::mend(&path)
+                    medium::mend(&site)
                 });
                 match mended.await {
                     // What a pod may use is not answered with an error; it is torn still, and the next write mends it.
                     Err(error) if target.epoch() == epoch => {
                         warn!(target = %request.target, err = %error, "a volume whose last write was cut off cannot be mended");
-                        Ok(true)
+                        Ok(Found::Volume)
                     }
-                    other => other,
+                    other => Ok(if other? { Found::Volume } else { Found::Nothing }),
                 }
             }
         }
@@ -180,10 +199,11 @@ impl Volumes {
         asked: &mut Option<String>,
     ) -> Result<(Arc<Class>, Identity, Payload), Error> {
         let reference = request.class.clone()?;
-        let class = timeout_at(request.deadline, self.classes.get(&reference))
-            .await
-            .map_err(|_| Error::ClassSlow(reference.clone()))??;
-        check(&class)?;
+        let class = match self.class(&reference, request.deadline).await {
+            Ok(class) => class,
+            // Whether another pod's namespace has such a class, and what is wrong with it, is not this pod's to learn.
+            Err(error) => return Err(self.other_pod(request).unwrap_or(error)),
+        };
         if !request.read_only {
             return Err(Error::NotReadOnly);
         }
@@ -195,6 +215,13 @@ impl Volumes {
         let (identity, payload) = (prepared.identity(), prepared.fetch().await?);
         drop(prepared);
         Ok((class, identity, payload))
+    }
+
+    async fn class(&self, reference: &ClassRef, deadline: Instant) -> Result<Class, Error> {
+        let looked = timeout_at(deadline, self.classes.get(reference)).await;
+        let class = looked.map_err(|_| Error::ClassSlow(reference.clone()))??;
+        check(&class)?;
+        Ok(class)
     }
 
     /// Shows the payload; false when the volume was there already and nothing was written.
@@ -209,11 +236,11 @@ impl Volumes {
         if target.epoch() != epoch {
             return Err(Error::Unpublished { target: request.target.to_string() });
         }
-        let (path, group) = (request.target.clone(), request.group);
+        let (site, group) = (self.site(&request.target), request.group);
         blocking(&request.target, request.deadline, move || {
             // Held until the write has ended, also when nobody waits for it any more.
             let _held = writing;
-            medium::fill(&path, &payload, group)
+            medium::fill(&site, &payload, group)
         })
         .await
     }

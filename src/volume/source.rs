@@ -70,6 +70,16 @@ impl Sources {
         Sources { azure, external }
     }
 
+    /// Whether this program fills volumes at all.
+    pub(super) fn has_built_in(&self) -> bool {
+        self.azure.is_some()
+    }
+
+    /// Whether this program fills the volumes of a class.
+    pub(super) fn is_built_in(&self, class: &Class) -> bool {
+        self.has_built_in() && class.provider == AZURE
+    }
+
     /// How many vaults are left alone at this moment: because they asked for that, and because they only fail.
     pub(super) fn restrained(&self) -> [usize; 2] {
         self.azure.as_ref().map_or([0; 2], Azure::restrained)
@@ -79,8 +89,9 @@ impl Sources {
     pub(super) async fn prepare<'a>(&'a self, fetch: Fetch<'a>) -> Result<Prepared<'a>, Error> {
         let Fetch { class, context, secrets, target, held, purpose, deadline } = fetch;
         match &self.azure {
-            Some(azure) if class.provider == AZURE => {
-                let fetch = provider::Fetch { class, context, secrets, purpose, deadline };
+            Some(azure) if self.is_built_in(class) => {
+                let target = target.as_str();
+                let fetch = provider::Fetch { class, context, secrets, target, purpose, deadline };
                 Ok(Prepared::Azure(azure.prepare(fetch).await?))
             }
             Some(_) | None => {

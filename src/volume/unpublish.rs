@@ -4,14 +4,15 @@
 //! mount. What is on the target is taken away by `medium`.
 
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::error::Error;
-use super::medium;
+use super::medium::{self, Cleared};
 use super::target::TargetPath;
 use super::{Volumes, blocking};
 
 impl Volumes {
-    /// Takes the volume on `target` away; a target that is not there is a success.
+    /// Takes the volume on `target` away; a target that is not there is a success, and so is one that is not ours.
     ///
     /// # Errors
     /// [`Error::Busy`] when a write does not end before the deadline, and what the kernel says.
@@ -26,11 +27,18 @@ impl Volumes {
             reports.unpublished(&path.to_string());
         }
         let writing = self.lock(&path, &target, deadline).await?;
-        let cleared = path.clone();
-        blocking(&path, deadline, move || {
+        let site = self.site(&path);
+        let cleared = blocking(&path, deadline, move || {
             let _held = writing;
-            medium::clear(&cleared)
-        })
-        .await
+            medium::clear(&site)
+        });
+        match cleared.await? {
+            Cleared::Gone => {}
+            Cleared::TakenOff => {
+                warn!(target = %path, "the target is not below --kubelet-root: its tmpfs was taken off, and nothing else done")
+            }
+            Cleared::LeftAlone => warn!(target = %path, "the target is not below --kubelet-root and was not touched"),
+        }
+        Ok(())
     }
 }

@@ -19,7 +19,7 @@ use keyvault_csi_e2e::provider::{ProviderProcess, ProviderSetup};
 use keyvault_csi_e2e::sandbox;
 use tonic::Status;
 
-use crate::corpus;
+use crate::{corpus, host_directories};
 
 static LAB: OnceLock<Lab> = OnceLock::new();
 
@@ -154,7 +154,7 @@ impl Lab {
         let number = self.number();
         let folder = self.folder.path().join(format!("n{number}"));
         fs::create_dir_all(&folder).unwrap();
-        Setup {
+        let mut setup = Setup {
             binary: PathBuf::from(env!("CARGO_BIN_EXE_keyvault-csi")),
             folder,
             address: format!("127.0.{}.{}", 1 + number / 250, 1 + number % 250),
@@ -167,7 +167,9 @@ impl Lab {
             old_kernel: false,
             largest_file: None,
             killed_at: None,
-        }
+        };
+        host_directories::tell_root(&mut setup);
+        setup
     }
 
     /// The same with a folder for the files of custom clouds, as an administrator mounts one; gives the folder too.

@@ -52,6 +52,7 @@ mod mirror_owners;
 mod mirror_scene;
 
 mod costs;
+mod host_directories;
 mod interruptions;
 mod kernels;
 mod kubelets;
@@ -69,6 +70,7 @@ mod startup;
 mod surface;
 mod takeover;
 mod tenants;
+mod tokens;
 
 mod both_ways;
 mod corpus;
@@ -116,6 +118,9 @@ fn main() -> ExitCode {
         costs::trials(),
         interruptions::trials(),
         kernels::trials(),
+        host_directories::trials(),
+        host_directories::variants(),
+        tokens::trials(),
         external::trials(),
         external_faults::trials(),
         external_rotation::trials(),

@@ -139,7 +139,7 @@ impl Scene {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         ensure!(number < DRIVERS, "raise DRIVERS");
         let user = self.server.user(&user(number), PORT)?;
-        let setup = Setup {
+        let mut setup = Setup {
             binary: self.binary.clone(),
             folder: self.folder.path().join(format!("d{number}")),
             address: format!("127.0.1.{}", 1 + number),
@@ -153,6 +153,8 @@ impl Scene {
             killed_at: None,
         };
         let kubelet = setup.kubelet_root();
+        // As the chart has it.
+        setup.flags.push(format!("--kubelet-root={}", kubelet.display()));
         let began = Instant::now();
         let process = setup.start()?;
         Kubelet::new(&kubelet, &process.setup().socket())?.register(&process.setup().registration_socket())?;

@@ -80,7 +80,7 @@ fn start_driver(
     examples: &Path,
 ) -> Result<(DriverProcess, Kubelet)> {
     story.step("start keyvault-csi node, and register it as the kubelet does")?;
-    let setup = Setup {
+    let mut setup = Setup {
         binary,
         folder: folder.join("node"),
         address: "127.0.0.1".to_owned(),
@@ -94,6 +94,7 @@ fn start_driver(
         largest_file: None,
         killed_at: None,
     };
+    setup.flags.push(format!("--kubelet-root={}", setup.kubelet_root().display()));
     fs::create_dir_all(setup.manifests())?;
     for entry in fs::read_dir(examples)? {
         let entry = entry?;

@@ -13,6 +13,7 @@ use crate::admin;
 use crate::cmd::azure::AzureArgs;
 use crate::cmd::process::{ProcessArgs, parse_endpoint};
 use crate::formats::duration;
+use crate::volume::KubeletRoot;
 
 /// The shortest interval of anything that is done over and over again.
 const SHORTEST: Duration = Duration::from_millis(10);
@@ -49,6 +50,10 @@ pub(in crate::cmd) struct Args {
     /// Path of the CSI socket on the host, as the kubelet sees it.
     #[arg(long, value_name = "PATH", requires = "registration_dir")]
     pub(super) kubelet_registration_path: Option<PathBuf>,
+    /// The kubelet's root directory (its --root-dir). With it, volumes are published below it only, and nothing else on the host is
+    /// mounted on, cleared or removed; without it, wherever the kubelet says.
+    #[arg(long, value_name = "DIR")]
+    pub(super) kubelet_root: Option<KubeletRoot>,
     /// Take SecretProviderClasses from the YAML manifests in this folder instead of the Kubernetes API.
     #[arg(long, value_name = "DIR")]
     pub(super) manifests: Option<PathBuf>,

@@ -6,23 +6,35 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
 
 use super::super::tokens::usable;
-use super::super::{Cloud, Credential, Error, Identity, Purpose, TenantId, Vault, Vaults};
-use super::server::{Azure, CLIENT_ID, Kind, QUICK, VERSION, open_as, status};
+use super::super::{Cloud, Credential, Identity, Options, ServiceAccountToken, TenantId, TokenFault, Vault, Vaults};
+use super::server::{Azure, CLIENT_ID, Kind, QUICK, VERSION, open_as, options, status, with_options};
 use super::{Reason, get};
 
 pub(super) fn secret(text: &str) -> Credential {
     Credential::ClientSecret { client_id: CLIENT_ID.into(), client_secret: text.into() }
 }
 
-/// A service account's token, unsigned.
+/// The token of a service account of the namespace `ns`, unsigned.
 pub(super) fn jwt(account: &str, expiry: i64) -> String {
-    let claims = format!(r#"{{"sub":"system:serviceaccount:ns:{account}","exp":{expiry}}}"#);
+    jwt_of("ns", account, &format!(r#","exp":{expiry}"#))
+}
+
+/// The same of any namespace, with further claims.
+pub(super) fn jwt_of(namespace: &str, account: &str, more: &str) -> String {
+    let claims = format!(r#"{{"sub":"system:serviceaccount:{namespace}:{account}"{more}}}"#);
     format!("e30.{}.sig", BASE64.encode(claims))
 }
 
-pub(super) fn workload(account: &str, assertion: String) -> Credential {
-    let (client_id, namespace) = (CLIENT_ID.into(), "ns".into());
-    Credential::WorkloadIdentity { client_id, namespace, service_account: account.into(), assertion: assertion.into() }
+pub(super) fn account(namespace: &str, name: &str, token: String) -> ServiceAccountToken {
+    ServiceAccountToken::new(namespace, name, AUDIENCE, token.into()).unwrap()
+}
+
+pub(super) fn workload(name: &str, token: String) -> Credential {
+    Credential::WorkloadIdentity { client_id: CLIENT_ID.into(), account: account("ns", name, token) }
+}
+
+fn binding(name: &str, token: String) -> Credential {
+    Credential::IdentityBinding { client_id: CLIENT_ID.into(), account: account("ns", name, token) }
 }
 
 fn vault(vaults: &Vaults, credential: Credential) -> Vault {
@@ -39,6 +51,8 @@ pub(super) fn identity_in(credential: &Credential, tenant: &str) -> Identity {
 
 pub(super) const LATE: i64 = 4_000_000_000;
 
+const AUDIENCE: &str = "api://AzureADTokenExchange";
+
 #[test]
 fn an_identity_is_everything_that_tells_two_apart() {
     let certificate = |certificate: &[u8], key: &[u8]| Credential::ClientCertificate {
@@ -49,14 +63,9 @@ fn an_identity_is_everything_that_tells_two_apart() {
     let all = [
         secret("a"),
         secret("b"),
-        workload("a", "x".into()),
-        workload("b", "x".into()),
-        Credential::IdentityBinding {
-            client_id: CLIENT_ID.into(),
-            namespace: "ns".into(),
-            service_account: "a".into(),
-            assertion: "x".to_owned().into(),
-        },
+        workload("a", jwt("a", LATE)),
+        workload("b", jwt("b", LATE)),
+        binding("a", jwt("a", LATE)),
         certificate(b"a", b"k"),
         certificate(b"b", b"k"),
         certificate(b"a", b"l"),
@@ -68,7 +77,7 @@ fn an_identity_is_everything_that_tells_two_apart() {
     for (at, one) in all.iter().enumerate() {
         assert!(all[at + 1..].iter().all(|other| other != one), "{at}");
     }
-    assert_eq!(identity(&workload("a", "x".into())), identity(&workload("a", "y".into())));
+    assert_eq!(identity(&workload("a", jwt("a", LATE))), identity(&workload("a", jwt("a", LATE + 1))));
     let cloud = Cloud::named("AzureChinaCloud").unwrap();
     assert_ne!(identity(&secret("a")), secret("a").identity(&TenantId::new("t").unwrap(), &cloud));
     assert_ne!(
@@ -128,7 +137,8 @@ async fn a_stale_token_of_one_pod_does_not_fail_the_others() {
     })
     .await;
     let vaults = azure.vaults(QUICK);
-    let (stale, good) = (vault(&vaults, workload("a", "stale".into())), vault(&vaults, workload("a", "good".into())));
+    let stale = vault(&vaults, workload("a", format!("{}-stale", jwt("a", LATE))));
+    let good = vault(&vaults, workload("a", jwt("a", LATE)));
     let error = get(&stale, "db").await.unwrap_err();
     assert!(error.to_string().contains("AADSTS700024") && error.to_string().contains("node's clock"), "{error}");
     // Whoever leads: the good one gets in, and the stale one may be let in by the good one's token.
@@ -140,11 +150,42 @@ async fn a_stale_token_of_one_pod_does_not_fail_the_others() {
 async fn the_freshest_service_account_token_is_sent() {
     let azure = Azure::well().await;
     let vaults = azure.vaults(QUICK);
-    let (fresh, older, ended) = (jwt("a", LATE + 1), jwt("a", LATE), jwt("a", 1));
-    let _opened = [vault(&vaults, workload("a", fresh.clone())), vault(&vaults, workload("a", older.clone()))];
-    get(&vault(&vaults, workload("a", ended)), "db").await.unwrap();
+    let (fresh, older) = (jwt("a", LATE + 1), jwt("a", LATE));
+    let _opened = vault(&vaults, workload("a", fresh.clone()));
+    get(&vault(&vaults, workload("a", older)), "db").await.unwrap();
     assert!(azure.seen().iter().any(|request| request.body.contains(&format!("client_assertion={fresh}"))));
     assert_eq!(azure.count(Kind::Token), 1);
+}
+
+/// It is Entra ID's to judge, since the clock of the node may be wrong: here it says yes, each time that it is asked.
+#[tokio::test]
+async fn a_token_that_looks_expired_shares_nothing_and_is_sent_itself() {
+    let azure = Azure::well().await;
+    let vaults = with_options(azure.client(), QUICK, Options { freshness: Duration::from_secs(60), ..options() });
+    get(&vault(&vaults, workload("a", jwt("a", LATE))), "db").await.unwrap();
+    assert_eq!(azure.counts(), [1, 1, 1]);
+    let judged = [
+        ("expired", jwt("a", 1)),
+        ("expired long ago", jwt("a", i64::MIN)),
+        ("without an end", jwt_of("ns", "a", "")),
+        ("of another audience", jwt_of("ns", "a", &format!(r#","exp":{LATE},"aud":["other"]"#))),
+    ];
+    for (what, token) in judged {
+        for _ in 0..2 {
+            let before = azure.counts();
+            let opened = vault(&vaults, workload("a", token.clone()));
+            let (one, two) = tokio::join!(get(&opened, "db"), get(&opened, "other"));
+            one.and(two).unwrap();
+            assert_eq!(azure.counts(), [1, before[1] + 1, before[2] + 2], "{what}");
+        }
+        let sent = azure.seen().iter().filter(|request| request.body.contains(&token)).count();
+        assert_eq!(sent, 2, "{what}: it is judged itself, and not another one in its place");
+    }
+    // And nobody is given what came of it, or sends such a token in place of their own.
+    let before = azure.counts();
+    get(&vault(&vaults, workload("a", jwt("a", LATE))), "db").await.unwrap();
+    get(&vault(&vaults, workload("a", jwt("a", LATE))), "DB").await.unwrap();
+    assert_eq!(azure.counts(), before, "it lies in memory from the first time");
 }
 
 /// A pod's author may write a token that looks the freshest; it must not be anybody else's loss.
@@ -163,14 +204,27 @@ async fn a_refused_freshest_token_gives_way_to_ones_own() {
     assert_eq!(azure.count(Kind::Token), 2);
 }
 
-#[tokio::test]
-async fn another_service_accounts_token_is_not_taken() {
-    let azure = Azure::well().await;
-    let (cloud, tenant) = (Cloud::named("AzurePublicCloud").unwrap(), TenantId::new("t").unwrap());
-    let name = super::super::VaultName::new("myvault").unwrap();
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
-    let credential = workload("a", jwt("b", LATE));
-    let opened = azure.vaults(QUICK).open(&cloud, &name, &tenant, credential, Purpose::Mount, deadline);
-    assert!(matches!(opened, Err(Error::Credential(text)) if text.contains("another service account")));
-    assert!(!VERSION.is_empty() && azure.seen().is_empty());
+#[test]
+fn only_a_token_of_the_service_account_becomes_a_credential() {
+    let made = |namespace: &str, name: &str, token: String| {
+        ServiceAccountToken::new(namespace, name, AUDIENCE, token.into()).map(drop)
+    };
+    assert_eq!(made("ns", "a", jwt("a", LATE)), Ok(()));
+    assert_eq!(made("ns", "a", jwt("a", 1)), Ok(()), "Entra ID judges");
+    for (namespace, name, token) in [
+        ("ns", "a", jwt("b", LATE)),
+        ("ns", "A", jwt("a", LATE)),
+        ("n", "a", jwt("a", LATE)),
+        ("ns", "", jwt("a", LATE)),
+        // Two accounts whose names together look alike.
+        ("ns:a", "b", jwt_of("ns", "a:b", "")),
+        ("ns", "a:b", jwt_of("ns:a", "b", "")),
+    ] {
+        assert_eq!(made(namespace, name, token), Err(TokenFault::OtherSubject), "{namespace}/{name}");
+    }
+    for token in ["", "garbage", "e30.e30.sig", VERSION] {
+        assert!(matches!(made("ns", "a", token.to_owned()), Err(TokenFault::Malformed(_))), "{token}");
+    }
+    let shown = format!("{:?}", account("ns", "a", jwt("a", LATE)));
+    assert_eq!(shown, "ServiceAccountToken(ns/a)");
 }

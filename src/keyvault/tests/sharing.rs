@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use tokio::time::Instant;
 
 use super::super::{Credential, Error, Identity, Options, Vault, VaultSecret, Vaults};
-use super::identities::{LATE, identity_in, jwt, secret, workload};
+use super::identities::{LATE, account, identity_in, jwt, jwt_of, secret, workload};
 use super::server::{
     Azure, CLIENT_ID, CLIENT_SECRET, Kind, QUICK, Request, open, open_as, options, secret as body, status, with_options,
 };
@@ -137,12 +137,10 @@ fn credential((kind, client, proof): (u8, u8, u8)) -> Credential {
     let client_id = format!("{CLIENT_ID}{client}");
     match kind {
         0 => Credential::ClientSecret { client_id, client_secret: format!("{CLIENT_SECRET}-{proof}").into() },
-        1 => Credential::WorkloadIdentity {
-            client_id,
-            namespace: "ns".into(),
-            service_account: format!("sa{proof}"),
-            assertion: jwt(&format!("sa{proof}"), LATE).into(),
-        },
+        1 => {
+            let name = format!("sa{proof}");
+            Credential::WorkloadIdentity { client_id, account: account("ns", &name, jwt(&name, LATE)) }
+        }
         _ => Credential::ClientSecret { client_id, client_secret: jwt(&format!("sa{proof}"), LATE).into() },
     }
 }
@@ -196,9 +194,7 @@ proptest! {
             let client_id = client.clone();
             let credential = match kind {
                 0 => Credential::ClientSecret { client_id, client_secret: format!("{a}{b}").into() },
-                1 => Credential::WorkloadIdentity {
-                    client_id, namespace: a.clone(), service_account: b.clone(), assertion: jwt(b, LATE).into(),
-                },
+                1 => Credential::WorkloadIdentity { client_id, account: account(a, b, jwt_of(a, b, "")) },
                 2 => Credential::ClientCertificate {
                     client_id, certificate_der: a.clone().into_bytes(), private_key_pkcs8: b.clone().into_bytes().into(),
                 },

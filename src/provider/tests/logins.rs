@@ -1,5 +1,6 @@
 //! The table of spec/azure-provider.md §5.2, without its quirks.
 
+use super::service_accounts::jwt;
 use super::*;
 use crate::keyvault::Credential;
 use crate::model::{ClassRef, Reason, SecretString};
@@ -20,7 +21,8 @@ fn result(row: &Row) -> Result<String, String> {
     let mut context =
         map(&[("csi.storage.k8s.io/pod.namespace", "shop"), ("csi.storage.k8s.io/serviceAccount.name", "web")]);
     if let Some(audience) = row.audience {
-        context.insert(TOKENS.to_owned(), format!(r#"{{"{audience}": {{"token": "t"}}}}"#));
+        let token = jwt("shop", "web");
+        context.insert(TOKENS.to_owned(), format!(r#"{{"{audience}": {{"token": "{token}"}}}}"#));
     }
     let secrets = match row.secret {
         true => {
@@ -44,12 +46,12 @@ fn kind(credential: Credential) -> String {
     let (kind, id) = match credential {
         Credential::ClientSecret { client_id, .. } => ("service principal", client_id),
         Credential::ClientCertificate { client_id, .. } => ("service principal with certificate", client_id),
-        Credential::WorkloadIdentity { client_id, namespace, service_account, .. } => {
-            assert_eq!((namespace.as_str(), service_account.as_str()), ("shop", "web"));
+        Credential::WorkloadIdentity { client_id, account } => {
+            assert_eq!((account.namespace(), account.name()), ("shop", "web"));
             ("workload identity", client_id)
         }
-        Credential::IdentityBinding { client_id, namespace, service_account, .. } => {
-            assert_eq!((namespace.as_str(), service_account.as_str()), ("shop", "web"));
+        Credential::IdentityBinding { client_id, account } => {
+            assert_eq!((account.namespace(), account.name()), ("shop", "web"));
             ("identity binding", client_id)
         }
         Credential::ManagedIdentity { client_id } => ("managed identity", client_id.unwrap_or_default()),

@@ -44,10 +44,10 @@ impl Volumes {
         if volume.lock.epoch() != volume.epoch {
             return Ok(Refreshed::Gone);
         }
-        let (target, group) = (volume.target.clone(), volume.group);
+        let (site, group) = (self.site(&volume.target), volume.group);
         blocking(&volume.target, deadline, move || {
             let _held = writing;
-            Ok(match medium::refill(&target, &payload, group)? {
+            Ok(match medium::refill(&site, &payload, group)? {
                 None => Refreshed::Gone,
                 Some(super::super::writer::Written::Unchanged) => Refreshed::Unchanged,
                 Some(super::super::writer::Written::Changed) => Refreshed::Changed,
