@@ -92,7 +92,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("prometheus_client", &["metrics"]),
     ("tracing_subscriber", &["telemetry"]),
     ("clap", &["cmd"]),
-    ("hyper", &["admin"]),
+    ("hyper", &["admin", "grpc"]),
     ("anyhow", &["cmd", "csi", "plugin", "telemetry"]),
     ("zeroizing_alloc", &["main"]),
 ];

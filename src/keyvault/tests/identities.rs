@@ -6,8 +6,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
 
 use super::super::tokens::usable;
-use super::super::{Cloud, Credential, Error, Identity, Purpose, TenantId, Vault, Vaults};
-use super::server::{Azure, CLIENT_ID, Kind, QUICK, VERSION, open_as, status};
+use super::super::{Cloud, Credential, Error, Identity, TenantId, Vault, Vaults};
+use super::server::{Azure, CLIENT_ID, Kind, QUICK, VERSION, errand, open_as, status};
 use super::{Reason, get};
 
 pub(super) fn secret(text: &str) -> Credential {
@@ -168,9 +168,9 @@ async fn another_service_accounts_token_is_not_taken() {
     let azure = Azure::well().await;
     let (cloud, tenant) = (Cloud::named("AzurePublicCloud").unwrap(), TenantId::new("t").unwrap());
     let name = super::super::VaultName::new("myvault").unwrap();
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     let credential = workload("a", jwt("b", LATE));
-    let opened = azure.vaults(QUICK).open(&cloud, &name, &tenant, credential, Purpose::Mount, deadline);
+    let opened =
+        azure.vaults(QUICK).open(errand("default", Duration::from_secs(60)), &cloud, &name, &tenant, credential);
     assert!(matches!(opened, Err(Error::Credential(text)) if text.contains("another service account")));
     assert!(!VERSION.is_empty() && azure.seen().is_empty());
 }
