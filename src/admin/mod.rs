@@ -8,7 +8,8 @@ mod http;
 mod look;
 mod page;
 
-
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};

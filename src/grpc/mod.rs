@@ -12,7 +12,8 @@ mod places;
 mod reason;
 mod server;
 
-
+#[cfg(test)]
+mod tests;
 
 pub(crate) use channel::channel;
 pub(crate) use connections::connections;

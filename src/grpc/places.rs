@@ -18,6 +18,8 @@ use std::time::Duration;
 use futures::task::AtomicWaker;
 use tokio::time::Instant;
 
+use crate::platform::process::give_back_memory;
+
 /// How many requests of one socket may be incomplete at once. A request of a kubelet or a driver comes in one go.
 pub(super) const ARRIVING: usize = 512;
 
@@ -43,6 +45,8 @@ struct Inner {
     /// By age: the numbers grow.
     open: Mutex<BTreeMap<u64, Arc<Connection>>>,
     sweeping: AtomicBool,
+    /// How many connections have ended.
+    ended: AtomicUsize,
 }
 
 /// What is known of one connection.
@@ -93,8 +97,8 @@ impl Connection {
 impl Places {
     /// Places for so many connections.
     pub(super) fn new(room: usize) -> Places {
-        let (next, arriving, held, sweeping) = Default::default();
-        Places(Arc::new(Inner { room: room.max(1), next, arriving, held, open: Mutex::default(), sweeping }))
+        let (next, arriving, held, open, sweeping, ended) = Default::default();
+        Places(Arc::new(Inner { room: room.max(1), next, arriving, held, open, sweeping, ended }))
     }
 
     /// A place for a new connection, `own` if this process made it; `None` when it has to be turned away.
@@ -108,8 +112,8 @@ impl Places {
             return None;
         }
         open.insert(number, Arc::clone(&connection));
-        if open.len() > KEPT && !self.0.sweeping.swap(true, Ordering::Relaxed) {
-            tokio::spawn(self.clone().sweep());
+        if open.len() > KEPT {
+            self.clean_up();
         }
         Some(Place(Arc::new(Taken { number, connection, places: self.clone() })))
     }
@@ -119,13 +123,26 @@ impl Places {
         close_first(&mut self.lock(), |tally| tally.served == 0);
     }
 
-    /// Closes connections that have been idle for long, as long as there are many.
+    /// Sees to it that what a crowd leaves behind goes: connections, and memory.
+    fn clean_up(&self) {
+        if !self.0.sweeping.swap(true, Ordering::Relaxed) {
+            tokio::spawn(self.clone().sweep());
+        }
+    }
+
+    /// Closes connections that have been idle for long as long as there are many, and gives their memory back, until all is calm.
     async fn sweep(self) {
+        let mut seen = self.0.ended.load(Ordering::Relaxed);
         loop {
             tokio::time::sleep(SWEEP).await;
+            let ended = self.0.ended.load(Ordering::Relaxed);
+            if std::mem::replace(&mut seen, ended) != ended {
+                // Waiting for memory is nothing for a thread on which others' tasks run. A lost task is made up for by the next.
+                let _ = tokio::task::spawn_blocking(give_back_memory).await;
+            }
             let mut open = self.lock();
             while open.len() > KEPT && close_first(&mut open, |tally| is_over(tally, Instant::now())) {}
-            if open.len() <= KEPT {
+            if open.len() <= KEPT && self.0.ended.load(Ordering::Relaxed) == seen {
                 self.0.sweeping.store(false, Ordering::Relaxed);
                 return;
             }
@@ -140,6 +157,7 @@ impl Places {
         let worst = worst.rev().max_by_key(|(_, one)| most(&one.tally())).map(|(number, _)| *number);
         if let Some(one) = worst.and_then(|number| open.remove(&number)) {
             one.close();
+            self.clean_up();
         }
     }
 
@@ -188,6 +206,7 @@ impl Place {
 
 impl Drop for Taken {
     fn drop(&mut self) {
+        self.places.0.ended.fetch_add(1, Ordering::Relaxed);
         self.places.lock().remove(&self.number);
     }
 }

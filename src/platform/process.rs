@@ -33,6 +33,19 @@ pub fn descriptor_limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
+/// Gives the system back what the process has freed.
+///
+/// The C library keeps free pages that lie below one that is in use, for good: after many clients at once, most of what they had.
+/// Takes some milliseconds, in which other threads may have to wait for memory.
+#[allow(unsafe_code)] // There is no safe call for it.
+pub fn give_back_memory() {
+    // SAFETY: malloc_trim(3) may be called at any time by any thread; it moves nothing that is in use.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// The group that files of this process get by themselves.
 pub fn own_group() -> u32 {
     rustix::process::getegid().as_raw()

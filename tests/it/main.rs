@@ -25,6 +25,7 @@ macro_rules! trials {
 
 mod apiserver;
 mod lab;
+mod raw_http2;
 
 mod azure;
 mod certificates;
@@ -51,6 +52,8 @@ mod mirror_owners;
 mod mirror_scene;
 
 mod costs;
+mod descriptors;
+mod health;
 mod interruptions;
 mod kernels;
 mod kubelets;
@@ -65,6 +68,7 @@ mod rotation_steps;
 mod scenarios;
 mod sharing;
 mod startup;
+mod streams;
 mod surface;
 mod takeover;
 
@@ -107,6 +111,12 @@ fn main() -> ExitCode {
         unpublish::trials(),
         classes::trials(),
         surface::trials(),
+        health::trials(),
+        health::soak(),
+        streams::trials(),
+        streams::soak(),
+        descriptors::trials(),
+        descriptors::soak(),
         startup::trials(),
         takeover::trials(),
         kubelets::trials(),

@@ -92,6 +92,7 @@ fn start_driver(
         environment: Vec::new(),
         old_kernel: false,
         largest_file: None,
+        descriptors: None,
         killed_at: None,
     };
     fs::create_dir_all(setup.manifests())?;
