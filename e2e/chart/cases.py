@@ -33,7 +33,8 @@ RENDERED = [
     ({"azureProvider": "external"}, {"--azure-provider": "external"}),
     (nested({"azureProvider": "external"}), {"--azure-provider": "external"}),
     ({"logVerbosity": 5, "logFormatJSON": True}, {"-v": "5", "--log-format-json": "true"}),
-    ({"livenessProbe": {"port": 19808}}, {"--health-addr": ":19808"}),
+    ({"livenessProbe": {"port": 19808}}, {"--health-addr": "127.0.0.1:19808"}),
+    ({"linux": {"hostNetwork": False}}, {"--health-addr": ":9808"}),
     ({"metricsAddr": "8898"}, {"--metrics-addr": ":8898"}),
     (nested({"linux": {"metricsAddr": ":8080"}}), {"--metrics-addr": ":8080"}),
     ({"linux": {"metricsAddr": "0"}}, {"--metrics-addr": "0"}),
@@ -48,7 +49,7 @@ RENDERED = [
 # The same where only the provider is installed.
 ALONE = nested({"install": False, "enableSecretRotation": True, "syncSecret": {"enabled": True}, "linux": {"metricsAddr": ":1"}})
 PROVIDER_RENDERED = [
-    (ALONE, {"--endpoint": "unix:///provider/azure.sock", "--healthz-port": "8989", "--healthz-path": "/healthz", "--healthz-timeout": "5s",
+    (ALONE, {"--endpoint": "unix:///provider/azure.sock", "--healthz-addr": "127.0.0.1", "--healthz-port": "8989", "--healthz-path": "/healthz", "--healthz-timeout": "5s",
              "--prometheus-port": "8898", "--construct-pem-chain": "true", "--write-cert-and-key-in-separate-files": "false"}),
     # The command lines of upstream's pages.
     ({**nested({"install": "false"}), "enableSecretRotation": True, "linux": {"enabled": True}}, {"--prometheus-port": "8898"}),

@@ -75,7 +75,7 @@ def defaults_are_upstreams():
         "--provider-volume": "/var/run/secrets-store-csi-providers",
         "--additional-provider-volume-paths": "/etc/kubernetes/secrets-store-csi-providers",
         "--metrics-addr": ":8095",
-        "--health-addr": ":9808",
+        "--health-addr": "127.0.0.1:9808",
         "--enable-secret-rotation": "false",
         "--sync-secret": "false",
         "--construct-pem-chain": "true",
@@ -212,7 +212,22 @@ def one_container_with_no_more_than_it_needs():
     for name in ("mountpoint-dir", "providers-dir", "providers-dir-0"):
         same(name, mounts[name]["mountPath"], paths[name])
     same("probes", (one["livenessProbe"]["httpGet"], one["readinessProbe"]["httpGet"]),
-         ({"path": "/healthz", "port": "healthz"}, {"path": "/readyz", "port": "healthz"}))
+         ({"host": "127.0.0.1", "path": "/healthz", "port": "healthz"}, {"host": "127.0.0.1", "path": "/readyz", "port": "healthz"}))
+
+
+@check
+def health_is_on_loopback_where_pods_share_no_network():
+    """On the node's network the kubelet reaches the loopback address and no pod does; on the pods' the probe goes to the pod."""
+    for values in ({}, ALONE):
+        for on, host in ((True, "127.0.0.1"), (False, None), ("true", "127.0.0.1"), ("false", None)):
+            objects = chart.objects({**values, "linux": {"hostNetwork": on}})
+            one = container(objects)
+            probes = [one[probe]["httpGet"] for probe in ("livenessProbe", "readinessProbe") if probe in one]
+            same(f"hostNetwork {on}", {probe.get("host") for probe in probes}, {host})
+            if values:
+                same("address", flags(objects, role="provider").get("--healthz-addr"), host)
+            else:
+                same("address", flags(objects)["--health-addr"], f"{host or ''}:9808")
 
 
 @check
@@ -362,7 +377,7 @@ def the_provider_alone_is_upstreams_to_look_at():
     same("mounts", [m["mountPath"] for m in one["volumeMounts"]], ["/provider"])
     same("network", (spec["hostNetwork"], spec["dnsPolicy"]), (True, "ClusterFirstWithHostNet"))
     same("ports", {p["name"]: p["containerPort"] for p in one["ports"]}, {"healthz": 8989, "metrics": 8898})
-    same("probe", one["livenessProbe"]["httpGet"], {"path": "/healthz", "port": "healthz"})
+    same("probe", one["livenessProbe"]["httpGet"], {"host": "127.0.0.1", "path": "/healthz", "port": "healthz"})
     same("privileged", container(chart.objects({**ALONE, "linux": {"privileged": True}}))["securityContext"],
          {"runAsUser": 0, "readOnlyRootFilesystem": True, "privileged": True})
     same("no account", names(chart.objects({**ALONE, "rbac": {"install": False}}), "ServiceAccount"), set())

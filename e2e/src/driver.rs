@@ -44,6 +44,8 @@ pub struct Setup {
     pub old_kernel: bool,
     /// The largest file that it may write, in bytes.
     pub largest_file: Option<u64>,
+    /// How many descriptors it may have open: as it starts, and at most.
+    pub descriptors: Option<[u64; 2]>,
     /// Have the kernel kill it when it is about to make such a call for the first time.
     pub killed_at: Option<Call>,
 }
@@ -112,7 +114,7 @@ impl Setup {
             .env("SSL_CERT_FILE", &self.ca)
             .envs(self.environment.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null());
-        restrict(&mut command, filter(self.old_kernel, self.killed_at), self.largest_file);
+        restrict(&mut command, filter(self.old_kernel, self.killed_at), self.largest_file, self.descriptors);
         command
     }
 
@@ -213,14 +215,22 @@ impl DriverProcess {
 }
 
 #[allow(unsafe_code)] // The only way to set a system-call filter and limits for a child alone.
-fn restrict(command: &mut Command, filter: Option<BpfProgram>, largest_file: Option<u64>) {
+fn restrict(
+    command: &mut Command,
+    filter: Option<BpfProgram>,
+    largest_file: Option<u64>,
+    descriptors: Option<[u64; 2]>,
+) {
     use std::os::unix::process::CommandExt as _;
-    let restricted = filter.is_some() || largest_file.is_some();
+    let restricted = filter.is_some() || largest_file.is_some() || descriptors.is_some();
     let restrict = move || {
         if let Some(bytes) = largest_file {
             nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_FSIZE, bytes, bytes)?;
             // SAFETY: ignoring a signal installs no handler.
             unsafe { nix::sys::signal::signal(Signal::SIGXFSZ, nix::sys::signal::SigHandler::SigIgn) }?;
+        }
+        if let Some([soft, hard]) = descriptors {
+            nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, soft, hard)?;
         }
         if let Some(filter) = &filter {
             seccompiler::apply_filter(filter).map_err(std::io::Error::other)?;

@@ -8,9 +8,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{ArgAction, Args as ClapArgs};
 
+use super::descriptors::Descriptors;
 use super::process::user_agent;
 use crate::formats::duration;
-use crate::keyvault::{CLOUD_FILE_VARIABLE, CloudFiles, Options, Rate, TokenProxyOptions, Vaults};
+use crate::keyvault::{CLOUD_FILE_VARIABLE, CloudFiles, Connections, Options, Rate, TokenProxyOptions, Vaults};
 use crate::metrics::Metrics;
 use crate::model::FileMode;
 use crate::provider::{Azure, DefaultCloud, Rendering};
@@ -78,7 +79,7 @@ impl AzureArgs {
     ///
     /// # Errors
     /// A flag that cannot be followed, by name.
-    pub(super) fn provider(&self, metrics: &Metrics) -> anyhow::Result<Azure> {
+    pub(super) fn provider(&self, metrics: &Metrics, descriptors: Descriptors) -> anyhow::Result<Azure> {
         let files = CloudFiles { folder: self.cloud_files_dir()?, file: self.cloud_file() };
         let cloud = DefaultCloud::new(&self.cloud_name, files)
             .with_context(|| format!("--cloud-name {:?}", self.cloud_name))?;
@@ -91,7 +92,8 @@ impl AzureArgs {
         let rate = Rate { per_second: self.vault_requests_per_second, burst: BURST };
         let freshness = self.freshness_window;
         let user_agent = format!("{} {}", user_agent(), self.custom_user_agent).trim_end().to_owned();
-        let options = Options { user_agent, token_proxy: proxy, freshness, rate, metrics: metrics.clone() };
+        let connections = Connections { fetches: descriptors.fetches, idle: descriptors.idle };
+        let options = Options { user_agent, token_proxy: proxy, freshness, rate, connections, metrics: metrics.clone() };
         Ok(Azure::new(Vaults::new(options)?, cloud, rendering))
     }
 }

@@ -4,6 +4,7 @@
 //! meaning is upstream's (spec/driver.md §7).
 
 mod azure;
+mod descriptors;
 mod goflags;
 mod node;
 mod process;

@@ -16,6 +16,7 @@ use tracing::info;
 
 pub(super) use self::args::Args;
 use self::args::AzureProvider;
+use super::descriptors::Descriptors;
 use super::goflags::Unused;
 use super::process::{self, Build, Running};
 use crate::admin::{self, Health};
@@ -42,10 +43,10 @@ pub(super) fn run(args: Args, unused: &[Unused]) -> anyhow::Result<()> {
         // Upstream's keys (spec/driver.md §7).
         serde_json::json!({ "BuildVersion": build.version, "GitCommit": build.commit, "BuildDate": build.date })
     };
-    process::run(&process, unused, version, drive(args))
+    process::run(&process, unused, version, |descriptors| drive(args, descriptors))
 }
 
-async fn drive(args: Args) -> anyhow::Result<()> {
+async fn drive(args: Args, descriptors: Descriptors) -> anyhow::Result<()> {
     let (told, stop) = (process::told_by_signal()?, CancellationToken::new());
     let user_agent = process::user_agent();
     let (classes, cluster) = cluster::connect(&args, &user_agent).await?;
@@ -53,7 +54,7 @@ async fn drive(args: Args) -> anyhow::Result<()> {
     let metrics = Metrics::new();
     let external = external(&args, &metrics);
     let azure = match args.azure_provider {
-        AzureProvider::Builtin => Some(args.azure.provider(&metrics)?),
+        AzureProvider::Builtin => Some(args.azure.provider(&metrics, descriptors)?),
         AzureProvider::External => None,
     };
     let sources = Sources::new(azure, external.clone());
@@ -90,13 +91,13 @@ async fn drive(args: Args) -> anyhow::Result<()> {
             Ok(())
         });
     }
-    serve_http(&mut running, &args, metrics, &registered, &stop).await?;
+    serve_http(&mut running, &args, metrics, &registered, descriptors, &stop).await?;
     if let Some(connection) = connection.filter(|_| !args.startup_taint.is_empty()) {
         // It becomes part of a URL.
         let node = ResourceName::new(args.nodeid.as_str()).context("--nodeid")?;
         tokio::spawn(remove_taint(connection, node, args.startup_taint.clone(), registered));
     }
-    running.spawn(csi::serve(listener, driver, stop.clone().cancelled_owned()));
+    running.spawn(csi::serve(listener, driver, descriptors.calls, stop.clone().cancelled_owned()));
     info!(endpoint = %args.endpoint.display(), driver = %args.drivername, version = env!("CARGO_PKG_VERSION"),
         "listening");
     if let (Some(folder), Some(kubelet_path)) = (args.registration_dir, args.kubelet_registration_path) {
@@ -132,10 +133,11 @@ async fn serve_http(
     args: &Args,
     metrics: Metrics,
     registered: &watch::Receiver<registration::State>,
+    descriptors: Descriptors,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     if let Some(address) = args.metrics_addr {
-        process::serve_metrics(running, address, "--metrics-addr", metrics, stop).await?;
+        process::serve_metrics(running, address, "--metrics-addr", metrics, descriptors.metrics, stop).await?;
     }
     if let Some(address) = args.health_addr {
         let listener = admin::bind(address, "--health-addr").await?;
@@ -144,7 +146,10 @@ async fn serve_http(
             registration: args.registration_dir.is_some().then(|| registered.clone()),
         };
         let stopped = stop.clone().cancelled_owned();
-        running.spawn(async move { Ok(admin::serve_health(listener, health, stopped).await?) });
+        running.spawn(async move {
+            admin::serve_health(listener, health, descriptors.health, stopped).await;
+            Ok(())
+        });
     }
     Ok(())
 }

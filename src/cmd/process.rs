@@ -15,10 +15,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use super::descriptors::Descriptors;
 use super::goflags::Unused;
 use crate::admin;
 use crate::metrics::Metrics;
-use crate::platform::process::forbid_core_files;
+use crate::platform::process::{descriptor_limit, forbid_core_files, raise_descriptor_limit};
 use crate::telemetry;
 
 /// Enough to keep two cores busy; the node's core count would only cost memory (design §8).
@@ -70,15 +71,19 @@ const BUILD: Build = Build {
     },
 };
 
+/// With fewer descriptors than this the log says so at the start: a fetch of sixteen objects may have to wait for itself.
+const FEW_DESCRIPTORS: u64 = 1_024;
+
 /// Runs a role until it ends: `version` writes what `--version` says, under the names that upstream's program of this role has.
+/// `serve` gets the shares of the descriptors.
 ///
 /// # Errors
 /// What kept it from starting, or broke while it ran.
-pub(super) fn run(
+pub(super) fn run<F: Future<Output = anyhow::Result<()>>>(
     args: &ProcessArgs,
     unused: &[Unused],
     version: impl FnOnce(Build) -> serde_json::Value,
-    serve: impl Future<Output = anyhow::Result<()>>,
+    serve: impl FnOnce(Descriptors) -> F,
 ) -> anyhow::Result<()> {
     if args.version {
         return Ok(writeln!(std::io::stdout(), "{}", version(BUILD))?);
@@ -89,15 +94,34 @@ pub(super) fn run(
     for Unused { name, why, .. } in unused {
         warn!(flag = name, why, "a flag without effect");
     }
+    let descriptors = share_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .max_blocking_threads(BLOCKING)
         .thread_keep_alive(BLOCKING_IDLE)
         .enable_all()
         .build()?;
-    let outcome = runtime.block_on(serve);
+    let outcome = runtime.block_on(serve(descriptors));
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
+}
+
+/// Has as many descriptors as the process may have, and shares them out.
+fn share_descriptors() -> Descriptors {
+    let limit = raise_descriptor_limit().unwrap_or_else(|error| {
+        let limit = descriptor_limit();
+        warn!(err = %error, limit, "the limit of open files cannot be raised");
+        limit
+    });
+    let shares = Descriptors::of(limit);
+    if limit < FEW_DESCRIPTORS {
+        warn!(
+            limit,
+            ?shares,
+            "few files may be open at once, so that calls may have to wait or fail: raise the hard limit (LimitNOFILE of the container runtime)"
+        );
+    }
+    shares
 }
 
 /// The name that requests of this program bear.
@@ -127,7 +151,7 @@ fn parse_backend(text: &str) -> Result<String, String> {
 /// What is served until the role ends; the first that ends ends the role.
 pub(super) type Running = JoinSet<anyhow::Result<()>>;
 
-/// Serves metrics on `address`, which `flag` names.
+/// Serves metrics on `address`, which `flag` names, to at most `room` clients at once.
 ///
 /// # Errors
 /// The address cannot be had.
@@ -136,11 +160,15 @@ pub(super) async fn serve_metrics(
     address: SocketAddr,
     flag: &str,
     metrics: Metrics,
+    room: usize,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let listener = admin::bind(address, flag).await?;
     let stopped = stop.clone().cancelled_owned();
-    running.spawn(async move { Ok(admin::serve_metrics(listener, metrics, stopped).await?) });
+    running.spawn(async move {
+        admin::serve_metrics(listener, metrics, room, stopped).await;
+        Ok(())
+    });
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 //! The same core as the node driver's, without volumes and without a cluster. Nothing here needs the network before the first
 //! Mount. Stops on SIGTERM or SIGINT: gives up the socket's path, takes no new calls, and lets the open ones end.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::azure::AzureArgs;
+use super::descriptors::Descriptors;
 use super::goflags::Unused;
 use super::process::{self, Build, ProcessArgs, Running, parse_endpoint};
 use crate::admin::{self, ProviderHealth};
@@ -29,9 +31,12 @@ pub(super) struct Args {
     /// The provider's socket: unix://PATH; drivers look for azure.sock.
     #[arg(long, default_value = "unix:///tmp/azure.sock", value_hint = ValueHint::Url, value_parser = parse_endpoint)]
     endpoint: PathBuf,
-    /// Port for the health check, on all addresses; 0 for none.
+    /// Port for the health check; 0 for none.
     #[arg(long, default_value_t = 8989)]
     healthz_port: u16,
+    /// IP address for the health check, such as 127.0.0.1; every address if empty.
+    #[arg(long, value_name = "IP", default_value = "", hide_default_value = true, value_parser = parse_ip)]
+    healthz_addr: Ip,
     /// Path of the health check.
     #[arg(long, default_value = "/healthz", value_parser = parse_path)]
     healthz_path: String,
@@ -47,6 +52,9 @@ pub(super) struct Args {
     process: ProcessArgs,
 }
 
+// An alias, since clap reads a field written as Option as an optional flag.
+type Ip = Option<IpAddr>;
+
 /// Runs the provider until it is told to stop.
 ///
 /// # Errors
@@ -57,18 +65,18 @@ pub(super) fn run(args: Args, unused: &[Unused]) -> anyhow::Result<()> {
         // Upstream's keys, and the commit (spec/azure-provider.md §7.1).
         serde_json::json!({ "version": build.version, "gitCommit": build.commit, "buildDate": build.date })
     };
-    process::run(&process, unused, version, serve(args))
+    process::run(&process, unused, version, |descriptors| serve(args, descriptors))
 }
 
-async fn serve(args: Args) -> anyhow::Result<()> {
+async fn serve(args: Args, descriptors: Descriptors) -> anyhow::Result<()> {
     let (told, stop) = (process::told_by_signal()?, CancellationToken::new());
     let (metrics, tasks) = (Metrics::new(), TaskTracker::new());
-    let azure = args.azure.provider(&metrics)?;
+    let azure = args.azure.provider(&metrics, descriptors)?;
     let provider = Provider { azure, metrics: metrics.clone(), tasks: tasks.clone() };
     let mut running = Running::new();
-    serve_http(&mut running, &args, metrics, &stop).await?;
+    serve_http(&mut running, &args, metrics, descriptors, &stop).await?;
     let (listener, socket_file) = socket::listen_private(&args.endpoint)?;
-    running.spawn(plugin::serve(listener, provider, stop.clone().cancelled_owned()));
+    running.spawn(plugin::serve(listener, provider, descriptors.calls, stop.clone().cancelled_owned()));
     info!(endpoint = %args.endpoint.display(), version = env!("CARGO_PKG_VERSION"), "listening");
     let outcome = process::until_told(&told, &mut running).await;
     // While it still listens: a successor may start as soon as it does not, and its socket is not ours to remove.
@@ -83,25 +91,32 @@ async fn serve_http(
     running: &mut Running,
     args: &Args,
     metrics: Metrics,
+    descriptors: Descriptors,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     if args.prometheus_port != 0 {
         let address = admin::everywhere(args.prometheus_port);
-        let served = process::serve_metrics(running, address, "--prometheus-port", metrics, stop).await;
+        let room = descriptors.metrics;
+        let served = process::serve_metrics(running, address, "--prometheus-port", metrics, room, stop).await;
         // Pods matter more than their metrics: the port may be another program's of this node (spec/azure-provider.md §7.2).
         if let Err(error) = served {
             warn!(err = %error, "there are no metrics");
         }
     }
     if args.healthz_port != 0 {
-        let listener = admin::bind(admin::everywhere(args.healthz_port), "--healthz-port").await?;
+        let everywhere = admin::everywhere(args.healthz_port);
+        let address = args.healthz_addr.map_or(everywhere, |ip| SocketAddr::new(ip, args.healthz_port));
+        let listener = admin::bind(address, "--healthz-addr and --healthz-port").await?;
         let health = ProviderHealth {
             socket: args.endpoint.clone(),
             path: args.healthz_path.clone(),
             timeout: args.healthz_timeout,
         };
         let stopped = stop.clone().cancelled_owned();
-        running.spawn(async move { Ok(admin::serve_provider_health(listener, health, stopped).await?) });
+        running.spawn(async move {
+            admin::serve_provider_health(listener, health, descriptors.health, stopped).await;
+            Ok(())
+        });
     }
     Ok(())
 }
@@ -110,6 +125,13 @@ fn parse_path(text: &str) -> Result<String, String> {
     match text.starts_with('/') && !text.contains(['?', '#']) {
         true => Ok(text.to_owned()),
         false => Err("must be the path of a URL, such as /healthz".to_owned()),
+    }
+}
+
+fn parse_ip(text: &str) -> Result<Ip, String> {
+    match text {
+        "" => Ok(None),
+        _ => text.parse().map(Some).map_err(|_| "must be an IP address such as 127.0.0.1, without a port".to_owned()),
     }
 }
 

@@ -12,13 +12,15 @@ use std::time::Duration;
 use keyvault_csi_proto::registration::registration_server::{Registration, RegistrationServer};
 use keyvault_csi_proto::registration::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse};
 use tokio::sync::{Notify, watch};
-use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 
-use crate::grpc::connections;
+use crate::grpc::{MESSAGE, connections, server};
 use crate::platform::socket;
 use crate::telemetry::key;
+
+/// How many connections the socket may have at once. A kubelet has one or two, for a moment.
+const CONNECTIONS: usize = 16;
 
 /// The first pause before a socket is made anew; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -104,8 +106,9 @@ pub async fn serve(
         let service = Service { plugin: plugin.clone(), state: state.clone(), failed: Arc::clone(&failed) };
         let (listener, file) = socket::listen_private(&path)?;
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
-        let server = Server::builder().add_service(RegistrationServer::new(service)).serve_with_incoming_shutdown(
-            connections(listener)?,
+        let service = RegistrationServer::new(service).max_decoding_message_size(MESSAGE);
+        let server = server().add_service(service).serve_with_incoming_shutdown(
+            connections(listener, CONNECTIONS)?,
             async {
                 let _ = ended.await;
             },

@@ -258,6 +258,14 @@ pub(super) fn held_back(host: &str, waited: &Duration, last: Option<&Error>) -> 
     }
 }
 
+/// The text for a request that had no place.
+pub(super) fn crowded(namespace: &str, limit: &usize, waited: &Duration) -> String {
+    let waited = seconds(waited);
+    format!(
+        "{limit} fetches for pods of namespace {namespace} are under way, as many as one namespace may have, and none ended within {waited}: look for SecretProviderClasses of the namespace whose vaults do not answer"
+    )
+}
+
 /// The text for tries that were given up.
 pub(super) fn gave_up(stop: &Stop, tries: &u32, waited: &Duration, last: &Error) -> String {
     let (waited, tries) = (seconds(waited), if *tries == 1 { "1 try".to_owned() } else { format!("{tries} tries") });

@@ -180,7 +180,7 @@ impl TokenProxy {
             Some(certificates) => Http::direct(builder().tls_certs_only(certificates), self.0.exchange),
             None => {
                 let make = move |roots| http::built(builder().tls_certs_only(roots));
-                Ok(Http::renewed(Renewed::new(Box::new(make))?, self.0.exchange, false))
+                Ok(Http::renewed(Renewed::new(Box::new(make), usize::MAX)?, self.0.exchange, false))
             }
         }
     }

@@ -15,6 +15,7 @@ use super::budget::Lane;
 use super::error::{Error, Service};
 use super::flight::{Flights, Lasting, Room, Wanted};
 use super::http::{Http, Place, limits};
+use super::places::Claim;
 use super::transport::{not_azure, refused};
 
 /// How many hosts and object types are remembered. A node meets a few; each costs some 300 bytes.
@@ -120,8 +121,9 @@ impl Challenges {
     /// What asking brought; it is shared by all who wait for it, whoever they are, for the question names nobody.
     pub(super) async fn scope(&self, kind: ObjectType, question: Question) -> Result<Scope, Error> {
         let key = (question.host.clone(), kind, question.resource_host.clone());
-        let Question { deadline, host, lane, .. } = &question;
-        let wanted = Wanted { key, proof: [0; 32], deadline: *deadline, rank: lane.rank().clone(), host };
+        let Question { deadline, host, lane, claim, .. } = &question;
+        let (rank, claim) = (lane.rank().clone(), claim.clone());
+        let wanted = Wanted { key, proof: [0; 32], deadline: *deadline, rank, claim, host };
         self.flights.get(wanted, |_| true, || ask(question.clone()).boxed()).await
     }
 
@@ -136,6 +138,7 @@ impl Challenges {
 pub(super) struct Question {
     pub(super) http: Http,
     pub(super) lane: Lane,
+    pub(super) claim: Claim,
     pub(super) host: String,
     pub(super) resource_host: String,
     /// The path of any object.
@@ -147,7 +150,7 @@ pub(super) struct Question {
 ///
 /// Knows no credential: the answer, also a bad one, is shared by everybody who waits for it, whoever they are.
 async fn ask(question: Question) -> Result<Scope, Error> {
-    let Question { http, lane, host, resource_host, path, deadline } = question;
+    let Question { http, lane, host, resource_host, path, deadline, claim: _ } = question;
     let place = Place { service: Service::KeyVault, host: &host, what: "challenge" };
     let url = Url::parse(&format!("https://{host}{path}?api-version={API_VERSION}"))
         .map_err(|_| not_azure(place, "its name is no host"))?;

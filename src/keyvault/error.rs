@@ -200,6 +200,16 @@ pub enum Error {
         /// What the vault last did wrong, if it is the vault's doing.
         last: Option<Box<Error>>,
     },
+    /// The request was not sent: the pods of the namespace had all the connections that one namespace may have.
+    #[error("{}", advice::crowded(.namespace, .limit, .waited))]
+    Crowded {
+        /// The pod's namespace.
+        namespace: String,
+        /// How many fetches of one namespace may be under way.
+        limit: usize,
+        /// How long the request waited for one of them to end.
+        waited: Duration,
+    },
     /// The SDK failed without a cause that we know. Its own text is left out, as it may quote a body.
     #[error("the Azure SDK failed on the way to {host} ({kind}); this is a fault of this program")]
     Sdk {
@@ -218,7 +228,7 @@ impl Error {
             Error::Credential(_) => Reason::CredentialsMissing,
             Error::Refused(refusal) => refusal.reason(),
             Error::Unreachable { service, link, .. } => link.reason(*service),
-            Error::NoAnswer { .. } => Reason::Timeout,
+            Error::NoAnswer { .. } | Error::Crowded { .. } => Reason::Timeout,
             Error::NotAzure { service: Service::KeyVault, .. } | Error::ForeignChallenge { .. } => {
                 Reason::VaultUnavailable
             }
@@ -252,6 +262,7 @@ impl Error {
             | Error::LeftVault { .. }
             | Error::GaveUp { .. }
             | Error::HeldBack { .. }
+            | Error::Crowded { .. }
             | Error::Sdk { .. } => false,
         }
     }
@@ -273,6 +284,7 @@ impl Error {
             | Error::LeftVault { .. }
             | Error::GaveUp { .. }
             | Error::HeldBack { .. }
+            | Error::Crowded { .. }
             | Error::Sdk { .. } => None,
         }
     }

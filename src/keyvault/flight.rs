@@ -21,6 +21,7 @@ use tokio::sync::SetOnce;
 use tokio::time::Instant;
 
 use super::error::{Error, Stop};
+use super::places::{self, Claim, Place};
 use super::rank::Rank;
 use crate::model::Reason;
 
@@ -51,9 +52,14 @@ pub(super) struct Wanted<'a, K> {
     pub(super) proof: [u8; 32],
     pub(super) deadline: Instant,
     pub(super) rank: Rank,
+    /// The places for whoever has to fetch it.
+    pub(super) claim: Claim,
     /// The host that gives it out, for error texts.
     pub(super) host: &'a str,
 }
+
+/// What to wait for, whether it is asked for with the same proof, and when who asks for it gives up.
+type Joined<V> = (Outcome<V>, bool, Instant);
 
 /// What a fetch brought, once it has ended.
 type Outcome<V> = Arc<SetOnce<Landed<V>>>;
@@ -141,7 +147,15 @@ impl<K: Eq + Hash + Clone + Send + 'static, V: Lasting> Flights<K, V> {
         let (mut tries, mut last) = (0, None);
         loop {
             tries += 1;
-            let (outcome, same, deadline) = self.asked(&wanted, &usable, &fetch);
+            let joined = self.lock().join(&wanted, &usable);
+            let (outcome, same, deadline) = match joined {
+                Some(joined) => joined,
+                None => {
+                    // Before the fetch begins, so that others never wait for the place of whoever leads.
+                    let place = wanted.claim.take(&wanted.rank, wanted.deadline).await?;
+                    self.asked(&wanted, &usable, &fetch, place)
+                }
+            };
             let Ok(landed) = tokio::time::timeout_at(wanted.deadline, outcome.wait()).await else {
                 let waited = started.elapsed();
                 let silent = || Error::NoAnswer { host: wanted.host.to_owned(), limit: waited };
@@ -201,31 +215,25 @@ impl<K: Eq + Hash + Clone + Send + 'static, V: Lasting> Flights<K, V> {
         self.lock().flights.len()
     }
 
-    /// What to wait for, whether it is asked for with the same proof, and when who asks for it gives up.
+    /// What to join, or what is fetched from now on, in this place.
     fn asked(
         &self,
         wanted: &Wanted<'_, K>,
         usable: impl Fn(&V) -> bool,
         fetch: impl Fn() -> BoxFuture<'static, Result<V, Error>>,
-    ) -> (Outcome<V>, bool, Instant) {
+        place: Place,
+    ) -> Joined<V> {
         let mut known = self.lock();
-        let now = Instant::now();
-        if let Some(flight) = known.flights.get(&wanted.key) {
-            let joinable = match flight.result() {
-                Some(Ok(value)) => usable(value),
-                Some(Err(_)) => false,
-                None => now < flight.deadline,
-            };
-            if joinable {
-                flight.rank.join(&wanted.rank);
-                return (flight.outcome.clone(), flight.proof == wanted.proof, flight.deadline);
-            }
+        if let Some(joined) = known.join(wanted, usable) {
+            return joined;
         }
+        let now = Instant::now();
         known.flights.remove(&wanted.key);
         known.make_room(self.room, now);
         let outcome = Arc::new(SetOnce::new());
         // A task, so that it comes to its end also when nobody waits any more.
-        tokio::spawn(land(fetch(), wanted.host.to_owned(), outcome.clone(), known.bytes.clone()));
+        let landing = land(fetch(), wanted.host.to_owned(), outcome.clone(), known.bytes.clone());
+        tokio::spawn(places::within(place, landing));
         let (proof, deadline, rank) = (wanted.proof, wanted.deadline, wanted.rank.clone());
         let flight = Flight { outcome: outcome.clone(), proof, deadline, rank };
         known.flights.insert(wanted.key.clone(), flight);
@@ -261,6 +269,20 @@ impl<K: Eq + Hash + Clone, V: Lasting> Known<K, V> {
     fn has(&self, key: &K, this: impl Fn(&V) -> bool) -> bool {
         let result = self.flights.get(key).and_then(Flight::result);
         matches!(result, Some(Ok(value)) if this(value))
+    }
+
+    /// Joins the fetch of this key, or takes what it brought, if that is of use.
+    fn join(&self, wanted: &Wanted<'_, K>, usable: impl Fn(&V) -> bool) -> Option<Joined<V>> {
+        let flight = self.flights.get(&wanted.key)?;
+        let joinable = match flight.result() {
+            Some(Ok(value)) => usable(value),
+            Some(Err(_)) => false,
+            None => Instant::now() < flight.deadline,
+        };
+        joinable.then(|| {
+            flight.rank.join(&wanted.rank);
+            (flight.outcome.clone(), flight.proof == wanted.proof, flight.deadline)
+        })
     }
 
     fn drop_old(&mut self, now: Instant) {

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::answer;
+use super::connect::Opened;
 use super::error::{Error, Link, Service};
 use super::resolve::{NameFault, Resolver};
 use super::trust::Renewed;
@@ -94,14 +95,24 @@ pub(super) fn imds_builder(user_agent: &str) -> reqwest::ClientBuilder {
     builder(user_agent).https_only(false).no_proxy().tls_certs_only([]).connect_timeout(limits::CONNECT_IMDS)
 }
 
+/// A client with its connections.
+#[derive(Debug, Clone)]
+pub(super) struct Pool {
+    pub(super) client: reqwest::Client,
+    /// How many it has opened.
+    pub(super) opened: Opened,
+}
+
 /// Builds a client.
 ///
 /// # Errors
 /// [`Error::Client`].
-pub(super) fn built(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, Error> {
+pub(super) fn built(builder: reqwest::ClientBuilder) -> Result<Pool, Error> {
     // Another part of the process may have chosen the provider already; then that one is used.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    builder.build().map_err(|error| Error::Client(innermost(&error)))
+    let opened = Opened::default();
+    let client = builder.connector_layer(opened.clone()).build();
+    Ok(Pool { client: client.map_err(|error| Error::Client(innermost(&error)))?, opened })
 }
 
 impl Http {
@@ -110,7 +121,7 @@ impl Http {
     /// # Errors
     /// [`Error::Client`].
     pub(super) fn new(builder: reqwest::ClientBuilder, exchange: Duration) -> Result<Http, Error> {
-        Ok(Http { client: Client::Fixed(built(builder)?), exchange, proxied: is_proxied() })
+        Ok(Http { client: Client::Fixed(built(builder)?.client), exchange, proxied: is_proxied() })
     }
 
     /// The same for a client that follows the system's CA certificates, or those of SSL_CERT_FILE and SSL_CERT_DIR.
@@ -188,14 +199,14 @@ impl Http {
         };
         let again = request.try_clone();
         let current = renewed.current().await;
-        let error = match current.client.execute(request).await {
+        let error = match current.pool.client.execute(request).await {
             Ok(response) => return Ok(response),
             Err(error) => broken(error),
         };
         let untrusted = matches!(error, Error::Unreachable { link: Link::UnknownIssuer, .. });
         match again.filter(|_| untrusted) {
             Some(request) => match renewed.newer(&current).await {
-                Some(newer) => newer.client.execute(request).await.map_err(broken),
+                Some(newer) => newer.pool.client.execute(request).await.map_err(broken),
                 None => Err(error),
             },
             None => Err(error),

@@ -18,6 +18,7 @@ use super::error::Error;
 use super::flight::{Flights, Lasting, Room, Wanted};
 use super::identity::Identity;
 use super::objects::{VaultCertificate, VaultKey, VersionInfo};
+use super::places;
 use super::vault::VaultSecret;
 use crate::model::ExposeSecret as _;
 
@@ -89,7 +90,8 @@ impl Recent {
     {
         let window = self.window;
         if window.is_zero() {
-            return fetch().boxed().await.map(Arc::new);
+            let place = wanted.claim.take(&wanted.rank, wanted.deadline).await?;
+            return places::within(place, fetch().boxed()).await.map(Arc::new);
         }
         let fetch = || {
             let (asked, fetching) = (Instant::now(), fetch());

@@ -30,6 +30,7 @@ use super::http::{Http, Place};
 use super::identity::{Credential, Identity};
 use super::imds::{IMDS, Imds, NodeIdentity};
 use super::names::TenantId;
+use super::places::Claim;
 use super::recent::Recent;
 use super::retry::{self, Limits};
 use super::tokens::{Refused, Token, Tokens, usable};
@@ -51,6 +52,8 @@ pub(super) struct Access {
     pub(super) assertions: Assertions,
     pub(super) recent: Recent,
     pub(super) lane: Lane,
+    /// The places for the fetches of the pod's namespace.
+    pub(super) claim: Claim,
     pub(super) metrics: Metrics,
     pub(super) limits: Limits,
     pub(super) cloud: Cloud,
@@ -87,6 +90,7 @@ impl Access {
             let question = Question {
                 http: self.http.clone(),
                 lane: self.lane.clone(),
+                claim: self.claim.clone(),
                 host: self.host.clone(),
                 resource_host: self.cloud.resource_host().to_owned(),
                 path: path.to_owned(),
@@ -100,6 +104,7 @@ impl Access {
             proof: self.proof(),
             deadline: self.deadline,
             rank: self.lane.rank().clone(),
+            claim: self.claim.clone(),
             host: self.source().host,
         };
         let fetch = || {

@@ -8,6 +8,7 @@ mod identities;
 mod imds;
 mod objects;
 mod paces;
+mod places;
 mod pure;
 mod retries;
 mod server;

@@ -1,10 +1,12 @@
-//! The CA certificates that servers are checked against, read again when they change.
+//! The CA certificates that servers are checked against, read again when they change; and the client that is made of them.
 //!
 //! Looks at the bundle's files by their facts only, and reads them when those differ; never trusts less than it could read.
 //! Control goes back to `http`, which asks for the client before each exchange.
 //!
 //! # Guarantees
 //! A bundle that is empty or damaged for the moment changes nothing: the roots that were read last stay, and the log says so once.
+//! A client that has opened many connections is replaced by a new one, which closes all that lie idle: so their number is bounded,
+//! however many hosts there are.
 //! Looking costs some stat calls every [`LOOK`] at most, and once more when a server's certificate is not trusted.
 
 use std::fmt;
@@ -19,6 +21,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::error::Error;
+use super::http::Pool;
 use crate::platform::fingerprint::fingerprint;
 
 /// How often the files are looked at. A rotated authority is used beside the old one for much longer.
@@ -30,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const SETTLED: Duration = Duration::from_secs(60);
 
 /// Makes a client of the CA certificates.
-type Make = dyn Fn(Vec<Certificate>) -> Result<reqwest::Client, Error> + Send + Sync;
+type Make = dyn Fn(Vec<Certificate>) -> Result<Pool, Error> + Send + Sync;
 
 /// A client whose CA certificates are kept up to date. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -38,6 +41,8 @@ pub(super) struct Renewed(Arc<Inner>);
 
 struct Inner {
     make: Box<Make>,
+    /// How many connections a client may open before it is replaced.
+    most: usize,
     state: Mutex<State>,
 }
 
@@ -60,8 +65,8 @@ struct State {
 /// The client of the moment.
 #[derive(Clone)]
 pub(super) struct Current {
-    pub(super) client: reqwest::Client,
-    /// Grows with each new client.
+    pub(super) pool: Pool,
+    /// Grows with each change of the certificates.
     pub(super) generation: u64,
 }
 
@@ -74,18 +79,18 @@ struct Roots {
 }
 
 impl Renewed {
-    /// Reads the certificates for the first time.
+    /// Reads the certificates for the first time. A client is replaced when it has opened `most` connections.
     ///
     /// # Errors
     /// [`Error::Client`], when there are none.
-    pub(super) fn new(make: Box<Make>) -> Result<Renewed, Error> {
+    pub(super) fn new(make: Box<Make>, most: usize) -> Result<Renewed, Error> {
         // Before reading: what changes meanwhile is then seen as a change.
         let seen = fingerprint(&places());
         let roots = read()?;
         if let Some(fault) = &roots.fault {
             warn!(fault, faults = roots.faults, "some CA certificates cannot be read");
         }
-        let current = Current { client: make(roots.certificates)?, generation: 0 };
+        let current = Current { pool: make(roots.certificates)?, generation: 0 };
         let state = Mutex::new(State {
             current,
             seen,
@@ -94,7 +99,7 @@ impl Renewed {
             reading: None,
             told: None,
         });
-        Ok(Renewed(Arc::new(Inner { make, state })))
+        Ok(Renewed(Arc::new(Inner { make, most: most.max(1), state })))
     }
 
     /// The client to use now.
@@ -102,6 +107,9 @@ impl Renewed {
         let mut state = self.0.state.lock().await;
         if state.looked.elapsed() >= LOOK {
             self.look(&mut state).await;
+        }
+        if state.current.pool.opened.count() >= self.0.most {
+            self.replace(&mut state).await;
         }
         state.current.clone()
     }
@@ -114,6 +122,19 @@ impl Renewed {
             self.look(&mut state).await;
         }
         (state.current.generation != used.generation).then(|| state.current.clone())
+    }
+
+    /// Makes a new client of the same certificates. The old one ends, and its idle connections with it, when its last request has.
+    async fn replace(&self, state: &mut State) {
+        let seen = state.seen;
+        let reading = tokio::task::spawn_blocking(move || (fingerprint(&places()) == seen).then(read));
+        // Whatever changed is for the next look to judge.
+        if let Ok(Ok(Some(Ok(roots)))) = tokio::time::timeout(PATIENCE, reading).await
+            && roots.faults <= state.faults
+            && let Ok(pool) = (self.0.make)(roots.certificates)
+        {
+            state.current.pool = pool;
+        }
     }
 
     async fn look(&self, state: &mut State) {
@@ -141,8 +162,8 @@ impl Renewed {
             Some(_) | None => Ok(((self.0.make)(roots.certificates)?, roots.faults)),
         });
         match made {
-            Ok((client, faults)) => {
-                state.current = Current { client, generation: state.current.generation + 1 };
+            Ok((pool, faults)) => {
+                state.current = Current { pool, generation: state.current.generation + 1 };
                 (state.faults, state.seen) = (faults, found);
                 info!("the CA certificates have changed and were read again");
             }

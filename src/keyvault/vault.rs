@@ -200,6 +200,7 @@ impl Vault {
             proof: access.proof(),
             deadline: access.deadline,
             rank: access.lane.rank().clone(),
+            claim: access.claim.clone(),
             host: &access.host,
         };
         let counted = || {

@@ -21,6 +21,7 @@ use super::identity::Credential;
 use super::imds::Imds;
 use super::names::{TenantId, VaultName};
 use super::pace::Rate;
+use super::places::Places;
 use super::rank::{Purpose, Rank};
 use super::recent::Recent;
 use super::retry::Limits;
@@ -41,8 +42,30 @@ pub struct Options {
     pub freshness: Duration,
     /// How fast each vault may be asked.
     pub rate: Rate,
+    /// How many connections there may be.
+    pub connections: Connections,
     /// Where requests are counted.
     pub metrics: Metrics,
+}
+
+/// How many connections to Azure there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connections {
+    /// Fetches that may use one at once: of objects, tokens and challenges. A namespace may have half of them.
+    pub fetches: usize,
+    /// Connections that may lie idle; beyond that all idle ones are closed.
+    pub idle: usize,
+}
+
+/// For whom a vault is opened, and what for.
+#[derive(Debug, Clone, Copy)]
+pub struct Errand<'a> {
+    /// The namespace of the pod.
+    pub namespace: &'a str,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// When the fetch must have ended.
+    pub deadline: Instant,
 }
 
 /// The way to every vault. Built once per process and cheap to clone; all clones share one pool of connections.
@@ -54,6 +77,7 @@ pub struct Vaults {
     challenges: Challenges,
     memory: Memory,
     budget: Budget,
+    places: Places,
     metrics: Metrics,
     limits: Limits,
 }
@@ -86,7 +110,7 @@ impl Vaults {
         let address = SocketAddr::from((Ipv4Addr::new(169, 254, 169, 254), 80));
         let imds = Imds { http: Http::direct(http::imds_builder(&agent), exchange)?, address };
         let make = move |roots| http::built(http::builder(&agent).tls_certs_only(roots));
-        let http = Http::renewed(Renewed::new(Box::new(make))?, exchange, http::is_proxied());
+        let http = Http::renewed(Renewed::new(Box::new(make), options.connections.idle)?, exchange, http::is_proxied());
         Vaults::with_clients(http, imds, Limits::PRODUCT, options)
     }
 
@@ -99,6 +123,7 @@ impl Vaults {
             challenges: Challenges::default(),
             memory: Memory::new(options.freshness),
             budget: Budget::new(options.rate, options.metrics.clone()),
+            places: Places::new(options.connections.fetches),
             metrics: options.metrics,
             limits,
         })
@@ -115,19 +140,19 @@ impl Vaults {
         &self.memory.recent
     }
 
-    /// Opens a vault for one fetch of this purpose, which ends at `deadline`. Nothing is sent before the first object is asked for.
+    /// Opens a vault for one fetch. Nothing is sent before the first object is asked for.
     ///
     /// # Errors
     /// [`Error::Credential`], when the credential is incomplete, or cannot be used.
     pub fn open(
         &self,
+        errand: Errand<'_>,
         cloud: &Cloud,
         name: &VaultName,
         tenant: &TenantId,
         credential: Credential,
-        purpose: Purpose,
-        deadline: Instant,
     ) -> Result<Vault, Error> {
+        let Errand { namespace, purpose, deadline } = errand;
         let host = name.host(cloud);
         let memory = self.memory(&credential);
         let access = Access {
@@ -139,6 +164,7 @@ impl Vaults {
             assertions: memory.assertions,
             recent: memory.recent,
             lane: self.budget.lane(&host).ranked(Rank::of(purpose)),
+            claim: self.places.of(namespace),
             metrics: self.metrics.clone(),
             limits: self.limits,
             cloud: cloud.clone(),

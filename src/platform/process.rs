@@ -5,7 +5,7 @@
 
 use std::io;
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 
 /// Makes sure that no core file is ever written, and that other processes of the same user cannot read our memory.
 ///
@@ -14,6 +14,36 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior,
 pub fn forbid_core_files() -> io::Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
+}
+
+/// Raises the limit of open descriptors to what the process may have, and says how many that is.
+///
+/// The soft limit is 1,024 by tradition, for the sake of programs that use select(2); we do not.
+///
+/// # Errors
+/// What the kernel says; the limit stays what it was.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+    Ok(descriptor_limit())
+}
+
+/// How many descriptors may be open.
+pub fn descriptor_limit() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Gives the system back what the process has freed.
+///
+/// The C library keeps free pages that lie below one that is in use, for good: after many clients at once, most of what they had.
+/// Takes some milliseconds, in which other threads may have to wait for memory.
+#[allow(unsafe_code)] // There is no safe call for it.
+pub fn give_back_memory() {
+    // SAFETY: malloc_trim(3) may be called at any time by any thread; it moves nothing that is in use.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// The group that files of this process get by themselves.

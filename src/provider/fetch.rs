@@ -16,7 +16,7 @@ use super::object_fetch::{FetchedObject, ObjectFetch};
 use super::params::{Params, attributes};
 use super::render::Rendering;
 use super::service_account::check_pod;
-use crate::keyvault::{Identity, NameError, Purpose, TenantId, Vault, VaultName, Vaults};
+use crate::keyvault::{Errand, Identity, NameError, Purpose, TenantId, Vault, VaultName, Vaults};
 use crate::model::{Class, ClassRef, ExposeSecret as _, FileMode, Payload, PayloadError, SecretString, limits};
 
 /// How many objects of one class are fetched at once (design decision 7).
@@ -96,8 +96,9 @@ impl Azure {
         let cloud = cloud.map_err(|source| Error::Cloud { class: class.clone(), source })?;
         // An archive with a certificate may ask for a second of computing, in which this thread can serve nobody else.
         let credential = tokio::task::block_in_place(|| credential(params, class, fetch.context, fetch.secrets))?;
+        let errand = Errand { namespace: &class.namespace, purpose: fetch.purpose, deadline: fetch.deadline };
         self.vaults
-            .open(&cloud, &vault, &tenant, credential, fetch.purpose, fetch.deadline)
+            .open(errand, &cloud, &vault, &tenant, credential)
             .map_err(|source| Error::Vault { class: class.clone(), object: None, source })
     }
 }

@@ -25,6 +25,7 @@ macro_rules! trials {
 
 mod apiserver;
 mod lab;
+mod raw_http2;
 
 mod azure;
 mod certificates;
@@ -52,6 +53,8 @@ mod mirror_owners;
 mod mirror_scene;
 
 mod costs;
+mod descriptors;
+mod health;
 mod host_directories;
 mod interruptions;
 mod kernels;
@@ -67,6 +70,7 @@ mod rotation_steps;
 mod scenarios;
 mod sharing;
 mod startup;
+mod streams;
 mod surface;
 mod takeover;
 mod tenants;
@@ -111,6 +115,12 @@ fn main() -> ExitCode {
         unpublish::trials(),
         classes::trials(),
         surface::trials(),
+        health::trials(),
+        health::soak(),
+        streams::trials(),
+        streams::soak(),
+        descriptors::trials(),
+        descriptors::soak(),
         startup::trials(),
         takeover::trials(),
         tenants::trials(),

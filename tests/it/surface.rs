@@ -111,8 +111,9 @@ fn health_and_readiness_tell_the_truth() -> Result<()> {
     assert_eq!(node.health("/readyz")?.0, 200);
     // It asks the socket, not itself: without the socket it is not healthy.
     fs::remove_file(node.setup().socket())?;
-    let (status, body) = node.health("/healthz")?;
-    ensure!(status == 503 && body.contains("csi.sock"), "{status} {body}");
+    wait_for("health says so", Duration::from_secs(10), || {
+        Ok(node.health("/healthz").is_ok_and(|(status, body)| status == 503 && body.contains("csi.sock")))
+    })?;
     assert_eq!(node.health("/debug/pprof/")?.0, 404);
     Ok(())
 }

@@ -150,6 +150,7 @@ impl Scene {
             environment: vec![("MALLOC_ARENA_MAX".to_owned(), "2".to_owned())],
             old_kernel: false,
             largest_file: None,
+            descriptors: None,
             killed_at: None,
         };
         let kubelet = setup.kubelet_root();

@@ -92,6 +92,7 @@ fn start_driver(
         environment: Vec::new(),
         old_kernel: false,
         largest_file: None,
+        descriptors: None,
         killed_at: None,
     };
     setup.flags.push(format!("--kubelet-root={}", setup.kubelet_root().display()));

@@ -57,6 +57,14 @@ left out. "install" is false where only the provider is wanted. Gives JSON; read
 {{- if and (regexMatch "^[0-9]+$" $address) (ne $address "0") -}}:{{- end -}}{{ $address }}
 {{- end -}}
 
+{{/*
+The address of the health check: the node's loopback on the node's network, where the kubelet is and pods are not; nothing, for
+every address, on the pods' network. Takes the settings of the system.
+*/}}
+{{- define "keyvault-csi.loopback" -}}
+{{- if include "keyvault-csi.on" .hostNetwork -}}127.0.0.1{{- end -}}
+{{- end -}}
+
 {{/* The flags that are the same on both systems; takes context, settings and those of the system. */}}
 {{- define "keyvault-csi.flags" -}}
 {{- $s := .settings -}}
@@ -64,7 +72,7 @@ left out. "install" is false where only the provider is wanted. Gives JSON; read
 - --provider-volume={{ .os.providersDir }}
 - --additional-provider-volume-paths={{ join "," .os.additionalProvidersDirs }}
 - --metrics-addr={{ include "keyvault-csi.address" .os.metricsAddr }}
-- --health-addr=:{{ $s.livenessProbe.port }}
+- --health-addr={{ include "keyvault-csi.loopback" .os }}:{{ $s.livenessProbe.port }}
 - --enable-secret-rotation={{ if include "keyvault-csi.on" $s.enableSecretRotation }}true{{ else }}false{{ end }}
 {{- with $s.rotationPollInterval }}
 - --rotation-poll-interval={{ . }}
@@ -151,6 +159,7 @@ the node keeps its path, so that classes that name a file by its path there go o
 {{/* The probes and ports of the one container; takes settings and those of the system. */}}
 {{- define "keyvault-csi.health" -}}
 {{- $metrics := regexFind "[0-9]+$" (include "keyvault-csi.address" .os.metricsAddr) -}}
+{{- $loopback := include "keyvault-csi.loopback" .os -}}
 ports:
   - name: healthz
     containerPort: {{ .settings.livenessProbe.port }}
@@ -162,6 +171,9 @@ ports:
 {{- end }}
 livenessProbe:
   httpGet:
+    {{- with $loopback }}
+    host: {{ . }}
+    {{- end }}
     path: /healthz
     port: healthz
   initialDelaySeconds: 5
@@ -171,6 +183,9 @@ livenessProbe:
 # Registration takes the kubelet about a second; asking each second shows it at once and costs nothing to speak of.
 readinessProbe:
   httpGet:
+    {{- with $loopback }}
+    host: {{ . }}
+    {{- end }}
     path: /readyz
     port: healthz
   periodSeconds: 1

@@ -18,7 +18,7 @@ pub(super) enum ConnectionError {
     #[error("the padding or priority of an HTTP/2 HEADERS frame does not fit into it")]
     PaddingTooLong,
     /// Our limit, see [`super::rewriter::MAX_BLOCK_SIZE`].
-    #[error("an HTTP/2 header block is larger than 65536 bytes")]
+    #[error("an HTTP/2 header block is larger than 32768 bytes")]
     BlockTooLarge,
     /// Our limit, see [`super::rewriter::MAX_CONTINUATIONS`].
     #[error("an HTTP/2 header block has more than 64 CONTINUATION frames")]
@@ -27,7 +27,7 @@ pub(super) enum ConnectionError {
     #[error("an HTTP/2 header block has more than 256 fields")]
     TooManyFields,
     /// Our limit, see [`super::headers::MAX_LIST_SIZE`].
-    #[error("an HTTP/2 header block is larger than 65536 bytes when decoded")]
+    #[error("an HTTP/2 header block is larger than 32768 bytes when decoded")]
     ListTooLarge,
     /// RFC 7541 §6.
     #[error("an HPACK header block ends inside a field")]

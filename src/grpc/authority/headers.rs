@@ -18,9 +18,9 @@ use super::representations::Representations;
 /// A kubelet sends nine fields.
 pub(super) const MAX_FIELDS: usize = 256;
 
-/// The decoded size of a block as RFC 9113 §6.5.2 counts it, four times what tonic accepts: h2 shall be the one that
+/// The decoded size of a block as RFC 9113 §6.5.2 counts it, twice what the server accepts: h2 shall be the one that
 /// answers a list which is merely too long for the server.
-pub(super) const MAX_LIST_SIZE: usize = 65_536;
+pub(super) const MAX_LIST_SIZE: usize = 2 * super::super::server::HEADERS as usize;
 
 /// The dynamic table that the client may use while the server announces nothing else (RFC 9113 §6.5.2).
 const MAX_TABLE_SIZE: usize = 4_096;
@@ -69,6 +69,8 @@ impl HeaderBlocks {
                 return Err(ConnectionError::ListTooLarge);
             }
         }
+        // It may have held a value of the largest size.
+        self.field = Vec::new();
         Ok(())
     }
 }

@@ -28,6 +28,7 @@ mod error;
 mod tests;
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -36,8 +37,8 @@ use tonic::transport::server::Connected;
 
 use self::rewriter::Rewriter;
 
-/// One read takes at most this much from the stream: a frame of the largest size that a client may send.
-const INPUT_SIZE: usize = 16_384;
+/// One read takes at most this much from the stream. Most requests are smaller.
+const INPUT_SIZE: usize = 4_096;
 
 /// A server's connection whose requests all arrive with `:authority: localhost`.
 ///
@@ -46,10 +47,10 @@ const INPUT_SIZE: usize = 16_384;
 ///
 /// # Limits
 ///
-/// A frame carries at most 16,384 bytes (RFC 9113 §4.2). A header block has at most 65,536 bytes before decoding, 64
-/// CONTINUATION frames, 256 fields, and 65,536 bytes decoded as RFC 9113 §6.5.2 counts them. The client's dynamic table
+/// A frame carries at most 16,384 bytes (RFC 9113 §4.2). A header block has at most 32,768 bytes before decoding, 64
+/// CONTINUATION frames, 256 fields, and 32,768 bytes decoded as RFC 9113 §6.5.2 counts them. The client's dynamic table
 /// is held to 4,096 bytes (RFC 7541 §4.2). Payloads of other frames are passed on as they come and never collected, so
-/// a connection holds 16 KiB, and less than 450 KiB after header blocks of the largest size.
+/// a connection between two blocks holds less than 20 KiB, and within one of the largest size less than 250 KiB.
 ///
 /// # Errors
 ///
@@ -59,9 +60,8 @@ const INPUT_SIZE: usize = 16_384;
 pub(crate) struct LocalhostAuthority<S> {
     stream: S,
     rewriter: Rewriter,
-    input: Box<[u8]>,
-    /// The part of `input` that was read and not yet consumed.
-    unread: std::ops::Range<usize>,
+    /// What was read and did not go out for lack of room; most often nothing.
+    unread: Vec<u8>,
     ended: bool,
 }
 
@@ -71,8 +71,7 @@ impl<S> LocalhostAuthority<S> {
         Self {
             stream,
             rewriter: Rewriter::new(),
-            input: vec![0; INPUT_SIZE].into_boxed_slice(),
-            unread: 0..0,
+            unread: Vec::new(),
             ended: false,
         }
     }
@@ -82,10 +81,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for LocalhostAuthority<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, output: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = output.filled().len();
+        // On the stack, so that a connection that says nothing holds nothing.
+        let mut space = [MaybeUninit::uninit(); INPUT_SIZE];
+        let mut input = ReadBuf::uninit(&mut space);
+        input.put_slice(&this.unread);
+        let mut consumed = 0;
         while output.remaining() > 0 {
-            let outcome = this.rewriter.rewrite(&this.input[this.unread.clone()], output);
-            if let Ok(consumed) = outcome {
-                this.unread.start += consumed;
+            let outcome = this.rewriter.rewrite(&input.filled()[consumed..], output);
+            if let Ok(more) = outcome {
+                consumed += more;
             }
             // What came before the error is delivered first; the rewriter repeats the error at the next call.
             if output.filled().len() > before {
@@ -96,14 +100,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for LocalhostAuthority<S> {
                 break;
             }
             // Nothing came out although there was room, so all input has been consumed and may be overwritten.
-            let mut input = ReadBuf::new(&mut this.input);
+            (this.unread, consumed) = (Vec::new(), 0);
+            input.clear();
             ready!(Pin::new(&mut this.stream).poll_read(cx, &mut input))?;
-            this.unread = 0..input.filled().len();
-            if this.unread.is_empty() {
+            if input.filled().is_empty() {
                 this.rewriter.finish();
                 this.ended = true;
             }
         }
+        this.unread = input.filled()[consumed..].to_vec();
         Poll::Ready(Ok(()))
     }
 }

@@ -11,11 +11,14 @@ use super::error::ConnectionError;
 use super::frames::{self, FrameHead, HEAD_LENGTH};
 use super::headers::HeaderBlocks;
 
-/// The size of a header block before decoding; a kubelet's has some 200 bytes.
-pub(super) const MAX_BLOCK_SIZE: usize = 65_536;
+/// The size of a header block before decoding, twice what the server accepts decoded; a kubelet's has some 200 bytes.
+pub(super) const MAX_BLOCK_SIZE: usize = 32_768;
 
 /// The CONTINUATION frames of one block: empty ones cost the client nothing and could follow each other for ever.
 pub(super) const MAX_CONTINUATIONS: usize = 64;
+
+/// What a buffer may keep between two blocks; a larger one is given back, since a connection may last for days.
+const KEPT: usize = 4_096;
 
 /// Rewrites what a client sends, in pieces of any size.
 pub(super) struct Rewriter {
@@ -115,7 +118,7 @@ impl Rewriter {
         output.put_slice(&undelivered[..length]);
         self.delivered += length;
         if self.delivered == self.pending.len() {
-            self.pending.clear();
+            empty(&mut self.pending);
             self.delivered = 0;
         }
     }
@@ -221,8 +224,18 @@ impl Rewriter {
             self.encoded.clear();
             self.headers.rewrite(&self.fragments, &mut self.encoded)?;
             frames::append_header_block(block.stream, block.end_stream, &self.encoded, &mut self.pending);
+            empty(&mut self.fragments);
+            empty(&mut self.encoded);
         }
         Ok(())
+    }
+}
+
+/// Empties a buffer, and gives it back if it is large.
+fn empty(buffer: &mut Vec<u8>) {
+    buffer.clear();
+    if buffer.capacity() > KEPT {
+        *buffer = Vec::new();
     }
 }
 

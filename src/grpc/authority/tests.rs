@@ -121,7 +121,7 @@ fn pass_in(input: &[u8], pieces: &[usize], reads: &[usize]) -> Outcome {
                 return Outcome { bytes, error: Some(error.to_string()) };
             }
         }
-        assert!(adapter.input.len() + adapter.rewriter.capacity() < 450 * 1024, "the documented bound holds");
+        assert!(adapter.unread.capacity() + adapter.rewriter.capacity() < 250 * 1024, "the documented bound holds");
     }
     unreachable!("the loop has no end")
 }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::super::error::{Error, Stop};
 use super::super::flight::{Flights, Lasting, Room, Wanted};
+use super::super::places::Places;
 use super::super::rank::{Purpose, Rank};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +31,7 @@ const LATE: Duration = Duration::from_secs(60);
 
 fn wanted(key: u32, proof: u8, left: Duration) -> Wanted<'static, u32> {
     let (deadline, rank) = (Instant::now() + left, Rank::of(Purpose::Mount));
-    Wanted { key, proof: [proof; 32], deadline, rank, host: "host" }
+    Wanted { key, proof: [proof; 32], deadline, rank, claim: Places::new(100).of("default"), host: "host" }
 }
 
 /// A fetch that counts, takes its time and ends like this.

@@ -7,7 +7,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
 
 use super::super::tokens::usable;
 use super::super::{Cloud, Credential, Identity, Options, ServiceAccountToken, TenantId, TokenFault, Vault, Vaults};
-use super::server::{Azure, CLIENT_ID, Kind, QUICK, VERSION, open_as, options, status, with_options};
+use super::server::{Azure, CLIENT_ID, Kind, QUICK, VERSION, errand, open_as, options, status, with_options};
 use super::{Reason, get};
 
 pub(super) fn secret(text: &str) -> Credential {

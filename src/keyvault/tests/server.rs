@@ -18,7 +18,7 @@ use super::super::binding::{TokenProxy, TokenProxyOptions};
 use super::super::http::Http;
 use super::super::imds::Imds;
 use super::super::retry::Limits;
-use super::super::{Cloud, Credential, Options, Purpose, Rate, TenantId, Vault, VaultName, Vaults, http};
+use super::super::{Cloud, Connections, Credential, Errand, Options, Purpose, Rate, TenantId, Vault, VaultName, Vaults, http};
 use crate::metrics::Metrics;
 
 pub(super) const LOGIN: &str = "login.microsoftonline.com";
@@ -168,6 +168,7 @@ pub(super) fn options() -> Options {
         token_proxy: TokenProxyOptions::new("", "", "/no/such/file".into()).unwrap(),
         freshness: Duration::ZERO,
         rate: Rate { per_second: 0, burst: 0 },
+        connections: Connections { fetches: 1_000, idle: 1_000 },
         metrics: Metrics::new(),
     }
 }
@@ -177,10 +178,15 @@ pub(super) fn open(vaults: &Vaults, name: &str, left: Duration) -> Vault {
     open_as(vaults, name, credential, left)
 }
 
+/// A mount of a pod of this namespace.
+pub(super) fn errand(namespace: &str, left: Duration) -> Errand<'_> {
+    Errand { namespace, purpose: Purpose::Mount, deadline: Instant::now() + left }
+}
+
 pub(super) fn open_as(vaults: &Vaults, name: &str, credential: Credential, left: Duration) -> Vault {
     let cloud = Cloud::named("AzurePublicCloud").unwrap();
     let (name, tenant) = (VaultName::new(name).unwrap(), TenantId::new("tenant-1").unwrap());
-    vaults.open(&cloud, &name, &tenant, credential, Purpose::Mount, Instant::now() + left).unwrap()
+    vaults.open(errand("default", left), &cloud, &name, &tenant, credential).unwrap()
 }
 
 fn certificates() -> (reqwest::Certificate, String, TlsAcceptor) {

@@ -43,7 +43,7 @@ async fn a_bundle_named_by_ssl_cert_file_is_trusted() {
         let client = http::builder("x").no_proxy().resolve(VAULT, address).resolve(LOGIN, address);
         http::built(client.tls_certs_only(roots))
     };
-    let vaults = with_http(Http::renewed(Renewed::new(Box::new(client)).unwrap(), QUICK.exchange, false));
+    let vaults = with_http(Http::renewed(Renewed::new(Box::new(client), 100).unwrap(), QUICK.exchange, false));
     get(&open(&vaults, "myvault", Duration::from_secs(60)), "db").await.unwrap();
 }
 
@@ -102,7 +102,7 @@ async fn a_bundle_that_changes_is_read_again() {
         let address = *wanted.lock().unwrap();
         http::built(http::builder("x").no_proxy().resolve(VAULT, address).resolve(LOGIN, address).tls_certs_only(roots))
     };
-    let renewed = Renewed::new(Box::new(client)).unwrap();
+    let renewed = Renewed::new(Box::new(client), 100).unwrap();
     let vaults = with_http(Http::renewed(renewed.clone(), QUICK.exchange, false));
     let first = renewed.current().await;
     get(&open(&vaults, "myvault", Duration::from_secs(60)), "db").await.unwrap();

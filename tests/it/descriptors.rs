@@ -1,0 +1,160 @@
+//! Descriptors under attack: what one tenant's vaults hold open takes nothing from its neighbours.
+
+use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use azure_emulator::{Action, Fault, Kind};
+use keyvault_csi_e2e::driver::{Setup, wait_for};
+use keyvault_csi_e2e::kubelet::Volume;
+use libtest_mimic::Trial;
+
+use crate::lab::{Node, Vault, class_manifest, lab};
+
+trials! { "descriptors":
+    the_soft_limit_is_raised_to_the_hard_one,
+    a_tenants_hanging_vaults_take_no_descriptor_of_a_neighbour,
+    names_that_no_server_answers_take_no_descriptor_of_a_neighbour,
+    idle_connections_of_many_vaults_are_closed,
+}
+
+/// The reproduction as it was: 1,500 vaults of one tenant.
+pub(crate) fn soak() -> Vec<Trial> {
+    let big = || {
+        let mut setup = lab().shipped();
+        setup.descriptors = Some([1_024, 8_192]);
+        hold_open(setup, 1_500, 1, |number| format!("silent-{number}"))
+    };
+    vec![crate::trial("descriptors::soak_fifteen_hundred_unknown_vaults", big).with_ignored_flag(true)]
+}
+
+/// The limits of /proc/<pid>/limits: soft and hard.
+fn limits(node: &Node) -> Result<[u64; 2]> {
+    let limits = fs::read_to_string(format!("/proc/{}/limits", node.id()))?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).context("no limit")?;
+    let mut words = line.split_whitespace().map(str::parse);
+    let mut next = || Ok::<u64, anyhow::Error>(words.next().context("no number")??);
+    Ok([next()?, next()?])
+}
+
+fn open(node: &Node) -> Result<usize> {
+    Ok(fs::read_dir(format!("/proc/{}/fd", node.id()))?.count())
+}
+
+fn the_soft_limit_is_raised_to_the_hard_one() -> Result<()> {
+    let mut setup = lab().setup();
+    setup.descriptors = Some([300, 2_000]);
+    let node = Node::start(setup)?;
+    assert_eq!(limits(&node)?, [2_000, 2_000]);
+    ensure!(!node.log().contains("few files"), "{}", node.log());
+    let mut setup = lab().setup();
+    setup.descriptors = Some([100, 200]);
+    let node = Node::start(setup)?;
+    ensure!(node.log().contains("LimitNOFILE") && node.log().contains("limit=200"), "{}", node.log());
+    Ok(())
+}
+
+/// A class with so many objects of a vault.
+fn class(node: &Node, namespace: &str, name: &str, vault: &Vault, objects: &[String]) -> Result<()> {
+    let objects: Vec<&str> = objects.iter().map(String::as_str).collect();
+    let manifest = class_manifest(namespace, name, Some("azure"), &vault.parameters(&objects));
+    node.manifest(&format!("{namespace}-{name}.yaml"), &manifest)
+}
+
+/// Has `count` volumes of one tenant held open, each with `objects` objects of the vault that `named` says, then looks whether a
+/// neighbour's publish, the probe and the metrics are served.
+fn hold_open(
+    setup: Setup,
+    count: usize,
+    objects: usize,
+    named: impl Fn(usize) -> String,
+) -> Result<()> {
+    let node = Node::start(setup)?;
+    let neighbour = lab().vault();
+    let value = neighbour.set("password");
+    class(&node, "neighbour", "good", &neighbour, &["password".to_owned()])?;
+    let attacker = lab().vault();
+    let volumes: Vec<Volume> = (0..count)
+        .map(|number| {
+            let name = format!("c-{number}");
+            let objects: Vec<String> = (0..objects).map(|at| format!("o-{number}-{at}")).collect();
+            let vault = Vault { name: named(number), ..attacker.clone() };
+            class(&node, "attacker", &name, &vault, &objects)?;
+            Ok(Volume::of_class("attacker", "web", &name)
+                .with_service_principal(&attacker.client_id, &attacker.client_secret))
+        })
+        .collect::<Result<_>>()?;
+    let ended = AtomicUsize::new(0);
+    let served = std::thread::scope(|scope| {
+        for volume in &volumes {
+            scope.spawn(|| {
+                // It fails, or is given up when the neighbour is served.
+                let _ = node.kubelet.publish_within(volume, Duration::from_secs(20));
+                ended.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        // Each call has a connection of its own, as kubelets have.
+        let height = || Ok(open(&node)? >= count);
+        wait_for("the attack is under way", Duration::from_secs(30), height)?;
+        let mut most = 0;
+        for round in 0..5 {
+            let volume = Volume::of_class("neighbour", "web", "good")
+                .with_service_principal(&neighbour.client_id, &neighbour.client_secret);
+            let target = node.publish(&volume).with_context(|| format!("round {round}"))?;
+            assert_eq!(fs::read_to_string(target.join("password"))?, value);
+            node.kubelet.unpublish(&volume)?;
+            assert_eq!(node.health("/healthz")?, (200, "ok\n".to_owned()));
+            node.metrics()?;
+            most = most.max(open(&node)?);
+        }
+        ensure!(ended.load(Ordering::Relaxed) < count, "the attack was over before the neighbour came");
+        Ok(most)
+    })?;
+    let [_, hard] = limits(&node)?;
+    ensure!((served as u64) < hard, "{served} of {hard} descriptors were open");
+    ensure!(!node.log().contains("os error 24"), "EMFILE in: {}", node.log());
+    Ok(())
+}
+
+fn a_tenants_hanging_vaults_take_no_descriptor_of_a_neighbour() -> Result<()> {
+    let mut setup = lab().setup();
+    setup.descriptors = Some([128, 512]);
+    setup.flags.push("--vault-requests-per-second=0".to_owned());
+    let hostile: Vec<Vault> = (0..8).map(|_| lab().vault()).collect();
+    let names: Vec<String> = hostile.iter().map(|vault| vault.name.clone()).collect();
+    for name in &names {
+        lab().azure().add_fault(Fault::new(Action::Hang).host(name).kind(Kind::Get));
+    }
+    hold_open(setup, 60, 16, |number| names[number % names.len()].clone())
+}
+
+/// The lab's name server keeps silent about these names, so that each look-up holds its sockets until it is given up.
+fn names_that_no_server_answers_take_no_descriptor_of_a_neighbour() -> Result<()> {
+    let mut setup = lab().setup();
+    setup.descriptors = Some([128, 512]);
+    hold_open(setup, 90, 16, |number| format!("silent-{number}"))
+}
+
+fn idle_connections_of_many_vaults_are_closed() -> Result<()> {
+    let mut setup = lab().setup();
+    setup.descriptors = Some([256, 256]);
+    let node = Node::start(setup)?;
+    let value = lab().secret("shared");
+    // One tenant may have as many vaults as it likes; each is asked once and leaves a connection behind.
+    for number in 0..120 {
+        let vault = lab().vault();
+        lab().azure().set_secret(&vault.name, "password", &value);
+        let name = format!("c-{number}");
+        class(&node, "attacker", &name, &vault, &["password".to_owned()])?;
+        let volume = Volume::of_class("attacker", "web", &name)
+            .with_service_principal(&vault.client_id, &vault.client_secret);
+        let target = node.publish(&volume)?;
+        assert_eq!(fs::read_to_string(target.join("password"))?, value);
+        node.kubelet.unpublish(&volume)?;
+        let open = open(&node)?;
+        // A twelfth of the limit may lie idle; the rest is what the process has anyway.
+        ensure!(open < 256 / 12 + 40, "{open} descriptors are open after {number} vaults");
+    }
+    Ok(())
+}

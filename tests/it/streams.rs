@@ -1,0 +1,234 @@
+//! What a client of a gRPC socket can make the process hold: streams, connections, headers and bytes, all bounded.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use keyvault_csi_e2e::driver::wait_for;
+use libtest_mimic::Trial;
+
+use crate::lab::{Node, Vault, lab};
+use crate::plugin::Scene;
+use crate::raw_http2::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, RawHttp2, SETTINGS, call, frame,
+};
+
+trials! { "streams":
+    streams_without_end_do_not_grow_the_process,
+    the_providers_socket_has_the_same_limits,
+    a_request_that_never_comes_whole_is_given_up,
+    idle_connections_make_room_for_kubelets_and_the_probe,
+    connections_that_lie_idle_are_closed_when_there_are_many,
+    streams_that_are_reset_at_once_end_the_connection,
+    header_lists_have_sixteen_kib,
+}
+
+/// The same with more of everything, on the program that is shipped, and its memory a minute later.
+pub(crate) fn soak() -> Vec<Trial> {
+    let big = || attack(&Node::start(lab().shipped())?, 2_000, Duration::from_secs(60));
+    vec![crate::trial("streams::soak_memory_is_back_after_a_minute", big).with_ignored_flag(true)]
+}
+
+const PUBLISH: &str = "/csi.v1.Node/NodePublishVolume";
+const MOUNT: &str = "/v1alpha1.CSIDriverProvider/Mount";
+
+/// RFC 9113 §7.
+const REFUSED_STREAM: u32 = 0x7;
+const ENHANCE_YOUR_CALM: u32 = 0xb;
+
+/// How much more memory there may be afterwards.
+const MORE_KIB: u64 = 8 << 10;
+/// And meanwhile: what the bounds allow together, in a build without optimisation.
+const PEAK_KIB: u64 = 160 << 10;
+
+/// Opens streams that never send their message, on one connection, for as long as the server lets it.
+fn streams_without_end(socket: &Path, path: &str) -> Result<()> {
+    let mut client = RawHttp2::connect(socket)?;
+    let block = call(path, &[]);
+    let (mut refused, mut gone) = (0, false);
+    for _ in 0..100_000 {
+        gone = client.open(&block, 0).is_err();
+        for frame in client.come().unwrap_or_default() {
+            match (frame.kind, frame.code()) {
+                (RST_STREAM, Some(code)) => {
+                    ensure!(code == REFUSED_STREAM && frame.stream > 2 * 64, "{frame:?}");
+                    refused += 1;
+                }
+                (GOAWAY, Some(code)) => {
+                    ensure!(code == ENHANCE_YOUR_CALM, "{frame:?}");
+                    gone = true;
+                }
+                _ => {}
+            }
+        }
+        if gone {
+            break;
+        }
+    }
+    ensure!(gone && refused > 0, "{refused} streams were refused, and the connection stays");
+    Ok(())
+}
+
+/// A connection with as many streams as may be, each with large headers and a message that begins and does not end.
+fn hoard(socket: &Path, path: &str) -> Result<RawHttp2> {
+    let mut client = RawHttp2::connect(socket)?;
+    let block = call(path, &[("x-padding", &"p".repeat(8_000))]);
+    // A message of 4 MiB is announced (gRPC over HTTP/2, "Length-Prefixed-Message").
+    let begun = [&[0, 0, 0x3f, 0xff, 0xff][..], &[b'm'; 4_000]].concat();
+    for _ in 0..64 {
+        // The connection may be closed meanwhile, for the sake of others.
+        let Ok(stream) = client.open(&block, 0) else { break };
+        if client.send(&frame(DATA, 0, stream, &begun)).is_err() {
+            break;
+        }
+    }
+    Ok(client)
+}
+
+/// All of it at once, then a call of somebody else, and the memory afterwards while the attackers' connections are open.
+fn attack(node: &Node, connections: usize, patience: Duration) -> Result<()> {
+    let vault = lab().vault();
+    vault.set("password");
+    node.class("demo", &vault.parameters(&["password"]))?;
+    // What a first publish needs for good is not the attack's.
+    node.publish(&vault.volume("demo"))?;
+    node.health("/healthz")?;
+    let before = node.resident_kib()?;
+    let socket = node.setup().socket();
+    for _ in 0..10 {
+        streams_without_end(&socket, PUBLISH)?;
+    }
+    let hoarded: Vec<RawHttp2> = (0..connections).map(|_| hoard(&socket, PUBLISH)).collect::<Result<_>>()?;
+    let peak = node.resident_kib()?;
+    ensure!(peak < before + PEAK_KIB, "{before} KiB grew to {peak}");
+    serves(node, &vault)?;
+    let back = || Ok(node.resident_kib()? <= before + MORE_KIB);
+    wait_for("the memory is back", patience, back)
+        .with_context(|| format!("{before} KiB, {peak} at the peak, {:?} now", node.resident_kib()))?;
+    drop(hoarded);
+    Ok(())
+}
+
+/// Somebody else's publish and the probe are answered.
+fn serves(node: &Node, vault: &Vault) -> Result<()> {
+    let volume = vault.volume("demo");
+    node.publish(&volume)?;
+    node.kubelet.unpublish(&volume)?;
+    assert_eq!(node.health("/healthz")?, (200, "ok\n".to_owned()));
+    Ok(())
+}
+
+fn streams_without_end_do_not_grow_the_process() -> Result<()> {
+    attack(&lab().node()?, 200, Duration::from_secs(90))
+}
+
+fn the_providers_socket_has_the_same_limits() -> Result<()> {
+    let scene = Scene::new(&[])?;
+    let socket = scene.provider.setup().socket();
+    streams_without_end(&socket, MOUNT)?;
+    let _hoarded: Vec<RawHttp2> = (0..20).map(|_| hoard(&socket, MOUNT)).collect::<Result<_>>()?;
+    assert_eq!(scene.driver.health("")?, "SERVING");
+    assert_eq!(scene.provider.health("/healthz")?.0, 200);
+    Ok(())
+}
+
+fn a_request_that_never_comes_whole_is_given_up() -> Result<()> {
+    let node = lab().node()?;
+    let mut client = RawHttp2::connect(&node.setup().socket())?;
+    let stream = client.open(&call(PUBLISH, &[]), 0)?;
+    client.send(&frame(DATA, 0, stream, &[0, 0, 0, 1, 0, b'x']))?;
+    // The answer says why, and the stream is over.
+    let end = client.wait(|frame| frame.stream == stream && frame.kind == HEADERS && frame.flags & END_STREAM != 0)?;
+    ensure!(end.payload.len() < 200, "{end:?}");
+    // The connection goes on.
+    let stream = client.open(&call("/csi.v1.Identity/Probe", &[]), 0)?;
+    client.send(&frame(DATA, END_STREAM, stream, &[0; 5]))?;
+    client.wait(|frame| frame.stream == stream && frame.kind == DATA)?;
+    Ok(())
+}
+
+fn idle_connections_make_room_for_kubelets_and_the_probe() -> Result<()> {
+    let (node, vault) = (lab().node()?, lab().vault());
+    vault.set("password");
+    node.class("demo", &vault.parameters(&["password"]))?;
+    let socket = node.setup().socket();
+    // More than there are places; half of them never say a word.
+    let mut idle = Vec::new();
+    for _ in 0..1_300 {
+        idle.push(RawHttp2::silent(&socket)?);
+        idle.push(RawHttp2::connect(&socket)?);
+    }
+    serves(&node, &vault)?;
+    let open = std::fs::read_dir(format!("/proc/{}/fd", node.id()))?.count();
+    ensure!(open <= 2_048 + 64, "{open} descriptors are open");
+    let closed: Vec<usize> = (0..idle.len()).filter(|at| idle[*at].is_closed().unwrap_or(true)).collect();
+    ensure!(closed.first() == Some(&0), "the oldest did not go: {closed:?}");
+    let newest = idle.last_mut().context("none")?;
+    newest.wait(|frame| frame.kind == SETTINGS)?;
+    Ok(())
+}
+
+fn connections_that_lie_idle_are_closed_when_there_are_many() -> Result<()> {
+    let node = lab().node()?;
+    let socket = node.setup().socket();
+    let mut idle: Vec<RawHttp2> = (0..200).map(|_| RawHttp2::connect(&socket)).collect::<Result<_>>()?;
+    let closed = |idle: &mut [RawHttp2]| {
+        idle.iter_mut().try_fold(0, |sum, one| Ok::<usize, anyhow::Error>(sum + usize::from(one.is_closed()?)))
+    };
+    wait_for("most are closed", Duration::from_secs(60), || Ok(closed(&mut idle[..100])? == 100))?;
+    // A few may stay, as a driver's connection to its provider does.
+    ensure!(closed(&mut idle[150..])? == 0, "all were closed");
+    Ok(())
+}
+
+fn streams_that_are_reset_at_once_end_the_connection() -> Result<()> {
+    let node = lab().node()?;
+    let before = node.resident_kib()?;
+    for flags in [0, END_STREAM] {
+        let mut client = RawHttp2::connect(&node.setup().socket())?;
+        let block = call("/csi.v1.Identity/Probe", &[]);
+        // In one piece, so that the server finds them opened and reset.
+        let pairs: Vec<u8> = (0..20_000)
+            .flat_map(|number| {
+                let stream = 2 * number + 1;
+                let opened = frame(HEADERS, END_HEADERS | flags, stream, &block);
+                [opened, frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())].concat()
+            })
+            .collect();
+        // It is closed while this is written, or a little later.
+        let _ = client.send(&pairs);
+        wait_for("the connection is closed", Duration::from_secs(20), || client.is_closed())?;
+    }
+    let after = node.resident_kib()?;
+    ensure!(after <= before + MORE_KIB, "{before} KiB grew to {after}");
+    assert_eq!(node.health("/healthz")?.0, 200);
+    Ok(())
+}
+
+fn header_lists_have_sixteen_kib() -> Result<()> {
+    let node = lab().node()?;
+    let probe = |length: usize| -> Result<RawHttp2> {
+        let mut client = RawHttp2::connect(&node.setup().socket())?;
+        let block = call("/csi.v1.Identity/Probe", &[("x-padding", &"p".repeat(length))]);
+        let (first, rest) = block.split_at(block.len().min(16_000));
+        client.send(&frame(HEADERS, if rest.is_empty() { END_HEADERS } else { 0 }, 1, first))?;
+        for (at, part) in rest.chunks(16_000).enumerate() {
+            let last = (at + 1) * 16_000 >= rest.len();
+            client.send(&frame(CONTINUATION, if last { END_HEADERS } else { 0 }, 1, part))?;
+        }
+        client.send(&frame(DATA, END_STREAM, 1, &[0; 5]))?;
+        Ok(client)
+    };
+    probe(15_000)?.wait(|frame| frame.kind == DATA)?;
+    // A list that is too long is answered with 431 (RFC 6585 §5), as a field of the static table's or of its own.
+    let answer = probe(17_000)?.wait(|frame| frame.kind == HEADERS)?;
+    ensure!(answer.payload.windows(3).any(|text| text == b"431") || answer.flags & END_STREAM != 0, "{answer:?}");
+    // One that is much too long ends the connection.
+    for length in [40_000, 200_000] {
+        if let Ok(mut client) = probe(length) {
+            wait_for("the connection is closed", Duration::from_secs(20), || client.is_closed())?;
+        }
+    }
+    assert_eq!(node.health("/healthz")?.0, 200);
+    Ok(())
+}
