@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use clap::{ArgAction, Args as ClapArgs};
 
 use super::process::user_agent;
+use crate::compute::Compute;
 use crate::formats::duration;
 use crate::keyvault::{Options, Rate, TokenProxyOptions, Vaults};
 use crate::metrics::Metrics;
@@ -66,7 +67,7 @@ impl AzureArgs {
     ///
     /// # Errors
     /// A flag that cannot be followed, by name.
-    pub(super) fn provider(&self, metrics: &Metrics) -> anyhow::Result<Azure> {
+    pub(super) fn provider(&self, metrics: &Metrics, compute: &Compute) -> anyhow::Result<Azure> {
         let cloud = DefaultCloud::new(&self.cloud_name, self.cloud_file())
             .with_context(|| format!("--cloud-name {:?}", self.cloud_name))?;
         let rendering = Rendering {
@@ -78,8 +79,10 @@ impl AzureArgs {
         let rate = Rate { per_second: self.vault_requests_per_second, burst: BURST };
         let freshness = self.freshness_window;
         let user_agent = format!("{} {}", user_agent(), self.custom_user_agent).trim_end().to_owned();
-        let options = Options { user_agent, token_proxy: proxy, freshness, rate, metrics: metrics.clone() };
-        Ok(Azure::new(Vaults::new(options)?, cloud, rendering))
+        let (metrics, compute) = (metrics.clone(), compute.clone());
+        let options =
+            Options { user_agent, token_proxy: proxy, freshness, rate, metrics, compute: compute.clone() };
+        Ok(Azure::new(Vaults::new(options)?, cloud, rendering, compute))
     }
 }
 

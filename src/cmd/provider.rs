@@ -15,6 +15,7 @@ use super::azure::AzureArgs;
 use super::goflags::Unused;
 use super::process::{self, Build, ProcessArgs, Running, parse_endpoint};
 use crate::admin::{self, ProviderHealth};
+use crate::compute::Compute;
 use crate::formats::duration;
 use crate::metrics::Metrics;
 use crate::platform::socket;
@@ -63,7 +64,7 @@ pub(super) fn run(args: Args, unused: &[Unused]) -> anyhow::Result<()> {
 async fn serve(args: Args) -> anyhow::Result<()> {
     let (told, stop) = (process::told_by_signal()?, CancellationToken::new());
     let (metrics, tasks) = (Metrics::new(), TaskTracker::new());
-    let azure = args.azure.provider(&metrics)?;
+    let azure = args.azure.provider(&metrics, &Compute::new(metrics.clone())?)?;
     let provider = Provider { azure, metrics: metrics.clone(), tasks: tasks.clone() };
     let mut running = Running::new();
     serve_http(&mut running, &args, metrics, &stop).await?;

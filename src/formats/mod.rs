@@ -8,6 +8,7 @@ pub mod chain;
 pub mod duration;
 pub mod encoding;
 pub mod jwk;
+pub mod keyed_digest;
 pub mod pem;
 pub mod pkcs12;
 pub mod private_key;

@@ -8,8 +8,9 @@ use std::fmt;
 use sha2::{Digest as _, Sha256};
 
 use super::cloud::Cloud;
+use super::key_pair::LoginCertificate;
 use super::names::{TenantId, is_client_id};
-use crate::model::{ExposeSecret as _, SecretBytes, SecretString};
+use crate::model::{ExposeSecret as _, SecretString};
 
 /// Who asks the vault.
 pub enum Credential {
@@ -24,10 +25,10 @@ pub enum Credential {
     ClientCertificate {
         /// The application's id.
         client_id: String,
-        /// The certificate that the application knows, as DER.
-        certificate_der: Vec<u8>,
-        /// Its private key, as unencrypted PKCS#8.
-        private_key_pkcs8: SecretBytes,
+        /// The pod's namespace, whose share of computing reading the key takes.
+        namespace: String,
+        /// The certificate that the application knows.
+        certificate: LoginCertificate,
     },
     /// A pod's service account, federated with an application or a managed identity (spec/azure-provider.md §5.6).
     WorkloadIdentity {
@@ -76,9 +77,8 @@ impl Credential {
             Credential::ClientSecret { client_secret, .. } => {
                 [b"secret", client_secret.expose_secret().as_bytes(), b""]
             }
-            // A certificate is public: only the key proves that it is somebody's own.
-            Credential::ClientCertificate { certificate_der, private_key_pkcs8, .. } => {
-                [b"certificate", certificate_der, private_key_pkcs8.expose_secret()]
+            Credential::ClientCertificate { certificate, .. } => {
+                [b"certificate", &certificate.facts().thumbprint, &certificate.facts().key]
             }
             Credential::WorkloadIdentity { namespace, service_account, .. } => {
                 [b"workload", namespace.as_bytes(), service_account.as_bytes()]
@@ -116,7 +116,8 @@ impl Credential {
         }
     }
 
-    fn id(&self) -> &str {
+    /// The client id as it was given.
+    pub(super) fn id(&self) -> &str {
         match self {
             Credential::ClientSecret { client_id, .. }
             | Credential::ClientCertificate { client_id, .. }

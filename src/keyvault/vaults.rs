@@ -27,6 +27,7 @@ use super::session::Access;
 use super::tokens::Tokens;
 use super::trust::Renewed;
 use super::vault::Vault;
+use crate::compute::Compute;
 use crate::metrics::Metrics;
 
 /// What the caller chooses.
@@ -42,6 +43,8 @@ pub struct Options {
     pub rate: Rate,
     /// Where requests are counted.
     pub metrics: Metrics,
+    /// Where keys are read that log in.
+    pub compute: Compute,
 }
 
 /// The way to every vault. Built once per process and cheap to clone; all clones share one pool of connections.
@@ -56,6 +59,7 @@ pub struct Vaults {
     recent: Recent,
     budget: Budget,
     metrics: Metrics,
+    compute: Compute,
     limits: Limits,
 }
 
@@ -88,6 +92,7 @@ impl Vaults {
             recent: Recent::new(options.freshness),
             budget: Budget::new(options.rate, options.metrics.clone()),
             metrics: options.metrics,
+            compute: options.compute,
             limits,
         })
     }
@@ -127,6 +132,7 @@ impl Vaults {
             recent: self.recent.clone(),
             lane: self.budget.lane(&host).ranked(Rank::of(purpose)),
             metrics: self.metrics.clone(),
+            compute: self.compute.clone(),
             limits: self.limits,
             cloud: cloud.clone(),
             host,

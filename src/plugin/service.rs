@@ -86,13 +86,15 @@ impl Provider {
     ) -> Result<MountResponse, (Reason, String)> {
         let Mount { pod, class, attributes, secrets, mode } = mount;
         let azure = self.azure.with_default_mode(mode);
-        let fetch = Fetch { class: &class, context: &attributes, secrets: &secrets, purpose: Purpose::Mount, deadline };
+        let (class, purpose) = (&class, Purpose::Mount);
+        // What the volume holds, only the driver can read.
+        let fetch = Fetch { class, context: &attributes, secrets: &secrets, held: None, purpose, deadline };
         let fetched = match azure.prepare(fetch).await {
             Ok(prepared) => prepared.fetch().await,
             Err(error) => Err(error),
         };
         let failed = |error: Error| (error.reason(), error.to_string());
-        let answered = fetched.map_err(failed).and_then(|payload| answer(&class, &payload));
+        let answered = fetched.map_err(failed).and_then(|payload| answer(class, &payload));
         let elapsed = started.elapsed();
         match &answered {
             Ok(answer) => info!({ key::POD } = %pod, files = answer.files.len(), ?elapsed, "objects fetched"),

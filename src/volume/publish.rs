@@ -199,7 +199,8 @@ impl Volumes {
         *asked = Some(class.provider.clone());
         let PublishRequest { context, secrets, target, deadline, .. } = request;
         let (class, purpose) = (Arc::new(class), Purpose::Mount);
-        let fetch = Fetch { class: &class, context, secrets, target, held: &[], purpose, deadline: *deadline };
+        let (held, files, deadline) = (&[], None, *deadline);
+        let fetch = Fetch { class: &class, context, secrets, target, held, files, purpose, deadline };
         let prepared = self.sources.prepare(fetch).await?;
         let (identity, payload) = (prepared.identity(), prepared.fetch().await?);
         drop(prepared);

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
+use sha2::{Digest as _, Sha256};
 
 use super::super::tokens::usable;
-use super::super::{Cloud, Credential, Error, Identity, Purpose, TenantId, Vault, Vaults};
+use super::super::{CertificateFacts, Cloud, Credential, Error, Identity, LoginCertificate, Purpose, TenantId, Vault, Vaults};
 use super::server::{Azure, CLIENT_ID, Kind, QUICK, VERSION, open_as, status};
 use super::{Reason, get};
 
@@ -18,6 +19,14 @@ pub(super) fn secret(text: &str) -> Credential {
 pub(super) fn jwt(account: &str, expiry: i64) -> String {
     let claims = format!(r#"{{"sub":"system:serviceaccount:ns:{account}","exp":{expiry}}}"#);
     format!("e30.{}.sig", BASE64.encode(claims))
+}
+
+/// An application with a certificate of which only this is known.
+pub(super) fn known(client_id: &str, certificate: &[u8], key: &[u8]) -> Credential {
+    let (thumbprint, key) = (Sha256::digest(certificate).into(), Sha256::digest(key).into());
+    let facts = CertificateFacts { thumbprint, key, not_after: None };
+    let certificate = LoginCertificate::known(facts, |_| Err("there is no key"));
+    Credential::ClientCertificate { client_id: client_id.into(), namespace: "ns".into(), certificate }
 }
 
 pub(super) fn workload(account: &str, assertion: String) -> Credential {
@@ -41,11 +50,7 @@ pub(super) const LATE: i64 = 4_000_000_000;
 
 #[test]
 fn an_identity_is_everything_that_tells_two_apart() {
-    let certificate = |certificate: &[u8], key: &[u8]| Credential::ClientCertificate {
-        client_id: CLIENT_ID.into(),
-        certificate_der: certificate.into(),
-        private_key_pkcs8: key.to_vec().into(),
-    };
+    let certificate = |certificate: &[u8], key: &[u8]| known(CLIENT_ID, certificate, key);
     let all = [
         secret("a"),
         secret("b"),

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use tokio::time::Instant;
 
 use super::super::{Credential, Error, Identity, Options, Vault, VaultSecret, Vaults};
-use super::identities::{LATE, identity_in, jwt, secret, workload};
+use super::identities::{LATE, identity_in, jwt, known, secret, workload};
 use super::server::{
     Azure, CLIENT_ID, CLIENT_SECRET, Kind, QUICK, Request, open, open_as, options, secret as body, status, with_options,
 };
@@ -199,9 +199,7 @@ proptest! {
                 1 => Credential::WorkloadIdentity {
                     client_id, namespace: a.clone(), service_account: b.clone(), assertion: jwt(b, LATE).into(),
                 },
-                2 => Credential::ClientCertificate {
-                    client_id, certificate_der: a.clone().into_bytes(), private_key_pkcs8: b.clone().into_bytes().into(),
-                },
+                2 => known(&client_id, a.as_bytes(), b.as_bytes()),
                 _ => Credential::ManagedIdentity { client_id: Some(client_id) },
             };
             identity_in(&credential, tenant)
