@@ -80,8 +80,7 @@ impl AzureArgs {
         let freshness = self.freshness_window;
         let user_agent = format!("{} {}", user_agent(), self.custom_user_agent).trim_end().to_owned();
         let (metrics, compute) = (metrics.clone(), compute.clone());
-        let options =
-            Options { user_agent, token_proxy: proxy, freshness, rate, metrics, compute: compute.clone() };
+        let options = Options { user_agent, token_proxy: proxy, freshness, rate, metrics, compute: compute.clone() };
         Ok(Azure::new(Vaults::new(options)?, cloud, rendering, compute))
     }
 }

@@ -78,8 +78,7 @@ impl KeyPair {
         // Entra ID finds the certificate by it; nothing rests on its strength.
         let sha1 = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, certificate);
         let not_after = Facts::of(certificate).and_then(|facts| i64::try_from(facts.not_after).ok());
-        let facts =
-            CertificateFacts { thumbprint: thumbprint.into(), key: Sha256::digest(pkcs8).into(), not_after };
+        let facts = CertificateFacts { thumbprint: thumbprint.into(), key: Sha256::digest(pkcs8).into(), not_after };
         Ok(KeyPair { key, facts, sha1: BASE64.encode(sha1), sha256: BASE64.encode(thumbprint) })
     }
 

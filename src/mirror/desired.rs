@@ -167,12 +167,8 @@ fn data(
                 let missing = || What::FileMissing { at, name: name.to_owned(), files: Vec::new() };
                 let opened = opened.get(name).ok_or_else(missing)?;
                 let text = opened.as_ref().as_ref().map_err(Clone::clone).and_then(|opened| tls::value(key, opened));
-                let mut text = text.map_err(|source| What::Tls {
-                    at,
-                    key: key.to_owned(),
-                    name: name.to_owned(),
-                    source,
-                })?;
+                let mut text =
+                    text.map_err(|source| What::Tls { at, key: key.to_owned(), name: name.to_owned(), source })?;
                 // The buffer moves out of its wrapper, so that no copy is left to wipe.
                 SecretBytes::from(std::mem::take(&mut *text).into_bytes())
             }

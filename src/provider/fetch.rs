@@ -164,7 +164,9 @@ fn collect(mut fetched: Vec<Fetched>) -> Result<Payload, PayloadError> {
     fetched.sort_by_key(|one| one.at);
     let expires = fetched.iter().filter_map(|one| one.object.expires).min();
     let (mut files, mut versions, mut conversions) = (Vec::new(), Vec::new(), Vec::new());
-    for FetchedObject { files: some, versions: theirs, conversions: converted, .. } in fetched.into_iter().map(|one| one.object) {
+    for FetchedObject { files: some, versions: theirs, conversions: converted, .. } in
+        fetched.into_iter().map(|one| one.object)
+    {
         files.extend(some);
         versions.extend(theirs);
         conversions.extend(converted);

@@ -122,7 +122,11 @@ impl Volumes {
             }
             return Ok(Published::Already);
         }
-        let (class, identity, payload) = self.fetch(request, asked).await?;
+        let (class, identity, payload) = tokio::select! {
+            fetched = self.fetch(request, asked) => fetched?,
+            // What it would have computed or waited for, nobody needs any more.
+            () = target.left(epoch) => return Err(Error::Unpublished { target: request.target.to_string() }),
+        };
         let versions = payload.versions().to_vec();
         let wrote = self.rotation.as_ref().map(|_| rotation::wrote(&payload, request.group, &identity));
         if !self.show(request, &target, epoch, payload).await? {

@@ -53,6 +53,7 @@ mod mirror_scene;
 mod costs;
 mod interruptions;
 mod kernels;
+mod key_derivation;
 mod kubelets;
 mod resources;
 mod rights;
@@ -113,6 +114,8 @@ fn main() -> ExitCode {
         costs::trials(),
         interruptions::trials(),
         kernels::trials(),
+        key_derivation::trials(),
+        key_derivation::soak(),
         external::trials(),
         external_faults::trials(),
         external_rotation::trials(),

@@ -153,7 +153,8 @@ fn asked_by(safe: &ContentInfo<'_>) -> u64 {
     }
     let bags = safe.octets("a content").ok().and_then(bags).unwrap_or_default();
     let keys = bags.iter().filter(|bag| bag.id == pkcs12::PKCS_12_PKCS8_KEY_BAG_OID);
-    let asked = keys.map(|bag| bag.value.decode_as::<EncryptedKey<'_>>().map_or(0, |key| crypt::iterations(key.algorithm)));
+    let asked =
+        keys.map(|bag| bag.value.decode_as::<EncryptedKey<'_>>().map_or(0, |key| crypt::iterations(key.algorithm)));
     asked.fold(0, u64::saturating_add)
 }
 

@@ -7,7 +7,9 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
 use sha2::{Digest as _, Sha256};
 
 use super::super::tokens::usable;
-use super::super::{CertificateFacts, Cloud, Credential, Error, Identity, LoginCertificate, Purpose, TenantId, Vault, Vaults};
+use super::super::{
+    CertificateFacts, Cloud, Credential, Error, Identity, LoginCertificate, Purpose, TenantId, Vault, Vaults,
+};
 use super::server::{Azure, CLIENT_ID, Kind, QUICK, VERSION, open_as, status};
 use super::{Reason, get};
 

@@ -4,8 +4,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
 use super::*;
-use crate::formats::tests::openssl::{BARE, Lab};
 use crate::formats::pkcs12::Work;
+use crate::formats::tests::openssl::{BARE, Lab};
 use crate::model::{ExposeSecret as _, SecretString};
 
 fn taken(pairs: &[(&str, &str)]) -> Result<ClientCertificate, String> {

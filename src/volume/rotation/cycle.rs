@@ -72,10 +72,12 @@ impl Cycle {
             Ok(None) => return,
             Err(error) => return self.failed("", &volumes(&self.registry.unplanned(reference)), &error),
         };
-        let mut planned = Vec::new();
+        let (mut planned, mut unread) = (Vec::new(), false);
         for member in self.registry.unplanned(reference) {
             match self.identity(&class, &member, deadline).await {
                 Ok(identity) => planned.push((member, identity)),
+                // Its certificate waits behind others of its namespace; what was read by now is known the next time.
+                Err(error) if error.reason() == Reason::Overloaded => unread = true,
                 Err(error) => self.failed(&class.provider, &[member.volume], &error),
             }
             // Reading a class a hundred times must not hold up anybody.
@@ -83,6 +85,9 @@ impl Cycle {
         }
         // All at once: a fetch that began with the first one would be made again for the others.
         self.registry.plan(&class, &planned);
+        if unread {
+            self.registry.plan_again(reference);
+        }
     }
 
     async fn identity(&self, class: &Class, member: &Member, deadline: Instant) -> Result<Identity, Error> {

@@ -44,7 +44,8 @@ impl HeldFiles for Held<'_> {
             return None;
         }
         let target = self.volume.target.clone();
-        let read = blocking(&self.volume.target, Instant::now() + PATIENCE, move || medium::read(&target, &names)).await;
+        let read =
+            blocking(&self.volume.target, Instant::now() + PATIENCE, move || medium::read(&target, &names)).await;
         // Whatever it was, the value can be converted.
         read.ok().flatten()
     }
