@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! cmd → csi, plugin, mirror → volume → external, provider → keyvault → model → formats
-//!                      classes, grpc, k8s, platform, metrics, news, telemetry are leaves beside them
+//!                      classes, compute, grpc, k8s, platform, metrics, news, telemetry are leaves beside them
 //! ```
 
 pub mod cmd;
@@ -25,6 +25,7 @@ pub mod model;
 pub mod formats;
 
 pub mod classes;
+pub mod compute;
 pub mod grpc;
 pub mod k8s;
 pub mod platform;

@@ -4,6 +4,7 @@
 //! added. Label values come from closed lists only. `admin` serves the text.
 
 mod calls;
+mod compute;
 mod providers;
 mod rotation;
 
@@ -18,6 +19,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use self::calls::Calls;
+use self::compute::Compute;
 use self::providers::Providers;
 use self::rotation::Rotation;
 use crate::model::Reason;
@@ -90,6 +92,7 @@ struct Instruments {
     keyvault_throttled: Family<Unpublish, Counter>,
     keyvault_restrained: Family<Restraint, Counter>,
     calls: Calls,
+    compute: Compute,
     providers: Providers,
     rotation: Rotation,
     sync_k8s_secret: Family<Publish, Counter>,
@@ -146,6 +149,7 @@ impl Metrics {
             keyvault_restrained.clone(),
         );
         let (calls, rotation) = (Calls::registered(registry), Rotation::registered(registry));
+        let compute = Compute::registered(registry);
         let providers = Providers::registered(registry);
         let (sync_k8s_secret, sync_k8s_secret_error) = (Family::default(), Family::default());
         registry.register("sync_k8s_secret", "Total number of k8s secrets synced", sync_k8s_secret.clone());
@@ -171,6 +175,7 @@ impl Metrics {
             keyvault_throttled,
             keyvault_restrained,
             calls,
+            compute,
             providers,
             rotation,
             sync_k8s_secret,
@@ -272,6 +277,7 @@ fn error_type(reason: Reason) -> &'static str {
         | Reason::ObjectDisabled
         | Reason::ObjectInvalid
         | Reason::Throttled
+        | Reason::Overloaded
         | Reason::VaultUnavailable
         | Reason::IdentityUnavailable
         | Reason::NetworkUnreachable

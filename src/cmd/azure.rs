@@ -10,6 +10,7 @@ use clap::{ArgAction, Args as ClapArgs};
 
 use super::descriptors::Descriptors;
 use super::process::user_agent;
+use crate::compute::Compute;
 use crate::formats::duration;
 use crate::keyvault::{CLOUD_FILE_VARIABLE, CloudFiles, Connections, Options, Rate, TokenProxyOptions, Vaults};
 use crate::metrics::Metrics;
@@ -79,7 +80,7 @@ impl AzureArgs {
     ///
     /// # Errors
     /// A flag that cannot be followed, by name.
-    pub(super) fn provider(&self, metrics: &Metrics, descriptors: Descriptors) -> anyhow::Result<Azure> {
+    pub(super) fn provider(&self, metrics: &Metrics, compute: &Compute, descriptors: Descriptors) -> anyhow::Result<Azure> {
         let files = CloudFiles { folder: self.cloud_files_dir()?, file: self.cloud_file() };
         let cloud = DefaultCloud::new(&self.cloud_name, files)
             .with_context(|| format!("--cloud-name {:?}", self.cloud_name))?;
@@ -93,8 +94,10 @@ impl AzureArgs {
         let freshness = self.freshness_window;
         let user_agent = format!("{} {}", user_agent(), self.custom_user_agent).trim_end().to_owned();
         let connections = Connections { fetches: descriptors.fetches, idle: descriptors.idle };
-        let options = Options { user_agent, token_proxy: proxy, freshness, rate, connections, metrics: metrics.clone() };
-        Ok(Azure::new(Vaults::new(options)?, cloud, rendering))
+        let (metrics, compute) = (metrics.clone(), compute.clone());
+        let options =
+            Options { user_agent, token_proxy: proxy, freshness, rate, connections, metrics, compute: compute.clone() };
+        Ok(Azure::new(Vaults::new(options)?, cloud, rendering, compute))
     }
 }
 

@@ -20,6 +20,7 @@ use super::descriptors::Descriptors;
 use super::goflags::Unused;
 use super::process::{self, Build, Running};
 use crate::admin::{self, Health};
+use crate::compute::Compute;
 use crate::csi::{self, Driver, Node, probe, registration};
 use crate::external::{self, External};
 use crate::k8s;
@@ -52,9 +53,10 @@ async fn drive(args: Args, descriptors: Descriptors) -> anyhow::Result<()> {
     let (classes, cluster) = cluster::connect(&args, &user_agent).await?;
     let reports = cluster.as_ref().map(|cluster| cluster.reports.clone());
     let metrics = Metrics::new();
+    let compute = Compute::new(metrics.clone())?;
     let external = external(&args, &metrics);
     let azure = match args.azure_provider {
-        AzureProvider::Builtin => Some(args.azure.provider(&metrics, descriptors)?),
+        AzureProvider::Builtin => Some(args.azure.provider(&metrics, &compute, descriptors)?),
         AzureProvider::External => None,
     };
     let sources = Sources::new(azure, external.clone());
@@ -69,7 +71,7 @@ async fn drive(args: Args, descriptors: Descriptors) -> anyhow::Result<()> {
         tokio::spawn(external.watch_health(args.provider_health_check_interval));
     }
     if args.sync_secret {
-        cluster::mirror_secrets(&args, cluster, &volumes, &metrics);
+        cluster::mirror_secrets(&args, cluster, &volumes, &metrics, compute);
     }
     if let Some(pods) = pods.clone().filter(|_| args.sync_secret || args.enable_secret_rotation) {
         tokio::spawn(pods.follow());

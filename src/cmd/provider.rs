@@ -17,6 +17,7 @@ use super::descriptors::Descriptors;
 use super::goflags::Unused;
 use super::process::{self, Build, ProcessArgs, Running, parse_endpoint};
 use crate::admin::{self, ProviderHealth};
+use crate::compute::Compute;
 use crate::formats::duration;
 use crate::metrics::Metrics;
 use crate::platform::socket;
@@ -71,7 +72,7 @@ pub(super) fn run(args: Args, unused: &[Unused]) -> anyhow::Result<()> {
 async fn serve(args: Args, descriptors: Descriptors) -> anyhow::Result<()> {
     let (told, stop) = (process::told_by_signal()?, CancellationToken::new());
     let (metrics, tasks) = (Metrics::new(), TaskTracker::new());
-    let azure = args.azure.provider(&metrics, descriptors)?;
+    let azure = args.azure.provider(&metrics, &Compute::new(metrics.clone())?, descriptors)?;
     let provider = Provider { azure, metrics: metrics.clone(), tasks: tasks.clone() };
     let mut running = Running::new();
     serve_http(&mut running, &args, metrics, descriptors, &stop).await?;

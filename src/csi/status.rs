@@ -34,6 +34,7 @@ pub fn code(reason: Reason) -> Code {
         | Reason::ObjectDisabled
         | Reason::ObjectInvalid
         | Reason::Throttled
+        | Reason::Overloaded
         | Reason::VaultUnavailable
         | Reason::IdentityUnavailable
         | Reason::NetworkUnreachable

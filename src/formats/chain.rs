@@ -3,6 +3,8 @@
 //! Looks only at key identifiers, never at names, signatures or dates, exactly as upstream does
 //! (spec/azure-provider.md §4.3); the order is not proof of anything. `provider` calls it and writes the result.
 
+use std::collections::{HashMap, HashSet};
+
 use der::asn1::{ContextSpecific, ObjectIdentifier, OctetStringRef};
 use der::{AnyRef, Decode, SliceReader, TagNumber};
 use x509_cert::certificate::{CertificateInner, Raw};
@@ -70,8 +72,9 @@ pub fn order(certificates: &[Identifiers]) -> Result<Order, Error> {
     if certificates.is_empty() {
         return Err(Error::Empty);
     }
-    let issuers: Vec<Option<usize>> = (0..certificates.len()).map(|at| issuer(certificates, at)).collect();
-    let leaf = (0..certificates.len()).find(|at| !issuers.contains(&Some(*at)));
+    let issuers = issuers(certificates);
+    let issued: HashSet<usize> = issuers.iter().copied().flatten().collect();
+    let leaf = (0..certificates.len()).find(|at| !issued.contains(at));
     let mut chain = Vec::new();
     let mut next = Some(leaf.ok_or(Error::NoLeaf(certificates.len()))?);
     while let Some(at) = next {
@@ -87,9 +90,18 @@ pub fn order(certificates: &[Identifiers]) -> Result<Order, Error> {
     })
 }
 
-fn issuer(certificates: &[Identifiers], of: usize) -> Option<usize> {
-    let wanted = certificates[of].authority.as_ref()?;
-    (0..certificates.len()).find(|at| *at != of && certificates[*at].subject.as_ref() == Some(wanted))
+/// The issuer of each certificate, if it is there; in linear time, since a file may hold thousands.
+fn issuers(certificates: &[Identifiers]) -> Vec<Option<usize>> {
+    // The second place is for a certificate that names itself.
+    let mut owners: HashMap<&[u8], (usize, Option<usize>)> = HashMap::new();
+    for (at, subject) in certificates.iter().enumerate().filter_map(|(at, one)| Some((at, one.subject.as_deref()?))) {
+        owners.entry(subject).and_modify(|(_, second)| *second = second.or(Some(at))).or_insert((at, None));
+    }
+    let issuer = |(at, one): (usize, &Identifiers)| {
+        let (first, second) = *owners.get(one.authority.as_deref()?)?;
+        if first == at { second } else { Some(first) }
+    };
+    certificates.iter().enumerate().map(issuer).collect()
 }
 
 fn subject_key(value: &[u8]) -> Option<Vec<u8>> {

@@ -9,6 +9,7 @@ pub mod duration;
 pub mod encoding;
 pub mod jwk;
 pub mod jwt;
+pub mod keyed_digest;
 pub mod pem;
 pub mod pkcs12;
 pub mod private_key;

@@ -62,21 +62,21 @@ pub struct Parsed {
 }
 
 /// Takes a text apart; what stands outside of blocks is dropped, and a block that cannot be read is only counted.
+///
+/// A block ends before the next line that begins one, so that the time is linear in the text: a block that looks for its end
+/// through all that follow makes it quadratic (CVE-2025-61723 of Go's encoding/pem).
 pub fn parse(text: &str) -> Parsed {
     let mut parsed = Parsed::default();
     let mut rest = text;
-    while let Some(at) = find_line(rest, BEGIN) {
+    let mut next = find_line(rest, BEGIN);
+    while let Some(at) = next {
         let start = &rest[at + BEGIN.len()..];
-        match block(start) {
-            Some((block, behind)) => {
-                parsed.blocks.push(block);
-                rest = behind;
-            }
-            None => {
-                parsed.damaged += 1;
-                rest = start;
-            }
+        let following = find_line_behind(start, BEGIN);
+        match block(&start[..following.unwrap_or(start.len())]) {
+            Some(block) => parsed.blocks.push(block),
+            None => parsed.damaged += 1,
         }
+        (rest, next) = (start, following);
     }
     parsed
 }
@@ -92,9 +92,11 @@ pub fn encode<'a>(blocks: impl IntoIterator<Item = &'a Block> + Clone) -> Text {
 
 /// Where a line starts with `word`.
 fn find_line(text: &str, word: &str) -> Option<usize> {
-    if text.starts_with(word) {
-        return Some(0);
-    }
+    if text.starts_with(word) { Some(0) } else { find_line_behind(text, word) }
+}
+
+/// Where a line behind the first one starts with `word`.
+fn find_line_behind(text: &str, word: &str) -> Option<usize> {
     let at = text.match_indices(word).find(|(at, _)| text.as_bytes().get(at.wrapping_sub(1)) == Some(&b'\n'));
     at.map(|(at, _)| at)
 }
@@ -105,8 +107,8 @@ fn line(text: &str) -> (&str, &str) {
     (line.trim_end_matches([' ', '\t', '\r']), rest)
 }
 
-/// Reads a block from behind its `-----BEGIN `, and returns what follows its last line.
-fn block(text: &str) -> Option<(Block, &str)> {
+/// Reads a block from behind its `-----BEGIN `; what follows its last line is dropped.
+fn block(text: &str) -> Option<Block> {
     let (first, mut rest) = line(text);
     let label = first.strip_suffix(DASHES)?;
     let mut headers = Vec::new();
@@ -116,13 +118,13 @@ fn block(text: &str) -> Option<(Block, &str)> {
         rest = behind;
     }
     let end = find_line(rest, END)?;
-    let (last, behind) = line(&rest[end + END.len()..]);
+    let (last, _) = line(&rest[end + END.len()..]);
     if last.strip_suffix(DASHES)? != label {
         return None;
     }
     let body: Text = Zeroizing::new(rest[..end].chars().filter(|c| !matches!(c, ' ' | '\t')).collect());
     let content = encoding::base64(&body).ok()?;
-    Some((Block { label: label.to_owned(), headers, content }, behind))
+    Some(Block { label: label.to_owned(), headers, content })
 }
 
 fn written_len(block: &Block) -> usize {

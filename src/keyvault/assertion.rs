@@ -1,24 +1,18 @@
 //! What proves to Entra ID who asks, in place of a secret: a service account's token, or a text that a certificate's key signed.
 //!
-//! Whose a token is, `service_account` has found out; checking the signature is Entra ID's part. Control goes back to `session`, which
-//! sends the assertion to its authority.
+//! The latter comes from `key_pair`. Whose a token is, `service_account` has found out; checking the signature is Entra ID's
+//! part. Control goes back to `session`, which sends the assertion to its authority.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use azure_core::error::ErrorKind;
 use azure_core::http::ClientMethodOptions;
 use azure_core::time::OffsetDateTime;
 use azure_identity::ClientAssertion;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
-use ring::rand::{SecureRandom as _, SystemRandom};
-use ring::signature::{RSA_PSS_SHA256, RsaKeyPair};
-use serde_json::json;
 
-use super::error::Error;
 use super::identity::Identity;
 use super::service_account::ServiceAccountToken;
 use crate::model::{ExposeSecret as _, SecretString};
@@ -26,10 +20,7 @@ use crate::model::{ExposeSecret as _, SecretString};
 /// How many identities' tokens are remembered; each costs some 1.5 KiB.
 const REMEMBERED: usize = 1024;
 
-/// How long a signed assertion is valid: ten minutes, as Microsoft's own libraries choose.
-const SIGNED_FOR: i64 = 600;
-
-/// A service account's token as the SDK wants it.
+/// A service account's token, or another signed text, as the SDK wants it.
 #[derive(Debug, Clone)]
 pub(super) struct Federated(pub(super) SecretString);
 
@@ -84,71 +75,5 @@ impl Assertions {
         if freshest.get(&identity).is_some_and(|(_, known)| known.expose_secret() == refused.0.expose_secret()) {
             freshest.remove(&identity);
         }
-    }
-}
-
-/// A certificate and its key, which sign an assertion for every token request.
-pub(super) struct Signer {
-    key: RsaKeyPair,
-    client_id: String,
-    audience: String,
-    sha1: String,
-    sha256: String,
-}
-
-impl Signer {
-    /// Takes a certificate and its private key; `audience` is the token endpoint.
-    ///
-    /// # Errors
-    /// A key that Entra ID does not accept, that cannot be read, or that is not the certificate's.
-    pub(super) fn new(client_id: &str, audience: String, certificate: &[u8], pkcs8: &[u8]) -> Result<Signer, Error> {
-        let key = RsaKeyPair::from_pkcs8(pkcs8).map_err(|error| match error.to_string().as_str() {
-            "WrongAlgorithm" => Error::Credential("the certificate's key is not RSA, and Entra ID accepts no other"),
-            _ => Error::Credential("the certificate's private key is no RSA key of 2048 to 4096 bits in PKCS#8"),
-        })?;
-        // A certificate holds its public key in the very encoding that ring gives, so that it need not be parsed.
-        let public = key.public().as_ref();
-        if !certificate.windows(public.len()).any(|window| window == public) {
-            return Err(Error::Credential("the private key is not that of the certificate"));
-        }
-        let digest = |algorithm| BASE64.encode(ring::digest::digest(algorithm, certificate));
-        Ok(Signer {
-            client_id: client_id.to_owned(),
-            audience,
-            // Entra ID finds the certificate by it; nothing rests on its strength.
-            sha1: digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY),
-            sha256: digest(&ring::digest::SHA256),
-            key,
-        })
-    }
-
-    /// A new assertion, valid from `now` on. `None` when the system has no random numbers.
-    pub(super) fn sign(&self, now: i64) -> Option<String> {
-        let random = SystemRandom::new();
-        let mut id = [0; 16];
-        random.fill(&mut id).ok()?;
-        let header = json!({ "alg": "PS256", "typ": "JWT", "x5t": self.sha1, "x5t#S256": self.sha256 });
-        let claims = json!({
-            "aud": self.audience, "iss": self.client_id, "sub": self.client_id, "jti": hex::encode(id),
-            "iat": now, "nbf": now, "exp": now + SIGNED_FOR,
-        });
-        let text = format!("{}.{}", BASE64.encode(header.to_string()), BASE64.encode(claims.to_string()));
-        let mut signature = vec![0; self.key.public().modulus_len()];
-        self.key.sign(&RSA_PSS_SHA256, &random, text.as_bytes(), &mut signature).ok()?;
-        Some(format!("{text}.{}", BASE64.encode(signature)))
-    }
-}
-
-#[async_trait]
-impl ClientAssertion for Signer {
-    async fn secret(&self, _: Option<ClientMethodOptions<'_>>) -> azure_core::Result<String> {
-        let now = OffsetDateTime::now_utc().unix_timestamp();
-        self.sign(now).ok_or_else(|| azure_core::Error::with_message(ErrorKind::Credential, "cannot sign"))
-    }
-}
-
-impl fmt::Debug for Signer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Signer").finish_non_exhaustive()
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::advice;
 use super::answer::Codes;
+use crate::compute;
 use crate::model::Reason;
 
 /// Which service gave an answer.
@@ -97,6 +98,9 @@ pub enum Error {
     /// The credential cannot be used as it is.
     #[error("the credential cannot be used: {0}")]
     Credential(&'static str),
+    /// The key that logs in was not read: too much of its namespace waits, or it came too late.
+    #[error("the certificate in the pod's Secret: {0}")]
+    Compute(compute::Error),
     /// A certificate that has ended was used to log in, in vain.
     #[error(
         "{last}; the certificate in the pod's Secret ended on {ended}: renew it, and add the new one to the application"
@@ -226,6 +230,7 @@ impl Error {
         match self {
             Error::Client(_) => Reason::TlsUntrusted,
             Error::Credential(_) => Reason::CredentialsMissing,
+            Error::Compute(error) => error.reason(),
             Error::Refused(refusal) => refusal.reason(),
             Error::Unreachable { service, link, .. } => link.reason(*service),
             Error::NoAnswer { .. } | Error::Crowded { .. } => Reason::Timeout,
@@ -253,6 +258,7 @@ impl Error {
             Error::NoAnswer { .. } => true,
             Error::Client(_)
             | Error::Credential(_)
+            | Error::Compute(_)
             | Error::CertificateEnded { .. }
             | Error::TokenProxy(_)
             | Error::NotAzure { .. }
@@ -273,6 +279,7 @@ impl Error {
             Error::Refused(refusal) => refusal.retry_after,
             Error::Client(_)
             | Error::Credential(_)
+            | Error::Compute(_)
             | Error::CertificateEnded { .. }
             | Error::TokenProxy(_)
             | Error::Unreachable { .. }

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use super::error::{Error, Stop};
 use super::places::{self, Claim, Place};
 use super::rank::Rank;
+use crate::compute;
 use crate::model::Reason;
 
 /// How much earlier another's deadline may be for his running out of time to count as one's own.
@@ -309,7 +310,12 @@ impl<K: Eq + Hash + Clone, V: Lasting> Known<K, V> {
 
 /// Whether somebody's own deadline was the cause.
 fn ran_out(error: &Error) -> bool {
-    matches!(error, Error::GaveUp { stop: Stop::Deadline | Stop::AskedToWait(_), .. } | Error::HeldBack { .. })
+    matches!(
+        error,
+        Error::GaveUp { stop: Stop::Deadline | Stop::AskedToWait(_), .. }
+            | Error::HeldBack { .. }
+            | Error::Compute(compute::Error::Deadline { .. })
+    )
 }
 
 /// Whether another proof of the same identity may be answered otherwise.

@@ -8,9 +8,10 @@ use std::fmt;
 use sha2::{Digest as _, Sha256};
 
 use super::cloud::Cloud;
+use super::key_pair::LoginCertificate;
 use super::names::{TenantId, is_client_id};
 use super::service_account::ServiceAccountToken;
-use crate::model::{ExposeSecret as _, SecretBytes, SecretString};
+use crate::model::{ExposeSecret as _, SecretString};
 
 /// Who asks the vault.
 pub enum Credential {
@@ -25,10 +26,10 @@ pub enum Credential {
     ClientCertificate {
         /// The application's id.
         client_id: String,
-        /// The certificate that the application knows, as DER.
-        certificate_der: Vec<u8>,
-        /// Its private key, as unencrypted PKCS#8.
-        private_key_pkcs8: SecretBytes,
+        /// The pod's namespace, whose share of computing reading the key takes.
+        namespace: String,
+        /// The certificate that the application knows.
+        certificate: LoginCertificate,
     },
     /// A pod's service account, federated with an application or a managed identity (spec/azure-provider.md §5.6).
     WorkloadIdentity {
@@ -69,9 +70,8 @@ impl Credential {
             Credential::ClientSecret { client_secret, .. } => {
                 [b"secret", client_secret.expose_secret().as_bytes(), b""]
             }
-            // A certificate is public: only the key proves that it is somebody's own.
-            Credential::ClientCertificate { certificate_der, private_key_pkcs8, .. } => {
-                [b"certificate", certificate_der, private_key_pkcs8.expose_secret()]
+            Credential::ClientCertificate { certificate, .. } => {
+                [b"certificate", &certificate.facts().thumbprint, &certificate.facts().key]
             }
             Credential::WorkloadIdentity { account, .. } => {
                 [b"workload", account.namespace().as_bytes(), account.name().as_bytes()]
@@ -106,7 +106,8 @@ impl Credential {
         }
     }
 
-    fn id(&self) -> &str {
+    /// The client id as it was given.
+    pub(super) fn id(&self) -> &str {
         match self {
             Credential::ClientSecret { client_id, .. }
             | Credential::ClientCertificate { client_id, .. }

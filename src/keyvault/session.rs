@@ -19,7 +19,7 @@ use reqwest::header::HeaderValue;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-use super::assertion::{Assertions, Federated, Signer};
+use super::assertion::{Assertions, Federated};
 use super::binding::TokenProxy;
 use super::budget::Lane;
 use super::challenge::{Challenges, ObjectType, Question, Scope};
@@ -29,15 +29,16 @@ use super::flight::Wanted;
 use super::http::{Http, Place};
 use super::identity::{Credential, Identity};
 use super::imds::{IMDS, Imds, NodeIdentity};
+use super::key_pair::KeyPair;
 use super::names::TenantId;
 use super::places::Claim;
 use super::recent::Recent;
 use super::retry::{self, Limits};
 use super::tokens::{Refused, Token, Tokens, usable};
 use super::transport::{ADFS_PATH, EntraTransport, Route, VaultTransport, from_sdk, not_azure};
-use crate::formats::certificate::Facts;
+use crate::compute::Compute;
 use crate::metrics::Metrics;
-use crate::model::{ExposeSecret as _, Reason};
+use crate::model::{ExposeSecret as _, Reason, SecretString};
 
 /// How many tries more the metadata service gets: it may be away for 70 s (spec/azure-provider.md §14.3).
 const IMDS_TRIES: u32 = 8;
@@ -55,6 +56,7 @@ pub(super) struct Access {
     /// The places for the fetches of the pod's namespace.
     pub(super) claim: Claim,
     pub(super) metrics: Metrics,
+    pub(super) compute: Compute,
     pub(super) limits: Limits,
     pub(super) cloud: Cloud,
     pub(super) host: String,
@@ -167,11 +169,24 @@ impl Access {
     }
 
     async fn request(&self, scope: &Scope, assertion: Option<&Federated>) -> Result<Arc<Token>, Error> {
-        let credential = self.token_credential(assertion)?;
+        let pair = match &self.credential {
+            Credential::ClientCertificate { certificate, namespace, .. } => {
+                Some(certificate.open(&self.compute, namespace, self.deadline).await?)
+            }
+            Credential::ClientSecret { .. }
+            | Credential::WorkloadIdentity { .. }
+            | Credential::IdentityBinding { .. }
+            | Credential::ManagedIdentity { .. } => None,
+        };
         let source = self.source();
         let more = if source.service == Service::Imds { IMDS_TRIES } else { 0 };
         let limits = Limits { tries: self.limits.tries + more, ..self.limits };
         let token = retry::until(self.deadline, limits, source.host, || async {
+            let signed = match &pair {
+                Some(pair) => Some(self.signed(pair.clone()).await?),
+                None => None,
+            };
+            let credential = self.token_credential(signed.as_ref().or(assertion))?;
             let token = credential.get_token(&[scope.as_str()], None).await;
             token.map_err(|error| from_sdk(&error, source))
         })
@@ -182,11 +197,10 @@ impl Access {
 
     /// Adds to a refusal that the certificate has ended. It was tried all the same, since the node's clock may be wrong.
     fn explained(&self, error: Error) -> Error {
-        let Credential::ClientCertificate { certificate_der, .. } = &self.credential else {
+        let Credential::ClientCertificate { certificate, .. } = &self.credential else {
             return error;
         };
-        let not_after = Facts::of(certificate_der).and_then(|facts| i64::try_from(facts.not_after).ok());
-        let ended = not_after.and_then(|end| OffsetDateTime::from_unix_timestamp(end).ok());
+        let ended = certificate.facts().not_after.and_then(|end| OffsetDateTime::from_unix_timestamp(end).ok());
         match ended.filter(|end| *end < OffsetDateTime::now_utc()) {
             Some(end) if error.reason() == Reason::CredentialsRejected => {
                 Error::CertificateEnded { ended: end.date().to_string(), last: Box::new(error) }
@@ -226,13 +240,12 @@ impl Access {
                 ClientSecretCredential::new(self.tenant.as_str(), client_id.clone(), secret, Some(options))
                     .map(|credential| credential as SdkCredential)
             }
-            Credential::ClientCertificate { client_id, certificate_der, private_key_pkcs8 } => {
+            Credential::ClientCertificate { client_id, .. } => {
                 if client_id.is_empty() {
                     return Err(Error::Credential("the client id is empty"));
                 }
-                let audience = format!("https://{}{}", self.cloud.authority(), self.token_endpoint());
-                let signer = Signer::new(client_id, audience, certificate_der, private_key_pkcs8.expose_secret())?;
-                self.asserted(client_id, signer)
+                // Signed anew for each try; before the first one there is only the client id to look at.
+                self.asserted(client_id, assertion.cloned().unwrap_or_else(|| Federated(SecretString::default())))
             }
             Credential::WorkloadIdentity { client_id, account }
             | Credential::IdentityBinding { client_id, account } => {
@@ -250,6 +263,15 @@ impl Access {
             }
         };
         credential.map_err(|error| from_sdk(&error, self.source()))
+    }
+
+    /// An assertion that the certificate's key signs: some milliseconds with a large key, in which a runtime's thread serves nobody.
+    async fn signed(&self, pair: Arc<KeyPair>) -> Result<Federated, Error> {
+        let (client_id, now) = (self.credential.id().to_owned(), OffsetDateTime::now_utc().unix_timestamp());
+        let audience = format!("https://{}{}", self.cloud.authority(), self.token_endpoint());
+        let signed = tokio::task::spawn_blocking(move || pair.sign(&client_id, &audience, now)).await;
+        let signed = signed.ok().flatten().ok_or(Error::Credential("the system has no random numbers to sign with"))?;
+        Ok(Federated(signed))
     }
 
     fn asserted(

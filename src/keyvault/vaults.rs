@@ -29,6 +29,7 @@ use super::session::Access;
 use super::tokens::Tokens;
 use super::trust::Renewed;
 use super::vault::Vault;
+use crate::compute::Compute;
 use crate::metrics::Metrics;
 
 /// What the caller chooses.
@@ -46,6 +47,8 @@ pub struct Options {
     pub connections: Connections,
     /// Where requests are counted.
     pub metrics: Metrics,
+    /// Where keys are read that log in.
+    pub compute: Compute,
 }
 
 /// How many connections to Azure there may be.
@@ -79,6 +82,7 @@ pub struct Vaults {
     budget: Budget,
     places: Places,
     metrics: Metrics,
+    compute: Compute,
     limits: Limits,
 }
 
@@ -125,6 +129,7 @@ impl Vaults {
             budget: Budget::new(options.rate, options.metrics.clone()),
             places: Places::new(options.connections.fetches),
             metrics: options.metrics,
+            compute: options.compute,
             limits,
         })
     }
@@ -166,6 +171,7 @@ impl Vaults {
             lane: self.budget.lane(&host).ranked(Rank::of(purpose)),
             claim: self.places.of(namespace),
             metrics: self.metrics.clone(),
+            compute: self.compute.clone(),
             limits: self.limits,
             cloud: cloud.clone(),
             host,

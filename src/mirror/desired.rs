@@ -4,10 +4,11 @@
 //! wrong becomes a [`Mistake`]. Whether and how the Secret is written is for `plan`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::files::Files;
 use super::mistake::{Mistake, What};
-use super::tls;
+use super::tls::{self, Opened, TlsError};
 use crate::model::{
     Class, ExposeSecret as _, ResourceName, SecretBytes, SecretObject, annotations_fit, check_annotation, check_label,
     is_secret_key,
@@ -58,6 +59,9 @@ const RULES: &[Rule] = &[
     Rule { name: "kubernetes.io/ssh-auth", needs: &[&["ssh-privatekey"]], told: &["ssh-privatekey"], json: None },
 ];
 
+/// Files that were taken apart, or why they cannot be, by their paths.
+pub(super) type OpenedFiles = BTreeMap<String, Arc<Result<Opened, TlsError>>>;
+
 /// A Secret that is to be there.
 #[derive(Debug)]
 pub(super) struct Desired {
@@ -84,11 +88,23 @@ pub(super) fn name_of(object: &SecretObject) -> &str {
     object.secret_name.trim()
 }
 
-/// What the secretObject `at` of a class asks for.
+/// The files that the secretObject `at` of a class wants taken apart.
+pub(super) fn files_to_open(class: &Class, at: usize) -> impl Iterator<Item = &str> {
+    let object = class.secret_objects.get(at).filter(|object| object.r#type.trim() == TLS);
+    let items = object.into_iter().flat_map(|object| &object.data);
+    items.filter(|item| is_part(item.key.trim())).map(|item| item.object_name.trim())
+}
+
+/// Whether a key of a Secret for TLS is made of a part of a file.
+fn is_part(key: &str) -> bool {
+    matches!(key, tls::CERTIFICATE | tls::PRIVATE_KEY | tls::AUTHORITY)
+}
+
+/// What the secretObject `at` of a class asks for; `opened` has its files that [have to be](files_to_open) taken apart.
 ///
 /// # Errors
 /// The first thing that is wrong with it.
-pub(super) fn desired(class: &Class, at: usize, files: &Files) -> Result<Desired, Mistake> {
+pub(super) fn desired(class: &Class, at: usize, files: &Files, opened: &OpenedFiles) -> Result<Desired, Mistake> {
     let Some(object) = class.secret_objects.get(at) else {
         return Err(Mistake { class: class.reference.clone(), at, name: String::new(), what: What::DataMissing });
     };
@@ -110,7 +126,7 @@ pub(super) fn desired(class: &Class, at: usize, files: &Files) -> Result<Desired
         r#type => r#type,
     };
     let rule = RULES.iter().find(|rule| rule.name == r#type);
-    let data = data(object, r#type, rule, files).map_err(&mistake)?;
+    let data = data(object, r#type, rule, files, opened).map_err(&mistake)?;
     let bytes = data.values().map(|value| value.expose_secret().len()).sum();
     if bytes > LARGEST {
         return Err(mistake(What::TooLarge(bytes)));
@@ -129,6 +145,7 @@ fn data(
     r#type: &str,
     rule: Option<&Rule>,
     files: &Files,
+    opened: &OpenedFiles,
 ) -> Result<BTreeMap<String, SecretBytes>, What> {
     let mut data = BTreeMap::new();
     for (at, item) in object.data.iter().enumerate() {
@@ -147,14 +164,14 @@ fn data(
             return Err(What::FileMissing { at, name: name.to_owned(), files });
         };
         let content = content.expose_secret();
-        let value = match (r#type, key) {
-            (TLS, tls::CERTIFICATE | tls::PRIVATE_KEY | tls::AUTHORITY) => {
-                let mut text = tls::value(key, content).map_err(|source| What::Tls {
-                    at,
-                    key: key.to_owned(),
-                    name: name.to_owned(),
-                    source,
-                })?;
+        let value = match r#type {
+            TLS if is_part(key) => {
+                // Not there, the file came to be just now; the next look has it.
+                let missing = || What::FileMissing { at, name: name.to_owned(), files: Vec::new() };
+                let opened = opened.get(name).ok_or_else(missing)?;
+                let text = opened.as_ref().as_ref().map_err(Clone::clone).and_then(|opened| tls::value(key, opened));
+                let mut text =
+                    text.map_err(|source| What::Tls { at, key: key.to_owned(), name: name.to_owned(), source })?;
                 // The buffer moves out of its wrapper, so that no copy is left to wipe.
                 SecretBytes::from(std::mem::take(&mut *text).into_bytes())
             }

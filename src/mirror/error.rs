@@ -7,6 +7,7 @@ use std::io;
 
 use super::mistake::Mistake;
 use super::plan::Refusal;
+use crate::compute;
 use crate::k8s::{LookError, SecretError, SecretRef};
 use crate::model::{ClassRef, Reason};
 
@@ -36,6 +37,16 @@ pub(super) enum Error {
         /// What the API server says.
         source: SecretError,
     },
+    /// A file was not taken apart: too much of its namespace waits, or it came too late.
+    #[error("class {class}: file {file}: {source}")]
+    Compute {
+        /// The class.
+        class: ClassRef,
+        /// The path of the file in the volume.
+        file: String,
+        /// Why it was not.
+        source: compute::Error,
+    },
     /// The volume cannot be read.
     #[error("class {class}: the files of the volume cannot be read: {source}")]
     Files {
@@ -63,6 +74,7 @@ impl Error {
                 SecretError::Exists | SecretError::Changed | SecretError::Refused(_) => Reason::SecretConflict,
                 SecretError::Gone | SecretError::Unavailable(_) => Reason::ApiServerUnavailable,
             },
+            Error::Compute { source, .. } => source.reason(),
             Error::Files { source, .. } if source.kind() == io::ErrorKind::FileTooLarge => Reason::TooLarge,
             Error::Files { .. } => Reason::Internal,
             Error::Class(error) => error.reason(),

@@ -11,6 +11,7 @@ mod agenda;
 mod desired;
 mod error;
 mod files;
+mod material;
 mod mistake;
 mod pass;
 mod plan;
@@ -29,9 +30,11 @@ use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use self::agenda::{Agenda, Ending, Task};
+use self::material::Reader;
 use self::pass::Report;
 use self::volumes::Volumes;
 use self::writer::Writer;
+use crate::compute::Compute;
 use crate::k8s::{ClassCache, PodStatus, Pods, Reports, Secrets, Statuses};
 use crate::metrics::Metrics;
 use crate::model::{ClassRef, PodRef};
@@ -62,6 +65,8 @@ pub struct Sources {
     pub reports: Reports,
     /// Where writes are counted.
     pub metrics: Metrics,
+    /// Where archives are opened.
+    pub compute: Compute,
     /// The driver's name, as pods' volumes have it.
     pub driver: String,
     /// How often Secrets that are as they should be are looked at.
@@ -76,16 +81,18 @@ struct Shared {
     writer: Writer,
     reports: Reports,
     metrics: Metrics,
+    reader: Reader,
     driver: String,
     volumes: Volumes,
 }
 
 /// Keeps Secrets in step, for ever.
 pub async fn run(sources: Sources) {
-    let Sources { classes, pods, statuses, secrets, changes, reports, metrics, driver, interval } = sources;
+    let Sources { classes, pods, statuses, secrets, changes, reports, metrics, compute, driver, interval } = sources;
     let news = (changes.subscribe(), statuses.changes(), pods.changes(), classes.changes());
     let (volumes, writer) = (Volumes::default(), Writer::new(secrets));
-    let shared = Shared { classes, pods, statuses, writer, reports, metrics, driver, volumes };
+    let reader = Reader::new(compute);
+    let shared = Shared { classes, pods, statuses, writer, reports, metrics, reader, driver, volumes };
     let mut mirror = Mirror { shared: Arc::new(shared), agenda: Agenda::new(interval), told: HashMap::new() };
     info!(?interval, "Secrets are kept in step with volumes");
     // What was listed before we listened.

@@ -17,13 +17,14 @@ use tracing::{debug, warn};
 
 use super::Shared;
 use super::agenda::{Ending, Task};
-use super::desired::{self, desired};
+use super::desired;
 use super::error::Error;
 use super::files::{self, Files, Mounted};
+use super::material::Material;
 use super::plan::{Owners, Wanted};
 use super::writer::{Failure, Outcome};
 use crate::k8s::{ClassError, SecretRef};
-use crate::model::{Class, ClassRef, Namespace, Owner, PodRef, ResourceName, Uid};
+use crate::model::{ClassRef, Namespace, Owner, PodRef, ResourceName, Uid};
 use crate::telemetry::key;
 
 /// The annotation of a class whose Secrets stay when the last pod has gone.
@@ -91,9 +92,10 @@ impl Shared {
             true => Owners::Nobody,
             false => Owners::These(distinct(parts.into_iter().flat_map(|part| part.owners))),
         };
+        let mut material = Material::new(class, files, &self.reader);
         let mut failures = Vec::new();
-        for at in 0..class.secret_objects.len() {
-            if let Err(error) = self.one(&class, at, &files, written, owners.clone(), task).await {
+        for at in 0..material.class().secret_objects.len() {
+            if let Err(error) = self.one(&mut material, at, written, owners.clone(), task).await {
                 failures.push(error);
             }
         }
@@ -102,21 +104,35 @@ impl Shared {
 
     async fn one(
         &self,
-        class: &Class,
+        material: &mut Material<'_>,
         at: usize,
-        files: &Files,
         written: Timestamp,
         owners: Owners,
         task: &Task,
     ) -> Result<(), Error> {
         let started = tokio::time::Instant::now();
+        let class = material.class().clone();
         let provider = self.metrics.provider(&class.provider);
-        let secret =
-            desired(class, at, files).inspect_err(|mistake| self.metrics.mirrored(provider, Err(mistake.reason())))?;
-        let reference = SecretRef { namespace: class.reference.namespace.clone(), name: secret.name.clone() };
+        let inputs = material.inputs(at, &owners);
+        let namespace = &class.reference.namespace;
+        let name = class.secret_objects.get(at).map(desired::name_of).unwrap_or_default();
+        // A name that no Secret can have is a mistake, which `desired` reports.
+        if let Ok(name) = ResourceName::new(name) {
+            let reference = SecretRef { namespace: namespace.clone(), name };
+            let known = self.writer.known(&reference, task.look, inputs).await;
+            let write = |source| Error::Write { class: class.reference.clone(), secret: reference.clone(), source };
+            // What was made of the same is not made again: it may cost a key derivation.
+            if let Some(outcome) = known.map_err(write)? {
+                debug!(secret = %reference, ?outcome, "Secret looked at");
+                return Ok(());
+            }
+        }
+        let secret = material.desired(at).await;
+        let secret = secret.inspect_err(|error| self.metrics.mirrored(provider, Err(error.reason())))?;
+        let reference = SecretRef { namespace: namespace.clone(), name: secret.name.clone() };
         let wanted = Wanted { at: reference.clone(), class: class.reference.name.to_string(), secret, written, owners };
-        let abandoned = |other| self.abandoned(&class.reference.namespace, other, &reference.name);
-        let outcome = self.writer.ensure(&wanted, task.look, abandoned).await;
+        let abandoned = |other| self.abandoned(namespace, other, &reference.name);
+        let outcome = self.writer.ensure(&wanted, inputs, task.look, abandoned).await;
         let outcome = outcome.map_err(|failure| {
             let (class, secret) = (class.reference.clone(), reference.clone());
             match failure {

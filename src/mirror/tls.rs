@@ -6,7 +6,8 @@
 use crate::formats::chain::{self, Identifiers, Order};
 use crate::formats::encoding::Bytes;
 use crate::formats::pem::{self, Block, Text};
-use crate::formats::{encoding, pkcs12, private_key};
+use crate::formats::pkcs12::{self, Work};
+use crate::formats::{encoding, private_key};
 
 /// The key of the certificates, the server's first.
 pub(super) const CERTIFICATE: &str = "tls.crt";
@@ -29,6 +30,9 @@ pub(super) enum TlsError {
         "the file is neither PEM nor a PKCS#12 archive with an empty password: {0}; give the object objectType secret, so that certificate and key come"
     )]
     Neither(pkcs12::Error),
+    /// Opening the archive would take more than is allowed.
+    #[error(transparent)]
+    TooExpensive(pkcs12::Error),
     /// The archive or the text has no certificate.
     #[error("the file holds no certificate{}", Damaged(*.0))]
     NoCertificate(usize),
@@ -54,8 +58,41 @@ impl std::fmt::Display for Damaged {
     }
 }
 
+/// How long PEM may be that is taken apart on the spot, in bytes.
+const SHORT: usize = 16 << 10;
+
+/// A file that was taken apart: once for all keys of all Secrets that want a part of it.
+pub(super) enum Opened {
+    /// A text.
+    Pem(pem::Parsed),
+    /// An archive.
+    Archive(pkcs12::Archive),
+}
+
+/// Whether opening a file and taking its parts takes so little that it may be done anywhere.
+pub(super) fn is_cheap(file: &[u8]) -> bool {
+    file.len() <= SHORT && std::str::from_utf8(file).is_ok_and(|text| text.contains("-----BEGIN "))
+}
+
+/// Takes a file apart. An archive takes up to a second of a processor, as long as `work` allows.
+pub(super) fn open(file: &[u8], work: &mut Work) -> Result<Opened, TlsError> {
+    let parsed = std::str::from_utf8(file).map(pem::parse).unwrap_or_default();
+    if !parsed.blocks.is_empty() || parsed.damaged > 0 {
+        return Ok(Opened::Pem(parsed));
+    }
+    // In DER, or in base64 as Key Vault stores it.
+    let archive = match std::str::from_utf8(file) {
+        Ok(text) if encoding::base64(text.trim()).is_ok() => pkcs12::read_base64(text.trim(), "", work),
+        Ok(_) | Err(_) => pkcs12::read(file, "", work),
+    };
+    archive.map(Opened::Archive).map_err(|error| match error {
+        pkcs12::Error::TooMuchWork { .. } => TlsError::TooExpensive(error),
+        _ => TlsError::Neither(error),
+    })
+}
+
 /// The value of `key`, one of the three, out of a file.
-pub(super) fn value(key: &str, file: &[u8]) -> Result<Text, TlsError> {
+pub(super) fn value(key: &str, file: &Opened) -> Result<Text, TlsError> {
     match key {
         PRIVATE_KEY => private(file),
         AUTHORITY => authority(file),
@@ -63,36 +100,21 @@ pub(super) fn value(key: &str, file: &[u8]) -> Result<Text, TlsError> {
     }
 }
 
-/// The blocks of a text; none for an archive.
-fn blocks(file: &[u8]) -> pem::Parsed {
-    std::str::from_utf8(file).map(pem::parse).unwrap_or_default()
-}
-
-/// The archive that the file is, in DER or in base64, as Key Vault stores it.
-fn archive(file: &[u8]) -> Result<pkcs12::Archive, TlsError> {
-    let archive = match std::str::from_utf8(file) {
-        Ok(text) if encoding::base64(text.trim()).is_ok() => pkcs12::read_base64(text.trim(), ""),
-        Ok(_) | Err(_) => pkcs12::read(file, ""),
-    };
-    archive.map_err(TlsError::Neither)
-}
-
 /// The certificates in order, and whether their private key stands beside them.
-fn certificates(file: &[u8]) -> Result<(Vec<Block>, bool), TlsError> {
-    let parsed = blocks(file);
-    let (found, with_key): (Vec<Block>, bool) = match parsed.blocks.is_empty() && parsed.damaged == 0 {
-        false => {
+fn certificates(file: &Opened) -> Result<(Vec<Block>, bool), TlsError> {
+    let (found, with_key, damaged): (Vec<Block>, bool, usize) = match file {
+        Opened::Pem(parsed) => {
             let with_key = parsed.blocks.iter().any(is_key);
-            (parsed.blocks.into_iter().filter(Block::is_certificate).collect(), with_key)
+            let found = parsed.blocks.iter().filter(|block| block.is_certificate());
+            (found.cloned().collect(), with_key, parsed.damaged)
         }
-        true => {
-            let archive = archive(file)?;
+        Opened::Archive(archive) => {
             let block = |der: &Vec<u8>| Block::new(pem::CERTIFICATE, der);
-            (archive.certificates.iter().map(block).collect(), !archive.keys.is_empty())
+            (archive.certificates.iter().map(block).collect(), !archive.keys.is_empty(), 0)
         }
     };
     if found.is_empty() {
-        return Err(TlsError::NoCertificate(parsed.damaged));
+        return Err(TlsError::NoCertificate(damaged));
     }
     Ok((sorted(found), with_key))
 }
@@ -107,7 +129,7 @@ fn sorted(found: Vec<Block>) -> Vec<Block> {
 }
 
 /// Who signed: of a server's own file all certificates but its own, else all.
-fn authority(file: &[u8]) -> Result<Text, TlsError> {
+fn authority(file: &Opened) -> Result<Text, TlsError> {
     let (mut found, with_key) = certificates(file)?;
     if with_key && found.len() > 1 {
         found.remove(0);
@@ -120,18 +142,19 @@ fn is_key(block: &Block) -> bool {
 }
 
 /// The last private key, in the form customary for its kind.
-fn private(file: &[u8]) -> Result<Text, TlsError> {
-    let parsed = blocks(file);
-    let pkcs8: Bytes = match parsed.blocks.is_empty() && parsed.damaged == 0 {
-        false => {
+fn private(file: &Opened) -> Result<Text, TlsError> {
+    let read: Bytes;
+    let pkcs8 = match file {
+        Opened::Pem(parsed) => {
             // By its label, so that parameters of a curve behind it do not hide it.
             let block = parsed.blocks.iter().rfind(|block| is_key(block)).ok_or(TlsError::NoKey(parsed.damaged))?;
             if block.label == ENCRYPTED || block.headers.iter().any(|(name, _)| name == PROC_TYPE) {
                 return Err(TlsError::Encrypted);
             }
-            private_key::pkcs8(&block.content).map_err(TlsError::Key)?
+            read = private_key::pkcs8(&block.content).map_err(TlsError::Key)?;
+            &read
         }
-        true => archive(file)?.keys.pop().ok_or(TlsError::NoKey(0))?,
+        Opened::Archive(archive) => archive.keys.last().ok_or(TlsError::NoKey(0))?,
     };
-    Ok(pem::encode(&[private_key::customary(&pkcs8).map_err(TlsError::Key)?]))
+    Ok(pem::encode(&[private_key::customary(pkcs8).map_err(TlsError::Key)?]))
 }

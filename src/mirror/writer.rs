@@ -79,6 +79,8 @@ struct Seen {
     revision: Revision,
     /// Of what was wanted; see [`Wanted::digest`].
     digest: [u8; 32],
+    /// Of all that it was made of.
+    inputs: [u8; 32],
     /// The class that wanted it.
     class: String,
     outcome: Outcome,
@@ -90,18 +92,35 @@ impl Writer {
         Writer { secrets, seen: Arc::default(), refused: Arc::default() }
     }
 
-    /// Makes a Secret what is wanted. `abandoned` is asked whether a class wants the Secret no more.
+    /// Whether the Secret is known to be what is made of these inputs, so that nothing needs to be made.
+    ///
+    /// # Errors
+    /// The API server does not let us look.
+    pub(super) async fn known(
+        &self,
+        at: &SecretRef,
+        look: Look,
+        inputs: [u8; 32],
+    ) -> Result<Option<Outcome>, SecretError> {
+        self.unchanged(at, look, |seen| seen.inputs == inputs).await
+    }
+
+    /// Makes a Secret what is wanted, which was made of `inputs`. `abandoned` is asked whether a class wants the Secret no more.
     ///
     /// # Errors
     /// It is not ours to write, or the API server does not let us.
     pub(super) async fn ensure<F: Future<Output = bool>>(
         &self,
         wanted: &Wanted,
+        inputs: [u8; 32],
         look: Look,
         abandoned: impl Fn(String) -> F,
     ) -> Result<Outcome, Failure> {
         let digest = wanted.digest();
-        if let Some(outcome) = self.unchanged(wanted, look, digest).await? {
+        if let Some(outcome) = self.unchanged(&wanted.at, look, |seen| seen.digest == digest).await? {
+            if let Some(seen) = self.lock().get_mut(&wanted.at).filter(|seen| seen.digest == digest) {
+                seen.inputs = inputs;
+            }
             return Ok(outcome);
         }
         let mut orphaned = false;
@@ -139,7 +158,7 @@ impl Writer {
                     let kept = if outcome == Outcome::Newer { Outcome::Newer } else { Outcome::Unchanged };
                     let class = wanted.class.clone();
                     self.refused().remove(&wanted.at);
-                    self.lock().insert(wanted.at.clone(), Seen { revision, digest, class, outcome: kept });
+                    self.lock().insert(wanted.at.clone(), Seen { revision, digest, inputs, class, outcome: kept });
                     return Ok(outcome);
                 }
                 // Another node was faster, or somebody deleted it: look again.
@@ -176,14 +195,19 @@ impl Writer {
         refused.get(&wanted.at).filter(same).filter(lasting).map(|refused| refused.why.clone())
     }
 
-    /// Whether the Secret is known to be what is wanted.
-    async fn unchanged(&self, wanted: &Wanted, look: Look, digest: [u8; 32]) -> Result<Option<Outcome>, SecretError> {
-        let seen = self.lock().get(&wanted.at).filter(|seen| seen.digest == digest).cloned();
+    /// Whether the Secret is as it was seen, and that is what is wanted.
+    async fn unchanged(
+        &self,
+        at: &SecretRef,
+        look: Look,
+        wanted: impl Fn(&Seen) -> bool,
+    ) -> Result<Option<Outcome>, SecretError> {
+        let seen = self.lock().get(at).filter(|seen| wanted(seen)).cloned();
         match (seen, look) {
             (None, _) => Ok(None),
             (Some(seen), Look::News) => Ok(Some(seen.outcome)),
             (Some(seen), Look::Check) => {
-                let now = self.secrets.revision(&wanted.at).await?;
+                let now = self.secrets.revision(at).await?;
                 Ok((now.as_ref() == Some(&seen.revision)).then_some(seen.outcome))
             }
         }

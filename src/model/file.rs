@@ -177,11 +177,21 @@ pub struct ObjectVersion {
     pub version: String,
 }
 
+/// A value that was converted into files at some cost; both by digest, so that it can be kept in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conversion {
+    /// Of the value and of all that decides what becomes of it, under a key of this process.
+    pub source: [u8; 32],
+    /// Of the files: their names, modes and bytes.
+    pub files: [u8; 32],
+}
+
 /// The complete content of a volume, sorted by path.
 #[derive(Debug)]
 pub struct Payload {
     files: Vec<SecretFile>,
     versions: Vec<ObjectVersion>,
+    conversions: Vec<Conversion>,
     expires: Option<i64>,
     limit: usize,
 }
@@ -253,12 +263,22 @@ impl Payload {
         if bytes > limit {
             return Err(PayloadError::TooLarge { bytes, limit });
         }
-        Ok(Payload { files, versions, expires: None, limit })
+        Ok(Payload { files, versions, conversions: Vec::new(), expires: None, limit })
     }
 
     /// The same, with the moment when the first of its objects expires, in seconds since 1970.
     pub fn expiring(self, expires: Option<i64>) -> Payload {
         Payload { expires, ..self }
+    }
+
+    /// The same, with what some of its files were converted from.
+    pub fn converting(self, conversions: Vec<Conversion>) -> Payload {
+        Payload { conversions, ..self }
+    }
+
+    /// What some of its files were converted from.
+    pub fn conversions(&self) -> &[Conversion] {
+        &self.conversions
     }
 
     /// The size that it may have, in bytes, each file rounded up to whole pages.

@@ -16,7 +16,9 @@ mod tests;
 pub use class::{ANNOTATION_PREFIX, Class, ClassRef, INTERVAL_ANNOTATION, REFRESH_ANNOTATION, SHORTEST_INTERVAL};
 pub use class_spec::{ClassSpec, SecretObject, SecretObjectData};
 pub(crate) use file::check_names;
-pub use file::{FileMode, FileName, FileNameError, ObjectVersion, Payload, PayloadError, SecretFile, limits};
+pub use file::{
+    Conversion, FileMode, FileName, FileNameError, ObjectVersion, Payload, PayloadError, SecretFile, limits,
+};
 pub use names::{
     InvalidName, Namespace, ResourceName, Uid, annotations_fit, check_annotation, check_label, is_secret_key,
 };

@@ -66,6 +66,8 @@ reasons! {
     ObjectInvalid,
     /// Key Vault or Entra ID asks to slow down (HTTP 429).
     Throttled,
+    /// The pod's namespace asks this node for more computing than it can do in time.
+    Overloaded,
     /// Key Vault answers with a fault of its own (HTTP 5xx, or not as a Key Vault).
     VaultUnavailable,
     /// Entra ID answers with a fault of its own.

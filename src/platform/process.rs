@@ -56,7 +56,28 @@ pub fn own_group() -> u32 {
 /// # Errors
 /// The kernel has no random numbers (yet).
 pub fn random_number() -> io::Result<u32> {
-    let mut bytes = [0; 4];
+    Ok(u32::from_ne_bytes(random_bytes()?))
+}
+
+/// Bytes that nobody can foresee: at most 256, so that the kernel gives all of them at once (getrandom(2)).
+///
+/// # Errors
+/// The kernel has no random numbers (yet).
+pub fn random_bytes<const COUNT: usize>() -> io::Result<[u8; COUNT]> {
+    const { assert!(COUNT <= 256) };
+    let mut bytes = [0; COUNT];
     rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())?;
-    Ok(u32::from_ne_bytes(bytes))
+    Ok(bytes)
+}
+
+/// Lets all other threads of the process run before the calling one where processors are scarce.
+///
+/// # Errors
+/// What the kernel says; lowering one's own priority needs no right.
+pub fn lower_thread_priority() -> io::Result<()> {
+    /// A tenth of the weight of a thread that has not asked for less (sched(7)).
+    const NICE: i32 = 10;
+    // Linux keeps the nice value for each thread, and takes no process id for the calling one (setpriority(2), "C library/kernel
+    // differences").
+    Ok(rustix::process::setpriority_process(None, NICE)?)
 }

@@ -86,14 +86,16 @@ impl Provider {
     ) -> Result<MountResponse, (Reason, String)> {
         let Mount { pod, class, attributes, secrets, target, mode } = mount;
         let azure = self.azure.with_default_mode(mode);
-        let (context, purpose) = (&attributes, Purpose::Mount);
-        let fetch = Fetch { class: &class, context, secrets: &secrets, target: &target, purpose, deadline };
+        let (class, context, purpose) = (&class, &attributes, Purpose::Mount);
+        // What the volume holds, only the driver can read.
+        let (target, held) = (target.as_str(), None);
+        let fetch = Fetch { class, context, secrets: &secrets, target, held, purpose, deadline };
         let fetched = match azure.prepare(fetch).await {
             Ok(prepared) => prepared.fetch().await,
             Err(error) => Err(error),
         };
         let failed = |error: Error| (error.reason(), error.to_string());
-        let answered = fetched.map_err(failed).and_then(|payload| answer(&class, &payload));
+        let answered = fetched.map_err(failed).and_then(|payload| answer(class, &payload));
         let elapsed = started.elapsed();
         match &answered {
             Ok(answer) => info!({ key::POD } = %pod, files = answer.files.len(), ?elapsed, "objects fetched"),

@@ -10,10 +10,11 @@ use super::object::Format;
 use super::render::Finding;
 use crate::formats::chain::{self, Identifiers, Order};
 use crate::formats::pem::{self, Block, Text};
-use crate::formats::pkcs12;
+use crate::formats::pkcs12::{self, Work};
 
 const PEM: &str = "application/x-pem-file";
-const PKCS12: &str = "application/x-pkcs12";
+/// The content type of an archive.
+pub(super) const PKCS12: &str = "application/x-pkcs12";
 
 /// The value of a certificate's secret, in the form that the class asks for.
 pub(super) struct Form {
@@ -36,20 +37,21 @@ pub(super) fn form(
     content_type: Option<&str>,
     format: Format,
     construct_pem_chain: bool,
+    work: &mut Work,
 ) -> Result<Form, Fault> {
     let as_it_is = || Zeroizing::new(value.to_owned());
     match (content_type, format) {
         (Some(PEM), Format::Pem) => Ok(Form { text: as_it_is(), pem: true, findings: Vec::new() }),
         (Some(PEM), Format::Pfx) => Ok(Form { text: as_it_is(), pem: true, findings: vec![Finding::StaysPem] }),
         (Some(PKCS12), Format::Pfx) => Ok(Form { text: as_it_is(), pem: false, findings: Vec::new() }),
-        (Some(PKCS12), Format::Pem) => convert(value, construct_pem_chain),
+        (Some(PKCS12), Format::Pem) => convert(value, construct_pem_chain, work),
         (other, _) => Err(Fault::ContentType(other.map(str::to_owned))),
     }
 }
 
 /// The archive as PEM: all keys, then all certificates.
-fn convert(value: &str, construct_pem_chain: bool) -> Result<Form, Fault> {
-    let archive = pkcs12::read_base64(value, "")?;
+fn convert(value: &str, construct_pem_chain: bool, work: &mut Work) -> Result<Form, Fault> {
+    let archive = pkcs12::read_base64(value, "", work)?;
     let mut findings = Vec::new();
     if archive.keys.is_empty() {
         findings.push(Finding::NoPrivateKey);

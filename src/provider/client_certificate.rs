@@ -1,13 +1,32 @@
 //! The certificate that a service principal logs in with: from what stands in the pod's Secret to certificate and key.
 //!
 //! Pure; takes PEM, or a PKCS#12 archive as base64, and finds the certificate that belongs to the key. Knows no key names of
-//! the Secret: `credentials` puts them in front of the errors. Whether Entra ID accepts it is seen in `keyvault`.
+//! the Secret: `credentials` puts them in front of the errors. When and where it is read is for `certificate_login`; whether Entra ID
+//! accepts it is seen in `keyvault`.
 
 use crate::formats::certificate::Facts;
 use crate::formats::encoding::Bytes;
 use crate::formats::pem::{self, Block};
+use crate::formats::pkcs12::Work;
 use crate::formats::{pkcs12, private_key};
 use crate::model::{ExposeSecret as _, SecretBytes, SecretString};
+
+/// How long PEM may be that is read on the spot, in bytes: a key and a chain, in much less than a millisecond.
+const SHORT: usize = 16 << 10;
+
+/// What holds a certificate with its key, unread.
+#[derive(Debug, Clone)]
+pub struct CertificateText {
+    form: TextForm,
+}
+
+#[derive(Debug, Clone)]
+enum TextForm {
+    /// PEM, or a PKCS#12 archive in base64 with its password.
+    Any { text: SecretString, password: SecretString },
+    /// PEM in two texts.
+    Pair { certificate: SecretString, key: SecretString },
+}
 
 /// A certificate with the private key that belongs to it.
 #[derive(Debug)]
@@ -53,6 +72,61 @@ pub enum CertificateError {
     Archive(pkcs12::Error),
 }
 
+impl CertificateError {
+    /// Whether reading would take more than is allowed.
+    pub fn is_too_expensive(&self) -> bool {
+        matches!(self, CertificateError::Archive(pkcs12::Error::TooMuchWork { .. }))
+    }
+}
+
+impl CertificateText {
+    /// PEM blocks in any order, or a PKCS#12 archive in base64 that `password` opens.
+    pub fn any(text: &SecretString, password: SecretString) -> CertificateText {
+        CertificateText { form: TextForm::Any { text: text.clone(), password } }
+    }
+
+    /// PEM in two texts.
+    pub fn pair(certificate: &SecretString, key: &SecretString) -> CertificateText {
+        CertificateText { form: TextForm::Pair { certificate: certificate.clone(), key: key.clone() } }
+    }
+
+    /// All that decides what it holds.
+    pub fn parts(&self) -> [&[u8]; 3] {
+        let (kind, first, second): (&[u8], _, _) = match &self.form {
+            TextForm::Any { text, password } => (b"any", text, password),
+            TextForm::Pair { certificate, key } => (b"pair", certificate, key),
+        };
+        [kind, first.expose_secret().as_bytes(), second.expose_secret().as_bytes()]
+    }
+
+    /// Whether reading it takes so little that it may be done anywhere: it asks for no key derivation, and is short.
+    pub fn is_cheap(&self) -> bool {
+        match &self.form {
+            TextForm::Any { text, .. } => is_pem(text.expose_secret()) && text.expose_secret().len() <= SHORT,
+            TextForm::Pair { certificate, key } => {
+                certificate.expose_secret().len() + key.expose_secret().len() <= SHORT
+            }
+        }
+    }
+
+    /// Reads certificate and key. Takes up to a second of a processor, as long as `work` allows.
+    ///
+    /// # Errors
+    /// The first thing that is missing or does not fit.
+    pub fn read(&self, work: &mut Work) -> Result<ClientCertificate, CertificateError> {
+        match &self.form {
+            TextForm::Any { text, password } => ClientCertificate::read(text, password.expose_secret(), work),
+            TextForm::Pair { certificate, key } => {
+                ClientCertificate::read_pem(&[certificate.expose_secret(), key.expose_secret()])
+            }
+        }
+    }
+}
+
+fn is_pem(text: &str) -> bool {
+    text.contains("-----BEGIN ")
+}
+
 impl ClientCertificate {
     /// Reads certificate and key from `text`: PEM blocks in any order, or a PKCS#12 archive in base64 that `password` opens.
     ///
@@ -60,12 +134,12 @@ impl ClientCertificate {
     ///
     /// # Errors
     /// The first thing that is missing or does not fit.
-    pub fn read(text: &SecretString, password: &str) -> Result<ClientCertificate, CertificateError> {
+    fn read(text: &SecretString, password: &str, work: &mut Work) -> Result<ClientCertificate, CertificateError> {
         let text = text.expose_secret();
-        if text.contains("-----BEGIN ") {
+        if is_pem(text) {
             return ClientCertificate::read_pem(&[text]);
         }
-        let archive = pkcs12::read_base64(text.trim(), password).map_err(|error| {
+        let archive = pkcs12::read_base64(text.trim(), password, work).map_err(|error| {
             if matches!(error, pkcs12::Error::Base64(_)) {
                 CertificateError::Unknown
             } else {
@@ -79,7 +153,7 @@ impl ClientCertificate {
     ///
     /// # Errors
     /// As [`read`](ClientCertificate::read).
-    pub fn read_pem(texts: &[&str]) -> Result<ClientCertificate, CertificateError> {
+    fn read_pem(texts: &[&str]) -> Result<ClientCertificate, CertificateError> {
         let (mut certificates, mut keys) = (Vec::new(), Vec::new());
         for text in texts {
             let parsed = pem::parse(text);

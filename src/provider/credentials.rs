@@ -1,11 +1,13 @@
 //! Credentials that a pod brings: the service principal in the Secret of `nodePublishSecretRef`.
 //!
 //! Pure; takes client id and secret, or client id and certificate, out of the map and says what is missing, but does not log in.
-//! What a certificate looks like is in `client_certificate`; control goes on to `keyvault`, which logs in.
+//! What a certificate looks like is in `client_certificate`, and `certificate_login` has it read; control goes on to `keyvault`, which
+//! logs in.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use super::client_certificate::{CertificateError, ClientCertificate};
+use super::client_certificate::{CertificateError, CertificateText};
 use super::mistake::shown;
 use crate::model::{ExposeSecret, SecretString};
 
@@ -24,7 +26,23 @@ pub enum Proof {
     /// Its secret; not empty.
     Secret(SecretString),
     /// A certificate that it knows, with the private key.
-    Certificate(ClientCertificate),
+    Certificate(CertificateProof),
+}
+
+/// A certificate in the pod's Secret, which is not read yet.
+#[derive(Debug)]
+pub struct CertificateProof {
+    /// The key or the keys of the Secret that hold it.
+    pub keys: String,
+    /// What they hold.
+    pub text: Arc<CertificateText>,
+}
+
+impl CertificateProof {
+    /// Why it cannot be used.
+    pub fn refused(&self, source: CertificateError) -> CredentialsError {
+        CredentialsError::Certificate { keys: self.keys.clone(), source }
+    }
 }
 
 /// Why the pod's Secret is no service principal; the texts name keys, never values.
@@ -86,8 +104,8 @@ const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 /// secret may hold them for another purpose.
 ///
 /// # Errors
-/// No secrets, a missing or empty one, two keys that differ only by case, secret and certificate at once, or a certificate that
-/// cannot be used. The client id is looked at first.
+/// No secrets, a missing or empty one, two keys that differ only by case, or secret and certificate at once. The client id is looked
+/// at first. Whether a certificate can be used is seen when it is read.
 pub fn service_principal(secrets: &BTreeMap<String, SecretString>) -> Result<ServicePrincipal, CredentialsError> {
     if secrets.keys().all(|key| key == TOKENS) {
         return Err(CredentialsError::NoSecret);
@@ -107,24 +125,24 @@ pub fn service_principal(secrets: &BTreeMap<String, SecretString>) -> Result<Ser
     Ok(ServicePrincipal { client_id: client_id.value.expose_secret().to_owned(), proof })
 }
 
-fn certificate(secrets: &BTreeMap<String, SecretString>) -> Result<ClientCertificate, CredentialsError> {
+fn certificate(secrets: &BTreeMap<String, SecretString>) -> Result<CertificateProof, CredentialsError> {
     let (certificate, tls) = (find(secrets, CERTIFICATE)?, (find(secrets, TLS.0)?, find(secrets, TLS.1)?));
-    let (keys, read) = match (certificate, tls) {
+    match (certificate, tls) {
         (Some(certificate), _) => {
             // An empty password is a password.
             let password = secrets.iter().find(|(key, _)| key.eq_ignore_ascii_case(PASSWORD));
-            let password = password.map(|(_, value)| value.expose_secret()).unwrap_or_default();
-            (certificate.key.to_owned(), ClientCertificate::read(certificate.value, password))
+            let password = password.map(|(_, value)| value.clone()).unwrap_or_default();
+            let text = Arc::new(CertificateText::any(certificate.value, password));
+            Ok(CertificateProof { keys: certificate.key.to_owned(), text })
         }
         (None, (Some(certificate), Some(key))) => {
-            let texts = [certificate.value.expose_secret(), key.value.expose_secret()];
-            (format!("{} and {}", certificate.key, key.key), ClientCertificate::read_pem(&texts))
+            let text = Arc::new(CertificateText::pair(certificate.value, key.value));
+            Ok(CertificateProof { keys: format!("{} and {}", certificate.key, key.key), text })
         }
-        (None, (Some(_), None)) => return Err(CredentialsError::MissingKey(TLS.1)),
-        (None, (None, Some(_))) => return Err(CredentialsError::MissingKey(TLS.0)),
-        (None, (None, None)) => return Err(CredentialsError::NoProof),
-    };
-    read.map_err(|source| CredentialsError::Certificate { keys, source })
+        (None, (Some(_), None)) => Err(CredentialsError::MissingKey(TLS.1)),
+        (None, (None, Some(_))) => Err(CredentialsError::MissingKey(TLS.0)),
+        (None, (None, None)) => Err(CredentialsError::NoProof),
+    }
 }
 
 /// A key as it is spelt, with its value.

@@ -58,6 +58,11 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Whether rendering would take more than is allowed.
+    pub(super) fn is_too_expensive(&self) -> bool {
+        matches!(self, Fault::Archive(pkcs12::Error::TooMuchWork { .. }))
+    }
+
     /// What to do about it.
     fn fix(&self) -> &'static str {
         match self {
@@ -69,6 +74,9 @@ impl Fault {
             }
             Fault::Encoding { .. } => "store the value in that encoding, or leave objectEncoding out",
             Fault::ContentType(_) => "import the certificate into the vault again, as PFX or PEM",
+            Fault::Archive(pkcs12::Error::TooMuchWork { .. }) => {
+                "import what comes of that into the vault, or set objectFormat pfx to mount the archive as it is"
+            }
             Fault::Archive(_) => {
                 "import the certificate into the vault again, from a PFX file that openssl pkcs12 reads, or set objectFormat \
                  pfx to mount it as it is"

@@ -10,6 +10,7 @@ use super::encode::RenderError;
 use super::mistake::{Mistakes, NearMiss};
 use super::service_account::{OtherPod, TokenError};
 use super::versions::VersionsError;
+use crate::compute;
 use crate::keyvault::{self, CloudFileError, NameError};
 use crate::model::{ClassRef, PayloadError, Reason};
 
@@ -46,6 +47,16 @@ pub enum Error {
         class: ClassRef,
         /// What is missing.
         source: TokenError,
+    },
+    /// A certificate or an archive was not read: too much of its namespace waits, or it came too late.
+    #[error("SecretProviderClass {class}: {what}: {source}")]
+    Compute {
+        /// The class.
+        class: ClassRef,
+        /// The keys of the pod's Secret, or type and name of the object.
+        what: String,
+        /// Why it was not read.
+        source: compute::Error,
     },
     /// There are no versions to make the history of.
     #[error("SecretProviderClass {class}: {source}")]
@@ -110,6 +121,7 @@ impl Error {
             Error::OtherPod(_) => Reason::InvalidRequest,
             Error::Mistakes { .. } => Reason::ClassInvalid,
             Error::Credentials { .. } | Error::Token { .. } => Reason::CredentialsMissing,
+            Error::Compute { source, .. } => source.reason(),
             Error::Versions { source, .. } => match source {
                 VersionsError::Unknown { .. } => Reason::ObjectNotFound,
                 VersionsError::Disabled { .. } | VersionsError::NoneEnabled { .. } => Reason::ObjectDisabled,

@@ -8,14 +8,17 @@ use std::collections::BTreeMap;
 use futures::stream::{FuturesUnordered, TryStreamExt as _};
 use tokio::time::Instant;
 
+use super::certificate_login::CertificateLogins;
 use super::cloud_file::DefaultCloud;
+use super::conversion::{Conversions, Converter, HeldFiles};
 use super::error::Error;
-use super::login::credential;
+use super::login::{Login, login};
 use super::object::ObjectSpec;
 use super::object_fetch::{FetchedObject, ObjectFetch};
 use super::params::{Params, attributes};
 use super::render::Rendering;
 use super::service_account::check_pod;
+use crate::compute::Compute;
 use crate::keyvault::{Errand, Identity, NameError, Purpose, TenantId, Vault, VaultName, Vaults};
 use crate::model::{Class, ClassRef, ExposeSecret as _, FileMode, Payload, PayloadError, SecretString, limits};
 
@@ -28,6 +31,8 @@ pub struct Azure {
     vaults: Vaults,
     default_cloud: DefaultCloud,
     rendering: Rendering,
+    logins: CertificateLogins,
+    conversions: Conversions,
 }
 
 /// What one mount, or one refresh, asks for.
@@ -43,6 +48,8 @@ pub struct Fetch<'a> {
     pub secrets: &'a BTreeMap<String, SecretString>,
     /// The volume's target path, which names the pod where it is a kubelet's; nothing is done there.
     pub target: &'a str,
+    /// What the volume holds of earlier fetches, which is not computed again.
+    pub held: Option<&'a dyn HeldFiles>,
     /// What it is for.
     pub purpose: Purpose,
     /// When the fetch must have ended.
@@ -52,15 +59,19 @@ pub struct Fetch<'a> {
 /// A fetch of which everything is known that can be known without the network.
 pub struct Prepared<'a> {
     rendering: &'a Rendering,
+    conversions: &'a Conversions,
+    held: Option<&'a dyn HeldFiles>,
+    deadline: Instant,
     class: &'a ClassRef,
     params: Params,
     vault: Vault,
 }
 
 impl Azure {
-    /// A provider whose classes live in `default_cloud` unless they say otherwise.
-    pub fn new(vaults: Vaults, default_cloud: DefaultCloud, rendering: Rendering) -> Azure {
-        Azure { vaults, default_cloud, rendering }
+    /// A provider whose classes live in `default_cloud` unless they say otherwise, and which has `compute` read certificates.
+    pub fn new(vaults: Vaults, default_cloud: DefaultCloud, rendering: Rendering, compute: Compute) -> Azure {
+        let logins = CertificateLogins::new(compute.clone());
+        Azure { vaults, default_cloud, rendering, logins, conversions: Conversions::new(compute) }
     }
 
     /// How many vaults are left alone at this moment: because they asked for that, and because they only fail.
@@ -83,7 +94,9 @@ impl Azure {
         let mistakes = |mistakes| Error::Mistakes { class: class.clone(), mistakes };
         let params = Params::parse(&attributes(fetch.class, fetch.context)).map_err(mistakes)?;
         let vault = self.open(&params, fetch).await?;
-        Ok(Prepared { rendering: &self.rendering, class, params, vault })
+        let Azure { rendering, conversions, .. } = self;
+        let Fetch { held, deadline, .. } = fetch;
+        Ok(Prepared { rendering, conversions, held, deadline, class, params, vault })
     }
 
     async fn open(&self, params: &Params, fetch: Fetch<'_>) -> Result<Vault, Error> {
@@ -94,8 +107,12 @@ impl Azure {
         let tenant = TenantId::new(&params.tenant).map_err(|source| name("tenantID", source))?;
         let cloud = self.default_cloud.resolve(&params.cloud, fetch.deadline).await;
         let cloud = cloud.map_err(|source| Error::Cloud { class: class.clone(), source })?;
-        // An archive with a certificate may ask for a second of computing, in which this thread can serve nobody else.
-        let credential = tokio::task::block_in_place(|| credential(params, class, fetch.context, fetch.secrets))?;
+        let credential = match login(params, class, fetch.context, fetch.secrets)? {
+            Login::Credential(credential) => credential,
+            Login::Certificate { client_id, proof } => {
+                self.logins.credential((params, class), client_id, proof, fetch.deadline).await?
+            }
+        };
         let errand = Errand { namespace: &class.namespace, purpose: fetch.purpose, deadline: fetch.deadline };
         self.vaults
             .open(errand, &cloud, &vault, &tenant, credential)
@@ -134,8 +151,10 @@ impl Prepared<'_> {
     }
 
     async fn one(&self, at: usize, spec: &ObjectSpec) -> Result<Fetched, Error> {
-        let Prepared { rendering, class, params, vault } = self;
-        let object = ObjectFetch { rendering, class, vault, vault_name: &params.vault, spec };
+        let Prepared { rendering, conversions, held, deadline, class, params, vault } = self;
+        let (held, deadline) = (*held, *deadline);
+        let converter = Converter { conversions, rendering, class, vault_name: &params.vault, held, deadline };
+        let object = ObjectFetch { converter, class, vault, vault_name: &params.vault, spec };
         Ok(Fetched { at, object: object.fetch().await? })
     }
 }
@@ -149,8 +168,13 @@ struct Fetched {
 fn collect(mut fetched: Vec<Fetched>) -> Result<Payload, PayloadError> {
     fetched.sort_by_key(|one| one.at);
     let expires = fetched.iter().filter_map(|one| one.object.expires).min();
-    let (files, versions): (Vec<_>, Vec<_>) =
-        fetched.into_iter().map(|one| (one.object.files, one.object.versions)).unzip();
-    let payload = Payload::new(files.into_iter().flatten().collect(), versions.into_iter().flatten().collect())?;
-    Ok(payload.expiring(expires))
+    let (mut files, mut versions, mut conversions) = (Vec::new(), Vec::new(), Vec::new());
+    for FetchedObject { files: some, versions: theirs, conversions: converted, .. } in
+        fetched.into_iter().map(|one| one.object)
+    {
+        files.extend(some);
+        versions.extend(theirs);
+        conversions.extend(converted);
+    }
+    Ok(Payload::new(files, versions)?.expiring(expires).converting(conversions))
 }

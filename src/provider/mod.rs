@@ -4,8 +4,10 @@
 //! Control goes back to `volume` with a `model::Payload`.
 
 mod certificate;
+mod certificate_login;
 mod client_certificate;
 mod cloud_file;
+mod conversion;
 mod credentials;
 mod encode;
 mod error;
@@ -19,9 +21,10 @@ mod render;
 mod service_account;
 mod versions;
 
-pub use client_certificate::{CertificateError, ClientCertificate};
+pub use client_certificate::{CertificateError, CertificateText, ClientCertificate};
 pub use cloud_file::DefaultCloud;
-pub use credentials::{CredentialsError, Proof, ServicePrincipal, service_principal};
+pub use conversion::HeldFiles;
+pub use credentials::{CertificateProof, CredentialsError, Proof, ServicePrincipal, service_principal};
 pub use encode::{Fault, RenderError};
 pub use error::Error;
 pub use fetch::{Azure, Fetch, Prepared};

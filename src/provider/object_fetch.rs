@@ -5,20 +5,20 @@
 
 use tracing::warn;
 
-use super::encode::RenderError;
+use super::conversion::{Converted, Converter};
 use super::error::Error;
 use super::object::{ObjectSpec, ObjectType, Version};
-use super::render::{Fetched as Value, FetchedSecret, Rendered, Rendering, render};
+use super::render::Fetched as Value;
 use super::versions::{ListedVersion, newest};
 use crate::formats::encoding::base64url;
 use crate::formats::jwk::Jwk;
 use crate::keyvault::{self, NameError, ObjectName, ObjectVersionId, Vault, VaultKey, VersionInfo};
-use crate::model::{ClassRef, ObjectVersion, SecretFile};
+use crate::model::{ClassRef, Conversion, ObjectVersion, SecretFile};
 
 /// An object, and what it takes to get it.
 #[derive(Clone, Copy)]
 pub(super) struct ObjectFetch<'a> {
-    pub(super) rendering: &'a Rendering,
+    pub(super) converter: Converter<'a>,
     pub(super) class: &'a ClassRef,
     pub(super) vault: &'a Vault,
     /// The vault's name as the class has it, for error texts.
@@ -31,12 +31,14 @@ pub(super) struct ObjectFetch<'a> {
 pub(super) struct FetchedObject {
     pub(super) files: Vec<SecretFile>,
     pub(super) versions: Vec<ObjectVersion>,
+    /// What the files were converted from, where that was expensive.
+    pub(super) conversions: Vec<Conversion>,
     /// When it expires, in seconds since 1970, if the vault says so; of a history, the newest version.
     pub(super) expires: Option<i64>,
 }
 
 /// What the vault has, as files, with its concrete version and its end.
-type Got = (Result<Rendered, RenderError>, String, Option<i64>);
+type Got = (Converted, String, Option<i64>);
 
 impl ObjectFetch<'_> {
     /// Fetches and renders the object.
@@ -76,15 +78,13 @@ impl ObjectFetch<'_> {
         let version = version.map(ObjectVersionId::new).transpose();
         let version = version.map_err(|source| self.name("objectVersion", source))?;
         let id = self.spec.version_id(index);
-        let got = self.get(name, index, version.as_ref()).await;
-        let (rendered, version, expires) = got.map_err(|source| self.refused(id.clone(), source))?;
-        let vault = || self.vault_name.to_owned();
-        let rendered =
-            rendered.map_err(|source| Error::Render { class: self.class.clone(), vault: vault(), source })?;
+        let got = self.get(name, index, version.as_ref()).await?;
+        let (Converted { rendered, conversion }, version, expires) = got;
         for warning in &rendered.warnings {
             warn!(class = %self.class, vault = self.vault_name, %warning, "an object was rendered otherwise");
         }
         fetched.files.extend(rendered.files);
+        fetched.conversions.extend(conversion);
         fetched.versions.push(ObjectVersion { id, version });
         if index.unwrap_or_default() == 0 {
             fetched.expires = expires;
@@ -98,30 +98,22 @@ impl ObjectFetch<'_> {
         name: &ObjectName,
         index: Option<usize>,
         version: Option<&ObjectVersionId>,
-    ) -> Result<Got, keyvault::Error> {
-        let render = |value: Value<'_>| render(self.spec, index, value, self.rendering);
+    ) -> Result<Got, Error> {
+        let refused = |source| self.refused(self.spec.version_id(index), source);
+        let plain = |value: Value<'_>| self.converter.plain(self.spec, index, value);
         Ok(match self.spec.object_type {
             ObjectType::Secret => {
-                let secret = self.vault.secret(name, version).await?;
-                let value = Value::Secret(FetchedSecret {
-                    value: &secret.value,
-                    content_type: secret.content_type.as_deref(),
-                    certificate_backed: secret.certificate_backed,
-                });
-                // An archive may ask for a second of computing, in which this thread can serve nobody else.
-                let rendered = match secret.certificate_backed {
-                    true => tokio::task::block_in_place(|| render(value)),
-                    false => render(value),
-                };
-                (rendered, secret.version.clone(), secret.expires)
+                let secret = self.vault.secret(name, version).await.map_err(refused)?;
+                let converted = self.converter.secret(self.spec, index, &secret).await?;
+                (converted, secret.version.clone(), secret.expires)
             }
             ObjectType::Key => {
-                let key = self.vault.key(name, version).await?;
-                (as_jwk(&key, |jwk| render(Value::Key(jwk))), key.version.clone(), key.expires)
+                let key = self.vault.key(name, version).await.map_err(refused)?;
+                (as_jwk(&key, |jwk| plain(Value::Key(jwk)))?, key.version.clone(), key.expires)
             }
             ObjectType::Certificate => {
-                let certificate = self.vault.certificate(name, version).await?;
-                (render(Value::Certificate(&certificate.der)), certificate.version.clone(), certificate.expires)
+                let certificate = self.vault.certificate(name, version).await.map_err(refused)?;
+                (plain(Value::Certificate(&certificate.der))?, certificate.version.clone(), certificate.expires)
             }
         })
     }

@@ -10,7 +10,12 @@ use super::encode::{Fault, RenderError, decode};
 use super::object::{Encoding, ObjectSpec};
 use crate::formats::jwk::{self, Jwk};
 use crate::formats::pem::{self, Block};
+use crate::formats::pkcs12::Work;
 use crate::model::{ExposeSecret, FileMode, FileName, SecretBytes, SecretFile, SecretString};
+
+/// What the names of a certificate's own files end with.
+const CERTIFICATE: &str = ".crt";
+const KEY: &str = ".key";
 
 /// What the vault gave for one version of an object.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +48,13 @@ pub struct Rendering {
     pub separate_files: bool,
     /// The mode of files that have none of their own.
     pub default_mode: FileMode,
+}
+
+impl Rendering {
+    /// The mode of an object's files.
+    pub(super) fn mode(&self, spec: &ObjectSpec) -> FileMode {
+        spec.mode.unwrap_or(self.default_mode)
+    }
 }
 
 /// The files of one version of an object, in upstream's order.
@@ -106,6 +118,8 @@ impl fmt::Display for Warning {
 
 /// Renders one version of an object; `index` is its place in history mode, and becomes the last part of the path.
 ///
+/// An archive may take up to a second of a processor, as long as `work` allows.
+///
 /// # Errors
 /// See [`Fault`]: the value is not what it says it is, or not in the encoding of the class.
 pub fn render(
@@ -113,10 +127,11 @@ pub fn render(
     index: Option<usize>,
     fetched: Fetched<'_>,
     rendering: &Rendering,
+    work: &mut Work,
 ) -> Result<Rendered, RenderError> {
     let object = spec.version_id(index);
     let mut findings = Vec::new();
-    let files = files(spec, index, fetched, rendering, &mut findings)
+    let files = files(spec, index, fetched, rendering, &mut findings, work)
         .map_err(|fault| RenderError { object: object.clone(), fault })?;
     let warnings = findings.into_iter().map(|finding| Warning { object: object.clone(), finding }).collect();
     Ok(Rendered { files, warnings })
@@ -128,12 +143,9 @@ fn files(
     fetched: Fetched<'_>,
     rendering: &Rendering,
     findings: &mut Vec<Finding>,
+    work: &mut Work,
 ) -> Result<Vec<SecretFile>, Fault> {
-    let base = match index {
-        None => spec.file.clone(),
-        Some(index) => appended(&spec.file, &format!("/{index}"))?,
-    };
-    let mode = spec.mode.unwrap_or(rendering.default_mode);
+    let (base, mode) = (base(spec, index)?, rendering.mode(spec));
     let file = |name: &FileName, text: &str, encoding, pem| -> Result<SecretFile, Fault> {
         let mut bytes = decode(text, encoding, pem)?;
         // The buffer moves out of its wrapper, so that no copy is left to wipe.
@@ -151,7 +163,7 @@ fn files(
     if !secret.certificate_backed {
         return Ok(vec![file(&base, value, spec.encoding, false)?]);
     }
-    let form = certificate::form(value, secret.content_type, spec.format, rendering.construct_pem_chain)?;
+    let form = certificate::form(value, secret.content_type, spec.format, rendering.construct_pem_chain, work)?;
     findings.extend(form.findings);
     let mut files = Vec::new();
     if rendering.separate_files {
@@ -161,11 +173,30 @@ fn files(
         } else if halves.damaged > 0 {
             findings.push(Finding::DamagedBlocks(halves.damaged));
         }
-        files.push(file(&appended(&base, ".crt")?, &halves.certificates, spec.encoding, form.pem)?);
-        files.push(file(&appended(&base, ".key")?, &halves.rest, spec.encoding, form.pem)?);
+        files.push(file(&appended(&base, CERTIFICATE)?, &halves.certificates, spec.encoding, form.pem)?);
+        files.push(file(&appended(&base, KEY)?, &halves.rest, spec.encoding, form.pem)?);
     }
     files.push(file(&base, &form.text, spec.encoding, form.pem)?);
     Ok(files)
+}
+
+/// The names of the files of a certificate's secret, in the order of [`render`].
+///
+/// # Errors
+/// [`Fault::FileName`].
+pub(super) fn names(spec: &ObjectSpec, index: Option<usize>, rendering: &Rendering) -> Result<Vec<FileName>, Fault> {
+    let base = base(spec, index)?;
+    Ok(match rendering.separate_files {
+        true => vec![appended(&base, CERTIFICATE)?, appended(&base, KEY)?, base],
+        false => vec![base],
+    })
+}
+
+fn base(spec: &ObjectSpec, index: Option<usize>) -> Result<FileName, Fault> {
+    match index {
+        None => Ok(spec.file.clone()),
+        Some(index) => appended(&spec.file, &format!("/{index}")),
+    }
 }
 
 fn appended(file: &FileName, what: &str) -> Result<FileName, Fault> {

@@ -4,10 +4,11 @@
 //! `publish` and `unpublish` take a [`Target`] at their start and its lock only around their changes.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{Notify, OwnedMutexGuard};
 use tokio::time::{Instant, timeout_at};
 
 use super::target::TargetPath;
@@ -23,6 +24,8 @@ pub(super) struct Locks {
 pub(super) struct Target {
     writing: Arc<tokio::sync::Mutex<()>>,
     unpublished: AtomicU64,
+    /// Wakes the publishes that are still fetching.
+    left: Notify,
 }
 
 /// How often a target was unpublished so far; compared later, it tells whether that happened in between.
@@ -57,6 +60,20 @@ impl Target {
     /// Notes that the target was unpublished: publishes that began before must not mount it again.
     pub(super) fn unpublished(&self) {
         self.unpublished.fetch_add(1, Ordering::AcqRel);
+        self.left.notify_waiters();
+    }
+
+    /// Waits until the target is unpublished, if it was not since `epoch`.
+    pub(super) async fn left(&self, epoch: Epoch) {
+        loop {
+            // Listens first, so that nothing comes between the look and the wait.
+            let mut notified = pin!(self.left.notified());
+            notified.as_mut().enable();
+            if self.epoch() != epoch {
+                return;
+            }
+            notified.await;
+        }
     }
 
     /// Waits for the right to change the target; `None` when the deadline passes first.

@@ -14,7 +14,7 @@ use super::layout::{self, Group};
 use super::site::{Place, Site, failure};
 use super::target::TargetPath;
 use super::writer::{self, Written};
-use crate::model::Payload;
+use crate::model::{FileName, Payload, SecretBytes};
 use crate::platform::dir;
 use crate::platform::mount::{self, DetachedTmpfs, Entry, TmpfsOptions};
 
@@ -133,6 +133,20 @@ pub(super) fn refill(site: &Site, payload: &Payload, group: Option<Group>) -> Re
     }
     let written = writer::write(root.as_fd(), payload, group);
     written.map(Some).map_err(|source| Error::Write { target: target.to_string(), source })
+}
+
+/// Reads files of a published volume; `None` when none is published on the target, or it lacks one of them.
+///
+/// # Errors
+/// A target that cannot be looked at, and what the kernel says.
+pub(super) fn read(target: &TargetPath, names: &[FileName]) -> Result<Option<Vec<SecretBytes>>, Error> {
+    let Some(place) = Place::open(target)? else {
+        return Ok(None);
+    };
+    let Entry::Tmpfs(root) = place.inspect()? else {
+        return Ok(None);
+    };
+    writer::read_files(root.as_fd(), names).map_err(failure(target, MountFailure::Look))
 }
 
 /// Mounts a tmpfs on the target and fills it, or fills the one that was left unfilled.

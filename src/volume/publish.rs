@@ -136,7 +136,11 @@ impl Volumes {
                 return Ok(Published::Already);
             }
         }
-        let (class, identity, payload) = self.fetch(request, asked).await?;
+        let (class, identity, payload) = tokio::select! {
+            fetched = self.fetch(request, asked) => fetched?,
+            // What it would have computed or waited for, nobody needs any more.
+            () = target.left(epoch) => return Err(Error::Unpublished { target: request.target.to_string() }),
+        };
         let versions = payload.versions().to_vec();
         let wrote = self.rotation.as_ref().map(|_| rotation::wrote(&payload, request.group, &identity));
         if !self.show(request, &target, epoch, payload).await? {
@@ -210,7 +214,8 @@ impl Volumes {
         *asked = Some(class.provider.clone());
         let PublishRequest { context, secrets, target, deadline, .. } = request;
         let (class, purpose) = (Arc::new(class), Purpose::Mount);
-        let fetch = Fetch { class: &class, context, secrets, target, held: &[], purpose, deadline: *deadline };
+        let (held, files, deadline) = (&[], None, *deadline);
+        let fetch = Fetch { class: &class, context, secrets, target, held, files, purpose, deadline };
         let prepared = self.sources.prepare(fetch).await?;
         let (identity, payload) = (prepared.identity(), prepared.fetch().await?);
         drop(prepared);

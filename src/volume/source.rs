@@ -12,7 +12,7 @@ use super::error::Error;
 use super::target::TargetPath;
 use crate::external::{self, Ask, External};
 use crate::model::{Class, ObjectVersion, Payload, SecretString};
-use crate::provider::{self, Azure, Purpose};
+use crate::provider::{self, Azure, HeldFiles, Purpose};
 
 /// How long another program may take for a refresh.
 const REFRESH: Duration = Duration::from_secs(30);
@@ -43,6 +43,8 @@ pub(super) struct Fetch<'a> {
     pub(super) target: &'a TargetPath,
     /// What the volume holds, as far as that is known.
     pub(super) held: &'a [ObjectVersion],
+    /// The files that it holds, as far as what they came of is known.
+    pub(super) files: Option<&'a dyn HeldFiles>,
     /// What it is for.
     pub(super) purpose: Purpose,
     /// When the fetch must have ended.
@@ -87,11 +89,11 @@ impl Sources {
 
     /// Checks all that can be checked without the network.
     pub(super) async fn prepare<'a>(&'a self, fetch: Fetch<'a>) -> Result<Prepared<'a>, Error> {
-        let Fetch { class, context, secrets, target, held, purpose, deadline } = fetch;
+        let Fetch { class, context, secrets, target, held, files, purpose, deadline } = fetch;
         match &self.azure {
             Some(azure) if self.is_built_in(class) => {
                 let target = target.as_str();
-                let fetch = provider::Fetch { class, context, secrets, target, purpose, deadline };
+                let fetch = provider::Fetch { class, context, secrets, target, held: files, purpose, deadline };
                 Ok(Prepared::Azure(azure.prepare(fetch).await?))
             }
             Some(_) | None => {

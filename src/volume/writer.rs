@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::layout::{self, DATA, Entry, FileFacts, Group, Root, Step, Tree};
-use crate::model::{ExposeSecret as _, Payload};
+use crate::model::{ExposeSecret as _, FileName, Payload, SecretBytes, limits};
 use crate::platform::dir::{self, Facts, Kind};
 use crate::platform::process;
 
@@ -141,6 +141,36 @@ pub fn read_tree(root: BorrowedFd<'_>, limit: usize) -> io::Result<Tree> {
         }
     }
     Ok(tree)
+}
+
+/// Reads files of the current generation; `None` when one of them is not there.
+///
+/// # Errors
+/// What the kernel says.
+pub fn read_files(root: BorrowedFd<'_>, names: &[FileName]) -> io::Result<Option<Vec<SecretBytes>>> {
+    let found = read_root(root)?;
+    let Some(generation) = found.generation() else { return Ok(None) };
+    let top = dir::open(root, generation)?;
+    let read = names.iter().map(|name| read_file(top.as_fd(), name));
+    match read.collect::<io::Result<Vec<SecretBytes>>>() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some),
+    }
+}
+
+fn read_file(top: BorrowedFd<'_>, name: &FileName) -> io::Result<SecretBytes> {
+    let mut directory = None;
+    let mut components = name.components().peekable();
+    while let Some(component) = components.next() {
+        let at = directory.as_ref().map_or(top, OwnedFd::as_fd);
+        if components.peek().is_some() {
+            directory = Some(dir::open(at, component)?);
+            continue;
+        }
+        let (_, content) = dir::read_file(at, component, limits::PAYLOAD as u64)?;
+        return Ok(SecretBytes::from(content));
+    }
+    Err(io::ErrorKind::NotFound.into())
 }
 
 /// The name of a new generation: `..2026_11_22_01_02_03.` and a random number, as upstream names them.

@@ -58,6 +58,7 @@ mod health;
 mod host_directories;
 mod interruptions;
 mod kernels;
+mod key_derivation;
 mod kubelets;
 mod resources;
 mod rights;
@@ -131,6 +132,8 @@ fn main() -> ExitCode {
         host_directories::trials(),
         host_directories::variants(),
         tokens::trials(),
+        key_derivation::trials(),
+        key_derivation::soak(),
         external::trials(),
         external_faults::trials(),
         external_rotation::trials(),

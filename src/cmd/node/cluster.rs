@@ -7,6 +7,7 @@ use tracing::warn;
 
 use super::args::Args;
 use crate::classes::{Classes, Directory};
+use crate::compute::Compute;
 use crate::k8s::{self, ClassCache, Connection, Credentials, Pods, Reports, Secrets, Statuses};
 use crate::metrics::Metrics;
 use crate::mirror;
@@ -36,7 +37,13 @@ pub(super) async fn connect(args: &Args, user_agent: &str) -> anyhow::Result<(Cl
 }
 
 /// Starts the mirror, which runs as long as the process; what it does not get done, the next process does.
-pub(super) fn mirror_secrets(args: &Args, cluster: Option<Cluster>, volumes: &Volumes, metrics: &Metrics) {
+pub(super) fn mirror_secrets(
+    args: &Args,
+    cluster: Option<Cluster>,
+    volumes: &Volumes,
+    metrics: &Metrics,
+    compute: Compute,
+) {
     let Some(Cluster { connection, classes, reports, pods }) = cluster else {
         warn!("--sync-secret has no effect with --manifests: there is no cluster to write Secrets to");
         return;
@@ -50,6 +57,7 @@ pub(super) fn mirror_secrets(args: &Args, cluster: Option<Cluster>, volumes: &Vo
         changes: volumes.changes().clone(),
         reports,
         metrics: metrics.clone(),
+        compute,
         driver: args.drivername.clone(),
         interval: args.secret_check_interval,
     };

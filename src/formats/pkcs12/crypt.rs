@@ -57,18 +57,27 @@ impl Password {
     }
 }
 
-/// How much hashing an archive may still ask for.
-pub(super) struct Work {
-    left: u32,
+/// How much hashing an archive may ask for, and how much was done for it.
+#[derive(Debug, Default)]
+pub struct Work {
+    spent: u32,
 }
 
 impl Work {
-    pub(super) fn new() -> Work {
-        Work { left: ITERATIONS }
+    /// How many iterations were done.
+    pub fn spent(&self) -> u32 {
+        self.spent
+    }
+
+    /// Whether this many more are within the limit.
+    pub(super) fn allows(&self, iterations: u64) -> Result<(), Error> {
+        let asked = u64::from(self.spent).saturating_add(iterations);
+        if asked > u64::from(ITERATIONS) { Err(Error::TooMuchWork { asked }) } else { Ok(()) }
     }
 
     fn spend(&mut self, iterations: u32) -> Result<(), Error> {
-        self.left = self.left.checked_sub(iterations).ok_or(Error::TooMuchWork)?;
+        self.allows(iterations.into())?;
+        self.spent += iterations;
         Ok(())
     }
 }
@@ -116,19 +125,12 @@ pub(super) fn decrypt(
     work: &mut Work,
     what: &'static str,
 ) -> Result<Bytes, Error> {
-    let (cipher, key_size): (Cipher, usize) = match algorithm.oid {
-        pbes2::PBES2_OID => return decrypt_modern(algorithm, data, password, work, what),
-        pkcs12::PKCS_12_PBE_WITH_SHAAND3_KEY_TRIPLE_DES_CBC => (decrypt_with::<des::TdesEde3>, 24),
-        pkcs12::PKCS_12_PBE_WITH_SHAAND2_KEY_TRIPLE_DES_CBC => (decrypt_with::<des::TdesEde2>, 16),
-        pkcs12::PKCS_12_PBE_WITH_SHAAND128_BIT_RC2_CBC => (decrypt_with::<rc2::Rc2>, 16),
-        pkcs12::PKCS_12_PBEWITH_SHAAND40_BIT_RC2_CBC => (decrypt_with::<rc2::Rc2>, 5),
-        oid => return Err(Error::Unsupported { what, oid }),
-    };
-    let params = algorithm.parameters.and_then(|params| params.decode_as::<Pkcs12PbeParams>().ok());
-    let params = params.ok_or(Error::Malformed("the parameters of a cipher"))?;
-    let rounds = u32::try_from(params.iterations).map_err(|_| Error::Malformed("the parameters of a cipher"))?;
-    // One for the vector, one for each SHA-1 output that the key needs.
-    work.spend(rounds.saturating_mul(if key_size > 20 { 3 } else { 2 }))?;
+    if algorithm.oid == pbes2::PBES2_OID {
+        return decrypt_modern(algorithm, data, password, work, what);
+    }
+    let (cipher, key_size) = cipher(algorithm.oid).ok_or(Error::Unsupported { what, oid: algorithm.oid })?;
+    let (params, rounds) = legacy(algorithm, key_size)?;
+    work.spend(rounds)?;
     let derive = |kind, size| {
         Zeroizing::new(derive_key::<Sha1>(&password.wide, params.salt.as_bytes(), kind, params.iterations, size))
     };
@@ -137,6 +139,38 @@ pub(super) fn decrypt(
     let length = cipher(&key, &derive(Pkcs12KeyType::Iv, 8), &mut buffer).ok_or(Error::Decryption(what))?;
     buffer.truncate(length);
     Ok(buffer)
+}
+
+/// The parameters of an old algorithm, and how many iterations they ask for.
+fn legacy(algorithm: AlgorithmIdentifierRef<'_>, key_size: usize) -> Result<(Pkcs12PbeParams, u32), Error> {
+    let params = algorithm.parameters.and_then(|params| params.decode_as::<Pkcs12PbeParams>().ok());
+    let params = params.ok_or(Error::Malformed("the parameters of a cipher"))?;
+    let rounds = u32::try_from(params.iterations).map_err(|_| Error::Malformed("the parameters of a cipher"))?;
+    // One for the vector, one for each SHA-1 output that the key needs.
+    Ok((params, rounds.saturating_mul(if key_size > 20 { 3 } else { 2 })))
+}
+
+/// How many iterations decrypting by `algorithm` asks for; none where that cannot be read.
+pub(super) fn iterations(algorithm: AlgorithmIdentifierRef<'_>) -> u64 {
+    let rounds = match algorithm.oid {
+        pbes2::PBES2_OID => {
+            let params = algorithm.parameters.and_then(|params| pbes2::Parameters::try_from(params).ok());
+            params.and_then(|params| params.kdf.pbkdf2().map(|kdf| kdf.iteration_count))
+        }
+        oid => cipher(oid).and_then(|(_, key_size)| legacy(algorithm, key_size).ok()).map(|(_, rounds)| rounds),
+    };
+    rounds.unwrap_or_default().into()
+}
+
+/// The old cipher of this identifier, and the size of its key in bytes.
+fn cipher(oid: ObjectIdentifier) -> Option<(Cipher, usize)> {
+    match oid {
+        pkcs12::PKCS_12_PBE_WITH_SHAAND3_KEY_TRIPLE_DES_CBC => Some((decrypt_with::<des::TdesEde3>, 24)),
+        pkcs12::PKCS_12_PBE_WITH_SHAAND2_KEY_TRIPLE_DES_CBC => Some((decrypt_with::<des::TdesEde2>, 16)),
+        pkcs12::PKCS_12_PBE_WITH_SHAAND128_BIT_RC2_CBC => Some((decrypt_with::<rc2::Rc2>, 16)),
+        pkcs12::PKCS_12_PBEWITH_SHAAND40_BIT_RC2_CBC => Some((decrypt_with::<rc2::Rc2>, 5)),
+        _ => None,
+    }
 }
 
 /// The [`Cipher`] of a block cipher in CBC mode.

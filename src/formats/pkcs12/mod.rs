@@ -14,15 +14,18 @@ use der::{AnyRef, Decode};
 use spki::AlgorithmIdentifierRef;
 use zeroize::Zeroizing;
 
-use self::crypt::{Password, Work};
+use self::crypt::Password;
+pub use self::crypt::Work;
 use self::structure::{CertificateBag, ContentInfo, EncryptedData, EncryptedKey, Pfx, SafeBag};
 use super::encoding::{self, Bytes};
 use super::private_key;
 
 /// The limits of an archive.
 pub mod limits {
-    /// How often all hashes together may be iterated; a few seconds of work. Windows and OpenSSL write 2,000 to 10,000 a bag.
-    pub const ITERATIONS: u32 = 5_000_000;
+    /// How often the hashes of all key derivations of an archive together may be iterated: about 0.2 s of a processor.
+    ///
+    /// OpenSSL and Windows write 2,000 to 10,000 a derivation, Java's older keystores 350,000 in all; two keys of 500,000 pass.
+    pub const ITERATIONS: u32 = 1_000_000;
     /// The most bags. A chain needs ten.
     pub const BAGS: usize = 500;
 }
@@ -59,9 +62,16 @@ pub enum Error {
         /// The identifier of the algorithm or of the kind.
         oid: ObjectIdentifier,
     },
-    /// More hashing than anybody needs.
-    #[error("the PKCS#12 archive asks for more than {} iterations of its hashes in all", limits::ITERATIONS)]
-    TooMuchWork,
+    /// More hashing than [`limits::ITERATIONS`].
+    #[error(
+        "the PKCS#12 archive asks for {asked} iterations or more in all its key derivations; at most {} are allowed: export it \
+         again with fewer (openssl pkcs12 -export -iter 2048)",
+        limits::ITERATIONS
+    )]
+    TooMuchWork {
+        /// How many iterations are known to be asked for; those of encrypted parts that were not opened come on top.
+        asked: u64,
+    },
     /// More bags than anybody needs.
     #[error("the PKCS#12 archive has more than {} keys and certificates", limits::BAGS)]
     TooManyBags,
@@ -88,8 +98,8 @@ pub struct Archive {
 ///
 /// # Errors
 /// It is not base64, or see [`read`].
-pub fn read_base64(text: &str, password: &str) -> Result<Archive, Error> {
-    read(&encoding::base64(text)?, password)
+pub fn read_base64(text: &str, password: &str, work: &mut Work) -> Result<Archive, Error> {
+    read(&encoding::base64(text)?, password, work)
 }
 
 /// Reads an archive.
@@ -97,9 +107,11 @@ pub fn read_base64(text: &str, password: &str) -> Result<Archive, Error> {
 /// The empty password is tried in both its forms: as a terminating zero, and as nothing at all. An archive without MAC is
 /// accepted. Bags of other kinds than keys and certificates are skipped, and so are attributes.
 ///
+/// Takes up to a second of a processor: as long as `work` allows.
+///
 /// # Errors
 /// A wrong password, a damaged archive, an algorithm that is not known, or one of the [`limits`].
-pub fn read(der: &[u8], password: &str) -> Result<Archive, Error> {
+pub fn read(der: &[u8], password: &str, work: &mut Work) -> Result<Archive, Error> {
     if matches!(der, [0x30, 0x80, ..]) {
         return Err(Error::Indefinite);
     }
@@ -108,21 +120,42 @@ pub fn read(der: &[u8], password: &str) -> Result<Archive, Error> {
         return Err(Error::Version(pfx.version));
     }
     let content = pfx.auth_safe.octets("the outer content")?;
-    let mut work = Work::new();
+    work.allows(asked(&pfx, content))?;
     let mut forms = Password::forms(password);
     if let Some(mac) = &pfx.mac {
-        forms = vec![crypt::verify(mac, content, forms, &mut work)?];
+        forms = vec![crypt::verify(mac, content, forms, work)?];
     }
     // Without a MAC, only decryption tells which form of the password it is.
     let mut first = None;
     for form in forms {
-        let mut reader = Reader { password: form, work: &mut work, archive: Archive::default(), bags: 0 };
+        let mut reader = Reader { password: form, work: &mut *work, archive: Archive::default(), bags: 0 };
         match reader.safes(content) {
             Ok(()) => return Ok(reader.archive),
             Err(error) => first = first.or(Some(error)),
         }
     }
     Err(first.unwrap_or(Error::Integrity))
+}
+
+/// How many iterations an archive is seen to ask for before anything is derived, so that one beyond the limit costs nothing.
+///
+/// What cannot be read counts nothing: reading it says what is wrong.
+fn asked(pfx: &Pfx<'_>, content: &[u8]) -> u64 {
+    let mac = pfx.mac.as_ref().map_or(0, |mac| u64::try_from(mac.iterations).unwrap_or_default());
+    let safes = Vec::<ContentInfo<'_>>::from_der(content).unwrap_or_default();
+    safes.iter().map(asked_by).fold(mac, u64::saturating_add)
+}
+
+fn asked_by(safe: &ContentInfo<'_>) -> u64 {
+    if safe.content_type == ENCRYPTED_DATA {
+        let data = safe.content.decode_as::<EncryptedData<'_>>();
+        return data.map_or(0, |data| crypt::iterations(data.content.algorithm));
+    }
+    let bags = safe.octets("a content").ok().and_then(bags).unwrap_or_default();
+    let keys = bags.iter().filter(|bag| bag.id == pkcs12::PKCS_12_PKCS8_KEY_BAG_OID);
+    let asked =
+        keys.map(|bag| bag.value.decode_as::<EncryptedKey<'_>>().map_or(0, |key| crypt::iterations(key.algorithm)));
+    asked.fold(0, u64::saturating_add)
 }
 
 impl<'a> ContentInfo<'a> {

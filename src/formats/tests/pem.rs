@@ -66,6 +66,27 @@ fn blocks_are_written_in_64_columns_with_headers_kept() {
     });
 }
 
+/// A tenant's text of a mebibyte, in a fraction of a second; each of these took minutes.
+#[test]
+fn no_text_takes_more_than_linear_time() {
+    let began = std::time::Instant::now();
+    for (repeated, end) in [
+        ("-----BEGIN A-----\n", ""),
+        ("-----BEGIN A-----\n", "-----END A-----\n"),
+        ("-----BEGIN A-----\n", "-----END B-----\n"),
+        ("-----BEGIN A:-----\n", "-----END A-----\n"),
+        ("-----BEGIN A-----\na:b\n", "-----END A-----\n"),
+        ("-----BEGIN A-----\nx-----END A-----\n", ""),
+        ("-----BEGIN A-----\n-----END A\n", ""),
+        ("-----BEGIN ", "\n-----END "),
+    ] {
+        let text = repeated.repeat((1 << 20) / repeated.len()) + end;
+        let parsed = parse(&text);
+        assert!(parsed.blocks.len() <= 1, "{repeated:?}");
+    }
+    assert!(began.elapsed().as_secs() < 30, "it took {:?}", began.elapsed());
+}
+
 proptest! {
     #[test]
     fn what_is_written_is_read(contents in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..4)) {

@@ -4,7 +4,15 @@ use proptest::prelude::*;
 
 use super::archive::{KEY_VAULT, MOST, Writer, bag, data, finish, made_up_key, oid, tlv, write};
 use super::openssl::Lab;
-use crate::formats::pkcs12::{Archive, Error, limits, read, read_base64};
+use crate::formats::pkcs12::{self, Archive, Error, Work, limits};
+
+fn read(der: &[u8], password: &str) -> Result<Archive, Error> {
+    pkcs12::read(der, password, &mut Work::default())
+}
+
+fn read_base64(text: &str, password: &str) -> Result<Archive, Error> {
+    pkcs12::read_base64(text, password, &mut Work::default())
+}
 
 fn error(der: &[u8]) -> Error {
     read(der, "").err().expect("the archive should be refused")
@@ -165,17 +173,65 @@ fn unknown_algorithms_are_named() {
 #[test]
 fn work_and_size_are_bounded() {
     let too_many = i32::try_from(limits::ITERATIONS).unwrap() + 1;
-    assert_eq!(error(&write(&Writer { mac: Some(too_many), ..KEY_VAULT }, &[], &[])), Error::TooMuchWork);
-    assert_eq!(error(&write(&Writer { iterations: too_many, ..KEY_VAULT }, &[], &[])), Error::TooMuchWork);
+    let too_much = |writer: &Writer, keys: &[Vec<u8>]| match error(&write(writer, keys, &[])) {
+        Error::TooMuchWork { asked } => asked,
+        other => panic!("{other}"),
+    };
+    assert_eq!(too_much(&Writer { mac: Some(too_many), ..KEY_VAULT }, &[]), 1_000_001 + 2 * 2_000);
+    assert_eq!(too_much(&Writer { iterations: too_many, ..KEY_VAULT }, &[]), 1 + 2 * 1_000_001);
+    assert_eq!(too_much(&Writer { mac: Some(i32::MAX), iterations: i32::MAX, ..KEY_VAULT }, &[made_up_key()]), {
+        // Counted in 32 bits each: three times the key's, and twice the certificates'.
+        u64::from(i32::MAX as u32) + u64::from(u32::MAX) + 2 * u64::from(i32::MAX as u32)
+    });
     // Many keys of few iterations are the same work as one of many.
     let keys = vec![made_up_key(); 200];
-    assert_eq!(error(&write(&Writer { iterations: MOST, ..KEY_VAULT }, &keys, &[])), Error::TooMuchWork);
+    assert_eq!(too_much(&Writer { iterations: MOST, ..KEY_VAULT }, &keys), 1 + 202 * 3 * 10_000 - 40_000);
     assert_eq!(
         error(&write(&Writer { iterations: -1, ..KEY_VAULT }, &[], &[])),
         Error::Malformed("the parameters of a cipher")
     );
     let bags = bag("1.2.840.113549.1.12.10.1.4", &[0x30, 0]).repeat(501);
     assert_eq!(error(&finish(&KEY_VAULT, &data(&tlv(0x30, &[&bags])))), Error::TooManyBags);
+}
+
+/// What is seen to be too much is refused before anything is derived, whatever the password.
+#[test]
+fn an_archive_beyond_the_ceiling_costs_nothing() {
+    let lab = Lab::new();
+    lab.chain("EC:P-256");
+    let der = lab.archive("-iter 340000 -macalg sha256");
+    for password in ["", "wrong"] {
+        let mut work = Work::default();
+        let error = pkcs12::read(&der, password, &mut work).err().unwrap();
+        assert_eq!((error, work.spent()), (Error::TooMuchWork { asked: 3 * 340_000 }, 0));
+    }
+    let text = Error::TooMuchWork { asked: 3 * 340_000 }.to_string();
+    for word in ["1020000 iterations", "at most 1000000", "openssl pkcs12 -export -iter 2048"] {
+        assert!(text.contains(word), "{word:?} is missing in: {text}");
+    }
+}
+
+#[test]
+fn all_derivations_of_an_archive_count_together() {
+    let lab = Lab::new();
+    lab.chain("EC:P-256");
+    // MAC, certificates, key; without a MAC, or with a wrong password, less.
+    for (options, password, spent) in [
+        ("-iter 1000", "", 3_000),
+        ("-iter 1000 -nomac -certpbe AES-256-CBC", "", 2_000),
+        ("-legacy -iter 1000", "", 1_000 + 2 * 1_000 + 3 * 1_000),
+        ("-iter 1000 -passout pass:x", "wrong", 1_000),
+        // The empty password has two forms, and each is tried.
+        ("-iter 1000 -passout pass:x", "", 2_000),
+    ] {
+        let mut work = Work::default();
+        let read = pkcs12::read(&lab.archive(options), password, &mut work);
+        assert_eq!((read.is_ok(), work.spent()), (!options.contains("pass:x"), spent), "{options}");
+    }
+    // Two keys, or what Java's older keystores ask for, pass.
+    let mut work = Work::default();
+    pkcs12::read(&lab.archive("-iter 500000 -nomac -certpbe AES-256-CBC"), "", &mut work).unwrap();
+    assert_eq!(work.spent(), limits::ITERATIONS);
 }
 
 proptest! {

@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
+use sha2::{Digest as _, Sha256};
 
 use super::super::tokens::usable;
-use super::super::{Cloud, Credential, Identity, Options, ServiceAccountToken, TenantId, TokenFault, Vault, Vaults};
+use super::super::{
+    CertificateFacts, Cloud, Credential, Identity, LoginCertificate, Options, ServiceAccountToken, TenantId, TokenFault,
+    Vault, Vaults,
+};
 use super::server::{Azure, CLIENT_ID, Kind, QUICK, VERSION, errand, open_as, options, status, with_options};
 use super::{Reason, get};
 
@@ -37,6 +41,14 @@ fn binding(name: &str, token: String) -> Credential {
     Credential::IdentityBinding { client_id: CLIENT_ID.into(), account: account("ns", name, token) }
 }
 
+/// An application with a certificate of which only this is known.
+pub(super) fn known(client_id: &str, certificate: &[u8], key: &[u8]) -> Credential {
+    let (thumbprint, key) = (Sha256::digest(certificate).into(), Sha256::digest(key).into());
+    let facts = CertificateFacts { thumbprint, key, not_after: None };
+    let certificate = LoginCertificate::known(facts, |_| Err("there is no key"));
+    Credential::ClientCertificate { client_id: client_id.into(), namespace: "ns".into(), certificate }
+}
+
 fn vault(vaults: &Vaults, credential: Credential) -> Vault {
     open_as(vaults, "myvault", credential, Duration::from_secs(60))
 }
@@ -55,11 +67,7 @@ const AUDIENCE: &str = "api://AzureADTokenExchange";
 
 #[test]
 fn an_identity_is_everything_that_tells_two_apart() {
-    let certificate = |certificate: &[u8], key: &[u8]| Credential::ClientCertificate {
-        client_id: CLIENT_ID.into(),
-        certificate_der: certificate.into(),
-        private_key_pkcs8: key.to_vec().into(),
-    };
+    let certificate = |certificate: &[u8], key: &[u8]| known(CLIENT_ID, certificate, key);
     let all = [
         secret("a"),
         secret("b"),

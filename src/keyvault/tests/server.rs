@@ -19,6 +19,7 @@ use super::super::http::Http;
 use super::super::imds::Imds;
 use super::super::retry::Limits;
 use super::super::{Cloud, Connections, Credential, Errand, Options, Purpose, Rate, TenantId, Vault, VaultName, Vaults, http};
+use crate::compute::Compute;
 use crate::metrics::Metrics;
 
 pub(super) const LOGIN: &str = "login.microsoftonline.com";
@@ -163,13 +164,15 @@ pub(super) fn token_proxy(url: &str, name: &str, authority: &str) -> TokenProxy 
 
 /// No sharing, and no rate that a test could feel.
 pub(super) fn options() -> Options {
+    let metrics = Metrics::new();
     Options {
+        compute: Compute::new(metrics.clone()).unwrap(),
         user_agent: "keyvault-csi/test".to_owned(),
         token_proxy: TokenProxyOptions::new("", "", "/no/such/file".into()).unwrap(),
         freshness: Duration::ZERO,
         rate: Rate { per_second: 0, burst: 0 },
         connections: Connections { fetches: 1_000, idle: 1_000 },
-        metrics: Metrics::new(),
+        metrics,
     }
 }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use tokio::time::Instant;
 
 use super::super::{Credential, Error, Identity, Options, Vault, VaultSecret, Vaults};
-use super::identities::{LATE, account, identity_in, jwt, jwt_of, secret, workload};
+use super::identities::{LATE, account, identity_in, jwt, jwt_of, known, secret, workload};
 use super::server::{
     Azure, CLIENT_ID, CLIENT_SECRET, Kind, QUICK, Request, open, open_as, options, secret as body, status, with_options,
 };
@@ -195,9 +195,7 @@ proptest! {
             let credential = match kind {
                 0 => Credential::ClientSecret { client_id, client_secret: format!("{a}{b}").into() },
                 1 => Credential::WorkloadIdentity { client_id, account: account(a, b, jwt_of(a, b, "")) },
-                2 => Credential::ClientCertificate {
-                    client_id, certificate_der: a.clone().into_bytes(), private_key_pkcs8: b.clone().into_bytes().into(),
-                },
+                2 => known(&client_id, a.as_bytes(), b.as_bytes()),
                 _ => Credential::ManagedIdentity { client_id: Some(client_id) },
             };
             identity_in(&credential, tenant)

@@ -1,19 +1,31 @@
 //! From secretObjects and files to Secrets (spec/driver.md §5.3, §11.2).
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
-use super::super::desired::{Desired, desired, files_of};
+use super::super::desired::{Desired, OpenedFiles, desired, files_of, files_to_open};
 use super::super::files::Files;
 use super::super::mistake::Mistake;
+use super::super::tls;
 use super::*;
-use crate::model::{ExposeSecret as _, Reason};
+use crate::formats::pkcs12::Work;
+use crate::model::{ExposeSecret as _, Reason, SecretBytes};
 
 fn files(pairs: &[(&str, &[u8])]) -> Files {
     Files { names: pairs.iter().map(|(name, _)| (*name).to_owned()).collect(), contents: bytes(pairs) }
 }
 
+/// What a secretObject asks for, with its files taken apart.
+pub(super) fn made(class: &Class, at: usize, files: &Files) -> Result<Desired, Mistake> {
+    let there = files_to_open(class, at).filter_map(|name| Some((name.to_owned(), files.contents.get(name)?)));
+    let open = |content: &SecretBytes| Arc::new(tls::open(content.expose_secret(), &mut Work::default()));
+    let opened: OpenedFiles = there.map(|(name, content)| (name, open(content))).collect();
+    desired(class, at, files, &opened)
+}
+
 fn first(object: Value, pairs: &[(&str, &[u8])]) -> Result<Desired, Mistake> {
-    desired(&class(&json!([object])), 0, &files(pairs))
+    made(&class(&json!([object])), 0, &files(pairs))
 }
 
 fn object(r#type: &str, data: &[(&str, &str)]) -> Value {
@@ -32,7 +44,7 @@ fn names_keys_and_types_are_trimmed_and_content_is_not() {
         "data": [{ "objectName": "obj1     ", "key": "   file1" }, { "objectName": "nested/bar/0", "key": "b" }],
     });
     let secret = first(object.clone(), &[("obj1", b" x\n\xff"), ("nested/bar/0", b"y"), ("more", b"")]).unwrap();
-    assert_eq!((secret.name.as_str(), secret.r#type.as_str()), ("web", "Opaque"));
+    assert_eq!(secret.r#type.as_str(), "Opaque");
     assert_eq!((value(&secret, "file1"), value(&secret, "b")), (&b" x\n\xff"[..], &b"y"[..]));
     assert_eq!(secret.labels.len() + secret.annotations.len(), 2);
     let named = files_of(&class(&json!([object])));
@@ -96,8 +108,8 @@ fn a_mistake_names_class_secret_field_and_fix_and_no_value() {
 #[test]
 fn the_second_secret_object_of_one_name_is_a_mistake_and_the_first_is_none() {
     let class = class(&json!([object("Opaque", &[("a", "k")]), object("Opaque", &[("a", "l")])]));
-    assert!(desired(&class, 0, &files(&[("a", b"x")])).is_ok());
-    let text = desired(&class, 1, &files(&[("a", b"x")])).unwrap_err().to_string();
+    assert!(made(&class, 0, &files(&[("a", b"x")])).is_ok());
+    let text = made(&class, 1, &files(&[("a", b"x")])).unwrap_err().to_string();
     assert!(text.contains("secretObjects[1]") && text.contains("that of secretObjects[0] too"), "{text}");
 }
 

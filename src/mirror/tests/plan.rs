@@ -3,9 +3,10 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::super::desired::{Desired, desired};
+use super::super::desired::Desired;
 use super::super::files::Files;
 use super::super::plan::{OwnerChange, Owners, Plan, Refusal, Wanted, plan};
+use super::desired::made;
 use super::*;
 use crate::k8s::{SecretRef, StoredSecret};
 use crate::model::Owner;
@@ -32,7 +33,7 @@ fn wanted() -> Wanted {
     let class =
         class(&json!([{ "secretName": "web", "labels": { "l": "v" }, "data": [{ "objectName": "a", "key": "k" }] }]));
     let files = Files { names: ["a".to_owned()].into(), contents: bytes(&[("a", b"new")]) };
-    let secret: Desired = desired(&class, 0, &files).unwrap();
+    let secret: Desired = made(&class, 0, &files).unwrap();
     let at = SecretRef { namespace: "shop".parse().unwrap(), name: "web".parse().unwrap() };
     Wanted { at, class: "demo".into(), secret, written: time(AT), owners: Owners::These(vec![owner("web", "u-1")]) }
 }

@@ -1,6 +1,8 @@
 //! Certificates and keys for `kubernetes.io/tls` (spec/driver.md §5.4, §11.2); openssl makes them and judges them.
 
-use super::super::tls::{AUTHORITY, CERTIFICATE, PRIVATE_KEY, TlsError, value};
+use super::super::tls::{self, AUTHORITY, CERTIFICATE, PRIVATE_KEY, TlsError};
+use crate::formats::pem::Text;
+use crate::formats::pkcs12::Work;
 use crate::formats::tests::openssl::{self, Lab};
 
 /// A chain `server`, `middle`, `root` of this kind of key.
@@ -27,6 +29,10 @@ fn names(lab: &Lab, text: &str) -> Vec<String> {
         );
     }
     names
+}
+
+fn value(key: &str, file: &[u8]) -> Result<Text, TlsError> {
+    tls::value(key, &tls::open(file, &mut Work::default())?)
 }
 
 fn get(key: &str, file: impl AsRef<[u8]>) -> String {

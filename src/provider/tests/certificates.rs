@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::*;
 use crate::formats::jwk::Jwk;
+use crate::formats::pkcs12::Work;
 use crate::formats::tests::archive::{KEY_VAULT, Writer, write};
 use crate::formats::tests::openssl::{AUTHORITY, BARE, Lab, ROOT, SERVER};
 use crate::model::{ExposeSecret, FileMode, SecretString};
@@ -20,7 +21,7 @@ const PKCS12: Option<&str> = Some("application/x-pkcs12");
 type Outcome = Result<(Vec<(String, Vec<u8>)>, Vec<String>), String>;
 
 fn outcome(spec: &ObjectSpec, index: Option<usize>, fetched: Fetched<'_>, rendering: &Rendering) -> Outcome {
-    let rendered = render(spec, index, fetched, rendering).map_err(|error| error.to_string())?;
+    let rendered = render(spec, index, fetched, rendering, &mut Work::default()).map_err(|error| error.to_string())?;
     let file = |file: &crate::model::SecretFile| (file.name.to_string(), file.content.expose_secret().to_vec());
     Ok((rendered.files.iter().map(file).collect(), rendered.warnings.iter().map(ToString::to_string).collect()))
 }
@@ -257,7 +258,7 @@ fn a_certificate_is_one_block_and_not_parsed() {
     let fetched = Fetched::Certificate(b"test");
     assert_eq!(outcome(&spec, None, fetched, &ALL), Ok((vec![("site".into(), block.clone())], vec![])));
     assert_eq!(outcome(&spec, Some(0), fetched, &ALL), Ok((vec![("site/0".into(), block)], vec![])));
-    assert_eq!(render(&spec, None, fetched, &ALL).unwrap().files[0].mode.bits(), 0o400);
+    assert_eq!(render(&spec, None, fetched, &ALL, &mut Work::default()).unwrap().files[0].mode.bits(), 0o400);
 }
 
 #[test]

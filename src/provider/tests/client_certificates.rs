@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
 use super::*;
+use crate::formats::pkcs12::Work;
 use crate::formats::tests::openssl::{BARE, Lab};
 use crate::model::{ExposeSecret as _, SecretString};
 
@@ -11,7 +12,9 @@ fn taken(pairs: &[(&str, &str)]) -> Result<ClientCertificate, String> {
     let pairs = pairs.iter().chain([&("clientid", "id")]);
     let secrets = pairs.map(|(key, value)| ((*key).to_owned(), SecretString::from(*value))).collect();
     match service_principal(&secrets).map_err(|error| error.to_string())?.proof {
-        Proof::Certificate(certificate) => Ok(certificate),
+        Proof::Certificate(proof) => {
+            proof.text.read(&mut Work::default()).map_err(|error| proof.refused(error).to_string())
+        }
         Proof::Secret(_) => Err("the client secret".to_owned()),
     }
 }

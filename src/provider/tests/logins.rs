@@ -4,7 +4,7 @@ use super::service_accounts::jwt;
 use super::*;
 use crate::keyvault::Credential;
 use crate::model::{ClassRef, Reason, SecretString};
-use crate::provider::login::credential;
+use crate::provider::login::{Login, login};
 
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 
@@ -28,9 +28,9 @@ fn result(row: &Row) -> Result<String, String> {
         true => {
             [("clientid", "sp"), ("clientsecret", "s")].map(|(key, value)| (key.to_owned(), SecretString::from(value)))
         }
-        false => return credential(&params, &class(), &context, &BTreeMap::new()).map(kind).map_err(told),
+        false => return login(&params, &class(), &context, &BTreeMap::new()).map(kind).map_err(told),
     };
-    credential(&params, &class(), &context, &secrets.into()).map(kind).map_err(told)
+    login(&params, &class(), &context, &secrets.into()).map(kind).map_err(told)
 }
 
 fn class() -> ClassRef {
@@ -42,7 +42,11 @@ fn told(error: Error) -> String {
     error.to_string()
 }
 
-fn kind(credential: Credential) -> String {
+fn kind(login: Login) -> String {
+    let credential = match login {
+        Login::Credential(credential) => credential,
+        Login::Certificate { client_id, .. } => return format!("service principal with certificate {client_id}"),
+    };
     let (kind, id) = match credential {
         Credential::ClientSecret { client_id, .. } => ("service principal", client_id),
         Credential::ClientCertificate { client_id, .. } => ("service principal with certificate", client_id),

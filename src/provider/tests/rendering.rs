@@ -1,6 +1,7 @@
 //! spec/azure-provider.md §4.4 and §5.3, and the texts of errors.
 
 use super::*;
+use crate::formats::pkcs12::Work;
 use crate::model::{ClassRef, ExposeSecret, FileMode, Reason, SecretFile, SecretString};
 
 fn rendering(default_mode: FileMode) -> Rendering {
@@ -11,7 +12,8 @@ fn rendering(default_mode: FileMode) -> Rendering {
 fn opaque(spec: &ObjectSpec, value: &str, mode: FileMode) -> Result<SecretFile, String> {
     let value = SecretString::from(value);
     let secret = FetchedSecret { value: &value, content_type: Some("application/x-pkcs12"), certificate_backed: false };
-    let rendered = super::render(spec, None, Fetched::Secret(secret), &rendering(mode)).map_err(|e| e.to_string())?;
+    let rendered = super::render(spec, None, Fetched::Secret(secret), &rendering(mode), &mut Work::default())
+        .map_err(|e| e.to_string())?;
     let [file] = <[SecretFile; 1]>::try_from(rendered.files).expect("one file");
     assert_eq!(rendered.warnings, []);
     Ok(file)

@@ -19,12 +19,13 @@ use super::super::changes::Change;
 use super::super::error::Error;
 use super::super::layout::Group;
 use super::super::source::{Fetch, Identity, check};
+use super::held::Held;
 use super::refresh::{Refreshed, wrote};
 use super::registry::Registry;
 use super::state::{FetchKey, Member, Unit, Volume, Wrote};
 use crate::metrics::Metrics;
 use crate::model::{Class, ClassRef, Payload, Reason};
-use crate::provider::Purpose;
+use crate::provider::{HeldFiles, Purpose};
 
 /// How long a cycle may take at least and at most; in between, as long as the interval.
 const DEADLINES: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(110)];
@@ -71,10 +72,12 @@ impl Cycle {
             Ok(None) => return,
             Err(error) => return self.failed("", &volumes(&self.registry.unplanned(reference)), &error),
         };
-        let mut planned = Vec::new();
+        let (mut planned, mut unread) = (Vec::new(), false);
         for member in self.registry.unplanned(reference) {
             match self.identity(&class, &member, deadline).await {
                 Ok(identity) => planned.push((member, identity)),
+                // Its certificate waits behind others of its namespace; what was read by now is known the next time.
+                Err(error) if error.reason() == Reason::Overloaded => unread = true,
                 Err(error) => self.failed(&class.provider, &[member.volume], &error),
             }
             // Reading a class a hundred times must not hold up anybody.
@@ -82,12 +85,15 @@ impl Cycle {
         }
         // All at once: a fetch that began with the first one would be made again for the others.
         self.registry.plan(&class, &planned);
+        if unread {
+            self.registry.plan_again(reference);
+        }
     }
 
     async fn identity(&self, class: &Class, member: &Member, deadline: Instant) -> Result<Identity, Error> {
         let (context, secrets) = member.feed.opened(&member.volume.pod);
-        let (target, purpose) = (&member.volume.target, Purpose::Refresh);
-        let fetch = Fetch { class, context: &context, secrets: &secrets, target, held: &[], purpose, deadline };
+        let (target, held, files, purpose) = (&member.volume.target, &[], None, Purpose::Refresh);
+        let fetch = Fetch { class, context: &context, secrets: &secrets, target, held, files, purpose, deadline };
         Ok(self.volumes.sources.prepare(fetch).await?.identity())
     }
 
@@ -169,8 +175,10 @@ impl Cycle {
         }
         let (context, secrets) = member.feed.opened(&member.volume.pod);
         let held = member.wrote.as_ref().and_then(|wrote| wrote.held.as_deref()).unwrap_or_default();
+        let files = Held::of(&member.volume, member.wrote.as_ref());
+        let files = files.as_ref().map(|files| files as &dyn HeldFiles);
         let (target, purpose) = (&member.volume.target, Purpose::Refresh);
-        let fetch = Fetch { class, context: &context, secrets: &secrets, target, held, purpose, deadline };
+        let fetch = Fetch { class, context: &context, secrets: &secrets, target, held, files, purpose, deadline };
         let prepared = match self.volumes.sources.prepare(fetch).await {
             Ok(prepared) => prepared,
             // Without them, what is missing is not the pod's fault.

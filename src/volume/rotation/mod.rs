@@ -10,6 +10,7 @@
 
 mod cycle;
 mod feed;
+mod held;
 mod pods;
 mod refresh;
 mod registry;

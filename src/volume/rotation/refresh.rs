@@ -15,7 +15,7 @@ use super::super::source::Identity;
 use super::super::{Volumes, blocking, medium};
 use super::state::{Volume, Wrote};
 use crate::external::limits::HELD;
-use crate::model::{ObjectVersion, Payload};
+use crate::model::{Conversion, ObjectVersion, Payload};
 use crate::platform::process;
 
 /// How long a write waits for somebody else's.
@@ -62,7 +62,14 @@ pub(in crate::volume) fn wrote(payload: &Payload, group: Option<Group>, identity
     let size: usize = payload.versions().iter().map(|held| held.id.len() + held.version.len()).sum();
     let held = (identity.is_of_volume() && size <= HELD).then(|| payload.versions().into());
     let content = layout::content_digest(&layout::facts(payload, group, process::own_group()));
-    Wrote { content, versions: versions_digest(payload.versions()), expires: payload.expires(), held }
+    let (versions, expires) = (versions_digest(payload.versions()), payload.expires());
+    Wrote { content, versions, expires, conversions: conversions(payload), held }
+}
+
+fn conversions(payload: &Payload) -> Option<Arc<[Conversion]>> {
+    let mut sorted = payload.conversions().to_vec();
+    sorted.sort_by_key(|conversion| conversion.source);
+    (!sorted.is_empty()).then(|| sorted.into())
 }
 
 fn versions_digest(versions: &[ObjectVersion]) -> Digest {

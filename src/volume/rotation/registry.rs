@@ -180,6 +180,12 @@ impl Registry {
         self.news.notify_one();
     }
 
+    /// Has the plan of a class made once more, as soon as it has ended.
+    pub(super) fn plan_again(&self, class: &ClassRef) {
+        self.lock().schedule.hurry(&Unit::Plan(class.clone()), Instant::now());
+        self.news.notify_one();
+    }
+
     /// Has it found out anew by which fetch a volume is refreshed.
     pub(super) fn unplan(&self, volume: &Arc<Volume>) {
         let mut state = self.lock();

@@ -18,7 +18,7 @@ use super::super::target::TargetPath;
 use super::Options;
 use super::feed::{Feed, Store};
 use super::schedule::{self, Schedule};
-use crate::model::{Class, ClassRef, ObjectVersion, PodRef, Reason};
+use crate::model::{Class, ClassRef, Conversion, ObjectVersion, PodRef, Reason};
 use crate::platform::process;
 
 /// The most volumes that are refreshed; many times what a node may run.
@@ -52,6 +52,8 @@ pub(in crate::volume) struct Wrote {
     pub(super) versions: Digest,
     /// When the first of its objects expires, in seconds since 1970.
     pub(super) expires: Option<i64>,
+    /// What its files were converted from, in order of the sources; `None` where none was.
+    pub(super) conversions: Option<Arc<[Conversion]>>,
     /// The versions themselves, where the provider is to be told them.
     pub(super) held: Option<Arc<[ObjectVersion]>>,
 }

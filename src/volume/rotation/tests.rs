@@ -19,7 +19,8 @@ use crate::model::{Class, ClassRef, ClassSpec, ExposeSecret as _, INTERVAL_ANNOT
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 const INTERVAL: Duration = Duration::from_secs(120);
 const REPUBLISH: Duration = Duration::from_secs(90);
-const WROTE: Wrote = Wrote { content: [1; 32], versions: [2; 32], expires: Some(1_800_000_000), held: None };
+const WROTE: Wrote =
+    Wrote { content: [1; 32], versions: [2; 32], expires: Some(1_800_000_000), conversions: None, held: None };
 
 fn request(number: usize, secret: &str) -> PublishRequest {
     let pairs = [

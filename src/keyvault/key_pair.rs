@@ -1,0 +1,160 @@
+//! The certificate that an application logs in with: what is public of it, and its key, from which assertions are signed.
+//!
+//! The key is there while a token is requested only: a [`LoginCertificate`] that is kept, or comes from memory, has the public part and
+//! a way to read the key again. Whether Entra ID knows the certificate is seen in `session`.
+
+use std::fmt;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
+use ring::rand::{SecureRandom as _, SystemRandom};
+use ring::signature::{RSA_PSS_SHA256, RsaKeyPair};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+use super::error::Error;
+use crate::compute::{self, Compute};
+use crate::formats::certificate::Facts;
+use crate::formats::pkcs12::Work;
+use crate::model::SecretString;
+use tokio::time::Instant;
+
+/// How long a signed assertion is valid: ten minutes, as Microsoft's own libraries choose.
+const SIGNED_FOR: i64 = 600;
+
+/// What is public of a certificate and its key; of a fixed size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CertificateFacts {
+    /// The SHA-256 of the certificate.
+    pub(super) thumbprint: [u8; 32],
+    /// The SHA-256 of the key. A certificate is public: only the key proves that it is somebody's own.
+    pub(super) key: [u8; 32],
+    /// When the certificate ends, in seconds since 1970.
+    pub(super) not_after: Option<i64>,
+}
+
+/// A certificate with its private key, of a kind that Entra ID accepts.
+pub struct KeyPair {
+    key: RsaKeyPair,
+    facts: CertificateFacts,
+    sha1: String,
+    sha256: String,
+}
+
+/// Reads the key again. May take a second of a processor.
+type Read = dyn Fn(&mut Work) -> Result<KeyPair, &'static str> + Send + Sync;
+
+/// Where the key is.
+#[derive(Clone)]
+enum Source {
+    Here(Arc<KeyPair>),
+    ReadAgain(Arc<Read>),
+}
+
+/// A certificate that logs in. Cheap to clone.
+#[derive(Clone)]
+pub struct LoginCertificate {
+    facts: CertificateFacts,
+    source: Source,
+}
+
+impl KeyPair {
+    /// Takes a certificate in DER and its private key in unencrypted PKCS#8.
+    ///
+    /// # Errors
+    /// A key that Entra ID does not accept, that cannot be read, or that is not the certificate's; in words for the pod's owner.
+    pub fn new(certificate: &[u8], pkcs8: &[u8]) -> Result<KeyPair, &'static str> {
+        let key = RsaKeyPair::from_pkcs8(pkcs8).map_err(|error| match error.to_string().as_str() {
+            "WrongAlgorithm" => "the certificate's key is not RSA, and Entra ID accepts no other",
+            _ => "the certificate's private key is no RSA key of 2048 to 4096 bits in PKCS#8",
+        })?;
+        // A certificate holds its public key in the very encoding that ring gives, so that it need not be parsed.
+        let public = key.public().as_ref();
+        if !certificate.windows(public.len()).any(|window| window == public) {
+            return Err("the private key is not that of the certificate");
+        }
+        let thumbprint = Sha256::digest(certificate);
+        // Entra ID finds the certificate by it; nothing rests on its strength.
+        let sha1 = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, certificate);
+        let not_after = Facts::of(certificate).and_then(|facts| i64::try_from(facts.not_after).ok());
+        let facts = CertificateFacts { thumbprint: thumbprint.into(), key: Sha256::digest(pkcs8).into(), not_after };
+        Ok(KeyPair { key, facts, sha1: BASE64.encode(sha1), sha256: BASE64.encode(thumbprint) })
+    }
+
+    /// What is public of it.
+    pub fn facts(&self) -> CertificateFacts {
+        self.facts
+    }
+
+    /// A new assertion, valid from `now` on; `audience` is the token endpoint. `None` when the system has no random numbers.
+    pub(super) fn sign(&self, client_id: &str, audience: &str, now: i64) -> Option<SecretString> {
+        let random = SystemRandom::new();
+        let mut id = [0; 16];
+        random.fill(&mut id).ok()?;
+        let header = json!({ "alg": "PS256", "typ": "JWT", "x5t": self.sha1, "x5t#S256": self.sha256 });
+        let claims = json!({
+            "aud": audience, "iss": client_id, "sub": client_id, "jti": hex::encode(id),
+            "iat": now, "nbf": now, "exp": now + SIGNED_FOR,
+        });
+        let text = format!("{}.{}", BASE64.encode(header.to_string()), BASE64.encode(claims.to_string()));
+        let mut signature = vec![0; self.key.public().modulus_len()];
+        self.key.sign(&RSA_PSS_SHA256, &random, text.as_bytes(), &mut signature).ok()?;
+        Some(format!("{text}.{}", BASE64.encode(signature)).into())
+    }
+}
+
+impl LoginCertificate {
+    /// One that was just read.
+    pub fn read(pair: KeyPair) -> LoginCertificate {
+        LoginCertificate { facts: pair.facts, source: Source::Here(Arc::new(pair)) }
+    }
+
+    /// One of which only this is known; `read` reads it again when a token is requested.
+    pub fn known(
+        facts: CertificateFacts,
+        read: impl Fn(&mut Work) -> Result<KeyPair, &'static str> + Send + Sync + 'static,
+    ) -> LoginCertificate {
+        LoginCertificate { facts, source: Source::ReadAgain(Arc::new(read)) }
+    }
+
+    /// What is public of it.
+    pub(super) fn facts(&self) -> &CertificateFacts {
+        &self.facts
+    }
+
+    /// The certificate with its key, which is read again where it has to be.
+    ///
+    /// # Errors
+    /// It cannot be read in time, or not any more.
+    pub(super) async fn open(
+        &self,
+        compute: &Compute,
+        namespace: &str,
+        deadline: Instant,
+    ) -> Result<Arc<KeyPair>, Error> {
+        let read = match &self.source {
+            Source::Here(pair) => return Ok(pair.clone()),
+            Source::ReadAgain(read) => read,
+        };
+        let prepare = || {
+            let read = read.clone();
+            move |work: &mut Work| read(work)
+        };
+        let pair = compute.run(namespace, deadline, prepare).await?;
+        Ok(Arc::new(pair.map_err(Error::Credential)?))
+    }
+}
+
+impl From<compute::Error> for Error {
+    fn from(error: compute::Error) -> Error {
+        Error::Compute(error)
+    }
+}
+
+/// Shows that there is one.
+impl fmt::Debug for KeyPair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyPair").field("facts", &self.facts).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,473 @@
+//! PKCS#12 archives of tenants that ask for much computing: who waits for it, how often it is done, and what is refused.
+//!
+//! The attacker has a namespace: pods with a Secret or a vault of their own. Small here; `soak` has a hundred of each, against the
+//! release binary, with the bounds of time that are promised.
+
+use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use azure_emulator::{CertificateMaterial, Kind};
+use base64::Engine as _;
+use keyvault_csi_e2e::driver::wait_for;
+use keyvault_csi_e2e::kubelet::Volume;
+use libtest_mimic::Trial;
+
+use crate::certificates::{Made, openssl};
+use crate::lab::{Node, Vault, class_manifest, lab};
+use crate::mirror_scene::{self, Scene};
+use crate::rotation::{PATIENCE, cycles, metric, rotating};
+
+trials! { "key_derivation":
+    expensive_archives_in_secrets_delay_neither_the_probe_nor_neighbours,
+    expensive_archives_in_vaults_delay_neither_the_probe_nor_neighbours,
+    an_archive_is_derived_once_and_again_for_a_token_only,
+    a_quiet_cycle_derives_nothing,
+    what_the_volume_holds_is_not_decoded_at_a_refresh,
+    what_is_refused_is_told_and_remembered,
+    after_a_restart_archives_are_read_again_and_nothing_fails,
+    a_pod_that_is_deleted_takes_its_archives_out_of_the_queue,
+    a_mirrored_archive_is_opened_once,
+}
+
+/// The test that takes minutes.
+pub(crate) fn soak() -> Vec<Trial> {
+    let test = || a_hundred_of_each().map_err(|error: anyhow::Error| format!("{error:#}").into());
+    vec![Trial::test("key_derivation::a_hundred_archives_below_and_above_the_ceiling", test).with_ignored_flag(true)]
+}
+
+/// Just below the ceiling of a million, and just above, in two derivations of the same kind.
+const BELOW: &str = "-nomac -certpbe AES-256-CBC -iter 499000";
+const ABOVE: &str = "-nomac -certpbe AES-256-CBC -iter 500500";
+/// As openssl writes them unless told otherwise: three derivations of 2,048.
+const USUAL: &str = "";
+
+/// An archive of the key and certificate, in base64.
+fn archive(made: &Made, options: &str) -> Result<String> {
+    let (key, certificate) = (made.path("key.pem"), made.path("cert.pem"));
+    let fixed = ["pkcs12", "-export", "-inkey", &key, "-in", &certificate, "-passout", "pass:"];
+    let der = openssl(&[&fixed[..], &options.split_whitespace().collect::<Vec<_>>()].concat())?;
+    Ok(base64::engine::general_purpose::STANDARD.encode(der))
+}
+
+/// The same archive in lines of another length: other bytes, and so nothing that was seen before.
+fn another(text: &str, number: usize) -> String {
+    let lines: Vec<&str> =
+        text.as_bytes().chunks(40 + number).filter_map(|line| std::str::from_utf8(line).ok()).collect();
+    lines.join("\n")
+}
+
+fn derivations(node: &Node) -> Result<f64> {
+    metric(node, "key_derivations_total", &[])
+}
+
+/// A tenant with a namespace, a vault and an application whose certificate is in archives.
+struct Tenant {
+    namespace: &'static str,
+    vault: Vault,
+    made: Made,
+}
+
+impl Tenant {
+    /// A tenant whose class `demo` mounts the secret `password`.
+    fn new(node: &Node, namespace: &'static str) -> Result<Tenant> {
+        let (vault, made) = (lab().vault(), Made::new(&["rsa:2048"])?);
+        vault.set("password");
+        let der = openssl(&["x509", "-in", &made.path("cert.pem"), "-outform", "DER"])?;
+        lab().azure().add_client_certificate(&vault.tenant, &vault.client_id, &der);
+        let tenant = Tenant { namespace, vault, made };
+        tenant.class(node, "demo", &tenant.vault.parameters(&["password"]))?;
+        Ok(tenant)
+    }
+
+    fn class(&self, node: &Node, name: &str, parameters: &std::collections::BTreeMap<String, String>) -> Result<()> {
+        let manifest = class_manifest(self.namespace, name, Some("azure"), parameters);
+        node.manifest(&format!("{}-{name}.yaml", self.namespace), &manifest)
+    }
+
+    /// A pod that logs in with the application's secret.
+    fn plain(&self, class: &str) -> Volume {
+        Volume { namespace: self.namespace.to_owned(), ..self.vault.volume(class) }
+    }
+
+    /// A pod that logs in with this archive.
+    fn with_archive(&self, text: &str) -> Volume {
+        let mut volume = Volume::of_class(self.namespace, "web", "demo");
+        volume.secrets.insert("clientid".to_owned(), self.vault.client_id.clone());
+        volume.secrets.insert("clientcertificate".to_owned(), text.to_owned());
+        volume
+    }
+
+    /// Puts an archive into the vault, as the secret of a certificate.
+    fn import(&self, name: &str, text: &str) -> Result<()> {
+        let pem = CertificateMaterial::from_pem(&self.made.pem()?)?;
+        let (secret_value, secret_content_type) = (text.to_owned(), "application/x-pkcs12".to_owned());
+        lab().azure().set_certificate(
+            &self.vault.name,
+            name,
+            &CertificateMaterial { secret_value, secret_content_type, ..pem },
+        );
+        Ok(())
+    }
+
+    /// Puts an archive into the vault, and makes a pod that mounts it.
+    fn mounting(&self, node: &Node, name: &str, text: &str) -> Result<Volume> {
+        self.import(name, text)?;
+        self.class(node, name, &self.vault.parameters(&[name]))?;
+        Ok(self.plain(name))
+    }
+
+    /// Pods with different archives in their Secrets, or in the vault.
+    fn pods(&self, node: &Node, count: usize, options: &str, in_vault: bool) -> Result<Vec<Volume>> {
+        let text = archive(&self.made, options)?;
+        let kind = if options == BELOW { "below" } else { "above" };
+        let pod = |number| match in_vault {
+            false => Ok(self.with_archive(&another(&text, number))),
+            true => self.mounting(node, &format!("{kind}-{number}"), &another(&text, number)),
+        };
+        (0..count).map(pod).collect()
+    }
+}
+
+/// What others felt while a namespace published its archives.
+#[derive(Debug, Default)]
+struct Felt {
+    probes: Vec<Duration>,
+    /// Publishes with a client secret, alone and then under attack.
+    alone: Vec<Duration>,
+    plain: Vec<Duration>,
+    /// Publishes with an archive of a few thousand iterations, the same.
+    alone_with_archive: Vec<Duration>,
+    with_archive: Vec<Duration>,
+    /// How many of the attacker's publishes had ended when the first neighbour's with an archive had.
+    before: usize,
+}
+
+/// The value that this share of values does not exceed.
+fn quantile(values: &[Duration], share: f64) -> Duration {
+    let mut sorted = values.to_vec();
+    sorted.sort();
+    sorted.get(((sorted.len() as f64 * share).ceil() as usize).saturating_sub(1)).copied().unwrap_or_default()
+}
+
+/// Publishes all archives at once, and meanwhile probes and publishes for a neighbour, one after the other.
+fn attack(node: &Node, attacker: &Tenant, count: usize, in_vault: bool) -> Result<Felt> {
+    let neighbour = Tenant::new(node, "neighbour")?;
+    let below = attacker.pods(node, count, BELOW, in_vault)?;
+    let above = attacker.pods(node, count, ABOVE, in_vault)?;
+    let usual = archive(&neighbour.made, USUAL)?;
+    let timed = |volume: Volume| -> Result<Duration> {
+        let began = Instant::now();
+        node.publish(&volume).map_err(|status| anyhow::anyhow!("a neighbour's publish: {status}"))?;
+        let took = began.elapsed();
+        node.kubelet.unpublish(&volume)?;
+        Ok(took)
+    };
+    let mut felt = Felt::default();
+    node.publish(&neighbour.plain("demo"))?;
+    for number in 0..20 {
+        felt.alone.push(timed(neighbour.plain("demo"))?);
+        felt.alone_with_archive.push(timed(neighbour.with_archive(&another(&usual, number)))?);
+    }
+    let (ended, all) = (AtomicUsize::new(0), 2 * count);
+    std::thread::scope(|scope| {
+        let publish = |volume: &Volume| {
+            let published = node.publish(volume);
+            ended.fetch_add(1, Ordering::SeqCst);
+            published
+        };
+        let publish = &publish;
+        let calls = below.iter().chain(&above).map(|volume| scope.spawn(move || publish(volume)));
+        let calls: Vec<_> = calls.collect();
+        let going = || ended.load(Ordering::SeqCst) < all;
+        let probes = scope.spawn(|| -> Result<Vec<Duration>> {
+            let mut took = Vec::new();
+            while going() || took.is_empty() {
+                let began = Instant::now();
+                ensure!(node.health("/healthz")?.0 == 200, "the probe failed");
+                took.push(began.elapsed());
+            }
+            Ok(took)
+        });
+        let plain = scope.spawn(|| -> Result<Vec<Duration>> {
+            let mut took = Vec::new();
+            while going() || took.is_empty() {
+                took.push(timed(neighbour.plain("demo"))?);
+            }
+            Ok(took)
+        });
+        // Those above the ceiling end at once.
+        wait_for("the first archives are refused", PATIENCE, || Ok(ended.load(Ordering::SeqCst) >= count))?;
+        while going() || felt.with_archive.is_empty() {
+            felt.with_archive.push(timed(neighbour.with_archive(&another(&usual, 20 + felt.with_archive.len())))?);
+            if felt.with_archive.len() == 1 {
+                felt.before = ended.load(Ordering::SeqCst) - count;
+            }
+        }
+        for (number, call) in calls.into_iter().enumerate() {
+            let published = call.join().map_err(|_| anyhow::anyhow!("a call panicked"))?;
+            match published {
+                Ok(_) => ensure!(number < count, "an archive above the ceiling was read"),
+                Err(status) => {
+                    ensure!(number >= count && status.message().contains("at most 1000000"), "{number}: {status}");
+                }
+            }
+        }
+        let lost = |_| anyhow::anyhow!("a thread panicked");
+        felt.probes = probes.join().map_err(lost)??;
+        felt.plain = plain.join().map_err(lost)??;
+        Ok(felt)
+    })
+}
+
+/// Some of each, with bounds that a loaded machine and a debug build keep; what counts are orders and counts.
+fn small_attack(in_vault: bool) -> Result<()> {
+    const COUNT: usize = 5;
+    let node = lab().node()?;
+    let attacker = Tenant::new(&node, "attacker")?;
+    let felt = attack(&node, &attacker, COUNT, in_vault)?;
+    ensure!(felt.before <= 2, "the neighbour waited behind {} of the attacker's archives", felt.before);
+    let slowest = felt.probes.iter().max().copied().unwrap_or_default();
+    ensure!(slowest < Duration::from_secs(10), "a probe took {slowest:?}");
+    // The neighbour's archives, and each of the attacker's once; none of those above the ceiling.
+    let expected = COUNT + felt.alone_with_archive.len() + felt.with_archive.len();
+    let iterations = metric(&node, "key_derivation_iterations_total", &[])?;
+    assert_eq!(derivations(&node)?, expected as f64);
+    assert_eq!(iterations, (COUNT * 998_000 + (expected - COUNT) * 3 * 2_048) as f64);
+    assert_eq!(metric(&node, "key_derivations_refused_total", &["ceiling"])?, COUNT as f64);
+    Ok(())
+}
+
+fn expensive_archives_in_secrets_delay_neither_the_probe_nor_neighbours() -> Result<()> {
+    small_attack(false)
+}
+
+fn expensive_archives_in_vaults_delay_neither_the_probe_nor_neighbours() -> Result<()> {
+    small_attack(true)
+}
+
+fn a_hundred_of_each() -> Result<()> {
+    use std::io::Write as _;
+    let binary =
+        std::env::var_os("KEYVAULT_CSI_RELEASE").context("KEYVAULT_CSI_RELEASE is not set: run `make soak`")?;
+    for in_vault in [false, true] {
+        let mut setup = lab().setup();
+        setup.binary = binary.clone().into();
+        setup.flags = ["--enable-secret-rotation", "--rotation-poll-interval=2s"].map(str::to_owned).into();
+        let node = Node::start(setup)?;
+        let attacker = Tenant::new(&node, "attacker")?;
+        let began = Instant::now();
+        let felt = attack(&node, &attacker, 100, in_vault)?;
+        let summary = [
+            ("probe", &felt.probes),
+            ("publish alone", &felt.alone),
+            ("publish", &felt.plain),
+            ("publish with archive alone", &felt.alone_with_archive),
+            ("publish with archive", &felt.with_archive),
+        ];
+        for (what, values) in summary {
+            let [median, p99, most] = [0.5, 0.99, 1.0].map(|share| quantile(values, share));
+            let count = values.len();
+            writeln!(std::io::stdout(), "{what}: {count} times, p50 {median:?}, p99 {p99:?}, most {most:?}")?;
+        }
+        writeln!(std::io::stdout(), "all archives (in the vault: {in_vault}) in {:?}", began.elapsed())?;
+        ensure!(quantile(&felt.probes, 1.0) < Duration::from_secs(1), "a probe took a second");
+        for (alone, under_attack) in [(&felt.alone, &felt.plain), (&felt.alone_with_archive, &felt.with_archive)] {
+            let [alone, under_attack] = [alone, under_attack].map(|values| quantile(values, 0.99));
+            ensure!(under_attack < alone + Duration::from_secs(1), "p99 {under_attack:?}, alone {alone:?}");
+        }
+        quiet(&node, "a hundred volumes are refreshed")?;
+    }
+    Ok(())
+}
+
+/// Waits for five cycles in which nothing is derived.
+fn quiet(node: &Node, what: &str) -> Result<()> {
+    let (before, first) = (derivations(node)?, cycles(node)?);
+    wait_for(what, PATIENCE, || Ok(cycles(node)? >= first + 5.0))?;
+    assert_eq!(derivations(node)?, before);
+    Ok(())
+}
+
+fn an_archive_is_derived_once_and_again_for_a_token_only() -> Result<()> {
+    let node = lab().node()?;
+    let tenant = Tenant::new(&node, "tenant")?;
+    let text = archive(&tenant.made, USUAL)?;
+    for _ in 0..3 {
+        node.publish(&tenant.with_archive(&text))?;
+    }
+    assert_eq!((derivations(&node)?, tenant.vault.entra().get(Kind::Token)), (1.0, 1));
+    // The vault takes the token no more: the key is read again for the next one.
+    lab().azure().revoke_tokens(&tenant.vault.client_id);
+    node.publish(&tenant.with_archive(&text))?;
+    assert_eq!((derivations(&node)?, tenant.vault.entra().get(Kind::Token)), (2.0, 2));
+    // Another password is another archive, although nobody can say so before it is tried; so is another namespace's.
+    let mut wrong = tenant.with_archive(&text);
+    wrong.secrets.insert("clientcertificatepassword".to_owned(), lab().secret("wrong"));
+    for _ in 0..3 {
+        ensure!(node.refused(&wrong)?.message().contains("password is another one"));
+    }
+    assert_eq!(derivations(&node)?, 3.0);
+    let other = Tenant { namespace: "other", ..tenant };
+    other.class(&node, "demo", &other.vault.parameters(&["password"]))?;
+    node.publish(&other.with_archive(&text))?;
+    assert_eq!(derivations(&node)?, 4.0);
+    Ok(())
+}
+
+fn a_quiet_cycle_derives_nothing() -> Result<()> {
+    let node = rotating("300ms", &["--freshness-window=0s"])?;
+    let tenant = Tenant::new(&node, "tenant")?;
+    let text = archive(&tenant.made, USUAL)?;
+    for number in 0..5 {
+        node.publish(&tenant.with_archive(&another(&text, number)))?;
+        node.publish(&tenant.mounting(&node, &format!("archive-{number}"), &another(&text, number))?)?;
+    }
+    assert_eq!(derivations(&node)?, 10.0);
+    quiet(&node, "cycles")?;
+    Ok(())
+}
+
+/// Who asks for each volume is found out anew, which takes longer than one plan may take.
+fn after_a_restart_archives_are_read_again_and_nothing_fails() -> Result<()> {
+    let node = rotating("1s", &[])?;
+    let tenant = Tenant::new(&node, "tenant")?;
+    let pods = tenant.pods(&node, 8, BELOW, false)?;
+    std::thread::scope(|scope| {
+        let calls: Vec<_> = pods.iter().map(|volume| scope.spawn(|| node.publish(volume))).collect();
+        calls.into_iter().try_for_each(|call| {
+            call.join().map_err(|_| anyhow::anyhow!("a call panicked"))?.map(drop).map_err(anyhow::Error::from)
+        })
+    })?;
+    let node = Node::start(node.driver.kill()?)?;
+    pods.iter().try_for_each(|volume| node.publish(volume).map(drop))?;
+    let count = pods.len() as f64;
+    wait_for("all are refreshed once", PATIENCE, || Ok(metric(&node, "rotation_reconcile_total", &[])? >= count))?;
+    ensure!(derivations(&node)? >= count, "they were not read");
+    quiet(&node, "all are refreshed")?;
+    assert_eq!(metric(&node, "rotation_reconcile_error_total", &[])?, 0.0);
+    Ok(())
+}
+
+fn what_the_volume_holds_is_not_decoded_at_a_refresh() -> Result<()> {
+    let node = rotating("300ms", &["--freshness-window=0s", "--write-cert-and-key-in-separate-files"])?;
+    let tenant = Tenant::new(&node, "tenant")?;
+    let text = archive(&tenant.made, USUAL)?;
+    tenant.import("server", &text)?;
+    let object = |name: &str, more: &str| format!("  - |\n    objectName: {name}\n    objectType: secret\n{more}");
+    let objects = format!("array:\n{}{}", object("server", "    objectAlias: tls/server\n"), object("password", ""));
+    tenant.class(&node, "demo", &tenant.vault.parameters_of(&objects))?;
+    let targets = [node.publish(&tenant.plain("demo"))?, node.publish(&tenant.plain("demo"))?];
+    let files = |target: &std::path::Path| -> Result<Vec<Vec<u8>>> {
+        let read = ["tls/server", "tls/server.crt", "tls/server.key"].map(|name| fs::read(target.join(name)));
+        Ok(read.into_iter().collect::<Result<_, _>>()?)
+    };
+    let (held, before) = (files(&targets[0])?, derivations(&node)?);
+    assert_eq!(before, 2.0);
+    // Another object of the class changes: the volume is written anew, with the files that it holds.
+    let value = tenant.vault.set("password");
+    for target in &targets {
+        wait_for("the value is there", PATIENCE, || Ok(fs::read_to_string(target.join("password"))? == value))?;
+        ensure!(files(target)? == held, "the certificate's files changed");
+    }
+    assert_eq!(derivations(&node)?, before);
+    quiet(&node, "quiet cycles afterwards")?;
+    // The archive itself changes: it is decoded once, for both volumes.
+    let renewed = Made::new(&["rsa:2048"])?;
+    tenant.import("server", &archive(&renewed, USUAL)?)?;
+    for target in &targets {
+        wait_for("the new key is there", PATIENCE, || Ok(files(target)? != held))?;
+        crate::certificates::matches(&target.join("tls/server.key"), &target.join("tls/server.crt"))?;
+    }
+    assert_eq!(derivations(&node)?, before + 1.0);
+    // One that nobody may ask for is told once, costs nothing, and the files stay.
+    let held = files(&targets[0])?;
+    tenant.import("server", &archive(&renewed, ABOVE)?)?;
+    wait_for("it is refused", PATIENCE, || {
+        Ok(metric(&node, "rotation_reconcile_error_total", &["ObjectInvalid"])? >= 4.0)
+    })?;
+    ensure!(files(&targets[0])? == held && node.log().contains("at most 1000000"));
+    assert_eq!(derivations(&node)?, before + 1.0);
+    Ok(())
+}
+
+fn what_is_refused_is_told_and_remembered() -> Result<()> {
+    let node = lab().node()?;
+    let tenant = Tenant::new(&node, "tenant")?;
+    let text = archive(&tenant.made, ABOVE)?;
+    let in_vault = tenant.mounting(&node, "server", &text)?;
+    let fix = "openssl pkcs12 -export -iter 2048";
+    for (volume, words) in [
+        (
+            tenant.with_archive(&text),
+            ["tenant/demo", "clientcertificate", "1001000 iterations", "at most 1000000", fix],
+        ),
+        (in_vault, ["tenant/server", "secret/server", "1001000 iterations", "at most 1000000", fix]),
+    ] {
+        for _ in 0..3 {
+            let status = node.refused(&volume)?;
+            for word in words {
+                ensure!(status.message().contains(word), "{word:?} is missing in: {status}");
+            }
+        }
+    }
+    assert_eq!(derivations(&node)?, 0.0);
+    assert_eq!(metric(&node, "key_derivations_refused_total", &["ceiling"])?, 6.0);
+    Ok(())
+}
+
+fn a_pod_that_is_deleted_takes_its_archives_out_of_the_queue() -> Result<()> {
+    let node = lab().node()?;
+    let tenant = Tenant::new(&node, "tenant")?;
+    let pods = tenant.pods(&node, 20, BELOW, false)?;
+    std::thread::scope(|scope| {
+        let calls: Vec<_> = pods.iter().map(|volume| scope.spawn(|| node.publish(volume))).collect();
+        wait_for("the first one was derived", PATIENCE, || Ok(derivations(&node)? >= 1.0))?;
+        for volume in &pods {
+            node.kubelet.unpublish(volume)?;
+        }
+        let ended = calls.into_iter().map(|call| call.join().map_err(|_| anyhow::anyhow!("a call panicked")));
+        let unpublished = |result: &Result<_, tonic::Status>| matches!(result, Err(status) if status.message().contains("was unpublished while"));
+        let ended: Vec<_> = ended.collect::<Result<_>>()?;
+        let given_up = ended.iter().filter(|result| unpublished(result)).count();
+        ensure!(given_up >= 10, "only {given_up} were given up");
+        // Those that had ended, and one that ran.
+        ensure!(derivations(&node)? <= (pods.len() - given_up + 1) as f64, "{} were derived", derivations(&node)?);
+        Ok(())
+    })
+}
+
+fn a_mirrored_archive_is_opened_once() -> Result<()> {
+    let scene = Scene::new()?;
+    let made = Made::new(&["rsa:2048"])?;
+    let material = CertificateMaterial::from_pfx(&made.read("archive.pfx")?, "")?;
+    lab().azure().set_certificate(&scene.vault.name, "server", &material);
+    let object = "array:\n  - |\n    objectName: server\n    objectType: secret\n    objectFormat: pfx\n";
+    let tls = |name: &str| {
+        let keys =
+            ["tls.crt", "tls.key", "ca.crt"].map(|key| serde_json::json!({ "objectName": "server", "key": key }));
+        serde_json::json!({ "secretName": name, "type": "kubernetes.io/tls", "data": keys })
+    };
+    scene.class_of("demo", &scene.vault.parameters_of(object), &serde_json::json!([tls("one"), tls("two")]))?;
+    let (node, user) = scene.node("a", &["--secret-check-interval=1s"])?;
+    let pod = scene.pod("web-1", "a", "demo", &scene.replica_set("web")?)?;
+    node.publish(&pod)?;
+    for name in ["one", "two"] {
+        let secret = scene.there(name)?;
+        let key = mirror_scene::decoded(&secret, "tls.key").context("no key")?;
+        ensure!(key.starts_with("-----BEGIN RSA PRIVATE KEY-----"), "another form of key");
+    }
+    // One archive, for six values of two Secrets; looks at what is as it should be open nothing.
+    let before = derivations(&node)?;
+    ensure!(before >= 1.0, "it is not counted");
+    let looks = scene.cluster.count(&user, "get", "secrets")?;
+    wait_for("it looks again", PATIENCE, || Ok(scene.cluster.count(&user, "get", "secrets")? >= looks + 6))?;
+    assert_eq!(derivations(&node)?, before);
+    // Another Secret of the same file.
+    let more = serde_json::json!({ "spec": { "secretObjects": [tls("one"), tls("two"), tls("three")] } });
+    scene.change_class("demo", &more)?;
+    scene.there("three")?;
+    assert_eq!(derivations(&node)?, before + 1.0);
+    Ok(())
+}
