@@ -45,7 +45,7 @@ impl Deref for Cluster {
 /// What a driver may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rights {
-    /// Everything that upstream's ClusterRole secretproviderclasses-role grants.
+    /// What the shipped manifests grant by default.
     All,
     /// Nothing.
     None,
