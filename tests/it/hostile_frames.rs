@@ -3,7 +3,7 @@
 //! Frames are written by hand (RFC 9113), header blocks too (RFC 7541). The attacker never reads an answer. Whether the server closes the
 //! connection or stops reading from it is its choice; what must hold is that it lives, that its memory is bounded, and that others are served.
 
-use std::io::{ErrorKind, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use crate::hostile::{Neighbour, Peak};
 use crate::lab::{Node, lab};
 
 trials! { "hostile_frames":
+    a_call_by_these_frames_is_answered,
     a_flood_of_continuations_ends,
     a_flood_of_empty_continuations_ends,
     header_blocks_that_unpack_to_hundreds_of_megabytes_end,
@@ -25,12 +26,14 @@ trials! { "hostile_frames":
     data_that_nobody_asked_for_is_bounded,
 }
 
-/// How much memory one attacker's connection may cost, whatever it sends.
+/// How much memory the connections of two attackers may cost, whatever they send.
 const MEMORY: u64 = 16;
 /// How many MiB an attacker sends, unless it is cut off before, and KEYVAULT_CSI_FLOOD_MIB does not say otherwise.
 const FLOOD: usize = 8;
 /// When a write waits as long as this, the server has stopped reading, and the flood is over.
-const STUCK: Duration = Duration::from_secs(2);
+const STUCK: Duration = Duration::from_millis(500);
+/// How often an attacker connects anew after it was cut off or held up.
+const AGAIN: usize = 5;
 /// How long one MiB may take, unoptimised and on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(8);
 
@@ -159,33 +162,61 @@ impl Scene {
     }
 }
 
-/// Attacks each socket by several connections at once; `must_end` says that the server has to cut them off.
+/// Attacks each socket by two attackers at once, each on one connection after another; `must_end` says that the server has to cut them off.
 fn attack(must_end: bool, flood: impl Fn(&mut Attacker) -> Result<bool> + Sync) -> Result<()> {
     let scene = Scene::new()?;
+    let one = |socket: &Path| -> Result<Vec<Attacker>> {
+        let mut open = Vec::new();
+        for _ in 0..AGAIN {
+            let mut attacker = Attacker::connect(socket)?;
+            let ended = flood(&mut attacker)?;
+            ensure!(ended || !must_end, "{} bytes were taken", attacker.sent);
+            // It stays open until the others have been served, for as long as the server lets it.
+            open.push(attacker);
+        }
+        Ok(open)
+    };
     for (socket, process) in scene.sockets() {
         let peak = Peak::of(process)?;
-        std::thread::scope(|scope| -> Result<()> {
-            let attackers: Vec<_> = (0..2)
-                .map(|_| {
-                    scope.spawn(|| {
-                        let mut attacker = Attacker::connect(&socket)?;
-                        let ended = flood(&mut attacker)?;
-                        // Open until the others have been served.
-                        Ok::<_, anyhow::Error>((attacker, ended))
-                    })
-                })
-                .collect();
+        let attacked = std::thread::scope(|scope| -> Result<()> {
+            let attackers = [scope.spawn(|| one(&socket)), scope.spawn(|| one(&socket))];
             scene.serves().context("while it lasts")?;
-            for attacker in attackers {
-                let (attacker, ended) = attacker.join().ok().context("the attacker panicked")??;
-                ensure!(ended || !must_end, "{} bytes were taken", attacker.sent);
-                scene.serves().context("with the connection open")?;
-            }
+            let open: Vec<_> = attackers
+                .into_iter()
+                .map(|attacker| attacker.join().ok().context("the attacker panicked")?)
+                .collect::<Result<_>>()?;
+            scene.serves().context("with the connections open")?;
+            drop(open);
             Ok(())
-        })
-        .with_context(|| socket.display().to_string())?;
-        peak.at_most(MEMORY).with_context(|| socket.display().to_string())?;
+        });
+        attacked.and_then(|()| peak.at_most(MEMORY)).with_context(|| socket.display().to_string())?;
         scene.serves()?;
+    }
+    Ok(())
+}
+
+/// What the attacks are made of is what the servers take for a call, so that no flood ends for a mistake of this file.
+fn a_call_by_these_frames_is_answered() -> Result<()> {
+    let scene = Scene::new()?;
+    for (socket, _) in scene.sockets() {
+        let mut attacker = Attacker::connect(&socket)?;
+        // An empty message: not compressed, no bytes.
+        let frames = [frame(HEADERS, END_HEADERS, 1, &call()), frame(DATA, END_STREAM, 1, &[0; 5])];
+        ensure!(attacker.send(&frames.concat())?);
+        attacker.stream.set_read_timeout(Some(PATIENCE))?;
+        loop {
+            let mut head = [0; 9];
+            attacker.stream.read_exact(&mut head).context("no answer")?;
+            let [a, b, c, kind, _, s0, s1, s2, s3] = head;
+            let mut payload = vec![0; usize::try_from(u32::from_be_bytes([0, a, b, c]))?];
+            attacker.stream.read_exact(&mut payload)?;
+            if kind == HEADERS && u32::from_be_bytes([s0, s1, s2, s3]) == 1 {
+                // `:status: 200` of the static table.
+                ensure!(payload.first() == Some(&0x88), "{payload:?}");
+                break;
+            }
+            ensure!(kind == SETTINGS || kind == WINDOW_UPDATE || kind == PING, "a frame of type {kind}: {payload:?}");
+        }
     }
     Ok(())
 }

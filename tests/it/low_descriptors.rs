@@ -23,6 +23,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a call may wait that the driver cannot even accept.
 const CALL: Duration = Duration::from_secs(3);
 
+/// The most descriptors that a process may allow itself.
+fn hard_limit(process: u32) -> Result<u64> {
+    let limits = fs::read_to_string(format!("/proc/{process}/limits"))?;
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).context("no limit")?;
+    Ok(line.split_whitespace().nth(4).context("no hard limit")?.parse()?)
+}
+
 /// Whether a text tells that descriptors are missing.
 fn names_descriptors(text: &str) -> bool {
     ["Too many open files", "too many open files", "descriptor", "RLIMIT_NOFILE", "open files"]
@@ -82,9 +89,9 @@ fn a_driver_whose_descriptors_run_out_goes_on_when_they_come_back() -> Result<()
     neighbour.is_served(&node)?;
     let process = Pid::from_raw(i32::try_from(node.id())?).context("a process id")?;
     let (peak, busy, began) = (Peak::of(node.id())?, crate::clocks::used(node.id())?, Instant::now());
-    // The next descriptor is refused, whatever is open now.
-    let few = Rlimit { current: Some(3), maximum: Some(3) };
-    let before = prlimit(Some(process), Resource::Nofile, few)?;
+    // The next descriptor is refused, whatever is open now. The hard limit stays, so that the other can be raised again without a right.
+    let maximum = hard_limit(node.id())?;
+    let before = prlimit(Some(process), Resource::Nofile, Rlimit { current: Some(3), maximum: Some(maximum) })?;
     let value = vault.set("password");
     // Three calls one after another: none is served, and each ends.
     for _ in 0..3 {

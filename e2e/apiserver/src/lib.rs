@@ -6,6 +6,7 @@
 mod files;
 mod processes;
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -255,12 +256,18 @@ impl Server {
         Ok(lines.map(|line| call(&line)).collect())
     }
 
-    /// The calls that the server of the user's kubeconfig answered with success so far, in order; a watch counts from its beginning.
+    /// The calls that the server of the user's kubeconfig let through, in order, whatever came of them.
+    ///
+    /// A watch counts from its beginning: Kubernetes 1.20 tells of its answer with the first event only.
     pub fn allowed(&self, user: &User) -> Vec<Call> {
-        let answered =
-            |line: &Value| line["stage"] == if line["verb"] == "watch" { "ResponseStarted" } else { "ResponseComplete" };
-        let lines = self.audited(user, user.port).into_iter().filter(answered);
-        lines.map(|line| call(&line)).filter(|call| (200..300).contains(&call.code)).collect()
+        let lines = self.audited(user, user.port);
+        let refused = |line: &Value| matches!(call(line).code, 401 | 403);
+        let refused: HashSet<&Value> = lines.iter().filter(|line| refused(line)).map(|line| &line["auditID"]).collect();
+        let counts = |line: &&Value| {
+            let stage = if line["verb"] == "watch" { "RequestReceived" } else { "ResponseComplete" };
+            line["stage"] == stage && !refused.contains(&line["auditID"])
+        };
+        lines.iter().filter(counts).map(call).collect()
     }
 
     /// The lines of a server's audit log about a user.
