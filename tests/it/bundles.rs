@@ -74,7 +74,8 @@ fn a_damaged_bundle_at_the_start_is_told_by_its_name() -> Result<()> {
         if name == "a directory" {
             fs::create_dir(&bundle)?;
         }
-        let text = setup.start().err().map(|error| format!("{error:#}")).with_context(|| format!("{name}: it starts"))?;
+        let text =
+            setup.start().err().map(|error| format!("{error:#}")).with_context(|| format!("{name}: it starts"))?;
         ensure!(text.contains("the process ended") && text.contains("SSL_CERT_FILE"), "{name}: {text}");
     }
     Ok(())

@@ -161,14 +161,18 @@ fn files_follow_the_vault_across_jumps_of_a_day_and_of_ten_years() -> Result<()>
 fn a_driver_that_starts_in_another_year_works() -> Result<()> {
     for (jump, years) in [("+10y", 10), ("-10y", -10)] {
         let mut setup = lab().setup();
-        setup.flags = ["-v=10", "--enable-secret-rotation", "--rotation-poll-interval=500ms"].map(str::to_owned).to_vec();
+        setup.flags =
+            ["-v=10", "--enable-secret-rotation", "--rotation-poll-interval=500ms"].map(str::to_owned).to_vec();
         let clock = Clock::of(&mut setup)?;
         clock.jump(jump)?;
         let (node, vault) = (Node::start(setup)?, lab().vault());
         let volume = pods(&node, &vault, 1, 1, 1)?.remove(0);
         let target = node.publish(&volume)?;
         let written = written_in(&target)?;
-        ensure!((written - this_year()? - years).abs() <= 1, "the volume was written in {written}: the clock did not jump");
+        ensure!(
+            (written - this_year()? - years).abs() <= 1,
+            "the volume was written in {written}: the clock did not jump"
+        );
         let file = target.join("object-0");
         follows(&file, &vault.set("object-0"), jump)?;
         // The true time comes, as when a node's clock is set after its start.
@@ -217,7 +221,10 @@ fn a_login_by_certificate_fails_by_name_and_comes_back() -> Result<()> {
         pod.attributes.insert("secretProviderClass".to_owned(), "other".to_owned());
         pod.secrets.insert("clientid".to_owned(), other.client_id.clone());
         let status = node.refused(&pod)?;
-        ensure!(status.message().contains("clock") && status.message().contains("CredentialsRejected"), "{jump}: {status}");
+        ensure!(
+            status.message().contains("clock") && status.message().contains("CredentialsRejected"),
+            "{jump}: {status}"
+        );
         ensure!(fs::read_to_string(&file)? == value, "the files of the other pod are gone");
         // The clock is set.
         clock.jump("+0")?;

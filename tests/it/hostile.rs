@@ -20,7 +20,8 @@ impl Peak {
     /// Sets the kernel's high-water mark of a process to what it has now.
     pub(crate) fn of(process: u32) -> Result<Peak> {
         // The value that resets the mark (proc(5), clear_refs).
-        fs::write(format!("/proc/{process}/clear_refs"), "5").context("cannot reset the high-water mark: run as root")?;
+        fs::write(format!("/proc/{process}/clear_refs"), "5")
+            .context("cannot reset the high-water mark: run as root")?;
         Ok(Peak { process, before: status(process, "VmRSS:")? })
     }
 

@@ -88,7 +88,9 @@ impl Attacker {
         stream.set_write_timeout(Some(STUCK))?;
         let mib = std::env::var("KEYVAULT_CSI_FLOOD_MIB").ok().and_then(|text| text.parse().ok()).unwrap_or(FLOOD);
         let mut attacker = Attacker { stream, sent: 0, mib, began: Instant::now() };
-        ensure!(attacker.send(&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &frame(SETTINGS, 0, 0, &[])].concat())?);
+        ensure!(
+            attacker.send(&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &frame(SETTINGS, 0, 0, &[])].concat())?
+        );
         Ok(attacker)
     }
 
@@ -102,7 +104,9 @@ impl Attacker {
                 Ok(true)
             }
             Err(error) => match error.kind() {
-                ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::WouldBlock | ErrorKind::TimedOut => Ok(false),
+                ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                    Ok(false)
+                }
                 _ => Err(error.into()),
             },
         }
@@ -278,7 +282,8 @@ fn a_table_that_is_resized_and_refilled_without_end_is_bounded() -> Result<()> {
             });
             let block = [sizes.to_vec(), call(), kept.collect()].concat();
             let stream = 1 + number * 2;
-            [frame(HEADERS, END_HEADERS | END_STREAM, stream, &block), frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat()
+            [frame(HEADERS, END_HEADERS | END_STREAM, stream, &block), frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])]
+                .concat()
         })
     })
 }

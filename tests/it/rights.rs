@@ -75,7 +75,8 @@ fn rendered(values: Option<&Value>) -> Result<BTreeMap<String, Vec<Right>>> {
         let mut rights = Vec::new();
         for group in &rule["apiGroups"] {
             for resource in &rule["resources"] {
-                let right = |verb: &String| Right { group: group.clone(), resource: resource.clone(), verb: verb.clone() };
+                let right =
+                    |verb: &String| Right { group: group.clone(), resource: resource.clone(), verb: verb.clone() };
                 rights.extend(rule["verbs"].iter().map(right));
             }
         }
@@ -99,7 +100,8 @@ fn rights_of(roles: &[&str]) -> Result<Vec<Right>> {
 
 /// Rules that grant these rights, one by one.
 fn granting<'a>(rights: impl Iterator<Item = &'a Right>) -> Value {
-    let rule = |right: &Right| json!({ "apiGroups": [right.group], "resources": [right.resource], "verbs": [right.verb] });
+    let rule =
+        |right: &Right| json!({ "apiGroups": [right.group], "resources": [right.resource], "verbs": [right.verb] });
     rights.map(rule).collect()
 }
 

@@ -117,7 +117,9 @@ fn defines(text: &str, word: &str, name: &str) -> bool {
 }
 
 fn planted_promises_without_a_test_are_found() -> Result<()> {
-    let listed = listed("//! Doc.\n\ntrials! { \"m\":\n    a_test,\n    another,\n}\n\nfn x() { Trial::test(\"m::by_hand\", y); }\n");
+    let listed = listed(
+        "//! Doc.\n\ntrials! { \"m\":\n    a_test,\n    another,\n}\n\nfn x() { Trial::test(\"m::by_hand\", y); }\n",
+    );
     assert_eq!(listed, ["m::a_test", "m::another", "m::by_hand"]);
     let read = |path: &str| (path == "src/a/tests.rs").then(|| "fn in_the_file() {}\ndef of_python():\n".to_owned());
     let sources = Sources { printed: listed, read };
@@ -150,7 +152,8 @@ fn planted_promises_without_a_test_are_found() -> Result<()> {
         }
     }
     // A table of promises ends with the first line that is no row.
-    let (rows, faults) = check(&format!("{head}\n| the attacker has | and gets |\n|---|---|\n| a pod | nothing |\n"), &sources);
+    let (rows, faults) =
+        check(&format!("{head}\n| the attacker has | and gets |\n|---|---|\n| a pod | nothing |\n"), &sources);
     ensure!((rows, faults.len()) == (0, 0), "{rows} rows, {faults:?}");
     Ok(())
 }

@@ -30,6 +30,10 @@ use crate::world::Shared;
 /// The size of the pieces of a huge body.
 const PIECE_BYTES: usize = 64 * 1024;
 
+/// The size of the pieces of a packed body: each unpacks to a thousand times as much, which takes time to pack.
+const PACKED_BYTES: usize = 1024;
+const PACKED_PAUSE: Duration = Duration::from_millis(2);
+
 /// How a huge body begins.
 const START: &[u8] = br#"{"value":""#;
 
@@ -125,7 +129,9 @@ fn huge(bytes: u64) -> Response<Body> {
 fn gzip_bomb(bytes: u64) -> Response<Body> {
     let packed = GzEncoder::new(filler(bytes), Compression::best());
     let pieces = stream::unfold(packed, |mut packed| async {
-        let mut piece = vec![0; PIECE_BYTES];
+        // Others are served between two pieces, and a client that has gone is noticed.
+        tokio::time::sleep(PACKED_PAUSE).await;
+        let mut piece = vec![0; PACKED_BYTES];
         match packed.read(&mut piece) {
             Ok(0) => None,
             Ok(length) => {
