@@ -53,12 +53,13 @@ lint: ## formatting and clippy, warnings denied
 	@$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
 	@$(CARGO) clippy --locked --workspace --test cluster -- --deny warnings
 
-soak: ## what takes long: many more random cases, ten minutes of rotation, and hundreds of expensive archives
+soak: ## what takes long: many more random cases, ten minutes of rotation, hundreds of expensive archives, larger floods
 	@e2e/prerequisites demo
 	@KEYVAULT_CSI_FUZZ_CASES=200000 PROPTEST_CASES=20000 $(CARGO) test --locked --lib
 	@$(release)
 	@KEYVAULT_CSI_RELEASE=$(RELEASE) $(CARGO) test --locked --test it -- --ignored rotation_soak --nocapture
 	@KEYVAULT_CSI_RELEASE=$(RELEASE) $(CARGO) test --locked --test it -- --ignored key_derivation --nocapture
+	@KEYVAULT_CSI_FLOOD_MIB=512 $(CARGO) test --locked --test it -- hostile_frames
 
 manifests: ## render manifests/deploy from the chart, and copy the CRDs into it
 	@e2e/prerequisites test

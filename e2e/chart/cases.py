@@ -69,23 +69,51 @@ PROVIDER_RENDERED = [
 RIGHTS = {
     "secretproviderclasses-role": {
         ("secrets-store.csi.x-k8s.io", "secretproviderclasses"): "get list watch",
-        ("secrets-store.csi.x-k8s.io", "secretproviderclasspodstatuses"): "create delete get update",
+        ("secrets-store.csi.x-k8s.io", "secretproviderclasspodstatuses"): "create get update",
         ("", "events"): "create",
     },
     "secretproviderrotation-role": {
         ("", "pods"): "list watch",
     },
     "secretprovidersyncing-role": {
-        ("", "secrets"): "create delete get patch",
+        ("", "secrets"): "create get patch",
         ("", "pods"): "get list watch",
         ("secrets-store.csi.x-k8s.io", "secretproviderclasspodstatuses"): "list watch",
     },
     "secrets-store-csi-driver-startup-taint-role": {("", "nodes"): "get patch"},
 }
 
+# The same for an API server with the admission plug-in OwnerReferencesPermissionEnforcement.
+RIGHTS_WITH_OWNERS = {
+    **RIGHTS,
+    "secretproviderclasses-role": {
+        **RIGHTS["secretproviderclasses-role"],
+        ("secrets-store.csi.x-k8s.io", "secretproviderclasspodstatuses"): "create delete get update",
+    },
+    "secretprovidersyncing-role": {**RIGHTS["secretprovidersyncing-role"], ("", "secrets"): "create delete get patch"},
+}
+OPENSHIFT = "security.openshift.io/v1"
+# Values, what the API server has besides Kubernetes' own APIs, and whether the roles are for that plug-in.
+OWNERS = [
+    ({}, [], False),
+    ({}, [OPENSHIFT], True),
+    # Another version or group of OpenShift's does not count.
+    ({}, ["security.openshift.io/v2", "route.openshift.io/v1"], False),
+    ({"rbac": {"ownerReferencesPermissionEnforcement": "auto"}}, [OPENSHIFT], True),
+    ({"rbac": {"ownerReferencesPermissionEnforcement": None}}, [OPENSHIFT], True),
+    ({"rbac": {"ownerReferencesPermissionEnforcement": True}}, [], True),
+    ({"rbac": {"ownerReferencesPermissionEnforcement": "true"}}, [], True),
+    ({"rbac": {"ownerReferencesPermissionEnforcement": False}}, [OPENSHIFT], False),
+    ({"rbac": {"ownerReferencesPermissionEnforcement": "false"}}, [OPENSHIFT], False),
+    (nested({"rbac": {"ownerReferencesPermissionEnforcement": True}}), [], True),
+    (nested({"rbac": {"ownerReferencesPermissionEnforcement": False}}), [OPENSHIFT], False),
+]
+
 # Values, and a word that must stand in their refusal.
 REJECTED = [
     ({"enableSecretRotation": "yes"}, "enableSecretRotation"),
+    ({"rbac": {"ownerReferencesPermissionEnforcement": "yes"}}, "ownerReferencesPermissionEnforcement"),
+    (nested({"rbac": {"ownerReferencesPermissionEnforcement": "always"}}), "ownerReferencesPermissionEnforcement"),
     ({"syncSecret": True}, "syncSecret"),
     (nested({"syncSecret": True}), "secrets-store-csi-driver/syncSecret"),
     ({"rotationPollInterval": 120}, "rotationPollInterval"),

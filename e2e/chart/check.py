@@ -15,7 +15,7 @@ import traceback
 
 import helm_python
 import render
-from cases import ALONE, PROVIDER_RENDERED, REJECTED, RENDERED, RIGHTS, nested
+from cases import ALONE, OWNERS, PROVIDER_RENDERED, REJECTED, RENDERED, RIGHTS, RIGHTS_WITH_OWNERS, nested
 from engine import CHART, KUBERNETES, NAMESPACE, ROOT, Chart
 
 CHECKS = []
@@ -267,6 +267,25 @@ def what_users_set_on_the_pod_arrives():
     same("image", container(chart.objects(values))["image"], f"keyvault-csi:{program_version()}")
 
 
+def bound_rights(objects):
+    """What the node's account may do, by role: verbs by API group and resource."""
+    bound = {}
+    for (kind, _), o in objects.items():
+        if kind == "ClusterRoleBinding":
+            same("subject", o["subjects"], [{"kind": "ServiceAccount", "name": "secrets-store-csi-driver", "namespace": NAMESPACE}])
+            rules = objects["ClusterRole", o["roleRef"]["name"]]["rules"]
+            bound[o["roleRef"]["name"]] = {(g, r): " ".join(rule["verbs"]) for rule in rules for g in rule["apiGroups"] for r in rule["resources"]}
+    return bound
+
+
+@check
+def delete_is_granted_only_for_the_admission_plugin_that_asks_for_it():
+    switches = {"enableSecretRotation": True, "syncSecret": {"enabled": True}, "startupTaint": {"enabled": True}}
+    for values, apis, on in OWNERS:
+        objects = chart.objects({**switches, **copy.deepcopy(values)}, apis=apis)
+        same(f"{values} with {apis}", bound_rights(objects), RIGHTS_WITH_OWNERS if on else RIGHTS)
+
+
 @check
 def each_right_comes_with_its_switch():
     switches = {
@@ -276,13 +295,7 @@ def each_right_comes_with_its_switch():
     }
     for on in [None, *switches]:
         objects = chart.objects(copy.deepcopy(switches.get(on)))
-        bound = {}
-        for (kind, _), o in objects.items():
-            if kind == "ClusterRoleBinding":
-                same("subject", o["subjects"], [{"kind": "ServiceAccount", "name": "secrets-store-csi-driver", "namespace": NAMESPACE}])
-                rules = objects["ClusterRole", o["roleRef"]["name"]]["rules"]
-                bound[o["roleRef"]["name"]] = {(g, r): " ".join(rule["verbs"]) for rule in rules for g in rule["apiGroups"] for r in rule["resources"]}
-        same(f"with {on}", bound, {name: RIGHTS[name] for name in ["secretproviderclasses-role", on] if name})
+        same(f"with {on}", bound_rights(objects), {name: RIGHTS[name] for name in ["secretproviderclasses-role", on] if name})
         assert not names(objects, "Role") and not names(objects, "RoleBinding")
     none = chart.objects({"rbac": {"install": False}, "enableSecretRotation": True, "syncSecret": {"enabled": True}, "startupTaint": {"enabled": True}})
     for kind in ("ClusterRole", "ClusterRoleBinding", "ServiceAccount"):

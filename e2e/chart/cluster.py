@@ -31,6 +31,17 @@ metadata: {name: %s, namespace: default}
 spec: {provider: azure, parameters: {keyvaultName: v, tenantID: t, objects: "[]"}}
 """
 GROUP = "secrets-store.csi.x-k8s.io"
+OPENSHIFT_CRD = "securitycontextconstraints.security.openshift.io"
+OPENSHIFT = f"""
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {{name: {OPENSHIFT_CRD}}}
+spec:
+  group: security.openshift.io
+  scope: Cluster
+  names: {{kind: SecurityContextConstraints, plural: securitycontextconstraints}}
+  versions: [{{name: v1, served: true, storage: true, schema: {{openAPIV3Schema: {{type: object}}}}}}]
+"""
 KINDS = "daemonset,serviceaccount,clusterrole,clusterrolebinding,csidriver,secret"
 
 
@@ -57,6 +68,12 @@ def ours():
     """What is in the cluster with the label of the chart's objects, other than the CRDs."""
     listed = kubectl("get", KINDS, "--all-namespaces", "--selector", "app=secrets-store-csi-driver", "--output", "json")
     return {(o["kind"], o["metadata"]["name"]) for o in json.loads(listed)["items"]}
+
+
+def may(*what):
+    """Whether the driver's account may do this."""
+    account = f"system:serviceaccount:{NAMESPACE}:secrets-store-csi-driver"
+    return kubectl("auth", "can-i", *what, "--namespace", "default", "--as", account, check=False).stdout.strip() == "yes"
 
 
 def make_class(name, version="v1"):
@@ -129,17 +146,34 @@ def settings_can_be_changed_later(helm):
     assert {("ClusterRole", "secretproviderrotation-role"), ("ClusterRole", "secretprovidersyncing-role")} <= ours()
     arguments = get("daemonset", "csi-secrets-store-csi-driver")["spec"]["template"]["spec"]["containers"][0]["args"]
     assert {"--enable-secret-rotation=true", "--sync-secret=true", "--rotation-poll-interval=30s"} <= set(arguments), arguments
-    account = f"system:serviceaccount:{NAMESPACE}:secrets-store-csi-driver"
-
-    def may(*what):
-        return kubectl("auth", "can-i", *what, "--namespace", "default", "--as", account, check=False).stdout.strip()
-
-    assert may("create", "secrets") == "yes" and may("list", "secrets") == "no"
+    assert may("create", "secrets") and not may("list", "secrets")
     change_driver(helm, {})
     assert get(*DRIVER)["spec"].get("requiresRepublish", False) is False
     assert not {name for kind, name in ours() if "rotation" in name or "syncing" in name}, ours()
-    assert may("get", "secrets") == "no" and may("list", f"secretproviderclasses.{GROUP}") == "yes"
+    assert not may("get", "secrets") and may("list", f"secretproviderclasses.{GROUP}")
     assert classes() == {"one", "older"}
+
+
+def delete_is_granted_where_the_api_server_is_openshifts(helm):
+    """By a CustomResourceDefinition of OpenShift's name, which is all that the chart can see of the admission plug-in there."""
+    statuses = f"secretproviderclasspodstatuses.{GROUP}"
+    both = [("delete", "secrets"), ("delete", statuses)]
+    sync, setting = {"syncSecret": {"enabled": True}}, "ownerReferencesPermissionEnforcement"
+    helm.put("upgrade", RELEASE, sync)
+    assert not any(may(*what) for what in both) and may("patch", "secrets") and may("update", statuses)
+    helm.put("upgrade", RELEASE, {**sync, "rbac": {setting: True}})
+    assert all(may(*what) for what in both)
+    try:
+        kubectl("apply", "--filename", "-", stdin=OPENSHIFT)
+        kubectl("wait", "--for=condition=Established", f"crd/{OPENSHIFT_CRD}", "--timeout=60s")
+        # The engine asks a server once which APIs it has.
+        Helm().put("upgrade", RELEASE, sync)
+        assert all(may(*what) for what in both)
+        Helm().put("upgrade", RELEASE, {**sync, "rbac": {setting: False}})
+        assert not any(may(*what) for what in both)
+    finally:
+        kubectl("delete", "crd", OPENSHIFT_CRD, "--ignore-not-found", "--timeout=60s")
+    helm.put("upgrade", RELEASE)
 
 
 def an_upgrade_upgrades_the_crds(helm):
@@ -286,6 +320,7 @@ def delete_crds():
 STEPS = [
     a_fresh_install_brings_everything,
     settings_can_be_changed_later,
+    delete_is_granted_where_the_api_server_is_openshifts,
     an_upgrade_upgrades_the_crds,
     what_was_deleted_or_changed_comes_back,
     uninstalling_leaves_crds_and_classes,

@@ -1,6 +1,6 @@
 """The chart, rendered by the real Helm engine, as Python values.
 
-Knows where the chart is and how to ask for a Kubernetes version; decides nothing. `check.py`, `render.py` and `cluster.py` use it.
+Knows where the chart is and how to ask for a Kubernetes version; decides nothing. `check.py`, `render.py`, `roles.py` and `cluster.py` use it.
 """
 
 import json
@@ -30,14 +30,14 @@ class Chart:
         self.path = Path(path)
         self.loaded = helm_python.Chart.load(self.path)
 
-    def texts(self, values=None, kubernetes="1.34.0", release=RELEASE, namespace=NAMESPACE):
-        """The template's file name and its text, for each that renders to something."""
-        # The public render() cannot name a Kubernetes version; the library behind it can.
+    def texts(self, values=None, kubernetes="1.34.0", release=RELEASE, namespace=NAMESPACE, apis=()):
+        """The template's file name and its text, for each that renders to something; `apis` are what the API server has besides."""
+        # The public render() cannot name a Kubernetes version or APIs; the library behind it can.
         answer = _native.call_string(
             "helm_render",
             self.loaded._raw(),
             json.dumps(values or {}),
-            json.dumps({"name": release, "namespace": namespace, "kube_version": f"v{kubernetes}"}),
+            json.dumps({"name": release, "namespace": namespace, "kube_version": f"v{kubernetes}", "api_versions": list(apis)}),
         )
         texts = {name.split("/templates/")[1]: text for name, text in json.loads(answer).items()}
         return {name: text for name, text in texts.items() if text.strip()}

@@ -88,6 +88,11 @@ impl ProviderProcess {
         &self.setup
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// What it printed so far.
     pub fn log(&self) -> String {
         self.process.log()

@@ -151,9 +151,12 @@ pub enum SecretError {
     Gone,
     /// The driver may not do this.
     #[error(
-        "{0}; grant the driver get, create, patch and delete on secrets: chart value syncSecret.enabled=true (ClusterRole secretprovidersyncing-role)"
+        "{0}; grant the driver get, create and patch on secrets: chart value syncSecret.enabled=true (ClusterRole secretprovidersyncing-role)"
     )]
     Forbidden(String),
+    /// The driver may write it, but may not change its owners, since it may not delete it.
+    #[error("the API server refuses to change its owners: {OWNERS_GRANT} (ClusterRole secretprovidersyncing-role)")]
+    OwnersForbidden,
     /// The API server does not take it as it is.
     #[error("the API server refuses it: {0}")]
     Refused(String),
@@ -170,6 +173,13 @@ impl SecretError {
             (Failure::Conflict, _) => SecretError::Changed,
             (Failure::NotFound | Failure::NoSuchKind, _) => SecretError::Gone,
             (Failure::Refused(_), kube::Error::Api(status)) => SecretError::Refused(status.message),
+            // No right would help: its namespace is on its way out.
+            (Failure::Forbidden(_), kube::Error::Api(status)) if status.message.contains("is being terminated") => {
+                SecretError::Refused(status.message)
+            }
+            (Failure::Forbidden(_), kube::Error::Api(status)) if forbids_owners(&status.message) => {
+                SecretError::OwnersForbidden
+            }
             (Failure::Forbidden(_), kube::Error::Api(status)) => SecretError::Forbidden(status.message),
             (Failure::Other(_), kube::Error::Api(status)) => {
                 SecretError::Unavailable(format!("HTTP {}: {}", status.code, status.message))
@@ -188,6 +198,7 @@ impl SecretError {
             | SecretError::Changed
             | SecretError::Gone
             | SecretError::Forbidden(_)
+            | SecretError::OwnersForbidden
             | SecretError::Unavailable(_) => false,
         }
     }
@@ -198,9 +209,20 @@ impl SecretError {
             SecretError::Forbidden(message) => SecretError::Forbidden(cut(&message)),
             SecretError::Refused(message) => SecretError::Refused(cut(&message)),
             SecretError::Unavailable(message) => SecretError::Unavailable(cut(&message)),
-            other @ (SecretError::Exists | SecretError::Changed | SecretError::Gone) => other,
+            other @ (SecretError::Exists | SecretError::Changed | SecretError::Gone | SecretError::OwnersForbidden) => {
+                other
+            }
         }
     }
+}
+
+/// What to do where the API server asks for the right to delete an object before it lets the driver change its owners.
+pub(super) const OWNERS_GRANT: &str = "its admission plug-in OwnerReferencesPermissionEnforcement asks for the right to delete \
+     the object; grant it by the chart value rbac.ownerReferencesPermissionEnforcement=true";
+
+/// Whether a refusal is that plug-in's (kubernetes/kubernetes, plugin/pkg/admission/gc/gc_admission.go).
+pub(super) fn forbids_owners(message: &str) -> bool {
+    message.contains("cannot set an ownerRef on a resource you can't delete")
 }
 
 /// What a failed request means.

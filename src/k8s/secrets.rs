@@ -247,6 +247,7 @@ pub(super) fn withheld(failure: SecretError, data: &BTreeMap<String, SecretBytes
         other @ (SecretError::Exists
         | SecretError::Changed
         | SecretError::Gone
+        | SecretError::OwnersForbidden
         | SecretError::Forbidden(_)
         | SecretError::Refused(_)
         | SecretError::Unavailable(_)) => other,

@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use super::client::Connection;
-use super::error::Failure;
+use super::error::{Failure, OWNERS_GRANT, forbids_owners};
 use super::names;
 use super::objects::Objects;
 use super::pod_status::{self, Step, Wanted};
@@ -201,8 +201,9 @@ impl Shared {
 
 fn advice(failure: &Failure) -> &'static str {
     match failure {
+        Failure::Forbidden(message) if forbids_owners(message) => OWNERS_GRANT,
         Failure::Forbidden(_) => {
-            "grant create, delete, get and update on secretproviderclasspodstatuses of secrets-store.csi.x-k8s.io (ClusterRole secretproviderclasses-role)"
+            "grant create, get and update on secretproviderclasspodstatuses of secrets-store.csi.x-k8s.io (ClusterRole secretproviderclasses-role)"
         }
         Failure::NoSuchKind => "install the CRDs (manifests/crds)",
         Failure::NotFound

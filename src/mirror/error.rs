@@ -70,7 +70,7 @@ impl Error {
             Error::Mistake(mistake) => mistake.reason(),
             Error::LeftAlone { .. } => Reason::SecretConflict,
             Error::Write { source, .. } => match source {
-                SecretError::Forbidden(_) => Reason::ApiServerForbidden,
+                SecretError::Forbidden(_) | SecretError::OwnersForbidden => Reason::ApiServerForbidden,
                 SecretError::Exists | SecretError::Changed | SecretError::Refused(_) => Reason::SecretConflict,
                 SecretError::Gone | SecretError::Unavailable(_) => Reason::ApiServerUnavailable,
             },

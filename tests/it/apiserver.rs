@@ -17,8 +17,6 @@ pub(crate) use keyvault_csi_apiserver::{CLASSES, STATUSES, User, resource, stop}
 use keyvault_csi_e2e::driver::{Setup, wait_for};
 use serde_json::{Value, json};
 
-pub(crate) use self::rights::shipped;
-
 use crate::lab::{Node, Vault, lab};
 
 /// How long a server may take to be ready; a busy machine needs most of it.
@@ -45,7 +43,7 @@ impl Deref for Cluster {
 /// What a driver may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rights {
-    /// Everything that upstream's ClusterRole secretproviderclasses-role grants.
+    /// What the shipped manifests grant by default.
     All,
     /// Nothing.
     None,

@@ -82,11 +82,22 @@ mod corpus;
 mod plugin;
 mod plugin_process;
 
+mod bundles;
+mod clocks;
+mod hostile;
+mod hostile_classes;
+mod hostile_frames;
+mod hostile_vaults;
+mod low_descriptors;
+mod reboots;
+
 mod leaks;
 mod memory;
 
 mod chart;
+mod dockerfiles;
 mod proto;
+mod security_page;
 mod tidy;
 
 use std::process::ExitCode;
@@ -156,7 +167,16 @@ fn main() -> ExitCode {
         plugin::trials(),
         plugin_process::trials(),
         both_ways::trials(),
+        bundles::trials(),
+        clocks::trials(),
+        hostile_classes::trials(),
+        hostile_frames::trials(),
+        hostile_vaults::trials(),
+        low_descriptors::trials(),
+        reboots::trials(),
+        dockerfiles::trials(),
         proto::trials(),
+        security_page::trials(),
         tidy::trials(),
     ];
     // The others' classes would be in its memory.

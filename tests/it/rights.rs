@@ -1,97 +1,177 @@
-//! Every right of the shipped roles is taken away in turn, by real RBAC: each time something fails that names the right.
+//! Every right of every role that the chart renders is taken away in turn, by real RBAC: each time something fails that works with it.
 //!
-//! One test for each role, so that they run side by side. A right that nothing misses fails its test: it has to go from the chart.
+//! All of this is asked of an API server with the admission plug-in OwnerReferencesPermissionEnforcement; all other tests have a server
+//! without it, and the roles as they are by default. A right that nothing misses fails its test: it has to go from the chart.
 
-use anyhow::{Context as _, Result, ensure};
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use keyvault_csi_e2e::driver::wait_for;
 use serde_json::{Value, json};
 
-use crate::apiserver::{Rights, STATUSES, shipped};
+use crate::apiserver::{CLASSES, Rights, STATUSES, User, cluster};
 use crate::lab::Node;
 use crate::mirror_scene::{PATIENCE, PODS, Scene, opaque};
 
 trials! { "rights":
+    every_role_of_the_chart_is_tried,
     every_right_of_the_driver_is_needed,
     every_right_of_rotation_is_needed,
     every_right_of_the_mirror_is_needed,
     every_right_of_the_startup_taint_is_needed,
+    every_right_of_people_is_needed,
+    a_missing_right_to_delete_is_told_with_the_setting,
 }
 
 const DRIVER: &str = "secretproviderclasses-role";
 const ROTATION: &str = "secretproviderrotation-role";
 const MIRROR: &str = "secretprovidersyncing-role";
 const TAINT: &str = "secrets-store-csi-driver-startup-taint-role";
+/// Roles for people, which the cluster's own roles admin, edit and view take up.
+const PEOPLE: [&str; 3] = [
+    "secretproviderclasses-admin-role",
+    "secretproviderclasses-viewer-role",
+    "secretproviderclasspodstatuses-viewer-role",
+];
 const MANAGED: &str = "secrets-store.csi.k8s.io/managed";
+/// What the driver says where the plug-in asks for a right that it lacks.
+const SETTING: &str = "rbac.ownerReferencesPermissionEnforcement=true";
 
-/// Takes each right of `role` away from a driver that has `others` besides; `act` makes the driver use it.
-fn each(role: &str, others: &[&str], flags: &[&str], act: fn(&Scene, &Node, &str, &str) -> Result<()>) -> Result<()> {
-    let own = rules(role)?;
-    let mut all = shipped(others)?;
-    all.as_array_mut().context("no rules")?.extend(own.as_array().context("no rules")?.clone());
-    for rule in own.as_array().context("no rules")? {
-        for verb in rule["verbs"].as_array().context("no verbs")?.iter().filter_map(Value::as_str) {
-            let resource = rule["resources"][0].as_str().context("no resource")?;
-            let less: Value =
-                all.as_array().context("no rules")?.iter().map(|rule| without(rule, resource, verb)).collect();
-            let missed = misses(less, flags, resource, verb, act);
-            missed.with_context(|| format!("{role} without {verb} on {resource}"))?;
+/// One verb on one kind of objects.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Right {
+    group: String,
+    resource: String,
+    verb: String,
+}
+
+/// What the driver is made to do so that it uses a right.
+type Act = fn(&Scene, &Node, &str, &str) -> Result<()>;
+
+/// The port of the API server with the admission plug-in; started at the first call.
+fn strict_server() -> Result<u16> {
+    const PORT: u16 = 6446;
+    static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
+    let start =
+        || cluster()?.serve_with(PORT, &["--enable-admission-plugins=OwnerReferencesPermissionEnforcement"]).map(drop);
+    let started = STARTED.get_or_init(|| start().map_err(|error| format!("{error:#}")));
+    started.clone().map(|()| PORT).map_err(|error| anyhow!("{error}"))
+}
+
+/// The rights of each role that the chart renders with these values; without values, with every switch on.
+fn rendered(values: Option<&Value>) -> Result<BTreeMap<String, Vec<Right>>> {
+    let python = std::env::var_os("KEYVAULT_CSI_PYTHON")
+        .context("KEYVAULT_CSI_PYTHON is not set: run `make test`, which makes a Python with the Helm engine")?;
+    let mut command = Command::new(python);
+    command.arg("-B").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/e2e/chart/roles.py"));
+    let output = command.args(values.map(ToString::to_string)).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let roles: BTreeMap<String, Vec<BTreeMap<String, Vec<String>>>> = serde_json::from_slice(&output.stdout)?;
+    let rights = |rule: &BTreeMap<String, Vec<String>>| {
+        let known = ["apiGroups", "resources", "verbs"];
+        ensure!(rule.keys().eq(known), "a rule of {:?}: this test knows {known:?} only", rule.keys());
+        let mut rights = Vec::new();
+        for group in &rule["apiGroups"] {
+            for resource in &rule["resources"] {
+                let right =
+                    |verb: &String| Right { group: group.clone(), resource: resource.clone(), verb: verb.clone() };
+                rights.extend(rule["verbs"].iter().map(right));
+            }
         }
+        Ok(rights)
+    };
+    let roles = roles.into_iter().map(|(name, rules)| {
+        let rights = rules.iter().map(rights).collect::<Result<Vec<_>>>()?;
+        Ok((name, rights.concat()))
+    });
+    roles.collect()
+}
+
+/// The rights of a role, and of others.
+fn rights_of(roles: &[&str]) -> Result<Vec<Right>> {
+    static ALL: OnceLock<Result<BTreeMap<String, Vec<Right>>, String>> = OnceLock::new();
+    let all = ALL.get_or_init(|| rendered(None).map_err(|error| format!("{error:#}")));
+    let all = all.as_ref().map_err(|error| anyhow!("{error}"))?;
+    let rights = roles.iter().map(|role| all.get(*role).cloned().with_context(|| format!("no role {role}")));
+    Ok(rights.collect::<Result<Vec<_>>>()?.concat())
+}
+
+/// Rules that grant these rights, one by one.
+fn granting<'a>(rights: impl Iterator<Item = &'a Right>) -> Value {
+    let rule =
+        |right: &Right| json!({ "apiGroups": [right.group], "resources": [right.resource], "verbs": [right.verb] });
+    rights.map(rule).collect()
+}
+
+fn every_role_of_the_chart_is_tried() -> Result<()> {
+    let tried: BTreeSet<&str> = [DRIVER, ROTATION, MIRROR, TAINT].into_iter().chain(PEOPLE).collect();
+    let rendered = rendered(None)?;
+    ensure!(rendered.keys().map(String::as_str).eq(tried.iter().copied()), "the chart has the roles {rendered:?}");
+    Ok(())
+}
+
+/// Takes each right of `role` away from a driver that has those of `others` besides; `act` makes the driver use it.
+fn each(role: &str, others: &[&str], flags: &[&str], act: Act) -> Result<()> {
+    let own = rights_of(&[role])?;
+    let all = [rights_of(others)?, own.clone()].concat();
+    for right in &own {
+        used(&all, flags, right, act).with_context(|| format!("{role} with {right:?}"))?;
+        missed(&all, flags, right, act).with_context(|| format!("{role} without {right:?}"))?;
     }
     Ok(())
 }
 
-/// A role's rules; the start-up taint's stand in the chart only, where `e2e/chart/cases.py` compares them.
-fn rules(role: &str) -> Result<Value> {
-    match role {
-        TAINT => Ok(json!([{ "apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "patch"] }])),
-        _ => shipped(&[role]),
-    }
-}
-
-/// The rule less one verb on one resource.
-fn without(rule: &Value, resource: &str, verb: &str) -> Value {
-    let mut rule = rule.clone();
-    if rule["resources"][0] == resource
-        && let Some(verbs) = rule["verbs"].as_array_mut()
-    {
-        verbs.retain(|one| one != verb);
-        if verbs.is_empty() {
-            // A rule without a verb is refused; this one allows nothing.
-            verbs.push("nothing".into());
-        }
-    }
-    rule
-}
-
-fn misses(
-    rules: Value,
-    flags: &[&str],
-    resource: &str,
-    verb: &str,
-    act: fn(&Scene, &Node, &str, &str) -> Result<()>,
-) -> Result<()> {
+/// A driver with these rights, in a namespace of its own.
+fn driver(rights: &Value, flags: &[&str]) -> Result<(Scene, Node, User)> {
     let scene = Scene::new()?;
     scene.vault.set("a");
-    let user = scene.cluster.user(Rights::None)?;
-    scene.cluster.allow(&user, "less", rules)?;
-    let taint = json!({ "spec": { "taints": [{ "key": "starting", "effect": "NoSchedule" }] } });
-    let mut own = taint;
+    let user = scene.cluster.user_at(Rights::None, strict_server()?)?;
+    scene.cluster.allow(&user, "some", rights.clone())?;
+    let mut own = json!({ "spec": { "taints": [{ "key": "starting", "effect": "NoSchedule" }] } });
     own["metadata"] = json!({ "name": scene.node_name("a") });
     scene.cluster.create(("Node", "nodes"), None, own)?;
     let node = Node::start(scene.setup(&user, "a", flags.iter().copied()))?;
-    act(&scene, &node, resource, verb)?;
-    // The API server's own words: for changing owners it asks for the right to delete.
-    let words = match (resource, verb) {
-        ("secrets" | "secretproviderclasspodstatuses", "delete") => {
-            vec!["cannot set an ownerRef on a resource you can't delete".to_owned()]
-        }
-        _ => vec![format!("cannot {verb} resource"), resource.to_owned()],
+    Ok((scene, node, user))
+}
+
+/// With all rights, the API server is asked for this and allows it, and nothing is ever deleted.
+fn used(all: &[Right], flags: &[&str], right: &Right, act: Act) -> Result<()> {
+    let (scene, node, user) = driver(&granting(all.iter()), flags)?;
+    act(&scene, &node, &right.resource, &right.verb)?;
+    // The right to delete is what the plug-in asks for when owners change.
+    let verb = match (right.resource.as_str(), right.verb.as_str()) {
+        ("secrets", "delete") => "patch",
+        ("secretproviderclasspodstatuses", "delete") => "update",
+        (_, verb) => verb,
     };
-    wait_for(&format!("the log says {words:?}"), PATIENCE, || {
-        Ok(node.log().lines().any(|line| words.iter().all(|word| line.contains(word))))
+    wait_for("the API server allows it", PATIENCE, || {
+        Ok(scene.cluster.allowed(&user).iter().any(|call| call.verb == verb && call.resource == right.resource))
     })?;
+    ensure!(!scene.cluster.allowed(&user).iter().any(|call| call.verb.starts_with("delete")), "something was deleted");
+    let complaints = refusals(&node.log(), right);
+    ensure!(complaints.is_empty(), "{complaints:?}");
+    Ok(())
+}
+
+/// Without this right the driver says what it may not do.
+fn missed(all: &[Right], flags: &[&str], right: &Right, act: Act) -> Result<()> {
+    let (scene, node, _) = driver(&granting(all.iter().filter(|one| *one != right)), flags)?;
+    act(&scene, &node, &right.resource, &right.verb)?;
+    wait_for("the log says what is refused", PATIENCE, || Ok(!refusals(&node.log(), right).is_empty()))?;
     ensure!(!node.log().contains("panicked"));
     Ok(())
+}
+
+/// The lines of a log that say that this right is missing: in the API server's words, or in ours where it is about owners.
+fn refusals(log: &str, right: &Right) -> Vec<String> {
+    let words = match right.verb.as_str() {
+        "delete" => vec![SETTING.to_owned()],
+        verb => vec![format!("cannot {verb} resource"), right.resource.clone()],
+    };
+    let lines = log.lines().filter(|line| words.iter().all(|word| line.contains(word)));
+    lines.map(str::to_owned).collect()
 }
 
 /// A class with a Secret, and a pod of it that has its volume.
@@ -157,4 +237,105 @@ fn every_right_of_the_startup_taint_is_needed() -> Result<()> {
     each(TAINT, &[DRIVER], &["--startup-taint=starting"], |_, node, _, _| {
         node.kubelet.register(&node.setup().registration_socket()).map(drop)
     })
+}
+
+/// With the roles as they are by default, on an API server that is not known to have the plug-in.
+fn a_missing_right_to_delete_is_told_with_the_setting() -> Result<()> {
+    let roles = rendered(Some(&json!({ "syncSecret": { "enabled": true } })))?;
+    let rights: Vec<Right> = [DRIVER, MIRROR].iter().flat_map(|role| roles[*role].clone()).collect();
+    ensure!(!rights.iter().any(|right| right.verb == "delete"), "{rights:?}");
+    let (scene, node, user) = driver(&granting(rights.iter()), &["--sync-secret=true"])?;
+    scene.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
+    published(&scene, &node, "web")?;
+    scene.there("shop")?;
+    // The second pod is a second owner. It runs all the same, and its events say what to do.
+    published(&scene, &node, "web-2")?;
+    let told = scene.told(&["refuses to change its owners", SETTING])?;
+    ensure!(told.contains("Secret") && told.contains("shop"), "{told}");
+    let allowed = scene.cluster.allowed(&user);
+    ensure!(!allowed.iter().any(|call| call.verb == "patch"), "{allowed:?}");
+    Ok(())
+}
+
+fn every_right_of_people_is_needed() -> Result<()> {
+    for role in PEOPLE {
+        let all = rights_of(&[role])?;
+        for right in &all {
+            let less: Vec<&Right> = all.iter().filter(|one| *one != right).collect();
+            let other = *less.first().context("a role with one right")?;
+            let with = person(&all.iter().collect::<Vec<_>>(), right)?;
+            with.can(right).with_context(|| format!("{role} with {right:?}"))?;
+            let without = person(&less, other)?;
+            without.cannot(right).with_context(|| format!("{role} without {right:?}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Somebody with some rights, and a namespace with a class and a status.
+struct Person {
+    scene: Scene,
+    client: kube::Client,
+}
+
+/// Somebody with these rights, once the API server is seen to know that: by the one that is expected to work.
+fn person(rights: &[&Right], expected: &Right) -> Result<Person> {
+    let scene = Scene::new()?;
+    let user = scene.cluster.user(Rights::None)?;
+    scene.cluster.allow(&user, "some", granting(rights.iter().copied()))?;
+    let client = scene.cluster.client_as(&user)?;
+    let person = Person { scene, client };
+    wait_for("the rights are known", PATIENCE, || Ok(person.ask(expected)? != 403))?;
+    Ok(person)
+}
+
+impl Person {
+    fn can(&self, right: &Right) -> Result<()> {
+        let code = self.ask(right)?;
+        ensure!(code == 200, "HTTP {code}");
+        Ok(())
+    }
+
+    fn cannot(&self, right: &Right) -> Result<()> {
+        let code = self.ask(right)?;
+        ensure!(code == 403, "HTTP {code}");
+        Ok(())
+    }
+
+    /// Uses a right on an object that is there; the answer's status code.
+    fn ask(&self, right: &Right) -> Result<u16> {
+        let kind = if right.resource == CLASSES.1 { CLASSES } else { STATUSES };
+        ensure!(right.resource == kind.1, "no object for {right:?}");
+        let (scene, namespace) = (&self.scene, self.scene.namespace.as_str());
+        if scene.cluster.get(kind, namespace, "demo")?.is_none() {
+            scene.cluster.create(kind, Some(namespace), json!({ "metadata": { "name": "demo" } }))?;
+        }
+        let there = serde_json::to_value(scene.cluster.get(kind, namespace, "demo")?.context("it went")?)?;
+        let all = format!("/apis/{}/v1/namespaces/{namespace}/{}", right.group, right.resource);
+        let one = format!("{all}/demo");
+        let dry = "?dryRun=All";
+        let mut new = there.clone();
+        new["metadata"] = json!({ "name": "another" });
+        let (method, path, body) = match right.verb.as_str() {
+            "get" => ("GET", one, Value::Null),
+            "list" => ("GET", all, Value::Null),
+            "watch" => ("GET", format!("{all}?watch=1&timeoutSeconds=1"), Value::Null),
+            "create" => ("POST", all + dry, new),
+            "update" => ("PUT", one + dry, there),
+            "patch" => ("PATCH", one + dry, json!({ "metadata": { "labels": { "a": "b" } } })),
+            "delete" => ("DELETE", one + dry, Value::Null),
+            "deletecollection" => ("DELETE", all + dry, Value::Null),
+            verb => bail!("no request for {verb}"),
+        };
+        let request = http::Request::builder().method(method).uri(path).header(
+            http::header::CONTENT_TYPE,
+            if method == "PATCH" { "application/merge-patch+json" } else { "application/json" },
+        );
+        let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        match scene.cluster.block_on(self.client.request_text(request.body(body)?)) {
+            Ok(_) => Ok(200),
+            Err(kube::Error::Api(status)) => Ok(status.code),
+            Err(error) => Err(error.into()),
+        }
+    }
 }

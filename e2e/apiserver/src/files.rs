@@ -66,7 +66,7 @@ pub(super) fn write_files(folder: &Path, accounts: &[Account]) -> Result<()> {
         "rules": [
             { "level": "None", "users": ["admin"] },
             { "level": "Metadata", "resources": [
-                { "group": "secrets-store.csi.x-k8s.io" }, { "group": "", "resources": ["events", "pods", "secrets"] },
+                { "group": "secrets-store.csi.x-k8s.io" }, { "group": "", "resources": ["events", "nodes", "pods", "secrets"] },
             ] },
             { "level": "None" },
         ],

@@ -6,6 +6,7 @@
 mod files;
 mod processes;
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -52,6 +53,7 @@ pub struct User {
     pub name: String,
     /// Credentials and where to go with them.
     pub kubeconfig: PathBuf,
+    port: u16,
 }
 
 /// One line of the audit log.
@@ -138,11 +140,16 @@ impl Server {
     pub fn user(&self, name: &str, port: u16) -> Result<User> {
         let file = self.folder.join(format!("{name}-{port}.kubeconfig"));
         fs::write(&file, kubeconfig(&self.folder, port, name)?)?;
-        Ok(User { name: name.to_owned(), kubeconfig: file })
+        Ok(User { name: name.to_owned(), kubeconfig: file, port })
     }
 
     /// Starts an API server on this port; all of them share the etcd. Returns its process id.
     pub fn serve(&self, port: u16) -> Result<u32> {
+        self.serve_with(port, &[])
+    }
+
+    /// The same with more flags.
+    pub fn serve_with(&self, port: u16, more: &[&str]) -> Result<u32> {
         let file = |name: &str| self.folder.join(name).display().to_string();
         let flags = [
             "--bind-address=127.0.0.1".to_owned(),
@@ -156,7 +163,6 @@ impl Server {
             format!("--token-auth-file={}", file("tokens.csv")),
             "--authorization-mode=RBAC".to_owned(),
             "--disable-admission-plugins=ServiceAccount".to_owned(),
-            "--enable-admission-plugins=OwnerReferencesPermissionEnforcement".to_owned(),
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
             format!("--service-account-key-file={}", file("sa.pub")),
             format!("--service-account-signing-key-file={}", file("sa.key")),
@@ -165,7 +171,8 @@ impl Server {
             "--profiling=false".to_owned(),
         ];
         let log = self.folder.join(format!("apiserver-{port}.log"));
-        let id = run(&self.assets.join("kube-apiserver"), flags.to_vec(), &log)?;
+        let flags = flags.into_iter().chain(more.iter().map(|flag| (*flag).to_owned())).collect();
+        let id = run(&self.assets.join("kube-apiserver"), flags, &log)?;
         let admin = self.folder.join(format!("admin-{port}.kubeconfig"));
         fs::write(&admin, kubeconfig(&self.folder, port, "admin")?)?;
         let client = client_of(&self.runtime, &admin)?;
@@ -241,31 +248,61 @@ impl Server {
         Ok(self.runtime.block_on(self.api(kind, Some(namespace)).list(&ListParams::default()))?.items)
     }
 
-    /// What a user asked of the main server so far, in order. Only our kinds and events are in the log.
+    /// What a user asked of the main server so far, in order. Only our kinds and those of Kubernetes that we use are in the log.
     pub fn calls(&self, user: &User) -> Result<Vec<Call>> {
-        // It appears with its first line.
-        let log = fs::read_to_string(self.folder.join("audit-6443.log")).unwrap_or_default();
-        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let text = |line: &Value, path: &str| line.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
         // A watch is told of at its beginning, every other call at its end.
         let counts = |line: &Value| {
             line["stage"] == if line["verb"] == "watch" { "RequestReceived" } else { "ResponseComplete" }
         };
-        let mine = lines.filter(|line| text(line, "/user/username") == user.name && counts(line));
-        Ok(mine
-            .map(|line| Call {
-                verb: text(&line, "/verb"),
-                resource: text(&line, "/objectRef/resource"),
-                namespace: text(&line, "/objectRef/namespace"),
-                uri: text(&line, "/requestURI"),
-                code: line.pointer("/responseStatus/code").and_then(Value::as_u64).unwrap_or_default(),
-            })
-            .collect())
+        let lines = self.audited(user, PORT).into_iter().filter(counts);
+        Ok(lines.map(|line| call(&line)).collect())
+    }
+
+    /// The calls that the server of the user's kubeconfig let through, in order, whatever came of them.
+    ///
+    /// A watch counts from its beginning: Kubernetes 1.20 tells of its answer with the first event only.
+    pub fn allowed(&self, user: &User) -> Vec<Call> {
+        let lines = self.audited(user, user.port);
+        let refused = |line: &Value| matches!(call(line).code, 401 | 403);
+        let refused: HashSet<&Value> = lines.iter().filter(|line| refused(line)).map(|line| &line["auditID"]).collect();
+        let counts = |line: &&Value| {
+            let stage = if line["verb"] == "watch" { "RequestReceived" } else { "ResponseComplete" };
+            line["stage"] == stage && !refused.contains(&line["auditID"])
+        };
+        lines.iter().filter(counts).map(call).collect()
+    }
+
+    /// The lines of a server's audit log about a user.
+    fn audited(&self, user: &User, port: u16) -> Vec<Value> {
+        // It appears with its first line.
+        let log = fs::read_to_string(self.folder.join(format!("audit-{port}.log"))).unwrap_or_default();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|line| line.pointer("/user/username").is_some_and(|name| *name == user.name)).collect()
+    }
+
+    /// A client with a user's credentials.
+    ///
+    /// # Errors
+    /// The kubeconfig cannot be read.
+    pub fn client_as(&self, user: &User) -> Result<Client> {
+        client_of(&self.runtime, &user.kubeconfig)
     }
 
     /// How often a user made calls of this verb about this kind of thing.
     pub fn count(&self, user: &User, verb: &str, resource: &str) -> Result<usize> {
         let calls = self.calls(user)?;
         Ok(calls.iter().filter(|call| call.verb == verb && call.resource == resource).count())
+    }
+}
+
+/// A line of the audit log.
+fn call(line: &Value) -> Call {
+    let text = |path: &str| line.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+    Call {
+        verb: text("/verb"),
+        resource: text("/objectRef/resource"),
+        namespace: text("/objectRef/namespace"),
+        uri: text("/requestURI"),
+        code: line.pointer("/responseStatus/code").and_then(Value::as_u64).unwrap_or_default(),
     }
 }

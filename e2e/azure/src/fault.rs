@@ -70,6 +70,16 @@ pub enum Action {
         /// The number of bytes.
         bytes: u64,
     },
+    /// 200 with a body in gzip that unpacks to JSON of this length, about a thousand times as long as what is sent.
+    GzipBomb {
+        /// The number of bytes when unpacked.
+        bytes: u64,
+    },
+    /// The right answer behind header fields of this length together.
+    HugeHead {
+        /// The number of bytes.
+        bytes: u64,
+    },
     /// A list page whose `nextLink` is this address; other answers stay as they are.
     NextLink {
         /// The address, as a rule of a foreign host.
@@ -167,6 +177,8 @@ pub(crate) fn check(fault: &Fault) -> Result<(), String> {
         | Action::Truncate
         | Action::ContentType { .. }
         | Action::HugeBody { .. }
+        | Action::GzipBomb { .. }
+        | Action::HugeHead { .. }
         | Action::NextLink { .. }
         | Action::Redirect { .. }
         | Action::Body { .. } => Ok(()),

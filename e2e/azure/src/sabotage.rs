@@ -3,14 +3,16 @@
 //! Decides nothing: `fault` chose the action, and where an action changes the right answer, that
 //! answer comes from `dispatch`. An answer is built so that HTTP/1.1 and HTTP/2 clients both see the fault.
 
-use std::io;
+use std::io::{self, Read};
 use std::time::Duration;
 
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::read::GzEncoder;
 use futures::stream::{self, Stream};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
-use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER};
+use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -27,6 +29,15 @@ use crate::world::Shared;
 
 /// The size of the pieces of a huge body.
 const PIECE_BYTES: usize = 64 * 1024;
+
+/// The size of the pieces of a packed body: each unpacks to a thousand times as much, which takes time to pack.
+const PACKED_BYTES: usize = 1024;
+const PACKED_PAUSE: Duration = Duration::from_millis(2);
+
+/// How a huge body begins.
+const START: &[u8] = br#"{"value":""#;
+
+const JSON: &str = "application/json; charset=utf-8";
 
 /// Does what the fault says; it may never return.
 pub(crate) async fn respond(shared: &Shared, call: &Call, action: Action, cut: &Notify) -> Response<Body> {
@@ -53,6 +64,8 @@ pub(crate) async fn respond(shared: &Shared, call: &Call, action: Action, cut: &
             dispatch::answer(shared, call).header(CONTENT_TYPE, &content_type).into_response()
         }
         Action::HugeBody { bytes } => huge(bytes),
+        Action::GzipBomb { bytes } => gzip_bomb(bytes),
+        Action::HugeHead { bytes } => huge_head(&dispatch::answer(shared, call), bytes),
         Action::NextLink { url } => with_next_link(dispatch::answer(shared, call), &url),
         Action::Redirect { status, url } => Answer::empty(valid(status)).header(LOCATION, &url).into_response(),
         Action::Body { status, content_type, body } => {
@@ -100,7 +113,7 @@ fn truncated(answer: &Answer) -> Response<Body> {
 /// A JSON string that never closes, as long as asked for.
 fn huge(bytes: u64) -> Response<Body> {
     let filler = Bytes::from(vec![b'a'; PIECE_BYTES]);
-    let start = Bytes::from_static(br#"{"value":""#);
+    let start = Bytes::from_static(START);
     let pieces = stream::unfold((bytes, Some(start)), move |(left, start)| {
         let piece = start.unwrap_or_else(|| filler.clone());
         async move {
@@ -109,8 +122,45 @@ fn huge(bytes: u64) -> Response<Body> {
             (length > 0).then(|| (Ok(piece.slice(..length)), (rest, None)))
         }
     });
-    let json = "application/json; charset=utf-8";
-    Answer::text(StatusCode::OK, json, "").head_with(streamed(pieces))
+    Answer::text(StatusCode::OK, JSON, "").head_with(streamed(pieces))
+}
+
+/// The same packed by gzip, piece by piece as it is read.
+fn gzip_bomb(bytes: u64) -> Response<Body> {
+    let packed = GzEncoder::new(filler(bytes), Compression::best());
+    let pieces = stream::unfold(packed, |mut packed| async {
+        // Others are served between two pieces, and a client that has gone is noticed.
+        tokio::time::sleep(PACKED_PAUSE).await;
+        let mut piece = vec![0; PACKED_BYTES];
+        match packed.read(&mut piece) {
+            Ok(0) => None,
+            Ok(length) => {
+                piece.truncate(length);
+                Some((Ok(Bytes::from(piece)), packed))
+            }
+            Err(error) => Some((Err(error), packed)),
+        }
+    });
+    let mut response = Answer::text(StatusCode::OK, JSON, "").head_with(streamed(pieces));
+    response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    response
+}
+
+/// The JSON string that never closes, to be read.
+fn filler(bytes: u64) -> impl Read + Send + 'static {
+    START.chain(io::repeat(b'a')).take(bytes)
+}
+
+/// The right answer behind fields of eight kilobytes each.
+fn huge_head(answer: &Answer, bytes: u64) -> Response<Body> {
+    const FIELD: usize = 8 << 10;
+    let mut response = answer.clone().into_response();
+    let value = HeaderValue::from_maybe_shared(Bytes::from(vec![b'a'; FIELD]));
+    let value = value.unwrap_or_else(|_| HeaderValue::from_static("a"));
+    for _ in 0..usize::try_from(bytes).unwrap_or(usize::MAX).div_ceil(FIELD) {
+        response.headers_mut().append("x-filler", value.clone());
+    }
+    response
 }
 
 fn streamed(pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Body {

@@ -1,4 +1,4 @@
-//! What drivers may do in the tests: the rules that upstream grants, none, and those of the manifests that are shipped.
+//! What drivers may do in the tests: the rules of the manifests that are shipped, some of them, and none.
 
 use std::fs;
 use std::path::Path;
@@ -12,11 +12,7 @@ const GROUP: &str = "secrets-store.csi.x-k8s.io";
 
 /// Makes the roles and gives them to the groups of users.
 pub(super) fn grant(cluster: &Cluster) -> Result<()> {
-    let all = json!([
-        { "apiGroups": [""], "resources": ["events"], "verbs": ["create"] },
-        { "apiGroups": [GROUP], "resources": ["secretproviderclasses"], "verbs": ["get", "list", "watch"] },
-        { "apiGroups": [GROUP], "resources": ["secretproviderclasspodstatuses"], "verbs": ["create", "delete", "get", "update"] },
-    ]);
+    let all = shipped(&["secretproviderclasses-role"])?;
     let get = json!([{ "apiGroups": [GROUP], "resources": ["secretproviderclasses"], "verbs": ["get"] }]);
     let sync = shipped(&["secretproviderclasses-role", "secretprovidersyncing-role"])?;
     let rotation = shipped(&["secretproviderclasses-role", "secretproviderrotation-role"])?;

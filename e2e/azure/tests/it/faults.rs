@@ -181,6 +181,27 @@ fn a_huge_body_is_as_huge_as_asked() {
 }
 
 #[test]
+fn a_gzip_bomb_unpacks_to_as_much_as_asked() {
+    let (scene, token) = seeded();
+    let bytes = 1_000_003;
+    scene.azure.add_fault(Fault::new(Action::GzipBomb { bytes }).host(VAULT).times(2));
+    for http in both(&scene) {
+        let reply = read(&http, &token).unwrap();
+        // The client unpacks it, if it says that it can.
+        assert_eq!(reply.text.len() as u64, bytes);
+        assert!(reply.text.starts_with(r#"{"value":"aaa"#));
+    }
+}
+
+#[test]
+fn a_huge_head_is_as_huge_as_asked() {
+    let (scene, token) = seeded();
+    // What HTTP/2 clients take; more is refused by most.
+    scene.azure.add_fault(Fault::new(Action::HugeHead { bytes: 8 << 10 }).host(VAULT).times(1));
+    assert_eq!(scene.get("/secrets/thing", &token).header("x-filler").len(), 8 << 10);
+}
+
+#[test]
 fn a_list_page_can_point_to_a_stranger() {
     let (scene, token) = seeded();
     let url = "https://evil.example/secrets?steal=1".to_owned();

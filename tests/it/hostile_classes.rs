@@ -1,0 +1,175 @@
+//! Classes that a hostile author could write: what is too large, too deep or refers to itself is refused by name, soon and in little memory.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use keyvault_csi_e2e::kubelet::Volume;
+use serde_json::json;
+
+use crate::apiserver::{CLASSES, cluster};
+use crate::hostile::{Neighbour, Peak};
+use crate::lab::{Node, Vault, lab};
+
+trials! { "hostile_classes":
+    ten_thousand_objects_are_refused_without_a_request,
+    yaml_bombs_are_refused,
+    an_object_that_is_a_bomb_is_refused,
+    the_largest_class_that_the_api_server_takes_is_refused,
+}
+
+/// How much memory one class may cost while it is read: its text some times over, and what becomes of it.
+const MEMORY: u64 = 48;
+/// The longest that reading one class may take, unoptimised and on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The most that an object of the API may have: etcd's limit is 1.5 MiB.
+const LARGEST: usize = 1_400_000;
+
+/// Publishes a volume that must be refused for its class, without a request; returns what is said.
+fn refused(node: &Node, vault: &Vault, volume: &Volume) -> Result<String> {
+    let text = refused_for(node, volume)?;
+    ensure!(vault.counters().total() + vault.entra().total() == 0, "Azure was asked: {text}");
+    Ok(text)
+}
+
+fn refused_for(node: &Node, volume: &Volume) -> Result<String> {
+    let (peak, began) = (Peak::of(node.id())?, Instant::now());
+    let status = node.refused_within(volume, PATIENCE * 2)?;
+    ensure!(began.elapsed() < PATIENCE, "took {:?}", began.elapsed());
+    peak.at_most(MEMORY)?;
+    let text = status.message().to_owned();
+    ensure!(text.len() < 16 << 10, "the text is {} bytes long", text.len());
+    Ok(text)
+}
+
+/// The text of a class's `objects` with so many secrets.
+fn objects(count: usize) -> String {
+    (0..count).fold("array:\n".to_owned(), |mut text, number| {
+        // A String takes everything.
+        let _ = write!(text, "  - |\n    objectName: s{number}\n    objectType: secret\n");
+        text
+    })
+}
+
+fn ten_thousand_objects_are_refused_without_a_request() -> Result<()> {
+    let (node, vault) = (lab().node()?, lab().vault());
+    let neighbour = Neighbour::new(&node)?;
+    node.class("demo", &vault.parameters_of(&objects(10_000)))?;
+    let text = refused(&node, &vault, &vault.volume("demo"))?;
+    ensure!(text.contains("default/demo: objects lists 10000 objects; at most 500"), "{text}");
+    neighbour.is_served(&node)
+}
+
+/// Texts that cost a careless reader memory or time without bound, by name.
+fn bombs() -> Vec<(&'static str, String)> {
+    let mut laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
+    let mut merges = "a0: &a0 {k0: x, k1: x, k2: x, k3: x}\n".to_owned();
+    for level in 1..30 {
+        let row = vec![format!("*a{}", level - 1); 9].join(", ");
+        // A String takes everything.
+        let _ = writeln!(laughs, "a{level}: &a{level} [{row}]");
+        let _ = writeln!(merges, "a{level}: &a{level} {{<<: [{row}]}}");
+    }
+    let indented: String = (0..1_300).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
+    let anchors: String = (0..40_000).map(|number| format!("k{number}: &n{number} x\n")).collect();
+    let keys: String = (0..80_000).map(|number| format!("k{number}: x\n")).collect();
+    vec![
+        ("aliases of aliases", laughs + "array: *a29\n"),
+        ("merges of merges", merges + "array: *a29\n"),
+        ("an alias to itself", "array: &a [*a, *a]\n".to_owned()),
+        ("lists in lists", "[".repeat(1_000_000)),
+        ("lists in lists, closed", "[".repeat(500_000) + &"]".repeat(500_000)),
+        ("mappings in mappings", "{a: ".repeat(250_000)),
+        ("block lists in block lists", "- ".repeat(500_000)),
+        ("block mappings in block mappings", indented),
+        ("complex keys", "? ".repeat(500_000)),
+        ("anchors", anchors),
+        ("keys", keys),
+        ("items", "array:\n".to_owned() + &"- a\n".repeat(250_000)),
+        ("one text", format!("array:\n- {}\n", "x".repeat(1_000_000))),
+        ("one quoted text", format!("array: \"{}", "\\u0041".repeat(170_000))),
+        ("documents", "---\n".repeat(250_000)),
+        ("comments", "#\n".repeat(500_000)),
+        ("tags", "!".repeat(1_000_000)),
+        ("blanks", " ".repeat(1_000_000)),
+        ("tabs", "\t".repeat(1_000_000)),
+        ("no line end at all, 1.4 MB", "a".repeat(LARGEST)),
+        ("1.4 MB of objects", objects(LARGEST / 50)),
+    ]
+}
+
+/// As an attribute of the pod's own volume, which comes before the class's parameter and is read in the same way, whatever its length.
+fn with_objects(vault: &Vault, text: &str) -> Volume {
+    let mut volume = vault.volume("demo");
+    volume.attributes.insert("objects".to_owned(), text.to_owned());
+    volume
+}
+
+fn yaml_bombs_are_refused() -> Result<()> {
+    let (node, vault) = (lab().node()?, lab().vault());
+    let neighbour = Neighbour::new(&node)?;
+    node.class("demo", &vault.parameters(&["password"]))?;
+    for (name, text) in bombs() {
+        let text = refused(&node, &vault, &with_objects(&vault, &text)).with_context(|| name.to_owned())?;
+        ensure!(text.contains("default/demo: objects ") || text.contains("default/demo: object 1: "), "{name}: {text}");
+        neighbour.is_served(&node).with_context(|| name.to_owned())?;
+    }
+    Ok(())
+}
+
+/// The same as one object's own text, which is YAML in YAML.
+fn an_object_that_is_a_bomb_is_refused() -> Result<()> {
+    let (node, vault) = (lab().node()?, lab().vault());
+    let neighbour = Neighbour::new(&node)?;
+    node.class("demo", &vault.parameters(&["password"]))?;
+    for (name, bomb) in bombs() {
+        // As a quoted text, in which everything can stand.
+        let object = serde_json::to_string(&format!("objectName: a\nobjectType: secret\n{bomb}"))?;
+        let volume = with_objects(&vault, &format!("array:\n  - {object}\n"));
+        match name {
+            // Nothing of this is a mistake by YAML's rules: the object is one that the vault does not have.
+            "comments" | "blanks" | "documents" | "keys" | "anchors" | "one text" => {
+                let (peak, began) = (Peak::of(node.id())?, Instant::now());
+                node.refused_within(&volume, PATIENCE * 2)?;
+                ensure!(began.elapsed() < PATIENCE, "{name} took {:?}", began.elapsed());
+                peak.at_most(MEMORY).with_context(|| name.to_owned())?;
+            }
+            _ => {
+                let before = vault.counters().total();
+                let text = refused_for(&node, &volume).with_context(|| name.to_owned())?;
+                ensure!(vault.counters().total() == before, "{name}: the vault was asked: {text}");
+            }
+        }
+        neighbour.is_served(&node).with_context(|| name.to_owned())?;
+    }
+    Ok(())
+}
+
+fn the_largest_class_that_the_api_server_takes_is_refused() -> Result<()> {
+    let cluster = cluster()?;
+    let (node, _) = cluster.node()?;
+    crate::apiserver::watching(&node)?;
+    let (vault, namespace) = (lab().vault(), cluster.namespace()?);
+    let mut parameters = vault.parameters_of(&objects(LARGEST / 50));
+    let length = parameters["objects"].len();
+    ensure!((1_300_000..1_500_000).contains(&length), "{length} bytes");
+    for name in ["demo", "again"] {
+        let spec = json!({ "provider": "azure", "parameters": parameters });
+        cluster.create(CLASSES, Some(&namespace), json!({ "metadata": { "name": name }, "spec": spec }))?;
+        let mut volume = vault.volume(name);
+        volume.namespace.clone_from(&namespace);
+        let text = refused(&node, &vault, &volume)?;
+        ensure!(text.contains("at most 1048576 are read") && text.contains(name), "{text}");
+        // Another one as large, which has few objects.
+        let comment = format!("#{}\n", "-".repeat(60));
+        let text =
+            format!("array:\n  - |\n    objectName: a\n    objectType: secret\n{}", comment.repeat(LARGEST / 62));
+        parameters.insert("objects".to_owned(), text);
+    }
+    let own = lab().vault();
+    own.set("password");
+    cluster.class(&namespace, "neighbour", &own, &["password"])?;
+    let mut volume = own.volume("neighbour");
+    volume.namespace = namespace;
+    Ok(node.publish(&volume).map(drop)?)
+}

@@ -1,0 +1,330 @@
+//! HTTP/2 frames that no gRPC client sends, on the sockets of driver and provider: floods end, and cost little memory.
+//!
+//! Frames are written by hand (RFC 9113), header blocks too (RFC 7541). The attacker never reads an answer. Whether the server closes the
+//! connection or stops reading from it is its choice; what must hold is that it lives, that its memory is bounded, and that others are served.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use keyvault_csi_e2e::provider::{ProviderProcess, UpstreamDriver};
+
+use crate::hostile::{Neighbour, Peak};
+use crate::lab::{Node, lab};
+
+trials! { "hostile_frames":
+    a_call_by_these_frames_is_answered,
+    a_flood_of_continuations_ends,
+    a_flood_of_empty_continuations_ends,
+    header_blocks_that_unpack_to_hundreds_of_megabytes_end,
+    a_table_that_is_resized_and_refilled_without_end_is_bounded,
+    streams_that_are_reset_at_once_cost_nothing_lasting,
+    settings_and_pings_whose_answers_nobody_reads_are_bounded,
+    window_updates_and_priorities_without_end_are_bounded,
+    data_that_nobody_asked_for_is_bounded,
+}
+
+/// How much memory the connections of two attackers may cost, whatever they send.
+const MEMORY: u64 = 16;
+/// How many MiB an attacker sends, unless it is cut off before, and KEYVAULT_CSI_FLOOD_MIB does not say otherwise.
+const FLOOD: usize = 8;
+/// When a write waits as long as this, the server has stopped reading, and the flood is over.
+const STUCK: Duration = Duration::from_millis(500);
+/// How often an attacker connects anew after it was cut off or held up.
+const AGAIN: usize = 5;
+/// How long one MiB may take, unoptimised and on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+/// The largest payload that a server takes unless it says otherwise.
+const LARGEST: usize = 16_384;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// A header field as HPACK's "literal without indexing, new name", with lengths below 127.
+fn field(name: &str, value: &str) -> Vec<u8> {
+    let length = |text: &str| u8::try_from(text.len()).unwrap_or(126);
+    [&[0, length(name)], name.as_bytes(), &[length(value)], value.as_bytes()].concat()
+}
+
+/// The header block of a call that a kubelet makes.
+fn call() -> Vec<u8> {
+    [
+        field(":method", "POST"),
+        field(":scheme", "http"),
+        field(":path", "/csi.v1.Identity/Probe"),
+        field(":authority", "localhost"),
+        field("te", "trailers"),
+        field("content-type", "application/grpc"),
+    ]
+    .concat()
+}
+
+/// A connection on which nobody reads.
+struct Attacker {
+    stream: UnixStream,
+    sent: usize,
+    mib: usize,
+    began: Instant,
+}
+
+impl Attacker {
+    fn connect(socket: &Path) -> Result<Attacker> {
+        let stream = UnixStream::connect(socket)?;
+        stream.set_write_timeout(Some(STUCK))?;
+        let mib = std::env::var("KEYVAULT_CSI_FLOOD_MIB").ok().and_then(|text| text.parse().ok()).unwrap_or(FLOOD);
+        let mut attacker = Attacker { stream, sent: 0, mib, began: Instant::now() };
+        ensure!(
+            attacker.send(&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &frame(SETTINGS, 0, 0, &[])].concat())?
+        );
+        Ok(attacker)
+    }
+
+    /// Sends this; false when the server has cut the connection or does not read any more.
+    fn send(&mut self, bytes: &[u8]) -> Result<bool> {
+        let patience = PATIENCE * u32::try_from(self.mib)?;
+        ensure!(self.began.elapsed() < patience, "the flood did not end: {} bytes were sent", self.sent);
+        match self.stream.write_all(bytes) {
+            Ok(()) => {
+                self.sent += bytes.len();
+                Ok(true)
+            }
+            Err(error) => match error.kind() {
+                ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                    Ok(false)
+                }
+                _ => Err(error.into()),
+            },
+        }
+    }
+
+    /// Sends pieces until the server has enough, or all are sent; says whether the server had enough.
+    fn flood(&mut self, mut piece: impl FnMut(u32) -> Vec<u8>) -> Result<bool> {
+        // In larger writes, so that the attacker is no slower than the server.
+        let mut number = 0;
+        while self.sent < self.mib << 20 {
+            let mut bytes = Vec::with_capacity(LARGEST * 2);
+            while bytes.len() < LARGEST {
+                bytes.extend(piece(number));
+                number += 1;
+            }
+            if !self.send(&bytes)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// The servers that others speak to by a socket, and what must go on while one of them is attacked.
+struct Scene {
+    node: Node,
+    provider: ProviderProcess,
+    neighbour: Neighbour,
+}
+
+impl Scene {
+    fn new() -> Result<Scene> {
+        let node = lab().node()?;
+        let neighbour = Neighbour::new(&node)?;
+        neighbour.is_served(&node)?;
+        Ok(Scene { node, provider: lab().provider_setup().start()?, neighbour })
+    }
+
+    /// The sockets, and the processes behind them.
+    fn sockets(&self) -> [(PathBuf, u32); 3] {
+        let setup = self.node.setup();
+        [
+            (setup.socket(), self.node.id()),
+            (setup.registration_socket(), self.node.id()),
+            (self.provider.setup().socket(), self.provider.id()),
+        ]
+    }
+
+    /// Everybody else is served: pods of the node, the kubelet's registration, and the driver above the provider.
+    fn serves(&self) -> Result<()> {
+        self.neighbour.is_served(&self.node)?;
+        self.node.kubelet.register(&self.node.setup().registration_socket())?;
+        let version = UpstreamDriver::connect(&self.provider.setup().socket())?.version()?;
+        ensure!(!version.runtime_version.is_empty(), "the provider does not answer");
+        ensure!(self.node.health("/healthz")?.0 == 200, "the driver is not healthy");
+        Ok(())
+    }
+}
+
+/// Attacks each socket by two attackers at once, each on one connection after another; `must_end` says that the server has to cut them off.
+fn attack(must_end: bool, flood: impl Fn(&mut Attacker) -> Result<bool> + Sync) -> Result<()> {
+    let scene = Scene::new()?;
+    let one = |socket: &Path| -> Result<Vec<Attacker>> {
+        let mut open = Vec::new();
+        for _ in 0..AGAIN {
+            let mut attacker = Attacker::connect(socket)?;
+            let ended = flood(&mut attacker)?;
+            ensure!(ended || !must_end, "{} bytes were taken", attacker.sent);
+            // It stays open until the others have been served, for as long as the server lets it.
+            open.push(attacker);
+        }
+        Ok(open)
+    };
+    for (socket, process) in scene.sockets() {
+        let peak = Peak::of(process)?;
+        let attacked = std::thread::scope(|scope| -> Result<()> {
+            let attackers = [scope.spawn(|| one(&socket)), scope.spawn(|| one(&socket))];
+            scene.serves().context("while it lasts")?;
+            let open: Vec<_> = attackers
+                .into_iter()
+                .map(|attacker| attacker.join().ok().context("the attacker panicked")?)
+                .collect::<Result<_>>()?;
+            scene.serves().context("with the connections open")?;
+            drop(open);
+            Ok(())
+        });
+        attacked.and_then(|()| peak.at_most(MEMORY)).with_context(|| socket.display().to_string())?;
+        scene.serves()?;
+    }
+    Ok(())
+}
+
+/// What the attacks are made of is what the servers take for a call, so that no flood ends for a mistake of this file.
+fn a_call_by_these_frames_is_answered() -> Result<()> {
+    let scene = Scene::new()?;
+    for (socket, _) in scene.sockets() {
+        let mut attacker = Attacker::connect(&socket)?;
+        // An empty message: not compressed, no bytes.
+        let frames = [frame(HEADERS, END_HEADERS, 1, &call()), frame(DATA, END_STREAM, 1, &[0; 5])];
+        ensure!(attacker.send(&frames.concat())?);
+        attacker.stream.set_read_timeout(Some(PATIENCE))?;
+        loop {
+            let mut head = [0; 9];
+            attacker.stream.read_exact(&mut head).context("no answer")?;
+            let [a, b, c, kind, _, s0, s1, s2, s3] = head;
+            let mut payload = vec![0; usize::try_from(u32::from_be_bytes([0, a, b, c]))?];
+            attacker.stream.read_exact(&mut payload)?;
+            if kind == HEADERS && u32::from_be_bytes([s0, s1, s2, s3]) == 1 {
+                // `:status: 200` of the static table.
+                ensure!(payload.first() == Some(&0x88), "{payload:?}");
+                break;
+            }
+            ensure!(kind == SETTINGS || kind == WINDOW_UPDATE || kind == PING, "a frame of type {kind}: {payload:?}");
+        }
+    }
+    Ok(())
+}
+
+/// CVE-2024-27316 and its kind: a header block that never ends.
+fn a_flood_of_continuations_ends() -> Result<()> {
+    // A field that never ends, so that nothing of it can be given to anybody.
+    let filler = vec![b'a'; LARGEST];
+    attack(true, |attacker| {
+        let head = [call(), vec![0, 1, b'x', 0x7f, 0xff, 0xff, 0xff, 0x7f]].concat();
+        if !attacker.send(&frame(HEADERS, 0, 1, &head))? {
+            return Ok(true);
+        }
+        attacker.flood(|_| frame(CONTINUATION, 0, 1, &filler))
+    })
+}
+
+fn a_flood_of_empty_continuations_ends() -> Result<()> {
+    attack(true, |attacker| {
+        if !attacker.send(&frame(HEADERS, 0, 1, &call()))? {
+            return Ok(true);
+        }
+        attacker.flood(|_| frame(CONTINUATION, 0, 1, &[]))
+    })
+}
+
+/// One entry of the dynamic table, referred to by single bytes: sixty thousand times four thousand bytes.
+fn header_blocks_that_unpack_to_hundreds_of_megabytes_end() -> Result<()> {
+    const VALUE: usize = 4_000;
+    // "Literal with incremental indexing", and its length as an integer of a 7-bit prefix.
+    let mut entry = vec![0x40, 1, b'x', 0x7f];
+    let rest = VALUE - 127;
+    entry.extend([u8::try_from(rest & 0x7f).unwrap_or(0) | 0x80, u8::try_from(rest >> 7).unwrap_or(0)]);
+    entry.extend(vec![b'a'; VALUE]);
+    // The first entry of the dynamic table is 62.
+    let references = vec![0x80 | 62; LARGEST];
+    attack(true, |attacker| {
+        let mut stream = 1;
+        attacker.flood(|number| {
+            if number % 4 != 0 {
+                let flags = if number % 4 == 3 { END_HEADERS } else { 0 };
+                return frame(CONTINUATION, flags, stream, &references);
+            }
+            stream = 1 + number / 2;
+            frame(HEADERS, 0, stream, &[call(), entry.clone()].concat())
+        })
+    })
+}
+
+/// Each block empties the table, allows it the most that may be, and fills it.
+fn a_table_that_is_resized_and_refilled_without_end_is_bounded() -> Result<()> {
+    // Table sizes of 0 and 4,096; then fields that are to be kept.
+    let sizes = [0x20, 0x3f, 0xe1, 0x1f];
+    attack(false, |attacker| {
+        attacker.flood(|number| {
+            let kept = (0..60).flat_map(|at| {
+                let name = format!("k{at:02}");
+                [&[0x40, 3], name.as_bytes(), &[40], &[b'v'; 40]].concat()
+            });
+            let block = [sizes.to_vec(), call(), kept.collect()].concat();
+            let stream = 1 + number * 2;
+            [frame(HEADERS, END_HEADERS | END_STREAM, stream, &block), frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])]
+                .concat()
+        })
+    })
+}
+
+/// CVE-2023-44487: calls that are taken back before they are answered.
+fn streams_that_are_reset_at_once_cost_nothing_lasting() -> Result<()> {
+    attack(false, |attacker| {
+        attacker.flood(|number| {
+            let stream = 1 + number * 2;
+            let open = frame(HEADERS, END_HEADERS, stream, &call());
+            [open, frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat()
+        })
+    })
+}
+
+fn settings_and_pings_whose_answers_nobody_reads_are_bounded() -> Result<()> {
+    attack(false, |attacker| {
+        attacker.flood(|number| match number % 2 {
+            0 => frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0xff, 0xff]),
+            _ => frame(PING, 0, 0, &u64::from(number).to_be_bytes()),
+        })
+    })
+}
+
+fn window_updates_and_priorities_without_end_are_bounded() -> Result<()> {
+    attack(false, |attacker| {
+        attacker.flood(|number| {
+            let stream = 1 + number % 1_000_000 * 2;
+            [frame(PRIORITY, 0, stream, &[0, 0, 0, 0, 1]), frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1])].concat()
+        })
+    })
+}
+
+/// A message that is announced with four gigabytes, on a stream whose window is not looked at.
+fn data_that_nobody_asked_for_is_bounded() -> Result<()> {
+    let filler = vec![0; LARGEST];
+    attack(true, |attacker| {
+        let open = frame(HEADERS, END_HEADERS, 1, &call());
+        if !attacker.send(&[open, frame(DATA, 0, 1, &[0, 0xff, 0xff, 0xff, 0xff])].concat())? {
+            return Ok(true);
+        }
+        attacker.flood(|_| frame(DATA, 0, 1, &filler))
+    })
+}

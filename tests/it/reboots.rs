@@ -1,0 +1,95 @@
+//! After a reboot of the node the mounts are gone, and what stood below them is plain: nothing of it is taken for a volume.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use keyvault_csi_e2e::driver::wait_for;
+use keyvault_csi_e2e::kubelet::Volume;
+use rustix::mount::{UnmountFlags, unmount};
+
+use crate::lab::{Node, Vault, lab, mounts_on};
+
+trials! { "reboots":
+    a_pod_that_comes_back_gets_its_volume_over_what_is_left,
+    a_pod_that_is_gone_leaves_nothing,
+    a_refresh_writes_nothing_into_what_is_left,
+}
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A generation as the driver names it.
+const GENERATION: &str = "..2026_01_01_00_00_00.1234567890";
+const LEFT: &str = "as it was before the reboot";
+
+/// A node after its reboot: the driver starts anew, the mount of a volume is gone, and its directory holds a whole volume's layout,
+/// as when somebody copied it there or another driver wrote to the disk.
+fn rebooted(flags: &[&str]) -> Result<(Node, Vault, Volume)> {
+    let mut setup = lab().setup();
+    setup.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
+    let (node, vault) = (Node::start(setup)?, lab().vault());
+    vault.set("password");
+    node.class("demo", &vault.parameters(&["password"]))?;
+    let volume = vault.volume("demo");
+    let target = node.publish(&volume)?;
+    let setup = node.driver.kill()?;
+    unmount(&target, UnmountFlags::DETACH)?;
+    fs::create_dir_all(target.join(GENERATION).join("nested"))?;
+    fs::write(target.join(GENERATION).join("password"), LEFT)?;
+    fs::write(target.join(GENERATION).join("nested/file"), LEFT)?;
+    symlink(GENERATION, target.join("..data"))?;
+    symlink("..data/password", target.join("password"))?;
+    // Out of the volume, where nothing may be touched.
+    symlink(precious(&setup.folder)?, target.join("precious"))?;
+    symlink("/", target.join("root"))?;
+    Ok((Node::start(setup)?, vault, volume))
+}
+
+/// A directory of the host beside the kubelet's.
+fn precious(folder: &Path) -> Result<std::path::PathBuf> {
+    let precious = folder.join("precious");
+    fs::create_dir_all(&precious)?;
+    fs::write(precious.join("file"), "x")?;
+    Ok(precious)
+}
+
+fn a_pod_that_comes_back_gets_its_volume_over_what_is_left() -> Result<()> {
+    let (node, vault, volume) = rebooted(&[])?;
+    let value = vault.set("password");
+    for _ in 0..2 {
+        let target = node.publish(&volume)?;
+        ensure!(mounts_on(&target)?.len() == 1, "it was taken for a volume: {:?}", mounts_on(&target)?);
+        ensure!(fs::read_to_string(target.join("password"))? == value && !target.join("precious").exists());
+    }
+    node.kubelet.unpublish(&volume)?;
+    ensure!(node.kubelet.has_forgotten(&volume), "the kubelet cannot remove the pod's directory");
+    ensure!(node.setup().folder.join("precious/file").exists(), "a link was followed");
+    Ok(())
+}
+
+fn a_pod_that_is_gone_leaves_nothing() -> Result<()> {
+    let (node, _, volume) = rebooted(&[])?;
+    for _ in 0..2 {
+        node.kubelet.unpublish(&volume)?;
+        ensure!(node.kubelet.has_forgotten(&volume), "the kubelet cannot remove the pod's directory");
+    }
+    ensure!(node.setup().folder.join("precious/file").exists(), "a link was followed");
+    Ok(())
+}
+
+/// The kubelet calls again for a pod that it has not yet seen to be gone, and what that registers must not lead to a write on the disk.
+fn a_refresh_writes_nothing_into_what_is_left() -> Result<()> {
+    let (node, vault, volume) = rebooted(&["--enable-secret-rotation", "--rotation-poll-interval=200ms"])?;
+    let target = node.publish(&volume)?;
+    ensure!(mounts_on(&target)?.len() == 1);
+    // The mount goes again under the running driver.
+    unmount(&target, UnmountFlags::DETACH)?;
+    let value = vault.set("password");
+    wait_for("it is noticed", PATIENCE, || Ok(node.log().contains("a volume is gone; nothing is written")))?;
+    ensure!(fs::read_to_string(target.join("password"))? == LEFT, "a secret is on the disk");
+    // The kubelet's next call mounts it again.
+    node.publish(&volume)?;
+    ensure!(fs::read_to_string(target.join("password"))? == value);
+    Ok(())
+}
