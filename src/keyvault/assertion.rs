@@ -128,12 +128,15 @@ impl Signer {
     pub(super) fn new(client_id: &str, audience: String, certificate: &[u8], pkcs8: &[u8]) -> Result<Signer, Error> {
         let key = RsaKeyPair::from_pkcs8(pkcs8).map_err(|error| match error.to_string().as_str() {
             "WrongAlgorithm" => Error::Credential("the certificate's key is not RSA, and Entra ID accepts no other"),
-            _ => Error::Credential("the certificate's private key is no RSA key of 2048 to 4096 bits in PKCS#8"),
+            "TooSmall" | "TooLarge" => {
+                Error::Credential("the certificate's private key is not an RSA key of 2048 to 4096 bits")
+            }
+            _ => Error::DamagedKey("its numbers do not make an RSA key of 2048 to 4096 bits"),
         })?;
         // A certificate holds its public key in the very encoding that ring gives, so that it need not be parsed.
         let public = key.public().as_ref();
         if !certificate.windows(public.len()).any(|window| window == public) {
-            return Err(Error::Credential("the private key is not that of the certificate"));
+            return Err(Error::DamagedKey("it does not belong to the certificate"));
         }
         let digest = |algorithm| BASE64.encode(ring::digest::digest(algorithm, certificate));
         Ok(Signer {
@@ -146,11 +149,15 @@ impl Signer {
         })
     }
 
-    /// A new assertion, valid from `now` on. `None` when the system has no random numbers.
-    pub(super) fn sign(&self, now: i64) -> Option<String> {
+    /// A new assertion, valid from `now` on.
+    ///
+    /// # Errors
+    /// [`Error::DamagedKey`] when the signature is not one by this key: some of its numbers are wrong, which shows only here. `None`
+    /// when the system has no random numbers.
+    pub(super) fn sign(&self, now: i64) -> Result<String, Option<Error>> {
         let random = SystemRandom::new();
         let mut id = [0; 16];
-        random.fill(&mut id).ok()?;
+        random.fill(&mut id).map_err(|_| None)?;
         let header = json!({ "alg": "PS256", "typ": "JWT", "x5t": self.sha1, "x5t#S256": self.sha256 });
         let claims = json!({
             "aud": self.audience, "iss": self.client_id, "sub": self.client_id, "jti": hex::encode(id),
@@ -158,8 +165,9 @@ impl Signer {
         });
         let text = format!("{}.{}", BASE64.encode(header.to_string()), BASE64.encode(claims.to_string()));
         let mut signature = vec![0; self.key.public().modulus_len()];
-        self.key.sign(&RSA_PSS_SHA256, &random, text.as_bytes(), &mut signature).ok()?;
-        Some(format!("{text}.{}", BASE64.encode(signature)))
+        let signed = self.key.sign(&RSA_PSS_SHA256, &random, text.as_bytes(), &mut signature);
+        signed.map_err(|_| Error::DamagedKey("what it signs does not fit its public half"))?;
+        Ok(format!("{text}.{}", BASE64.encode(signature)))
     }
 }
 
@@ -167,7 +175,10 @@ impl Signer {
 impl ClientAssertion for Signer {
     async fn secret(&self, _: Option<ClientMethodOptions<'_>>) -> azure_core::Result<String> {
         let now = OffsetDateTime::now_utc().unix_timestamp();
-        self.sign(now).ok_or_else(|| azure_core::Error::with_message(ErrorKind::Credential, "cannot sign"))
+        self.sign(now).map_err(|error| match error {
+            Some(error) => azure_core::Error::new(ErrorKind::Credential, error),
+            None => azure_core::Error::with_message(ErrorKind::Credential, "no random numbers"),
+        })
     }
 }
 

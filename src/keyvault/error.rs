@@ -97,6 +97,9 @@ pub enum Error {
     /// The credential cannot be used as it is.
     #[error("the credential cannot be used: {0}")]
     Credential(&'static str),
+    /// The private key of a certificate is damaged.
+    #[error("the private key in the pod's Secret is damaged: {0}; store the certificate and its key there again")]
+    DamagedKey(&'static str),
     /// A certificate that has ended was used to log in, in vain.
     #[error(
         "{last}; the certificate in the pod's Secret ended on {ended}: renew it, and add the new one to the application"
@@ -216,6 +219,7 @@ impl Error {
         match self {
             Error::Client(_) => Reason::TlsUntrusted,
             Error::Credential(_) => Reason::CredentialsMissing,
+            Error::DamagedKey(_) => Reason::CredentialsRejected,
             Error::Refused(refusal) => refusal.reason(),
             Error::Unreachable { service, link, .. } => link.reason(*service),
             Error::NoAnswer { .. } => Reason::Timeout,
@@ -243,6 +247,7 @@ impl Error {
             Error::NoAnswer { .. } => true,
             Error::Client(_)
             | Error::Credential(_)
+            | Error::DamagedKey(_)
             | Error::CertificateEnded { .. }
             | Error::TokenProxy(_)
             | Error::NotAzure { .. }
@@ -262,6 +267,7 @@ impl Error {
             Error::Refused(refusal) => refusal.retry_after,
             Error::Client(_)
             | Error::Credential(_)
+            | Error::DamagedKey(_)
             | Error::CertificateEnded { .. }
             | Error::TokenProxy(_)
             | Error::Unreachable { .. }

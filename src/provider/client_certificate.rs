@@ -53,6 +53,23 @@ pub enum CertificateError {
     Archive(pkcs12::Error),
 }
 
+impl CertificateError {
+    /// Whether there is a key, but one that cannot log in as it is: damaged, or not the certificate's.
+    pub fn is_damage(&self) -> bool {
+        use CertificateError::{Archive, Damaged, Key, Mismatch, NotRsa, Unknown};
+        use pkcs12::Error::{Base64, Decryption, Integrity, Malformed};
+        matches!(
+            self,
+            Damaged
+                | Mismatch
+                | NotRsa
+                | Unknown
+                | Key(_)
+                | Archive(Base64(_) | Malformed(_) | Integrity | Decryption(_) | pkcs12::Error::Key { .. })
+        )
+    }
+}
+
 impl ClientCertificate {
     /// Reads certificate and key from `text`: PEM blocks in any order, or a PKCS#12 archive in base64 that `password` opens.
     ///

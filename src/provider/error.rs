@@ -106,7 +106,8 @@ impl Error {
     pub fn reason(&self) -> Reason {
         match self {
             Error::Mistakes { .. } => Reason::ClassInvalid,
-            Error::Credentials { .. } | Error::Token { .. } => Reason::CredentialsMissing,
+            Error::Credentials { source, .. } => source.reason(),
+            Error::Token { .. } => Reason::CredentialsMissing,
             Error::Versions { source, .. } => match source {
                 VersionsError::Unknown { .. } => Reason::ObjectNotFound,
                 VersionsError::Disabled { .. } | VersionsError::NoneEnabled { .. } => Reason::ObjectDisabled,

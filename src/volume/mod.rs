@@ -19,6 +19,7 @@ mod changes;
 pub mod layout;
 mod locks;
 mod medium;
+mod size;
 mod source;
 mod target;
 pub mod writer;

@@ -54,6 +54,7 @@ mod costs;
 mod interruptions;
 mod kernels;
 mod kubelets;
+mod pauses;
 mod resources;
 mod rights;
 mod rotation;
@@ -67,6 +68,7 @@ mod sharing;
 mod startup;
 mod surface;
 mod takeover;
+mod volume_size;
 
 mod both_ways;
 mod corpus;
@@ -113,6 +115,8 @@ fn main() -> ExitCode {
         costs::trials(),
         interruptions::trials(),
         kernels::trials(),
+        pauses::trials(),
+        volume_size::trials(),
         external::trials(),
         external_faults::trials(),
         external_rotation::trials(),
