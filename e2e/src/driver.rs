@@ -245,7 +245,8 @@ fn restrict(command: &mut Command, filter: Option<BpfProgram>, largest_file: Opt
     }
 }
 
-/// The system-call filter for what is asked for: fsopen(2) does not exist, fsconfig(2) knows no flags, or a call is the last one.
+/// The system-call filter for what is asked for: fsopen(2) does not exist, fsconfig(2) knows no flags, or a call is
+/// the last one.
 fn filter(kernel: Kernel, killed_at: Option<Call>) -> Option<BpfProgram> {
     const SET_FLAG: u64 = 0;
     let fails = |errno: i32| SeccompAction::Errno(errno.unsigned_abs());

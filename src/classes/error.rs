@@ -1,7 +1,8 @@
 //! Why a class cannot be had.
 //!
-//! The texts keep the words people search for, `failed to get secretproviderclass` and `not found`. They become the pod's event, so
-//! that they name neither other namespaces nor files of the node; [`Error::detail`] does, for the driver's log.
+//! The texts keep the words people search for, `failed to get secretproviderclass` and `not found`. They become the
+//! pod's event, so that they name neither other namespaces nor files of the node; [`Error::detail`] does, for the
+//! driver's log.
 
 use std::fmt;
 use std::io;

@@ -315,7 +315,7 @@ async fn classes_are_had_through_the_seam() {
 fn a_class_without_a_name_breaks_its_file() {
     for name in ["", "5", "yes"] {
         let (_place, directory) = directory(&[("f.yaml", &manifest("a", name, "one"))]);
-        let error = value(&directory, "a", "x").unwrap_err();
+        let error = directory.get(&class("a", "x")).unwrap_err().detail().unwrap();
         assert!(error.contains("\"f.yaml\" (a SecretProviderClass has no metadata.name that is text"), "{error}");
     }
 }

@@ -59,7 +59,8 @@ impl External {
         let shown = || provider.chars().take(limits::SHOWN).collect();
         let name =
             ProviderName::new(provider).ok_or_else(|| Error::Name { class: class.clone(), provider: shown() })?;
-        let (request, redactor) = (request::build(&ask), Redactor::new(&ask.class.parameters, ask.context, ask.secrets));
+        let (request, redactor) =
+            (request::build(&ask), Redactor::new(&ask.class.parameters, ask.context, ask.secrets));
         Ok(Prepared { external: self, class, name, request, redactor, deadline: ask.deadline })
     }
 }

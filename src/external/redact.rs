@@ -1,8 +1,9 @@
 //! Pure. Removes the secrets of a request from what a provider says about it.
 //!
-//! Providers may quote anything in an error, and the error becomes an event and a log line. A secret is redacted in each form in which
-//! programs print it (`forms`), whole or any run of 16 characters of such a form. Text that its readers know anyway stays readable:
-//! `clientid`, what also stands in the class's parameters, well-known URLs, and the header lines of PEM.
+//! Providers may quote anything in an error, and the error becomes an event and a log line. A secret is redacted in
+//! each form in which programs print it (`forms`), whole or any run of 16 characters of such a form. Text that its
+//! readers know anyway stays readable: `clientid`, what also stands in the class's parameters, well-known URLs, and
+//! the header lines of PEM.
 //!
 //! # Guarantees
 //! The work is linear in the size of the secrets and of the parameters, and bounded by [`TEXT`] for the provider's text.
@@ -28,7 +29,8 @@ use crate::model::{ExposeSecret as _, SecretString};
 const STRIPPED: &str = "***stripped***";
 
 /// What stands in place of a whole text that cannot be redacted within bounds.
-const WITHHELD: &str = "***stripped*** (the Secret has more short values than can be looked for; see the provider's log)";
+const WITHHELD: &str =
+    "***stripped*** (the Secret has more short values than can be looked for; see the provider's log)";
 
 /// How much of a provider's text is read, in bytes. More than is ever shown.
 const TEXT: usize = 16 << 10;
@@ -51,7 +53,8 @@ const SHORTEST: usize = 4;
 /// Values below this length are redacted in halves, too.
 const HALVED: usize = 2 * RUN;
 
-/// Up to which length the rest of a run next to a readable text is left when it has no letter and no digit: quotes and commas.
+/// Up to which length the rest of a run next to a readable text is left when it has no letter and no digit: quotes
+/// and commas.
 const PUNCTUATION: usize = 4;
 
 /// Removes the secrets of one request from texts. They are collected only when a provider has said something.
@@ -110,8 +113,8 @@ impl<'a> Redactor<'a> {
         for encoding in ENCODINGS {
             let views = encoding.views(&view);
             let mut found = self.runs(encoding, &views, &values, text);
-            for (length, patterns) in patterns(encoding, whole, values.long()) {
-                self.wholes(encoding, &views, length, &patterns, &mut found);
+            for (length, patterns) in patterns(encoding, text, whole, values.long()) {
+                self.wholes(encoding, text, &views, length, &patterns, &mut found);
             }
             if encoding == Encoding::Base64 {
                 found = widened(&found, text.as_bytes());
@@ -126,12 +129,12 @@ impl<'a> Redactor<'a> {
         let mut mask = vec![false; text.len()];
         let index = Index::new(views, encoding.run());
         let mut secret = Matches::of(&index);
-        values.all().for_each(|value| encoding.scan(value, &mut secret));
+        values.all().for_each(|value| encoding.scan(text, value, &mut secret));
         if !secret.any() {
             return mask;
         }
         let mut public = Matches::of(&index);
-        self.public().for_each(|text| encoding.scan_public(text, &mut public));
+        self.public().for_each(|known| encoding.scan_public(text, known, &mut public));
         secret.spans().for_each(|span| mask[span].fill(true));
         let mut readable = vec![false; text.len()];
         public.spans().for_each(|span| readable[span].fill(true));
@@ -143,6 +146,7 @@ impl<'a> Redactor<'a> {
     fn wholes(
         &self,
         encoding: Encoding,
+        text: &str,
         views: &[View],
         length: usize,
         patterns: &BTreeSet<u128>,
@@ -155,7 +159,7 @@ impl<'a> Redactor<'a> {
             return;
         }
         let mut public = Matches::of(&index);
-        self.public().for_each(|text| encoding.scan_public(text, &mut public));
+        self.public().for_each(|known| encoding.scan_public(text, known, &mut public));
         secret.without(&public).spans().for_each(|span| mask[span].fill(true));
     }
 
@@ -203,9 +207,9 @@ impl Encoding {
         }
     }
 
-    /// Looks for each form that a value has in this encoding.
-    fn scan(self, value: &str, matches: &mut Matches<'_, '_>) {
-        for form in forms::of(self) {
+    /// Looks for each form that a value has in this encoding, as far as the text may have it.
+    fn scan(self, text: &str, value: &str, matches: &mut Matches<'_, '_>) {
+        for form in forms::of(self, text) {
             if form.applies(value) {
                 matches.begin();
                 form.write(value, &mut |byte| matches.push(byte));
@@ -213,21 +217,23 @@ impl Encoding {
         }
     }
 
-    /// Looks for a text that may itself be in this encoding.
-    fn scan_public(self, text: &str, matches: &mut Matches<'_, '_>) {
+    /// Looks for what everybody knows, which may itself be in this encoding.
+    fn scan_public(self, text: &str, known: &str, matches: &mut Matches<'_, '_>) {
         if self == Encoding::Plain {
-            return self.scan(text, matches);
+            return self.scan(text, known, matches);
         }
         matches.begin();
-        for byte in text.bytes() {
+        for byte in known.bytes() {
             matches.push(if self == Encoding::Hex { byte.to_ascii_lowercase() } else { forms::standard(byte) });
         }
     }
 }
 
-/// What is looked for as a whole, by length: forms of short values that have no run, and halves of values that have two at most.
+/// What is looked for as a whole, by length: forms of short values that have no run, and halves of values that have
+/// two at most.
 fn patterns(
     encoding: Encoding,
+    text: &str,
     short: &BTreeSet<String>,
     long: &[std::borrow::Cow<'_, str>],
 ) -> BTreeMap<usize, BTreeSet<u128>> {
@@ -236,7 +242,7 @@ fn patterns(
         patterns.entry(form.len()).or_default().insert(window(form));
     };
     for value in short {
-        for form in forms::of(encoding).filter(|form| form.applies(value)) {
+        for form in forms::of(encoding, text).filter(|form| form.applies(value)) {
             let mut written = Vec::new();
             form.write_known(value, &mut |byte| written.push(byte));
             if (SHORTEST..encoding.run()).contains(&written.len()) {

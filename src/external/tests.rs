@@ -12,8 +12,8 @@ use tonic::{Code, Status};
 use super::ask::Ask;
 use super::call::{Call, Failure, is_transient};
 use super::error::{Error, Fault};
-use super::request::TOKENS;
 use super::redact::Redactor;
+use super::request::TOKENS;
 use super::{ProviderName, directories, reply, request};
 use crate::model::{Class, ClassRef, ClassSpec, ObjectVersion, Payload, Reason, SecretString};
 

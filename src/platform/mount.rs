@@ -30,7 +30,8 @@ const FLAGS: MountFlags = MountFlags::NODEV.union(MountFlags::NOSUID).union(Moun
 /// (6.4 and newer, outside of user namespaces).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TmpfsOptions {
-    /// The most that files and long links may take, in pages of the kernel. Not in bytes, since pages have 64 KiB on some nodes.
+    /// The most that files and long links may take, in pages of the kernel. Not in bytes, since pages have 64 KiB on
+    /// some nodes.
     pub pages: usize,
     /// The most files, directories and links. The kernel's own default depends on the node's memory.
     pub inodes: usize,
@@ -155,7 +156,8 @@ pub fn mount_tmpfs(target: BorrowedFd<'_>, options: TmpfsOptions) -> io::Result<
 pub fn enlarge(root: BorrowedFd<'_>, options: TmpfsOptions) -> io::Result<()> {
     let has = rustix::fs::fstatfs(root)?;
     // 0 is no limit, and the kernel refuses to set one afterwards.
-    let missing = |name, has: u64, wanted: usize| (has != 0 && has < wanted as u64).then_some((name, wanted.to_string()));
+    let missing =
+        |name, has: u64, wanted: usize| (has != 0 && has < wanted as u64).then_some((name, wanted.to_string()));
     let wanted = [missing("nr_blocks", has.f_blocks, options.pages), missing("nr_inodes", has.f_files, options.inodes)];
     let wanted: Vec<(&str, String)> = wanted.into_iter().flatten().collect();
     if wanted.is_empty() {

@@ -1,13 +1,14 @@
 //! Pure. How large a volume's tmpfs is.
 //!
-//! Follows from what a payload may be, not from what the present one is: the class may be changed to anything that fits, and then
-//! old and new content stand side by side. A limit costs no memory.
+//! Follows from what a payload may be, not from what the present one is: the class may be changed to anything that
+//! fits, and then old and new content stand side by side. A limit costs no memory.
 //!
 //! # What takes room in a tmpfs
-//! * A file takes its bytes in whole pages of the kernel. [`Payload`](crate::model::Payload) counts each as at least one page of
-//!   4 KiB, so that its limit is also one for the number of files.
-//! * A link takes a page if its text is longer than [`INLINE`]; shorter ones stand in the inode (`SHORT_SYMLINK_LEN` in mm/shmem.c).
-//!   Each file has one link in the root at most, to `..data/` and its first component.
+//! * A file takes its bytes in whole pages of the kernel. [`Payload`](crate::model::Payload) counts each as at
+//!   least one page of 4 KiB, so that its limit is also one for the number of files.
+//! * A link takes a page if its text is longer than [`INLINE`]; shorter ones stand in the inode
+//!   (`SHORT_SYMLINK_LEN` in mm/shmem.c). Each file has one link in the root at most, to `..data/` and its first
+//!   component.
 //! * A directory takes no page. Files, directories and links each take an inode.
 
 use crate::model::limits::{DEPTH, PAGE};
@@ -33,10 +34,7 @@ pub(super) fn options(limit: usize) -> TmpfsOptions {
     let (content, links) = (files, files);
     // A file, the directories above it, and its link.
     let inodes = files * (DEPTH + 1);
-    TmpfsOptions {
-        pages: GENERATIONS * (content + links) + BOOKKEEPING,
-        inodes: GENERATIONS * inodes + BOOKKEEPING,
-    }
+    TmpfsOptions { pages: GENERATIONS * (content + links) + BOOKKEEPING, inodes: GENERATIONS * inodes + BOOKKEEPING }
 }
 
 #[cfg(test)]

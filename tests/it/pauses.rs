@@ -17,7 +17,8 @@ trials! { "pauses":
     a_fetch_that_a_pause_cut_short_is_made_again,
 }
 
-/// The kubelet's period of these tests. After the pause the driver has as long for its first cycle, so that it is not shorter.
+/// The kubelet's period of these tests. After the pause the driver has as long for its first cycle, so that it is not
+/// shorter.
 const PERIOD: Duration = Duration::from_secs(4);
 
 fn republish() -> String {
@@ -32,7 +33,8 @@ fn holds(target: &Path, value: &str) -> Result<bool> {
 fn pause(node: &Node, length: Duration, meanwhile: impl FnOnce()) -> Result<()> {
     node.signal(Signal::SIGSTOP)?;
     meanwhile();
-    std::thread::sleep(length);
+    let began = Instant::now();
+    wait_for("the time has passed", 2 * length, || Ok(began.elapsed() >= length))?;
     node.signal(Signal::SIGCONT)
 }
 

@@ -100,7 +100,8 @@ fn a_volume_that_an_older_driver_made_is_enlarged() -> Result<()> {
     class(&node, &vault, &objects)?;
     let target = node.publish(&vault.volume("demo"))?;
     // As large as what it holds: 40 files, 40 links.
-    let flags = rustix::mount::MountFlags::NODEV | rustix::mount::MountFlags::NOSUID | rustix::mount::MountFlags::NOEXEC;
+    let flags =
+        rustix::mount::MountFlags::NODEV | rustix::mount::MountFlags::NOSUID | rustix::mount::MountFlags::NOEXEC;
     rustix::mount::mount_remount(&target, flags, c"nr_blocks=80,nr_inodes=128")?;
     assert_eq!(rustix::fs::statfs(&target)?.f_blocks, 80);
     let values = fill(&vault, &objects);

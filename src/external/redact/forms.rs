@@ -1,9 +1,9 @@
 //! Pure. How programs print a value: as it is, and as JSON, URLs, base64 and hex have it.
 //!
-//! Written byte by byte and kept nowhere, since a Secret may have a megabyte. Plain and hex forms are in lower case, base64 is in the
-//! standard alphabet: the views of the text are so, too.
+//! Written byte by byte and kept nowhere, since a Secret may have a megabyte. Plain and hex forms are in lower case,
+//! base64 is in the standard alphabet: the views of the text are so, too.
 
-use super::Encoding;
+use super::{Encoding, SHORTEST};
 
 /// A form of a value.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +40,8 @@ const PLAIN: &[Form] = &[
     Form::Json(Json::Html),
     Form::Json(Json::Ascii),
     Form::Json(Json::Slash),
-    // Go's query and most libraries, with both spaces; JavaScript's components; Go's paths; Python; forms; whole URLs; strict ones.
+    // Go's query and most libraries, with both spaces; JavaScript's components; Go's paths; Python; forms; whole
+    // URLs; strict ones.
     Form::Url(b"-_.~", b"+"),
     Form::Url(b"-_.~", b"%20"),
     Form::Url(b"-_.~!*'()", b"%20"),
@@ -52,23 +53,37 @@ const PLAIN: &[Form] = &[
     Form::AllEscaped,
 ];
 
-/// The forms of an encoding.
-pub(super) fn of(encoding: Encoding) -> impl Iterator<Item = Form> {
+/// The forms of an encoding that a text may have.
+pub(super) fn of(encoding: Encoding, text: &str) -> impl Iterator<Item = Form> {
     let forms = match encoding {
         Encoding::Plain => PLAIN,
         Encoding::Base64 => &[Form::Base64(0), Form::Base64(1), Form::Base64(2)],
         Encoding::Hex => &[Form::Hex],
     };
-    forms.iter().copied()
+    forms.iter().copied().filter(|form| form.is_possible_in(text))
 }
 
 impl Form {
+    /// Whether a text can have this form of anything: without a mark of it, a Secret of a megabyte need not be gone
+    /// through.
+    pub(super) fn is_possible_in(self, text: &str) -> bool {
+        match self {
+            Form::Json(_) => text.contains('\\'),
+            Form::Url(_, b"+") => text.contains(['%', '+']),
+            Form::Url(..) | Form::AllEscaped => text.contains('%'),
+            Form::Raw | Form::Squeezed | Form::Base64(_) => true,
+            Form::Hex => text.bytes().filter(u8::is_ascii_hexdigit).count() >= 2 * SHORTEST,
+        }
+    }
+
     /// Whether this form of a value is another one than the value itself.
     pub(super) fn applies(self, value: &str) -> bool {
         match self {
             Form::Squeezed => value.bytes().any(|byte| byte.is_ascii_whitespace() || byte.is_ascii_control()),
             Form::Json(kind) => value.chars().any(|c| kind.escapes(c)),
-            Form::Url(literal, _) => value.bytes().any(|byte| !byte.is_ascii_alphanumeric() && !literal.contains(&byte)),
+            Form::Url(literal, _) => {
+                value.bytes().any(|byte| !byte.is_ascii_alphanumeric() && !literal.contains(&byte))
+            }
             Form::Raw | Form::AllEscaped | Form::Base64(_) | Form::Hex => true,
         }
     }
@@ -155,8 +170,8 @@ fn digits(byte: u8, each: &mut impl FnMut(u8)) {
     each(DIGITS[usize::from(byte & 15)]);
 }
 
-/// Base64 of a value that `offset` bytes stand before; only characters of which the value has every bit, but for the last one and
-/// the padding where the value ends the text.
+/// Base64 of a value that `offset` bytes stand before; only characters of which the value has every bit, but for the
+/// last one and the padding where the value ends the text.
 fn base64(value: &[u8], offset: usize, end: bool, each: &mut impl FnMut(u8)) {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let letter = |bits: u32| LETTERS[bits as usize & 63];

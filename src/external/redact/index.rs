@@ -1,6 +1,7 @@
 //! Pure. Finds runs of one length that a long stream and a short text have in common.
 //!
-//! The text is indexed and the stream passes by once, so that the time is linear in the stream however long the text is.
+//! The text is indexed and the stream passes by once, so that the time is linear in the stream however long the text
+//! is.
 
 use std::collections::HashMap;
 use std::ops::Range;

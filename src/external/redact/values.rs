@@ -16,8 +16,8 @@ const SHORT: usize = 4096;
 /// How deep JSON documents in strings of JSON documents are read.
 const DEPTH: usize = 3;
 
-/// What error texts quote of credentials' files and is the same in all of them: the beginnings of URLs, kinds of credentials, and
-/// the lines before and after PEM.
+/// What error texts quote of credentials' files and is the same in all of them: the beginnings of URLs, kinds of
+/// credentials, and the lines before and after PEM.
 pub(super) const WELL_KNOWN: &[&str] = &[
     "https://oauth2.googleapis.com/token",
     "https://accounts.google.com/o/oauth2/auth",

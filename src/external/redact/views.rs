@@ -1,4 +1,5 @@
-//! Pure. A text as it is without its line breaks, escapes or separators, and where each byte of that stands in the text.
+//! Pure. A text as it is without its line breaks, escapes or separators, and where each byte of that stands in the
+//! text.
 
 use std::ops::Range;
 
@@ -80,7 +81,8 @@ impl View {
         views
     }
 
-    /// With the escapes of JSON, URLs and programming languages replaced by what they stand for; `None` without escapes.
+    /// With the escapes of JSON, URLs and programming languages replaced by what they stand for; `None` without
+    /// escapes.
     fn unescaped(&self) -> Option<View> {
         let (mut view, mut at, mut any) = (View::default(), 0, false);
         while let Some(byte) = self.bytes.get(at) {

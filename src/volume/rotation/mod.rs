@@ -67,8 +67,8 @@ impl Options {
         (self.republish / PERIODS).clamp(SWEEPS[0], SWEEPS[1])
     }
 
-    /// From which length on a time without a sweep is a pause of the process. Up to a period, the periods that credentials are kept
-    /// for cover it.
+    /// From which length on a time without a sweep is a pause of the process. Up to a period, the periods that
+    /// credentials are kept for cover it.
     fn pause(&self) -> Duration {
         self.republish.max(self.sweep() * PERIODS)
     }

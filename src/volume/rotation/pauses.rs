@@ -1,7 +1,8 @@
 //! Pure. Whether the process did not run for a while: it was stopped, or its machine was suspended.
 //!
-//! Meanwhile the kubelet could bring no credentials, and what was under way ran into its deadline. Neither is a fault that is worth
-//! an event. So all volumes get one period of the kubelet's after a pause, in which it may bring what it could not bring before.
+//! Meanwhile the kubelet could bring no credentials, and what was under way ran into its deadline. Neither is a fault
+//! that is worth an event. So all volumes get one period of the kubelet's after a pause, in which it may bring what
+//! it could not bring before.
 //!
 //! # Guarantees
 //! A volume that the kubelet has stopped calling for loses its credentials all the same, one period after the last pause.

@@ -276,8 +276,8 @@ impl Registry {
         }
     }
 
-    /// Whether a volume's failure is not to be told, since a pause of the process may be its cause: the run on `unit` began before
-    /// the pause ended, or used what the kubelet brought before it. The volume is tried again.
+    /// Whether a volume's failure is not to be told, since a pause of the process may be its cause: the run on `unit`
+    /// began before the pause ended, or used what the kubelet brought before it. The volume is tried again.
     pub(super) fn excuses(&self, unit: &Unit, began: Instant, volume: &Arc<Volume>) -> bool {
         let now = Instant::now();
         let mut state = self.lock();

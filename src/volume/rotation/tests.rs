@@ -223,7 +223,11 @@ fn what_fails_after_a_pause_is_not_told_before_it_was_tried_again() {
     assert!(registry.excuses(&units[0], began, &volume), "it was under way");
     let later = Instant::now() + INTERVAL;
     registry.ended(&units[0]);
-    assert_eq!(due(&registry, later + super::schedule::REST), units, "it runs again at once, not only after its interval");
+    assert_eq!(
+        due(&registry, later + super::schedule::REST),
+        units,
+        "it runs again at once, not only after its interval"
+    );
     assert!(registry.excuses(&units[0], later, &volume), "it used what the kubelet brought before");
     registry.ended(&units[0]);
     feed(&registry, &locks, &request(1, "secret"));
