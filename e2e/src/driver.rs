@@ -40,14 +40,26 @@ pub struct Setup {
     pub flags: Vec<String>,
     /// More variables.
     pub environment: Vec<(String, String)>,
-    /// Make it believe that the kernel has no mount API but mount(2), as before Linux 5.2.
-    pub old_kernel: bool,
+    /// What it takes the kernel for.
+    pub kernel: Kernel,
     /// The largest file that it may write, in bytes.
     pub largest_file: Option<u64>,
     /// How many descriptors it may have open: as it starts, and at most.
     pub descriptors: Option<[u64; 2]>,
     /// Have the kernel kill it when it is about to make such a call for the first time.
     pub killed_at: Option<Call>,
+}
+
+/// A kernel, by what the driver may find missing in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Kernel {
+    /// The one that runs.
+    #[default]
+    Present,
+    /// No mount API but mount(2), as before Linux 5.2.
+    WithoutMountApi,
+    /// No flag among the options of a tmpfs, as before Linux 6.4, which brought the first: `noswap`.
+    WithoutNoswap,
 }
 
 /// A system call, told from others of its kind by one argument.
@@ -114,7 +126,7 @@ impl Setup {
             .env("SSL_CERT_FILE", &self.ca)
             .envs(self.environment.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null());
-        restrict(&mut command, filter(self.old_kernel, self.killed_at), self.largest_file, self.descriptors);
+        restrict(&mut command, filter(self.kernel, self.killed_at), self.largest_file, self.descriptors);
         command
     }
 
@@ -243,15 +255,19 @@ fn restrict(
     }
 }
 
-/// The system-call filter for what is asked for: fsopen(2) does not exist, or a call is the last one.
-fn filter(old_kernel: bool, killed_at: Option<Call>) -> Option<BpfProgram> {
-    let (call, action) = match (old_kernel, killed_at) {
+/// The system-call filter for what is asked for: fsopen(2) does not exist, fsconfig(2) knows no flags, or a call is
+/// the last one.
+fn filter(kernel: Kernel, killed_at: Option<Call>) -> Option<BpfProgram> {
+    const SET_FLAG: u64 = 0;
+    let fails = |errno: i32| SeccompAction::Errno(errno.unsigned_abs());
+    let (call, action) = match (kernel, killed_at) {
         (_, Some(call)) => (call, SeccompAction::KillProcess),
-        (true, None) => {
-            let missing = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
-            (Call { number: libc::SYS_fsopen, argument: None }, missing)
+        (Kernel::WithoutMountApi, None) => (Call { number: libc::SYS_fsopen, argument: None }, fails(libc::ENOSYS)),
+        (Kernel::WithoutNoswap, None) => {
+            let argument = Some((1, u64::from(u32::MAX), SET_FLAG));
+            (Call { number: libc::SYS_fsconfig, argument }, fails(libc::EINVAL))
         }
-        (false, None) => return None,
+        (Kernel::Present, None) => return None,
     };
     let condition = |(index, mask, value)| {
         SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(mask), value)

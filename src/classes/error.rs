@@ -1,7 +1,8 @@
 //! Why a class cannot be had.
 //!
-//! The texts keep the words people search for, `failed to get secretproviderclass` and `not found`, and say where the
-//! class may be instead. Nothing here decides who gets to see them; callers read [`Error::reason`].
+//! The texts keep the words people search for, `failed to get secretproviderclass` and `not found`. They become the
+//! pod's event, so that they name neither other namespaces nor files of the node; [`Error::detail`] does, for the
+//! driver's log.
 
 use std::fmt;
 use std::io;
@@ -32,7 +33,10 @@ pub enum Error {
     #[error(transparent)]
     Cluster(#[from] crate::k8s::ClassError),
     /// There is no such class.
-    #[error("failed to get secretproviderclass {class}: not found in {}{}{}", .directory.display(), Elsewhere(.elsewhere), Unread(.broken))]
+    #[error(
+        "failed to get secretproviderclass {class}: not found; the class must be in the pod's namespace{}",
+        if .broken.is_empty() { "" } else { ", and some manifests of the driver cannot be read: its log names them" }
+    )]
     NotFound {
         /// The class that was asked for.
         class: ClassRef,
@@ -45,7 +49,7 @@ pub enum Error {
     },
     /// The class is there twice.
     #[error(
-        "failed to get secretproviderclass {class}: it is defined twice, in {first:?} and in {second:?}; remove one of them"
+        "failed to get secretproviderclass {class}: it is defined twice in the driver's manifests; remove one of them (the driver's log names the files)"
     )]
     Twice {
         /// The class that was asked for.
@@ -56,7 +60,7 @@ pub enum Error {
         second: String,
     },
     /// The API server would refuse the class.
-    #[error("failed to get secretproviderclass {class}: it is invalid in {file:?}: {why}")]
+    #[error("failed to get secretproviderclass {class}: it is invalid: {why}")]
     Invalid {
         /// The class that was asked for.
         class: ClassRef,
@@ -66,7 +70,7 @@ pub enum Error {
         why: String,
     },
     /// The directory itself cannot be used.
-    #[error("the manifest directory {} cannot be read: {source}", .directory.display())]
+    #[error("the driver's manifest directory cannot be read: {source}")]
     Directory {
         /// The directory.
         directory: PathBuf,
@@ -74,7 +78,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The directory has more files or classes than [`limits`] allow.
-    #[error("the manifest directory {} has more than {limit} {what}", .directory.display())]
+    #[error("the driver's manifest directory has more than {limit} {what}")]
     TooMany {
         /// The directory.
         directory: PathBuf,
@@ -92,6 +96,22 @@ pub enum Error {
 }
 
 impl Error {
+    /// What the log says besides: directories, files and namespaces. `None` where the text says all.
+    pub fn detail(&self) -> Option<String> {
+        match self {
+            Error::NotFound { directory, elsewhere, broken, .. } => {
+                Some(format!("searched {}{}{}", directory.display(), Elsewhere(elsewhere), Unread(broken)))
+            }
+            Error::Twice { first, second, .. } => Some(format!("it is in {first:?} and in {second:?}")),
+            Error::Invalid { file, .. } => Some(format!("it is in {file:?}")),
+            Error::Directory { directory, .. } | Error::TooMany { directory, .. } => {
+                Some(format!("the directory is {}", directory.display()))
+            }
+            Error::Cluster(error) => error.detail(),
+            Error::Interrupted { .. } => None,
+        }
+    }
+
     /// The reason of this error. A directory that cannot be read is a class that is not there.
     pub fn reason(&self) -> Reason {
         match self {
@@ -111,8 +131,7 @@ impl fmt::Display for Elsewhere<'_> {
             return Ok(());
         }
         f.write_str("; a class of that name is in namespace ")?;
-        list(f, self.0)?;
-        f.write_str(", but the class must be in the pod's namespace")
+        list(f, self.0)
     }
 }
 

@@ -13,6 +13,7 @@ pub use error::{Broken, Error};
 use std::time::Duration;
 
 use tokio::time::{Interval, MissedTickBehavior, interval};
+use tracing::info;
 
 use crate::k8s::ClassCache;
 use crate::model::{Class, ClassRef};
@@ -93,15 +94,20 @@ impl Classes {
     /// # Errors
     /// No such class, or one that cannot be used as it is written; see [`Error`].
     pub async fn get(&self, class: &ClassRef) -> Result<Class, Error> {
-        match self {
-            Classes::Kubernetes(cache) => Ok(cache.get(class).await?),
+        let found = match self {
+            Classes::Kubernetes(cache) => cache.get(class).await.map_err(Error::from),
             Classes::Directory(directory) => {
                 let (directory, wanted) = (directory.clone(), class.clone());
                 // Reading files blocks, and a directory may be on a network.
                 let read = tokio::task::spawn_blocking(move || directory.get(&wanted)).await;
                 read.unwrap_or_else(|_| Err(Error::Interrupted { class: class.clone() }))
             }
-        }
+        };
+        found.inspect_err(|error| {
+            if let Some(detail) = error.detail() {
+                info!(%class, reason = %error.reason(), detail, "the class cannot be used");
+            }
+        })
     }
 }
 

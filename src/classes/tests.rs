@@ -86,7 +86,7 @@ fn documents_lists_json_and_both_versions_are_read() {
 }
 
 #[test]
-fn a_class_that_is_not_there_is_searched_for_elsewhere() {
+fn where_a_missing_class_may_be_stands_in_the_log_and_not_in_the_event() {
     let files =
         [("a.yaml", &*manifest("shop", "demo", "x")), ("b.yaml", "kind: [\n"), ("c.yaml", "a: 1\nb: 2\na: s3cret\n")];
     let (place, directory) = directory(&files);
@@ -94,10 +94,14 @@ fn a_class_that_is_not_there_is_searched_for_elsewhere() {
     assert_eq!(error.reason(), Reason::ClassNotFound);
     assert_eq!(
         error.to_string(),
+        "failed to get secretproviderclass default/demo: not found; the class must be in the pod's namespace, and some \
+         manifests of the driver cannot be read: its log names them"
+    );
+    assert_eq!(
+        error.detail().unwrap(),
         format!(
-            "failed to get secretproviderclass default/demo: not found in {}; a class of that name is in namespace shop, but \
-             the class must be in the pod's namespace; it may be in a file that cannot be read: \"b.yaml\" (line 1, column \
-             7: unclosed bracket '['), \"c.yaml\" (line 3, column 1: the key \"a\" is there twice)",
+            "searched {}; a class of that name is in namespace shop; it may be in a file that cannot be read: \"b.yaml\" (line \
+             1, column 7: unclosed bracket '['), \"c.yaml\" (line 3, column 1: the key \"a\" is there twice)",
             place.path().display()
         )
     );
@@ -105,19 +109,20 @@ fn a_class_that_is_not_there_is_searched_for_elsewhere() {
 }
 
 #[test]
-fn a_class_in_two_files_names_both() {
+fn of_a_class_in_two_files_the_log_names_both() {
     let text = manifest("a", "x", "one");
     let (place, directory) = directory(&[("one.yaml", &text), ("two.yaml", &text)]);
     let error = directory.get(&class("a", "x")).unwrap_err();
     assert_eq!(error.reason(), Reason::ClassInvalid);
-    assert!(error.to_string().contains("in \"one.yaml\" and in \"two.yaml\""), "{error}");
+    assert!(error.to_string().contains("defined twice") && !error.to_string().contains(".yaml"), "{error}");
+    assert_eq!(error.detail().unwrap(), "it is in \"one.yaml\" and in \"two.yaml\"");
     fs::remove_file(place.path().join("two.yaml")).unwrap();
     assert_eq!(value(&directory, "a", "x").as_deref(), Ok("one"));
 }
 
 #[test]
 fn what_the_api_server_would_refuse_is_the_classs_own_fault() {
-    let start = "failed to get secretproviderclass a/x: it is invalid in \"f.yaml\": ";
+    let start = "failed to get secretproviderclass a/x: it is invalid: ";
     for (written, why) in [
         ("true", "spec.parameters.key is a boolean, not text: put it in quotes"),
         ("no", "spec.parameters.key is a boolean, not text: put it in quotes"),
@@ -244,6 +249,7 @@ fn a_directory_that_is_not_there_is_an_error() {
     let place = TempDir::new().unwrap();
     let error = Directory::open(place.path().join("gone")).unwrap_err();
     assert!(error.to_string().contains("cannot be read: No such file"), "{error}");
+    assert!(error.detail().unwrap().ends_with("gone") && !error.to_string().contains("gone"), "{error}");
     fs::write(place.path().join("file"), "").unwrap();
     assert!(Directory::open(place.path().join("file")).is_err());
 }
@@ -309,7 +315,7 @@ async fn classes_are_had_through_the_seam() {
 fn a_class_without_a_name_breaks_its_file() {
     for name in ["", "5", "yes"] {
         let (_place, directory) = directory(&[("f.yaml", &manifest("a", name, "one"))]);
-        let error = value(&directory, "a", "x").unwrap_err();
+        let error = directory.get(&class("a", "x")).unwrap_err().detail().unwrap();
         assert!(error.contains("\"f.yaml\" (a SecretProviderClass has no metadata.name that is text"), "{error}");
     }
 }

@@ -80,7 +80,12 @@ impl AzureArgs {
     ///
     /// # Errors
     /// A flag that cannot be followed, by name.
-    pub(super) fn provider(&self, metrics: &Metrics, compute: &Compute, descriptors: Descriptors) -> anyhow::Result<Azure> {
+    pub(super) fn provider(
+        &self,
+        metrics: &Metrics,
+        compute: &Compute,
+        descriptors: Descriptors,
+    ) -> anyhow::Result<Azure> {
         let files = CloudFiles { folder: self.cloud_files_dir()?, file: self.cloud_file() };
         let cloud = DefaultCloud::new(&self.cloud_name, files)
             .with_context(|| format!("--cloud-name {:?}", self.cloud_name))?;

@@ -11,7 +11,7 @@ use tracing::info;
 
 use super::call::{Call, Failure};
 use super::error::{Error, Fault};
-use super::scrub::Scrub;
+use super::redact::Redactor;
 use super::socket::ProviderName;
 use super::{External, limits, reply, request};
 use crate::model::limits::PAYLOAD;
@@ -45,7 +45,7 @@ pub struct Prepared<'a> {
     class: &'a ClassRef,
     name: ProviderName,
     request: MountRequest,
-    scrub: Scrub<'a>,
+    redactor: Redactor<'a>,
     deadline: Instant,
 }
 
@@ -59,8 +59,9 @@ impl External {
         let shown = || provider.chars().take(limits::SHOWN).collect();
         let name =
             ProviderName::new(provider).ok_or_else(|| Error::Name { class: class.clone(), provider: shown() })?;
-        let (request, scrub) = (request::build(&ask), Scrub::of(ask.context, ask.secrets));
-        Ok(Prepared { external: self, class, name, request, scrub, deadline: ask.deadline })
+        let (request, redactor) =
+            (request::build(&ask), Redactor::new(&ask.class.parameters, ask.context, ask.secrets));
+        Ok(Prepared { external: self, class, name, request, redactor, deadline: ask.deadline })
     }
 }
 
@@ -77,7 +78,7 @@ impl Prepared<'_> {
             directories: &options.directories,
             largest_reply: options.largest_reply,
             deadline: *deadline,
-            scrub: &self.scrub,
+            redactor: &self.redactor,
         };
         let met = || external.metrics.met(name.as_str());
         let reply = match call.mount(&self.request, met).await {
@@ -89,7 +90,7 @@ impl Prepared<'_> {
         if bytes > LARGE {
             info!(provider = %name, bytes, "a large reply: a Kubernetes Secret cannot hold all of it");
         }
-        reply::interpret(reply, options.largest_reply.max(PAYLOAD), &self.scrub).map_err(|fault| self.failed(fault))
+        reply::interpret(reply, options.largest_reply.max(PAYLOAD), &self.redactor).map_err(|fault| self.failed(fault))
     }
 
     fn failed(&self, fault: Fault) -> Error {

@@ -16,7 +16,7 @@ use tracing::debug;
 use super::connect::Search;
 use super::error::Fault;
 use super::limits;
-use super::scrub::Scrub;
+use super::redact::Redactor;
 use super::socket::ProviderName;
 use crate::grpc::reason;
 use crate::model::Reason;
@@ -34,7 +34,7 @@ pub(super) struct Call<'a> {
     pub(super) directories: &'a [PathBuf],
     pub(super) largest_reply: usize,
     pub(super) deadline: Instant,
-    pub(super) scrub: &'a Scrub<'a>,
+    pub(super) redactor: &'a Redactor<'a>,
 }
 
 /// How a call did not end well.
@@ -82,7 +82,7 @@ impl Call<'_> {
 
     pub(super) fn failure(&self, status: &Status) -> Failure {
         if let Some((reason, text)) = reason(status) {
-            return Failure::Ours(reason, self.scrub.clean_to(limits::SAID_BY_OURS, text));
+            return Failure::Ours(reason, self.redactor.redact_to(limits::SAID_BY_OURS, text));
         }
         let said = status.message();
         // The first is our own client's word for it, the second what a provider says that relays for another one.
@@ -93,7 +93,7 @@ impl Call<'_> {
         if ours || relayed {
             return Fault::TooLarge(self.largest_reply).into();
         }
-        Fault::Call { code: format!("{:?}", status.code()), said: self.scrub.clean(said) }.into()
+        Fault::Call { code: format!("{:?}", status.code()), said: self.redactor.redact(said) }.into()
     }
 }
 

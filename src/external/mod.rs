@@ -12,9 +12,9 @@ mod health;
 
 mod call;
 mod connect;
+mod redact;
 mod reply;
 mod request;
-mod scrub;
 mod socket;
 
 mod error;

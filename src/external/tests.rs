@@ -12,9 +12,9 @@ use tonic::{Code, Status};
 use super::ask::Ask;
 use super::call::{Call, Failure, is_transient};
 use super::error::{Error, Fault};
+use super::redact::Redactor;
 use super::request::TOKENS;
-use super::scrub::Scrub;
-use super::{ProviderName, directories, limits, reply, request};
+use super::{ProviderName, directories, reply, request};
 use crate::model::{Class, ClassRef, ClassSpec, ObjectVersion, Payload, Reason, SecretString};
 
 fn strings(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -82,7 +82,7 @@ fn good(files: Vec<File>) -> MountResponse {
 }
 
 fn interpreted(reply: MountResponse) -> Result<Payload, Fault> {
-    reply::interpret(reply, 8192, &Scrub::of(&BTreeMap::new(), &secrets(&[("pass", "hidden")])))
+    reply::interpret(reply, 8192, &Redactor::new(&BTreeMap::new(), &BTreeMap::new(), &secrets(&[("pass", "hidden")])))
 }
 
 fn paths(payload: &Payload) -> Vec<(&str, u32)> {
@@ -152,6 +152,8 @@ fn paths_are_those_that_upstream_takes() {
     }
     let both = interpreted(good(vec![file("a", 0, "x"), file("a/b", 0, "x")])).unwrap_err();
     assert!(both.to_string().contains("is a file and"), "{both}");
+    let told = interpreted(good(vec![file("hidden", 0, "x"), file("hidden/b", 0, "x")])).unwrap_err().to_string();
+    assert!(told.contains("is a file and") && !told.contains("hidden"), "{told}");
     let large = interpreted(good(vec![file("a", 0, "x"), file("b", 0, "x"), file("c", 0, "x")])).unwrap_err();
     assert!(large.to_string().contains("12288 bytes") && large.to_string().contains("8192"), "{large}");
     assert_eq!(fault_reason(large), Reason::TooLarge);
@@ -177,39 +179,11 @@ fn names_become_no_path() {
     assert_eq!(searched("/main,,/main"), paths(&["/main/vault.sock"]));
 }
 
-#[test]
-fn what_was_sent_in_confidence_is_not_told() {
-    let key = "-----BEGIN KEY-----\nMIIEvQIBADANBg\nkqhkiG9w0BAQ\n-----END KEY-----\n";
-    let tokens = json!({ "a": { "token": "eyJhbGciOi.one" }, "b": { "token": "eyJhbGciOi.two" } }).to_string();
-    let context = strings(&[(TOKENS, &tokens), ("region", "not-secret")]);
-    let secrets = secrets(&[("pass", "pa\"ss\\word"), ("key", key), ("short", "abc"), ("inside", "pa\"ss")]);
-    let scrub = Scrub::of(&context, &secrets);
-    let ask = json!({ "pass": "pa\"ss\\word", "key": key, "tokens": tokens }).to_string();
-    let said = format!("cannot use pa\"ss\\word, eyJhbGciOi.two, kqhkiG9w0BAQ in not-secret for abc: {ask}");
-    let clean = scrub.clean(&said);
-    for hidden in ["ss\\word", "eyJhbGciOi", "kqhkiG9w0BAQ", "MIIEvQ"] {
-        assert!(!clean.contains(hidden), "{hidden} in {clean}");
-    }
-    assert!(clean.starts_with("cannot use ***stripped***, ***stripped***, ***stripped*** in not-secret for abc: "));
-    // As Go quotes it, and in an address.
-    let secrets = self::secrets(&[("pass", "a&b <c>/1")]);
-    let scrub = Scrub::of(&context, &secrets);
-    let said =
-        r#"{"pass":"a\u0026b \u003cc\u003e/1"} Post "https://x/?pass=a%26b+%3Cc%3E%2F1" and /a%26b%20%3Cc%3E%2F1"#;
-    let clean = scrub.clean(said);
-    assert_eq!(clean, r#"{"pass":"***stripped***"} Post "https://x/?pass=***stripped***" and /***stripped***"#);
-    assert_eq!(scrub.clean("two\nlines\u{1b}[31m"), "two lines [31m");
-    assert_eq!(scrub.clean(&"x".repeat(5_000)).len(), limits::SAID);
-    // What is cut off is cut after it was stripped.
-    let late = format!("{}{}", "x".repeat(limits::SAID - 4), "eyJhbGciOi.one");
-    assert!(scrub.clean(&late).ends_with("x***s"));
-}
-
 fn failure(status: &Status) -> Failure {
     let (context, secrets) = (BTreeMap::new(), BTreeMap::new());
-    let (name, scrub) = (ProviderName::new("vault").unwrap(), Scrub::of(&context, &secrets));
+    let (name, redactor) = (ProviderName::new("vault").unwrap(), Redactor::new(&context, &context, &secrets));
     let deadline = Instant::now() + Duration::from_secs(1);
-    Call { name: &name, directories: &[], largest_reply: 5, deadline, scrub: &scrub }.failure(status)
+    Call { name: &name, directories: &[], largest_reply: 5, deadline, redactor: &redactor }.failure(status)
 }
 
 #[test]

@@ -39,11 +39,11 @@ pub enum ConnectError {
 #[derive(Debug, thiserror::Error)]
 pub enum ClassError {
     /// There is no such class.
-    #[error("failed to get secretproviderclass {class}: not found{}", Elsewhere(.elsewhere))]
+    #[error("failed to get secretproviderclass {class}: not found; the class must be in the pod's namespace")]
     NotFound {
         /// The class that was asked for.
         class: ClassRef,
-        /// Namespaces that have a class of this name.
+        /// Namespaces that have a class of this name. Not in the text: the pod's owner may not list them.
         elsewhere: Vec<String>,
     },
     /// The object is not one that the API server would take today.
@@ -80,6 +80,22 @@ pub enum ClassError {
 }
 
 impl ClassError {
+    /// What the driver's log says besides; `None` where the text says all.
+    pub fn detail(&self) -> Option<String> {
+        match self {
+            ClassError::NotFound { elsewhere, .. } if !elsewhere.is_empty() => {
+                let (shown, more) = elsewhere.split_at(elsewhere.len().min(LISTED));
+                let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+                Some(format!("a class of that name is in namespace {}{more}", shown.join(", ")))
+            }
+            ClassError::NotFound { .. }
+            | ClassError::Invalid { .. }
+            | ClassError::NoSuchKind(_)
+            | ClassError::Forbidden { .. }
+            | ClassError::Unavailable { .. } => None,
+        }
+    }
+
     /// The reason of this error.
     pub fn reason(&self) -> Reason {
         match self {
@@ -180,7 +196,7 @@ impl SecretError {
             (Failure::Forbidden(_), kube::Error::Api(status)) if forbids_owners(&status.message) => {
                 SecretError::OwnersForbidden
             }
-            (Failure::Forbidden(_), kube::Error::Api(status)) => SecretError::Forbidden(status.message),
+            (Failure::Forbidden(_), kube::Error::Api(status)) => SecretError::Forbidden(without_user(&status.message)),
             (Failure::Other(_), kube::Error::Api(status)) => {
                 SecretError::Unavailable(format!("HTTP {}: {}", status.code, status.message))
             }
@@ -256,7 +272,7 @@ impl Failure {
             (404, _) if status.details.is_none() => Failure::NoSuchKind,
             (404, _) => Failure::NotFound,
             (403, _) if in_ending_namespace(status) => Failure::Refused(cut(&status.message)),
-            (401 | 403, _) => Failure::Forbidden(cut(&status.message)),
+            (401 | 403, _) => Failure::Forbidden(cut(&without_user(&status.message))),
             (409, "AlreadyExists") => Failure::AlreadyExists,
             (409, _) => Failure::Conflict,
             (410, _) => Failure::Expired,
@@ -325,22 +341,13 @@ pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     }
 }
 
-fn cut(text: &str) -> String {
-    text.chars().take(SHOWN).collect()
+/// An API server's message without the name of the driver's own user, whose namespace is not the reader's.
+fn without_user(message: &str) -> String {
+    const USER: &str = "User \"";
+    let named = message.split_once(USER).and_then(|(before, rest)| Some((before, rest.split_once('"')?.1)));
+    named.map_or_else(|| message.to_owned(), |(before, after)| format!("{before}the driver{after}"))
 }
 
-struct Elsewhere<'a>(&'a [String]);
-
-impl fmt::Display for Elsewhere<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            return Ok(());
-        }
-        let (shown, more) = self.0.split_at(self.0.len().min(LISTED));
-        write!(f, "; a class of that name is in namespace {}", shown.join(", "))?;
-        if !more.is_empty() {
-            write!(f, " and {} more", more.len())?;
-        }
-        f.write_str(", but the class must be in the pod's namespace")
-    }
+fn cut(text: &str) -> String {
+    text.chars().take(SHOWN).collect()
 }

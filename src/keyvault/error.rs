@@ -101,6 +101,9 @@ pub enum Error {
     /// The key that logs in was not read: too much of its namespace waits, or it came too late.
     #[error("the certificate in the pod's Secret: {0}")]
     Compute(compute::Error),
+    /// The private key of a certificate is damaged.
+    #[error("the private key in the pod's Secret is damaged: {0}; store the certificate and its key there again")]
+    DamagedKey(&'static str),
     /// A certificate that has ended was used to log in, in vain.
     #[error(
         "{last}; the certificate in the pod's Secret ended on {ended}: renew it, and add the new one to the application"
@@ -231,6 +234,7 @@ impl Error {
             Error::Client(_) => Reason::TlsUntrusted,
             Error::Credential(_) => Reason::CredentialsMissing,
             Error::Compute(error) => error.reason(),
+            Error::DamagedKey(_) => Reason::CredentialsRejected,
             Error::Refused(refusal) => refusal.reason(),
             Error::Unreachable { service, link, .. } => link.reason(*service),
             Error::NoAnswer { .. } | Error::Crowded { .. } => Reason::Timeout,
@@ -259,6 +263,7 @@ impl Error {
             Error::Client(_)
             | Error::Credential(_)
             | Error::Compute(_)
+            | Error::DamagedKey(_)
             | Error::CertificateEnded { .. }
             | Error::TokenProxy(_)
             | Error::NotAzure { .. }
@@ -280,6 +285,7 @@ impl Error {
             Error::Client(_)
             | Error::Credential(_)
             | Error::Compute(_)
+            | Error::DamagedKey(_)
             | Error::CertificateEnded { .. }
             | Error::TokenProxy(_)
             | Error::Unreachable { .. }

@@ -34,6 +34,15 @@ pub struct CertificateFacts {
     pub(super) not_after: Option<i64>,
 }
 
+/// Why a certificate with its key cannot log in; in words for the pod's owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyFault {
+    /// It cannot be used as it is.
+    Unfit(&'static str),
+    /// The private key is damaged, or belongs to another certificate.
+    Damaged(&'static str),
+}
+
 /// A certificate with its private key, of a kind that Entra ID accepts.
 pub struct KeyPair {
     key: RsaKeyPair,
@@ -43,7 +52,7 @@ pub struct KeyPair {
 }
 
 /// Reads the key again. May take a second of a processor.
-type Read = dyn Fn(&mut Work) -> Result<KeyPair, &'static str> + Send + Sync;
+type Read = dyn Fn(&mut Work) -> Result<KeyPair, KeyFault> + Send + Sync;
 
 /// Where the key is.
 #[derive(Clone)]
@@ -63,16 +72,19 @@ impl KeyPair {
     /// Takes a certificate in DER and its private key in unencrypted PKCS#8.
     ///
     /// # Errors
-    /// A key that Entra ID does not accept, that cannot be read, or that is not the certificate's; in words for the pod's owner.
-    pub fn new(certificate: &[u8], pkcs8: &[u8]) -> Result<KeyPair, &'static str> {
+    /// A key that Entra ID does not accept, that cannot be read, or that is not the certificate's.
+    pub fn new(certificate: &[u8], pkcs8: &[u8]) -> Result<KeyPair, KeyFault> {
         let key = RsaKeyPair::from_pkcs8(pkcs8).map_err(|error| match error.to_string().as_str() {
-            "WrongAlgorithm" => "the certificate's key is not RSA, and Entra ID accepts no other",
-            _ => "the certificate's private key is no RSA key of 2048 to 4096 bits in PKCS#8",
+            "WrongAlgorithm" => KeyFault::Unfit("the certificate's key is not RSA, and Entra ID accepts no other"),
+            "TooSmall" | "TooLarge" => {
+                KeyFault::Unfit("the certificate's private key is not an RSA key of 2048 to 4096 bits")
+            }
+            _ => KeyFault::Damaged("its numbers do not make an RSA key of 2048 to 4096 bits"),
         })?;
         // A certificate holds its public key in the very encoding that ring gives, so that it need not be parsed.
         let public = key.public().as_ref();
         if !certificate.windows(public.len()).any(|window| window == public) {
-            return Err("the private key is not that of the certificate");
+            return Err(KeyFault::Damaged("it does not belong to the certificate"));
         }
         let thumbprint = Sha256::digest(certificate);
         // Entra ID finds the certificate by it; nothing rests on its strength.
@@ -87,11 +99,15 @@ impl KeyPair {
         self.facts
     }
 
-    /// A new assertion, valid from `now` on; `audience` is the token endpoint. `None` when the system has no random numbers.
-    pub(super) fn sign(&self, client_id: &str, audience: &str, now: i64) -> Option<SecretString> {
+    /// A new assertion, valid from `now` on; `audience` is the token endpoint.
+    ///
+    /// # Errors
+    /// The signature is not one by this key: some of its numbers are wrong, which shows only here. Or the system has no random
+    /// numbers.
+    pub(super) fn sign(&self, client_id: &str, audience: &str, now: i64) -> Result<SecretString, KeyFault> {
         let random = SystemRandom::new();
         let mut id = [0; 16];
-        random.fill(&mut id).ok()?;
+        random.fill(&mut id).map_err(|_| KeyFault::Unfit("the system has no random numbers to sign with"))?;
         let header = json!({ "alg": "PS256", "typ": "JWT", "x5t": self.sha1, "x5t#S256": self.sha256 });
         let claims = json!({
             "aud": audience, "iss": client_id, "sub": client_id, "jti": hex::encode(id),
@@ -99,8 +115,9 @@ impl KeyPair {
         });
         let text = format!("{}.{}", BASE64.encode(header.to_string()), BASE64.encode(claims.to_string()));
         let mut signature = vec![0; self.key.public().modulus_len()];
-        self.key.sign(&RSA_PSS_SHA256, &random, text.as_bytes(), &mut signature).ok()?;
-        Some(format!("{text}.{}", BASE64.encode(signature)).into())
+        let signed = self.key.sign(&RSA_PSS_SHA256, &random, text.as_bytes(), &mut signature);
+        signed.map_err(|_| KeyFault::Damaged("what it signs does not fit its public half"))?;
+        Ok(format!("{text}.{}", BASE64.encode(signature)).into())
     }
 }
 
@@ -113,7 +130,7 @@ impl LoginCertificate {
     /// One of which only this is known; `read` reads it again when a token is requested.
     pub fn known(
         facts: CertificateFacts,
-        read: impl Fn(&mut Work) -> Result<KeyPair, &'static str> + Send + Sync + 'static,
+        read: impl Fn(&mut Work) -> Result<KeyPair, KeyFault> + Send + Sync + 'static,
     ) -> LoginCertificate {
         LoginCertificate { facts, source: Source::ReadAgain(Arc::new(read)) }
     }
@@ -142,7 +159,16 @@ impl LoginCertificate {
             move |work: &mut Work| read(work)
         };
         let pair = compute.run(namespace, deadline, prepare).await?;
-        Ok(Arc::new(pair.map_err(Error::Credential)?))
+        Ok(Arc::new(pair?))
+    }
+}
+
+impl From<KeyFault> for Error {
+    fn from(fault: KeyFault) -> Error {
+        match fault {
+            KeyFault::Unfit(why) => Error::Credential(why),
+            KeyFault::Damaged(why) => Error::DamagedKey(why),
+        }
     }
 }
 

@@ -59,7 +59,7 @@ pub use cloud::{Cloud, CloudError};
 pub use cloud_files::{CLOUD_FILE_VARIABLE, CloudFileError, CloudFileName, CloudFiles};
 pub use error::{Error, Link, Refusal, Service, Stop};
 pub use identity::{Credential, Identity};
-pub use key_pair::{CertificateFacts, KeyPair, LoginCertificate};
+pub use key_pair::{CertificateFacts, KeyFault, KeyPair, LoginCertificate};
 pub use names::{NameError, ObjectName, ObjectVersionId, TenantId, VaultName};
 pub use objects::{VaultCertificate, VaultKey, VersionInfo};
 pub use pace::Rate;

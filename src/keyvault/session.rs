@@ -29,7 +29,7 @@ use super::flight::Wanted;
 use super::http::{Http, Place};
 use super::identity::{Credential, Identity};
 use super::imds::{IMDS, Imds, NodeIdentity};
-use super::key_pair::KeyPair;
+use super::key_pair::{KeyFault, KeyPair};
 use super::names::TenantId;
 use super::places::Claim;
 use super::recent::Recent;
@@ -270,8 +270,8 @@ impl Access {
         let (client_id, now) = (self.credential.id().to_owned(), OffsetDateTime::now_utc().unix_timestamp());
         let audience = format!("https://{}{}", self.cloud.authority(), self.token_endpoint());
         let signed = tokio::task::spawn_blocking(move || pair.sign(&client_id, &audience, now)).await;
-        let signed = signed.ok().flatten().ok_or(Error::Credential("the system has no random numbers to sign with"))?;
-        Ok(Federated(signed))
+        let signed = signed.unwrap_or(Err(KeyFault::Unfit("the thread that signs with it ended unexpectedly")));
+        Ok(Federated(signed?))
     }
 
     fn asserted(

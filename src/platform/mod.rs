@@ -3,6 +3,7 @@
 //! Knows nothing of volumes or Key Vault; every function is one step that callers combine and undo.
 //! Linux only so far; another system becomes a sibling of these files, chosen here and nowhere else.
 
+pub mod clock;
 pub mod contained;
 pub mod dir;
 pub mod fingerprint;

@@ -11,8 +11,8 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
+    fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, fspick, move_mount, unmount,
 };
 
 /// `f_type` of a tmpfs (`linux/magic.h`).
@@ -21,14 +21,29 @@ const TMPFS_MAGIC: u64 = 0x0102_1994;
 /// The name that stands in the first column of the mount table.
 const SOURCE: &str = "tmpfs";
 
+/// The flags of a volume's mount.
+const FLAGS: MountFlags = MountFlags::NODEV.union(MountFlags::NOSUID).union(MountFlags::NOEXEC);
+
 /// How a volume's tmpfs is made (design decision 13).
 ///
 /// It is always mounted `nodev,nosuid,noexec` with a root of mode 0755, and `noswap` where the kernel knows that
 /// (6.4 and newer, outside of user namespaces).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TmpfsOptions {
-    /// The most that the files may take, in bytes.
-    pub size: usize,
+    /// The most that files and long links may take, in pages of the kernel. Not in bytes, since pages have 64 KiB on
+    /// some nodes.
+    pub pages: usize,
+    /// The most files, directories and links. The kernel's own default depends on the node's memory.
+    pub inodes: usize,
+}
+
+/// Whether the kernel may write the content of a tmpfs to the node's swap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Swap {
+    /// `noswap` keeps it in memory.
+    Never,
+    /// The kernel does not know `noswap`, or may not use it here.
+    Possible,
 }
 
 /// What a directory entry is, as far as mounting on it goes.
@@ -50,6 +65,7 @@ pub enum Entry {
 #[derive(Debug)]
 pub struct DetachedTmpfs {
     root: OwnedFd,
+    swap: Swap,
 }
 
 impl DetachedTmpfs {
@@ -60,13 +76,13 @@ impl DetachedTmpfs {
     /// # Errors
     /// What the kernel refuses, by call.
     pub fn new(options: TmpfsOptions) -> io::Result<Option<DetachedTmpfs>> {
-        match create(options, true) {
+        match create(options, Swap::Never) {
             // Kernels before 6.4 do not know noswap, and user namespaces may not use it: EINVAL in both cases. The
             // context is spoilt by that, so a fresh one is made.
-            Err(Errno::INVAL) => create(options, false),
+            Err(Errno::INVAL) => create(options, Swap::Possible),
             other => other,
         }
-        .map(|root| Some(DetachedTmpfs { root }))
+        .map(Some)
         .or_else(|error| match error {
             // Filters answer either; if mounting is forbidden altogether, mount(2) will say so.
             Errno::NOSYS | Errno::PERM => Ok(None),
@@ -77,6 +93,11 @@ impl DetachedTmpfs {
     /// The root directory, for filling it.
     pub fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
+    }
+
+    /// Whether its content may get into swap.
+    pub fn swap(&self) -> Swap {
+        self.swap
     }
 
     /// Makes the tmpfs visible on `target`, a directory.
@@ -92,33 +113,74 @@ impl DetachedTmpfs {
     }
 }
 
-fn create(options: TmpfsOptions, noswap: bool) -> rustix::io::Result<OwnedFd> {
+fn create(options: TmpfsOptions, swap: Swap) -> rustix::io::Result<DetachedTmpfs> {
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, "source", SOURCE)?;
-    fsconfig_set_string(&context, "size", options.size.to_string())?;
+    fsconfig_set_string(&context, "nr_blocks", options.pages.to_string())?;
+    fsconfig_set_string(&context, "nr_inodes", options.inodes.to_string())?;
     fsconfig_set_string(&context, "mode", "0755")?;
-    if noswap {
+    if swap == Swap::Never {
         fsconfig_set_flag(&context, "noswap")?;
     }
     fsconfig_create(&context)?;
     let attributes =
         MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+    let root = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    Ok(DetachedTmpfs { root, swap })
 }
 
 /// Mounts an empty tmpfs on `target`, a directory, with mount(2): for kernels without the newer API.
 ///
 /// # Errors
 /// What the kernel says; nothing is mounted then.
-pub fn mount_tmpfs(target: BorrowedFd<'_>, options: TmpfsOptions) -> io::Result<()> {
+pub fn mount_tmpfs(target: BorrowedFd<'_>, options: TmpfsOptions) -> io::Result<Swap> {
     // The descriptor's own path names exactly this directory, whatever happens to the names above it.
     let path = descriptor_path(target);
-    let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
-    let data = |extra: &str| CString::new(format!("size={},mode=0755{extra}", options.size));
-    match rustix::mount::mount(SOURCE, &path, "tmpfs", flags, data(",noswap")?.as_c_str()) {
-        Err(Errno::INVAL) => Ok(rustix::mount::mount(SOURCE, &path, "tmpfs", flags, data("")?.as_c_str())?),
+    let TmpfsOptions { pages, inodes } = options;
+    let data = |extra: &str| CString::new(format!("nr_blocks={pages},nr_inodes={inodes},mode=0755{extra}"));
+    match rustix::mount::mount(SOURCE, &path, "tmpfs", FLAGS, data(",noswap")?.as_c_str()) {
+        Err(Errno::INVAL) => {
+            rustix::mount::mount(SOURCE, &path, "tmpfs", FLAGS, data("")?.as_c_str())?;
+            Ok(Swap::Possible)
+        }
+        other => Ok(other.map(|()| Swap::Never)?),
+    }
+}
+
+/// Lets the tmpfs whose root is `root` grow to these limits; limits that are higher already, or none, stay.
+///
+/// A driver before this one may have made it, with room for less.
+///
+/// # Errors
+/// What the kernel says; the old limits hold then.
+pub fn enlarge(root: BorrowedFd<'_>, options: TmpfsOptions) -> io::Result<()> {
+    let has = rustix::fs::fstatfs(root)?;
+    // 0 is no limit, and the kernel refuses to set one afterwards.
+    let missing =
+        |name, has: u64, wanted: usize| (has != 0 && has < wanted as u64).then_some((name, wanted.to_string()));
+    let wanted = [missing("nr_blocks", has.f_blocks, options.pages), missing("nr_inodes", has.f_files, options.inodes)];
+    let wanted: Vec<(&str, String)> = wanted.into_iter().flatten().collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let reconfigure = || -> rustix::io::Result<()> {
+        let context = fspick(root, "", FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC)?;
+        wanted.iter().try_for_each(|(name, value)| fsconfig_set_string(&context, *name, value))?;
+        fsconfig_reconfigure(&context)
+    };
+    match reconfigure() {
+        Err(Errno::NOSYS | Errno::PERM) => {
+            let data = wanted.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",");
+            Ok(rustix::mount::mount_remount(descriptor_path(root), FLAGS, CString::new(data)?.as_c_str())?)
+        }
         other => Ok(other?),
     }
+}
+
+/// Whether the node has swap that is in use, as far as the process can see.
+pub fn has_swap() -> bool {
+    // A header, and a line for each device or file.
+    std::fs::read_to_string("/proc/swaps").is_ok_and(|table| table.lines().count() > 1)
 }
 
 /// Opens a directory as a place to look things up in, following links.

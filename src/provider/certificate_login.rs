@@ -14,7 +14,7 @@ use super::login::refused;
 use super::params::Params;
 use crate::compute::{self, Compute, Memory};
 use crate::formats::pkcs12::Work;
-use crate::keyvault::{self, CertificateFacts, Credential, KeyPair, LoginCertificate};
+use crate::keyvault::{self, CertificateFacts, Credential, KeyFault, KeyPair, LoginCertificate};
 use crate::model::{ClassRef, ExposeSecret as _};
 
 /// What is remembered of a certificate.
@@ -25,8 +25,8 @@ type Known = Result<CertificateFacts, Refusal>;
 enum Refusal {
     /// It cannot be read.
     Unread(CertificateError),
-    /// It can be read, but Entra ID accepts none of its kind.
-    Unfit(&'static str),
+    /// Certificate and key can be read, but cannot log in.
+    Unfit(KeyFault),
 }
 
 /// The certificates that pods log in with. Cheap to clone; all clones share what is known.
@@ -69,7 +69,7 @@ impl CertificateLogins {
         let certificate = match pair {
             Some(pair) => LoginCertificate::read(pair),
             None => LoginCertificate::known(facts, move |work| {
-                read(&proof.text, work).map_err(|_| "it was read before, and cannot be read any more")
+                read(&proof.text, work).map_err(|_| KeyFault::Unfit("it was read before, and cannot be read any more"))
             }),
         };
         Ok(Credential::ClientCertificate { client_id, namespace: namespace.clone(), certificate })
@@ -99,8 +99,8 @@ impl CertificateLogins {
                 }
                 refused(params, class, proof.refused(source))
             }
-            Refusal::Unfit(text) => {
-                Error::Vault { class: class.clone(), object: None, source: keyvault::Error::Credential(text) }
+            Refusal::Unfit(fault) => {
+                Error::Vault { class: class.clone(), object: None, source: keyvault::Error::from(fault) }
             }
         }
     }

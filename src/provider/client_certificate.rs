@@ -77,6 +77,21 @@ impl CertificateError {
     pub fn is_too_expensive(&self) -> bool {
         matches!(self, CertificateError::Archive(pkcs12::Error::TooMuchWork { .. }))
     }
+
+    /// Whether there is a key, but one that cannot log in as it is: damaged, or not the certificate's.
+    pub fn is_damage(&self) -> bool {
+        use CertificateError::{Archive, Damaged, Key, Mismatch, NotRsa, Unknown};
+        use pkcs12::Error::{Base64, Decryption, Integrity, Malformed};
+        matches!(
+            self,
+            Damaged
+                | Mismatch
+                | NotRsa
+                | Unknown
+                | Key(_)
+                | Archive(Base64(_) | Malformed(_) | Integrity | Decryption(_) | pkcs12::Error::Key { .. })
+        )
+    }
 }
 
 impl CertificateText {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::client_certificate::{CertificateError, CertificateText};
 use super::mistake::shown;
-use crate::model::{ExposeSecret, SecretString};
+use crate::model::{ExposeSecret, Reason, SecretString};
 
 /// A service principal as the pod's Secret has it; nothing is trimmed, as upstream does not (§5.3).
 #[derive(Debug)]
@@ -83,6 +83,21 @@ pub enum CredentialsError {
         /// What is wrong with it.
         source: CertificateError,
     },
+}
+
+impl CredentialsError {
+    /// The reason of this error: what is damaged is there, and is not missing.
+    pub fn reason(&self) -> Reason {
+        match self {
+            CredentialsError::Certificate { source, .. } if source.is_damage() => Reason::CredentialsRejected,
+            CredentialsError::NoSecret
+            | CredentialsError::MissingKey(_)
+            | CredentialsError::EmptyValue(_)
+            | CredentialsError::NoProof
+            | CredentialsError::Ambiguous { .. }
+            | CredentialsError::Certificate { .. } => Reason::CredentialsMissing,
+        }
+    }
 }
 
 const CLIENT_ID: &str = "clientid";

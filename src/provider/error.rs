@@ -120,8 +120,9 @@ impl Error {
         match self {
             Error::OtherPod(_) => Reason::InvalidRequest,
             Error::Mistakes { .. } => Reason::ClassInvalid,
-            Error::Credentials { .. } | Error::Token { .. } => Reason::CredentialsMissing,
+            Error::Credentials { source, .. } => source.reason(),
             Error::Compute { source, .. } => source.reason(),
+            Error::Token { .. } => Reason::CredentialsMissing,
             Error::Versions { source, .. } => match source {
                 VersionsError::Unknown { .. } => Reason::ObjectNotFound,
                 VersionsError::Disabled { .. } | VersionsError::NoneEnabled { .. } => Reason::ObjectDisabled,

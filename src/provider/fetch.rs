@@ -114,9 +114,11 @@ impl Azure {
             }
         };
         let errand = Errand { namespace: &class.namespace, purpose: fetch.purpose, deadline: fetch.deadline };
-        self.vaults
-            .open(errand, &cloud, &vault, &tenant, credential)
-            .map_err(|source| Error::Vault { class: class.clone(), object: None, source })
+        self.vaults.open(errand, &cloud, &vault, &tenant, credential).map_err(|source| Error::Vault {
+            class: class.clone(),
+            object: None,
+            source,
+        })
     }
 }
 

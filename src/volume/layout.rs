@@ -116,6 +116,22 @@ impl Root {
     }
 }
 
+impl Root {
+    /// Whether an entry belongs to no set: a generation that is not the current one, or a link to what is not in it.
+    fn is_leftover(&self, name: &str, entry: &Entry) -> bool {
+        if name == DATA || name == DATA_TMP {
+            return false;
+        }
+        match entry {
+            Entry::Link(text) => {
+                text.starts_with(DATA) && self.current.as_ref().is_some_and(|current| !current.contains(name))
+            }
+            Entry::Directory => name.starts_with("..") && self.generation() != Some(name),
+            Entry::File => false,
+        }
+    }
+}
+
 /// The steps from `tree` to `payload`, in a new generation of the given name; empty when they agree.
 ///
 /// `own_gid` is the group that new files get by themselves.
@@ -123,9 +139,17 @@ pub fn plan(tree: &Tree, payload: &Payload, group: Option<Group>, own_gid: u32, 
     if tree.root.generation().is_some() && tree.files == facts(payload, group, own_gid) {
         return repair(&tree.root);
     }
-    let mut steps = Vec::new();
+    let (mut steps, mut root) = (Vec::new(), tree.root.clone());
+    // What a write left that was cut off goes first: besides it there is no room for two whole generations.
+    root.entries.retain(|name, entry| {
+        let keep = !tree.root.is_leftover(name, entry);
+        if !keep {
+            steps.push(Step::Remove(name.clone()));
+        }
+        keep
+    });
     for leftover in [DATA_TMP, DATA] {
-        match tree.root.entries.get(leftover) {
+        match root.entries.get(leftover) {
             Some(Entry::Link(_)) if leftover == DATA => {}
             Some(_) => steps.push(Step::Remove(leftover.to_owned())),
             None => {}
@@ -140,7 +164,7 @@ pub fn plan(tree: &Tree, payload: &Payload, group: Option<Group>, own_gid: u32, 
     steps.extend(files.map(|(index, file)| Step::WriteFile(index, format!("{generation}/{}", file.name))));
     steps.push(Step::Prepare(generation.to_owned()));
     steps.push(Step::Switch);
-    steps.extend(repair(&switched(&tree.root, payload, generation)));
+    steps.extend(repair(&switched(&root, payload, generation)));
     steps
 }
 
@@ -181,7 +205,7 @@ fn switched(root: &Root, payload: &Payload, generation: &str) -> Root {
 ///
 /// Empty for a whole volume, and for one that was never filled (there is nothing to repair it from).
 pub fn repair(root: &Root) -> Vec<Step> {
-    let (Some(generation), Some(names)) = (root.generation(), &root.current) else {
+    let (Some(_), Some(names)) = (root.generation(), &root.current) else {
         return Vec::new();
     };
     let mut steps = Vec::new();
@@ -197,15 +221,7 @@ pub fn repair(root: &Root) -> Vec<Step> {
         }
         steps.push(Step::Link(name.clone()));
     }
-    for (name, entry) in &root.entries {
-        let obsolete = match entry {
-            Entry::Link(text) => text.starts_with(DATA) && name != DATA && name != DATA_TMP && !names.contains(name),
-            Entry::Directory => name.starts_with("..") && name != generation,
-            Entry::File => false,
-        };
-        if obsolete {
-            steps.push(Step::Remove(name.clone()));
-        }
-    }
+    let leftovers = root.entries.iter().filter(|(name, entry)| root.is_leftover(name, entry));
+    steps.extend(leftovers.map(|(name, _)| Step::Remove(name.clone())));
     steps
 }

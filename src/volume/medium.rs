@@ -8,20 +8,19 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Once;
+
+use tracing::{debug, warn};
 
 use super::error::{Error, MountFailure};
 use super::layout::{self, Group};
 use super::site::{Place, Site, failure};
+use super::size::options;
 use super::target::TargetPath;
 use super::writer::{self, Written};
 use crate::model::{FileName, Payload, SecretBytes};
 use crate::platform::dir;
-use crate::platform::mount::{self, DetachedTmpfs, Entry, TmpfsOptions};
-
-/// Twice what the payload may have, so that a refresh that grows still fits beside the old content (design decision 13).
-fn options(payload: &Payload) -> TmpfsOptions {
-    TmpfsOptions { size: payload.limit().saturating_mul(2) }
-}
+use crate::platform::mount::{self, DetachedTmpfs, Entry, Swap};
 
 /// The mode of a target directory that we make; upstream's (spec/driver.md §2.5 step 3).
 const TARGET_MODE: u32 = 0o750;
@@ -131,6 +130,7 @@ pub(super) fn refill(site: &Site, payload: &Payload, group: Option<Group>) -> Re
     if volume_state(target, root.as_fd())? == State::Unfilled {
         return Ok(None);
     }
+    make_room(root.as_fd(), payload);
     let written = writer::write(root.as_fd(), payload, group);
     written.map(Some).map_err(|source| Error::Write { target: target.to_string(), source })
 }
@@ -194,14 +194,15 @@ fn mount_and_fill(site: &Site, place: &Place<'_>, payload: &Payload, group: Opti
         return Err(Error::NotADirectory { target: place.target.to_string() });
     };
     let mount_failed = |source| failure(place.target, MountFailure::Mount)(source);
-    match DetachedTmpfs::new(options(payload)).map_err(mount_failed)? {
+    match DetachedTmpfs::new(options(payload.limit())).map_err(mount_failed)? {
         Some(tmpfs) => {
+            warn_of(tmpfs.swap());
             write(place.target, tmpfs.root(), payload, group)?;
             let shown = Shown::new(tmpfs.attach(directory.as_fd()).map_err(mount_failed)?);
             confirm(site, shown)
         }
         None => {
-            mount::mount_tmpfs(directory.as_fd(), options(payload)).map_err(mount_failed)?;
+            warn_of(mount::mount_tmpfs(directory.as_fd(), options(payload.limit())).map_err(mount_failed)?);
             match place.inspect() {
                 Ok(Entry::Tmpfs(root)) => fill_mounted(site, Shown::new(root), payload, group),
                 other => {
@@ -247,9 +248,31 @@ impl Drop for Shown {
 /// Fills a tmpfs that is mounted already; takes it away again when that fails.
 fn fill_mounted(site: &Site, shown: Shown, payload: &Payload, group: Option<Group>) -> Result<(), Error> {
     if let Some(root) = shown.root() {
+        make_room(root, payload);
         write(&site.target, root, payload, group)?;
     }
     confirm(site, shown)
+}
+
+/// Enlarges a tmpfs that was made for less. Where that fails the write may still fit.
+fn make_room(root: BorrowedFd<'_>, payload: &Payload) {
+    if let Err(error) = mount::enlarge(root, options(payload.limit())) {
+        debug!(err = %error, "a volume's tmpfs cannot be enlarged");
+    }
+}
+
+/// Says once that secrets may get into swap.
+fn warn_of(swap: Swap) {
+    static ONCE: Once = Once::new();
+    if swap == Swap::Possible {
+        ONCE.call_once(|| {
+            let state = if mount::has_swap() { "swap is on" } else { "swap is off at this moment" };
+            warn!(
+                "volumes may be written to the node's swap, since their tmpfs has no noswap (it needs Linux 6.4, outside \
+                 of user namespaces); {state}: turn swap off or encrypt it (docs/security.md, \"Memory and swap\")"
+            );
+        });
+    }
 }
 
 fn write(target: &TargetPath, root: BorrowedFd<'_>, payload: &Payload, group: Option<Group>) -> Result<(), Error> {

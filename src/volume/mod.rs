@@ -21,6 +21,7 @@ pub mod layout;
 mod locks;
 mod medium;
 mod site;
+mod size;
 mod source;
 mod target;
 pub mod writer;

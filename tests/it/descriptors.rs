@@ -64,12 +64,7 @@ fn class(node: &Node, namespace: &str, name: &str, vault: &Vault, objects: &[Str
 
 /// Has `count` volumes of one tenant held open, each with `objects` objects of the vault that `named` says, then looks whether a
 /// neighbour's publish, the probe and the metrics are served.
-fn hold_open(
-    setup: Setup,
-    count: usize,
-    objects: usize,
-    named: impl Fn(usize) -> String,
-) -> Result<()> {
+fn hold_open(setup: Setup, count: usize, objects: usize, named: impl Fn(usize) -> String) -> Result<()> {
     let node = Node::start(setup)?;
     let neighbour = lab().vault();
     let value = neighbour.set("password");
@@ -147,8 +142,8 @@ fn idle_connections_of_many_vaults_are_closed() -> Result<()> {
         lab().azure().set_secret(&vault.name, "password", &value);
         let name = format!("c-{number}");
         class(&node, "attacker", &name, &vault, &["password".to_owned()])?;
-        let volume = Volume::of_class("attacker", "web", &name)
-            .with_service_principal(&vault.client_id, &vault.client_secret);
+        let volume =
+            Volume::of_class("attacker", "web", &name).with_service_principal(&vault.client_id, &vault.client_secret);
         let target = node.publish(&volume)?;
         assert_eq!(fs::read_to_string(target.join("password"))?, value);
         node.kubelet.unpublish(&volume)?;

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use base64::Engine as _;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use keyvault_csi_e2e::driver::wait_for;
 use keyvault_csi_e2e::kubelet::is_final;
 use tonic::Code;
@@ -22,6 +24,7 @@ trials! { "external_faults":
     unavailable_is_tried_three_times,
     a_provider_that_is_killed_and_restarted_during_two_hundred_publishes,
     what_was_sent_in_confidence_is_in_no_log_error_or_metric,
+    no_form_of_a_secret_passes,
 }
 
 /// Publishes a volume of a class that wants this answer; it must fail, and say all of this.
@@ -264,6 +267,43 @@ fn what_was_sent_in_confidence_is_in_no_log_error_or_metric() -> Result<()> {
         for hidden in [value.as_str(), &secret, token] {
             ensure!(!text.contains(hidden), "{hidden:.12} in {text}");
         }
+    }
+    Ok(())
+}
+
+/// A provider may print what it got in any form, whole or in pieces, as an error's text, as its code, or as a path.
+fn no_form_of_a_secret_passes() -> Result<()> {
+    const RUN: usize = 16;
+    let (node, provider) = both(&[])?;
+    class(&node, "demo", &["objectName: foo"], "")?;
+    let secret = lab().secret("with/some+signs & a \"quote\"");
+    let volume = volume("demo").with_service_principal("00000000-0000-4000-9000-000000000000", &secret);
+    let text = |before: &str| format!("{before}{secret}");
+    let base64 = ["", "x", "xy"].map(|before| BASE64_STANDARD.encode(text(before))[4..].to_owned());
+    let for_urls = ["", "x", "xy"].map(|before| BASE64_URL_SAFE_NO_PAD.encode(text(before))[4..].to_owned());
+    let percent: String = secret.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let others = [secret.clone(), hex::encode(&secret), percent, serde_json::Value::from(secret.as_str()).to_string()];
+    for form in base64.into_iter().chain(for_urls).chain(others) {
+        let pieces: Vec<&str> = (0..=form.len() - RUN).map(|at| &form[at..at + RUN]).collect();
+        let in_pieces = pieces.join(" | ");
+        let answers = [
+            format!("status=7:cannot log in with {form} for long"),
+            format!("status=7:cannot log in with {in_pieces} for long"),
+            format!("code={form}"),
+        ];
+        for answer in answers {
+            provider.tell("/answer", &[("answer", &answer)])?;
+            let status = node.refused(&volume)?;
+            ensure!(status.message().contains("***stripped***"), "{status}");
+            ensure!(answer.starts_with("code") || status.message().contains("cannot log in with "), "{status}");
+            for sink in [status.message(), &node.metrics()?] {
+                let shown = pieces.iter().find(|piece| sink.contains(**piece));
+                ensure!(shown.is_none(), "{shown:?} of {form} in {sink}");
+            }
+        }
+        let log = node.log();
+        let shown = pieces.iter().find(|piece| log.contains(**piece));
+        ensure!(shown.is_none(), "{shown:?} of {form} in the log");
     }
     Ok(())
 }

@@ -17,6 +17,7 @@ trials! { "identities":
     a_service_principal_logs_in_with_a_certificate,
     a_certificate_that_the_application_does_not_know_is_told,
     a_certificate_that_has_ended_is_told,
+    a_damaged_key_is_told_wherever_it_is_damaged,
     an_application_of_adfs_logs_in,
     an_identity_binding_works_as_soon_as_the_cluster_does,
     an_identity_binding_and_workload_identity_share_nothing,
@@ -119,6 +120,37 @@ fn a_certificate_that_has_ended_is_told() -> Result<()> {
     for word in ["AADSTS700027", "ended on 20", "renew it", "CredentialsRejected"] {
         ensure!(status.message().contains(word), "{word:?} is missing in: {status}");
     }
+    Ok(())
+}
+
+/// Some damage shows when the key is read, some when its numbers are compared, and some only in what it signs.
+fn a_damaged_key_is_told_wherever_it_is_damaged() -> Result<()> {
+    const BYTES: usize = 47;
+    let (node, vault, _) = ready()?;
+    let made = Made::new("-days 30")?;
+    lab().azure().add_client_certificate(&vault.tenant, &vault.client_id, &made.der()?);
+    let (certificate, der) = (made.read("cert")?, made.openssl("pkcs8 -topk8 -nocrypt -in key -outform DER")?);
+    let mut causes = [false; 2];
+    for at in (0..der.len()).step_by(BYTES) {
+        let mut damaged = der.clone();
+        damaged[at] ^= 0x10;
+        fs::write(made.folder.path().join("damaged"), &damaged)?;
+        let body = String::from_utf8(made.openssl("base64 -in damaged")?)?;
+        let key = format!("-----BEGIN PRIVATE KEY-----\n{body}-----END PRIVATE KEY-----\n");
+        let volume = volume(&vault, &[("clientcertificate", &(certificate.clone() + &key))]);
+        match node.publish(&volume) {
+            // The private exponent is not used where the others are.
+            Ok(_) => node.kubelet.unpublish(&volume)?,
+            Err(status) => {
+                let text = status.message();
+                ensure!(text.contains("(CredentialsRejected)"), "byte {at}: {text}");
+                ensure!(!text.contains("fault of this program"), "byte {at}: {text}");
+                causes[0] |= text.contains("numbers do not make an RSA key");
+                causes[1] |= text.contains("what it signs does not fit");
+            }
+        }
+    }
+    assert_eq!(causes, [true; 2], "not every kind of damage was seen");
     Ok(())
 }
 

@@ -1,8 +1,10 @@
 //! Kernels without the newer mount API, and a tmpfs that is full.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use keyvault_csi_e2e::driver::{Kernel, wait_for};
 
 use crate::lab::{Node, lab, mounts_on};
 
@@ -10,11 +12,12 @@ trials! { "kernels":
     without_the_new_mount_api_a_volume_is_mounted_and_filled,
     without_it_too_a_failure_leaves_nothing,
     the_new_mount_api_shows_a_volume_only_when_it_is_full,
+    volumes_that_may_be_swapped_are_told_of_once,
 }
 
 fn old_kernel() -> Result<Node> {
     let mut setup = lab().setup();
-    setup.old_kernel = true;
+    setup.kernel = Kernel::WithoutMountApi;
     Node::start(setup)
 }
 
@@ -26,7 +29,7 @@ fn without_the_new_mount_api_a_volume_is_mounted_and_filled() -> Result<()> {
     let target = node.publish(&volume)?;
     assert_eq!(fs::read_to_string(target.join("password"))?, value);
     let mounts = mounts_on(&target)?;
-    for option in ["nosuid", "nodev", "noexec", "size=8192k", "mode=755"] {
+    for option in ["nosuid", "nodev", "noexec", "size=16416k", "mode=755"] {
         ensure!(mounts.len() == 1 && mounts[0].contains(option), "{option} is missing: {mounts:?}");
     }
     node.publish(&volume)?;
@@ -38,7 +41,7 @@ fn without_the_new_mount_api_a_volume_is_mounted_and_filled() -> Result<()> {
 /// The write fails after the mount, since the process may write no file as large as the secret.
 fn without_it_too_a_failure_leaves_nothing() -> Result<()> {
     let mut setup = lab().setup();
-    setup.old_kernel = true;
+    setup.kernel = Kernel::WithoutMountApi;
     setup.largest_file = Some(8);
     let (node, vault) = (Node::start(setup)?, lab().vault());
     vault.set("password");
@@ -70,5 +73,27 @@ fn the_new_mount_api_shows_a_volume_only_when_it_is_full() -> Result<()> {
         })?;
     }
     ensure!(looks > 0, "every publish had ended before the first look");
+    Ok(())
+}
+
+fn volumes_that_may_be_swapped_are_told_of_once() -> Result<()> {
+    const TOLD: &str = "volumes may be written to the node's swap";
+    for kernel in [Kernel::Present, Kernel::WithoutNoswap] {
+        let mut setup = lab().setup();
+        setup.kernel = kernel;
+        let (node, vault) = (Node::start(setup)?, lab().vault());
+        let value = vault.set("password");
+        node.class("demo", &vault.parameters(&["password"]))?;
+        let mut kept = false;
+        for _ in 0..3 {
+            let target = node.publish(&vault.volume("demo"))?;
+            assert_eq!(fs::read_to_string(target.join("password"))?, value);
+            kept = mounts_on(&target)?[0].contains("noswap");
+        }
+        ensure!(kernel == Kernel::Present || !kept, "the kernel knows noswap");
+        let expected = usize::from(!kept);
+        wait_for("it is told", Duration::from_secs(30), || Ok(node.log().matches(TOLD).count() >= expected))?;
+        assert_eq!(node.log().matches(TOLD).count(), expected, "{kernel:?}");
+    }
     Ok(())
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use azure_emulator::{Azure, Counters, Emulator, Options, Permission, StartError, TokenProxy, TokenProxyOptions};
-use keyvault_csi_e2e::driver::{DriverProcess, Setup, short_folder};
+use keyvault_csi_e2e::driver::{DriverProcess, Kernel, Setup, short_folder};
 use keyvault_csi_e2e::kubelet::{DEADLINE, Kubelet, Volume};
 use keyvault_csi_e2e::provider::{ProviderProcess, ProviderSetup};
 use keyvault_csi_e2e::sandbox;
@@ -168,7 +168,7 @@ impl Lab {
             // A test that changes a value wants to see it at once; `sharing` has the default.
             flags: vec!["-v=10".to_owned(), "--freshness-window=0s".to_owned()],
             environment: Vec::new(),
-            old_kernel: false,
+            kernel: Kernel::Present,
             largest_file: None,
             descriptors: None,
             killed_at: None,

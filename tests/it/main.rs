@@ -60,6 +60,7 @@ mod interruptions;
 mod kernels;
 mod key_derivation;
 mod kubelets;
+mod pauses;
 mod resources;
 mod rights;
 mod rotation;
@@ -76,6 +77,7 @@ mod surface;
 mod takeover;
 mod tenants;
 mod tokens;
+mod volume_size;
 
 mod both_ways;
 mod corpus;
@@ -145,6 +147,8 @@ fn main() -> ExitCode {
         tokens::trials(),
         key_derivation::trials(),
         key_derivation::soak(),
+        pauses::trials(),
+        volume_size::trials(),
         external::trials(),
         external_faults::trials(),
         external_rotation::trials(),

@@ -56,7 +56,7 @@ fn the_tmpfs_is_small_and_strict() -> Result<()> {
     let target = node.publish(&vault.volume("demo"))?;
     let mounts = mounts_on(&target)?;
     let line = mounts.first().context("nothing is mounted")?;
-    for option in ["tmpfs", "rw", "nosuid", "nodev", "noexec", "size=8192k", "mode=755"] {
+    for option in ["tmpfs", "rw", "nosuid", "nodev", "noexec", "size=16416k", "mode=755"] {
         ensure!(line.split([' ', ',']).any(|word| word == option), "{option} is missing: {line}");
     }
     // User namespaces may not use noswap, and a kernel before 6.4 does not know it.

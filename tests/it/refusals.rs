@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use keyvault_csi_e2e::driver::wait_for;
 use keyvault_csi_e2e::kubelet::Volume;
 use tonic::{Code, Status};
 
 use crate::lab::{class_manifest, lab};
+
+const PATIENCE: Duration = Duration::from_secs(30);
 
 trials! { "refusals":
     a_request_without_a_required_field,
@@ -79,14 +82,20 @@ fn a_class_that_cannot_be_found_or_used() -> Result<()> {
     write("default", "no-parameters", Some("azure"), &BTreeMap::new())?;
     for (class, words) in [
         ("absent", &["failed to get secretproviderclass default/absent", "not found"][..]),
-        ("strayed", &["failed to get secretproviderclass default/strayed", "not found", "elsewhere"]),
+        ("strayed", &["failed to get secretproviderclass default/strayed", "not found", "in the pod's namespace"]),
         ("no-provider", &["default/no-provider", "spec.provider is not set"]),
         ("empty-provider", &["default/empty-provider", "spec.provider is not set"]),
         ("other-provider", &["default/other-provider", "provider not found", "vault"]),
         ("no-parameters", &["default/no-parameters", "spec.parameters is not set"]),
     ] {
-        check(&node.refused(&vault.volume(class))?, Code::Unknown, words)?;
+        let status = node.refused(&vault.volume(class))?;
+        check(&status, Code::Unknown, words)?;
+        // What the pod's owner may not list: other namespaces, files of the node.
+        for hidden in ["elsewhere", ".yaml", &node.setup().manifests().display().to_string()] {
+            ensure!(!status.message().contains(hidden), "{hidden} in {status}");
+        }
     }
+    wait_for("the log says where it is", PATIENCE, || Ok(node.log().contains("in namespace elsewhere")))?;
     let metrics = node.metrics()?;
     ensure!(metrics.contains("error_type=\"SecretProviderClassNotFound\""), "{metrics}");
     Ok(())

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use azure_emulator::{Azure, Emulator, Options, Permission};
 use keyvault_csi_apiserver::{Account, CLASSES, PORT, Server, User};
-use keyvault_csi_e2e::driver::{DriverProcess, Setup, short_folder, wait_for};
+use keyvault_csi_e2e::driver::{DriverProcess, Kernel, Setup, short_folder, wait_for};
 use keyvault_csi_e2e::kubelet::Kubelet;
 use keyvault_csi_e2e::load::{class, principal};
 use keyvault_csi_e2e::sandbox;
@@ -148,7 +148,7 @@ impl Scene {
             node_id: format!("node-{number}"),
             flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
             environment: vec![("MALLOC_ARENA_MAX".to_owned(), "2".to_owned())],
-            old_kernel: false,
+            kernel: Kernel::Present,
             largest_file: None,
             descriptors: None,
             killed_at: None,

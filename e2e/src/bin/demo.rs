@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use azure_emulator::{Action, Azure, Emulator, Fault, Kind, Options, Permission};
-use keyvault_csi_e2e::driver::{DriverProcess, Setup, short_folder, wait_for};
+use keyvault_csi_e2e::driver::{DriverProcess, Kernel, Setup, short_folder, wait_for};
 use keyvault_csi_e2e::kubelet::{Kubelet, Volume};
 use keyvault_csi_e2e::sandbox;
 
@@ -90,7 +90,7 @@ fn start_driver(
         // A second pod is to see a new value at once.
         flags: vec!["--freshness-window=0s".to_owned()],
         environment: Vec::new(),
-        old_kernel: false,
+        kernel: Kernel::Present,
         largest_file: None,
         descriptors: None,
         killed_at: None,

@@ -3,6 +3,7 @@
 //! Without a cluster classes come from a folder of manifests, and nobody is told anything. Starts what follows the API
 //! server in the background; no request is waited for.
 
+use anyhow::Context as _;
 use tracing::warn;
 
 use super::args::Args;
@@ -24,7 +25,8 @@ pub(super) struct Cluster {
 /// Where classes come from, and the cluster, unless there is a folder of manifests.
 pub(super) async fn connect(args: &Args, user_agent: &str) -> anyhow::Result<(Classes, Option<Cluster>)> {
     if let Some(folder) = &args.manifests {
-        let classes = Classes::Directory(Directory::open(folder)?);
+        let classes =
+            Classes::Directory(Directory::open(folder).with_context(|| format!("--manifests {}", folder.display()))?);
         return Ok((classes, None));
     }
     let connection = k8s::connect(&Credentials::from_flag(args.kubeconfig.as_deref()), user_agent).await?;

@@ -8,8 +8,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::super::tokens::usable;
 use super::super::{
-    CertificateFacts, Cloud, Credential, Identity, LoginCertificate, Options, ServiceAccountToken, TenantId, TokenFault,
-    Vault, Vaults,
+    CertificateFacts, Cloud, Credential, Identity, KeyFault, LoginCertificate, Options, ServiceAccountToken, TenantId,
+    TokenFault, Vault, Vaults,
 };
 use super::server::{Azure, CLIENT_ID, Kind, QUICK, VERSION, errand, open_as, options, status, with_options};
 use super::{Reason, get};
@@ -45,7 +45,7 @@ fn binding(name: &str, token: String) -> Credential {
 pub(super) fn known(client_id: &str, certificate: &[u8], key: &[u8]) -> Credential {
     let (thumbprint, key) = (Sha256::digest(certificate).into(), Sha256::digest(key).into());
     let facts = CertificateFacts { thumbprint, key, not_after: None };
-    let certificate = LoginCertificate::known(facts, |_| Err("there is no key"));
+    let certificate = LoginCertificate::known(facts, |_| Err(KeyFault::Unfit("there is no key")));
     Credential::ClientCertificate { client_id: client_id.into(), namespace: "ns".into(), certificate }
 }
 

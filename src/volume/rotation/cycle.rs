@@ -41,6 +41,8 @@ pub(super) struct Cycle {
     volumes: Volumes,
     registry: Arc<Registry>,
     metrics: Metrics,
+    unit: Unit,
+    began: Instant,
 }
 
 /// What one credential brought.
@@ -52,13 +54,13 @@ enum Outcome {
 }
 
 impl Cycle {
-    pub(super) fn new(volumes: Volumes, registry: Arc<Registry>, metrics: Metrics) -> Cycle {
-        Cycle { volumes, registry, metrics }
+    pub(super) fn new(volumes: Volumes, registry: Arc<Registry>, metrics: Metrics, unit: Unit) -> Cycle {
+        Cycle { volumes, registry, metrics, unit, began: Instant::now() }
     }
 
     /// Does what is due.
-    pub(super) async fn run(&self, unit: &Unit) {
-        match unit {
+    pub(super) async fn run(&self) {
+        match &self.unit {
             Unit::Plan(class) => self.plan(class).await,
             Unit::Fetch(key) => self.fetch(key).await,
         }
@@ -99,9 +101,8 @@ impl Cycle {
 
     /// Fetches once, for all volumes of this key.
     async fn fetch(&self, key: &Arc<FetchKey>) {
-        let began = Instant::now();
         let [least, most] = DEADLINES;
-        let deadline = began + self.registry.interval(&key.class).clamp(least, most);
+        let deadline = self.began + self.registry.interval(&key.class).clamp(least, most);
         let members = self.registry.members(key);
         if members.is_empty() {
             return;
@@ -115,7 +116,7 @@ impl Cycle {
             Ok(Some(payload)) => {
                 self.registry.fetched(key);
                 self.write(key, &class, members, Arc::new(payload)).await;
-                self.metrics.refresh_took(began.elapsed());
+                self.metrics.refresh_took(self.began.elapsed());
             }
             Ok(None) => {}
             Err(error) => self.failed(&class.provider, &volumes(&members), &error),
@@ -259,6 +260,10 @@ impl Cycle {
         let mut news: usize = 0;
         let mut of = None;
         for volume in volumes {
+            if self.registry.excuses(&self.unit, self.began, volume) {
+                debug!(target = %volume.target, %reason, err = %text, "a refresh failed after a pause; it is tried again");
+                continue;
+            }
             self.metrics.refresh_failed(provider, error.cause());
             // Somebody else holds the target; the next cycle comes soon enough.
             if reason == Reason::Busy || !self.registry.fares(volume, Some(reason)) {

@@ -11,6 +11,7 @@
 mod cycle;
 mod feed;
 mod held;
+mod pauses;
 mod pods;
 mod refresh;
 mod registry;
@@ -36,6 +37,7 @@ use self::state::{Summary, Unit};
 use super::Volumes;
 use crate::k8s::Pods;
 use crate::metrics::Metrics;
+use crate::platform::clock;
 
 /// How many fetches are under way at a time. Each holds one volume's content.
 const AT_ONCE: usize = 16;
@@ -59,6 +61,17 @@ impl Options {
     /// How long credentials are kept that are not renewed.
     fn credentials(&self) -> Duration {
         self.republish.saturating_mul(PERIODS)
+    }
+
+    /// How often the loop looks after credentials, and so shows that it runs.
+    fn sweep(&self) -> Duration {
+        (self.republish / PERIODS).clamp(SWEEPS[0], SWEEPS[1])
+    }
+
+    /// From which length on a time without a sweep is a pause of the process. Up to a period, the periods that
+    /// credentials are kept for cover it.
+    fn pause(&self) -> Duration {
+        self.republish.max(self.sweep() * PERIODS)
     }
 }
 
@@ -95,12 +108,15 @@ impl Volumes {
         let places = Arc::new(Semaphore::new(AT_ONCE));
         let mut changes = self.classes.changes();
         let pods = Watched::new(pods);
-        let mut sweeps = interval((republish / PERIODS).clamp(SWEEPS[0], SWEEPS[1]));
+        let mut sweeps = interval(registry.options.sweep());
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             while let Some(running) = Running::next(&registry, &places, Instant::now()) {
-                let cycle = Cycle::new(self.clone(), registry.clone(), metrics.clone());
-                tokio::spawn(async move { cycle.run(&running.unit).await });
+                let cycle = Cycle::new(self.clone(), registry.clone(), metrics.clone(), running.unit.clone());
+                tokio::spawn(async move {
+                    let _held = running;
+                    cycle.run().await;
+                });
             }
             let due = registry.next().filter(|_| places.available_permits() > 0);
             tokio::select! {
@@ -109,7 +125,7 @@ impl Volumes {
                 () = changes.next() => self.look_at_classes(&registry).await,
                 changed = pods.next() => pods.look(&registry, Some(&changed)),
                 _ = sweeps.tick() => {
-                    let Summary { volumes, failing, oldest, expires } = registry.sweep(Instant::now());
+                    let Summary { volumes, failing, oldest, expires } = registry.sweep(Instant::now(), clock::since_boot());
                     let left = expires.map(|expires| expires.saturating_sub(jiff::Timestamp::now().as_second()));
                     metrics.refreshed_volumes(volumes, failing, oldest);
                     metrics.first_expiry(left);

@@ -20,6 +20,7 @@ use super::Options;
 use super::feed::Feed;
 use super::state::{Entry, FetchKey, Member, PodSeen, State, Summary, Unit, Volume, Wrote, dice};
 use crate::model::{Class, ClassRef, Reason};
+use crate::platform::clock;
 
 /// The volumes of this node that are refreshed.
 pub(in crate::volume) struct Registry {
@@ -52,7 +53,10 @@ impl Registry {
         let now = Instant::now();
         let mut state = self.lock();
         let state = &mut *state;
+        // First: what comes now is not from before a pause.
+        state.running(&self.options, now, clock::since_boot());
         let feed = Feed::of(request, &mut state.store, now);
+        state.try_again(&request.target, now);
         if let Some(known) = state.volumes.get_mut(&request.target)
             && known.volume.epoch == epoch
             && known.volume.class == class
@@ -278,15 +282,44 @@ impl Registry {
         }
     }
 
-    /// Drops credentials that were not renewed in time; says how the volumes fare.
-    pub(super) fn sweep(&self, now: Instant) -> Summary {
+    /// Whether a volume's failure is not to be told, since a pause of the process may be its cause: the run on `unit`
+    /// began before the pause ended, or used what the kubelet brought before it. The volume is tried again.
+    pub(super) fn excuses(&self, unit: &Unit, began: Instant, volume: &Arc<Volume>) -> bool {
+        let now = Instant::now();
         let mut state = self.lock();
-        let limit = self.options.credentials();
-        for entry in state.volumes.values_mut() {
-            if entry.feed.is_live() && now >= entry.feed.received + limit {
+        // The loop may not have run since.
+        state.running(&self.options, now, clock::since_boot());
+        let State { volumes, pauses, schedule, .. } = &mut *state;
+        let entry = volumes.get_mut(&volume.target).filter(|entry| Arc::ptr_eq(&entry.volume, volume));
+        let Some(entry) = entry else { return false };
+        if pauses.since(began) {
+            schedule.hurry(unit, now);
+            self.news.notify_one();
+            return true;
+        }
+        entry.excused = pauses.excuse(entry.feed.received, now, self.options.republish);
+        entry.excused
+    }
+
+    /// Drops credentials that were not renewed in time; says how the volumes fare.
+    pub(super) fn sweep(&self, now: Instant, since_boot: Duration) -> Summary {
+        let mut state = self.lock();
+        state.running(&self.options, now, since_boot);
+        let Options { republish, .. } = self.options;
+        let State { volumes, pauses, .. } = &mut *state;
+        let mut again = Vec::new();
+        for (target, entry) in volumes {
+            if pauses.excuse(entry.feed.received, now, republish) {
+                continue;
+            }
+            if entry.excused {
+                again.push(target.clone());
+            }
+            if entry.feed.is_live() && now >= entry.feed.received + self.options.credentials() {
                 entry.feed.drop_credentials();
             }
         }
+        again.iter().for_each(|target| state.try_again(target, now));
         let failing = state.volumes.values().filter(|entry| entry.failing.is_some()).count();
         let oldest = state.groups.values().min().map(|good| now.saturating_duration_since(*good));
         let expires = state.volumes.values().filter_map(|entry| entry.wrote.as_ref()?.expires).min();

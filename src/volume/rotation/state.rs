@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::super::layout::{Digest, Group};
 use super::super::locks::{Epoch, Target};
@@ -17,6 +17,7 @@ use super::super::source::Identity;
 use super::super::target::TargetPath;
 use super::Options;
 use super::feed::{Feed, Store};
+use super::pauses::Pauses;
 use super::schedule::{self, Schedule};
 use crate::model::{Class, ClassRef, Conversion, ObjectVersion, PodRef, Reason};
 use crate::platform::process;
@@ -100,6 +101,8 @@ pub(super) struct Entry {
     pub(super) failing: Option<Reason>,
     /// Whether somebody still has to be told that.
     pub(super) untold: bool,
+    /// Whether it could not be refreshed after a pause of the process, and has to be tried again before that is told.
+    pub(super) excused: bool,
     pub(super) pod: PodSeen,
 }
 
@@ -124,6 +127,7 @@ pub(super) struct State {
     pub(super) groups: HashMap<Arc<FetchKey>, Instant>,
     pub(super) schedule: Schedule<Unit>,
     pub(super) store: Store,
+    pub(super) pauses: Pauses,
     /// Whether it was told that there are too many volumes.
     pub(super) full: bool,
 }
@@ -135,6 +139,24 @@ impl Entry {
 }
 
 impl State {
+    /// Notes that the process runs, and says so where it did not for a while.
+    pub(super) fn running(&mut self, options: &Options, now: Instant, since_boot: Duration) {
+        if let Some(paused) = self.pauses.running(now, since_boot, options.pause()) {
+            info!(?paused, grace = ?options.republish, "the process was paused; volumes wait for the kubelet's next call");
+        }
+    }
+
+    /// Has a volume refreshed now that failed after a pause of the process.
+    pub(super) fn try_again(&mut self, target: &TargetPath, now: Instant) {
+        if let Some(entry) = self.volumes.get_mut(target)
+            && std::mem::take(&mut entry.excused)
+        {
+            let plan = || Unit::Plan(entry.volume.class.clone());
+            let unit = entry.key.clone().map_or_else(plan, Unit::Fetch);
+            self.schedule.hurry(&unit, now);
+        }
+    }
+
     /// The entry of exactly this volume.
     pub(super) fn entry(&mut self, volume: &Arc<Volume>) -> Option<&mut Entry> {
         self.volumes.get_mut(&volume.target).filter(|entry| Arc::ptr_eq(&entry.volume, volume))
@@ -178,6 +200,7 @@ impl State {
             wrote: None,
             failing: None,
             untold: false,
+            excused: false,
             pod: PodSeen::Unseen,
         };
         self.volumes.insert(request.target.clone(), entry);

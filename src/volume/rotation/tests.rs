@@ -19,6 +19,8 @@ use crate::model::{Class, ClassRef, ClassSpec, ExposeSecret as _, INTERVAL_ANNOT
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 const INTERVAL: Duration = Duration::from_secs(120);
 const REPUBLISH: Duration = Duration::from_secs(90);
+/// A machine that is not suspended, and a test that does not last long.
+const BOOT: Duration = Duration::from_secs(1_000);
 const WROTE: Wrote =
     Wrote { content: [1; 32], versions: [2; 32], expires: Some(1_800_000_000), conversions: None, held: None };
 
@@ -183,9 +185,9 @@ fn credentials_are_dropped_after_three_periods_and_the_volume_stays() {
     let (registry, locks, class) = (registry(), Locks::default(), Arc::new(class("v")));
     published(&registry, &locks, &request(1, "secret"), &class);
     let units = due(&registry, Instant::now() + INTERVAL);
-    registry.sweep(Instant::now() + 3 * REPUBLISH - Duration::from_secs(1));
+    registry.sweep(Instant::now() + 3 * REPUBLISH - Duration::from_secs(1), BOOT);
     assert!(members(&registry, &units)[0].feed.is_live());
-    let Summary { volumes, failing, oldest, expires } = registry.sweep(Instant::now() + 3 * REPUBLISH);
+    let Summary { volumes, failing, oldest, expires } = registry.sweep(Instant::now() + 3 * REPUBLISH, BOOT);
     assert_eq!((volumes, failing, expires), (1, 0, WROTE.expires));
     assert!(oldest >= Some(3 * REPUBLISH - Duration::from_secs(1)));
     let member = members(&registry, &units).remove(0);
@@ -193,6 +195,49 @@ fn credentials_are_dropped_after_three_periods_and_the_volume_stays() {
     assert!(!member.feed.is_live() && secrets.is_empty() && !context.contains_key(TOKENS));
     feed(&registry, &locks, &request(1, "secret"));
     assert_eq!(due(&registry, Instant::now()), [Unit::Plan(class.reference.clone())]);
+}
+
+#[test]
+fn after_a_pause_credentials_are_kept_for_one_period_more() {
+    let (registry, locks, class) = (registry(), Locks::default(), Arc::new(class("v")));
+    published(&registry, &locks, &request(1, "secret"), &class);
+    let units = due(&registry, Instant::now() + INTERVAL);
+    registry.sweep(Instant::now(), BOOT);
+    let (woke, boot) = (Instant::now() + 10 * REPUBLISH, BOOT + 10 * REPUBLISH);
+    registry.sweep(woke, boot);
+    let second = Duration::from_secs(1);
+    for passed in 1..REPUBLISH.as_secs() {
+        let passed = second * u32::try_from(passed).unwrap();
+        registry.sweep(woke + passed, boot + passed);
+    }
+    assert!(members(&registry, &units)[0].feed.is_live());
+    registry.sweep(woke + REPUBLISH, boot + REPUBLISH);
+    assert!(!members(&registry, &units)[0].feed.is_live(), "the kubelet has stopped calling");
+}
+
+#[test]
+fn what_fails_after_a_pause_is_not_told_before_it_was_tried_again() {
+    let (registry, locks, class) = (registry(), Locks::default(), Arc::new(class("v")));
+    published(&registry, &locks, &request(1, "secret"), &class);
+    let units = due(&registry, Instant::now() + INTERVAL);
+    let volume = members(&registry, &units)[0].volume.clone();
+    let began = Instant::now();
+    assert!(!registry.excuses(&units[0], began, &volume), "nothing was paused");
+    // As far as the registry can tell, the process was last seen running long ago.
+    registry.sweep(Instant::now(), Duration::ZERO);
+    assert!(registry.excuses(&units[0], began, &volume), "it was under way");
+    let later = Instant::now() + INTERVAL;
+    registry.ended(&units[0]);
+    assert_eq!(
+        due(&registry, later + super::schedule::REST),
+        units,
+        "it runs again at once, not only after its interval"
+    );
+    assert!(registry.excuses(&units[0], later, &volume), "it used what the kubelet brought before");
+    registry.ended(&units[0]);
+    feed(&registry, &locks, &request(1, "secret"));
+    assert_eq!(due(&registry, later + 3 * super::schedule::REST), units, "with what the kubelet brings now");
+    assert!(!registry.excuses(&units[0], later + INTERVAL, &volume));
 }
 
 #[test]
@@ -231,7 +276,7 @@ fn what_is_unpublished_is_forgotten_with_its_fetch_and_its_class() {
     );
     registry.ended(&units[0]);
     assert_eq!((registry.next(), registry.classes()), (None, vec![]));
-    assert_eq!(registry.sweep(Instant::now()), Summary { volumes: 0, failing: 0, oldest: None, expires: None });
+    assert_eq!(registry.sweep(Instant::now(), BOOT), Summary { volumes: 0, failing: 0, oldest: None, expires: None });
 }
 
 #[test]

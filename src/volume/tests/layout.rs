@@ -97,6 +97,23 @@ fn a_stale_switch_link_goes_before_the_new_one_is_made() {
     assert!(at(&Step::Remove(DATA_TMP.to_owned())) < at(&Step::Prepare("..new".to_owned())));
 }
 
+/// With what several of them leave, a tmpfs that has room for two sets would be full for ever.
+#[test]
+fn what_a_cut_off_write_left_goes_before_the_next_one_begins() {
+    let mut torn = tree(&[("foo", 0o644, "1")]);
+    let stale = Entry::Link(format!("{DATA}/gone"));
+    torn.root.entries.extend([("..lost".to_owned(), Entry::Directory), ("gone".to_owned(), stale)]);
+    let mut unfilled = Tree::default();
+    unfilled.root.entries.insert("..lost".to_owned(), Entry::Directory);
+    for (tree, gone) in [(torn, &["..lost", "gone"][..]), (unfilled, &["..lost"])] {
+        let steps = plan(&tree, &payload(&[("foo", 0o644, "2")]), None, 0, "..new");
+        let expected: Vec<Step> = gone.iter().map(|name| Step::Remove((*name).to_owned())).collect();
+        assert_eq!(steps[..gone.len()], expected, "{steps:?}");
+        let again = steps[gone.len()..].iter().filter(|step| expected.contains(step)).count();
+        assert_eq!(again, 0, "{steps:?}");
+    }
+}
+
 #[test]
 fn a_repair_mends_links_and_removes_leftovers() {
     let mut torn = tree(&[("foo", 0o644, "1"), ("bar", 0o644, "2")]).root;

@@ -1,0 +1,295 @@
+//! Pure. Removes the secrets of a request from what a provider says about it.
+//!
+//! Providers may quote anything in an error, and the error becomes an event and a log line. A secret is redacted in
+//! each form in which programs print it (`forms`), whole or any run of 16 characters of such a form. Text that its
+//! readers know anyway stays readable: `clientid`, what also stands in the class's parameters, well-known URLs, and
+//! the header lines of PEM.
+//!
+//! # Guarantees
+//! The work is linear in the size of the secrets and of the parameters, and bounded by [`TEXT`] for the provider's text.
+
+mod forms;
+mod index;
+mod values;
+mod views;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use self::index::{Index, Matches, window};
+use self::values::Values;
+use self::views::View;
+use super::limits;
+use super::request::TOKENS;
+use crate::model::{ExposeSecret as _, SecretString};
+
+/// What stands in place of a secret.
+const STRIPPED: &str = "***stripped***";
+
+/// What stands in place of a whole text that cannot be redacted within bounds.
+const WITHHELD: &str =
+    "***stripped*** (the Secret has more short values than can be looked for; see the provider's log)";
+
+/// How much of a provider's text is read, in bytes. More than is ever shown.
+const TEXT: usize = 16 << 10;
+
+/// How much of the end of a text that was cut at [`TEXT`] is dropped: a secret may have been cut in two there.
+const TAIL: usize = 64;
+
+/// The length of a run of a secret that is redacted, in characters.
+const RUN: usize = 16;
+
+/// The same as it is searched for: the first or the last of the 16 may be a quote.
+const PLAIN_RUN: usize = RUN - 1;
+
+/// The same for base64, in which the first and the last of the 16 may have bits of something else.
+const BASE64_RUN: usize = RUN - 2;
+
+/// The shortest value that is redacted: shorter ones would match by chance.
+const SHORTEST: usize = 4;
+
+/// Values below this length are redacted in halves, too.
+const HALVED: usize = 2 * RUN;
+
+/// Up to which length the rest of a run next to a readable text is left when it has no letter and no digit: quotes
+/// and commas.
+const PUNCTUATION: usize = 4;
+
+/// Removes the secrets of one request from texts. They are collected only when a provider has said something.
+pub(super) struct Redactor<'a> {
+    parameters: &'a BTreeMap<String, String>,
+    context: &'a BTreeMap<String, String>,
+    secrets: &'a BTreeMap<String, SecretString>,
+}
+
+/// The encodings that a text is searched in; each has views of the text of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Encoding {
+    /// The value itself, and as JSON and URLs have it.
+    Plain,
+    Base64,
+    Hex,
+}
+
+const ENCODINGS: [Encoding; 3] = [Encoding::Plain, Encoding::Base64, Encoding::Hex];
+
+impl<'a> Redactor<'a> {
+    /// For a request with these parameters of the class, this volume context, and these secrets.
+    pub(super) fn new(
+        parameters: &'a BTreeMap<String, String>,
+        context: &'a BTreeMap<String, String>,
+        secrets: &'a BTreeMap<String, SecretString>,
+    ) -> Redactor<'a> {
+        Redactor { parameters, context, secrets }
+    }
+
+    /// A provider's text for people: without secrets, on one line, at most [`limits::SAID`] characters.
+    pub(super) fn redact(&self, text: &str) -> String {
+        self.redact_to(limits::SAID, text)
+    }
+
+    /// The same with another limit, in characters.
+    pub(super) fn redact_to(&self, limit: usize, text: &str) -> String {
+        let read = &text[..text.floor_char_boundary(TEXT)];
+        let Some(mask) = self.mask(read) else { return WITHHELD.chars().take(limit).collect() };
+        let shown = match read.len() < text.len() {
+            true => read.floor_char_boundary(TEXT - TAIL),
+            false => read.len(),
+        };
+        masked(&read[..shown], &mask).take(limit).collect()
+    }
+
+    /// Which bytes of `text` are secret; `None` when there are too many values to look for.
+    fn mask(&self, text: &str) -> Option<Vec<bool>> {
+        let mut mask = vec![false; text.len()];
+        let values = self.values();
+        if text.is_empty() || values.is_empty() {
+            return Some(mask);
+        }
+        let whole = values.short()?;
+        let view = View::of(text);
+        for encoding in ENCODINGS {
+            let views = encoding.views(&view);
+            let mut found = self.runs(encoding, &views, &values, text);
+            for (length, patterns) in patterns(encoding, text, whole, values.long()) {
+                self.wholes(encoding, text, &views, length, &patterns, &mut found);
+            }
+            if encoding == Encoding::Base64 {
+                found = widened(&found, text.as_bytes());
+            }
+            mask.iter_mut().zip(found).for_each(|(mask, found)| *mask |= found);
+        }
+        Some(mask)
+    }
+
+    /// Masks every run of a secret's form that is not also one of a public text.
+    fn runs(&self, encoding: Encoding, views: &[View], values: &Values<'_>, text: &str) -> Vec<bool> {
+        let mut mask = vec![false; text.len()];
+        let index = Index::new(views, encoding.run());
+        let mut secret = Matches::of(&index);
+        values.all().for_each(|value| encoding.scan(text, value, &mut secret));
+        if !secret.any() {
+            return mask;
+        }
+        let mut public = Matches::of(&index);
+        self.public().for_each(|known| encoding.scan_public(text, known, &mut public));
+        secret.spans().for_each(|span| mask[span].fill(true));
+        let mut readable = vec![false; text.len()];
+        public.spans().for_each(|span| readable[span].fill(true));
+        without(&mut mask, &readable, text.as_bytes());
+        mask
+    }
+
+    /// Masks every occurrence of these patterns of one length that is not also part of a public text.
+    fn wholes(
+        &self,
+        encoding: Encoding,
+        text: &str,
+        views: &[View],
+        length: usize,
+        patterns: &BTreeSet<u128>,
+        mask: &mut [bool],
+    ) {
+        let index = Index::new(views, length);
+        let mut secret = Matches::of(&index);
+        patterns.iter().for_each(|pattern| secret.see(*pattern));
+        if !secret.any() {
+            return;
+        }
+        let mut public = Matches::of(&index);
+        self.public().for_each(|known| encoding.scan_public(text, known, &mut public));
+        secret.without(&public).spans().for_each(|span| mask[span].fill(true));
+    }
+
+    /// What must not be shown.
+    fn values(&self) -> Values<'a> {
+        let tokens = self.context.get(TOKENS).map(String::as_str);
+        let confidential = self.secrets.iter().filter(|(key, _)| !is_public(key));
+        let mut values = Values::default();
+        confidential.map(|(_, secret)| secret.expose_secret()).chain(tokens).for_each(|value| values.add(value));
+        values
+    }
+
+    /// What readers of the class, or everybody, know.
+    fn public(&self) -> impl Iterator<Item = &'a str> {
+        let ids = self.secrets.iter().filter(|(key, _)| is_public(key)).map(|(_, id)| id.expose_secret());
+        let parameters = self.parameters.values().map(String::as_str);
+        parameters.chain(ids).chain(values::WELL_KNOWN.iter().copied())
+    }
+}
+
+/// Whose secret it is, is not a secret, and advice names it.
+fn is_public(key: &str) -> bool {
+    key.eq_ignore_ascii_case("clientid")
+}
+
+impl Encoding {
+    fn run(self) -> usize {
+        match self {
+            Encoding::Plain => PLAIN_RUN,
+            Encoding::Base64 => BASE64_RUN,
+            Encoding::Hex => RUN,
+        }
+    }
+
+    /// The text as this encoding is searched in.
+    fn views(self, text: &View) -> Vec<View> {
+        match self {
+            Encoding::Plain => {
+                let views = text.decoded().into_iter().map(|view| view.folded());
+                views.flat_map(|view| [view.squeezed(), view]).collect()
+            }
+            // Encoders break lines, and what they made may stand in a URL.
+            Encoding::Base64 => text.decoded().iter().map(|view| view.squeezed().base64()).collect(),
+            Encoding::Hex => vec![text.hex().folded()],
+        }
+    }
+
+    /// Looks for each form that a value has in this encoding, as far as the text may have it.
+    fn scan(self, text: &str, value: &str, matches: &mut Matches<'_, '_>) {
+        for form in forms::of(self, text) {
+            if form.applies(value) {
+                matches.begin();
+                form.write(value, &mut |byte| matches.push(byte));
+            }
+        }
+    }
+
+    /// Looks for what everybody knows, which may itself be in this encoding.
+    fn scan_public(self, text: &str, known: &str, matches: &mut Matches<'_, '_>) {
+        if self == Encoding::Plain {
+            return self.scan(text, known, matches);
+        }
+        matches.begin();
+        for byte in known.bytes() {
+            matches.push(if self == Encoding::Hex { byte.to_ascii_lowercase() } else { forms::standard(byte) });
+        }
+    }
+}
+
+/// What is looked for as a whole, by length: forms of short values that have no run, and halves of values that have
+/// two at most.
+fn patterns(
+    encoding: Encoding,
+    text: &str,
+    short: &BTreeSet<String>,
+    long: &[std::borrow::Cow<'_, str>],
+) -> BTreeMap<usize, BTreeSet<u128>> {
+    let mut patterns: BTreeMap<usize, BTreeSet<u128>> = BTreeMap::new();
+    let mut add = |form: &[u8]| {
+        patterns.entry(form.len()).or_default().insert(window(form));
+    };
+    for value in short {
+        for form in forms::of(encoding, text).filter(|form| form.applies(value)) {
+            let mut written = Vec::new();
+            form.write_known(value, &mut |byte| written.push(byte));
+            if (SHORTEST..encoding.run()).contains(&written.len()) {
+                add(&written);
+            }
+        }
+    }
+    if encoding == Encoding::Plain {
+        for value in long.iter().filter(|value| value.len() < HALVED) {
+            let half = value.len().div_ceil(2);
+            // The scheme of a URL and the beginning of its host say nothing.
+            let telling = |half: &&[u8]| half.len() < PLAIN_RUN && !half.windows(3).any(|bytes| bytes == b"://");
+            value.to_ascii_lowercase().as_bytes().windows(half).filter(telling).for_each(&mut add);
+        }
+    }
+    patterns
+}
+
+/// Takes what is readable out of the mask, and with it the quotes and commas around it that the secret has, too.
+fn without(mask: &mut [bool], readable: &[bool], text: &[u8]) {
+    mask.iter_mut().zip(readable).for_each(|(mask, readable)| *mask &= !readable);
+    let mut at = 0;
+    for piece in mask.chunk_by_mut(|a, b| a == b) {
+        let (begin, end) = (at, at + piece.len());
+        at = end;
+        let beside = (begin > 0 && readable[begin - 1]) || readable.get(end) == Some(&true);
+        let plain = !text[begin..end].iter().any(|byte| byte.is_ascii_alphanumeric() || !byte.is_ascii());
+        if beside && plain && piece.len() < PUNCTUATION {
+            piece.fill(false);
+        }
+    }
+}
+
+/// The mask with the base64 characters next to it, which may have bits of the secret.
+fn widened(mask: &[bool], text: &[u8]) -> Vec<bool> {
+    let near = |at: usize| at.checked_sub(1).is_some_and(|at| mask[at]) || mask.get(at + 1) == Some(&true);
+    let extended = |at: usize| forms::is_base64(text[at]) && near(at);
+    (0..mask.len()).map(|at| mask[at] || extended(at)).collect()
+}
+
+/// The text on one line, with one mark for each masked stretch.
+fn masked<'t>(text: &'t str, mask: &'t [bool]) -> impl Iterator<Item = char> + 't {
+    let mut hidden = false;
+    text.char_indices().flat_map(move |(at, c)| {
+        let secret = mask[at..at + c.len_utf8()].contains(&true);
+        let mark = if secret && !hidden { STRIPPED } else { "" };
+        hidden = secret;
+        mark.chars().chain((!secret).then_some(if c.is_control() { ' ' } else { c }))
+    })
+}

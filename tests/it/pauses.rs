@@ -1,0 +1,87 @@
+//! A driver that does not run for a while, as after `SIGSTOP` or on a virtual machine that is suspended.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use azure_emulator::{Action, Fault, Kind};
+use keyvault_csi_e2e::driver::wait_for;
+use nix::sys::signal::Signal;
+
+use crate::lab::{Node, lab};
+use crate::rotation::{PATIENCE, metric, rotating};
+
+trials! { "pauses":
+    a_pause_of_more_than_three_periods_is_no_failure,
+    a_fetch_that_a_pause_cut_short_is_made_again,
+}
+
+/// The kubelet's period of these tests. After the pause the driver has as long for its first cycle, so that it is not
+/// shorter.
+const PERIOD: Duration = Duration::from_secs(4);
+
+fn republish() -> String {
+    format!("--republish-period={}s", PERIOD.as_secs())
+}
+
+fn holds(target: &Path, value: &str) -> Result<bool> {
+    Ok(fs::read_to_string(target.join("password"))? == value)
+}
+
+/// Stops the process for so long. There is nothing to wait for but the time.
+fn pause(node: &Node, length: Duration, meanwhile: impl FnOnce()) -> Result<()> {
+    node.signal(Signal::SIGSTOP)?;
+    meanwhile();
+    let began = Instant::now();
+    wait_for("the time has passed", 2 * length, || Ok(began.elapsed() >= length))?;
+    node.signal(Signal::SIGCONT)
+}
+
+fn no_failure(node: &Node) -> Result<()> {
+    assert_eq!(metric(node, "rotation_reconcile_error_total", &[])?, 0.0, "{}", node.log());
+    ensure!(!node.log().contains("volumes cannot be refreshed"), "{}", node.log());
+    Ok(())
+}
+
+fn a_pause_of_more_than_three_periods_is_no_failure() -> Result<()> {
+    let (node, vault) = (rotating("200ms", &[&republish()])?, lab().vault());
+    vault.set("password");
+    node.class("demo", &vault.parameters(&["password"]))?;
+    let volume = vault.volume("demo");
+    let target = node.publish(&volume)?;
+    let mut value = String::new();
+    pause(&node, 3 * PERIOD + Duration::from_secs(1), || value = vault.set("password"))?;
+    // Before the kubelet has called again.
+    wait_for("it is refreshed", PATIENCE, || holds(&target, &value))?;
+    no_failure(&node)?;
+    ensure!(node.log().contains("the process was paused"), "{}", node.log());
+    let (called, value) = (Instant::now(), vault.set("password"));
+    node.publish(&volume)?;
+    wait_for("it is refreshed again", PATIENCE, || holds(&target, &value))?;
+    no_failure(&node)?;
+    // Now the kubelet has stopped calling.
+    let lapsed = || Ok(metric(&node, "rotation_reconcile_error_total", &["reason=\"CredentialsMissing\""])? >= 1.0);
+    wait_for("the credentials lapse", PATIENCE, lapsed)?;
+    ensure!(called.elapsed() >= 3 * PERIOD, "after {:?} already", called.elapsed());
+    ensure!(node.log().contains("requiresRepublish"));
+    Ok(())
+}
+
+/// When the process goes on, the deadline of what was under way has passed.
+fn a_fetch_that_a_pause_cut_short_is_made_again() -> Result<()> {
+    let (node, vault) = (rotating("200ms", &[&republish()])?, lab().vault());
+    vault.set("password");
+    node.class("demo", &vault.parameters(&["password"]))?;
+    let target = node.publish(&vault.volume("demo"))?;
+    lab().azure().add_fault(Fault::new(Action::Hang).host(&vault.name));
+    let asked = vault.counters().get(Kind::Get);
+    wait_for("a fetch hangs", PATIENCE, || Ok(vault.counters().get(Kind::Get) > asked))?;
+    let mut value = String::new();
+    pause(&node, PERIOD + Duration::from_secs(3), || {
+        lab().azure().clear_faults(&vault.name);
+        value = vault.set("password");
+    })?;
+    wait_for("it is refreshed", PATIENCE, || holds(&target, &value))?;
+    no_failure(&node)
+}

@@ -1,0 +1,115 @@
+//! Volumes of many long names and deep paths: what can be published can be refreshed, whatever the class becomes.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use keyvault_csi_e2e::driver::wait_for;
+
+use crate::lab::{Node, Vault, lab};
+use crate::rotation::{PATIENCE, metric, rotating};
+
+trials! { "volume_size":
+    five_hundred_long_aliases_are_refreshed,
+    deep_paths_are_refreshed,
+    a_class_may_grow_to_all_that_can_be_published,
+    a_volume_that_an_older_driver_made_is_enlarged,
+}
+
+/// The most objects of a class.
+const OBJECTS: usize = 500;
+
+/// The parameters of a class that mounts each of these secrets under the alias beside it.
+fn class(node: &Node, vault: &Vault, objects: &[(String, String)]) -> Result<()> {
+    let objects = objects.iter().fold("array:\n".to_owned(), |objects, (name, alias)| {
+        objects + &format!("  - |\n    objectName: {name}\n    objectType: secret\n    objectAlias: {alias}\n")
+    });
+    node.class("demo", &vault.parameters_of(&objects))
+}
+
+/// A name of 250 bytes, whose link takes a page.
+fn long(at: usize, kind: &str) -> String {
+    format!("{kind}-{at:03}-{}", "x".repeat(250 - kind.len() - 5))
+}
+
+/// Fills the vault's secrets, and remembers what is in the first and in the last.
+fn fill(vault: &Vault, objects: &[(String, String)]) -> [String; 2] {
+    let values: Vec<String> = objects.iter().map(|(name, _)| vault.set(name)).collect();
+    [values[0].clone(), values[values.len() - 1].clone()]
+}
+
+fn holds(target: &Path, objects: &[(String, String)], values: &[String; 2]) -> bool {
+    let read = |at: usize| fs::read_to_string(target.join(&objects[at].1)).ok();
+    [read(0), read(objects.len() - 1)] == values.each_ref().map(|value| Some(value.clone()))
+}
+
+/// Publishes these objects, changes all of them twice, and waits until the volume has them.
+fn rotates(objects: &[(String, String)]) -> Result<()> {
+    let (node, vault) = (rotating("500ms", &["--vault-requests-per-second=10000"])?, lab().vault());
+    let values = fill(&vault, objects);
+    class(&node, &vault, objects)?;
+    let target = node.publish(&vault.volume("demo"))?;
+    ensure!(holds(&target, objects, &values));
+    for _ in 0..2 {
+        let values = fill(&vault, objects);
+        wait_for("all is refreshed", PATIENCE, || Ok(holds(&target, objects, &values)))?;
+    }
+    assert_eq!(metric(&node, "rotation_reconcile_error_total", &[])?, 0.0, "{}", node.log());
+    Ok(())
+}
+
+fn five_hundred_long_aliases_are_refreshed() -> Result<()> {
+    rotates(&(0..OBJECTS).map(|at| (format!("o-{at}"), long(at, "a"))).collect::<Vec<_>>())
+}
+
+fn deep_paths_are_refreshed() -> Result<()> {
+    let deep = |at: usize| format!("{}/{}file", long(at, "d"), "d/".repeat(14));
+    rotates(&(0..OBJECTS).map(|at| (format!("o-{at}"), deep(at))).collect::<Vec<_>>())
+}
+
+/// From one small object to the most and the longest, and from there to others: every name goes, and every name comes.
+fn a_class_may_grow_to_all_that_can_be_published() -> Result<()> {
+    let (node, vault) = (rotating("500ms", &["--vault-requests-per-second=10000"])?, lab().vault());
+    let small = [("o-0".to_owned(), "small".to_owned())];
+    let set = |kind: &str| -> Vec<_> { (0..OBJECTS).map(|at| (format!("o-{at}"), long(at, kind))).collect() };
+    // Two pages each, so that the content is near its limit of 1,024 pages.
+    let body = "y".repeat(5_000);
+    for at in 0..OBJECTS {
+        lab().azure().set_secret(&vault.name, &format!("o-{at}"), &body);
+    }
+    class(&node, &vault, &small)?;
+    let target = node.publish(&vault.volume("demo"))?;
+    let before = rustix::fs::statfs(&target)?.f_blocks;
+    for kind in ["one", "two"] {
+        class(&node, &vault, &set(kind))?;
+        wait_for("the volume has the new names", PATIENCE, || {
+            let names = fs::read_dir(&target)?.filter_map(Result::ok).map(|entry| entry.file_name());
+            let names: Vec<_> = names.filter_map(|name| name.into_string().ok()).collect();
+            Ok(names.iter().filter(|name| name.starts_with(kind)).count() == OBJECTS && names.len() == OBJECTS + 2)
+        })?;
+    }
+    assert_eq!(metric(&node, "rotation_reconcile_error_total", &[])?, 0.0, "{}", node.log());
+    assert_eq!(rustix::fs::statfs(&target)?.f_blocks, before, "it was large enough from the start");
+    Ok(())
+}
+
+fn a_volume_that_an_older_driver_made_is_enlarged() -> Result<()> {
+    let (node, vault) = (rotating("500ms", &[])?, lab().vault());
+    let objects: Vec<_> = (0..40).map(|at| (format!("o-{at}"), long(at, "a"))).collect();
+    fill(&vault, &objects);
+    class(&node, &vault, &objects)?;
+    let target = node.publish(&vault.volume("demo"))?;
+    // As large as what it holds: 40 files, 40 links.
+    let flags =
+        rustix::mount::MountFlags::NODEV | rustix::mount::MountFlags::NOSUID | rustix::mount::MountFlags::NOEXEC;
+    rustix::mount::mount_remount(&target, flags, c"nr_blocks=80,nr_inodes=128")?;
+    assert_eq!(rustix::fs::statfs(&target)?.f_blocks, 80);
+    let values = fill(&vault, &objects);
+    wait_for("all is refreshed", PATIENCE, || Ok(holds(&target, &objects, &values)))?;
+    assert_eq!(metric(&node, "rotation_reconcile_error_total", &[])?, 0.0, "{}", node.log());
+    let mounts = crate::lab::mounts_on(&target)?;
+    for option in ["nosuid", "nodev", "noexec", "size=16416k"] {
+        ensure!(mounts.len() == 1 && mounts[0].contains(option), "{option} is missing: {mounts:?}");
+    }
+    Ok(())
+}
