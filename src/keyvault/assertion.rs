@@ -10,8 +10,6 @@ use async_trait::async_trait;
 use azure_core::http::ClientMethodOptions;
 use azure_core::time::OffsetDateTime;
 use azure_identity::ClientAssertion;
-use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
 
 use super::identity::Identity;
 use super::service_account::ServiceAccountToken;

@@ -72,7 +72,7 @@ impl CertificateLogins {
                 read(&proof.text, work).map_err(|_| KeyFault::Unfit("it was read before, and cannot be read any more"))
             }),
         };
-        Ok(Credential::ClientCertificate { client_id, namespace: namespace.clone(), certificate })
+        Ok(Credential::ClientCertificate { client_id, namespace: namespace.to_string(), certificate })
     }
 
     async fn read(

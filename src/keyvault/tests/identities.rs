@@ -11,7 +11,7 @@ use super::super::{
     CertificateFacts, Cloud, Credential, Identity, KeyFault, LoginCertificate, Options, ServiceAccountToken, TenantId,
     TokenFault, Vault, Vaults,
 };
-use super::server::{Azure, CLIENT_ID, Kind, QUICK, VERSION, errand, open_as, options, status, with_options};
+use super::server::{Azure, CLIENT_ID, Kind, QUICK, VERSION, open_as, options, status, with_options};
 use super::{Reason, get};
 
 pub(super) fn secret(text: &str) -> Credential {
