@@ -68,7 +68,7 @@ mod sharing;
 mod startup;
 mod surface;
 mod takeover;
-mod tenants;
+mod tenant_input;
 
 mod both_ways;
 mod corpus;
@@ -111,7 +111,7 @@ fn main() -> ExitCode {
         surface::trials(),
         startup::trials(),
         takeover::trials(),
-        tenants::trials(),
+        tenant_input::trials(),
         kubelets::trials(),
         costs::trials(),
         interruptions::trials(),

@@ -19,7 +19,7 @@ use crate::lab::{Node, STACK, Vault, class_manifest, lab, stack_file};
 use crate::mirror_scene::{EVENTS, PATIENCE, SECRETS, Scene as Mirror, opaque, owners};
 use crate::plugin::Scene as Plugin;
 
-trials! { "tenants":
+trials! { "tenant_input":
     no_name_of_a_class_becomes_part_of_a_url,
     names_of_classes_are_checked_with_manifests_too,
     forged_pod_info_becomes_no_part_of_a_url,
