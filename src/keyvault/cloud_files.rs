@@ -19,6 +19,9 @@ use crate::platform::dir::read_ordinary_file;
 /// The largest file; real ones have about 2 KiB.
 const LARGEST: u64 = 64 << 10;
 
+/// How much of a refused name an error shows, in characters.
+const SHOWN: usize = 256;
+
 /// The variable that names the file for classes that name none.
 pub const CLOUD_FILE_VARIABLE: &str = "AZURE_ENVIRONMENT_FILEPATH";
 
@@ -37,7 +40,7 @@ pub enum CloudFileError {
          the file of its --cloud-file ({CLOUD_FILE_VARIABLE}) are read; put the file into that folder and write its name"
     )]
     Refused {
-        /// What the class says.
+        /// The beginning of what the class says.
         named: String,
     },
     /// The file cannot be read.
@@ -71,6 +74,13 @@ pub enum CloudFileError {
     /// The name is none of the clouds.
     #[error(transparent)]
     Name(#[from] CloudError),
+}
+
+impl CloudFileError {
+    /// A refusal of what a class says, of which the text shows the beginning.
+    pub fn refused(named: &str) -> CloudFileError {
+        CloudFileError::Refused { named: named.chars().take(SHOWN).collect() }
+    }
 }
 
 /// What the class's `cloudEnvFileName` can name: a file in the folder, or an absolute path.
@@ -133,16 +143,14 @@ impl CloudFiles {
     pub fn read(&self, named: Option<&CloudFileName>) -> Result<Cloud, CloudFileError> {
         let source = match named {
             None => self.file.as_deref().map(Source::File).ok_or(CloudFileError::NotNamed)?,
-            Some(CloudFileName(name)) => {
-                self.source(name).ok_or_else(|| CloudFileError::Refused { named: name.clone() })?
-            }
+            Some(CloudFileName(name)) => self.source(name).ok_or_else(|| CloudFileError::refused(name))?,
         };
         let (file, setting) = match &source {
             Source::InFolder { path, .. } => (path.display().to_string(), "--cloud-files-dir"),
             Source::File(path) => (path.display().to_string(), "--cloud-file"),
         };
         let content = source.content().map_err(|refusal| match (refusal, named) {
-            (Refusal::LeadsOut, Some(CloudFileName(name))) => CloudFileError::Refused { named: name.clone() },
+            (Refusal::LeadsOut, Some(CloudFileName(name))) => CloudFileError::refused(name),
             (Refusal::LeadsOut, None) => CloudFileError::NotNamed,
             (Refusal::Unreadable(source), _) => CloudFileError::Unreadable { file: file.clone(), setting, source },
         })?;

@@ -232,7 +232,7 @@ fn nothing_leads_out_of_the_folder_and_a_refusal_tells_of_nothing_outside() {
         "..",
         "../secret",
         "../absent",
-        "below/../../secret",
+        "below/../../../secret",
         "..data/../../secret",
         "/etc/passwd",
         "/absent",

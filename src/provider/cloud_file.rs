@@ -43,8 +43,7 @@ impl DefaultCloud {
             (CloudChoice::Named(name), _) if !Cloud::is_custom(name) => return Ok(Cloud::named(name)?),
             (CloudChoice::Default(_), Some(known)) => return Ok(known.clone()),
             (CloudChoice::Default(Some(text)), None) => {
-                let refused = || CloudFileError::Refused { named: text.clone() };
-                Some(CloudFileName::new(text).ok_or_else(refused)?)
+                Some(CloudFileName::new(text).ok_or_else(|| CloudFileError::refused(text))?)
             }
             (CloudChoice::Default(None), None) | (CloudChoice::Named(_), _) => None,
             (CloudChoice::File(file), _) => Some(file.clone()),

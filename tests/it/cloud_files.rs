@@ -104,7 +104,7 @@ fn a_file_of_the_node_never_says_where_a_token_goes() -> Result<()> {
             node.class("demo", &parameters)?;
             let status = node.refused_within(&vault.volume("demo"), Duration::from_secs(5))?;
             ensure!(status.code() == Code::Unknown, "{status}");
-            said.push(status.message().replace(name, "NAME"));
+            said.push(status.message().replace(&format!("{name:?}"), "NAME"));
         }
     }
     // What exists is told from what does not by no word.

@@ -75,7 +75,7 @@ mod startup;
 mod streams;
 mod surface;
 mod takeover;
-mod tenants;
+mod tenant_input;
 mod tokens;
 mod volume_size;
 
@@ -137,7 +137,7 @@ fn main() -> ExitCode {
         descriptors::soak(),
         startup::trials(),
         takeover::trials(),
-        tenants::trials(),
+        tenant_input::trials(),
         kubelets::trials(),
         costs::trials(),
         interruptions::trials(),

@@ -200,12 +200,20 @@ fn every_type_is_written() -> Result<()> {
 fn one_bad_secret_object_stops_no_other() -> Result<()> {
     let scene = Scene::new()?;
     let value = scene.vault.set("a");
-    let mut refused = opaque("refused", &[("a", "k")]);
-    refused["labels"] = json!({ "label": "no value of a label!" });
+    let mut mislabelled = opaque("mislabelled", &[("a", "k")]);
+    mislabelled["labels"] = json!({ "label": "no value of a label!" });
+    // No write of other data is taken for an immutable Secret.
+    let metadata = json!({ "name": "refused", "labels": { "secrets-store.csi.k8s.io/managed": "true" } });
+    scene.put(
+        "somebody",
+        json!({ "metadata": metadata, "type": "Opaque", "immutable": true, "data": { "k": "b2xk" } }),
+    )?;
+    let refused = opaque("refused", &[("a", "k")]);
     let bad = json!([
         opaque("../../../../api/v1/nodes", &[("a", "k")]),
         opaque("absent", &[("b", "k")]),
         json!({ "secretName": "tls", "type": "kubernetes.io/tls", "data": [{ "objectName": "a", "key": "tls.crt" }] }),
+        mislabelled,
         refused,
         opaque("good", &[("a", "k")]),
     ]);
@@ -218,6 +226,7 @@ fn one_bad_secret_object_stops_no_other() -> Result<()> {
         "secretName is no name for a Secret",
         "file matching objectName b not found in the pod; the volume has a",
         "tls.crt from file a: the file is neither PEM nor",
+        "labels: \"no value of a label!\" is not the value of a label",
         "the API server refuses it",
     ] {
         ensure!(text.contains(part), "{part} is missing: {text}");
