@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -24,6 +25,9 @@ use tonic::{Code, Request, Status};
 
 /// The kubelet's own deadline for a call.
 pub const DEADLINE: Duration = Duration::from_secs(120);
+
+/// How long a kubelet waits for a place in the queue of a listener.
+const QUEUE: Duration = Duration::from_secs(20);
 
 /// A kubelet with its root directory.
 #[derive(Debug)]
@@ -292,7 +296,18 @@ pub async fn connect(socket: &Path) -> Result<Channel> {
     let path = socket.to_owned();
     let connector = tower::service_fn(move |_: Uri| {
         let path = path.clone();
-        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+        async move {
+            // A kubelet's library tries again while the listener's queue is full.
+            let began = std::time::Instant::now();
+            loop {
+                match UnixStream::connect(&path).await {
+                    Err(error) if error.kind() == ErrorKind::WouldBlock && began.elapsed() < QUEUE => {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                    connected => return connected.map(TokioIo::new),
+                }
+            }
+        }
     });
     let endpoint = Endpoint::from_static("http://localhost");
     endpoint.connect_with_connector(connector).await.with_context(|| format!("cannot connect to {}", socket.display()))

@@ -106,6 +106,7 @@ impl Incoming {
     fn poll_whole(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
         while let Some(Coming { call, bytes, time }) = &mut self.coming {
             if time.poll_unpin(cx).is_ready() {
+                call.give_up();
                 let text = format!("the request did not come whole within {ARRIVAL:?}");
                 return Poll::Ready(Err(Status::deadline_exceeded(text)));
             }

@@ -43,10 +43,12 @@ async fn admit(
     places: Places,
 ) -> io::Result<Option<PlacedConnection<LocalhostAuthority<UnixStream>>>> {
     match accepted {
-        Ok(stream) => Ok(places.enter(is_own(&stream)).map(|place| {
-            // So that who has a place already can say what it wants before a later one takes it.
-            PlacedConnection { stream: LocalhostAuthority::new(stream), place }
-        })),
+        Ok(stream) => {
+            // So that what was closed to make room is closed, and what has come was read, before the next one is accepted.
+            tokio::task::yield_now().await;
+            let place = places.enter(is_own(&stream));
+            Ok(place.map(|place| PlacedConnection { stream: LocalhostAuthority::new(stream), place }))
+        }
         Err(error) => {
             warn!({ key::ERROR } = %error, "cannot accept a connection");
             places.yield_one();

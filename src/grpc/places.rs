@@ -45,7 +45,7 @@ struct Inner {
     /// By age: the numbers grow.
     open: Mutex<BTreeMap<u64, Arc<Connection>>>,
     sweeping: AtomicBool,
-    /// How many connections have ended.
+    /// How many connections have ended, and requests that were given up.
     ended: AtomicUsize,
 }
 
@@ -132,17 +132,21 @@ impl Places {
 
     /// Closes connections that have been idle for long as long as there are many, and gives their memory back, until all is calm.
     async fn sweep(self) {
-        let mut seen = self.0.ended.load(Ordering::Relaxed);
+        let mut seen = None;
         loop {
             tokio::time::sleep(SWEEP).await;
             let ended = self.0.ended.load(Ordering::Relaxed);
-            if std::mem::replace(&mut seen, ended) != ended {
+            let gave_back = seen.replace(ended) != Some(ended);
+            if gave_back {
                 // Waiting for memory is nothing for a thread on which others' tasks run. A lost task is made up for by the next.
                 let _ = tokio::task::spawn_blocking(give_back_memory).await;
             }
             let mut open = self.lock();
-            while open.len() > KEPT && close_first(&mut open, |tally| is_over(tally, Instant::now())) {}
-            if open.len() <= KEPT && self.0.ended.load(Ordering::Relaxed) == seen {
+            let mut is_calm = open.len() <= KEPT && ended == self.0.ended.load(Ordering::Relaxed);
+            while open.len() > KEPT && close_first(&mut open, |tally| is_over(tally, Instant::now())) {
+                is_calm = false;
+            }
+            if is_calm && !gave_back {
                 self.0.sweeping.store(false, Ordering::Relaxed);
                 return;
             }
@@ -231,6 +235,13 @@ impl Call {
         if places.0.held.fetch_add(bytes, Ordering::Relaxed) + bytes > HELD {
             places.close_worst(|tally| tally.held);
         }
+    }
+
+    /// The request will not come whole.
+    pub(super) fn give_up(&self) {
+        let places = &self.0.place.0.places;
+        places.0.ended.fetch_add(1, Ordering::Relaxed);
+        places.clean_up();
     }
 
     /// The request has come whole.

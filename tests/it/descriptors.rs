@@ -51,7 +51,7 @@ fn the_soft_limit_is_raised_to_the_hard_one() -> Result<()> {
     let mut setup = lab().setup();
     setup.descriptors = Some([100, 200]);
     let node = Node::start(setup)?;
-    ensure!(node.log().contains("LimitNOFILE") && node.log().contains("limit=200"), "{}", node.log());
+    ensure!(node.log().contains("LimitNOFILE") && node.log().contains("limit=\"200\""), "{}", node.log());
     Ok(())
 }
 
