@@ -18,6 +18,7 @@ use keyvault_csi_proto::csi::NodePublishVolumeRequest;
 use serde_json::json;
 use tonic::{Code, Status};
 
+use crate::apiserver::cluster;
 use crate::external_scene;
 use crate::lab::{Node, Vault, lab, mounts_on};
 use crate::plugin;
@@ -33,6 +34,7 @@ trials! { "tokens":
     a_call_that_brings_a_bad_token_takes_the_good_one_away,
     a_call_with_another_pods_uid_changes_nothing_of_a_mounted_volume,
     under_another_driver_the_same_is_refused,
+    a_pod_that_a_context_pretends_to_be_of_gets_no_event,
 }
 
 const WORKLOAD: &str = "api://AzureADTokenExchange";
@@ -83,7 +85,7 @@ impl Victim {
 
     /// What Entra ID and the vault were asked so far.
     fn asked(&self) -> [u64; 2] {
-        [self.vault.entra().get(Kind::Token), self.vault.counters().total()].map(|count| count as u64)
+        [self.vault.entra().get(Kind::Token), self.vault.counters().total()]
     }
 }
 
@@ -407,5 +409,26 @@ fn under_another_driver_the_same_is_refused() -> Result<()> {
     request.target_path = String::new();
     request.attributes = request.attributes.replace(&pod.uid, "another");
     scene.mount(&request)?;
+    Ok(())
+}
+
+fn a_pod_that_a_context_pretends_to_be_of_gets_no_event() -> Result<()> {
+    let (cluster, vault) = (cluster()?, lab().vault());
+    let namespace = cluster.namespace()?;
+    let (node, _) = cluster.node()?;
+    let volume = |pod: &str| Volume { namespace: namespace.clone(), pod: pod.to_owned(), ..vault.volume("missing") };
+    let victim = volume("victim");
+    let sent = send(&node, &volume("victim"), |context| drop(context.insert(UID.to_owned(), victim.uid.clone())))?;
+    ensure!(
+        sent.err().is_some_and(|status| status.message().contains("pod.uid")),
+        "it was not refused as another pod's"
+    );
+    // Events are sent one after another, so that the next one shows that there was none.
+    node.refused(&volume("next"))?;
+    let events = ("Event", "events");
+    wait_for("the next event is there", PATIENCE, || Ok(!cluster.list(events, &namespace)?.is_empty()))?;
+    let events = cluster.list(events, &namespace)?;
+    let pods: Vec<_> = events.iter().map(|event| event.data["involvedObject"]["name"].clone()).collect();
+    assert_eq!(pods, [json!("next")]);
     Ok(())
 }

@@ -74,10 +74,11 @@ fn each_symptom_has_its_cause_and_its_cure() -> Result<()> {
         &["no clientID", "kubectl create secret generic", "CredentialsMissing"],
     )?;
     let binding = [("useAzureTokenProxy", "true"), ("clientID", "00000000-0000-4000-9000-00000000bbbb")];
+    let (audience, url) = ("api://AKSIdentityBinding", format!("https://binding.{}/", vault.tenant));
+    let token = lab().azure().add_issuer(&url).token(SUBJECT, audience, Duration::from_secs(3600), json!({}));
+    lab().secrets.lock().unwrap().push(token.clone());
     let mut with_tokens = bare.clone();
-    with_tokens
-        .attributes
-        .insert(TOKENS.to_owned(), json!({"api://AKSIdentityBinding": {"token": "a.b.c"}}).to_string());
+    with_tokens.attributes.insert(TOKENS.to_owned(), json!({ audience: {"token": token} }).to_string());
     table.row("proxy transport", &binding, &with_tokens, &["token proxy", "--sni-name", "IdentityUnavailable"])?;
     table.row(
         "tokens for the binding",

@@ -111,10 +111,10 @@ proptest! {
             let payload: Value = serde_json::from_slice(&BASE64.decode(parts[1]).unwrap()).unwrap();
             prop_assert_eq!(payload["sub"].as_str(), Some(subject.as_str()));
             prop_assert_eq!(payload["exp"].as_f64().map(|exp| exp.floor() as i64), expires);
-            let found = match &payload["aud"] {
-                Value::Null => None,
-                Value::String(one) => Some(vec![one.clone()]),
-                many => Some(many.as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned()).collect()),
+            let found = match (&payload["aud"], payload["aud"].as_str()) {
+                (Value::Null, _) => None,
+                (_, Some(one)) => Some(vec![one.to_owned()]),
+                (many, None) => Some(many.as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned()).collect()),
             };
             prop_assert_eq!(found, audiences);
         }
