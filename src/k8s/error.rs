@@ -342,7 +342,7 @@ pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 /// An API server's message without the name of the driver's own user, whose namespace is not the reader's.
-fn without_user(message: &str) -> String {
+pub(super) fn without_user(message: &str) -> String {
     const USER: &str = "User \"";
     let named = message.split_once(USER).and_then(|(before, rest)| Some((before, rest.split_once('"')?.1)));
     named.map_or_else(|| message.to_owned(), |(before, after)| format!("{before}the driver{after}"))

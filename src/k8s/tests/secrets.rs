@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::k8s::error::without_user;
 use crate::k8s::secrets::withheld;
 use crate::k8s::{SecretError, read_secret};
 use crate::model::{ExposeSecret as _, SecretBytes};
@@ -15,6 +16,20 @@ fn a_secret_is_read_without_ever_being_quoted() {
     assert!(!format!("{secret:?}").contains("hunter2") && !format!("{secret:?}").contains("104, 117"));
     for broken in [r#"{"metadata":{},"data":{"k":"hunter2!"}}"#, r#"{"metadata":{},"data":"hunter2"}"#, "hunter2"] {
         assert_eq!(read_secret(broken).unwrap_err(), "the answer is no Secret");
+    }
+}
+
+#[test]
+fn a_message_does_not_name_the_drivers_user() {
+    for (message, shown) in [
+        (
+            "secrets \"a\" is forbidden: User \"system:serviceaccount:kube-system:driver\" cannot get resource \"secrets\"",
+            "secrets \"a\" is forbidden: the driver cannot get resource \"secrets\"",
+        ),
+        ("exceeded quota: few, requested: secrets=1", "exceeded quota: few, requested: secrets=1"),
+        ("User \"", "User \""),
+    ] {
+        assert_eq!(without_user(message), shown);
     }
 }
 
