@@ -99,17 +99,15 @@ impl Attacker {
     fn send(&mut self, bytes: &[u8]) -> Result<bool> {
         let patience = PATIENCE * u32::try_from(self.mib)?;
         ensure!(self.began.elapsed() < patience, "the flood did not end: {} bytes were sent", self.sent);
+        const ENOUGH: [ErrorKind; 4] =
+            [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset, ErrorKind::WouldBlock, ErrorKind::TimedOut];
         match self.stream.write_all(bytes) {
             Ok(()) => {
                 self.sent += bytes.len();
                 Ok(true)
             }
-            Err(error) => match error.kind() {
-                ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-                    Ok(false)
-                }
-                _ => Err(error.into()),
-            },
+            Err(error) if ENOUGH.contains(&error.kind()) => Ok(false),
+            Err(error) => Err(error.into()),
         }
     }
 
