@@ -1,4 +1,5 @@
-//! A bundle of CA certificates that is damaged: at the start the driver says so and ends, later it goes on with what it had.
+//! A bundle of CA certificates that is damaged: at the start the driver says so and ends, later it goes on with what it
+//! had.
 
 use std::fs;
 use std::path::PathBuf;

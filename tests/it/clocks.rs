@@ -1,7 +1,8 @@
-//! The node's wall clock jumps while the driver runs: files go on following the vault, logins are judged as they should be, nothing spins.
+//! The node's wall clock jumps while the driver runs: files go on following the vault, logins are judged as they should
+//! be, nothing spins.
 //!
-//! Debian's libfaketime stands between the driver and the C library, and reads the time from a file at each look; the monotonic clock is
-//! left alone, as the kernel leaves it when a clock is set. Azure's side keeps the true time.
+//! Debian's libfaketime stands between the driver and the C library, and reads the time from a file at each look; the
+//! monotonic clock is left alone, as the kernel leaves it when a clock is set. Azure's side keeps the true time.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,7 +31,8 @@ trials! { "clocks":
 const JUMPS: [&str; 6] = ["+1d", "+10y", "+0", "-1d", "-10y", "+0"];
 /// How long a change may take to arrive; the interval is half a second.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How many tokens one identity may ask for because of one jump: one that was believed to have ended, and one in flight.
+/// How many tokens one identity may ask for because of one jump: one that was believed to have ended, and one in
+/// flight.
 const TOKENS: u64 = 2;
 
 /// The library of Debian's package libfaketime, in the directory of this machine's architecture.
@@ -190,7 +192,8 @@ fn this_year() -> Result<i64> {
     Ok(1970 + i64::try_from(seconds / 31_556_952)?)
 }
 
-/// Entra ID takes no assertion that was signed in another year; the files stay, and the login works again when the clock does.
+/// Entra ID takes no assertion that was signed in another year; the files stay, and the login works again when the
+/// clock does.
 fn a_login_by_certificate_fails_by_name_and_comes_back() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = |name: &str| folder.path().join(name).display().to_string();
@@ -234,7 +237,8 @@ fn a_login_by_certificate_fails_by_name_and_comes_back() -> Result<()> {
     follows(&file, &vault.set("object-0"), "+0")
 }
 
-/// The Secret notes when its content was written; one that notes a time to come must not stand in the way of newer content.
+/// The Secret notes when its content was written; one that notes a time to come must not stand in the way of newer
+/// content.
 fn a_mirrored_secret_follows_after_the_clock_came_back() -> Result<()> {
     let scene = Scene::new()?;
     let value = scene.vault.set("a");

@@ -1,4 +1,5 @@
-//! Classes that a hostile author could write: what is too large, too deep or refers to itself is refused by name, soon and in little memory.
+//! Classes that a hostile author could write: what is too large, too deep or refers to itself is refused by name, soon
+//! and in little memory.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -98,7 +99,8 @@ fn bombs() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// As an attribute of the pod's own volume, which comes before the class's parameter and is read in the same way, whatever its length.
+/// As an attribute of the pod's own volume, which comes before the class's parameter and is read in the same way,
+/// whatever its length.
 fn with_objects(vault: &Vault, text: &str) -> Volume {
     let mut volume = vault.volume("demo");
     volume.attributes.insert("objects".to_owned(), text.to_owned());

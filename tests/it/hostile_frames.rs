@@ -1,7 +1,8 @@
 //! HTTP/2 frames that no gRPC client sends, on the sockets of driver and provider: floods end, and cost little memory.
 //!
-//! Frames are written by hand (RFC 9113), header blocks too (RFC 7541). The attacker never reads an answer. Whether the server closes the
-//! connection or stops reading from it is its choice; what must hold is that it lives, that its memory is bounded, and that others are served.
+//! Frames are written by hand (RFC 9113), header blocks too (RFC 7541). The attacker never reads an answer. Whether the
+//! server closes the connection or stops reading from it is its choice; what must hold is that it lives, that its
+//! memory is bounded, and that others are served.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -98,17 +99,15 @@ impl Attacker {
     fn send(&mut self, bytes: &[u8]) -> Result<bool> {
         let patience = PATIENCE * u32::try_from(self.mib)?;
         ensure!(self.began.elapsed() < patience, "the flood did not end: {} bytes were sent", self.sent);
+        const ENOUGH: [ErrorKind; 4] =
+            [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset, ErrorKind::WouldBlock, ErrorKind::TimedOut];
         match self.stream.write_all(bytes) {
             Ok(()) => {
                 self.sent += bytes.len();
                 Ok(true)
             }
-            Err(error) => match error.kind() {
-                ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-                    Ok(false)
-                }
-                _ => Err(error.into()),
-            },
+            Err(error) if ENOUGH.contains(&error.kind()) => Ok(false),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -166,7 +165,8 @@ impl Scene {
     }
 }
 
-/// Attacks each socket by two attackers at once, each on one connection after another; `must_end` says that the server has to cut them off.
+/// Attacks each socket by two attackers at once, each on one connection after another; `must_end` says that the server
+/// has to cut them off.
 fn attack(must_end: bool, flood: impl Fn(&mut Attacker) -> Result<bool> + Sync) -> Result<()> {
     let scene = Scene::new()?;
     let one = |socket: &Path| -> Result<Vec<Attacker>> {
@@ -177,6 +177,9 @@ fn attack(must_end: bool, flood: impl Fn(&mut Attacker) -> Result<bool> + Sync) 
             ensure!(ended || !must_end, "{} bytes were taken", attacker.sent);
             // It stays open until the others have been served, for as long as the server lets it.
             open.push(attacker);
+            if !ended {
+                break;
+            }
         }
         Ok(open)
     };

@@ -1,4 +1,5 @@
-//! Answers that a hostile vault or login service could give: their size costs the driver little memory, and no neighbour anything.
+//! Answers that a hostile vault or login service could give: their size costs the driver little memory, and no
+//! neighbour anything.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,8 @@ trials! { "hostile_vaults":
 
 /// As many as are fetched at once.
 const OBJECTS: usize = 16;
-/// How much memory sixteen answers of the largest size may take together, with their buffers: 2 MiB each, and the process's own needs.
+/// How much memory sixteen answers of the largest size may take together, with their buffers: 2 MiB each, and the
+/// process's own needs.
 const MEMORY: u64 = 48;
 /// The longest that the driver may deal with one hostile answer after another, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -36,7 +38,8 @@ fn ready() -> Result<(Node, Neighbour, Vault)> {
     Ok((node, neighbour, vault))
 }
 
-/// Publishes while all requests of this kind are answered so: it fails in time and without much memory, and the neighbour is served.
+/// Publishes while all requests of this kind are answered so: it fails in time and without much memory, and the
+/// neighbour is served.
 fn attacked(kind: Kind, action: &Action) -> Result<Status> {
     let (node, neighbour, vault) = ready()?;
     let host = if kind == Kind::Token { &vault.tenant } else { &vault.name };

@@ -89,7 +89,8 @@ fn a_driver_whose_descriptors_run_out_goes_on_when_they_come_back() -> Result<()
     neighbour.is_served(&node)?;
     let process = Pid::from_raw(i32::try_from(node.id())?).context("a process id")?;
     let (peak, busy, began) = (Peak::of(node.id())?, crate::clocks::used(node.id())?, Instant::now());
-    // The next descriptor is refused, whatever is open now. The hard limit stays, so that the other can be raised again without a right.
+    // The next descriptor is refused, whatever is open now. The hard limit stays, so that the other can be raised again
+    // without a right.
     let maximum = hard_limit(node.id())?;
     let before = prlimit(Some(process), Resource::Nofile, Rlimit { current: Some(3), maximum: Some(maximum) })?;
     let value = vault.set("password");

@@ -1,4 +1,5 @@
-//! After a reboot of the node the mounts are gone, and what stood below them is plain: nothing of it is taken for a volume.
+//! After a reboot of the node the mounts are gone, and what stood below them is plain: nothing of it is taken for a
+//! volume.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -23,8 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const GENERATION: &str = "..2026_01_01_00_00_00.1234567890";
 const LEFT: &str = "as it was before the reboot";
 
-/// A node after its reboot: the driver starts anew, the mount of a volume is gone, and its directory holds a whole volume's layout,
-/// as when somebody copied it there or another driver wrote to the disk.
+/// A node after its reboot: the driver starts anew, the mount of a volume is gone, and its directory holds a whole
+/// volume's layout, as when somebody copied it there or another driver wrote to the disk.
 fn rebooted(flags: &[&str]) -> Result<(Node, Vault, Volume)> {
     let mut setup = lab().setup();
     setup.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
@@ -78,7 +79,8 @@ fn a_pod_that_is_gone_leaves_nothing() -> Result<()> {
     Ok(())
 }
 
-/// The kubelet calls again for a pod that it has not yet seen to be gone, and what that registers must not lead to a write on the disk.
+/// The kubelet calls again for a pod that it has not yet seen to be gone, and what that registers must not lead to a
+/// write on the disk.
 fn a_refresh_writes_nothing_into_what_is_left() -> Result<()> {
     let (node, vault, volume) = rebooted(&["--enable-secret-rotation", "--rotation-poll-interval=200ms"])?;
     let target = node.publish(&volume)?;

@@ -1,7 +1,9 @@
-//! Every right of every role that the chart renders is taken away in turn, by real RBAC: each time something fails that works with it.
+//! Every right of every role that the chart renders is taken away in turn, by real RBAC: each time something fails that
+//! works with it.
 //!
-//! All of this is asked of an API server with the admission plug-in OwnerReferencesPermissionEnforcement; all other tests have a server
-//! without it, and the roles as they are by default. A right that nothing misses fails its test: it has to go from the chart.
+//! All of this is asked of an API server with the admission plug-in OwnerReferencesPermissionEnforcement; all other
+//! tests have a server without it, and the roles as they are by default. A right that nothing misses fails its test: it
+//! has to go from the chart.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -164,7 +166,8 @@ fn missed(all: &[Right], flags: &[&str], right: &Right, act: Act) -> Result<()> 
     Ok(())
 }
 
-/// The lines of a log that say that this right is missing: in the API server's words, or in ours where it is about owners.
+/// The lines of a log that say that this right is missing: in the API server's words, or in ours where it is about
+/// owners.
 fn refusals(log: &str, right: &Right) -> Vec<String> {
     let words = match right.verb.as_str() {
         "delete" => vec![SETTING.to_owned()],

@@ -1,8 +1,8 @@
 //! docs/security.md: every promise in its tables names a test, and each of those is there.
 //!
-//! A table of promises has the head `| promise | test |`. The second cell of a row names, each in backticks, one or more of:
-//! `module::name` for a test that a `trials!` of `tests/it` or `e2e/tests/cluster` lists; or the path of a source file, and behind it the
-//! names of tests in it.
+//! A table of promises has the head `| promise | test |`. The second cell of a row names, each in backticks, one or
+//! more of: `module::name` for a test that a `trials!` of `tests/it` or `e2e/tests/cluster` lists; or the path of a
+//! source file, and behind it the names of tests in it.
 
 use std::fs;
 use std::path::Path;

@@ -248,7 +248,8 @@ impl Server {
         Ok(self.runtime.block_on(self.api(kind, Some(namespace)).list(&ListParams::default()))?.items)
     }
 
-    /// What a user asked of the main server so far, in order. Only our kinds and those of Kubernetes that we use are in the log.
+    /// What a user asked of the main server so far, in order. Only our kinds and those of Kubernetes that we use are in
+    /// the log.
     pub fn calls(&self, user: &User) -> Result<Vec<Call>> {
         // A watch is told of at its beginning, every other call at its end.
         let counts = |line: &Value| {
