@@ -71,7 +71,8 @@ pub(super) fn publish(message: NodePublishVolumeRequest, deadline: Instant) -> R
     })
 }
 
-/// Who the volume is for. The kubelet says it where the CSIDriver object has `podInfoOnMount`; elsewhere a pod's author may.
+/// Who the volume is for. The kubelet says it where the CSIDriver object has `podInfoOnMount`; elsewhere a pod's
+/// author may.
 fn pod(context: &BTreeMap<String, String>) -> Result<PodRef, Refusal> {
     let text = |key: &'static str| context.get(key).filter(|value| !value.is_empty());
     let required = |key: &'static str| text(key).ok_or(Refusal::PodInfoMissing(key));

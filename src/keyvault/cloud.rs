@@ -1,7 +1,8 @@
 //! Pure. The Azure clouds: where to get a token, and under which domain the vaults are.
 //!
-//! Reads no file: `cloud_files` hands over a custom cloud's description, and with it the proof that it is the administrator's. The token's scope is not here, since
-//! every vault names it itself in its challenge (spec/azure-provider.md §5.10). Control goes on to `vaults`.
+//! Reads no file: `cloud_files` hands over a custom cloud's description, and with it the proof that it is the
+//! administrator's. The token's scope is not here, since every vault names it itself in its challenge. Control goes on
+//! to `vaults`.
 
 use serde_json::{Map, Value};
 use url::Url;
@@ -27,7 +28,7 @@ const PUBLIC_CLOUDS: [(&str, &str, &str); 4] = [
     ("AzureGermanCloud", "login.microsoftonline.de", "vault.microsoftazure.de"),
 ];
 
-/// One Azure cloud: a built-in one, or one of a file that the administrator put there. There is no other way to make one.
+/// One Azure cloud: a built-in one, or one of a file that the administrator put there; there is no third way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cloud {
     authority: String,

@@ -5,8 +5,8 @@
 //! read anew at each mount, since they may change.
 //!
 //! # Guarantees
-//! Only [`CloudFiles`] makes an [`AdministratorFile`], and only one of those becomes a [`Cloud`] other than the built-in
-//! ones: so tokens go to no other authority and no other vault domain. A refusal is the same whatever exists.
+//! Only [`CloudFiles`] makes an [`AdministratorFile`], and only that becomes a [`Cloud`] beside the built-in ones: so
+//! tokens go to no other authority and no other vault domain. A refusal is the same whatever exists.
 
 use std::fmt;
 use std::io;

@@ -16,7 +16,7 @@ use crate::model::{ClassRef, Owner};
 
 /// How often one try may find that the Secret changed under its hands.
 const ROUNDS: usize = 8;
-/// For how long a refused write is not sent again: an admission policy of the cluster may be what refuses it, and can change.
+/// For how long a refused write is not sent again: an admission policy may be what refuses it, and can change.
 const REFUSED: Duration = Duration::from_secs(600);
 
 /// Why a class's Secrets are looked at.

@@ -126,7 +126,7 @@ name!(
 );
 
 name!(
-    /// The UID of an object. The API server makes UUIDs, and takes any text where one object names another as its owner.
+    /// The UID of an object. The API server makes UUIDs, but takes any text in an owner reference.
     Uid,
     is_uid,
     "the UID of an object: at most 63 letters, digits and '-'"
@@ -149,7 +149,7 @@ pub fn check_label(key: &str, value: &str) -> Result<(), InvalidName> {
     if value.is_empty() || is_word(value) { Ok(()) } else { Err(refused(value, rule)) }
 }
 
-/// Checks the key of an annotation; its value may be any text. Capitals are allowed before the slash, unlike in a label.
+/// Checks the key of an annotation; its value may be any text. Unlike in a label, the DNS name may have capitals.
 ///
 /// # Errors
 /// The rule that it breaks.

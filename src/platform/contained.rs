@@ -6,7 +6,7 @@
 //!
 //! # Guarantees
 //! Every component is opened relative to the descriptor of the one before and never followed by the kernel, so that a
-//! link that changes meanwhile leads nowhere else. `..` returns to a descriptor that was passed, never above the folder.
+//! link that changes meanwhile leads nowhere else. `..` returns to a descriptor passed before, never above the folder.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;

@@ -85,8 +85,8 @@ pub(super) fn mount(message: &MountRequest) -> Result<Mount, Refusal> {
     Ok(Mount { pod, class, attributes, secrets, target, mode })
 }
 
-/// What a fetch takes from the class only. Class and attributes come merged, so that all that there is of it counts as the
-/// class's; what such a parameter may name is limited elsewhere (`keyvault::CloudFiles`).
+/// What a fetch takes from the class only. Class and attributes come merged, so that all of it counts as the class's;
+/// what such a parameter may name is limited elsewhere (`keyvault::CloudFiles`).
 fn of_class(attributes: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     attributes.iter().filter(|(key, _)| *key == CLOUD_FILE).map(|(key, value)| (key.clone(), value.clone())).collect()
 }

@@ -19,7 +19,7 @@ use crate::model::{self, Class};
 const CLOUDS: &[&str] =
     &["AzurePublicCloud", "AzureUSGovernmentCloud", "AzureChinaCloud", "AzureGermanCloud", STACK_CLOUD];
 
-/// The parameter that names the file of a custom cloud. It says where tokens go, so that it is taken from the class only.
+/// The parameter that names the file of a custom cloud; taken from the class only, since the file says where tokens go.
 pub const CLOUD_FILE: &str = "cloudEnvFileName";
 
 /// The cloud whose addresses stand in a file.
@@ -28,8 +28,8 @@ const STACK_CLOUD: &str = "AzureStackCloud";
 /// Where the vault lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CloudChoice {
-    /// The class says nothing: the cloud of this process, with this file if that is the custom one. The text is not checked,
-    /// since in any other cloud it means nothing.
+    /// The class says nothing: the cloud of this process, with this file if that is the custom one. The text is not
+    /// checked, since in any other cloud it means nothing.
     Default(Option<String>),
     /// One of the known clouds, in its canonical spelling. `AzureStackCloud` here means that the class names no file.
     Named(String),

@@ -38,8 +38,8 @@ pub struct PublishRequest {
     pub target: TargetPath,
     /// The pod.
     pub pod: PodRef,
-    /// The class that the volume's attributes name, in the pod's namespace; what is wrong with the name is told when the
-    /// class is needed, since a volume that is there stays.
+    /// The class that the volume's attributes name, in the pod's namespace. A name that is none is an error only when
+    /// the class is needed, since a volume that is there stays.
     pub class: Result<ClassRef, ClassNameError>,
     /// The whole volume context; overlays the class's parameters (spec/driver.md §3.2).
     pub context: BTreeMap<String, String>,

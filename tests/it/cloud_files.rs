@@ -18,7 +18,7 @@ trials! { "cloud_files":
     the_administrators_file_can_be_named_by_its_path,
 }
 
-/// Writes a file as the kubelet does into the volume of a ConfigMap: `NAME` leads over `..data` to the newest generation.
+/// Writes a file as the kubelet does into a ConfigMap's volume: `NAME` leads over `..data` to the newest generation.
 pub(crate) fn as_configmap(folder: &Path, generation: &str, name: &str, content: &str) -> Result<()> {
     fs::create_dir_all(folder.join(generation))?;
     fs::write(folder.join(generation).join(name), content)?;
@@ -56,8 +56,9 @@ fn a_mounted_configmap_is_a_folder_of_clouds() -> Result<()> {
     Ok(())
 }
 
-/// The attack: a container writes a cloud of its own where the kubelet keeps files of pods on the node, and a class that logs in as
-/// the node names it. Its vault and its authority are the attacker's; here they are the lab's second cloud, which counts.
+/// The attack: a container writes a cloud of its own where the kubelet keeps files of pods on the node, and a class
+/// that logs in as the node names it. The vault and the authority would be the attacker's; here they are those of
+/// the lab's second cloud, which counts requests.
 fn a_file_of_the_node_never_says_where_a_token_goes() -> Result<()> {
     let (setup, clouds) = lab().setup_with_clouds()?;
     symlink("../theirs.json", clouds.join("out.json"))?;

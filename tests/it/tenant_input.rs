@@ -1,4 +1,4 @@
-//! What the authors of pods and classes write, and where it does not lead: names in URLs, names in objects, files of clouds.
+//! What authors of pods and classes write, and where it does not lead: names in URLs and objects, files of clouds.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -269,7 +269,7 @@ fn a_status_that_the_server_refuses_is_not_sent_again() -> Result<()> {
     let refused = volume(&vault, &namespace, "demo");
     node.publish(&refused)?;
     wait_for("the refusal is told", PATIENCE, || Ok(node.log().contains("the request is not repeated")))?;
-    // A driver that lacks the right begins later and is tried again thrice meanwhile: so long nothing came of the first.
+    // A driver that lacks the right begins later and repeats its request thrice: so long the first sent nothing more.
     let other = cluster.user(Rights::GetOnly)?;
     let second = Node::start(cluster.setup(&other))?;
     second.publish(&volume(&vault, &namespace, "demo"))?;
