@@ -1,7 +1,8 @@
 //! What proves to Entra ID who asks, in place of a secret: a service account's token, or a text that a certificate's key signed.
 //!
-//! The latter comes from `key_pair`. Reads a service account's token only for its subject and its end, and believes neither: checking the signature is Entra ID's part. Control goes
-//! back to `session`, which sends the assertion to its authority.
+//! The latter comes from `key_pair`. Reads a service account's token only for its subject and its end, and believes
+//! neither: checking the signature is Entra ID's part. Control goes back to `session`, which sends the assertion to
+//! its authority.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

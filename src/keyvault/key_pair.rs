@@ -1,7 +1,8 @@
-//! The certificate that an application logs in with: what is public of it, and its key, from which assertions are signed.
+//! The certificate that an application logs in with: what is public of it, and its key, from which assertions are
+//! signed.
 //!
-//! The key is there while a token is requested only: a [`LoginCertificate`] that is kept, or comes from memory, has the public part and
-//! a way to read the key again. Whether Entra ID knows the certificate is seen in `session`.
+//! The key is there while a token is requested only: a [`LoginCertificate`] that is kept, or comes from memory, has
+//! the public part and a way to read the key again. Whether Entra ID knows the certificate is seen in `session`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -63,7 +64,8 @@ impl KeyPair {
     /// Takes a certificate in DER and its private key in unencrypted PKCS#8.
     ///
     /// # Errors
-    /// A key that Entra ID does not accept, that cannot be read, or that is not the certificate's; in words for the pod's owner.
+    /// A key that Entra ID does not accept, that cannot be read, or that is not the certificate's; in words for the
+    /// pod's owner.
     pub fn new(certificate: &[u8], pkcs8: &[u8]) -> Result<KeyPair, &'static str> {
         let key = RsaKeyPair::from_pkcs8(pkcs8).map_err(|error| match error.to_string().as_str() {
             "WrongAlgorithm" => "the certificate's key is not RSA, and Entra ID accepts no other",
@@ -87,7 +89,8 @@ impl KeyPair {
         self.facts
     }
 
-    /// A new assertion, valid from `now` on; `audience` is the token endpoint. `None` when the system has no random numbers.
+    /// A new assertion, valid from `now` on; `audience` is the token endpoint. `None` when the system has no random
+    /// numbers.
     pub(super) fn sign(&self, client_id: &str, audience: &str, now: i64) -> Option<SecretString> {
         let random = SystemRandom::new();
         let mut id = [0; 16];

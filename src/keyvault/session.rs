@@ -274,7 +274,8 @@ impl Access {
         credential.map_err(|error| from_sdk(&error, self.source()))
     }
 
-    /// An assertion that the certificate's key signs: some milliseconds with a large key, in which a runtime's thread serves nobody.
+    /// An assertion that the certificate's key signs: some milliseconds with a large key, in which a runtime's thread
+    /// serves nobody.
     async fn signed(&self, pair: Arc<KeyPair>) -> Result<Federated, Error> {
         let (client_id, now) = (self.credential.id().to_owned(), OffsetDateTime::now_utc().unix_timestamp());
         let audience = format!("https://{}{}", self.cloud.authority(), self.token_endpoint());
