@@ -1,7 +1,8 @@
-//! What was computed before, by keyed digests of the input: for as many inputs of a namespace as a node can have volumes.
+//! What was computed before, by keyed digests of the input: for as many inputs of a namespace as a node can have
+//! volumes.
 //!
-//! Keeps values of a fixed size only, never an input; the caller keeps no secret here. What was not used for longest goes first, in
-//! its own namespace: no namespace can push out what another one uses.
+//! Keeps values of a fixed size only, never an input; the caller keeps no secret here. What was not used for longest
+//! goes first, in its own namespace: no namespace can push out what another one uses.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

@@ -1,12 +1,13 @@
-//! Computing that tenants' input asks for, such as the key derivations of a PKCS#12 archive: away from the runtime's threads.
+//! Computing that tenants' input asks for, such as the key derivations of a PKCS#12 archive: away from the runtime's
+//! threads.
 //!
-//! One job runs at a time, in a thread of low priority; the namespaces of the pods take turns. Knows no archive and no volume:
-//! `provider`, `keyvault` and `mirror` bring jobs, and [`Memory`] keeps what they must not compute again.
+//! One job runs at a time, in a thread of low priority; the namespaces of the pods take turns. Knows no archive and no
+//! volume: `provider`, `keyvault` and `mirror` bring jobs, and [`Memory`] keeps what they must not compute again.
 //!
 //! # Guarantees
-//! A namespace waits for one job of another one at most, however many those bring, as long as it takes less time than they do. A job
-//! whose requester is gone, or whose deadline has passed, does not run. What waits is a place in the queue, not the job with its
-//! input. Queues are bounded.
+//! A namespace waits for one job of another one at most, however many those bring, as long as it takes less time than
+//! they do. A job whose requester is gone, or whose deadline has passed, does not run. What waits is a place in the
+//! queue, not the job with its input. Queues are bounded.
 
 mod memory;
 mod turns;
@@ -116,8 +117,8 @@ impl Compute {
 
     /// Waits for the turn of this namespace, and runs a job; what it spends of its [`Work`] is counted.
     ///
-    /// `prepare` is called when the turn has come: what the job needs is copied no earlier. A job that has begun ends, whether or
-    /// not it is waited for.
+    /// `prepare` is called when the turn has come: what the job needs is copied no earlier. A job that has begun ends,
+    /// whether or not it is waited for.
     ///
     /// # Errors
     /// See [`Error`].

@@ -1,11 +1,12 @@
 //! Who runs next: the namespace whose jobs have taken the least time, and in it whoever came first.
 //!
-//! Pure: time is an argument, and waiters are whatever the caller puts in. `mod` wakes them. Fair queueing by the time that was used,
-//! not by the number of jobs, so that ten small jobs do not wait for ten large ones of a neighbour.
+//! Pure: time is an argument, and waiters are whatever the caller puts in. `mod` wakes them. Fair queueing by the time
+//! that was used, not by the number of jobs, so that ten small jobs do not wait for ten large ones of a neighbour.
 //!
 //! # Guarantees
-//! A waiter of a namespace that has used less than others waits for one job of another namespace at most, besides those of its own. At
-//! most [`PER_NAMESPACE`] waiters of a namespace and [`IN_ALL`] together are kept.
+//! A waiter of a namespace that has used less than others waits for one job of another namespace at most, besides those
+//! of its own. At most [`PER_NAMESPACE`] waiters of a namespace are kept, and [`IN_ALL`] together; beyond that, each
+//! namespace still has [`OWN`] places.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -15,14 +16,16 @@ use std::time::Duration;
 pub(super) const PER_NAMESPACE: usize = 4_096;
 /// How many of all namespaces wait together.
 pub(super) const IN_ALL: usize = 16_384;
+/// How many of a namespace wait however many others do: as many as one pod's objects that are fetched at once.
+pub(super) const OWN: usize = 16;
 
 /// Who waits for a turn, by namespace.
 #[derive(Debug)]
 pub(super) struct Turns<W> {
     taken: bool,
     namespaces: HashMap<Arc<str>, Queue<W>>,
-    /// The time that the namespace had used whose turn came last. One that comes, or comes back, begins there: what others used before
-    /// is not held against them.
+    /// The time that the namespace had used whose turn came last. One that comes, or comes back, begins there: what
+    /// others used before is not held against them.
     level: Duration,
     arrivals: u64,
     count: usize,
@@ -53,7 +56,7 @@ impl<W> Turns<W> {
     /// How many of the namespace wait already, where there is no room.
     pub(super) fn wait(&mut self, namespace: &Arc<str>, waiter: W, gone: impl Fn(&W) -> bool) -> Result<(), usize> {
         let of_namespace = |turns: &Self| turns.namespaces.get(namespace).map_or(0, |queue| queue.waiting.len());
-        let full = |turns: &Self| turns.count >= IN_ALL || of_namespace(turns) >= PER_NAMESPACE;
+        let full = |turns: &Self| of_namespace(turns) >= if turns.count < IN_ALL { PER_NAMESPACE } else { OWN };
         if full(self) {
             self.namespaces.values_mut().for_each(|queue| queue.waiting.retain(|(_, waiter)| !gone(waiter)));
             self.count = self.namespaces.values().map(|queue| queue.waiting.len()).sum();

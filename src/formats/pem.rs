@@ -63,8 +63,8 @@ pub struct Parsed {
 
 /// Takes a text apart; what stands outside of blocks is dropped, and a block that cannot be read is only counted.
 ///
-/// A block ends before the next line that begins one, so that the time is linear in the text: a block that looks for its end
-/// through all that follow makes it quadratic (CVE-2025-61723 of Go's encoding/pem).
+/// A block ends before the next line that begins one, so that the time is linear in the text: a block that looks for
+/// its end through all that follow makes it quadratic (CVE-2025-61723 of Go's encoding/pem).
 pub fn parse(text: &str) -> Parsed {
     let mut parsed = Parsed::default();
     let mut rest = text;

@@ -1,7 +1,8 @@
-//! The certificate that an application logs in with: what is public of it, and its key, from which assertions are signed.
+//! The certificate that an application logs in with: what is public of it, and its key, from which assertions are
+//! signed.
 //!
-//! The key is there while a token is requested only: a [`LoginCertificate`] that is kept, or comes from memory, has the public part and
-//! a way to read the key again. Whether Entra ID knows the certificate is seen in `session`.
+//! The key is there while a token is requested only: a [`LoginCertificate`] that is kept, or comes from memory, has
+//! the public part and a way to read the key again. Whether Entra ID knows the certificate is seen in `session`.
 
 use std::fmt;
 use std::sync::Arc;

@@ -70,6 +70,14 @@ pub(super) struct Access {
 
 type SdkCredential = Arc<dyn TokenCredential>;
 
+/// What the tries of one token request prove their identity with.
+enum Proof {
+    /// The same, which may keep count of the tries.
+    Same(SdkCredential),
+    /// An assertion that is signed for each.
+    Signed(Arc<KeyPair>),
+}
+
 impl Access {
     /// Finds fault with the credential, and remembers what others of its identity may use. Nothing is sent.
     ///
@@ -169,24 +177,23 @@ impl Access {
     }
 
     async fn request(&self, scope: &Scope, assertion: Option<&Federated>) -> Result<Arc<Token>, Error> {
-        let pair = match &self.credential {
+        let proof = match &self.credential {
             Credential::ClientCertificate { certificate, namespace, .. } => {
-                Some(certificate.open(&self.compute, namespace, self.deadline).await?)
+                Proof::Signed(certificate.open(&self.compute, namespace, self.deadline).await?)
             }
             Credential::ClientSecret { .. }
             | Credential::WorkloadIdentity { .. }
             | Credential::IdentityBinding { .. }
-            | Credential::ManagedIdentity { .. } => None,
+            | Credential::ManagedIdentity { .. } => Proof::Same(self.token_credential(assertion)?),
         };
         let source = self.source();
         let more = if source.service == Service::Imds { IMDS_TRIES } else { 0 };
         let limits = Limits { tries: self.limits.tries + more, ..self.limits };
         let token = retry::until(self.deadline, limits, source.host, || async {
-            let signed = match &pair {
-                Some(pair) => Some(self.signed(pair.clone()).await?),
-                None => None,
+            let credential = match &proof {
+                Proof::Same(credential) => credential.clone(),
+                Proof::Signed(pair) => self.token_credential(Some(&self.signed(pair.clone()).await?))?,
             };
-            let credential = self.token_credential(signed.as_ref().or(assertion))?;
             let token = credential.get_token(&[scope.as_str()], None).await;
             token.map_err(|error| from_sdk(&error, source))
         })
@@ -265,7 +272,8 @@ impl Access {
         credential.map_err(|error| from_sdk(&error, self.source()))
     }
 
-    /// An assertion that the certificate's key signs: some milliseconds with a large key, in which a runtime's thread serves nobody.
+    /// An assertion that the certificate's key signs: some milliseconds with a large key, in which a runtime's thread
+    /// serves nobody.
     async fn signed(&self, pair: Arc<KeyPair>) -> Result<Federated, Error> {
         let (client_id, now) = (self.credential.id().to_owned(), OffsetDateTime::now_utc().unix_timestamp());
         let audience = format!("https://{}{}", self.cloud.authority(), self.token_endpoint());

@@ -1,7 +1,8 @@
-//! What the Secrets of a class are made of in one look: the class and its volume's files, each taken apart once and only if need be.
+//! What the Secrets of a class are made of in one look: the class and its volume's files, each taken apart once and
+//! only if need be.
 //!
-//! `desired` and `tls` do it; what is expensive goes to `compute`, in the turn of the class's namespace. Files that cannot be taken
-//! apart are remembered by a keyed digest; what is in them is not.
+//! `desired` and `tls` do it; what is expensive goes to `compute`, in the turn of the class's namespace. Files that
+//! cannot be taken apart are remembered by a keyed digest; what is in them is not.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

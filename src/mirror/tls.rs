@@ -85,9 +85,9 @@ pub(super) fn open(file: &[u8], work: &mut Work) -> Result<Opened, TlsError> {
         Ok(text) if encoding::base64(text.trim()).is_ok() => pkcs12::read_base64(text.trim(), "", work),
         Ok(_) | Err(_) => pkcs12::read(file, "", work),
     };
-    archive.map(Opened::Archive).map_err(|error| match error {
-        pkcs12::Error::TooMuchWork { .. } => TlsError::TooExpensive(error),
-        _ => TlsError::Neither(error),
+    archive.map(Opened::Archive).map_err(|error| {
+        let expensive = matches!(error, pkcs12::Error::TooMuchWork { .. });
+        if expensive { TlsError::TooExpensive(error) } else { TlsError::Neither(error) }
     })
 }
 

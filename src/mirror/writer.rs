@@ -105,7 +105,8 @@ impl Writer {
         self.unchanged(at, look, |seen| seen.inputs == inputs).await
     }
 
-    /// Makes a Secret what is wanted, which was made of `inputs`. `abandoned` is asked whether a class wants the Secret no more.
+    /// Makes a Secret what is wanted, which was made of `inputs`. `abandoned` is asked whether a class wants the
+    /// Secret no more.
     ///
     /// # Errors
     /// It is not ours to write, or the API server does not let us.

@@ -77,7 +77,7 @@ pub fn random_bytes<const COUNT: usize>() -> io::Result<[u8; COUNT]> {
 pub fn lower_thread_priority() -> io::Result<()> {
     /// A tenth of the weight of a thread that has not asked for less (sched(7)).
     const NICE: i32 = 10;
-    // Linux keeps the nice value for each thread, and takes no process id for the calling one (setpriority(2), "C library/kernel
-    // differences").
+    // Linux keeps the nice value for each thread, and takes no process id for the calling one (setpriority(2), "C
+    // library/kernel differences").
     Ok(rustix::process::setpriority_process(None, NICE)?)
 }

@@ -1,7 +1,8 @@
 //! Reads the certificates that pods log in with, once for each, where that keeps nobody from his work.
 //!
-//! What is expensive goes to `compute`, in the turn of the pod's namespace. Remembers by a keyed digest of what the Secret holds
-//! either why it is refused or what is public of it, never the key: `keyvault` has it read again when a token is requested.
+//! What is expensive goes to `compute`, in the turn of the pod's namespace. Remembers by a keyed digest of what the
+//! Secret holds either why it is refused or what is public of it, never the key: `keyvault` has it read again when a
+//! token is requested.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! The certificate that a service principal logs in with: from what stands in the pod's Secret to certificate and key.
 //!
-//! Pure; takes PEM, or a PKCS#12 archive as base64, and finds the certificate that belongs to the key. Knows no key names of
-//! the Secret: `credentials` puts them in front of the errors. When and where it is read is for `certificate_login`; whether Entra ID
-//! accepts it is seen in `keyvault`.
+//! Pure; takes PEM, or a PKCS#12 archive as base64, and finds the certificate that belongs to the key. Knows no key
+//! names of the Secret: `credentials` puts them in front of the errors. When and where it is read is for
+//! `certificate_login`; whether Entra ID accepts it is seen in `keyvault`.
 
 use crate::formats::certificate::Facts;
 use crate::formats::encoding::Bytes;

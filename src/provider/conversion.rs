@@ -1,7 +1,9 @@
-//! Converts the secrets that belong to certificates, where that keeps nobody from his work, and only when it has to be done.
+//! Converts the secrets that belong to certificates, where that keeps nobody from his work, and only when it has to be
+//! done.
 //!
-//! `render` does it; what is expensive goes to `compute`, in the turn of the class's namespace. A value of which the volume holds the
-//! files already is not converted again: they are read back and compared by digest. Refusals are remembered, files never.
+//! `render` does it; what is expensive goes to `compute`, in the turn of the class's namespace. A value of which the
+//! volume holds the files already is not converted again: they are read back and compared by digest. Refusals are
+//! remembered, files never.
 
 use std::sync::Arc;
 
@@ -18,7 +20,8 @@ use crate::formats::pkcs12::Work;
 use crate::keyvault::VaultSecret;
 use crate::model::{ClassRef, Conversion, ExposeSecret as _, FileName, SecretBytes, SecretFile};
 
-/// How long a value may be that is rendered on the spot, in bytes; beyond, taking PEM apart takes longer than other work should wait.
+/// How long a value may be that is rendered on the spot, in bytes; beyond, taking PEM apart takes longer than other
+/// work should wait.
 const SHORT: usize = 16 << 10;
 
 /// What a volume holds of an earlier fetch.

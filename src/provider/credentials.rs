@@ -1,8 +1,8 @@
 //! Credentials that a pod brings: the service principal in the Secret of `nodePublishSecretRef`.
 //!
-//! Pure; takes client id and secret, or client id and certificate, out of the map and says what is missing, but does not log in.
-//! What a certificate looks like is in `client_certificate`, and `certificate_login` has it read; control goes on to `keyvault`, which
-//! logs in.
+//! Pure; takes client id and secret, or client id and certificate, out of the map and says what is missing, but does
+//! not log in. What a certificate looks like is in `client_certificate`, and `certificate_login` has it read; control
+//! goes on to `keyvault`, which logs in.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -119,8 +119,8 @@ const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 /// secret may hold them for another purpose.
 ///
 /// # Errors
-/// No secrets, a missing or empty one, two keys that differ only by case, or secret and certificate at once. The client id is looked
-/// at first. Whether a certificate can be used is seen when it is read.
+/// No secrets, a missing or empty one, two keys that differ only by case, or secret and certificate at once. The
+/// client id is looked at first. Whether a certificate can be used is seen when it is read.
 pub fn service_principal(secrets: &BTreeMap<String, SecretString>) -> Result<ServicePrincipal, CredentialsError> {
     if secrets.keys().all(|key| key == TOKENS) {
         return Err(CredentialsError::NoSecret);

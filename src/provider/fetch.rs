@@ -68,7 +68,8 @@ pub struct Prepared<'a> {
 }
 
 impl Azure {
-    /// A provider whose classes live in `default_cloud` unless they say otherwise, and which has `compute` read certificates.
+    /// A provider whose classes live in `default_cloud` unless they say otherwise, and which has `compute` read
+    /// certificates.
     pub fn new(vaults: Vaults, default_cloud: DefaultCloud, rendering: Rendering, compute: Compute) -> Azure {
         let logins = CertificateLogins::new(compute.clone());
         Azure { vaults, default_cloud, rendering, logins, conversions: Conversions::new(compute) }

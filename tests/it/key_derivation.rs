@@ -1,7 +1,8 @@
-//! PKCS#12 archives of tenants that ask for much computing: who waits for it, how often it is done, and what is refused.
+//! PKCS#12 archives of tenants that ask for much computing: who waits for it, how often it is done, and what is
+//! refused.
 //!
-//! The attacker has a namespace: pods with a Secret or a vault of their own. Small here; `soak` has a hundred of each, against the
-//! release binary, with the bounds of time that are promised.
+//! The attacker has a namespace: pods with a Secret or a vault of their own. Small here; `soak` has a hundred of each,
+//! against the release binary, with the bounds of time that are promised.
 
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -37,7 +38,8 @@ pub(crate) fn soak() -> Vec<Trial> {
     vec![Trial::test("key_derivation::a_hundred_archives_below_and_above_the_ceiling", test).with_ignored_flag(true)]
 }
 
-/// Just below the ceiling of a million, and just above, in two derivations; `-iter` comes first, since it asks for a MAC.
+/// Just below the ceiling of a million, and just above, in two derivations; `-iter` comes first, since it asks for a
+/// MAC.
 const BELOW: &str = "-iter 499000 -nomac -certpbe AES-256-CBC";
 const ABOVE: &str = "-iter 500500 -nomac -certpbe AES-256-CBC";
 /// As openssl writes them unless told otherwise: three derivations of 2,048.
@@ -140,7 +142,8 @@ struct Felt {
     /// Publishes with an archive of a few thousand iterations, the same.
     alone_with_archive: Vec<Duration>,
     with_archive: Vec<Duration>,
-    /// How many of the attacker's publishes ended while one of the neighbour's with an archive was under way, at the least.
+    /// How many of the attacker's publishes ended while one of the neighbour's with an archive was under way, at the
+    /// least.
     before: usize,
 }
 

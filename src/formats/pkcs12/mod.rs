@@ -24,7 +24,8 @@ use super::private_key;
 pub mod limits {
     /// How often the hashes of all key derivations of an archive together may be iterated: about 0.2 s of a processor.
     ///
-    /// OpenSSL and Windows write 2,000 to 10,000 a derivation, Java's older keystores 350,000 in all; two keys of 500,000 pass.
+    /// OpenSSL and Windows write 2,000 to 10,000 a derivation, Java's older keystores 350,000 in all; two keys of
+    /// 500,000 pass.
     pub const ITERATIONS: u32 = 1_000_000;
     /// The most bags. A chain needs ten.
     pub const BAGS: usize = 500;
@@ -137,7 +138,8 @@ pub fn read(der: &[u8], password: &str, work: &mut Work) -> Result<Archive, Erro
     Err(first.unwrap_or(Error::Integrity))
 }
 
-/// How many iterations an archive is seen to ask for before anything is derived, so that one beyond the limit costs nothing.
+/// How many iterations an archive is seen to ask for before anything is derived, so that one beyond the limit costs
+/// nothing.
 ///
 /// What cannot be read counts nothing: reading it says what is wrong.
 fn asked(pfx: &Pfx<'_>, content: &[u8]) -> u64 {

@@ -173,9 +173,10 @@ fn unknown_algorithms_are_named() {
 #[test]
 fn work_and_size_are_bounded() {
     let too_many = i32::try_from(limits::ITERATIONS).unwrap() + 1;
-    let too_much = |writer: &Writer, keys: &[Vec<u8>]| match error(&write(writer, keys, &[])) {
-        Error::TooMuchWork { asked } => asked,
-        other => panic!("{other}"),
+    let too_much = |writer: &Writer, keys: &[Vec<u8>]| {
+        let error = error(&write(writer, keys, &[]));
+        let Error::TooMuchWork { asked } = error else { panic!("{error}") };
+        asked
     };
     assert_eq!(too_much(&Writer { mac: Some(too_many), ..KEY_VAULT }, &[]), 1_000_001 + 2 * 2_000);
     assert_eq!(too_much(&Writer { iterations: too_many, ..KEY_VAULT }, &[]), 1 + 2 * 1_000_001);
