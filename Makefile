@@ -58,7 +58,7 @@ soak: ## what takes long: many more random cases, ten minutes of rotation, large
 	@KEYVAULT_CSI_FUZZ_CASES=200000 PROPTEST_CASES=20000 $(CARGO) test --locked --lib
 	@$(release)
 	@KEYVAULT_CSI_RELEASE=$(RELEASE) $(CARGO) test --locked --test it -- --ignored rotation_soak --nocapture
-	@KEYVAULT_CSI_FLOOD_MIB=512 $(CARGO) test --locked --test it -- hostile_frames
+	@KEYVAULT_CSI_FLOOD_MIB=128 $(CARGO) test --locked --test it -- hostile_frames
 
 manifests: ## render manifests/deploy from the chart, and copy the CRDs into it
 	@e2e/prerequisites test
