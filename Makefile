@@ -59,7 +59,7 @@ soak: ## what takes long: many more random cases, ten minutes of rotation, hundr
 	@$(release)
 	@KEYVAULT_CSI_RELEASE=$(RELEASE) $(CARGO) test --locked --test it -- --ignored rotation_soak --nocapture
 	@KEYVAULT_CSI_RELEASE=$(RELEASE) $(CARGO) test --locked --test it -- --ignored key_derivation --nocapture
-	@KEYVAULT_CSI_FLOOD_MIB=512 $(CARGO) test --locked --test it -- hostile_frames
+	@KEYVAULT_CSI_FLOOD_MIB=128 $(CARGO) test --locked --test it -- hostile_frames
 
 manifests: ## render manifests/deploy from the chart, and copy the CRDs into it
 	@e2e/prerequisites test
