@@ -80,7 +80,8 @@ impl AzureArgs {
         let freshness = self.freshness_window;
         let user_agent = format!("{} {}", user_agent(), self.custom_user_agent).trim_end().to_owned();
         let connections = Connections { fetches: descriptors.fetches, idle: descriptors.idle };
-        let options = Options { user_agent, token_proxy: proxy, freshness, rate, connections, metrics: metrics.clone() };
+        let options =
+            Options { user_agent, token_proxy: proxy, freshness, rate, connections, metrics: metrics.clone() };
         Ok(Azure::new(Vaults::new(options)?, cloud, rendering))
     }
 }

@@ -66,7 +66,9 @@ impl node_server::Node for Node {
         };
         if self.tasks.len() >= OPEN {
             self.metrics.published(Provider::None, Err(Reason::Busy.into()));
-            return Err(Status::resource_exhausted(format!("{OPEN} calls are open on this node; the kubelet calls again")));
+            return Err(Status::resource_exhausted(format!(
+                "{OPEN} calls are open on this node; the kubelet calls again"
+            )));
         }
         let (pod, target) = (request.pod.clone(), request.target.clone());
         debug!({ key::POD } = %pod, { key::TARGET } = %target, "node publish volume");

@@ -107,12 +107,10 @@ pub async fn serve(
         let (listener, file) = socket::listen_private(&path)?;
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
         let service = RegistrationServer::new(service).max_decoding_message_size(MESSAGE);
-        let server = server().add_service(service).serve_with_incoming_shutdown(
-            connections(listener, CONNECTIONS)?,
-            async {
+        let server =
+            server().add_service(service).serve_with_incoming_shutdown(connections(listener, CONNECTIONS)?, async {
                 let _ = ended.await;
-            },
-        );
+            });
         tokio::pin!(server);
         let stopping = tokio::select! {
             served = &mut server => return Ok(served?),

@@ -93,9 +93,11 @@ impl Azure {
         // An archive with a certificate may ask for a second of computing, in which this thread can serve nobody else.
         let credential = tokio::task::block_in_place(|| credential(params, class, fetch.context, fetch.secrets))?;
         let errand = Errand { namespace: &class.namespace, purpose: fetch.purpose, deadline: fetch.deadline };
-        self.vaults
-            .open(errand, &cloud, &vault, &tenant, credential)
-            .map_err(|source| Error::Vault { class: class.clone(), object: None, source })
+        self.vaults.open(errand, &cloud, &vault, &tenant, credential).map_err(|source| Error::Vault {
+            class: class.clone(),
+            object: None,
+            source,
+        })
     }
 }
 

@@ -256,7 +256,9 @@ fn a_crowd_at_the_metrics_gets_what_was_made_last() -> Result<()> {
     // And afterwards what is new is there again.
     let absent = lab().vault().volume("absent");
     node.refused(&absent)?;
-    wait_for("the failure is counted", Duration::from_secs(5), || Ok(node.metrics()?.contains("node_publish_error_total{")))
+    wait_for("the failure is counted", Duration::from_secs(5), || {
+        Ok(node.metrics()?.contains("node_publish_error_total{"))
+    })
 }
 
 fn the_provider_serves_health_where_it_is_told() -> Result<()> {

@@ -68,12 +68,7 @@ pub(crate) struct LocalhostAuthority<S> {
 impl<S> LocalhostAuthority<S> {
     /// Wraps a stream from which nothing has been read: the first bytes have to be the client's preface.
     pub(super) fn new(stream: S) -> Self {
-        Self {
-            stream,
-            rewriter: Rewriter::new(),
-            unread: Vec::new(),
-            ended: false,
-        }
+        Self { stream, rewriter: Rewriter::new(), unread: Vec::new(), ended: false }
     }
 }
 

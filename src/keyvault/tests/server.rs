@@ -18,7 +18,9 @@ use super::super::binding::{TokenProxy, TokenProxyOptions};
 use super::super::http::Http;
 use super::super::imds::Imds;
 use super::super::retry::Limits;
-use super::super::{Cloud, Connections, Credential, Errand, Options, Purpose, Rate, TenantId, Vault, VaultName, Vaults, http};
+use super::super::{
+    Cloud, Connections, Credential, Errand, Options, Purpose, Rate, TenantId, Vault, VaultName, Vaults, http,
+};
 use crate::metrics::Metrics;
 
 pub(super) const LOGIN: &str = "login.microsoftonline.com";
