@@ -53,11 +53,11 @@ lint: ## formatting and clippy, warnings denied
 	@$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
 	@$(CARGO) clippy --locked --workspace --test cluster -- --deny warnings
 
-soak: ## what takes long: many more random cases, ten minutes of rotation, hundreds of expensive archives, larger floods
+soak: ## what takes long: many more random cases, attacks at full size, hundreds of expensive archives, ten minutes of rotation
 	@e2e/prerequisites demo
 	@KEYVAULT_CSI_FUZZ_CASES=200000 PROPTEST_CASES=20000 $(CARGO) test --locked --lib
 	@$(release)
-	@KEYVAULT_CSI_RELEASE=$(RELEASE) $(CARGO) test --locked --test it -- --ignored rotation_soak --nocapture
+	@KEYVAULT_CSI_RELEASE=$(RELEASE) $(CARGO) test --locked --test it -- --ignored soak --test-threads 1 --nocapture
 	@KEYVAULT_CSI_RELEASE=$(RELEASE) $(CARGO) test --locked --test it -- --ignored key_derivation --nocapture
 	@KEYVAULT_CSI_FLOOD_MIB=128 $(CARGO) test --locked --test it -- hostile_frames
 

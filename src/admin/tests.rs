@@ -1,4 +1,4 @@
-//! One look for all who ask at once.
+//! One look for all who ask at once, and no place for a client that takes no answer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,6 +7,14 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::join_all;
 
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::routing::get;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+
+use super::http::serve;
 use super::look::Look;
 
 /// A look that counts, takes its time, and ends like this.
@@ -48,4 +56,32 @@ async fn a_look_outlives_whoever_asked_for_it() {
     // Also a look that takes longer than it counts is joined.
     tokio::time::sleep(Duration::from_millis(1_050)).await;
     assert_eq!((look.now().await, count.load(Ordering::SeqCst)), (Ok(()), 1));
+}
+
+/// An answer without end, of which the client reads nothing.
+#[tokio::test]
+async fn an_answer_that_is_not_taken_is_dropped_after_five_seconds() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (answer, mut dropped) = mpsc::channel::<()>(1);
+    let endless = move || {
+        let answer = answer.clone();
+        let body = futures::stream::repeat_with(move || {
+            let _kept = &answer;
+            Ok::<_, std::io::Error>(Bytes::from_static(&[b'a'; 4_096]))
+        });
+        async { Body::from_stream(body) }
+    };
+    let router = Router::new().route("/", get(endless));
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = tokio::spawn(serve(listener, router, 1, stopped.map(drop)));
+    let mut client = TcpStream::connect(address).await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    client.readable().await.unwrap();
+    let began = tokio::time::Instant::now();
+    // The listener has an end of the channel as well, and the answer the last one.
+    drop(stop);
+    server.await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), dropped.recv()).await.unwrap();
+    assert!(began.elapsed() >= Duration::from_millis(4_500), "dropped after {:?}", began.elapsed());
 }

@@ -23,6 +23,9 @@ use crate::model::Reason;
 use crate::telemetry::key;
 use crate::volume::{Attempt, Error, PublishRequest, Published, TargetPath, Volumes};
 
+/// How many publishes and unpublishes may be open until further publishes are turned away: whoever asks and goes away leaves one behind.
+const OPEN: usize = 4_096;
+
 /// The CSI Node service.
 #[derive(Debug, Clone)]
 pub struct Node {
@@ -61,6 +64,12 @@ impl node_server::Node for Node {
                 return Err(status::refused(&refusal));
             }
         };
+        if self.tasks.len() >= OPEN {
+            self.metrics.published(Provider::None, Err(Reason::Busy.into()));
+            return Err(Status::resource_exhausted(format!(
+                "{OPEN} calls are open on this node; the kubelet calls again"
+            )));
+        }
         let (pod, target) = (request.pod.clone(), request.target.clone());
         debug!({ key::POD } = %pod, { key::TARGET } = %target, "node publish volume");
         let task = self.tasks.spawn(publish(self.volumes.clone(), self.metrics.clone(), request, started));

@@ -32,6 +32,9 @@ const RUNTIME: &str = "secrets-store-csi-driver-provider-azure";
 /// that (spec/driver.md §3.3, §3.4). The content of a volume has the same limit, without its names.
 const ANSWER: usize = 4 << 20;
 
+/// How many mounts may be open until further ones are turned away: whoever asks and goes away leaves one behind.
+const OPEN: usize = 4_096;
+
 /// The services of the provider's socket.
 #[derive(Debug, Clone)]
 pub struct Provider {
@@ -60,6 +63,7 @@ impl CsiDriverProvider for Provider {
         let started = Instant::now();
         let deadline = deadline(&request, started);
         let outcome = match request::mount(&request.into_inner()) {
+            Ok(_) if self.tasks.len() >= OPEN => Err((Reason::Busy, format!("{OPEN} mounts are open on this node"))),
             Ok(mount) => {
                 let provider = self.clone();
                 let task = self.tasks.spawn(async move { provider.fetch(mount, deadline, started).await });

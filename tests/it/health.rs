@@ -15,8 +15,8 @@ use crate::plugin::Scene;
 trials! { "health":
     five_hundred_idle_clients_do_not_starve_the_probe,
     the_providers_probe_is_answered_under_the_same_attack,
-    a_head_has_a_second_and_an_answer_five,
-    those_who_say_nothing_make_room_and_who_is_answered_stays,
+    a_head_has_a_second,
+    those_who_say_nothing_make_room,
     probes_of_a_second_share_one_look_at_the_socket,
     a_crowd_at_the_metrics_gets_what_was_made_last,
     the_provider_serves_health_where_it_is_told,
@@ -196,37 +196,29 @@ fn kept(stream: &mut TcpStream, sent: &[u8], patience: Duration) -> Result<Durat
     }
 }
 
-fn a_head_has_a_second_and_an_answer_five() -> Result<()> {
+fn a_head_has_a_second() -> Result<()> {
     let node = lab().node()?;
     for port in [8095, 9808] {
         for sent in ["", "GET /healthz HTTP/1.1\r\n"] {
             let mut stream = TcpStream::connect((node.setup().address.as_str(), port))?;
             let kept = kept(&mut stream, sent.as_bytes(), Duration::from_secs(20))?;
-            ensure!(kept >= Duration::from_millis(900), "{sent:?} on {port}: closed after {kept:?}");
+            let second = Duration::from_millis(900)..Duration::from_secs(8);
+            ensure!(second.contains(&kept), "{sent:?} on {port}: closed after {kept:?}");
         }
     }
-    // An answer larger than what the kernel takes for a reader that reads nothing: the server's end is closed all the same.
-    let open = || Ok::<_, anyhow::Error>(std::fs::read_dir(format!("/proc/{}/fd", node.id()))?.count());
-    let before = open()?;
-    let mut silent = Vec::new();
-    for _ in 0..20 {
-        let mut stream = TcpStream::connect((node.setup().address.as_str(), 8095))?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")?;
-        silent.push(stream);
-    }
-    wait_for("answers that nobody takes are dropped", Duration::from_secs(20), || Ok(open()? <= before))
+    Ok(())
 }
 
-fn those_who_say_nothing_make_room_and_who_is_answered_stays() -> Result<()> {
+fn those_who_say_nothing_make_room() -> Result<()> {
     let node = lab().node()?;
     let address = health_address(&node);
-    let began = Instant::now();
     let mut oldest = TcpStream::connect(&address)?;
-    // More than there are places, so that the oldest has to go before its second is over.
+    // More than there are places.
     let crowd: Vec<TcpStream> = (0..400).map(|_| TcpStream::connect(&address)).collect::<Result<_, _>>()?;
-    let kept = kept(&mut oldest, b"", Duration::from_secs(20))?;
-    let crowded = began.elapsed();
-    ensure!(kept <= crowded && get(&address, "/healthz", PATIENCE)?.starts_with("HTTP/1.1 200 "));
+    ensure!(get(&address, "/healthz", PATIENCE)?.starts_with("HTTP/1.1 200 "));
+    let open = std::fs::read_dir(format!("/proc/{}/fd", node.id()))?.count();
+    ensure!(open <= 256 + 64, "{open} descriptors are open");
+    kept(&mut oldest, b"", Duration::from_secs(20))?;
     drop(crowd);
     Ok(())
 }

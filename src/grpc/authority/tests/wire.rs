@@ -181,8 +181,8 @@ fn never_indexed_fields_stay_so() {
 
 #[test]
 fn a_block_that_grows_beyond_a_frame_is_continued() {
-    let value = "v".repeat(3_900);
-    let list: Vec<_> = [(":authority", PATH)].into_iter().chain([("x-large", value.as_str()); 8]).collect();
+    let value = "v".repeat(5_000);
+    let list: Vec<_> = [(":authority", PATH)].into_iter().chain([("x-large", value.as_str()); 6]).collect();
     let mut encoder = Encoder::new();
     let small = encoder.encode(list.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())));
     let mut frames: Vec<_> = small.chunks(9_000).map(|part| frame(CONTINUATION, 0, 1, part)).collect();
