@@ -1,7 +1,7 @@
 //! `/healthz` and `/readyz`: whether the process's own socket answers, and whether the kubelet knows the driver.
 //!
-//! Asks the own socket, the driver's as the liveness-probe sidecar did, the provider's as upstream's provider does; all requests of a
-//! second share one `look`. Says nothing about Azure, so that no outage of it restarts anything.
+//! Asks the own socket, the driver's as the liveness-probe sidecar did, the provider's as upstream's provider does; all
+//! requests of a second share one `look`. Says nothing about Azure, so that no outage of it restarts anything.
 
 use std::future::Future;
 use std::path::PathBuf;

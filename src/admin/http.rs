@@ -1,12 +1,12 @@
 //! The HTTP server of health and metrics: one request a connection, within limits that no client can stretch.
 //!
-//! Whoever reaches the address may connect, so that nothing here trusts a client to end. Knows no path; `health` and `page` bring the
-//! routers.
+//! Whoever reaches the address may connect, so that nothing here trusts a client to end. Knows no path; `health` and
+//! `page` bring the routers.
 //!
 //! # Guarantees
-//! A connection whose head has not come whole within [`HEAD`], or whose answer is not taken within [`TAKE`], is closed. There are
-//! never more connections than places. A newcomer always gets a place: the oldest connection without a complete request loses its
-//! own, so that clients that say nothing, or say it slowly, keep nobody out.
+//! A connection whose head has not come whole within [`HEAD`], or whose answer is not taken within [`TAKE`], is closed.
+//! There are never more connections than places. A newcomer always gets a place: the oldest connection without a
+//! complete request loses its own, so that clients that say nothing, or say it slowly, keep nobody out.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -80,8 +80,8 @@ impl Places {
 }
 
 impl Place {
-    /// A place for connection `number`. Without a free one the oldest connection without a complete request goes; where all are
-    /// complete, the oldest.
+    /// A place for connection `number`. Without a free one the oldest connection without a complete request goes; where
+    /// all are complete, the oldest.
     fn take(places: &Arc<Places>, number: u64) -> Place {
         let conversation =
             Arc::new(Conversation { stage: watch::Sender::new(Stage::Head), lost: CancellationToken::new() });

@@ -1,7 +1,7 @@
 //! One look at a socket for all who ask at the same time, and for a second after it began.
 //!
-//! Does not know what is looked at. However many ask, the socket is asked once a second; a failure is shared like a success. Control
-//! comes from `health`.
+//! Does not know what is looked at. However many ask, the socket is asked once a second; a failure is shared like a
+//! success. Control comes from `health`.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};

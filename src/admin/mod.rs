@@ -1,7 +1,7 @@
 //! Plain HTTP for people and probes: `/metrics`, `/healthz`, `/readyz`.
 //!
-//! Says nothing secret and changes nothing; profiling is not served at all. `http` has the connections and their limits, `health`
-//! and `page` the answers. Where a server listens is decided here and in the flags.
+//! Says nothing secret and changes nothing; profiling is not served at all. `http` has the connections and their
+//! limits, `health` and `page` the answers. Where a server listens is decided here and in the flags.
 
 mod health;
 mod http;
@@ -41,7 +41,8 @@ pub fn parse_address(text: &str) -> Result<Option<SocketAddr>, String> {
     }
 }
 
-/// Binds a listener, naming the address in the error. [Everywhere](everywhere) is every IPv4 address where the kernel has no IPv6.
+/// Binds a listener, naming the address in the error. [Everywhere](everywhere) is every IPv4 address where the kernel
+/// has no IPv6.
 ///
 /// # Errors
 /// The address is in use or not of this host.

@@ -1,7 +1,8 @@
 //! Pure. How the file descriptors that the process may have are shared out.
 //!
-//! Every share is a part of the limit that is in force, and no larger than what is of use, so that what one kind of client opens never
-//! takes what another needs. What is left over, an eighth at least, is for listeners, the API server, and directories and files.
+//! Every share is a part of the limit that is in force, and no larger than what is of use, so that what one kind of
+//! client opens never takes what another needs. What is left over, an eighth at least, is for listeners, the API
+//! server, and directories and files.
 
 /// How many connections each kind of client may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,8 +13,8 @@ pub(super) struct Descriptors {
     pub(super) health: usize,
     /// Clients of the metrics.
     pub(super) metrics: usize,
-    /// Fetches from vaults that may use a connection, for all namespaces together. Looking up a name needs four descriptors for a
-    /// moment: two kinds of addresses, two name servers.
+    /// Fetches from vaults that may use a connection, for all namespaces together. Looking up a name needs four
+    /// descriptors for a moment: two kinds of addresses, two name servers.
     pub(super) fetches: usize,
     /// Connections to Azure that may lie idle.
     pub(super) idle: usize,

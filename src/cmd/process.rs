@@ -71,7 +71,8 @@ const BUILD: Build = Build {
     },
 };
 
-/// With fewer descriptors than this the log says so at the start: a fetch of sixteen objects may have to wait for itself.
+/// With fewer descriptors than this the log says so at the start: a fetch of sixteen objects may have to wait for
+/// itself.
 const FEW_DESCRIPTORS: u64 = 1_024;
 
 /// Runs a role until it ends: `version` writes what `--version` says, under the names that upstream's program of this role has.

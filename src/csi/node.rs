@@ -23,7 +23,8 @@ use crate::model::Reason;
 use crate::telemetry::key;
 use crate::volume::{Attempt, Error, PublishRequest, Published, TargetPath, Volumes};
 
-/// How many publishes and unpublishes may be open until further publishes are turned away: whoever asks and goes away leaves one behind.
+/// How many publishes and unpublishes may be open until further publishes are turned away: whoever asks and goes away
+/// leaves one behind.
 const OPEN: usize = 4_096;
 
 /// The CSI Node service.

@@ -1,6 +1,7 @@
 //! The CSI endpoint: Identity and Node on one Unix socket.
 //!
-//! The caller binds the socket and says when to stop; `grpc` has the limits, and makes each connection one that h2 takes.
+//! The caller binds the socket and says when to stop; `grpc` has the limits, and makes each connection one that h2
+//! takes.
 
 use std::future::Future;
 use std::os::unix::net::UnixListener;

@@ -1,7 +1,9 @@
-//! Requests as they come in: counted for their connection until they are answered, and given up when they take too long.
+//! Requests as they come in: counted for their connection until they are answered, and given up when they take too
+//! long.
 //!
-//! Hands a request on when it has come whole, and not before: tonic makes room for the length that a message announces, so that five
-//! bytes would cost four MiB. Reads no message. tonic calls this for each request before it looks for the service; `places` decides what has to go.
+//! Hands a request on when it has come whole, and not before: tonic makes room for the length that a message announces,
+//! so that five bytes would cost four MiB. Reads no message. tonic calls this for each request before it looks for the
+//! service; `places` decides what has to go.
 
 use std::collections::VecDeque;
 use std::pin::Pin;

@@ -1,7 +1,8 @@
-//! The connections of a Unix socket, each with its `:authority` rewritten, since kubelets and older drivers send what h2 refuses.
+//! The connections of a Unix socket, each with its `:authority` rewritten, since kubelets and older drivers send what
+//! h2 refuses.
 //!
-//! Accepts for as long as somebody asks, and has `places` decide who stays; a failed accept is told and waited out. tonic's servers
-//! read what comes out.
+//! Accepts for as long as somebody asks, and has `places` decide who stays; a failed accept is told and waited out.
+//! tonic's servers read what comes out.
 
 use std::io;
 use std::os::unix::net::UnixListener;
@@ -44,7 +45,8 @@ async fn admit(
 ) -> io::Result<Option<PlacedConnection<LocalhostAuthority<UnixStream>>>> {
     match accepted {
         Ok(stream) => {
-            // So that what was closed to make room is closed, and what has come was read, before the next one is accepted.
+            // So that what was closed to make room is closed, and what has come was read, before the next one is
+            // accepted.
             tokio::task::yield_now().await;
             let place = places.enter(is_own(&stream));
             Ok(place.map(|place| PlacedConnection { stream: LocalhostAuthority::new(stream), place }))

@@ -1,7 +1,7 @@
 //! What all gRPC servers of ours share: connections that kubelets and drivers may open, and how long a call may take.
 //!
-//! And how a failure's reason travels. Knows no service; `csi` and `plugin` serve. `server` has the limits of a connection, `places`
-//! those of all together.
+//! And how a failure's reason travels. Knows no service; `csi` and `plugin` serve. `server` has the limits of a
+//! connection, `places` those of all together.
 
 mod arrivals;
 pub(crate) mod authority;

@@ -1,14 +1,14 @@
 //! The connections of one socket, as a whole: how many there are, what they hold, and which has to go.
 //!
-//! Reads and writes nothing. `connections` asks for a place for each connection, `arrivals` says what its calls do; both carry a
-//! closed connection out.
+//! Reads and writes nothing. `connections` asks for a place for each connection, `arrivals` says what its calls do;
+//! both carry a closed connection out.
 //!
 //! # Guarantees
-//! There are never more connections than places. A newcomer takes the place of the oldest connection none of whose requests has come
-//! whole; it is turned away only when every connection is being served. A connection of this very process always gets in: the
-//! driver's own probe. When many are open, those that have been idle for [`IDLE`] are closed.
-//! Requests that have not come whole are at most [`ARRIVING`], and hold at most [`HELD`] bytes with what has come of the others: beyond
-//! that the connection with most of it goes.
+//! There are never more connections than places. A newcomer takes the place of the oldest connection none of whose
+//! requests has come whole; it is turned away only when every connection is being served. A connection of this very
+//! process always gets in: the driver's own probe. When many are open, those that have been idle for [`IDLE`] are
+//! closed. Requests that have not come whole are at most [`ARRIVING`], and hold at most [`HELD`] bytes with what has
+//! come of the others: beyond that the connection with most of it goes.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -23,7 +23,8 @@ use crate::platform::process::give_back_memory;
 /// How many requests of one socket may be incomplete at once. A request of a kubelet or a driver comes in one go.
 pub(super) const ARRIVING: usize = 512;
 
-/// What all requests of one socket may have in memory before they are handed on, in bytes. The largest is 4 MiB, a usual one 4 KiB.
+/// What all requests of one socket may have in memory before they are handed on, in bytes. The largest is 4 MiB, a
+/// usual one 4 KiB.
 pub(super) const HELD: usize = 32 << 20;
 
 /// How many connections may be idle for as long as they like: a driver keeps one, a kubelet makes one for each call.
@@ -130,7 +131,8 @@ impl Places {
         }
     }
 
-    /// Closes connections that have been idle for long as long as there are many, and gives their memory back, until all is calm.
+    /// Closes connections that have been idle for long as long as there are many, and gives their memory back, until
+    /// all is calm.
     async fn sweep(self) {
         let mut seen = None;
         loop {
@@ -138,7 +140,8 @@ impl Places {
             let ended = self.0.ended.load(Ordering::Relaxed);
             let gave_back = seen.replace(ended) != Some(ended);
             if gave_back {
-                // Waiting for memory is nothing for a thread on which others' tasks run. A lost task is made up for by the next.
+                // Waiting for memory is nothing for a thread on which others' tasks run. A lost task is made up for by
+                // the next.
                 let _ = tokio::task::spawn_blocking(give_back_memory).await;
             }
             let mut open = self.lock();

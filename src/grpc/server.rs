@@ -19,8 +19,8 @@ pub(super) const HEADERS: u32 = 16 << 10;
 const STREAM_WINDOW: u32 = 64 << 10;
 const CONNECTION_WINDOW: u32 = 256 << 10;
 
-/// How many streams a client may open and reset before they were looked at, and how many it may make us reset, until its connection
-/// is closed.
+/// How many streams a client may open and reset before they were looked at, and how many it may make us reset, until
+/// its connection is closed.
 const RESETS: usize = 64;
 
 /// A peer that has gone without a word is noticed after this time, and twenty seconds.

@@ -1,7 +1,9 @@
-//! What is done whenever the HTTP client opens a connection: it is counted, and keeps the place of the fetch for which it is opened.
+//! What is done whenever the HTTP client opens a connection: it is counted, and keeps the place of the fetch for which
+//! it is opened.
 //!
-//! The client goes on connecting when a request has found another connection meanwhile, or has no reader any more: without this such
-//! a connection would belong to nobody. Opens nothing itself. Control comes from reqwest, and goes on to its connector.
+//! The client goes on connecting when a request has found another connection meanwhile, or has no reader any more:
+//! without this such a connection would belong to nobody. Opens nothing itself. Control comes from reqwest, and goes on
+//! to its connector.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

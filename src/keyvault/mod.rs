@@ -5,19 +5,20 @@
 //! [`Vaults`] is what a process holds, [`Vault`] what a fetch opens; the caller is `provider`.
 //!
 //! # Flow
-//! `vaults` opens a `vault` for an `identity`; each call asks its `session` for a token: `challenge` learns what the vault wants, and
-//! `tokens` has a token of that kind, or one is fetched: by the Azure SDK, where need be with an `assertion` or by the token proxy of
-//! a `binding`, or from `imds`. Secrets are got by the SDK, `objects` reads the rest by hand; `recent` has what was fetched a moment
-//! ago, and `flight` sees to it that one request is made for all who want the same. Every request goes through `transport`, which
-//! confines it, the vault's `budget`, which keeps its `pace`, and `http`, which bounds it and trusts what `trust` has read. Each of these
-//! fetches has one of the `places`, of which a namespace has a share; `connect` sees every connection begin. `retry` decides what is
-//! tried again, `error` and `advice` say what was wrong.
+//! `vaults` opens a `vault` for an `identity`; each call asks its `session` for a token: `challenge` learns what the
+//! vault wants, and `tokens` has a token of that kind, or one is fetched: by the Azure SDK, where need be with an
+//! `assertion` or by the token proxy of a `binding`, or from `imds`. Secrets are got by the SDK, `objects` reads the
+//! rest by hand; `recent` has what was fetched a moment ago, and `flight` sees to it that one request is made for all
+//! who want the same. Every request goes through `transport`, which confines it, the vault's `budget`, which keeps its
+//! `pace`, and `http`, which bounds it and trusts what `trust` has read. Each of these fetches has one of the `places`,
+//! of which a namespace has a share; `connect` sees every connection begin. `retry` decides what is tried again,
+//! `error` and `advice` say what was wrong.
 //!
 //! # Guarantees
-//! A token leaves for its vault only, a client secret or an assertion for its authority only; no redirect is followed. A body, a secret or a token
-//! never enters an error or a log. No call outlasts the vault's deadline, and the last real cause is in its error. No identity
-//! uses another's token, and none is looked up with a token that does not name it: `service_account` reads it first.
-//! No namespace has more than its share of the connections.
+//! A token leaves for its vault only, a client secret or an assertion for its authority only; no redirect is followed.
+//! A body, a secret or a token never enters an error or a log. No call outlasts the vault's deadline, and the last real
+//! cause is in its error. No identity uses another's token, and none is looked up with a token that does not name it:
+//! `service_account` reads it first. No namespace has more than its share of the connections.
 
 mod advice;
 mod answer;

@@ -1,11 +1,13 @@
-//! Who may use a connection to Azure: as many fetches at once as there are places, and no namespace more than its share.
+//! Who may use a connection to Azure: as many fetches at once as there are places, and no namespace more than its
+//! share.
 //!
-//! A fetch of one object, token or challenge takes a place before it begins (`flight`) and has it to its end, with all that it leads
-//! to and all connections that it opens (`connect`). Sends nothing and knows no host.
+//! A fetch of one object, token or challenge takes a place before it begins (`flight`) and has it to its end, with all
+//! that it leads to and all connections that it opens (`connect`). Sends nothing and knows no host.
 //!
 //! # Guarantees
-//! No namespace has more than half of the places, and the last quarter is for those that have few: whoever names a thousand vaults
-//! that do not answer waits for himself. Whoever joins another's fetch needs no place, so that nobody waits for another's share.
+//! No namespace has more than half of the places, and the last quarter is for those that have few: whoever names a
+//! thousand vaults that do not answer waits for himself. Whoever joins another's fetch needs no place, so that nobody
+//! waits for another's share.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,13 +1,14 @@
-//! The CA certificates that servers are checked against, read again when they change; and the client that is made of them.
+//! The CA certificates that servers are checked against, read again when they change; and the client that is made of
+//! them.
 //!
-//! Looks at the bundle's files by their facts only, and reads them when those differ; never trusts less than it could read.
-//! Control goes back to `http`, which asks for the client before each exchange.
+//! Looks at the bundle's files by their facts only, and reads them when those differ; never trusts less than it could
+//! read. Control goes back to `http`, which asks for the client before each exchange.
 //!
 //! # Guarantees
-//! A bundle that is empty or damaged for the moment changes nothing: the roots that were read last stay, and the log says so once.
-//! A client that has opened many connections is replaced by a new one, which closes all that lie idle: so their number is bounded,
-//! however many hosts there are.
-//! Looking costs some stat calls every [`LOOK`] at most, and once more when a server's certificate is not trusted.
+//! A bundle that is empty or damaged for the moment changes nothing: the roots that were read last stay, and the log
+//! says so once. A client that has opened many connections is replaced by a new one, which closes all that lie idle: so
+//! their number is bounded, however many hosts there are. Looking costs some stat calls every [`LOOK`] at most, and
+//! once more when a server's certificate is not trusted.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -124,7 +125,8 @@ impl Renewed {
         (state.current.generation != used.generation).then(|| state.current.clone())
     }
 
-    /// Makes a new client of the same certificates. The old one ends, and its idle connections with it, when its last request has.
+    /// Makes a new client of the same certificates. The old one ends, and its idle connections with it, when its last
+    /// request has.
     async fn replace(&self, state: &mut State) {
         let seen = state.seen;
         let reading = tokio::task::spawn_blocking(move || (fingerprint(&places()) == seen).then(read));

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Mode;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-/// How many connections may wait to be accepted. A kubelet that finds the queue full fails at once, so that it has to hold what comes
-/// while others are accepted; the kernel takes less if net.core.somaxconn says so.
+/// How many connections may wait to be accepted. A kubelet that finds the queue full fails at once, so that it has to
+/// hold what comes while others are accepted; the kernel takes less if net.core.somaxconn says so.
 const BACKLOG: i32 = 1_024;
 
 /// Why a socket could not be had.

@@ -11,7 +11,8 @@ use keyvault_csi_proto::provider::csi_driver_provider_server::CsiDriverProviderS
 use super::service::Provider;
 use crate::grpc::{MESSAGE, connections, server};
 
-/// Serves the provider protocol on `listener`, to at most `room` connections at once, until `stop` is done, then lets the open calls end.
+/// Serves the provider protocol on `listener`, to at most `room` connections at once, until `stop` is done, then lets
+/// the open calls end.
 ///
 /// # Errors
 /// The listener cannot be used.

@@ -60,10 +60,8 @@ impl CertificateLogins {
             Some(known) => (known, None),
             None => {
                 let late = |source| Error::Compute { class: class.clone(), what: proof.keys.clone(), source };
-                let read = self.read(namespace, &proof.text, deadline).await.map_err(late)?;
-                let known = read.as_ref().map(KeyPair::facts).map_err(Clone::clone);
-                self.known.put(namespace, input, known.clone());
-                (known, read.ok())
+                let read = self.read(namespace, &proof.text, input, deadline).await.map_err(late)?;
+                (summary(&read), read.ok())
             }
         };
         let facts = known.map_err(|refusal| self.refused(params, class, &proof, refusal))?;
@@ -80,14 +78,22 @@ impl CertificateLogins {
         &self,
         namespace: &str,
         text: &Arc<CertificateText>,
+        input: [u8; 32],
         deadline: Instant,
     ) -> Result<Result<KeyPair, Refusal>, compute::Error> {
         if text.is_cheap() {
-            return Ok(read(text, &mut Work::default()));
+            let read = read(text, &mut Work::default());
+            self.known.put(namespace, input, summary(&read));
+            return Ok(read);
         }
         let prepare = || {
-            let text = text.clone();
-            move |work: &mut Work| read(&text, work)
+            let (text, known, namespace) = (text.clone(), self.known.clone(), namespace.to_owned());
+            move |work: &mut Work| {
+                let read = read(&text, work);
+                // Here, so that the work counts even if the caller's deadline passes before it is done.
+                known.put(&namespace, input, summary(&read));
+                read
+            }
         };
         self.compute.run(namespace, deadline, prepare).await
     }
@@ -105,6 +111,11 @@ impl CertificateLogins {
             }
         }
     }
+}
+
+/// What is remembered of a certificate that was read.
+fn summary(read: &Result<KeyPair, Refusal>) -> Known {
+    read.as_ref().map(KeyPair::facts).map_err(Clone::clone)
 }
 
 fn read(text: &CertificateText, work: &mut Work) -> Result<KeyPair, Refusal> {

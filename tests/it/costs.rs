@@ -70,7 +70,7 @@ fn a_publish_costs_so_many_system_calls() -> Result<()> {
     // One directory for readers and one for the generation, ten files with their modes, a link for each, and the switch.
     let wanted = [
         ("fsopen", 1.0),
-        ("fsconfig", 5.0),
+        ("fsconfig", 6.0),
         ("fsmount", 1.0),
         ("move_mount", 1.0),
         ("mkdirat", 2.0),

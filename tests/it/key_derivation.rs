@@ -348,11 +348,18 @@ fn after_a_restart_archives_are_read_again_and_nothing_fails() -> Result<()> {
     })?;
     let node = Node::start(node.driver.kill()?)?;
     pods.iter().try_for_each(|volume| node.publish(volume).map(drop))?;
-    // Each of them once, and one once more for the token: they are one identity.
-    let expected = pods.len() as f64 + 1.0;
-    wait_for("all are read again", PATIENCE, || Ok(derivations(&node)? >= expected))?;
-    quiet(&node, "all are refreshed")?;
-    assert_eq!(derivations(&node)?, expected);
+    let each = pods.len() as f64;
+    let (mut seen, mut since) = (0.0, 0.0);
+    wait_for("all are read again, and five cycles in a row derive nothing", PATIENCE, || {
+        let (derived, cycle) = (derivations(&node)?, cycles(&node)?);
+        if derived != seen {
+            (seen, since) = (derived, cycle);
+        }
+        Ok(seen > each && cycle >= since + 5.0)
+    })?;
+    // Each of them once, and one once more for the token: they are one identity. A token request that a slow machine does
+    // not get done within its cycle reads the key again.
+    ensure!(seen <= 2.0 * each, "{seen} derivations for {each} archives");
     assert_eq!(metric(&node, "rotation_reconcile_error_total", &[])?, 0.0);
     Ok(())
 }

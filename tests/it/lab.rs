@@ -71,8 +71,8 @@ pub(crate) fn enter() {
     assert!(LAB.set(lab).is_ok());
 }
 
-/// A name server that knows no name: it answers every question with NXDOMAIN, with SERVFAIL where the name begins so, and not at all
-/// where it begins with `silent` (RFC 1035 §4.1.1).
+/// A name server that knows no name: it answers every question with NXDOMAIN, with SERVFAIL where the name begins so,
+/// and not at all where it begins with `silent` (RFC 1035 §4.1.1).
 fn know_no_other_name() {
     let socket = std::net::UdpSocket::bind("127.0.0.1:53").unwrap();
     std::thread::spawn(move || {

@@ -1,4 +1,5 @@
-//! An HTTP/2 client that keeps no rule but the layout of frames (RFC 9113 §4.1): it opens, sends and leaves out what it likes.
+//! An HTTP/2 client that keeps no rule but the layout of frames (RFC 9113 §4.1): it opens, sends and leaves out what it
+//! likes.
 //!
 //! Writes by hand, since every client library holds back what a hostile one would send.
 

@@ -85,7 +85,8 @@ fn hoard(socket: &Path, path: &str) -> Result<RawHttp2> {
     Ok(client)
 }
 
-/// All of it at once, then a call of somebody else, and the memory afterwards while the attackers' connections are open.
+/// All of it at once, then a call of somebody else, and the memory afterwards while the attackers' connections are
+/// open.
 fn attack(node: &Node, connections: usize, patience: Duration) -> Result<()> {
     let vault = lab().vault();
     vault.set("password");

@@ -110,8 +110,10 @@ fn names_of_classes_are_checked_with_manifests_too() -> Result<()> {
         ensure!(status.code() == Code::InvalidArgument && status.message().contains("secretProviderClass"), "{status}");
     }
     let status = node.refused(&vault.volume("absent"))?;
-    ensure!(status.message().contains("metadata.name of a SecretProviderClass"), "{status}");
-    Ok(())
+    ensure!(status.message().contains("some manifests of the driver cannot be read"), "{status}");
+    wait_for("the log names field and kind", PATIENCE, || {
+        Ok(node.log().contains("metadata.name of a SecretProviderClass"))
+    })
 }
 
 fn forged_pod_info_becomes_no_part_of_a_url() -> Result<()> {

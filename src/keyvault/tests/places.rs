@@ -38,7 +38,8 @@ async fn a_namespace_has_half_and_the_last_quarter_is_for_those_with_few() {
     for name in ["d", "e", "f"] {
         std::mem::forget(free(&places.of(name)).expect("a place for a namespace that has none"));
     }
-    // Of what is given back, everybody may have what lies before the last quarter: 48, less 16, 4 and 3 of others, and its own 3.
+    // Of what is given back, everybody may have what lies before the last quarter: 48, less 16, 4 and 3 of others, and
+    // its own 3.
     let [mut first, _second, _third] = held;
     first.truncate(3);
     assert_eq!(all(&greedy).len(), 22);
