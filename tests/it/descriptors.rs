@@ -10,7 +10,7 @@ use keyvault_csi_e2e::driver::{Setup, wait_for};
 use keyvault_csi_e2e::kubelet::Volume;
 use libtest_mimic::Trial;
 
-use crate::lab::{Node, Vault, class_manifest, lab};
+use crate::lab::{Node, SPARE, Vault, class_manifest, lab, spare};
 
 trials! { "descriptors":
     the_soft_limit_is_raised_to_the_hard_one,
@@ -130,9 +130,7 @@ fn a_tenants_hanging_vaults_take_no_descriptor_of_a_neighbour() -> Result<()> {
     let mut setup = lab().setup();
     setup.descriptors = Some([128, 512]);
     let login = lab().vault_in("vault.usgovcloudapi.net");
-    // Names that the hosts file has and no other test uses.
-    let hostile: Vec<Vault> =
-        (900..990).map(|number| Vault { name: format!("kv-{number}"), ..login.clone() }).collect();
+    let hostile: Vec<Vault> = (0..SPARE).map(|number| Vault { name: spare(number), ..login.clone() }).collect();
     for vault in &hostile {
         lab().azure().add_fault(Fault::new(Action::Hang).host(&vault.name));
     }
