@@ -22,7 +22,7 @@ use crate::lab::{Node, Vault, lab};
 /// How long a server may take to be ready; a busy machine needs most of it.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Users for drivers; tokens must be known before the server starts.
-const USERS: usize = 300;
+const USERS: usize = 500;
 
 static CLUSTER: OnceLock<Result<Cluster, String>> = OnceLock::new();
 

@@ -127,7 +127,8 @@ fn files_follow_the_vault_across_jumps_of_a_day_and_of_ten_years() -> Result<()>
         volumes.iter().map(|volume| Ok(node.publish(volume)?.join("object-0"))).collect::<Result<_>>()?;
     for jump in JUMPS {
         let tokens = || vaults.map(|vault| vault.entra().get(Kind::Token));
-        let before = tokens();
+        let fetches = || workload.counters().get(Kind::Get);
+        let (before, fetched) = (tokens(), fetches());
         clock.jump(jump)?;
         for _ in 0..3 {
             for (vault, file) in vaults.iter().zip(&files) {
@@ -137,7 +138,9 @@ fn files_follow_the_vault_across_jumps_of_a_day_and_of_ten_years() -> Result<()>
             volumes.iter().try_for_each(|volume| node.publish(volume).map(drop))?;
         }
         let asked: Vec<u64> = tokens().iter().zip(before).map(|(now, before)| now - before).collect();
-        ensure!(asked.iter().all(|asked| *asked <= TOKENS), "{jump}: {asked:?} tokens were asked for");
+        // A service account's token that has ended by the driver's clock shares nothing: Entra ID judges it at each fetch.
+        let most = [TOKENS, TOKENS + fetches() - fetched, TOKENS];
+        ensure!(asked.iter().zip(most).all(|(asked, most)| *asked <= most), "{jump}: {asked:?} tokens were asked for");
         // A new pod starts, and an old one ends.
         let volume = principal.volume("principal");
         node.publish(&volume).with_context(|| jump.to_owned())?;

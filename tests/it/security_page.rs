@@ -50,8 +50,9 @@ fn listed(text: &str) -> Vec<String> {
         let names = rest.split("\n}").next().unwrap_or_default().split(',').map(str::trim);
         found.extend(names.filter(|name| !name.is_empty()).map(|name| format!("{module}::{name}")));
     }
-    for (_, rest) in text.match_indices("Trial::test(\"").map(|(at, start)| (at, &text[at + start.len()..])) {
-        found.extend(rest.split('"').next().map(str::to_owned));
+    for start in ["Trial::test(\"", "crate::trial(\""] {
+        let made = text.match_indices(start).filter_map(|(at, start)| text[at + start.len()..].split('"').next());
+        found.extend(made.map(str::to_owned));
     }
     found
 }
