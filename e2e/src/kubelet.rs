@@ -1,6 +1,6 @@
 //! A kubelet, as far as a CSI node driver sees one: directories, calls, and what it does after a failure.
 //!
-//! Speaks to the driver's real socket and does on disk what real kubelets were recorded doing (docs/kubelet.md).
+//! Speaks to the driver's real socket and does on disk what real kubelets were recorded doing (docs/reference/kubelet.md).
 //! Everything is synchronous, so that a test reads as a story.
 
 use std::collections::BTreeMap;

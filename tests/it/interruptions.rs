@@ -114,7 +114,7 @@ fn a_driver_killed_while_it_unpublishes_leaves_no_half_volume() -> Result<()> {
             node.signal(nix::sys::signal::Signal::SIGKILL)
         })?;
         node = Node::start(node.driver.kill()?)?;
-        // A kubelet that was restarted too may publish first (docs/kubelet.md).
+        // A kubelet that was restarted too may publish first (docs/reference/kubelet.md).
         node.publish(&volume)?;
         ensure!(whole(&node.kubelet.target(&volume), &values)?);
         node.kubelet.unpublish(&volume)?;

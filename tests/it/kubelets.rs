@@ -1,6 +1,6 @@
 //! Every publish and unpublish that real kubelets were recorded sending, replayed against the driver.
 //!
-//! `fixtures/kubelet` has the recordings of a 1.20 and a 1.36 kubelet; `docs/kubelet.md` tells what they mean.
+//! `fixtures/kubelet` has the recordings of a 1.20 and a 1.36 kubelet; `docs/reference/kubelet.md` tells what they mean.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
