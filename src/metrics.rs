@@ -1,7 +1,8 @@
 //! Every instrument by name, and the registry they live in.
 //!
-//! Names, labels and scope labels are upstream's, so that dashboards go on working (spec/driver.md §10.1); `reason` is
-//! added. Label values come from closed lists only. `admin` serves the text.
+//! Names, labels and scope labels are upstream's, so that dashboards go on working
+//! (docs/reference/csi-driver.md#metrics); `reason` is added. Label values come from closed lists
+//! only. `admin` serves the text.
 
 mod calls;
 mod compute;
@@ -75,10 +76,12 @@ struct Request {
 /// The `service_name` of upstream's provider.
 const PROVIDER_SERVICE: &str = "csi-secrets-store-provider-azure";
 
-/// The bounds of `keyvault_request`, in seconds, as upstream's provider has them (spec/azure-provider.md §7.4).
+/// The bounds of `keyvault_request`, in seconds, as upstream's provider has them
+/// (docs/reference/azure-provider.md#metrics).
 const REQUEST_BUCKETS: [f64; 14] = [0.1, 0.2, 0.3, 0.4, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 5.0, 10.0, 15.0, 30.0];
 
-/// The bounds of the driver's durations, in seconds: 11 geometric steps, as upstream has them (spec/driver.md §10.1).
+/// The bounds of the driver's durations, in seconds: 11 geometric steps, as upstream has them
+/// (docs/reference/csi-driver.md#metrics).
 const DURATION_BUCKETS: [f64; 11] = [0.1, 0.1349, 0.1821, 0.2456, 0.3314, 0.4472, 0.6034, 0.8142, 1.0986, 1.4823, 2.0];
 
 #[derive(Debug)]
@@ -255,7 +258,8 @@ impl Metrics {
     }
 }
 
-/// What upstream calls this reason in its `error_type` label (spec/driver.md §2.6).
+/// What upstream calls this reason in its `error_type` label
+/// (docs/reference/csi-driver.md#error-types).
 fn error_type(reason: Reason) -> &'static str {
     match reason {
         Reason::ClassNotFound | Reason::ApiServerForbidden | Reason::ApiServerUnavailable => {

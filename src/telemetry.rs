@@ -1,7 +1,8 @@
 //! Structured logs on stderr, in the two formats that upstream's users parse.
 //!
 //! Text is klog's line (`I1122 03:00:00.000000   1 node.rs:42] "message" key="value"`), JSON is one object a line
-//! (spec/driver.md §10.3). Events of other crates pass only from warnings up: their debug output may hold headers.
+//! (docs/reference/csi-driver.md#logs). Events of other crates pass only from warnings up: their
+//! debug output may hold headers.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,6 +1,7 @@
 //! The built binary as a provider, and upstream's driver as far as a provider sees one.
 //!
-//! The driver encodes its requests as Go does (spec/driver.md §3.2) and sends them over one connection.
+//! The driver encodes its requests as Go does (docs/reference/csi-driver.md#mount-request) and
+//! sends them over one connection.
 
 use std::collections::BTreeMap;
 use std::fs;

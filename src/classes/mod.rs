@@ -1,7 +1,7 @@
 //! Where SecretProviderClasses come from.
 //!
-//! The seam with two real sides (design decision 16): the Kubernetes API, and a directory of YAML manifests.
-//! Does not read a class's parameters; control goes on to `provider`, which does.
+//! The seam with two real sides (docs/decisions.md#d16): the Kubernetes API, and a directory of
+//! YAML manifests. Does not read a class's parameters; control goes on to `provider`, which does.
 
 mod directory;
 mod error;

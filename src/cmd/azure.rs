@@ -1,6 +1,7 @@
 //! The flags of the Azure provider, the same for every role that fetches, and the provider that they describe.
 //!
-//! Names and defaults are upstream's where the meaning is upstream's (spec/azure-provider.md §7.1).
+//! Names and defaults are upstream's where the meaning is upstream's
+//! (docs/reference/azure-provider.md#flags).
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::metrics::Metrics;
 use crate::model::FileMode;
 use crate::provider::{Azure, DefaultCloud, Rendering};
 
-/// How many requests may go to one vault at once after a rest (design decision 7).
+/// How many requests may go to one vault at once after a rest (docs/decisions.md#d7).
 const BURST: u32 = 64;
 
 /// Flags of the Azure provider.

@@ -1,4 +1,5 @@
-//! Command lines as Go programs take them, which is how upstream's manifests are written (spec/driver.md §7).
+//! Command lines as Go programs take them, which is how upstream's manifests are written
+//! (docs/reference/csi-driver.md#flags).
 //!
 //! Pure: rewrites words before clap reads them, and sets aside upstream's flags that have no effect here. What a flag means,
 //! and whether its value is good, is for clap and the subcommand. Control goes back to `cmd`.

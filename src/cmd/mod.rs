@@ -1,7 +1,7 @@
 //! The command line: one program, one subcommand a role.
 //!
 //! Knows every module and decides nothing but what is started with what. Flags have upstream's names where the
-//! meaning is upstream's (spec/driver.md §7).
+//! meaning is upstream's (docs/reference/csi-driver.md#flags).
 
 mod azure;
 mod descriptors;

@@ -41,7 +41,7 @@ const STARTUP: Duration = Duration::from_secs(10);
 pub(super) fn run(args: Args, unused: &[Unused]) -> anyhow::Result<()> {
     let process = args.process.clone();
     let version = |build: Build| {
-        // Upstream's keys (spec/driver.md §7).
+        // Upstream's keys (docs/reference/csi-driver.md#flags).
         serde_json::json!({ "BuildVersion": build.version, "GitCommit": build.commit, "BuildDate": build.date })
     };
     process::run(&process, unused, version, |descriptors| drive(args, descriptors))

@@ -22,7 +22,8 @@ use crate::metrics::Metrics;
 use crate::platform::process::{descriptor_limit, forbid_core_files, raise_descriptor_limit};
 use crate::telemetry;
 
-/// Enough to keep two cores busy; the node's core count would only cost memory (design §8).
+/// Enough to keep two cores busy; the node's core count would only cost memory
+/// (docs/performance.md).
 const WORKERS: usize = 2;
 /// Threads for mounting, writing and looking up names, made when needed; names get a part of them only.
 const BLOCKING: usize = 32;
@@ -130,7 +131,8 @@ pub(super) fn user_agent() -> String {
     format!("keyvault-csi/{}", BUILD.version)
 }
 
-/// Reads `unix://PATH`; like upstream, puts a `/` in front of a relative path (spec/driver.md §2.1).
+/// Reads `unix://PATH`; like upstream, puts a `/` in front of a relative path
+/// (docs/reference/csi-driver.md#endpoint).
 pub(super) fn parse_endpoint(text: &str) -> Result<PathBuf, String> {
     let path = match text.split_once("://") {
         Some((scheme, path)) if scheme.eq_ignore_ascii_case("unix") && !path.is_empty() => path,

@@ -26,7 +26,8 @@ use crate::plugin::{self, Provider};
 /// The longest `--healthz-timeout`; a kubelet's own wait for a probe is far below.
 const LONGEST_PROBE: Duration = Duration::from_secs(300);
 
-/// Flags of `keyvault-csi provider`, with upstream's names and defaults (spec/azure-provider.md §7.1).
+/// Flags of `keyvault-csi provider`, with upstream's names and defaults
+/// (docs/reference/azure-provider.md#flags).
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     /// The provider's socket: unix://PATH; drivers look for azure.sock.
@@ -63,7 +64,7 @@ type Ip = Option<IpAddr>;
 pub(super) fn run(args: Args, unused: &[Unused]) -> anyhow::Result<()> {
     let process = args.process.clone();
     let version = |build: Build| {
-        // Upstream's keys, and the commit (spec/azure-provider.md §7.1).
+        // Upstream's keys, and the commit (docs/reference/azure-provider.md#flags).
         serde_json::json!({ "version": build.version, "gitCommit": build.commit, "buildDate": build.date })
     };
     process::run(&process, unused, version, |descriptors| serve(args, descriptors))
@@ -99,7 +100,8 @@ async fn serve_http(
         let address = admin::everywhere(args.prometheus_port);
         let room = descriptors.metrics;
         let served = process::serve_metrics(running, address, "--prometheus-port", metrics, room, stop).await;
-        // Pods matter more than their metrics: the port may be another program's of this node (spec/azure-provider.md §7.2).
+        // Pods matter more than their metrics: the port may be another program's of this node
+        // (docs/reference/azure-provider.md#start-up).
         if let Err(error) = served {
             warn!(err = %error, "there are no metrics");
         }

@@ -54,7 +54,8 @@ impl node_server::Node for Node {
             Ok(request) => request,
             Err(refusal) => {
                 warn!({ key::REASON } = %Reason::InvalidRequest, { key::ERROR } = %refusal, "publish refused");
-                // A volume that a pod uses stays, whatever became of the CSIDriver object (design decision 4).
+                // A volume that a pod uses stays, whatever became of the CSIDriver object
+                // (docs/decisions.md#d4).
                 if let Ok(target) = target
                     && self.volumes.is_published(&target, deadline).await
                 {

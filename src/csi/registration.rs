@@ -2,7 +2,7 @@
 //!
 //! Replaces the node-driver-registrar. Offered only when the CSI socket answers, since the kubelet asks back at once.
 //! When the kubelet reports a failure, the socket is made anew after a while: a 1.20 kubelet does not try again by
-//! itself (spec/kubelet.md §2).
+//! itself (docs/reference/kubelet.md#registration).
 
 use std::future::Future;
 use std::path::{Path, PathBuf};

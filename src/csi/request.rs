@@ -41,7 +41,8 @@ const POD_UID: &str = "csi.storage.k8s.io/pod.uid";
 const SERVICE_ACCOUNT: &str = "csi.storage.k8s.io/serviceAccount.name";
 const CLASS: &str = "secretProviderClass";
 
-/// Checks a NodePublishVolume in upstream's order (spec/driver.md §2.5 step 1), then what is ours.
+/// Checks a NodePublishVolume in upstream's order (docs/reference/csi-driver.md#publish-checks),
+/// then what is ours.
 pub(super) fn publish(message: NodePublishVolumeRequest, deadline: Instant) -> Result<PublishRequest, Refusal> {
     let capability = message.volume_capability.ok_or(Refusal::CapabilityMissing)?;
     let target = identified(&message.volume_id, &message.target_path)?;
@@ -91,7 +92,7 @@ fn pod(context: &BTreeMap<String, String>) -> Result<PodRef, Refusal> {
     })
 }
 
-/// Checks a NodeUnpublishVolume (spec/driver.md §2.8 step 1).
+/// Checks a NodeUnpublishVolume (docs/reference/csi-driver.md#unpublish-checks).
 pub(super) fn unpublish(message: &NodeUnpublishVolumeRequest) -> Result<TargetPath, Refusal> {
     identified(&message.volume_id, &message.target_path)
 }

@@ -1,8 +1,9 @@
 //! From a reason to a gRPC status: one exhaustive table.
 //!
 //! The kubelet treats Unavailable, DeadlineExceeded, ResourceExhausted, Aborted and Canceled as "may have happened", so
-//! that only Busy is Aborted and the others are never used (design decision 8, spec/kubelet.md §5).
-//! The text is for the pod's owner: it becomes the pod's event.
+//! that only Busy is Aborted and the others are never used (docs/decisions.md#d8,
+//! docs/reference/kubelet.md#error-codes). The text is for the pod's owner: it becomes the pod's
+//! event.
 
 use tonic::{Code, Status};
 

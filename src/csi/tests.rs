@@ -34,8 +34,8 @@ fn good() -> NodePublishVolumeRequest {
     }
 }
 
-/// The order of upstream's checks (spec/driver.md §2.5 step 1): an empty request fails the first, and each repair
-/// uncovers the next.
+/// The order of upstream's checks (docs/reference/csi-driver.md#publish-checks): an empty request
+/// fails the first, and each repair uncovers the next.
 #[test]
 fn requests_are_checked_in_upstreams_order() {
     let mut request = NodePublishVolumeRequest::default();
@@ -93,7 +93,8 @@ fn a_checked_request_prints_no_secret() {
     assert!(text.contains("shop") && !text.contains("hunter"), "{text}");
 }
 
-/// Design decision 8: these codes mean other things to a kubelet than an error of ours (spec/kubelet.md §5).
+/// docs/decisions.md#d8: these codes mean other things to a kubelet than an error of ours
+/// (docs/reference/kubelet.md#error-codes).
 #[test]
 fn no_reason_has_a_code_that_misleads_the_kubelet() {
     let codes: BTreeSet<i32> = Reason::ALL.iter().map(|reason| code(*reason) as i32).collect();
@@ -105,7 +106,7 @@ fn no_reason_has_a_code_that_misleads_the_kubelet() {
 
 #[test]
 fn grpc_timeouts_are_read_in_every_unit() {
-    // The two that kubelets were recorded sending come first (spec/kubelet.md §1).
+    // The two that kubelets were recorded sending come first (docs/reference/kubelet.md#authority).
     for (header, expected) in [
         ("119996m", Some(Duration::from_millis(119_996))),
         ("999982u", Some(Duration::from_micros(999_982))),

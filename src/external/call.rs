@@ -1,4 +1,5 @@
-//! One Mount on a provider's socket, tried again as upstream's driver tries it (spec/driver.md §3.4).
+//! One Mount on a provider's socket, tried again as upstream's driver tries it
+//! (docs/reference/csi-driver.md#provider-sockets).
 //!
 //! What can be tried again is a call that the provider was not there for, or did not end: it fetches, and a fetch may be made
 //! twice. Ends before the caller's deadline, whatever the provider does.

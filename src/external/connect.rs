@@ -1,7 +1,9 @@
 //! Finding a provider's socket and connecting to it, for one call.
 //!
-//! Looks again at each try, in upstream's order of directories (spec/driver.md §3.4), and takes the first socket on which somebody
-//! accepts. One that is not there is an error at once; one on which nobody accepts, as while a provider restarts, is waited for.
+//! Looks again at each try, in upstream's order of directories
+//! (docs/reference/csi-driver.md#provider-sockets), and takes the first socket on which somebody
+//! accepts. One that is not there is an error at once; one on which nobody accepts, as while a
+//! provider restarts, is waited for.
 
 use std::error::Error as _;
 use std::io;

@@ -1,7 +1,8 @@
 //! Asks providers for a sign of life, where the flags want it, and keeps a gauge of the answers.
 //!
-//! Has no effect on mounts (spec/driver.md §3.5). Asked are the providers that a class has asked for on this node; how many
-//! of them are told apart is bounded by `metrics`.
+//! Has no effect on mounts (docs/reference/csi-driver.md#provider-health). Asked are the providers
+//! that a class has asked for on this node; how many of them are told apart is bounded by
+//! `metrics`.
 
 use std::time::Duration;
 

@@ -1,7 +1,8 @@
 //! Other providers: programs beside ours that fetch for `spec.provider`, over the provider protocol v1alpha1 on a Unix socket.
 //!
-//! Asks and interprets the answer (spec/driver.md §3); what is written, and when, is for `volume`. `ask` is the place to start
-//! reading; requests, replies, names and what a provider says are handled in pure files of their own.
+//! Asks and interprets the answer (docs/reference/csi-driver.md#provider-protocol); what is
+//! written, and when, is for `volume`. `ask` is the place to start reading; requests, replies,
+//! names and what a provider says are handled in pure files of their own.
 //!
 //! # Guarantees
 //! Nothing is kept between two calls but the names of providers that were met: each call looks for the socket anew, so that

@@ -1,6 +1,8 @@
 //! Pure. What a provider's reply means: a volume's content, or why there is none.
 //!
-//! In upstream's order (spec/driver.md §3.3); paths by the rules of §3.6, which `model::FileName` holds. No content enters a text.
+//! In upstream's order (docs/reference/csi-driver.md#mount-reply); paths by the rules of
+//! docs/reference/csi-driver.md#file-paths, which `model::FileName` holds. No content enters a
+//! text.
 
 use std::collections::BTreeMap;
 

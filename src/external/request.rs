@@ -1,6 +1,7 @@
 //! Pure. What a provider is asked: class, volume context and secrets as the protocol's JSON texts.
 //!
-//! As upstream's driver builds it (spec/driver.md §3.2). The request holds tokens and secrets; it has no `Debug`.
+//! As upstream's driver builds it (docs/reference/csi-driver.md#mount-request). The request holds
+//! tokens and secrets; it has no `Debug`.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,8 @@ use serde_json::{Map, Value};
 use super::ask::Ask;
 use crate::model::ExposeSecret as _;
 
-/// Where the service account's tokens stand, in the context or among the secrets (spec/driver.md §2.9).
+/// Where the service account's tokens stand, in the context or among the secrets
+/// (docs/reference/csi-driver.md#service-account-tokens).
 pub(super) const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 
 /// 0644 as a decimal JSON number: the mode of files that a provider gives none.

@@ -1,7 +1,7 @@
 //! Pure. A provider's name, and where its socket may be.
 //!
-//! The rules are upstream's (spec/driver.md §3.4): additional directories first, and the name becomes a file's. Control goes on
-//! to `connect`, which looks.
+//! The rules are upstream's (docs/reference/csi-driver.md#provider-sockets): additional directories
+//! first, and the name becomes a file's. Control goes on to `connect`, which looks.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

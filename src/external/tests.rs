@@ -1,4 +1,6 @@
-//! What is asked of a provider and what its answer means, as tables: spec/driver.md §3.2, §3.3, §3.4, §3.6 and §11.2.
+//! What is asked of a provider and what its answer means, as tables:
+//! docs/reference/csi-driver.md#mount-request, docs/reference/csi-driver.md#mount-reply,
+//! docs/reference/csi-driver.md#provider-sockets and docs/reference/csi-driver.md#path-table.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,8 @@
 //! The order of a certificate chain: server first, then who signed whom.
 //!
 //! Looks only at key identifiers, never at names, signatures or dates, exactly as upstream does
-//! (spec/azure-provider.md §4.3); the order is not proof of anything. `provider` calls it and writes the result.
+//! (docs/reference/azure-provider.md#chain-order); the order is not proof of anything. `provider`
+//! calls it and writes the result.
 
 use std::collections::{HashMap, HashSet};
 

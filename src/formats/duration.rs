@@ -1,7 +1,8 @@
 //! Durations as Go writes them: `90s`, `1h30m`, `250ms`.
 //!
-//! Pure. Flags, chart values and annotations of this ecosystem are written so (spec/driver.md §7); nothing here knows which of
-//! them is read, and negative ones are not wanted by any of them.
+//! Pure. Flags, chart values and annotations of this ecosystem are written so
+//! (docs/reference/csi-driver.md#flags); nothing here knows which of them is read, and negative
+//! ones are not wanted by any of them.
 
 use std::time::Duration;
 

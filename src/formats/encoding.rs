@@ -1,8 +1,8 @@
 //! The encodings a secret's value can be stored in: UTF-8, base64, hex.
 //!
 //! Decodes into buffers that are wiped on drop; does not know which object a value belongs to, and never puts a piece
-//! of it into an error. The rules are those of Go's standard library, which upstream uses (spec/azure-provider.md §4.4).
-//! Control goes back to `provider::encode`.
+//! of it into an error. The rules are those of Go's standard library, which upstream uses
+//! (docs/reference/azure-provider.md#encodings). Control goes back to `provider::encode`.
 
 use base64::Engine as _;
 use base64::alphabet;

@@ -1,7 +1,8 @@
 //! Public keys as Key Vault tells them (JSON Web Keys), out as SubjectPublicKeyInfo.
 //!
-//! Checks lengths, and not whether a point lies on its curve: the vault made the key (spec/azure-provider.md §4.5).
-//! `provider` puts the result into a `PUBLIC KEY` block. Nothing here is secret.
+//! Checks lengths, and not whether a point lies on its curve: the vault made the key
+//! (docs/reference/azure-provider.md#keys). `provider` puts the result into a `PUBLIC KEY` block.
+//! Nothing here is secret.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -1,7 +1,8 @@
 //! PEM: text blocks around binary data, taken apart and written again.
 //!
-//! Reads and writes as Go's `encoding/pem` does, on which upstream stands (spec/azure-provider.md §4.2, case 3); does not
-//! look into a block's bytes, and wipes them on drop. Control goes back to `provider`, which knows what a block is for.
+//! Reads and writes as Go's `encoding/pem` does, on which upstream stands
+//! (docs/reference/azure-provider.md#separate-files); does not look into a block's bytes, and wipes
+//! them on drop. Control goes back to `provider`, which knows what a block is for.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -1,7 +1,8 @@
 //! Private keys: whatever form they come in, out as PKCS#8, or in the form customary for their kind.
 //!
 //! Re-encodes and does no arithmetic: it neither makes a public half that is missing nor proves that the halves fit
-//! (spec/azure-provider.md §4.3). `pkcs12` and the credentials call it; all bytes are wiped on drop.
+//! (docs/reference/azure-provider.md#private-keys). `pkcs12` and the credentials call it; all bytes
+//! are wiped on drop.
 
 use der::asn1::{AnyRef, BitStringRef, ObjectIdentifier, OctetStringRef, UintRef};
 use der::{Decode, Encode, Sequence};

@@ -29,7 +29,8 @@ fn text(yaml: &str) -> Result<Option<String>, String> {
     yaml::from_str::<Text>(yaml).map(|text| text.and_then(|text| text.field)).map_err(|error| error.to_string())
 }
 
-/// yaml.v3 gives a string field the source text of any scalar (spec/azure-provider.md §3.1).
+/// yaml.v3 gives a string field the source text of any scalar
+/// (docs/reference/azure-provider.md#yaml-scalars).
 #[test]
 fn a_text_field_keeps_the_source_text_of_any_scalar() {
     for verbatim in [
@@ -109,7 +110,7 @@ fn errors_tell_line_and_column_and_no_value() {
     }
 }
 
-/// Integral floats pass, quoted numbers do not (spec/azure-provider.md §3.1).
+/// Integral floats pass, quoted numbers do not (docs/reference/azure-provider.md#yaml-scalars).
 #[test]
 fn an_integer_field_takes_yaml_integers_only() {
     let range = "is a number outside of -2147483648 to 2147483647";

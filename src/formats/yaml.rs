@@ -3,8 +3,9 @@
 //! The only place that names the YAML library; it does not know what any key means, and its errors carry positions
 //! and key names but no values. Control goes back to `provider::object` and `classes::manifest`.
 //!
-//! The upstream provider reads with Go's yaml.v3 (spec/azure-provider.md §3.1). Where the library differs from it, this
-//! file writes around it: only the first document counts, `017` is octal, comments are not counted or kept.
+//! The upstream provider reads with Go's yaml.v3 (docs/reference/azure-provider.md#yaml-scalars).
+//! Where the library differs from it, this file writes around it: only the first document counts,
+//! `017` is octal, comments are not counted or kept.
 
 use std::fmt;
 
@@ -94,7 +95,8 @@ pub fn documents(text: &str) -> Result<Vec<serde_json::Value>, Error> {
 /// A number field that must be an integer, with the verdict kept beside the value.
 ///
 /// The verdict says what is there instead, so that the caller can name it among the other mistakes of an object.
-/// yaml.v3's rules: integral floats pass, quoted numbers do not (spec/azure-provider.md §3.1).
+/// yaml.v3's rules: integral floats pass, quoted numbers do not
+/// (docs/reference/azure-provider.md#yaml-scalars).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Integer(pub Result<i32, &'static str>);
 

@@ -11,7 +11,8 @@ use crate::model::Reason;
 /// The metadata key.
 const KEY: &str = "keyvault-csi-reason";
 
-/// What the text begins with, as upstream's provider has it: people look for it (spec/azure-provider.md §1.3).
+/// What the text begins with, as upstream's provider has it: people look for it
+/// (docs/reference/azure-provider.md#mount-answer).
 const PREFIX: &str = "failed to mount objects, error: ";
 
 /// How many bytes of a header a text may take; some clients refuse headers above 8 KiB.

@@ -28,7 +28,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// How often the log says that events cannot be sent.
 const TELL: Duration = Duration::from_secs(600);
 
-/// The reason of upstream's event about Secrets (spec/driver.md §5.8).
+/// The reason of upstream's event about Secrets (docs/reference/csi-driver.md#secret-events).
 const FAILED_SECRET: &str = "FailedToCreateSecret";
 
 /// Sends events. Cheap to clone; all clones share limits and queue.

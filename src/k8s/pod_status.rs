@@ -1,7 +1,9 @@
 //! SecretProviderClassPodStatus: what is written about a published volume, and whether it differs from what is there.
 //!
-//! Pure. The object is upstream's, field by field (spec/driver.md §4.2); ours are added and optional, and an API server
-//! with upstream's CRD drops them, which must not look like a difference. `status_writer` sends what is decided here.
+//! Pure. The object is upstream's, field by field
+//! (docs/reference/csi-driver.md#secretproviderclasspodstatus); ours are added and optional, and an
+//! API server with upstream's CRD drops them, which must not look like a difference.
+//! `status_writer` sends what is decided here.
 
 use std::collections::BTreeMap;
 

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::secrets::WRITER;
 
-/// The label that says that a driver made a Secret (spec/driver.md §5.5).
+/// The label that says that a driver made a Secret (docs/reference/csi-driver.md#secret-label).
 pub const MANAGED_LABEL: &str = "secrets-store.csi.k8s.io/managed";
 
 /// A part of a Secret whose keys have writers.

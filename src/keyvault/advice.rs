@@ -1,7 +1,9 @@
 //! Pure. What an error means and what to do about it, in the words of `error`.
 //!
-//! Only composes text from values that are safe to show; it sees no body. The table follows spec/azure-provider.md §12.2 and
-//! §12.3. The text goes to the pod's event by way of `error`.
+//! Only composes text from values that are safe to show; it sees no body. The table follows
+//! docs/reference/azure-provider.md#entra-id-errors and
+//! docs/reference/azure-provider.md#permissions. The text goes to the pod's event by way of
+//! `error`.
 
 use std::time::Duration;
 
@@ -11,7 +13,8 @@ use super::error::{Error, Link, Refusal, Service, Stop};
 /// Codes of Entra ID for a tenant that it does not know.
 const UNKNOWN_TENANT: [&str; 5] = ["AADSTS90002", "AADSTS900023", "AADSTS900021", "AADSTS900382", "AADSTS90038"];
 
-/// What Entra ID's codes mean for an application (spec/azure-provider.md §12.2).
+/// What Entra ID's codes mean for an application
+/// (docs/reference/azure-provider.md#entra-id-errors).
 const ENTRA_ID: &[(&str, &str)] = &[
     ("AADSTS90002", "there is no such tenant in this cloud; check tenantID and cloudName"),
     ("AADSTS900023", "tenantID is neither the id nor a domain of a tenant; correct it"),
@@ -129,7 +132,8 @@ fn key_vault(refusal: &Refusal) -> String {
     }
 }
 
-/// `what` is the collection: `secrets`, `keys` or `certificates` (spec/azure-provider.md §12.3).
+/// `what` is the collection: `secrets`, `keys` or `certificates`
+/// (docs/reference/azure-provider.md#permissions).
 fn forbidden(codes: &Codes, who: &str, what: &str) -> String {
     let (what, role) = match what {
         "keys" => ("keys", "the role \"Key Vault Crypto User\""),

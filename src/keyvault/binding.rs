@@ -1,4 +1,5 @@
-//! AKS identity binding: the way to a cluster's token proxy, which stands before Entra ID (spec/azure-provider.md §5.7).
+//! AKS identity binding: the way to a cluster's token proxy, which stands before Entra ID
+//! (docs/reference/azure-provider.md#identity-binding).
 //!
 //! Finds out the proxy's name from the API server's certificate when nobody gives it, and keeps a client that trusts the cluster's
 //! authority; puts no request together and asks for no token. Control goes back to `transport`.

@@ -21,7 +21,8 @@ use super::transport::{not_azure, refused};
 /// How many hosts and object types are remembered. A node meets a few; each costs some 300 bytes.
 const ROOM: Room = Room { values: 1024, bytes: 1 << 20 };
 
-/// The version of Key Vault's REST API: upstream's, which the sovereign clouds have too (spec/azure-provider.md §6).
+/// The version of Key Vault's REST API: upstream's, which the sovereign clouds have too
+/// (docs/reference/azure-provider.md#http).
 pub(super) const API_VERSION: &str = "7.4";
 
 /// The kinds of objects in a vault; each has a challenge of its own.
@@ -36,7 +37,8 @@ pub enum ObjectType {
 }
 
 impl ObjectType {
-    /// What people call it, in classes and metrics (spec/azure-provider.md §3.2).
+    /// What people call it, in classes and metrics
+    /// (docs/reference/azure-provider.md#object-fields).
     pub(super) fn as_str(self) -> &'static str {
         match self {
             ObjectType::Secret => "secret",
@@ -64,7 +66,8 @@ impl Scope {
     ///
     /// # Errors
     /// `None` in place of a scope when the header is missing or names none. [`Error::ForeignChallenge`] when its
-    /// resource is neither a parent domain of the vault nor the cloud's (spec/azure-provider.md §5.10).
+    /// resource is neither a parent domain of the vault nor the cloud's
+    /// (docs/reference/azure-provider.md#challenges).
     pub(super) fn of(headers: &HeaderMap, host: &str, resource_host: &str) -> Result<Option<Scope>, Error> {
         let challenges = headers.get_all(WWW_AUTHENTICATE).into_iter().filter_map(|value| value.to_str().ok());
         let Some(scope) = challenges.filter_map(scope_of).next() else {

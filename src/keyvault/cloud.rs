@@ -20,7 +20,7 @@ const RESOURCE_FIELD: &str = "keyVaultEndpoint";
 /// The field of a custom cloud's file that holds the domain of its vaults.
 const SUFFIX_FIELD: &str = "keyVaultDNSSuffix";
 
-/// Name, authority and vault domain of the public clouds (spec/azure-provider.md §5.9).
+/// Name, authority and vault domain of the public clouds (docs/reference/azure-provider.md#clouds).
 const PUBLIC_CLOUDS: [(&str, &str, &str); 4] = [
     ("AzurePublicCloud", "login.microsoftonline.com", "vault.azure.net"),
     ("AzureUSGovernmentCloud", "login.microsoftonline.us", "vault.usgovcloudapi.net"),
@@ -76,7 +76,7 @@ pub enum CloudError {
 }
 
 impl Cloud {
-    /// The cloud of this name, in any case; one of five (spec/azure-provider.md §5.9).
+    /// The cloud of this name, in any case; one of five (docs/reference/azure-provider.md#clouds).
     ///
     /// # Errors
     /// [`CloudError::NeedsFile`] for AzureStackCloud, [`CloudError::Unknown`] for a name that is none of the five.
@@ -98,7 +98,8 @@ impl Cloud {
         name.eq_ignore_ascii_case(CUSTOM)
     }
 
-    /// A custom cloud from its environment file (spec/azure-provider.md §5.9).
+    /// A custom cloud from its environment file
+    /// (docs/reference/azure-provider.md#custom-cloud-file).
     ///
     /// Field names match in any case and unknown fields are ignored, as upstream's reader does. A byte-order mark before the
     /// text and a dot before the suffix are tolerated. `keyVaultEndpoint` may be missing; the suffix then stands for it.
@@ -144,7 +145,8 @@ impl Cloud {
 }
 
 impl VaultName {
-    /// The vault's host in `cloud`, in lower case: `<name>.<suffix>` (spec/azure-provider.md §5.9).
+    /// The vault's host in `cloud`, in lower case: `<name>.<suffix>`
+    /// (docs/reference/azure-provider.md#clouds).
     pub fn host(&self, cloud: &Cloud) -> String {
         format!("{}.{}", self.as_str().to_ascii_lowercase(), cloud.vault_suffix)
     }

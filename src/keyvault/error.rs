@@ -304,7 +304,8 @@ impl Error {
 }
 
 impl Refusal {
-    /// The metadata service is a small thing, which is away for a minute when the node starts or the service is updated (§5.4).
+    /// The metadata service is a small thing, which is away for a minute when the node starts or
+    /// the service is updated (docs/reference/azure-provider.md#metadata-service).
     fn is_transient(&self) -> bool {
         match self.service {
             Service::KeyVault | Service::EntraId | Service::TokenProxy => {

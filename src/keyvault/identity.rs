@@ -15,7 +15,8 @@ use crate::model::{ExposeSecret as _, SecretString};
 
 /// Who asks the vault.
 pub enum Credential {
-    /// A service principal with a client secret (spec/azure-provider.md §5.3).
+    /// A service principal with a client secret
+    /// (docs/reference/azure-provider.md#service-principal).
     ClientSecret {
         /// The application's id.
         client_id: String,
@@ -31,21 +32,24 @@ pub enum Credential {
         /// The certificate that the application knows.
         certificate: LoginCertificate,
     },
-    /// A pod's service account, federated with an application or a managed identity (spec/azure-provider.md §5.6).
+    /// A pod's service account, federated with an application or a managed identity
+    /// (docs/reference/azure-provider.md#workload-identity).
     WorkloadIdentity {
         /// The id of the application or managed identity.
         client_id: String,
         /// The service account with its token for Entra ID's audience.
         account: ServiceAccountToken,
     },
-    /// The same through the token proxy of an AKS cluster (spec/azure-provider.md §5.7); another identity, also for the same pod.
+    /// The same through the token proxy of an AKS cluster
+    /// (docs/reference/azure-provider.md#identity-binding); another identity, also for the same
+    /// pod.
     IdentityBinding {
         /// The id of the managed identity.
         client_id: String,
         /// The service account with its token for the proxy's audience.
         account: ServiceAccountToken,
     },
-    /// The node's own identity (spec/azure-provider.md §5.4).
+    /// The node's own identity (docs/reference/azure-provider.md#managed-identity).
     ManagedIdentity {
         /// The client id of a user-assigned identity; `None` is the system-assigned one.
         client_id: Option<String>,
@@ -59,7 +63,7 @@ pub enum Credential {
 pub struct Identity([u8; 32]);
 
 impl Credential {
-    /// The identity that this credential stands for, in a tenant of a cloud (design decision 6).
+    /// The identity that this credential stands for, in a tenant of a cloud (docs/decisions.md#d6).
     ///
     /// A changed client secret, certificate or private key, and another service account, are another identity. Another token of
     /// the same service account is not.

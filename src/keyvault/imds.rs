@@ -25,7 +25,7 @@ use super::transport::{accept, not_azure, to_sdk};
 pub(super) const IMDS: &str = "169.254.169.254";
 /// The one path that is asked there.
 const PATH: &str = "/metadata/identity/oauth2/token";
-/// Since 2018, and in every cloud (spec/azure-provider.md §14.3).
+/// Since 2018, and in every cloud (docs/reference/azure-provider.md#metadata-service).
 const API_VERSION: &str = "2018-02-01";
 
 /// How often nobody may be there. On a virtual machine of Azure somebody always is, and elsewhere nobody ever.

@@ -7,7 +7,7 @@ use std::fmt;
 
 /// The limits of names.
 mod limits {
-    /// How long a vault's name may be (spec/azure-provider.md §2, keyvaultName).
+    /// How long a vault's name may be (docs/reference/azure-provider.md#parameters, keyvaultName).
     pub(super) const VAULT: std::ops::RangeInclusive<usize> = 3..=24;
     /// The longest object name, from Key Vault's naming rule.
     pub(super) const OBJECT: usize = 127;
@@ -71,7 +71,8 @@ macro_rules! name {
 }
 
 name!(
-    /// The name of a vault: 3 to 24 ASCII letters, digits and hyphens (spec/azure-provider.md §2).
+    /// The name of a vault: 3 to 24 ASCII letters, digits and hyphens
+    /// (docs/reference/azure-provider.md#parameters).
     VaultName,
     |text| {
         length(text, limits::VAULT, "a vault's name has 3 to 24")?;
@@ -106,7 +107,8 @@ name!(
 );
 
 name!(
-    /// A tenant of Entra ID, by id or by domain, or `adfs`: ASCII letters, digits, `.` and `-` (spec/azure-provider.md §2).
+    /// A tenant of Entra ID, by id or by domain, or `adfs`: ASCII letters, digits, `.` and `-`
+    /// (docs/reference/azure-provider.md#parameters).
     TenantId,
     |text| {
         length(text, 1..=limits::TENANT, "a tenant has at most 253")?;

@@ -17,7 +17,8 @@ use super::vault::VaultSecret;
 /// The longest version id that is taken over from an answer. Key Vault's own have 32 characters.
 const LONGEST_VERSION: usize = 64;
 
-/// The public half of a key, as Key Vault holds it (spec/azure-provider.md §4.5). Numbers are big-endian.
+/// The public half of a key, as Key Vault holds it (docs/reference/azure-provider.md#keys). Numbers
+/// are big-endian.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VaultKey {
     /// Its type, for example `RSA` or `EC-HSM`.
@@ -38,7 +39,7 @@ pub struct VaultKey {
     pub expires: Option<i64>,
 }
 
-/// A certificate, as Key Vault holds it (spec/azure-provider.md §4.6).
+/// A certificate, as Key Vault holds it (docs/reference/azure-provider.md#certificates).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VaultCertificate {
     /// The certificate alone, without its chain; not looked into.
@@ -49,7 +50,7 @@ pub struct VaultCertificate {
     pub expires: Option<i64>,
 }
 
-/// One version of an object, as a list names it (spec/azure-provider.md §3.4).
+/// One version of an object, as a list names it (docs/reference/azure-provider.md#versions).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VersionInfo {
     /// Its id.

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub enum Purpose {
     /// A pod waits for its volume.
     Mount,
-    /// A volume that is there is to be brought up to date: it is asked for anew, and mounts go first (design decision 7).
+    /// A volume that is there is to be brought up to date: it is asked for anew, and mounts go
+    /// first (docs/decisions.md#d7).
     Refresh,
 }
 

@@ -1,7 +1,8 @@
 //! Objects that were fetched a moment ago, for everybody of the same identity.
 //!
 //! Many pods of one workload start at once and want the same objects; they get them from one request. Nothing is shared between
-//! identities, for that would be a way round the vault's access control (design decision 6). Control comes from `vault`.
+//! identities, for that would be a way round the vault's access control (docs/decisions.md#d6).
+//! Control comes from `vault`.
 //!
 //! # Guarantees
 //! An object is given out as long as it was asked for within the window, and wiped within two windows. A window of zero shares nothing.

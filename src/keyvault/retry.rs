@@ -27,7 +27,8 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// What the product runs with (design decision 7, and spec/azure-provider.md §6 for the order of magnitude).
+    /// What the product runs with (docs/decisions.md#d7, and docs/reference/azure-provider.md#http
+    /// for the order of magnitude).
     ///
     /// Six tries take 12 to 23 s of waiting, so that a fault of some seconds is ridden out and a lasting one is
     /// reported long before the kubelet's two minutes.

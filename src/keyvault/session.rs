@@ -40,7 +40,8 @@ use crate::compute::Compute;
 use crate::metrics::Metrics;
 use crate::model::{ExposeSecret as _, Reason, SecretString};
 
-/// How many tries more the metadata service gets: it may be away for 70 s (spec/azure-provider.md §14.3).
+/// How many tries more the metadata service gets: it may be away for 70 s
+/// (docs/reference/azure-provider.md#metadata-service).
 const IMDS_TRIES: u32 = 8;
 
 /// All that it takes to get into one vault.

@@ -95,7 +95,7 @@ async fn the_challenge_is_learned_once_per_process() {
     assert_eq!(azure.counts(), [2, 1, 10], "another vault");
 }
 
-/// The answers of spec/azure-provider.md §12.2 and §14.1; each is final and is sent once.
+/// The answers of docs/reference/azure-provider.md#vault-errors; each is final and is sent once.
 #[tokio::test]
 async fn an_answer_of_the_vault_says_what_to_do() {
     for (code, body, reason, words) in [

@@ -60,9 +60,11 @@ pub(super) struct EntraTransport {
 pub(super) enum Route {
     /// To the authority, as the SDK asks.
     EntraId,
-    /// To the authority's AD FS, which has another path (spec/azure-provider.md §14.2).
+    /// To the authority's AD FS, which has another path
+    /// (docs/reference/azure-provider.md#entra-id).
     Adfs,
-    /// To the token proxy of a cluster, under the authority's name (§5.7).
+    /// To the token proxy of a cluster, under the authority's name
+    /// (docs/reference/azure-provider.md#identity-binding).
     TokenProxy(TokenProxy),
 }
 

@@ -62,7 +62,8 @@ pub struct VaultSecret {
     pub content_type: Option<String>,
     /// When it expires, in seconds since 1970, if the vault says so.
     pub expires: Option<i64>,
-    /// Whether it is the private side of a certificate (spec/azure-provider.md §4.2).
+    /// Whether it is the private side of a certificate
+    /// (docs/reference/azure-provider.md#certificate-secrets).
     pub certificate_backed: bool,
 }
 
@@ -81,7 +82,8 @@ impl Vault {
         &self.access.host
     }
 
-    /// Gets a secret: the given version, or the newest (spec/azure-provider.md §4.1).
+    /// Gets a secret: the given version, or the newest
+    /// (docs/reference/azure-provider.md#vault-requests).
     ///
     /// May be called any number of times at once; how many is wise is the caller's decision. Returns by the vault's deadline.
     /// An answer may be up to 1 MiB large.
@@ -117,7 +119,8 @@ impl Vault {
         self.let_in(ObjectType::Secret, &object_path(ObjectType::Secret, name, version), get).await
     }
 
-    /// Gets the public half of a key: the given version, or the newest (spec/azure-provider.md §4.5).
+    /// Gets the public half of a key: the given version, or the newest
+    /// (docs/reference/azure-provider.md#keys).
     ///
     /// # Errors
     /// As [`secret`](Vault::secret).
@@ -126,7 +129,8 @@ impl Vault {
         self.shared(&self.access.recent.keys, ObjectType::Key, name, version, fetch).await
     }
 
-    /// Gets a certificate without its key: the given version, or the newest (spec/azure-provider.md §4.6).
+    /// Gets a certificate without its key: the given version, or the newest
+    /// (docs/reference/azure-provider.md#certificates).
     ///
     /// # Errors
     /// As [`secret`](Vault::secret).
@@ -140,7 +144,8 @@ impl Vault {
         self.shared(&self.access.recent.certificates, kind, name, version, fetch).await
     }
 
-    /// Lists the versions of an object, in the vault's order and the disabled ones too (spec/azure-provider.md §3.4).
+    /// Lists the versions of an object, in the vault's order and the disabled ones too
+    /// (docs/reference/azure-provider.md#versions).
     ///
     /// # Errors
     /// As [`secret`](Vault::secret); [`Error::LeftVault`] when the list goes on elsewhere, [`Error::TooManyVersions`] when it is
@@ -235,7 +240,8 @@ impl Vault {
         self.let_in(kind, path, get).await
     }
 
-    /// Makes a request with a token, and once more with another one when the vault refuses the first (spec/azure-provider.md §6).
+    /// Makes a request with a token, and once more with another one when the vault refuses the
+    /// first (docs/reference/azure-provider.md#http).
     async fn let_in<T, F>(&self, kind: ObjectType, path: &str, get: impl Fn(Arc<Token>) -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Error>>,

@@ -1,4 +1,5 @@
-//! The instrument of our provider's calls: upstream's name and labels (spec/azure-provider.md §7.4).
+//! The instrument of our provider's calls: upstream's name and labels
+//! (docs/reference/azure-provider.md#metrics).
 //!
 //! `grpc_message` is the reason's name, where upstream's provider has the whole error, which is without bound.
 

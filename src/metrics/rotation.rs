@@ -1,4 +1,5 @@
-//! The instruments of rotation: upstream's names (spec/driver.md §10.1), and what tells of volumes that grow old.
+//! The instruments of rotation: upstream's names (docs/reference/csi-driver.md#metrics), and what
+//! tells of volumes that grow old.
 //!
 //! Registered with the others, so that they carry the same scope labels. Label values come from closed lists only: neither
 //! objects nor classes are named.

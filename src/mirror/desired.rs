@@ -1,7 +1,8 @@
 //! From one secretObject of a class and a volume's files to the Secret that is to be there.
 //!
-//! Pure. The rules are upstream's (spec/driver.md §5.3, §5.4) with its faults mended (docs/differences.md); all that is
-//! wrong becomes a [`Mistake`]. Whether and how the Secret is written is for `plan`.
+//! Pure. The rules are upstream's (docs/reference/csi-driver.md#secretobjects,
+//! docs/reference/csi-driver.md#tls-secrets) with its faults mended (docs/differences.md); all that
+//! is wrong becomes a [`Mistake`]. Whether and how the Secret is written is for `plan`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -100,7 +100,8 @@ impl Mounted {
                     let written = modified(top.as_fd())?;
                     Ok((read(top, true, wanted)?, written))
                 }),
-                // Files that a provider wrote itself (spec/driver.md §3.7).
+                // Files that a provider wrote itself
+                // (docs/reference/csi-driver.md#files-of-providers).
                 None => {
                     let top = dir::open(self.root.as_fd(), ".")?;
                     modified(top.as_fd()).and_then(|written| Ok((read(top, false, wanted)?, written)))

@@ -1,7 +1,7 @@
 //! What has to be done to a Secret that is there, so that it is what a class asks for.
 //!
-//! Pure. Decides whose Secret it is, whether ours is the newer content, and which owners are missing (design decision 14);
-//! `writer` sends what is decided here.
+//! Pure. Decides whose Secret it is, whether ours is the newer content, and which owners are
+//! missing (docs/decisions.md#d14); `writer` sends what is decided here.
 //!
 //! # Guarantees
 //! A Secret without the label of drivers is never touched. The plan for a Secret that is as it should be is empty.

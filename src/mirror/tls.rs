@@ -1,7 +1,8 @@
 //! The keys of a `kubernetes.io/tls` Secret: certificates and private key out of PEM or PKCS#12.
 //!
 //! Pure. The forms are upstream's, so that a Secret that it wrote stays the same to the byte where upstream was right
-//! (spec/driver.md §5.4): RSA keys as PKCS#1, EC keys as SEC1, 64 columns. `desired` puts them into a Secret.
+//! (docs/reference/csi-driver.md#tls-secrets): RSA keys as PKCS#1, EC keys as SEC1, 64 columns.
+//! `desired` puts them into a Secret.
 
 use crate::formats::chain::{self, Identifiers, Order};
 use crate::formats::encoding::Bytes;

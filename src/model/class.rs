@@ -26,7 +26,8 @@ impl fmt::Display for ClassRef {
     }
 }
 
-/// The part of a SecretProviderClass that a volume is filled from (spec/driver.md §4.1).
+/// The part of a SecretProviderClass that a volume is filled from
+/// (docs/reference/csi-driver.md#secretproviderclass).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Class {
     /// Which class this is.

@@ -11,9 +11,9 @@ use secrecy::ExposeSecret;
 
 /// The limits of a volume's content.
 pub mod limits {
-    /// The longest file path in bytes (`PATH_MAX`, spec/driver.md §3.6).
+    /// The longest file path in bytes (`PATH_MAX`, docs/reference/csi-driver.md#file-paths).
     pub const PATH: usize = 4096;
-    /// The longest path component in bytes (`NAME_MAX`, spec/driver.md §3.6).
+    /// The longest path component in bytes (`NAME_MAX`, docs/reference/csi-driver.md#file-paths).
     pub const COMPONENT: usize = 255;
     /// The deepest path. Deeper trees have no use, and each level costs kernel memory.
     pub const DEPTH: usize = 16;
@@ -27,8 +27,8 @@ pub mod limits {
 
 /// A file's path below the mount: relative, clean, without `..`, not starting with `..`.
 ///
-/// The rules are those of spec/driver.md §3.6; `.` and NUL bytes are refused in addition, since upstream
-/// would delete the whole volume for the former.
+/// The rules are those of docs/reference/csi-driver.md#file-paths; `.` and NUL bytes are refused in
+/// addition, since upstream would delete the whole volume for the former.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileName(String);
 
@@ -68,7 +68,7 @@ impl FileName {
     /// Takes `text` as a path below the mount.
     ///
     /// # Errors
-    /// The first rule of spec/driver.md §3.6 that the text breaks.
+    /// The first rule of docs/reference/csi-driver.md#file-paths that the text breaks.
     pub fn new(text: &str) -> Result<FileName, FileNameError> {
         if text.is_empty() {
             return Err(FileNameError::Empty);
@@ -132,7 +132,8 @@ impl fmt::Display for FileName {
 pub struct FileMode(u32);
 
 impl FileMode {
-    /// What a file gets when nobody says otherwise (spec/driver.md §3.2: permission 420).
+    /// What a file gets when nobody says otherwise (docs/reference/csi-driver.md#mount-request:
+    /// permission 420).
     pub const DEFAULT: FileMode = FileMode(0o644);
 
     /// Takes `bits` as a mode; `None` when anything beyond 0777 is set.
@@ -168,7 +169,8 @@ pub struct SecretFile {
     pub content: SecretBytes,
 }
 
-/// Which version of which object a volume was filled from (spec/azure-provider.md §3.5).
+/// Which version of which object a volume was filled from
+/// (docs/reference/azure-provider.md#version-ids).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectVersion {
     /// `<type>/<name>`, with `/<i>` behind it in history mode.

@@ -1,7 +1,7 @@
 //! Why something failed: a closed list.
 //!
 //! Every error of the product has one [`Reason`]; gRPC codes, metric labels, events and conditions are derived from it.
-//! Free text never becomes a label: the list is the bound (design decision 8).
+//! Free text never becomes a label: the list is the bound (docs/decisions.md#d8).
 
 use std::fmt;
 

@@ -4,7 +4,7 @@ fn file(name: &str, content: &[u8]) -> SecretFile {
     SecretFile { name: FileName::new(name).unwrap(), mode: FileMode::DEFAULT, content: content.to_vec().into() }
 }
 
-/// The path table of upstream (spec/driver.md §11.2), and our additions.
+/// The path table of upstream (docs/reference/csi-driver.md#path-table), and our additions.
 #[test]
 fn file_names_follow_the_drivers_path_rules() {
     for good in ["i/am/well/behaved.txt", "name", "foo", "foo/bar", "foo\\bar", ".hidden", "a/..b", "a..b", "a b"] {

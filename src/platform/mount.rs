@@ -24,7 +24,7 @@ const SOURCE: &str = "tmpfs";
 /// The flags of a volume's mount.
 const FLAGS: MountFlags = MountFlags::NODEV.union(MountFlags::NOSUID).union(MountFlags::NOEXEC);
 
-/// How a volume's tmpfs is made (design decision 13).
+/// How a volume's tmpfs is made (docs/decisions.md#d13).
 ///
 /// It is always mounted `nodev,nosuid,noexec` with a root of mode 0755, and `noswap` where the kernel knows that
 /// (6.4 and newer, outside of user namespaces).
@@ -307,7 +307,8 @@ pub fn detach(root: BorrowedFd<'_>) -> io::Result<()> {
     Ok(unmount(descriptor_path(root), UnmountFlags::DETACH)?)
 }
 
-/// Whether this is what a mount answers whose server or daemon is gone (spec/driver.md §2.8 step 4).
+/// Whether this is what a mount answers whose server or daemon is gone
+/// (docs/reference/csi-driver.md#unpublish-checks).
 pub fn is_dead(error: &io::Error) -> bool {
     let dead = [Errno::NOTCONN, Errno::STALE, Errno::IO, Errno::ACCESS, Errno::HOSTDOWN];
     error.raw_os_error().is_some_and(|code| dead.iter().any(|dead| dead.raw_os_error() == code))

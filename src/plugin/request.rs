@@ -1,7 +1,8 @@
 //! From the provider protocol's JSON texts to what a fetch asks for.
 //!
-//! Pure. Checked in upstream's order (spec/azure-provider.md §1.2). A text of an error names field and place and never quotes
-//! a value: both objects may hold tokens and secrets.
+//! Pure. Checked in upstream's order (docs/reference/azure-provider.md#mount-decoding). A text of
+//! an error names field and place and never quotes a value: both objects may hold tokens and
+//! secrets.
 
 use std::collections::BTreeMap;
 

@@ -29,7 +29,8 @@ const PROTOCOL: &str = "v1alpha1";
 const RUNTIME: &str = "secrets-store-csi-driver-provider-azure";
 
 /// The largest answer, encoded: what drivers take unless they are told otherwise, and what they refuse in terms of gRPC beyond
-/// that (spec/driver.md §3.3, §3.4). The content of a volume has the same limit, without its names.
+/// that (docs/reference/csi-driver.md#mount-reply, docs/reference/csi-driver.md#provider-sockets).
+/// The content of a volume has the same limit, without its names.
 const ANSWER: usize = 4 << 20;
 
 /// How many mounts may be open until further ones are turned away: whoever asks and goes away leaves one behind.
@@ -145,7 +146,8 @@ fn mode(mode: FileMode) -> i32 {
 
 #[tonic::async_trait]
 impl health_server::Health for Provider {
-    /// Serving, whatever service is asked for: who answers, serves (spec/azure-provider.md §1.1).
+    /// Serving, whatever service is asked for: who answers, serves
+    /// (docs/reference/azure-provider.md#grpc-services).
     async fn check(&self, _: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
         self.metrics.called("/grpc.health.v1.Health/Check", Ok(()), Duration::ZERO);
         Ok(Response::new(HealthCheckResponse { status: ServingStatus::Serving.into() }))

@@ -1,6 +1,7 @@
 //! The secret that belongs to a certificate: from its value to PEM or PFX, and apart into certificates and the rest.
 //!
-//! Pure. Follows the content type that the vault tells, not what the value looks like (spec/azure-provider.md §4.2, §4.3);
+//! Pure. Follows the content type that the vault tells, not what the value looks like
+//! (docs/reference/azure-provider.md#certificate-secrets, docs/reference/azure-provider.md#pkcs12);
 //! knows no files. `render` calls it.
 
 use zeroize::Zeroizing;
@@ -28,7 +29,8 @@ pub(super) struct Form {
 
 /// Brings a value into the form that the class asks for.
 ///
-/// PEM stays as it is, also where the class asks for PFX, and is not sorted (spec/azure-provider.md §13.23).
+/// PEM stays as it is, also where the class asks for PFX, and is not sorted
+/// (docs/reference/azure-provider.md#certificate-secrets).
 ///
 /// # Errors
 /// A content type other than the two of certificates, an archive that cannot be read, or certificates without order.
@@ -83,7 +85,8 @@ pub(super) struct Halves {
     pub(super) damaged: usize,
 }
 
-/// Takes PEM apart; of a text without blocks both halves are empty (spec/azure-provider.md §4.2, case 3).
+/// Takes PEM apart; of a text without blocks both halves are empty
+/// (docs/reference/azure-provider.md#separate-files).
 pub(super) fn halves(text: &str) -> Halves {
     let parsed = pem::parse(text);
     let half = |certificates| pem::encode(parsed.blocks.iter().filter(move |one| one.is_certificate() == certificates));

@@ -11,7 +11,8 @@ use super::client_certificate::{CertificateError, CertificateText};
 use super::mistake::shown;
 use crate::model::{ExposeSecret, Reason, SecretString};
 
-/// A service principal as the pod's Secret has it; nothing is trimmed, as upstream does not (§5.3).
+/// A service principal as the pod's Secret has it; nothing is trimmed, as upstream does not
+/// (docs/reference/azure-provider.md#service-principal).
 #[derive(Debug)]
 pub struct ServicePrincipal {
     /// The application's client id; not empty.
@@ -112,7 +113,8 @@ const TLS: (&str, &str) = ("tls.crt", "tls.key");
 /// The key under which the kubelet puts service account tokens among the secrets; says nothing about a service principal.
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 
-/// Takes the service principal out of the secrets of a publish call (spec/azure-provider.md §5.3).
+/// Takes the service principal out of the secrets of a publish call
+/// (docs/reference/azure-provider.md#service-principal).
 ///
 /// The keys `clientid`, `clientsecret`, `clientcertificate` and `clientcertificatepassword` are found in any case; other keys are
 /// ignored. `tls.crt` and `tls.key` count only where neither secret nor certificate is there, since a Secret with a client

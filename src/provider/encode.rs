@@ -1,7 +1,7 @@
 //! From a value to the bytes of a file, in the encoding of the class; and what can be wrong on the way.
 //!
-//! Pure; knows single values, not files (spec/azure-provider.md §4.4). `render` calls it and puts the object's name in
-//! front of what goes wrong.
+//! Pure; knows single values, not files (docs/reference/azure-provider.md#encodings). `render`
+//! calls it and puts the object's name in front of what goes wrong.
 
 use super::mistake::shown;
 use super::object::Encoding;

@@ -22,7 +22,7 @@ use crate::compute::Compute;
 use crate::keyvault::{Errand, Identity, NameError, Purpose, TenantId, Vault, VaultName, Vaults};
 use crate::model::{Class, ClassRef, ExposeSecret as _, FileMode, Payload, PayloadError, SecretString, limits};
 
-/// How many objects of one class are fetched at once (design decision 7).
+/// How many objects of one class are fetched at once (docs/decisions.md#d7).
 const CONCURRENCY: usize = 16;
 
 /// The built-in Azure provider. Cheap to clone; all clones share connections and what was learned about vaults.
@@ -102,7 +102,8 @@ impl Azure {
 
     async fn open(&self, params: &Params, fetch: Fetch<'_>) -> Result<Vault, Error> {
         let class = &fetch.class.reference;
-        // In the order of spec/azure-provider.md §2.1: what the class says comes before what the pod brings.
+        // In the order of docs/reference/azure-provider.md#order-of-checks: what the class says
+        // comes before what the pod brings.
         let name = |field, source: NameError| Error::Name { class: class.clone(), field, source };
         let vault = VaultName::new(&params.vault).map_err(|source| name("keyvaultName", source))?;
         let tenant = TenantId::new(&params.tenant).map_err(|source| name("tenantID", source))?;

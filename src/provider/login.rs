@@ -1,9 +1,9 @@
 //! Pure. From the identity that a class chooses and what the pod brings to the credential that logs in, or to a
 //! certificate that has to be read first.
 //!
-//! One table (spec/azure-provider.md §5.2), and only what the chosen identity needs is looked at: a stray token or
-//! Secret of another identity does no harm. Control comes from `fetch` and goes on to `keyvault`, by way of
-//! `certificate_login` for a certificate.
+//! One table (docs/reference/azure-provider.md#identity-selection), and only what the chosen
+//! identity needs is looked at: a stray token or Secret of another identity does no harm. Control
+//! comes from `fetch` and goes on to `keyvault`, by way of `certificate_login` for a certificate.
 
 use std::collections::BTreeMap;
 

@@ -9,7 +9,7 @@ use std::fmt;
 
 use super::limits::{LISTED, SHOWN};
 
-/// The parameters of a class (spec/azure-provider.md §2).
+/// The parameters of a class (docs/reference/azure-provider.md#parameters).
 pub(super) const PARAMETERS: &[&str] = &[
     "keyvaultName",
     "tenantID",
@@ -24,7 +24,7 @@ pub(super) const PARAMETERS: &[&str] = &[
     "cloudEnvFileName",
 ];
 
-/// The fields of an object (spec/azure-provider.md §3.2).
+/// The fields of an object (docs/reference/azure-provider.md#object-fields).
 pub(super) const FIELDS: &[&str] = &[
     "objectName",
     "objectAlias",
@@ -85,7 +85,8 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// All mistakes of one class, at least one, in the order in which upstream checks (spec/azure-provider.md §2.1).
+/// All mistakes of one class, at least one, in the order in which upstream checks
+/// (docs/reference/azure-provider.md#order-of-checks).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistakes {
     all: Vec<Mistake>,

@@ -1,8 +1,9 @@
 //! One object of a class: from its YAML to a checked [`ObjectSpec`].
 //!
 //! Pure; finds every mistake of an object, not only the first, and fetches nothing. The fields are those of
-//! spec/azure-provider.md §3.2, stricter where upstream passes a mistake on to the vault or to the file system.
-//! `params` calls this for each object, `encode` and the fetch read the result.
+//! docs/reference/azure-provider.md#object-fields, stricter where upstream passes a mistake on to
+//! the vault or to the file system. `params` calls this for each object, `encode` and the fetch
+//! read the result.
 
 use std::collections::BTreeMap;
 
@@ -87,14 +88,14 @@ pub struct ObjectSpec {
 }
 
 impl ObjectSpec {
-    /// Whether several versions are asked for (spec/azure-provider.md §3.4).
+    /// Whether several versions are asked for (docs/reference/azure-provider.md#versions).
     pub fn wants_history(&self) -> bool {
         self.history > 1
     }
 
     /// The id of the object's version in statuses; `index` is that of the file in history mode.
     ///
-    /// Alias and version are not part of it (spec/azure-provider.md §3.5).
+    /// Alias and version are not part of it (docs/reference/azure-provider.md#version-ids).
     pub fn version_id(&self, index: Option<usize>) -> String {
         let id = format!("{}/{}", self.object_type.as_str(), self.name);
         match index {
@@ -287,7 +288,8 @@ fn parse_history(field: Option<yaml::Integer>) -> Result<i32, Mistake> {
 
 /// Octal text as Go's `ParseInt` with base 8 takes it, but without a minus and not above 0777.
 ///
-/// Upstream turns what is not octal into mode 0, that is, into a file nobody can read (spec/azure-provider.md §13.2).
+/// Upstream turns what is not octal into mode 0, that is, into a file nobody can read
+/// (docs/reference/azure-provider.md#file-modes).
 fn parse_mode(text: &str) -> Result<Option<FileMode>, Mistake> {
     if text.is_empty() {
         return Ok(None);
@@ -303,7 +305,8 @@ fn parse_mode(text: &str) -> Result<Option<FileMode>, Mistake> {
     }
 }
 
-/// The rules of the volume, and upstream's own: no `..` anywhere, not even within a word (spec/azure-provider.md §3.3).
+/// The rules of the volume, and upstream's own: no `..` anywhere, not even within a word
+/// (docs/reference/azure-provider.md#file-names).
 fn parse_file(field: &'static str, text: &str) -> Result<FileName, Mistake> {
     let fix = "use a plain relative path below the mount, such as db/password";
     if text.contains("..") {

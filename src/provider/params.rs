@@ -1,8 +1,8 @@
 //! The parameters of a class: from strings to checked [`Params`].
 //!
 //! Pure; finds all mistakes of a class at once, before anything is fetched, and reads no file and no token.
-//! Rules and order are those of spec/azure-provider.md §2. The fetch goes on from here, `error` puts the class's name
-//! in front of the mistakes.
+//! Rules and order are those of docs/reference/azure-provider.md#parameters. The fetch goes on from
+//! here, `error` puts the class's name in front of the mistakes.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::formats::yaml;
 use crate::keyvault::CloudFileName;
 use crate::model::{self, Class};
 
-/// The clouds that a class can name (spec/azure-provider.md §5.9).
+/// The clouds that a class can name (docs/reference/azure-provider.md#clouds).
 const CLOUDS: &[&str] =
     &["AzurePublicCloud", "AzureUSGovernmentCloud", "AzureChinaCloud", "AzureGermanCloud", STACK_CLOUD];
 
@@ -37,7 +37,7 @@ pub enum CloudChoice {
     File(CloudFileName),
 }
 
-/// How to log in (spec/azure-provider.md §5.1).
+/// How to log in (docs/reference/azure-provider.md#identities).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IdentityMode {
     /// Client id and secret from `nodePublishSecretRef`.
@@ -78,8 +78,8 @@ pub struct Params {
 
 /// The class's parameters overlaid by the pod's volume context, as upstream's driver builds them.
 ///
-/// So a pod's author can override any parameter but [`CLOUD_FILE`] (spec/azure-provider.md §13.22). The result may hold
-/// tokens: never log it.
+/// So a pod's author can override any parameter but [`CLOUD_FILE`]
+/// (docs/reference/azure-provider.md#parameters). The result may hold tokens: never log it.
 pub fn attributes(class: &Class, volume_context: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut merged = class.parameters.clone();
     let overriding = volume_context.iter().filter(|(key, _)| *key != CLOUD_FILE);
@@ -91,7 +91,7 @@ impl Params {
     /// Parses the attributes of a mount; unknown ones are ignored.
     ///
     /// # Errors
-    /// Every mistake there is, in the order of spec/azure-provider.md §2.1.
+    /// Every mistake there is, in the order of docs/reference/azure-provider.md#order-of-checks.
     pub fn parse(attributes: &BTreeMap<String, String>) -> Result<Params, Mistakes> {
         let given = Given { attributes, near: near_misses(attributes, PARAMETERS) };
         let mut mistakes = Vec::new();

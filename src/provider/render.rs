@@ -1,7 +1,8 @@
 //! From what the vault gave to the files of one object.
 //!
-//! Pure; fetches nothing and decides nothing about versions (spec/azure-provider.md §4). The fetch calls it for each
-//! version of each object and puts the files into a `model::Payload`; warnings go to events and logs.
+//! Pure; fetches nothing and decides nothing about versions
+//! (docs/reference/azure-provider.md#rendering). The fetch calls it for each version of each object
+//! and puts the files into a `model::Payload`; warnings go to events and logs.
 
 use std::fmt;
 

@@ -17,10 +17,10 @@ const NAMESPACE: &str = "csi.storage.k8s.io/pod.namespace";
 const SERVICE_ACCOUNT: &str = "csi.storage.k8s.io/serviceAccount.name";
 const POD_UID: &str = "csi.storage.k8s.io/pod.uid";
 
-/// The audience of workload identity (spec/azure-provider.md §5.5).
+/// The audience of workload identity (docs/reference/azure-provider.md#token-audiences).
 pub const WORKLOAD_AUDIENCE: &str = "api://AzureADTokenExchange";
 
-/// The audience of AKS identity bindings (spec/azure-provider.md §5.7).
+/// The audience of AKS identity bindings (docs/reference/azure-provider.md#identity-binding).
 pub const BINDING_AUDIENCE: &str = "api://AKSIdentityBinding";
 
 /// The longest JSON text of tokens that is read, in bytes: a hundred audiences of a kubelet's.
@@ -127,7 +127,8 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Takes the token for `audience` from the secrets, else from the volume context (spec/driver.md §2.9).
+/// Takes the token for `audience` from the secrets, else from the volume context
+/// (docs/reference/csi-driver.md#service-account-tokens).
 ///
 /// A pod's author can write the latter too where the kubelet does not; such a token is of no use unless it names the pod's own
 /// service account, and then only if Entra ID finds it genuine, or has just done so for another one of that account.

@@ -1,7 +1,8 @@
 //! Which versions of an object are mounted in history mode.
 //!
-//! Pure; lists nothing and fetches nothing (spec/azure-provider.md §3.4). The fetch gives it the vault's list, gets each
-//! version it names, and renders it with its place in the result as the last part of the path.
+//! Pure; lists nothing and fetches nothing (docs/reference/azure-provider.md#versions). The fetch
+//! gives it the vault's list, gets each version it names, and renders it with its place in the
+//! result as the last part of the path.
 
 use std::cmp::Reverse;
 
@@ -20,7 +21,8 @@ pub struct ListedVersion {
     pub created: Option<i64>,
 }
 
-/// Why there is no version to mount; upstream then mounts nothing, and says nothing (spec/azure-provider.md §13.21).
+/// Why there is no version to mount; upstream then mounts nothing, and says nothing
+/// (docs/reference/azure-provider.md#versions).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VersionsError {
     /// The vault does not list the version to begin with.
@@ -62,8 +64,9 @@ pub enum VersionsError {
 /// The versions to mount, newest first, beginning at the one of the class: `objectVersionHistory` of them or, where there
 /// are not so many, all.
 ///
-/// Upstream mounts one more than the class asks for (spec/azure-provider.md §13.1). Versions of one second stand in the
-/// order of their ids. Not-before and expiry dates are not looked at.
+/// Upstream mounts one more than the class asks for (docs/reference/azure-provider.md#versions).
+/// Versions of one second stand in the order of their ids. Not-before and expiry dates are not
+/// looked at.
 ///
 /// # Errors
 /// The version to begin with is unknown or disabled, or none is enabled.

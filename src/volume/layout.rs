@@ -1,7 +1,8 @@
 //! What has to be done to a volume's directory so that it holds a payload.
 //!
 //! Pure: a tree and a payload become an ordered list of steps, or nothing when they agree. The scheme is that of
-//! Kubernetes' own secret volumes (spec/driver.md §3.6); `writer` carries the steps out.
+//! Kubernetes' own secret volumes (docs/reference/csi-driver.md#volume-layout); `writer` carries
+//! the steps out.
 //!
 //! # Guarantees
 //! A reader that pins `..data` sees the old set or the new set, never a mixture, after each step.
@@ -106,8 +107,9 @@ impl Root {
         }
     }
 
-    /// Whether a provider wrote the files itself, as some did before drivers did (spec/driver.md §3.7): without `..data`. Nothing
-    /// of ours looks so after any step.
+    /// Whether a provider wrote the files itself, as some did before drivers did
+    /// (docs/reference/csi-driver.md#files-of-providers): without `..data`. Nothing of ours looks
+    /// so after any step.
     pub fn is_legacy(&self) -> bool {
         let plain = |(name, entry): (&String, &Entry)| {
             !name.starts_with("..") && matches!(entry, Entry::File | Entry::Directory)

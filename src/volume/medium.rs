@@ -1,7 +1,8 @@
 //! A target directory and the tmpfs on it: what is there, fill it, clear it away.
 //!
 //! Blocks, so it runs on a thread that may; takes no locks and fetches nothing. Every write goes through a descriptor
-//! that was just proven to be the root of a tmpfs mounted on the target, never through a path (design decision 9).
+//! that was just proven to be the root of a tmpfs mounted on the target, never through a path
+//! (docs/decisions.md#d9).
 //!
 //! # Guarantees
 //! [`fill`] leaves a whole volume, or on any error no mount and no content. [`clear`] may be called any number of times.
@@ -22,7 +23,8 @@ use crate::model::{FileName, Payload, SecretBytes};
 use crate::platform::dir;
 use crate::platform::mount::{self, DetachedTmpfs, Entry, Swap};
 
-/// The mode of a target directory that we make; upstream's (spec/driver.md §2.5 step 3).
+/// The mode of a target directory that we make; upstream's
+/// (docs/reference/csi-driver.md#target-directory).
 const TARGET_MODE: u32 = 0o750;
 
 /// How many mounts are taken off one target. A driver that mounted anew at every call left stacks of them.
@@ -123,7 +125,7 @@ pub(super) fn refill(site: &Site, payload: &Payload, group: Option<Group>) -> Re
     let Some(place) = site.open()? else {
         return Ok(None);
     };
-    // Without a mount this would be a directory of the host, on its disk (design decision 9).
+    // Without a mount this would be a directory of the host, on its disk (docs/decisions.md#d9).
     let Entry::Tmpfs(root) = place.inspect()? else {
         return Ok(None);
     };
@@ -155,7 +157,7 @@ pub(super) fn read(target: &TargetPath, names: &[FileName]) -> Result<Option<Vec
 ///
 /// A whole or torn volume is left as it is, and false says so. Only the last component of the target is made, never the directories
 /// above it: a kubelet that has given up removes them, and nobody would ever unmount what lies in a tree made anew
-/// (spec/kubelet.md §8).
+/// (docs/reference/kubelet.md#deletion).
 ///
 /// # Errors
 /// [`Error`]; nothing stays mounted then, and a directory that was made is removed.
@@ -286,7 +288,8 @@ fn write(target: &TargetPath, root: BorrowedFd<'_>, payload: &Payload, group: Op
 
 /// Looks again, from the root directory down, whether the target leads to the new mount; takes it away if not.
 ///
-/// A kubelet 1.20 may have removed the pod's whole tree while we mounted (spec/kubelet.md §8).
+/// A kubelet 1.20 may have removed the pod's whole tree while we mounted
+/// (docs/reference/kubelet.md#deletion).
 fn confirm(site: &Site, shown: Shown) -> Result<(), Error> {
     let target = &site.target;
     let gone = || Error::ParentGone { target: target.to_string() };

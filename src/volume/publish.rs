@@ -41,7 +41,8 @@ pub struct PublishRequest {
     /// The class that the volume's attributes name, in the pod's namespace. A name that is none is an error only when
     /// the class is needed, since a volume that is there stays.
     pub class: Result<ClassRef, ClassNameError>,
-    /// The whole volume context; overlays the class's parameters (spec/driver.md §3.2).
+    /// The whole volume context; overlays the class's parameters
+    /// (docs/reference/csi-driver.md#mount-request).
     pub context: BTreeMap<String, String>,
     /// The data of the volume's nodePublishSecretRef.
     pub secrets: BTreeMap<String, SecretString>,
@@ -171,7 +172,7 @@ impl Volumes {
             Ok(State::Whole) => Ok(Found::Volume),
             Ok(State::Outside) => Ok(Found::Outside),
             // A refresh may be writing at this moment, and the next one mends what is torn: no call waits for that, and none for
-            // a volume that a pod uses fails (design decision 4).
+            // a volume that a pod uses fails (docs/decisions.md#d4).
             Ok(State::Torn) | Err(_) if known => Ok(Found::Volume),
             Err(error) => Err(error),
             Ok(State::Torn) => {

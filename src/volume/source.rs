@@ -1,7 +1,8 @@
 //! Who fills volumes: the built-in provider for `azure`, and another program behind a socket for every other name.
 //!
-//! The one place that knows that there are two sides (design decision 11); `publish` and `rotation` do not. Prepares, which says
-//! by whom a fetch would be made, and fetches; writes nothing.
+//! The one place that knows that there are two sides (docs/decisions.md#d11); `publish` and
+//! `rotation` do not. Prepares, which says by whom a fetch would be made, and fetches; writes
+//! nothing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -137,7 +138,8 @@ impl Identity {
     }
 }
 
-/// What upstream checks of a class before it asks a provider, in its order (spec/driver.md §2.5 steps 9 and 10).
+/// What upstream checks of a class before it asks a provider, in its order
+/// (docs/reference/csi-driver.md#publish-checks).
 pub(super) fn check(class: &Class) -> Result<(), Error> {
     let reference = || class.reference.clone();
     match class.provider.as_str() {

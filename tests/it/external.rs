@@ -1,4 +1,5 @@
-//! Other providers under our driver: the scenarios of upstream's `e2e-provider` suite (spec/driver.md §11.1), row by row.
+//! Other providers under our driver: the scenarios of upstream's `e2e-provider` suite
+//! (docs/reference/csi-driver.md#end-to-end-scenarios), row by row.
 //!
 //! Row by row: *validation config* is `tokens_for_the_audiences_that_the_provider_demands`; *SPC v1* and *unmount* are
 //! `a_class_of_another_provider_is_mounted_and_unmounted`; *rotation of mount only* and *rotation* stand in `external_rotation`;
@@ -93,7 +94,8 @@ fn tokens_for_the_audiences_that_the_provider_demands() -> Result<()> {
         ensure!(status.message().contains("no token for audience"), "{status}");
     }
     node.publish(&with_tokens(volume("demo"), &audiences))?;
-    // Where the kubelet brings them as secrets, they stand in both, and win (spec/driver.md §2.9).
+    // Where the kubelet brings them as secrets, they stand in both, and win
+    // (docs/reference/csi-driver.md#service-account-tokens).
     let mut in_secrets = with_tokens(volume("demo"), &["other"]);
     in_secrets.secrets.insert(TOKENS.to_owned(), tokens(&audiences));
     node.publish(&in_secrets)?;

@@ -1,4 +1,5 @@
-//! Other providers with a real API server: the rows of upstream's `e2e-provider` suite (spec/driver.md §11.1) that need one.
+//! Other providers with a real API server: the rows of upstream's `e2e-provider` suite
+//! (docs/reference/csi-driver.md#end-to-end-scenarios) that need one.
 //!
 //! Row by row: *v1alpha1 SPC* is `a_class_of_the_deprecated_version_mounts`; *sync*, *delete first Deployment* and *annotations and
 //! nested object names* are `two_deployments_of_one_class_own_one_secret`; *namespaced SPC* and *no SPC in namespace* are

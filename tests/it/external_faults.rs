@@ -56,7 +56,7 @@ fn what_a_bad_reply_is_told_as() -> Result<()> {
     counted(&node, "GRPCProviderError", "ProviderFailed")?;
     // Long texts are headers that many clients refuse.
     fails(&node, good, &format!("status=7:{}", "x".repeat(20_000)), &["code = PermissionDenied desc = xxxx"])?;
-    // Codes that mean something else to the kubelet stay inside (design decision 8).
+    // Codes that mean something else to the kubelet stay inside (docs/decisions.md#d8).
     for code in [1, 4, 8, 10] {
         fails(&node, good, &format!("status={code}:no"), &["desc = no"])?;
     }

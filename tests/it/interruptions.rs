@@ -136,7 +136,8 @@ fn an_unpublish_wins_over_a_publish_that_still_fetches() -> Result<()> {
         let published = publishing.join().map_err(|_| anyhow::anyhow!("the publish panicked"))?;
         published.err().context("the volume was mounted after its unpublish")
     })?;
-    // Not a final error: the kubelet calls unpublish again if it still has the pod (spec/kubelet.md §5).
+    // Not a final error: the kubelet calls unpublish again if it still has the pod
+    // (docs/reference/kubelet.md#error-codes).
     assert_eq!(status.code(), Code::Aborted, "{status}");
     ensure!(mounts_on(&node.kubelet.target(&volume))?.is_empty());
     Ok(())

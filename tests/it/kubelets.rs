@@ -111,7 +111,8 @@ fn replay_publish(node: &Node, vault: &Vault, request: NodePublishVolumeRequest)
         completed.readonly = true;
         completed.secrets.insert("clientid".to_owned(), vault.client_id.clone());
         completed.secrets.insert("clientsecret".to_owned(), vault.client_secret.clone());
-        // Twice: a kubelet that was restarted publishes every volume again (spec/kubelet.md §9).
+        // Twice: a kubelet that was restarted publishes every volume again
+        // (docs/reference/kubelet.md#restarts).
         for _ in 0..2 {
             node.kubelet.send(completed.clone(), DEADLINE)?;
             check_volume(&completed, &target)?;

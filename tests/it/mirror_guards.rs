@@ -90,7 +90,7 @@ fn volumes_that_upstream_published_are_mirrored() -> Result<()> {
     let (node, _) = scene.node("a", &[])?;
     let owner = scene.replica_set("web")?;
     let data = [("nested/bar", "b"), ("a", "k")];
-    // As its writer lays files out (spec/driver.md §3.6).
+    // As its writer lays files out (docs/reference/csi-driver.md#volume-layout).
     scene.class("written", &["a"], &json!([opaque("written", &data)]))?;
     let pod = scene.pod("web-1", "a", "written", &owner)?;
     let target = mounted(&node, &pod)?;
@@ -110,7 +110,7 @@ fn volumes_that_upstream_published_are_mirrored() -> Result<()> {
     // One that is being unpublished, whose link goes first, is no volume without files.
     fs::remove_file(target.join("..data"))?;
     scene.change_class("written", &json!({ "spec": { "secretObjects": [opaque("absent", &[("absent", "k")])] } }))?;
-    // As a provider writes them itself (§3.7).
+    // As a provider writes them itself (docs/reference/csi-driver.md#files-of-providers).
     scene.class("legacy", &["a"], &json!([opaque("legacy", &data), opaque("linked", &[("passwd", "k")])]))?;
     let pod = scene.pod("web-2", "a", "legacy", &owner)?;
     let target = mounted(&node, &pod)?;

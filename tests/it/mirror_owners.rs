@@ -181,7 +181,8 @@ fn older_content_of_another_node_is_not_written_back() -> Result<()> {
     Ok(())
 }
 
-/// As upstream's driver writes a Secret and, some seconds later, its owner (spec/driver.md §5.5, §5.6).
+/// As upstream's driver writes a Secret and, some seconds later, its owner
+/// (docs/reference/csi-driver.md#secret-label, docs/reference/csi-driver.md#secret-owners).
 fn as_upstream(scene: &Scene, name: &str, data: &Value, owner: &Value) -> Result<Value> {
     let object = json!({
         "metadata": { "name": name, "labels": { MANAGED: "true", "old": "label" }, "annotations": { "old": "annotation" } },

@@ -151,7 +151,8 @@ fn managed(user: Option<&str>) -> Result<(Node, Vault)> {
     if let Some(user) = user {
         parameters.insert("userAssignedIdentityID".to_owned(), user.to_owned());
     }
-    // Of no use to a managed identity, and no harm either (spec/azure-provider.md §13.6).
+    // Of no use to a managed identity, and no harm either
+    // (docs/reference/azure-provider.md#identity-selection).
     parameters.insert("clientID".to_owned(), "stray".to_owned());
     node.class("demo", &parameters)?;
     Ok((node, vault))

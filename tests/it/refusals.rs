@@ -60,7 +60,8 @@ fn a_request_without_a_required_field() -> Result<()> {
     let mut writable = volume.clone();
     writable.read_only = false;
     check(&node.refused(&writable)?, Code::InvalidArgument, &["readOnly: true"])?;
-    // Upstream's order: the class is looked up before readOnly is looked at (spec/driver.md §2.5).
+    // Upstream's order: the class is looked up before readOnly is looked at
+    // (docs/reference/csi-driver.md#publish-checks).
     writable.attributes.insert("secretProviderClass".to_owned(), "absent".to_owned());
     check(&node.refused(&writable)?, Code::Unknown, &["not found"])?;
     assert_eq!(vault.counters().total() + vault.entra().total(), 0, "nothing was asked of Azure");
@@ -290,7 +291,8 @@ fn everything_wrong_with_a_class_is_told_at_once() -> Result<()> {
 fn a_pods_own_attributes_are_checked_like_the_class() -> Result<()> {
     let (node, vault) = (lab().node()?, lab().vault());
     node.class("demo", &vault.parameters(&["password"]))?;
-    // A pod's author can override any parameter, also with nonsense (spec/azure-provider.md §13.22).
+    // A pod's author can override any parameter, also with nonsense
+    // (docs/reference/azure-provider.md#parameters).
     let mut volume = vault.volume("demo");
     volume.attributes.insert("keyvaultName".to_owned(), "evil.example/".to_owned());
     check(&node.refused(&volume)?, Code::Unknown, &["keyvaultName"])?;

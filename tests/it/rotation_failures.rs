@@ -109,7 +109,7 @@ fn what_waited_for_a_vault_comes_at_the_vaults_pace() -> Result<()> {
         .collect();
     ensure!(asked.len() >= 180, "{} requests only", asked.len());
     let most = asked.iter().map(|from| asked.iter().filter(|at| (*from..from + 1_000).contains(*at)).count()).max();
-    // The budget is the pace, and 64 at once after a rest (design decision 7).
+    // The budget is the pace, and 64 at once after a rest (docs/decisions.md#d7).
     ensure!(most.unwrap_or_default() <= PACE + 64, "{most:?} requests in a second");
     Ok(())
 }

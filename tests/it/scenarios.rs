@@ -1,5 +1,6 @@
-//! The scenarios that the Azure provider's users know from upstream's end-to-end suite (spec/azure-provider.md §11.5), against
-//! the emulator. Those that need a cluster are in `make e2e`.
+//! The scenarios that the Azure provider's users know from upstream's end-to-end suite
+//! (docs/reference/azure-provider.md#end-to-end-scenarios), against the emulator. Those that need a
+//! cluster are in `make e2e`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

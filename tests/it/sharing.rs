@@ -1,4 +1,5 @@
-//! How few requests many pods need, and how a vault is spared: the counts are exact (design §8).
+//! How few requests many pods need, and how a vault is spared: the counts are exact
+//! (docs/decisions.md#d6).
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,8 @@
 //! A node on which upstream's driver ran: its mounts are found published, stay as they are or follow the vault, and are unpublished.
 //!
-//! The layouts are laid out by hand as spec/driver.md §2.7, §3.6 and §3.7 describe them; status objects that it wrote are
-//! `cluster_reports`'.
+//! The layouts are laid out by hand as docs/reference/csi-driver.md#upstream-mounts,
+//! docs/reference/csi-driver.md#volume-layout and docs/reference/csi-driver.md#files-of-providers
+//! describe them; status objects that it wrote are `cluster_reports`'.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};

@@ -1,4 +1,5 @@
-//! The table of what goes wrong (spec/azure-provider.md §12.2): each symptom, brought about, and what the pod's event says.
+//! The table of what goes wrong (docs/troubleshooting.md): each symptom, brought about, and what
+//! the pod's event says.
 //!
 //! Rows about the driver's registration, sync to Kubernetes Secrets and the Arc agent are no answers to a publish.
 

@@ -1,4 +1,5 @@
-//! Unpublishing: idempotent, whatever is found on the target (spec/driver.md §2.8).
+//! Unpublishing: idempotent, whatever is found on the target
+//! (docs/reference/csi-driver.md#unpublish-checks).
 
 use std::fs;
 use std::path::Path;

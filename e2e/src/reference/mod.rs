@@ -1,8 +1,9 @@
 //! A provider for drivers to be tested with: a reading of the provider protocol of its own, with faults for the asking.
 //!
-//! Keeps the contract of the mock provider in upstream's end-to-end tests (spec/driver.md §11.1), so that its scenarios can be
-//! played. Shares the protocol's messages with the product and no other code. `contract` says what a Mount is answered, `control`
-//! changes that over HTTP, `service` is the gRPC.
+//! Keeps the contract of the mock provider in upstream's end-to-end tests
+//! (docs/reference/csi-driver.md#end-to-end-scenarios), so that its scenarios can be played. Shares
+//! the protocol's messages with the product and no other code. `contract` says what a Mount is
+//! answered, `control` changes that over HTTP, `service` is the gRPC.
 
 mod contract;
 mod control;

@@ -1,4 +1,5 @@
-//! Classes of another provider: the scenarios of upstream's `e2e-provider` suite (spec/driver.md §11.1), with real pods.
+//! Classes of another provider: the scenarios of upstream's `e2e-provider` suite
+//! (docs/reference/csi-driver.md#end-to-end-scenarios), with real pods.
 //!
 //! The reference provider runs as a process on the node, with its socket in the folder that the chart gives to the driver. Its values
 //! are set by each test under names of its own. What needs no kubelet and no garbage collector stands in `tests/it/external*.rs`.

@@ -1,7 +1,9 @@
 //! With rotation and the mirror switched on by an upgrade of the chart: files and Secrets follow the vault, and Secrets live as long as
 //! those who use them.
 //!
-//! The scenarios are those of upstream's suites (spec/driver.md §11.1). The kubelet here looks at its pods every ten seconds.
+//! The scenarios are those of upstream's suites
+//! (docs/reference/csi-driver.md#end-to-end-scenarios). The kubelet here looks at its pods every
+//! ten seconds.
 
 use std::sync::OnceLock;
 

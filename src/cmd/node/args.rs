@@ -1,7 +1,8 @@
 //! The flags of the node driver, and what a value must look like.
 //!
-//! Names and defaults are upstream's where the meaning is upstream's (spec/driver.md §7). Values are checked here, alone and
-//! without the network; what they lead to is for `node`.
+//! Names and defaults are upstream's where the meaning is upstream's
+//! (docs/reference/csi-driver.md#flags). Values are checked here, alone and without the network;
+//! what they lead to is for `node`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -129,12 +130,12 @@ fn at_least(shortest: Duration, text: &str) -> Result<Duration, String> {
     if interval < shortest { Err(format!("must be at least {shortest:?}")) } else { Ok(interval) }
 }
 
-/// Nothing means what it means to upstream's metrics library (spec/driver.md §7).
+/// Nothing means what it means to upstream's metrics library (docs/reference/csi-driver.md#flags).
 fn parse_metrics_address(text: &str) -> Result<Address, String> {
     admin::parse_address(if text.is_empty() { ":8080" } else { text })
 }
 
-/// Whoever asks for more than can be had wants no limit (spec/driver.md §7).
+/// Whoever asks for more than can be had wants no limit (docs/reference/csi-driver.md#flags).
 fn parse_reply_limit(text: &str) -> Result<u32, String> {
     match text.parse::<i64>() {
         Ok(bytes @ 1..) => Ok(bytes.min(LARGEST_REPLY) as u32),

@@ -1,7 +1,8 @@
 //! PKCS#12 archives: from bytes to private keys and certificates, each in the order of the archive.
 //!
-//! Checks integrity and decrypts; does not match keys with certificates, verify signatures or sort (spec/azure-provider.md
-//! §4.3). Keys go through `private_key`, so that all come out as PKCS#8; control goes back to `provider`.
+//! Checks integrity and decrypts; does not match keys with certificates, verify signatures or sort
+//! (docs/reference/azure-provider.md#pkcs12). Keys go through `private_key`, so that all come out
+//! as PKCS#8; control goes back to `provider`.
 //!
 //! Reads the old algorithms (RC2, 3DES, SHA-1), which Key Vault writes, and the modern ones (PBES2 with AES, SHA-2).
 //! Structures borrow from the buffer they are read from, so that decrypted bytes exist once and are wiped.

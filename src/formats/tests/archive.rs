@@ -28,7 +28,7 @@ pub(crate) struct Writer {
     pub(crate) certificates_first: bool,
 }
 
-/// As Key Vault writes (spec/azure-provider.md §11.4).
+/// As Key Vault writes (docs/reference/azure-provider.md#rendering-tests).
 pub(crate) const KEY_VAULT: Writer =
     Writer { password: &[0, 0], salt: 20, iterations: 2000, mac: Some(1), rc2: true, certificates_first: false };
 

@@ -1,4 +1,5 @@
-//! spec/azure-provider.md §4.3: the order of chains, first by identifiers alone, then by openssl's certificates.
+//! docs/reference/azure-provider.md#chain-order: the order of chains, first by identifiers alone,
+//! then by openssl's certificates.
 
 use proptest::prelude::*;
 

@@ -1,4 +1,5 @@
-//! spec/azure-provider.md §4.5: what Key Vault tells of a key becomes what openssl writes for it.
+//! docs/reference/azure-provider.md#keys: what Key Vault tells of a key becomes what openssl writes
+//! for it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

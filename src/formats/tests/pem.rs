@@ -1,4 +1,4 @@
-//! spec/azure-provider.md §4.2, case 3, and the rules of Go's `encoding/pem`.
+//! docs/reference/azure-provider.md#separate-files, and the rules of Go's `encoding/pem`.
 
 use proptest::prelude::*;
 

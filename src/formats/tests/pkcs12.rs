@@ -1,4 +1,4 @@
-//! spec/azure-provider.md §4.3 and §13.20: archives of openssl and of our own writer.
+//! docs/reference/azure-provider.md#pkcs12: archives of openssl and of our own writer.
 
 use proptest::prelude::*;
 

@@ -1,4 +1,5 @@
-//! spec/azure-provider.md §4.3: keys of every form come out as PKCS#8 that openssl takes for the same key.
+//! docs/reference/azure-provider.md#private-keys: keys of every form come out as PKCS#8 that
+//! openssl takes for the same key.
 
 use proptest::prelude::*;
 

@@ -23,7 +23,7 @@ fn a_pod_is_trimmed_to_who_it_is_and_who_owns_it() {
     assert_eq!((owner.kind.as_str(), owner.uid.as_str(), owner.controller), ("ReplicaSet", "u-2", true));
 }
 
-/// The table of upstream (spec/driver.md §11.2, pod volume match).
+/// The table of upstream (docs/reference/csi-driver.md#pod-volumes, pod volume match).
 #[test]
 fn volumes_of_other_drivers_are_left_out() {
     let csi = |name: &str, driver: &str, attributes: serde_json::Value| json!({ "name": name, "csi": { "driver": driver, "volumeAttributes": attributes } });

@@ -1,4 +1,4 @@
-//! The token proxy's name and options (spec/azure-provider.md §5.7).
+//! The token proxy's name and options (docs/reference/azure-provider.md#identity-binding).
 
 use super::super::binding::name_of;
 use super::super::error::Service;

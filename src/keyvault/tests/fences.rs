@@ -1,4 +1,5 @@
-//! Each fault of the Azure SDK that this module fences in (spec/rust-stack.md §2), and what a hostile answer could do.
+//! Each fault of the Azure SDK that this module fences in
+//! (docs/reference/azure-provider.md#azure-sdk), and what a hostile answer could do.
 
 use std::sync::Arc;
 use std::time::Duration;

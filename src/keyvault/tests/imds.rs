@@ -78,7 +78,8 @@ async fn the_end_of_a_token_may_be_a_number_or_a_text() {
     }
 }
 
-/// The service is away while it is updated, and says when it is throttled (spec/azure-provider.md §14.3).
+/// The service is away while it is updated, and says when it is throttled
+/// (docs/reference/azure-provider.md#metadata-service).
 #[tokio::test]
 async fn a_metadata_service_that_is_away_is_waited_for() {
     let away = [

@@ -47,7 +47,7 @@ fn a_name_error_says_what_is_wrong() {
     assert_eq!(ObjectName::new("a.b").unwrap_err().to_string(), "it may hold only ASCII letters, digits and '-'");
 }
 
-/// The table of spec/azure-provider.md §5.9.
+/// The table of docs/reference/azure-provider.md#clouds.
 /// A cloud whose file has this content.
 fn custom(bytes: &[u8]) -> Result<Cloud, CloudError> {
     Cloud::of_file(&AdministratorFile::made_up(bytes))

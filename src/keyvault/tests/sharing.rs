@@ -1,4 +1,4 @@
-//! Who is given what others have just got, and who is not (design decision 6).
+//! Who is given what others have just got, and who is not (docs/decisions.md#d6).
 
 use std::sync::Arc;
 use std::time::Duration;

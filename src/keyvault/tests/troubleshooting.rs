@@ -1,4 +1,5 @@
-//! What Entra ID's codes become: cause, fix and reason (spec/azure-provider.md §12.2).
+//! What Entra ID's codes become: cause, fix and reason
+//! (docs/reference/azure-provider.md#entra-id-errors).
 
 use super::Reason;
 use super::get;

@@ -1,4 +1,4 @@
-//! From secretObjects and files to Secrets (spec/driver.md §5.3, §11.2).
+//! From secretObjects and files to Secrets (docs/reference/csi-driver.md#secretobjects).
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! Certificates and keys for `kubernetes.io/tls` (spec/driver.md §5.4, §11.2); openssl makes them and judges them.
+//! Certificates and keys for `kubernetes.io/tls` (docs/reference/csi-driver.md#tls-secrets);
+//! openssl makes them and judges them.
 
 use super::super::tls::{self, AUTHORITY, CERTIFICATE, PRIVATE_KEY, TlsError};
 use crate::formats::pem::Text;

@@ -1,4 +1,7 @@
-//! spec/azure-provider.md §4.2, §4.3, §4.5, §4.6 and §11.4: keys and certificates as files, judged by openssl.
+//! docs/reference/azure-provider.md#certificate-secrets, docs/reference/azure-provider.md#pkcs12,
+//! docs/reference/azure-provider.md#keys, docs/reference/azure-provider.md#certificates and
+//! docs/reference/azure-provider.md#rendering-tests: keys and certificates as files, judged by
+//! openssl.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

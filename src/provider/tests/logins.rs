@@ -1,4 +1,4 @@
-//! The table of spec/azure-provider.md §5.2, without its quirks.
+//! The table of docs/reference/azure-provider.md#identity-selection, without its quirks.
 
 use super::service_accounts::jwt;
 use super::*;
@@ -85,7 +85,8 @@ fn the_precedence_of_identities_is_a_table() {
         row(&[CLIENT], BINDING, true, Err("token for audience api://AzureADTokenExchange not found")),
         row(&[VM], None, true, Ok("managed identity ")),
         row(&[VM, USER], None, false, Ok("managed identity node")),
-        // Upstream fails here: it looks at a token that it would not use (§13.6).
+        // Upstream fails here: it looks at a token that it would not use
+        // (docs/reference/azure-provider.md#identity-selection).
         row(&[VM, CLIENT], None, false, Ok("managed identity ")),
         row(&[VM, CLIENT, USER], BINDING, true, Ok("managed identity node")),
         row(&[PROXY, CLIENT], BINDING, true, Ok("identity binding app")),

@@ -1,4 +1,4 @@
-//! spec/azure-provider.md §3.1 to §3.6, §11.1 and §11.2.
+//! docs/reference/azure-provider.md#objects and docs/reference/azure-provider.md#parameter-tests.
 
 use super::*;
 use crate::model::{FileMode, FileName};

@@ -1,4 +1,5 @@
-//! spec/azure-provider.md §2, §11.1 and §11.3.
+//! docs/reference/azure-provider.md#parameters, docs/reference/azure-provider.md#parameter-tests
+//! and docs/reference/azure-provider.md#mount-tests.
 
 use super::*;
 use crate::keyvault::CloudFileName;
@@ -98,7 +99,7 @@ fn cloud_names_have_any_case() {
     );
 }
 
-/// The table of spec/azure-provider.md §5.2, without its quirk.
+/// The table of docs/reference/azure-provider.md#identity-selection, without its quirk.
 #[test]
 fn flags_and_client_id_select_the_identity() {
     let id = || "id".to_owned();
@@ -156,7 +157,7 @@ fn unknown_and_historic_parameters_are_ignored() {
     assert_eq!(params, with(&[]).unwrap());
 }
 
-/// The outer layout of spec/azure-provider.md §3.1.
+/// The outer layout of docs/reference/azure-provider.md#objects.
 #[test]
 fn the_outer_layout_is_text_items_below_array() {
     let fix = "add `array:` and below it one `- |` with objectName and objectType for each object";

@@ -1,4 +1,5 @@
-//! spec/azure-provider.md §4.4 and §5.3, and the texts of errors.
+//! docs/reference/azure-provider.md#encodings and
+//! docs/reference/azure-provider.md#service-principal, and the texts of errors.
 
 use super::*;
 use crate::formats::pkcs12::Work;

@@ -41,7 +41,8 @@ fn tokens(audience: &str, token: &str) -> String {
     format!(r#"{{"{audience}": {{"token": "{token}", "expirationTimestamp": "2026-11-22T03:00:00Z"}}}}"#)
 }
 
-/// The rows of spec/azure-provider.md §11.4 on tokens, and where they come from (spec/driver.md §2.9).
+/// The rows of docs/reference/azure-provider.md#rendering-tests on tokens, and where they come from
+/// (docs/reference/csi-driver.md#service-account-tokens).
 #[test]
 fn the_token_of_the_audience_is_found() {
     let own = jwt("shop", "web");

@@ -1,4 +1,4 @@
-//! spec/azure-provider.md §3.4 and §13.1: which versions a history holds.
+//! docs/reference/azure-provider.md#versions: which versions a history holds.
 
 use super::*;
 use proptest::prelude::*;

@@ -289,7 +289,7 @@ fn volumes(members: &[Member]) -> Vec<Arc<Volume>> {
     members.iter().map(|member| member.volume.clone()).collect()
 }
 
-/// Whether another token of the same identity may be answered otherwise (design decision 6).
+/// Whether another token of the same identity may be answered otherwise (docs/decisions.md#d6).
 fn is_about_credentials(reason: Reason) -> bool {
     use Reason::{CredentialsMissing, CredentialsRejected, Forbidden, Unauthorized};
     matches!(reason, CredentialsMissing | CredentialsRejected | Unauthorized | Forbidden)

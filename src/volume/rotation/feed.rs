@@ -1,4 +1,5 @@
-//! What the kubelet brings for a volume, kept in memory until it brings it anew (design decision 2).
+//! What the kubelet brings for a volume, kept in memory until it brings it anew
+//! (docs/decisions.md#d2).
 //!
 //! The context without what differs from pod to pod, the Secret's data, and the service account's tokens; equal ones are kept
 //! once for all volumes. Nothing here is printable. Control comes from `registry`.
@@ -18,7 +19,8 @@ use crate::model::{ExposeSecret as _, PodRef, SecretString};
 
 /// What the keys begin with that the kubelet writes itself.
 const KUBELET: &str = "csi.storage.k8s.io/";
-/// The tokens, in the context or among the secrets (spec/driver.md §2.9).
+/// The tokens, in the context or among the secrets
+/// (docs/reference/csi-driver.md#service-account-tokens).
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 /// What differs from pod to pod, and is known of the pod anyway.
 const OF_POD: [&str; 2] = [POD_NAME, POD_UID];

@@ -1,4 +1,5 @@
-//! The loop that brings published volumes up to date (design decisions 2 to 5).
+//! The loop that brings published volumes up to date (docs/decisions.md#d2 to
+//! docs/decisions.md#d5).
 //!
 //! What is scheduled is the fetch, not the volume: one for all volumes of one class and identity. The kubelet's calls bring
 //! credentials only; `registry` keeps them and knows what belongs together, `schedule` when it is due, `cycle` does it, `refresh`

@@ -1,7 +1,8 @@
 //! One volume brought up to date with what was fetched, if it differs from what was written last.
 //!
 //! Fetches nothing and tells nobody; `cycle` does. What is on the target is proven anew and written by `medium`, under the
-//! target's lock, and only if the volume is still the one that was published (design decision 9).
+//! target's lock, and only if the volume is still the one that was published
+//! (docs/decisions.md#d9).
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -37,7 +37,8 @@ pub(in crate::volume) struct Volume {
     pub(super) epoch: Epoch,
 }
 
-/// What decides the content of a volume: all volumes of one key are refreshed by one fetch (design decision 3).
+/// What decides the content of a volume: all volumes of one key are refreshed by one fetch
+/// (docs/decisions.md#d3).
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(in crate::volume) struct FetchKey {
     pub(super) class: ClassRef,

@@ -58,8 +58,9 @@ fn the_steps_of_a_first_write_stand_in_order() {
     );
 }
 
-/// The table of upstream's writer (spec/driver.md §11.2). There, removed paths are unlinked one by one; here they go
-/// with the old generation, and only names in the root are removed.
+/// The table of upstream's writer (docs/reference/csi-driver.md#writer-table). There, removed paths
+/// are unlinked one by one; here they go with the old generation, and only names in the root are
+/// removed.
 #[test]
 fn what_vanishes_from_the_payload_vanishes_from_the_root() {
     let foo = ("foo.txt", 0o644, "f");

@@ -78,7 +78,8 @@ fn set(files: Files<'_>) -> BTreeMap<String, (u32, String)> {
     files.iter().map(|(name, mode, content)| ((*name).to_owned(), (*mode, (*content).to_owned()))).collect()
 }
 
-/// Upstream's writer table (spec/driver.md §11.2): what is written is what is seen, whatever was there before.
+/// Upstream's writer table (docs/reference/csi-driver.md#writer-table): what is written is what is
+/// seen, whatever was there before.
 #[test]
 fn a_payload_replaces_any_other() {
     let deep = "a/b/c/d/e/f/g/h/i/j";
