@@ -282,6 +282,9 @@ fn replace(path: &Path, text: &str) {
 
 #[test]
 fn a_broken_file_is_logged_once_per_change() {
+    // Whether a log statement is of interest is cached for the whole process: tests beside this one have no subscriber and
+    // would switch it off. The first global subscriber stays, whichever test sets it.
+    let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
