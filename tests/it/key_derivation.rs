@@ -229,11 +229,12 @@ fn attack(node: &Node, attacker: &Tenant, count: usize, in_vault: bool) -> Resul
 
 /// Some of each, with bounds that a loaded machine and a debug build keep; what counts are orders and counts.
 fn small_attack(in_vault: bool) -> Result<()> {
-    const COUNT: usize = 8;
+    const COUNT: usize = 16;
     let node = lab().node()?;
     let attacker = Tenant::new(&node, "attacker")?;
     let felt = attack(&node, &attacker, COUNT, in_vault)?;
-    ensure!(felt.before <= 2, "each of the neighbour's waited behind {} of the attacker's archives", felt.before);
+    // Behind all of them, if nobody took turns. A publish of the neighbour's takes as long as some archives by itself.
+    ensure!(felt.before <= COUNT / 2, "each of the neighbour's waited behind {} of the attacker's archives", felt.before);
     let slowest = felt.probes.iter().max().copied().unwrap_or_default();
     ensure!(slowest < Duration::from_secs(10), "a probe took {slowest:?}");
     // The neighbour's archives, and each of the attacker's once; none of those above the ceiling.
