@@ -17,7 +17,7 @@ pub(crate) use keyvault_csi_apiserver::{CLASSES, STATUSES, User, resource, stop}
 use keyvault_csi_e2e::driver::{Setup, wait_for};
 use serde_json::{Value, json};
 
-use crate::lab::{Node, Vault, lab};
+use crate::harness::{Node, Vault, harness};
 
 /// How long a server may take to be ready; a busy machine needs most of it.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -94,7 +94,7 @@ impl Cluster {
         let accounts = Rights::EACH.iter().flat_map(|rights| {
             (0..USERS).map(|number| Account { name: rights.user(number), group: rights.group().to_owned() })
         });
-        let server = Server::start(&lab().folder.path().join("cluster"), &accounts.collect::<Vec<_>>())?;
+        let server = Server::start(&harness().folder.path().join("cluster"), &accounts.collect::<Vec<_>>())?;
         let cluster = Cluster { server, next: AtomicUsize::new(0) };
         rights::grant(&cluster)?;
         Ok(cluster)
@@ -134,7 +134,7 @@ impl Cluster {
 
     /// A driver that takes its classes from this cluster.
     pub(crate) fn setup(&self, user: &User) -> Setup {
-        let mut setup = lab().setup();
+        let mut setup = harness().setup();
         setup.kubeconfig = Some(user.kubeconfig.clone());
         setup
     }

@@ -8,7 +8,7 @@ use azure_emulator::{Access, Action, Fault, Kind, Permission};
 use keyvault_csi::formats::yaml::documents;
 use tonic::Code;
 
-use crate::lab::{Node, STACK, Vault, lab, stack_file};
+use crate::harness::{Node, STACK, Vault, harness, stack_file};
 
 trials! { "azure":
     refusals_of_entra_reach_the_pods_event,
@@ -27,7 +27,7 @@ trials! { "azure":
 }
 
 fn ready() -> Result<(Node, Vault)> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     Ok((node, vault))
@@ -46,12 +46,12 @@ fn told(node: &Node, vault: &Vault, words: &[&str]) -> Result<()> {
 fn refusals_of_entra_reach_the_pods_event() -> Result<()> {
     let (node, vault) = ready()?;
     let mut wrong = vault.clone();
-    wrong.client_secret = lab().secret("wrong");
+    wrong.client_secret = harness().secret("wrong");
     told(&node, &wrong, &["AADSTS7000215", "clientsecret", "CredentialsRejected"])?;
     wrong = vault.clone();
     wrong.client_id = "99999999-0000-4000-9000-000000000000".to_owned();
     told(&node, &wrong, &["AADSTS700016", "CredentialsRejected"])?;
-    lab().azure().expire_client_secret(&vault.tenant, &vault.client_id);
+    harness().azure().expire_client_secret(&vault.tenant, &vault.client_id);
     told(&node, &vault, &["AADSTS7000222", "CredentialsRejected"])?;
     let mut parameters = vault.parameters(&["password"]);
     parameters.insert("tenantID".to_owned(), "no-such-tenant.example".to_owned());
@@ -61,9 +61,9 @@ fn refusals_of_entra_reach_the_pods_event() -> Result<()> {
 
 fn refusals_of_the_vault_name_object_and_cure() -> Result<()> {
     let (node, vault) = ready()?;
-    let azure = lab().azure();
+    let azure = harness().azure();
     let host = vault.host();
-    let version = azure.set_secret(&vault.name, "disabled", &lab().secret("disabled"));
+    let version = azure.set_secret(&vault.name, "disabled", &harness().secret("disabled"));
     azure.disable_secret(&vault.name, "disabled", &version);
     for (object, words) in [
         ("missing", &["secret/missing", "404", "SecretNotFound", "ObjectNotFound", &host][..]),
@@ -86,7 +86,7 @@ fn a_vault_that_does_not_exist_is_named() -> Result<()> {
     parameters.insert("keyvaultName".to_owned(), "kv-199".to_owned());
     node.class("demo", &parameters)?;
     told(&node, &vault, &["kv-199.vault.azure.net"])?;
-    // The lab's name server says that there is no such name, as Azure's does; that is not tried again.
+    // The harness's name server says that there is no such name, as Azure's does; that is not tried again.
     parameters.insert("keyvaultName".to_owned(), "no-such-vault".to_owned());
     node.class("demo", &parameters)?;
     let began = Instant::now();
@@ -106,7 +106,7 @@ fn passing_faults_cost_time_only() -> Result<()> {
         (Kind::Token, Action::Cut),
     ] {
         let place = if kind == Kind::Token { &vault.tenant } else { &vault.name };
-        lab().azure().add_fault(Fault::new(action.clone()).host(place).kind(kind).times(1));
+        harness().azure().add_fault(Fault::new(action.clone()).host(place).kind(kind).times(1));
         let volume = vault.volume("demo");
         let target = node.publish(&volume).map_err(|status| anyhow::anyhow!("{action:?}: {}", status.message()))?;
         ensure!(target.join("password").exists());
@@ -124,7 +124,7 @@ fn lasting_faults_are_told_by_their_cause() -> Result<()> {
     ] {
         let (node, vault) = ready()?;
         let place = if kind == Kind::Token { &vault.tenant } else { &vault.name };
-        lab().azure().add_fault(Fault::new(action).host(place).kind(kind));
+        harness().azure().add_fault(Fault::new(action).host(place).kind(kind));
         let began = Instant::now();
         let status = node.refused_within(&vault.volume("demo"), Duration::from_secs(4))?;
         ensure!(began.elapsed() < Duration::from_secs(4), "the caller's deadline passed first");
@@ -138,7 +138,7 @@ fn lasting_faults_are_told_by_their_cause() -> Result<()> {
 
 fn a_hang_is_not_waited_for_until_the_kubelet_gives_up() -> Result<()> {
     let (node, vault) = ready()?;
-    lab().azure().add_fault(Fault::new(Action::Hang).host(&vault.name).kind(Kind::Get));
+    harness().azure().add_fault(Fault::new(Action::Hang).host(&vault.name).kind(Kind::Get));
     let began = Instant::now();
     let status = node.refused_within(&vault.volume("demo"), Duration::from_secs(3))?;
     ensure!(began.elapsed() < Duration::from_secs(3), "the caller's deadline passed first");
@@ -146,8 +146,8 @@ fn a_hang_is_not_waited_for_until_the_kubelet_gives_up() -> Result<()> {
         ensure!(status.message().contains(word), "{word:?} is missing in: {}", status.message());
     }
     // A try that hangs is given up after ten seconds, and the next one succeeds: the pod waits ten seconds, not 120.
-    lab().azure().clear_faults(&vault.name);
-    lab().azure().add_fault(Fault::new(Action::Hang).host(&vault.name).kind(Kind::Get).times(1));
+    harness().azure().clear_faults(&vault.name);
+    harness().azure().add_fault(Fault::new(Action::Hang).host(&vault.name).kind(Kind::Get).times(1));
     let began = Instant::now();
     node.publish(&vault.volume("demo"))?;
     let waited = began.elapsed();
@@ -157,7 +157,7 @@ fn a_hang_is_not_waited_for_until_the_kubelet_gives_up() -> Result<()> {
 
 fn retry_after_beyond_the_deadline_is_told_at_once() -> Result<()> {
     let (node, vault) = ready()?;
-    lab().azure().add_fault(Fault::new(Action::status_retry_after(429, 300)).host(&vault.name).kind(Kind::Get));
+    harness().azure().add_fault(Fault::new(Action::status_retry_after(429, 300)).host(&vault.name).kind(Kind::Get));
     let began = Instant::now();
     let status = node.refused(&vault.volume("demo"))?;
     ensure!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
@@ -172,11 +172,11 @@ fn bodies_never_reach_an_error() -> Result<()> {
     for (status, content_type) in
         [(200, "text/html"), (400, "application/json"), (403, "text/plain"), (500, "text/html")]
     {
-        let hidden = lab().secret("body");
+        let hidden = harness().secret("body");
         let body = format!("{{\"error\":{{\"code\":\"Odd {hidden}\",\"message\":\"{hidden}\"}}}} {hidden}");
-        lab().azure().clear_faults(&vault.name);
+        harness().azure().clear_faults(&vault.name);
         let action = Action::Body { status, content_type: content_type.to_owned(), body };
-        lab().azure().add_fault(Fault::new(action).host(&vault.name).kind(Kind::Get));
+        harness().azure().add_fault(Fault::new(action).host(&vault.name).kind(Kind::Get));
         let refused = node.refused_within(&vault.volume("demo"), Duration::from_secs(3))?;
         ensure!(!refused.message().contains(&hidden), "{refused}");
         ensure!(!node.log().contains(&hidden), "the log has it");
@@ -191,11 +191,11 @@ fn a_wrong_answer_is_not_written() -> Result<()> {
         Action::HugeBody { bytes: 64 << 20 },
         Action::Redirect { status: 307, url: "https://kv-198.vault.azure.net/secrets/password".to_owned() },
     ] {
-        lab().azure().clear_faults(&vault.name);
-        lab().azure().add_fault(Fault::new(action).host(&vault.name).kind(Kind::Get));
+        harness().azure().clear_faults(&vault.name);
+        harness().azure().add_fault(Fault::new(action).host(&vault.name).kind(Kind::Get));
         node.refused_within(&vault.volume("demo"), Duration::from_secs(3))?;
     }
-    assert_eq!(lab().azure().counters("kv-198").total(), 0, "a redirect was followed");
+    assert_eq!(harness().azure().counters("kv-198").total(), 0, "a redirect was followed");
     Ok(())
 }
 
@@ -210,24 +210,26 @@ fn a_value_in_the_wrong_encoding_is_told() -> Result<()> {
 }
 
 fn objects_are_fetched_at_once_but_bounded() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     let names: Vec<String> = (0..40).map(|number| format!("object-{number}")).collect();
     for name in &names {
         vault.set(name);
     }
     node.class("demo", &vault.parameters(&names.iter().map(String::as_str).collect::<Vec<_>>()))?;
-    lab().azure().add_fault(Fault::new(Action::latency(Duration::from_millis(100))).host(&vault.name).kind(Kind::Get));
+    harness()
+        .azure()
+        .add_fault(Fault::new(Action::latency(Duration::from_millis(100))).host(&vault.name).kind(Kind::Get));
     node.publish(&vault.volume("demo"))?;
-    let most = lab().azure().max_in_flight(&vault.name);
+    let most = harness().azure().max_in_flight(&vault.name);
     // All at once would be 40; one after another, 1. A loaded machine may not have all sixteen connections up in time.
     ensure!((8..=16).contains(&most), "{most} at once");
     Ok(())
 }
 
 fn sovereign_and_custom_clouds_work() -> Result<()> {
-    let (setup, clouds) = lab().setup_with_clouds()?;
+    let (setup, clouds) = harness().setup_with_clouds()?;
     let node = Node::start(setup)?;
-    let government = lab().vault_in("vault.usgovcloudapi.net");
+    let government = harness().vault_in("vault.usgovcloudapi.net");
     let value = government.set("password");
     let mut parameters = government.parameters(&["password"]);
     parameters.insert("cloudName".to_owned(), "azureusgovernmentcloud".to_owned());
@@ -235,7 +237,7 @@ fn sovereign_and_custom_clouds_work() -> Result<()> {
     let target = node.publish(&government.volume("demo"))?;
     assert_eq!(fs::read_to_string(target.join("password"))?, value);
 
-    let stack = lab().vault_in(STACK.0);
+    let stack = harness().vault_in(STACK.0);
     let value = stack.set("password");
     fs::write(clouds.join("cloud.json"), stack_file(""))?;
     let mut parameters = stack.parameters(&["password"]);
@@ -256,7 +258,7 @@ fn sovereign_and_custom_clouds_work() -> Result<()> {
 }
 
 fn the_seeds_class_works_verbatim() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     let value = vault.set("DemoSecret");
     // The user's own file; only what stands in angle brackets is filled in.
     let seed = include_str!("fixtures/seeds/003-secretproviderclass.yaml");

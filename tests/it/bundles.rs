@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use keyvault_csi_e2e::driver::{Setup, wait_for};
 
-use crate::lab::{Node, lab};
+use crate::harness::{Node, harness};
 
 trials! { "bundles":
     a_damaged_bundle_at_the_start_is_told_by_its_name,
@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A driver whose bundle is a file of its own.
 fn with_bundle() -> Result<(Setup, PathBuf, Vec<u8>)> {
-    let mut setup = lab().setup();
+    let mut setup = harness().setup();
     let bundle = setup.folder.join("bundle.pem");
     let good = fs::read(&setup.ca)?;
     setup.ca.clone_from(&bundle);
@@ -85,7 +85,7 @@ fn a_damaged_bundle_at_the_start_is_told_by_its_name() -> Result<()> {
 fn a_bundle_that_is_damaged_in_part_serves_with_the_rest() -> Result<()> {
     let (setup, bundle, good) = with_bundle()?;
     fs::write(&bundle, [&good, &good[..good.len() / 2]].concat())?;
-    let (node, vault) = (Node::start(setup)?, lab().vault());
+    let (node, vault) = (Node::start(setup)?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     node.publish(&vault.volume("demo"))?;
@@ -96,7 +96,7 @@ fn a_bundle_that_is_damaged_in_part_serves_with_the_rest() -> Result<()> {
 fn a_bundle_that_is_damaged_while_running_changes_nothing() -> Result<()> {
     let (setup, bundle, good) = with_bundle()?;
     fs::write(&bundle, &good)?;
-    let (node, vault) = (Node::start(setup)?, lab().vault());
+    let (node, vault) = (Node::start(setup)?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     node.publish(&vault.volume("demo"))?;

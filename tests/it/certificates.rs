@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use azure_emulator::CertificateMaterial;
 
-use crate::lab::{Node, Vault, lab};
+use crate::harness::{Node, Vault, harness};
 
 trials! { "certificates":
     a_pkcs12_secret_becomes_key_and_certificate_in_pem,
@@ -63,17 +63,17 @@ pub(crate) fn matches(key: &Path, certificate: &Path) -> Result<()> {
 }
 
 fn with_certificate(made: &Made, flags: &[&str], archive: bool) -> Result<(Node, Vault)> {
-    let mut setup = lab().setup();
+    let mut setup = harness().setup();
     setup.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
-    let (node, vault) = (Node::start(setup)?, lab().vault());
+    let (node, vault) = (Node::start(setup)?, harness().vault());
     let material = match archive {
         true => CertificateMaterial::from_pfx(&made.read("archive.pfx")?, "")?,
         false => CertificateMaterial::from_pem(&made.pem()?)?,
     };
     let secret = material.secret_value.clone();
-    lab().azure().set_certificate(&vault.name, "server", &material);
+    harness().azure().set_certificate(&vault.name, "server", &material);
     // The key's text is a secret like any other.
-    lab().secrets.lock().unwrap().push(secret[secret.len() / 2..secret.len() / 2 + 40].to_owned());
+    harness().secrets.lock().unwrap().push(secret[secret.len() / 2..secret.len() / 2 + 40].to_owned());
     Ok((node, vault))
 }
 
@@ -139,11 +139,11 @@ fn a_certificate_alone_is_its_leaf_in_pem() -> Result<()> {
 
 fn a_damaged_archive_is_told_without_its_content() -> Result<()> {
     let made = Made::new(RSA)?;
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     let mut material = CertificateMaterial::from_pfx(&made.read("archive.pfx")?, "")?;
     let half = material.secret_value.len() / 2 / 4 * 4;
     material.secret_value.truncate(half);
-    lab().azure().set_certificate(&vault.name, "server", &material);
+    harness().azure().set_certificate(&vault.name, "server", &material);
     let objects = "array:\n  - |\n    objectName: server\n    objectType: secret\n";
     node.class("demo", &vault.parameters_of(objects))?;
     let status = node.refused(&vault.volume("demo"))?;

@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Result, ensure};
 use keyvault_csi_e2e::driver::wait_for;
 
-use crate::lab::{class_manifest, lab};
+use crate::harness::{class_manifest, harness};
 
 /// How long a line of the log may take.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
@@ -19,7 +19,7 @@ trials! { "classes":
 }
 
 fn a_changed_manifest_counts_at_the_next_publish() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     vault.set("first");
     vault.set("second");
     for object in ["first", "second", "first"] {
@@ -33,7 +33,7 @@ fn a_changed_manifest_counts_at_the_next_publish() -> Result<()> {
 }
 
 fn a_broken_manifest_hides_no_other_and_keeps_its_last_good_content() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     node.class("good", &vault.parameters(&["password"]))?;
     node.class("spoilt", &vault.parameters(&["password"]))?;
@@ -55,7 +55,7 @@ fn a_broken_manifest_hides_no_other_and_keeps_its_last_good_content() -> Result<
 }
 
 fn the_class_of_the_pods_own_namespace_is_taken() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     let value = vault.set("password");
     let mut bad = vault.parameters(&["password"]);
     bad.insert("keyvaultName".to_owned(), "kv-197".to_owned());
@@ -71,7 +71,7 @@ fn the_class_of_the_pods_own_namespace_is_taken() -> Result<()> {
 }
 
 fn the_same_class_in_two_files_is_an_error() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     let text = class_manifest("default", "demo", Some("azure"), &vault.parameters(&["password"]));
     node.manifest("one.yaml", &text)?;
     node.manifest("two.yaml", &text)?;
@@ -84,7 +84,7 @@ fn the_same_class_in_two_files_is_an_error() -> Result<()> {
 }
 
 fn the_example_manifests_are_read() -> Result<()> {
-    let node = lab().node()?;
+    let node = harness().node()?;
     let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/examples");
     for entry in fs::read_dir(examples)? {
         let entry = entry?;

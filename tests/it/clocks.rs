@@ -15,8 +15,8 @@ use keyvault_csi_e2e::kubelet::Volume;
 use serde_json::{Value, json};
 
 use crate::certificates::openssl;
-use crate::lab::{Node, lab};
-use crate::mirror_scene::{Scene, opaque};
+use crate::harness::{Node, harness};
+use crate::mirror_fixture::{Fixture, opaque};
 use crate::rotation::metric;
 use crate::sharing::pods;
 
@@ -89,7 +89,7 @@ fn written_in(target: &Path) -> Result<i64> {
 }
 
 fn rotating() -> Result<(Node, Clock)> {
-    let mut setup = lab().setup();
+    let mut setup = harness().setup();
     setup.flags = ["-v=10", "--enable-secret-rotation", "--rotation-poll-interval=500ms"].map(str::to_owned).to_vec();
     let clock = Clock::of(&mut setup)?;
     Ok((Node::start(setup)?, clock))
@@ -105,15 +105,15 @@ fn follows(file: &Path, value: &str, after: &str) -> Result<()> {
 fn files_follow_the_vault_across_jumps_of_a_day_and_of_ten_years() -> Result<()> {
     let (node, clock) = rotating()?;
     // A service principal, a workload identity and the node's own identity.
-    let (principal, workload, managed) = (lab().vault(), lab().vault(), lab().vault());
+    let (principal, workload, managed) = (harness().vault(), harness().vault(), harness().vault());
     for vault in [&principal, &managed] {
         vault.set("object-0");
     }
     node.class("principal", &principal.parameters(&["object-0"]))?;
     let mut parameters = managed.parameters(&["object-0"]);
     let user = "aaaaaaaa-0000-4000-8000-0000000c10c5";
-    lab().azure().add_managed_identity(&managed.tenant, user);
-    lab().azure().grant(&managed.name, user, &[Permission::Get]);
+    harness().azure().add_managed_identity(&managed.tenant, user);
+    harness().azure().grant(&managed.name, user, &[Permission::Get]);
     parameters.insert("useVMManagedIdentity".to_owned(), "true".to_owned());
     parameters.insert("userAssignedIdentityID".to_owned(), user.to_owned());
     node.class("managed", &parameters)?;
@@ -165,12 +165,12 @@ fn files_follow_the_vault_across_jumps_of_a_day_and_of_ten_years() -> Result<()>
 
 fn a_driver_that_starts_in_another_year_works() -> Result<()> {
     for (jump, years) in [("+10y", 10), ("-10y", -10)] {
-        let mut setup = lab().setup();
+        let mut setup = harness().setup();
         setup.flags =
             ["-v=10", "--enable-secret-rotation", "--rotation-poll-interval=500ms"].map(str::to_owned).to_vec();
         let clock = Clock::of(&mut setup)?;
         clock.jump(jump)?;
-        let (node, vault) = (Node::start(setup)?, lab().vault());
+        let (node, vault) = (Node::start(setup)?, harness().vault());
         let volume = pods(&node, &vault, 1, 1, 1)?.remove(0);
         let target = node.publish(&volume)?;
         let written = written_in(&target)?;
@@ -204,13 +204,13 @@ fn a_login_by_certificate_fails_by_name_and_comes_back() -> Result<()> {
     openssl(&[&options[..], &["-keyout", &path("key.pem"), "-out", &path("cert.pem")]].concat())?;
     let der = openssl(&["x509", "-in", &path("cert.pem"), "-outform", "DER"])?;
     let (node, clock) = rotating()?;
-    let vault = lab().vault();
-    lab().azure().add_client_certificate(&vault.tenant, &vault.client_id, &der);
+    let vault = harness().vault();
+    harness().azure().add_client_certificate(&vault.tenant, &vault.client_id, &der);
     let value = vault.set("object-0");
     node.class("demo", &vault.parameters(&["object-0"]))?;
     let mut volume = Volume::of_class("default", "web", "demo");
     let (key, certificate) = (fs::read_to_string(path("key.pem"))?, fs::read_to_string(path("cert.pem"))?);
-    lab().secrets.lock().unwrap().push(key[key.len() / 2..key.len() / 2 + 40].to_owned());
+    harness().secrets.lock().unwrap().push(key[key.len() / 2..key.len() / 2 + 40].to_owned());
     for (name, text) in [("clientid", &vault.client_id), ("tls.key", &key), ("tls.crt", &certificate)] {
         volume.secrets.insert(name.to_owned(), text.clone());
     }
@@ -218,8 +218,8 @@ fn a_login_by_certificate_fails_by_name_and_comes_back() -> Result<()> {
     for jump in ["+1d", "+10y", "-10y"] {
         clock.jump(jump)?;
         // A new pod has no token yet: another application, by the same certificate.
-        let other = lab().vault_of(&vault.suffix, Some(&vault.tenant));
-        lab().azure().add_client_certificate(&other.tenant, &other.client_id, &der);
+        let other = harness().vault_of(&vault.suffix, Some(&vault.tenant));
+        harness().azure().add_client_certificate(&other.tenant, &other.client_id, &der);
         other.set("object-0");
         node.class("other", &other.parameters(&["object-0"]))?;
         let mut pod = volume.clone();
@@ -243,21 +243,21 @@ fn a_login_by_certificate_fails_by_name_and_comes_back() -> Result<()> {
 /// The Secret notes when its content was written; one that notes a time to come must not stand in the way of newer
 /// content.
 fn a_mirrored_secret_follows_after_the_clock_came_back() -> Result<()> {
-    let scene = Scene::new()?;
-    let value = scene.vault.set("a");
-    let user = scene.cluster.user(crate::apiserver::Rights::Sync)?;
+    let fixture = Fixture::new()?;
+    let value = fixture.vault.set("a");
+    let user = fixture.cluster.user(crate::apiserver::Rights::Sync)?;
     let flags = ["--sync-secret=true", "--enable-secret-rotation", "--rotation-poll-interval=500ms"];
-    let mut setup = scene.setup(&user, "a", flags.into_iter());
+    let mut setup = fixture.setup(&user, "a", flags.into_iter());
     let clock = Clock::of(&mut setup)?;
     let node = Node::start(setup)?;
-    scene.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
-    node.publish(&scene.pod("web", "a", "demo", &Value::Null)?)?;
-    scene.holds("shop", "k", &value)?;
+    fixture.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
+    node.publish(&fixture.pod("web", "a", "demo", &Value::Null)?)?;
+    fixture.holds("shop", "k", &value)?;
     for jump in JUMPS {
         clock.jump(jump)?;
-        let value = scene.vault.set("a");
-        scene.holds("shop", "k", &value).with_context(|| jump.to_owned())?;
+        let value = fixture.vault.set("a");
+        fixture.holds("shop", "k", &value).with_context(|| jump.to_owned())?;
     }
-    ensure!(scene.events("FailedToCreateSecret")?.is_empty(), "{:?}", scene.events("FailedToCreateSecret")?);
+    ensure!(fixture.events("FailedToCreateSecret")?.is_empty(), "{:?}", fixture.events("FailedToCreateSecret")?);
     Ok(())
 }

@@ -10,7 +10,7 @@ use azure_emulator::{Kind, Permission};
 use keyvault_csi_e2e::kubelet::Volume;
 use tonic::Code;
 
-use crate::lab::{Node, STACK, lab, stack_file};
+use crate::harness::{Node, STACK, harness, stack_file};
 
 trials! { "cloud_files":
     a_mounted_configmap_is_a_folder_of_clouds,
@@ -31,9 +31,9 @@ pub(crate) fn as_configmap(folder: &Path, generation: &str, name: &str, content:
 }
 
 fn a_mounted_configmap_is_a_folder_of_clouds() -> Result<()> {
-    let (setup, clouds) = lab().setup_with_clouds()?;
+    let (setup, clouds) = harness().setup_with_clouds()?;
     as_configmap(&clouds, "..2026_11_22_00_00_00.1", "stack.json", "{}")?;
-    let (node, vault) = (Node::start(setup)?, lab().vault_in(STACK.0));
+    let (node, vault) = (Node::start(setup)?, harness().vault_in(STACK.0));
     let value = vault.set("password");
     let mut parameters = vault.parameters(&["password"]);
     parameters.insert("cloudName".to_owned(), "AzureStackCloud".to_owned());
@@ -58,17 +58,17 @@ fn a_mounted_configmap_is_a_folder_of_clouds() -> Result<()> {
 
 /// The attack: a container writes a cloud of its own where the kubelet keeps files of pods on the node, and a class
 /// that logs in as the node names it. The vault and the authority would be the attacker's; here they are those of
-/// the lab's second cloud, which counts requests.
+/// the harness's second cloud, which counts requests.
 fn a_file_of_the_node_never_says_where_a_token_goes() -> Result<()> {
-    let (setup, clouds) = lab().setup_with_clouds()?;
+    let (setup, clouds) = harness().setup_with_clouds()?;
     symlink("../theirs.json", clouds.join("out.json"))?;
     symlink("/etc/absent.json", clouds.join("dangling.json"))?;
     fs::write(setup.folder.join("theirs.json"), stack_file(""))?;
-    let (node, vault) = (Node::start(setup)?, lab().vault_in(STACK.0));
+    let (node, vault) = (Node::start(setup)?, harness().vault_in(STACK.0));
     vault.set("password");
     let identity = "cccccccc-0000-4000-8000-0000000000c1";
-    lab().azure().add_managed_identity(&vault.tenant, identity);
-    lab().azure().grant(&vault.name, identity, &[Permission::Get]);
+    harness().azure().add_managed_identity(&vault.tenant, identity);
+    harness().azure().grant(&vault.name, identity, &[Permission::Get]);
     let root = node.setup().kubelet_root();
     let written = [
         "pods/0d1f5a2e/containers/web/4f2c1a9b",
@@ -127,13 +127,13 @@ fn a_file_of_the_node_never_says_where_a_token_goes() -> Result<()> {
 }
 
 fn the_administrators_file_can_be_named_by_its_path() -> Result<()> {
-    let mut setup = lab().setup();
+    let mut setup = harness().setup();
     let file = setup.folder.join("default.json");
     fs::write(&file, stack_file(""))?;
     setup.environment.push(("AZURE_ENVIRONMENT_FILEPATH".to_owned(), file.display().to_string()));
     let beside = setup.folder.join("beside.json");
     fs::write(&beside, stack_file(""))?;
-    let (node, vault) = (Node::start(setup)?, lab().vault_in(STACK.0));
+    let (node, vault) = (Node::start(setup)?, harness().vault_in(STACK.0));
     let value = vault.set("password");
     let mut parameters = vault.parameters(&["password"]);
     parameters.insert("cloudName".to_owned(), "AzureStackCloud".to_owned());

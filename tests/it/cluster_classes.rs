@@ -14,7 +14,7 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 
 use crate::apiserver::{CLASSES, Rights, cluster, watching};
-use crate::lab::{Node, Vault, lab};
+use crate::harness::{Node, Vault, harness};
 
 trials! { "cluster_classes":
     a_class_is_found_in_the_moment_it_is_made,
@@ -37,7 +37,7 @@ fn volume(vault: &Vault, namespace: &str, class: &str) -> Volume {
 }
 
 fn a_class_is_found_in_the_moment_it_is_made() -> Result<()> {
-    let (cluster, vault) = (cluster()?, lab().vault());
+    let (cluster, vault) = (cluster()?, harness().vault());
     let value = vault.set("password");
     let (node, user) = cluster.node()?;
     watching(&node)?;
@@ -64,7 +64,7 @@ fn a_class_is_found_in_the_moment_it_is_made() -> Result<()> {
 }
 
 fn a_changed_class_counts_and_a_deleted_one_is_gone() -> Result<()> {
-    let (cluster, vault) = (cluster()?, lab().vault());
+    let (cluster, vault) = (cluster()?, harness().vault());
     vault.set("first");
     vault.set("second");
     let (node, _) = cluster.node()?;
@@ -87,7 +87,7 @@ fn a_changed_class_counts_and_a_deleted_one_is_gone() -> Result<()> {
 }
 
 fn a_class_in_another_namespace_is_not_found_and_only_the_log_says_where_it_is() -> Result<()> {
-    let (cluster, vault) = (cluster()?, lab().vault());
+    let (cluster, vault) = (cluster()?, harness().vault());
     vault.set("password");
     let (node, _) = cluster.node()?;
     let (there, here) = (cluster.namespace()?, cluster.namespace()?);
@@ -104,7 +104,7 @@ fn a_class_in_another_namespace_is_not_found_and_only_the_log_says_where_it_is()
 }
 
 fn a_malformed_object_hides_no_other_and_its_own_publish_says_what_is_wrong() -> Result<()> {
-    let (cluster, vault) = (cluster()?, lab().vault());
+    let (cluster, vault) = (cluster()?, harness().vault());
     vault.set("password");
     let namespace = cluster.namespace()?;
     let malformed = |name: &str, spec: serde_json::Value| {
@@ -137,7 +137,7 @@ fn a_malformed_object_hides_no_other_and_its_own_publish_says_what_is_wrong() ->
 
 fn a_long_list_comes_in_pages_and_whole() -> Result<()> {
     const MANY: usize = 230;
-    let (cluster, vault) = (cluster()?, lab().vault());
+    let (cluster, vault) = (cluster()?, harness().vault());
     vault.set("password");
     let namespace = cluster.namespace()?;
     for number in 0..MANY {
@@ -154,7 +154,7 @@ fn a_long_list_comes_in_pages_and_whole() -> Result<()> {
 }
 
 fn a_driver_that_may_not_list_asks_for_each_class() -> Result<()> {
-    let (cluster, vault) = (cluster()?, lab().vault());
+    let (cluster, vault) = (cluster()?, harness().vault());
     vault.set("password");
     let namespace = cluster.namespace()?;
     cluster.class(&namespace, "demo", &vault, &["password"])?;
@@ -170,7 +170,7 @@ fn a_driver_that_may_not_list_asks_for_each_class() -> Result<()> {
 }
 
 fn a_driver_that_may_nothing_says_what_to_grant() -> Result<()> {
-    let (cluster, vault) = (cluster()?, lab().vault());
+    let (cluster, vault) = (cluster()?, harness().vault());
     let namespace = cluster.namespace()?;
     cluster.class(&namespace, "demo", &vault, &["password"])?;
     let user = cluster.user(Rights::None)?;
@@ -185,7 +185,7 @@ fn a_driver_that_may_nothing_says_what_to_grant() -> Result<()> {
 
 fn an_api_server_that_comes_later_and_restarts_is_followed() -> Result<()> {
     const PORT: u16 = 6444;
-    let (cluster, vault) = (cluster()?, lab().vault());
+    let (cluster, vault) = (cluster()?, harness().vault());
     vault.set("first");
     vault.set("second");
     let namespace = cluster.namespace()?;
@@ -258,7 +258,7 @@ fn pump(from: &TcpStream, to: &TcpStream) {
 
 fn a_server_that_refuses_everybody_is_not_hammered() -> Result<()> {
     const PORT: u16 = 6445;
-    let (cluster, vault) = (cluster()?, lab().vault());
+    let (cluster, vault) = (cluster()?, harness().vault());
     vault.set("password");
     let namespace = cluster.namespace()?;
     cluster.class(&namespace, "demo", &vault, &["password"])?;
@@ -277,7 +277,7 @@ fn a_server_that_refuses_everybody_is_not_hammered() -> Result<()> {
 }
 
 fn without_manifests_and_credentials_the_driver_says_what_is_missing() -> Result<()> {
-    let setup = lab().setup();
+    let setup = harness().setup();
     fs::create_dir_all(&setup.folder)?;
     let output = std::process::Command::new(&setup.binary)
         .args(["node", &format!("--endpoint=unix://{}", setup.socket().display())])
@@ -292,7 +292,7 @@ fn without_manifests_and_credentials_the_driver_says_what_is_missing() -> Result
 }
 
 fn a_kubeconfig_that_cannot_be_read_is_an_error() -> Result<()> {
-    let mut setup = lab().setup();
+    let mut setup = harness().setup();
     let file = setup.folder.join("none.kubeconfig");
     setup.kubeconfig = Some(file.clone());
     let error = setup.start().err().context("the driver started")?;

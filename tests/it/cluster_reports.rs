@@ -10,7 +10,7 @@ use kube::core::DynamicObject;
 use serde_json::{Value, json};
 
 use crate::apiserver::{Cluster, Rights, STATUSES, cluster};
-use crate::lab::{Node, Vault, lab};
+use crate::harness::{Node, Vault, harness};
 
 trials! { "cluster_reports":
     a_published_volume_has_upstreams_status,
@@ -36,8 +36,8 @@ fn volume(vault: &Vault, namespace: &str, pod: &str, class: &str) -> Volume {
 }
 
 /// A namespace with the class `demo`, which mounts the secrets `b` and `a`.
-fn scene(cluster: &Cluster) -> Result<(Vault, String)> {
-    let vault = lab().vault();
+fn fixture(cluster: &Cluster) -> Result<(Vault, String)> {
+    let vault = harness().vault();
     vault.set("b");
     vault.set("a");
     let namespace = cluster.namespace()?;
@@ -60,7 +60,7 @@ fn says(cluster: &Cluster, namespace: &str, name: &str, path: &str, value: &Valu
 
 /// Sets a secret to a new value and returns its version.
 fn set(vault: &Vault, name: &str) -> String {
-    lab().azure().set_secret(&vault.name, name, &lab().secret(name))
+    harness().azure().set_secret(&vault.name, name, &harness().secret(name))
 }
 
 /// The objects of the class `demo` as a status lists them: sorted, whatever the class's order.
@@ -85,7 +85,7 @@ fn as_upstream(volume: &Volume, node: &str, target: &str, objects: &Value) -> Va
 
 fn a_published_volume_has_upstreams_status() -> Result<()> {
     let cluster = cluster()?;
-    let (vault, namespace) = scene(cluster)?;
+    let (vault, namespace) = fixture(cluster)?;
     let (node, _) = cluster.node()?;
     let (a, b) = (set(&vault, "a"), set(&vault, "b"));
     let volume = volume(&vault, &namespace, "web", "demo");
@@ -106,7 +106,7 @@ fn a_published_volume_has_upstreams_status() -> Result<()> {
 
 fn a_quiet_node_writes_nothing() -> Result<()> {
     let cluster = cluster()?;
-    let (vault, namespace) = scene(cluster)?;
+    let (vault, namespace) = fixture(cluster)?;
     let (node, user) = cluster.node()?;
     let volume = volume(&vault, &namespace, "web", "demo");
     node.publish(&volume)?;
@@ -127,7 +127,7 @@ fn a_quiet_node_writes_nothing() -> Result<()> {
 
 fn a_status_as_the_go_driver_wrote_it_is_adopted() -> Result<()> {
     let cluster = cluster()?;
-    let (vault, namespace) = scene(cluster)?;
+    let (vault, namespace) = fixture(cluster)?;
     let (node, user) = cluster.node()?;
     let volume = volume(&vault, &namespace, "web", "demo");
     let target = node.kubelet.target(&volume).display().to_string();
@@ -152,7 +152,7 @@ fn a_status_as_the_go_driver_wrote_it_is_adopted() -> Result<()> {
 
 fn a_pod_that_moved_takes_its_status_along() -> Result<()> {
     let cluster = cluster()?;
-    let (vault, namespace) = scene(cluster)?;
+    let (vault, namespace) = fixture(cluster)?;
     let (node, _) = cluster.node()?;
     let mut before = volume(&vault, &namespace, "web-0", "demo");
     let (a, b) = (set(&vault, "a"), set(&vault, "b"));
@@ -173,7 +173,7 @@ fn a_pod_that_moved_takes_its_status_along() -> Result<()> {
 
 fn an_object_without_labels_and_status_is_filled() -> Result<()> {
     let cluster = cluster()?;
-    let (vault, namespace) = scene(cluster)?;
+    let (vault, namespace) = fixture(cluster)?;
     let (node, _) = cluster.node()?;
     let name = format!("web-{namespace}-demo");
     cluster.create(STATUSES, Some(&namespace), json!({ "metadata": { "name": name } }))?;
@@ -185,7 +185,7 @@ fn an_object_without_labels_and_status_is_filled() -> Result<()> {
 
 fn two_volumes_of_one_class_share_a_status() -> Result<()> {
     let cluster = cluster()?;
-    let (vault, namespace) = scene(cluster)?;
+    let (vault, namespace) = fixture(cluster)?;
     let (node, user) = cluster.node()?;
     let first = volume(&vault, &namespace, "web", "demo");
     let second = Volume { name: "another".to_owned(), ..first.clone() };
@@ -209,7 +209,7 @@ fn two_volumes_of_one_class_share_a_status() -> Result<()> {
 
 fn a_pod_whose_name_is_taken_gets_another() -> Result<()> {
     let cluster = cluster()?;
-    let (vault, namespace) = scene(cluster)?;
+    let (vault, namespace) = fixture(cluster)?;
     let (node, _) = cluster.node()?;
     // Pod web with class <namespace>-demo, and pod web-<namespace> with class demo, have one plain name.
     cluster.class(&namespace, &format!("{namespace}-demo"), &vault, &["a"])?;
@@ -228,7 +228,7 @@ fn a_pod_whose_name_is_taken_gets_another() -> Result<()> {
 
 fn long_names_are_cut() -> Result<()> {
     let cluster = cluster()?;
-    let (vault, namespace) = scene(cluster)?;
+    let (vault, namespace) = fixture(cluster)?;
     let user = cluster.user(Rights::All)?;
     let mut setup = cluster.setup(&user);
     setup.node_id = "a-long-node-name.".repeat(8) + "example";
@@ -248,7 +248,7 @@ fn long_names_are_cut() -> Result<()> {
 
 fn a_status_that_cannot_be_written_holds_up_no_pod() -> Result<()> {
     let cluster = cluster()?;
-    let (vault, namespace) = scene(cluster)?;
+    let (vault, namespace) = fixture(cluster)?;
     let user = cluster.user(Rights::GetOnly)?;
     let node = Node::start(cluster.setup(&user))?;
     let volume = volume(&vault, &namespace, "web", "demo");
@@ -264,7 +264,7 @@ fn a_status_that_cannot_be_written_holds_up_no_pod() -> Result<()> {
 
 fn the_idle_process_with_the_api_needs_at_most_twelve_mib() -> Result<()> {
     let cluster = cluster()?;
-    scene(cluster)?;
+    fixture(cluster)?;
     let user = cluster.user(Rights::All)?;
     let mut setup = cluster.setup(&user);
     let binary = std::env::var_os("KEYVAULT_CSI_RELEASE").map(PathBuf::from);
@@ -283,7 +283,7 @@ fn the_idle_process_with_the_api_needs_at_most_twelve_mib() -> Result<()> {
 
 fn a_failed_publish_is_told_once() -> Result<()> {
     let cluster = cluster()?;
-    let (vault, namespace) = scene(cluster)?;
+    let (vault, namespace) = fixture(cluster)?;
     let (node, user) = cluster.node()?;
     let volume = volume(&vault, &namespace, "web", "absent");
     for _ in 0..10 {
@@ -298,21 +298,21 @@ fn a_failed_publish_is_told_once() -> Result<()> {
     assert_eq!(event["source"], json!({ "component": "secrets-store.csi.k8s.io", "host": "node-1" }));
     let text = event["message"].as_str().context("no message")?;
     ensure!(text.contains(&format!("failed to get secretproviderclass {namespace}/absent: not found")), "{text}");
-    lab().remember(text);
+    harness().remember(text);
     // Another kind of failure is told; by then the ten are long judged.
     vault.set("c");
     cluster.class(&namespace, "faulty", &vault, &["absent-object"])?;
     node.refused(&Volume { attributes: [("secretProviderClass".to_owned(), "faulty".to_owned())].into(), ..volume })?;
     wait_for("the second event is there", PATIENCE, || Ok(cluster.list(EVENTS, &namespace)?.len() == 2))?;
     for event in cluster.list(EVENTS, &namespace)? {
-        lab().remember(&event.data.to_string());
+        harness().remember(&event.data.to_string());
     }
     wait_for("two were sent", PATIENCE, || Ok(cluster.count(&user, "create", EVENTS.1)? == 2))
 }
 
 fn the_columns_of_kubectl_show_something() -> Result<()> {
     let cluster = cluster()?;
-    let (vault, namespace) = scene(cluster)?;
+    let (vault, namespace) = fixture(cluster)?;
     let (node, _) = cluster.node()?;
     let volume = volume(&vault, &namespace, "web", "demo");
     let target = node.publish(&volume)?.display().to_string();

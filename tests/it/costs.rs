@@ -12,7 +12,7 @@ use azure_emulator::Kind;
 use keyvault_csi_e2e::driver::wait_for;
 use keyvault_csi_e2e::kubelet::Volume;
 
-use crate::lab::{Node, lab};
+use crate::harness::{Node, harness};
 use crate::rotation::PATIENCE;
 use crate::sharing::{pods, publish_all};
 
@@ -26,7 +26,7 @@ type Calls = BTreeMap<String, f64>;
 
 /// Lets a driver work under strace, and counts its calls until its end.
 fn counted(flags: &[&str], work: impl FnOnce(&Node) -> Result<()>) -> Result<Calls> {
-    let mut setup = lab().setup();
+    let mut setup = harness().setup();
     setup.flags = flags.iter().map(|&flag| flag.to_owned()).collect();
     let (wrapper, table) = (setup.folder.join("counted"), setup.folder.join("calls"));
     // The driver itself is the process that is started; who counts is its grandchild.
@@ -62,7 +62,7 @@ fn each(few: &Calls, many: &Calls, more: f64) -> Calls {
 fn a_publish_costs_so_many_system_calls() -> Result<()> {
     let count = |volumes: usize| -> Result<Calls> {
         counted(&["--freshness-window=1h"], |node| {
-            let vault = lab().vault();
+            let vault = harness().vault();
             pods(node, &vault, 10, 1, volumes)?.iter().try_for_each(|volume| Ok(node.publish(volume).map(drop)?))
         })
     };
@@ -93,7 +93,7 @@ fn a_quiet_cycle_touches_no_file() -> Result<()> {
     let count = |least: f64| -> Result<(Calls, f64)> {
         let mut made = 0.0;
         let calls = counted(&flags, |node| {
-            let vault = lab().vault();
+            let vault = harness().vault();
             let volumes: Vec<Volume> = pods(node, &vault, 10, 1, 100)?;
             publish_all(node, &volumes)?;
             // Ten for the first volume, and ten a cycle. Asking the driver itself would cost calls.

@@ -10,7 +10,7 @@ use keyvault_csi_e2e::driver::{Setup, wait_for};
 use keyvault_csi_e2e::kubelet::Volume;
 use libtest_mimic::Trial;
 
-use crate::lab::{Node, SPARE, Vault, class_manifest, lab, spare};
+use crate::harness::{Node, SPARE, Vault, class_manifest, harness, spare};
 
 trials! { "descriptors":
     the_soft_limit_is_raised_to_the_hard_one,
@@ -22,7 +22,7 @@ trials! { "descriptors":
 /// The reproduction as it was: 1,500 vaults of one tenant.
 pub(crate) fn soak() -> Vec<Trial> {
     let big = || {
-        let mut setup = lab().shipped();
+        let mut setup = harness().shipped();
         setup.descriptors = Some([1_024, 8_192]);
         hold_open(setup, &silent(1_500), 1, Duration::from_secs(100))
     };
@@ -43,12 +43,12 @@ fn open(node: &Node) -> Result<usize> {
 }
 
 fn the_soft_limit_is_raised_to_the_hard_one() -> Result<()> {
-    let mut setup = lab().setup();
+    let mut setup = harness().setup();
     setup.descriptors = Some([300, 2_000]);
     let node = Node::start(setup)?;
     assert_eq!(limits(&node)?, [2_000, 2_000]);
     ensure!(!node.log().contains("few files"), "{}", node.log());
-    let mut setup = lab().setup();
+    let mut setup = harness().setup();
     setup.descriptors = Some([100, 200]);
     let node = Node::start(setup)?;
     ensure!(node.log().contains("LimitNOFILE") && node.log().contains("limit=\"200\""), "{}", node.log());
@@ -66,9 +66,9 @@ fn class(node: &Node, namespace: &str, name: &str, vault: &Vault, objects: &[Str
     node.manifest(&format!("{namespace}-{name}.yaml"), &manifest)
 }
 
-/// Vaults about which the lab's name server keeps silent, so that each look-up holds its sockets until it is given up.
+/// Vaults about which the harness's name server keeps silent, so that each look-up holds its sockets until it is given up.
 fn silent(count: usize) -> Vec<Vault> {
-    let vault = lab().vault();
+    let vault = harness().vault();
     (0..count).map(|number| Vault { name: format!("silent-{number}"), ..vault.clone() }).collect()
 }
 
@@ -76,7 +76,7 @@ fn silent(count: usize) -> Vec<Vault> {
 /// neighbour's publish, the probe and the metrics are served.
 fn hold_open(setup: Setup, vaults: &[Vault], objects: usize, patience: Duration) -> Result<()> {
     let node = Node::start(setup)?;
-    let neighbour = lab().vault();
+    let neighbour = harness().vault();
     let value = neighbour.set("password");
     class(&node, "neighbour", "good", &neighbour, &["password".to_owned()])?;
     let volumes: Vec<Volume> = (0..)
@@ -127,12 +127,12 @@ fn hold_open(setup: Setup, vaults: &[Vault], objects: usize, patience: Duration)
 /// Each has a connection of its own, on which it says nothing: a client library may send all requests to one vault over
 /// one.
 fn a_tenants_hanging_vaults_take_no_descriptor_of_a_neighbour() -> Result<()> {
-    let mut setup = lab().setup();
+    let mut setup = harness().setup();
     setup.descriptors = Some([128, 512]);
-    let login = lab().vault_in("vault.usgovcloudapi.net");
+    let login = harness().vault_in("vault.usgovcloudapi.net");
     let hostile: Vec<Vault> = (0..SPARE).map(|number| Vault { name: spare(number), ..login.clone() }).collect();
     for vault in &hostile {
-        lab().azure().add_fault(Fault::new(Action::Hang).host(&vault.name));
+        harness().azure().add_fault(Fault::new(Action::Hang).host(&vault.name));
     }
     hold_open(setup, &hostile, 16, Duration::from_secs(20))?;
     let asked: u64 = hostile.iter().map(|vault| vault.counters().get(Kind::Challenge)).sum();
@@ -142,20 +142,20 @@ fn a_tenants_hanging_vaults_take_no_descriptor_of_a_neighbour() -> Result<()> {
 }
 
 fn names_that_no_server_answers_take_no_descriptor_of_a_neighbour() -> Result<()> {
-    let mut setup = lab().setup();
+    let mut setup = harness().setup();
     setup.descriptors = Some([128, 512]);
     hold_open(setup, &silent(90), 16, Duration::from_secs(20))
 }
 
 fn idle_connections_of_many_vaults_are_closed() -> Result<()> {
-    let mut setup = lab().setup();
+    let mut setup = harness().setup();
     setup.descriptors = Some([256, 256]);
     let node = Node::start(setup)?;
-    let value = lab().secret("shared");
+    let value = harness().secret("shared");
     // One tenant may have as many vaults as it likes; each is asked once and leaves a connection behind.
     for number in 0..120 {
-        let vault = lab().vault();
-        lab().azure().set_secret(&vault.name, "password", &value);
+        let vault = harness().vault();
+        harness().azure().set_secret(&vault.name, "password", &value);
         let name = format!("c-{number}");
         class(&node, "attacker", &name, &vault, &["password".to_owned()])?;
         let volume =

@@ -14,11 +14,11 @@ use keyvault_csi_e2e::driver::wait_for;
 use keyvault_csi_e2e::kubelet::Volume;
 use tonic::Code;
 
-use crate::external_scene::{
+use crate::external_fixture::{
     NAME, PATIENCE, ROTATING, TOKENS, both, class, driver, folders, last, options, parameters, provider, set, tokens,
     volume, with_tokens,
 };
-use crate::lab::{Node, class_manifest, lab, mounts_on};
+use crate::harness::{Node, class_manifest, harness, mounts_on};
 
 trials! { "external":
     a_class_of_another_provider_is_mounted_and_unmounted,
@@ -65,7 +65,7 @@ fn the_request_is_upstreams() -> Result<()> {
     class(&node, "demo", &["objectName: foo"], "")?;
     let mut volume = volume("demo");
     // The pod's author overrides the class; a contract.
-    volume.attributes.insert("objects".to_owned(), crate::external_scene::objects(&["objectName: fookey"]));
+    volume.attributes.insert("objects".to_owned(), crate::external_fixture::objects(&["objectName: fookey"]));
     volume.attributes.insert("own".to_owned(), "<&>\"\u{1}ü".to_owned());
     let target = node.publish(&volume)?;
     ensure!(target.join("fookey").exists() && !target.join("foo").exists());
@@ -108,7 +108,7 @@ fn tokens_for_the_audiences_that_the_provider_demands() -> Result<()> {
 fn secrets_of_the_pod_arrive() -> Result<()> {
     let (node, provider) = both(&[])?;
     class(&node, "demo", &["objectName: foo"], "")?;
-    let volume = volume("demo").with_service_principal("client", &lab().secret("principal"));
+    let volume = volume("demo").with_service_principal("client", &harness().secret("principal"));
     node.publish(&volume)?;
     assert_eq!(last(&provider)?.secrets, Some(vec!["clientid".to_owned(), "clientsecret".to_owned()]));
     Ok(())

@@ -17,9 +17,9 @@ use serde_json::{Value, json};
 use tonic::Code;
 
 use crate::apiserver::{CLASSES, Cluster, Rights, STATUSES, User, cluster, watching};
-use crate::external_scene::{NAME, look_there, objects, options, parameters, provider};
-use crate::lab::{Node, lab};
-use crate::mirror_scene::{PATIENCE, PODS, Scene, decoded, opaque, owners};
+use crate::external_fixture::{NAME, look_there, objects, options, parameters, provider};
+use crate::harness::{Node, harness};
+use crate::mirror_fixture::{Fixture, PATIENCE, PODS, decoded, opaque, owners};
 
 trials! { "external_cluster":
     a_class_of_the_deprecated_version_mounts,
@@ -32,9 +32,9 @@ trials! { "external_cluster":
 }
 
 /// A driver that mirrors, and a provider beside it.
-fn both(scene: &Scene, flags: &[&str]) -> Result<(Node, User, ProviderProcess)> {
-    let user = scene.cluster.user(Rights::Sync)?;
-    let mut setup = scene.setup(&user, "a", ["--sync-secret=true"].iter().chain(flags).copied());
+fn both(fixture: &Fixture, flags: &[&str]) -> Result<(Node, User, ProviderProcess)> {
+    let user = fixture.cluster.user(Rights::Sync)?;
+    let mut setup = fixture.setup(&user, "a", ["--sync-secret=true"].iter().chain(flags).copied());
     look_there(&mut setup)?;
     let provider = provider(&options(&setup, 1, 8080)?)?;
     Ok((Node::start(setup)?, user, provider))
@@ -47,8 +47,8 @@ fn class(cluster: &Cluster, namespace: &str, name: &str, provider: &str, of: &[&
 }
 
 fn a_class_of_the_deprecated_version_mounts() -> Result<()> {
-    let scene = Scene::new()?;
-    let (node, _, _provider) = both(&scene, &[])?;
+    let fixture = Fixture::new()?;
+    let (node, _, _provider) = both(&fixture, &[])?;
     let resource = ApiResource {
         group: "secrets-store.csi.x-k8s.io".to_owned(),
         version: "v1alpha1".to_owned(),
@@ -60,110 +60,117 @@ fn a_class_of_the_deprecated_version_mounts() -> Result<()> {
         "apiVersion": resource.api_version, "kind": resource.kind, "metadata": { "name": "demo" },
         "spec": { "provider": NAME, "parameters": { "objects": objects(&["objectName: foo", "objectName: fookey"]) } },
     }))?;
-    let api = kube::Api::namespaced_with(scene.cluster.client(), &scene.namespace, &resource);
-    scene.cluster.block_on(api.create(&PostParams::default(), &object))?;
-    let target = node.publish(&scene.pod("web", "a", "demo", &Value::Null)?)?;
+    let api = kube::Api::namespaced_with(fixture.cluster.client(), &fixture.namespace, &resource);
+    fixture.cluster.block_on(api.create(&PostParams::default(), &object))?;
+    let target = node.publish(&fixture.pod("web", "a", "demo", &Value::Null)?)?;
     assert_eq!(std::fs::read_to_string(target.join("foo"))?, "secret");
     ensure!(std::fs::read_to_string(target.join("fookey"))?.starts_with("-----BEGIN PUBLIC KEY-----"));
     Ok(())
 }
 
 fn two_deployments_of_one_class_own_one_secret() -> Result<()> {
-    let scene = Scene::new()?;
-    let (node, _, _provider) = both(&scene, &["--secret-check-interval=1s"])?;
+    let fixture = Fixture::new()?;
+    let (node, _, _provider) = both(&fixture, &["--secret-check-interval=1s"])?;
     let object = json!({
         "secretName": "foosecret", "type": "Opaque", "labels": { "environment": "test" }, "annotations": { "kept": "yes" },
         "data": [{ "objectName": "foo", "key": "username" }, { "objectName": "nested/bar", "key": "nested" }],
     });
     let of = ["objectName: foo", "objectName: foo, path: nested/bar"];
-    class(scene.cluster, &scene.namespace, "demo", NAME, &of, &json!([object]))?;
-    let sets = [scene.replica_set("one")?, scene.replica_set("two")?];
+    class(fixture.cluster, &fixture.namespace, "demo", NAME, &of, &json!([object]))?;
+    let sets = [fixture.replica_set("one")?, fixture.replica_set("two")?];
     let mut pods: Vec<Vec<Volume>> = Vec::new();
     for set in &sets {
         let name = set["name"].as_str().context("no name")?;
-        let pods_of = (0..2).map(|number| scene.pod(&format!("{name}-{number}"), "a", "demo", set));
+        let pods_of = (0..2).map(|number| fixture.pod(&format!("{name}-{number}"), "a", "demo", set));
         pods.push(pods_of.collect::<Result<_>>()?);
     }
     for pod in pods.iter().flatten() {
         let target = node.publish(pod)?;
         assert_eq!(std::fs::read_to_string(target.join("foo"))?, "secret");
     }
-    let secret = scene.holds("foosecret", "username", "secret")?;
+    let secret = fixture.holds("foosecret", "username", "secret")?;
     assert_eq!(decoded(&secret, "nested").as_deref(), Some("secret"));
     let labels = json!({ "environment": "test", "secrets-store.csi.k8s.io/managed": "true" });
     assert_eq!(secret["metadata"]["labels"], labels);
     assert_eq!(secret["metadata"]["annotations"]["kept"], "yes");
-    wait_for("both own it", PATIENCE, || Ok(owners(&scene.there("foosecret")?).len() == 2))?;
+    wait_for("both own it", PATIENCE, || Ok(owners(&fixture.there("foosecret")?).len() == 2))?;
     ensure!(node.metrics()?.lines().any(|line| line.starts_with("sync_k8s_secret_total") && line.contains(NAME)));
     Ok(())
 }
 
 fn the_class_is_the_pods_namespaces_own() -> Result<()> {
-    let scene = Scene::new()?;
-    let (node, _, _provider) = both(&scene, &[])?;
-    let elsewhere = scene.cluster.namespace()?;
-    class(scene.cluster, &elsewhere, "demo", "no-such-provider", &["objectName: foo"], &json!([]))?;
-    class(scene.cluster, &scene.namespace, "demo", NAME, &["objectName: foo"], &json!([opaque("s", &[("foo", "k")])]))?;
-    class(scene.cluster, &elsewhere, "only-there", NAME, &["objectName: foo"], &json!([]))?;
+    let fixture = Fixture::new()?;
+    let (node, _, _provider) = both(&fixture, &[])?;
+    let elsewhere = fixture.cluster.namespace()?;
+    class(fixture.cluster, &elsewhere, "demo", "no-such-provider", &["objectName: foo"], &json!([]))?;
+    class(
+        fixture.cluster,
+        &fixture.namespace,
+        "demo",
+        NAME,
+        &["objectName: foo"],
+        &json!([opaque("s", &[("foo", "k")])]),
+    )?;
+    class(fixture.cluster, &elsewhere, "only-there", NAME, &["objectName: foo"], &json!([]))?;
     watching(&node)?;
-    node.publish(&scene.pod("web", "a", "demo", &scene.replica_set("web")?)?)?;
-    wait_for("one owns it", PATIENCE, || Ok(owners(&scene.there("s")?).len() == 1))?;
-    let mut pod = scene.pod("lost", "a", "only-there", &Value::Null)?;
+    node.publish(&fixture.pod("web", "a", "demo", &fixture.replica_set("web")?)?)?;
+    wait_for("one owns it", PATIENCE, || Ok(owners(&fixture.there("s")?).len() == 1))?;
+    let mut pod = fixture.pod("lost", "a", "only-there", &Value::Null)?;
     let status = node.refused(&pod)?;
-    let expected = format!("failed to get secretproviderclass {}/only-there: not found", scene.namespace);
+    let expected = format!("failed to get secretproviderclass {}/only-there: not found", fixture.namespace);
     ensure!(status.code() == Code::Unknown && status.message().contains(&expected), "{status}");
-    pod = scene.pod("wrong", "a", "demo", &Value::Null)?;
+    pod = fixture.pod("wrong", "a", "demo", &Value::Null)?;
     pod.namespace.clone_from(&elsewhere);
     ensure!(node.refused(&pod)?.message().contains("provider not found"));
     Ok(())
 }
 
 fn two_volumes_of_one_pod_make_two_secrets() -> Result<()> {
-    let scene = Scene::new()?;
-    let (node, _, _provider) = both(&scene, &[])?;
+    let fixture = Fixture::new()?;
+    let (node, _, _provider) = both(&fixture, &[])?;
     for (name, key) in [("one", "foo"), ("two", "fookey")] {
         let secrets = json!([opaque(&format!("secret-{name}"), &[(key, "k")])]);
-        class(scene.cluster, &scene.namespace, name, NAME, &[&format!("objectName: {key}")], &secrets)?;
+        class(fixture.cluster, &fixture.namespace, name, NAME, &[&format!("objectName: {key}")], &secrets)?;
     }
-    let owner = scene.replica_set("web")?;
+    let owner = fixture.replica_set("web")?;
     let volumes = ["one", "two"].map(|class| {
         let attributes = json!({ "secretProviderClass": class });
         json!({ "name": class, "csi": { "driver": "secrets-store.csi.k8s.io", "readOnly": true, "volumeAttributes": attributes } })
     });
     let pod = json!({
         "metadata": { "name": "web", "ownerReferences": [owner] },
-        "spec": { "nodeName": scene.node_name("a"), "containers": [{ "name": "c", "image": "i" }], "volumes": volumes },
+        "spec": { "nodeName": fixture.node_name("a"), "containers": [{ "name": "c", "image": "i" }], "volumes": volumes },
     });
-    let made = scene.cluster.create(PODS, Some(&scene.namespace), pod)?;
+    let made = fixture.cluster.create(PODS, Some(&fixture.namespace), pod)?;
     for class in ["one", "two"] {
         let volume = Volume {
             uid: made.metadata.uid.clone().context("no UID")?,
             name: class.to_owned(),
-            ..Volume::of_class(&scene.namespace, "web", class)
+            ..Volume::of_class(&fixture.namespace, "web", class)
         };
         node.publish(&volume)?;
     }
-    scene.holds("secret-one", "k", "secret")?;
-    scene.there("secret-two")?;
+    fixture.holds("secret-one", "k", "secret")?;
+    fixture.there("secret-two")?;
     for name in ["secret-one", "secret-two"] {
-        assert_eq!(owners(&scene.there(name)?).len(), 1, "{name}");
+        assert_eq!(owners(&fixture.there(name)?).len(), 1, "{name}");
     }
     Ok(())
 }
 
 fn rotation_reaches_file_secret_and_status() -> Result<()> {
-    let scene = Scene::new()?;
-    let (node, _, provider) = both(&scene, &crate::external_scene::ROTATING)?;
+    let fixture = Fixture::new()?;
+    let (node, _, provider) = both(&fixture, &crate::external_fixture::ROTATING)?;
     let secrets = json!([opaque("rotated", &[("foo", "k")])]);
-    class(scene.cluster, &scene.namespace, "demo", NAME, &["objectName: foo"], &secrets)?;
-    let pod = scene.pod("web", "a", "demo", &scene.replica_set("web")?)?;
+    class(fixture.cluster, &fixture.namespace, "demo", NAME, &["objectName: foo"], &secrets)?;
+    let pod = fixture.pod("web", "a", "demo", &fixture.replica_set("web")?)?;
     let target = node.publish(&pod)?;
-    scene.holds("rotated", "k", "secret")?;
+    fixture.holds("rotated", "k", "secret")?;
     provider.tell("/rotation", &[("rotated", "true")])?;
     wait_for("the file", PATIENCE, || Ok(std::fs::read_to_string(target.join("foo"))? == "rotated"))?;
-    scene.holds("rotated", "k", "rotated")?;
+    fixture.holds("rotated", "k", "rotated")?;
     wait_for("the status", PATIENCE, || {
-        Ok(versions(&scene, "web")? == json!([{ "id": "secret/foo", "version": "v2" }]))
+        Ok(versions(&fixture, "web")? == json!([{ "id": "secret/foo", "version": "v2" }]))
     })?;
     node.kubelet.unpublish(&pod)?;
     let metrics = node.metrics()?;
@@ -173,34 +180,34 @@ fn rotation_reaches_file_secret_and_status() -> Result<()> {
     Ok(())
 }
 
-fn versions(scene: &Scene, pod: &str) -> Result<Value> {
-    let name = format!("{pod}-{}-demo", scene.namespace);
-    let found = scene.cluster.get(STATUSES, &scene.namespace, &name)?;
+fn versions(fixture: &Fixture, pod: &str) -> Result<Value> {
+    let name = format!("{pod}-{}-demo", fixture.namespace);
+    let found = fixture.cluster.get(STATUSES, &fixture.namespace, &name)?;
     Ok(found.map_or(Value::Null, |status| status.data["status"]["objects"].clone()))
 }
 
 fn a_status_has_the_providers_versions() -> Result<()> {
-    let scene = Scene::new()?;
-    let (node, _, _provider) = both(&scene, &[])?;
+    let fixture = Fixture::new()?;
+    let (node, _, _provider) = both(&fixture, &[])?;
     let of = ["objectName: fookey, objectVersion: b2", "objectName: foo"];
-    class(scene.cluster, &scene.namespace, "demo", NAME, &of, &json!([]))?;
-    node.publish(&scene.pod("web", "a", "demo", &Value::Null)?)?;
+    class(fixture.cluster, &fixture.namespace, "demo", NAME, &of, &json!([]))?;
+    node.publish(&fixture.pod("web", "a", "demo", &Value::Null)?)?;
     let sorted = json!([{ "id": "secret/foo", "version": "v1" }, { "id": "secret/fookey", "version": "b2" }]);
-    wait_for("the status", PATIENCE, || Ok(versions(&scene, "web")? == sorted))
+    wait_for("the status", PATIENCE, || Ok(versions(&fixture, "web")? == sorted))
 }
 
 fn a_failure_is_an_event_without_what_was_sent() -> Result<()> {
     let cluster = cluster()?;
-    let scene = Scene::new()?;
-    let (node, _, provider) = both(&scene, &[])?;
-    class(cluster, &scene.namespace, "demo", NAME, &["objectName: foo"], &json!([]))?;
+    let fixture = Fixture::new()?;
+    let (node, _, provider) = both(&fixture, &[])?;
+    class(cluster, &fixture.namespace, "demo", NAME, &["objectName: foo"], &json!([]))?;
     provider.tell("/answer", &[("answer", "quote")])?;
-    let pod = scene.pod("web", "a", "demo", &Value::Null)?;
+    let pod = fixture.pod("web", "a", "demo", &Value::Null)?;
     node.refused(&pod)?;
-    wait_for("the event is there", PATIENCE, || Ok(!scene.events("FailedMountProviderFailed")?.is_empty()))?;
-    let told = scene.events("FailedMountProviderFailed")?;
+    wait_for("the event is there", PATIENCE, || Ok(!fixture.events("FailedMountProviderFailed")?.is_empty()))?;
+    let told = fixture.events("FailedMountProviderFailed")?;
     let secret = &pod.secrets["clientsecret"];
     ensure!(told[0].contains("cannot serve") && !told[0].contains(secret.as_str()), "{told:?}");
-    lab().remember(&told[0]);
+    harness().remember(&told[0]);
     Ok(())
 }

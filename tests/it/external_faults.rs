@@ -11,8 +11,8 @@ use keyvault_csi_e2e::driver::wait_for;
 use keyvault_csi_e2e::kubelet::is_final;
 use tonic::Code;
 
-use crate::external_scene::{NAME, PATIENCE, both, class, driver, options, provider, set, volume, with_tokens};
-use crate::lab::{Node, lab};
+use crate::external_fixture::{NAME, PATIENCE, both, class, driver, options, provider, set, volume, with_tokens};
+use crate::harness::{Node, harness};
 
 trials! { "external_faults":
     what_a_bad_reply_is_told_as,
@@ -241,12 +241,12 @@ fn what_was_sent_in_confidence_is_in_no_log_error_or_metric() -> Result<()> {
     ])?;
     let value = set(&provider, "password", "v1")?;
     class(&node, "demo", &["objectName: password"], "")?;
-    let (secret, audience) = (lab().secret("principal"), "api://audience");
+    let (secret, audience) = (harness().secret("principal"), "api://audience");
     let volume = with_tokens(
         volume("demo").with_service_principal("00000000-0000-4000-9000-000000000000", &secret),
         &[audience],
     );
-    let token = volume.attributes[crate::external_scene::TOKENS].clone();
+    let token = volume.attributes[crate::external_fixture::TOKENS].clone();
     let token: serde_json::Value = serde_json::from_str(&token)?;
     let token = token[audience]["token"].as_str().context("no token")?;
     node.publish(&volume)?;
@@ -276,7 +276,7 @@ fn no_form_of_a_secret_passes() -> Result<()> {
     const RUN: usize = 16;
     let (node, provider) = both(&[])?;
     class(&node, "demo", &["objectName: foo"], "")?;
-    let secret = lab().secret("with/some+signs & a \"quote\"");
+    let secret = harness().secret("with/some+signs & a \"quote\"");
     let volume = volume("demo").with_service_principal("00000000-0000-4000-9000-000000000000", &secret);
     let text = |before: &str| format!("{before}{secret}");
     let base64 = ["", "x", "xy"].map(|before| BASE64_STANDARD.encode(text(before))[4..].to_owned());

@@ -9,8 +9,8 @@ use anyhow::{Result, ensure};
 use keyvault_csi_e2e::driver::wait_for;
 use keyvault_csi_e2e::reference::ProviderProcess;
 
-use crate::external_scene::{NAME, PATIENCE, ROTATING, both, class, last, parameters, set, volume, with_tokens};
-use crate::lab::{Node, class_manifest, lab};
+use crate::external_fixture::{NAME, PATIENCE, ROTATING, both, class, last, parameters, set, volume, with_tokens};
+use crate::harness::{Node, class_manifest, harness};
 use crate::rotation::metric;
 
 trials! { "external_rotation":
@@ -147,7 +147,7 @@ fn lapsed_credentials_are_told_and_nothing_is_asked_with_them() -> Result<()> {
     let flags = ["--enable-secret-rotation", "--rotation-poll-interval=200ms", "--republish-period=300ms"];
     let (node, provider) = both(&flags)?;
     class(&node, "demo", &["objectName: foo"], "")?;
-    let (bare, volume) = (volume("demo"), volume("demo").with_service_principal("c", &lab().secret("principal")));
+    let (bare, volume) = (volume("demo"), volume("demo").with_service_principal("c", &harness().secret("principal")));
     node.publish(&bare)?;
     node.publish(&volume)?;
     let lapsed = || Ok(metric(&node, "rotation_reconcile_error_total{", &["CredentialsMissing", NAME])? >= 1.0);
@@ -189,7 +189,7 @@ fn a_failure_keeps_the_files_and_is_told_by_the_providers_code() -> Result<()> {
 
 fn a_class_that_changes_its_provider_is_followed() -> Result<()> {
     let (node, provider) = both(&["--enable-secret-rotation", "--rotation-poll-interval=1h"])?;
-    let vault = lab().vault();
+    let vault = harness().vault();
     let value = vault.set("password");
     class(&node, "demo", &["objectName: foo"], "")?;
     let target = node.publish(&vault.volume("demo"))?;
@@ -230,7 +230,7 @@ fn a_provider_that_hangs_holds_up_no_vault() -> Result<()> {
     for _ in 0..24 {
         node.publish(&volume("demo"))?;
     }
-    let vault = lab().vault();
+    let vault = harness().vault();
     vault.set("password");
     node.class("quick", &vault.parameters(&["password"]))?;
     let target = node.publish(&vault.volume("quick"))?;

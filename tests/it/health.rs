@@ -9,8 +9,8 @@ use anyhow::{Context as _, Result, ensure};
 use keyvault_csi_e2e::driver::wait_for;
 use libtest_mimic::Trial;
 
-use crate::lab::{Node, lab};
-use crate::plugin::Scene;
+use crate::harness::{Node, harness};
+use crate::plugin::Fixture;
 
 trials! { "health":
     five_hundred_idle_clients_do_not_starve_the_probe,
@@ -24,7 +24,7 @@ trials! { "health":
 
 /// What takes the bound of a machine that does nothing else.
 pub(crate) fn soak() -> Vec<Trial> {
-    let exact = || starve(&Node::start(lab().shipped())?, Duration::from_secs(1));
+    let exact = || starve(&Node::start(harness().shipped())?, Duration::from_secs(1));
     vec![crate::trial("health::soak_every_probe_within_a_second", exact).with_ignored_flag(true)]
 }
 
@@ -172,12 +172,12 @@ fn starve(node: &Node, bound: Duration) -> Result<()> {
 }
 
 fn five_hundred_idle_clients_do_not_starve_the_probe() -> Result<()> {
-    starve(&lab().node()?, PATIENCE)
+    starve(&harness().node()?, PATIENCE)
 }
 
 fn the_providers_probe_is_answered_under_the_same_attack() -> Result<()> {
-    let scene = Scene::new(&[])?;
-    let address = format!("127.0.0.1:{}", scene.provider.setup().ports[0]);
+    let fixture = Fixture::new(&[])?;
+    let address = format!("127.0.0.1:{}", fixture.provider.setup().ports[0]);
     let attack = Attack::new(&address, "/healthz")?;
     attack.during(|| probe_all(&address, "/healthz", PATIENCE))
 }
@@ -197,7 +197,7 @@ fn kept(stream: &mut TcpStream, sent: &[u8], patience: Duration) -> Result<Durat
 }
 
 fn a_head_has_a_second() -> Result<()> {
-    let node = lab().node()?;
+    let node = harness().node()?;
     for port in [8095, 9808] {
         for sent in ["", "GET /healthz HTTP/1.1\r\n"] {
             let mut stream = TcpStream::connect((node.setup().address.as_str(), port))?;
@@ -210,7 +210,7 @@ fn a_head_has_a_second() -> Result<()> {
 }
 
 fn those_who_say_nothing_make_room() -> Result<()> {
-    let node = lab().node()?;
+    let node = harness().node()?;
     let address = health_address(&node);
     let mut oldest = TcpStream::connect(&address)?;
     // More than there are places.
@@ -225,7 +225,7 @@ fn those_who_say_nothing_make_room() -> Result<()> {
 
 /// How often the process was asked for a sign of life, by a socket in its own socket's place.
 fn probes_of_a_second_share_one_look_at_the_socket() -> Result<()> {
-    let node = lab().node()?;
+    let node = harness().node()?;
     let socket = node.setup().socket();
     std::fs::rename(&socket, socket.with_extension("away"))?;
     let listener = std::os::unix::net::UnixListener::bind(&socket)?;
@@ -248,13 +248,13 @@ fn probes_of_a_second_share_one_look_at_the_socket() -> Result<()> {
 }
 
 fn a_crowd_at_the_metrics_gets_what_was_made_last() -> Result<()> {
-    let node = lab().node()?;
+    let node = harness().node()?;
     let first = node.metrics()?;
     for _ in 0..100 {
         ensure!(node.metrics()?.len() == first.len());
     }
     // And afterwards what is new is there again.
-    let absent = lab().vault().volume("absent");
+    let absent = harness().vault().volume("absent");
     node.refused(&absent)?;
     wait_for("the failure is counted", Duration::from_secs(5), || {
         Ok(node.metrics()?.contains("node_publish_error_total{"))
@@ -262,11 +262,11 @@ fn a_crowd_at_the_metrics_gets_what_was_made_last() -> Result<()> {
 }
 
 fn the_provider_serves_health_where_it_is_told() -> Result<()> {
-    let scene = Scene::new(&["--healthz-addr=127.0.0.7"])?;
-    let port = scene.provider.setup().ports[0];
+    let fixture = Fixture::new(&["--healthz-addr=127.0.0.7"])?;
+    let port = fixture.provider.setup().ports[0];
     ensure!(get(&format!("127.0.0.7:{port}"), "/healthz", PATIENCE)?.starts_with("HTTP/1.1 200 "));
     ensure!(TcpStream::connect(("127.0.0.1", port)).is_err(), "other addresses are served, too");
-    let mut setup = lab().provider_setup();
+    let mut setup = harness().provider_setup();
     setup.flags.push("--healthz-addr=127.0.0.7:80".to_owned());
     let output = setup.command().output()?;
     let text = String::from_utf8_lossy(&output.stderr);

@@ -16,8 +16,8 @@ use libtest_mimic::Trial;
 use rustix::mount::{MountFlags, mount, mount_bind};
 use tonic::{Code, Status};
 
-use crate::external_scene::{self, look_there};
-use crate::lab::{Node, Vault, lab, mounts_on};
+use crate::external_fixture::{self, look_there};
+use crate::harness::{Node, Vault, harness, mounts_on};
 use crate::{kernels, takeover, unpublish};
 
 trials! { "host_directories":
@@ -64,15 +64,15 @@ fn root_flag(root: &Path) -> String {
 
 /// A driver that knows its kubelet's root, with more flags.
 fn told(flags: &[&str]) -> Result<Node> {
-    let mut setup = lab().setup();
+    let mut setup = harness().setup();
     setup.flags.push(root_flag(&setup.kubelet_root()));
     setup.flags.extend(flags.iter().map(|&flag| flag.to_owned()));
     Node::start(setup)
 }
 
 /// The same, a vault, and a pod's volume of the class `demo`.
-fn scene() -> Result<(Node, Vault, Volume)> {
-    let (node, vault) = (told(&[])?, lab().vault());
+fn fixture() -> Result<(Node, Vault, Volume)> {
+    let (node, vault) = (told(&[])?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     let volume = vault.volume("demo");
@@ -88,7 +88,7 @@ fn publish_at(node: &Node, volume: &Volume, target: &Path) -> Result<(), Status>
     let mut request = node.kubelet.publish_request(volume);
     request.target_path = target.display().to_string();
     let sent = node.kubelet.send(request, DEADLINE);
-    sent.inspect_err(|status| lab().remember(status.message()))
+    sent.inspect_err(|status| harness().remember(status.message()))
 }
 
 /// Where a kubelet of another root has a volume; the directories above are made.
@@ -115,7 +115,7 @@ fn is_whole(folder: &Path) -> bool {
 }
 
 fn what_is_not_a_volume_below_the_root_is_not_touched() -> Result<()> {
-    let (node, _, volume) = scene()?;
+    let (node, _, volume) = fixture()?;
     let (folder, root) = (node.setup().folder.clone(), node.setup().kubelet_root());
     let pod = root.join("pods").join(&volume.uid);
     let csi = pod.join("volumes/kubernetes.io~csi");
@@ -165,7 +165,7 @@ fn what_is_not_a_volume_below_the_root_is_not_touched() -> Result<()> {
 }
 
 fn a_link_on_the_way_leads_nowhere() -> Result<()> {
-    let (node, _, volume) = scene()?;
+    let (node, _, volume) = fixture()?;
     let (folder, root) = (node.setup().folder.clone(), node.setup().kubelet_root());
     let parts = ["pods", volume.uid.as_str(), "volumes", "kubernetes.io~csi", "v", "mount"];
     for at in 1..parts.len() {
@@ -193,7 +193,7 @@ fn a_link_on_the_way_leads_nowhere() -> Result<()> {
 }
 
 fn a_tmpfs_under_another_root_is_taken_off_and_no_more() -> Result<()> {
-    let (node, ..) = scene()?;
+    let (node, ..) = fixture()?;
     let folder = node.setup().folder.clone();
     let target = under(&folder.join("var/lib/other"))?;
     precious(&target)?;
@@ -222,7 +222,7 @@ fn a_tmpfs_under_another_root_is_taken_off_and_no_more() -> Result<()> {
 }
 
 fn a_first_publish_outside_of_the_root_is_refused() -> Result<()> {
-    let (node, vault, mut volume) = scene()?;
+    let (node, vault, mut volume) = fixture()?;
     let (folder, root) = (node.setup().folder.clone(), node.setup().kubelet_root());
     for target in [
         folder.join("target"),
@@ -254,14 +254,14 @@ fn a_first_publish_outside_of_the_root_is_refused() -> Result<()> {
 }
 
 fn other_providers_are_held_to_the_root_too() -> Result<()> {
-    let mut setup = lab().setup();
+    let mut setup = harness().setup();
     look_there(&mut setup)?;
     setup.flags.push(root_flag(&setup.kubelet_root()));
     let node = Node::start(setup)?;
-    let provider = external_scene::provider(&external_scene::options(node.setup(), 1, 8080)?)?;
-    external_scene::set(&provider, "foo", "v1")?;
-    external_scene::class(&node, "demo", &["objectName: foo, objectVersion: v1"], "")?;
-    let volume = external_scene::volume("demo");
+    let provider = external_fixture::provider(&external_fixture::options(node.setup(), 1, 8080)?)?;
+    external_fixture::set(&provider, "foo", "v1")?;
+    external_fixture::class(&node, "demo", &["objectName: foo, objectVersion: v1"], "")?;
+    let volume = external_fixture::volume("demo");
     let status = publish_at(&node, &volume, &node.setup().folder.join("target")).err().context("it was published")?;
     ensure!(status.message().contains("--kubelet-root"), "{status}");
     ensure!(provider.requests()?.is_empty(), "the provider was asked");
@@ -271,10 +271,10 @@ fn other_providers_are_held_to_the_root_too() -> Result<()> {
 
 /// The chart's value was changed, or corrected, while pods ran.
 fn a_volume_that_is_mounted_outside_of_the_root_stays() -> Result<()> {
-    let vault = lab().vault();
+    let vault = harness().vault();
     let value = vault.set("password");
-    let mut setup = lab().setup();
-    setup.flags.extend(external_scene::ROTATING.map(str::to_owned));
+    let mut setup = harness().setup();
+    setup.flags.extend(external_fixture::ROTATING.map(str::to_owned));
     let node = Node::start(setup)?;
     node.class("demo", &vault.parameters(&["password"]))?;
     let volume = vault.volume("demo");
@@ -314,7 +314,7 @@ fn a_volume_that_is_mounted_outside_of_the_root_stays() -> Result<()> {
 
 /// After a reboot the mount is gone, and another program may have written into what is left.
 fn a_bare_directory_is_cleared_and_what_is_mounted_below_is_not_entered() -> Result<()> {
-    let (node, vault, volume) = scene()?;
+    let (node, vault, volume) = fixture()?;
     node.kubelet.prepare(&volume)?;
     let target = node.kubelet.target(&volume);
     precious(&target)?;
@@ -348,7 +348,7 @@ fn a_bare_directory_is_cleared_and_what_is_mounted_below_is_not_entered() -> Res
 
 /// Somebody who may write into the directories above the target swaps one of them for a link as fast as it goes.
 fn a_component_that_is_swapped_all_the_time_never_leads_out() -> Result<()> {
-    let (node, _, volume) = scene()?;
+    let (node, _, volume) = fixture()?;
     let csi = node.setup().kubelet_root().join("pods").join(&volume.uid).join("volumes/kubernetes.io~csi");
     let (name, real, link) = (csi.join(&volume.name), csi.join("real"), csi.join("link"));
     let there = node.setup().folder.join("there");
@@ -395,9 +395,9 @@ fn a_component_that_is_swapped_all_the_time_never_leads_out() -> Result<()> {
 /// On some hosts the kubelet's root is a link to another disk, or a disk of its own.
 fn the_root_itself_may_be_a_link_or_a_mount() -> Result<()> {
     for is_link in [true, false] {
-        let vault = lab().vault();
+        let vault = harness().vault();
         vault.set("password");
-        let mut setup = lab().setup();
+        let mut setup = harness().setup();
         let (root, disk) = (setup.kubelet_root(), setup.folder.join("disk"));
         fs::create_dir_all(&disk)?;
         if is_link {
@@ -422,7 +422,7 @@ fn the_root_itself_may_be_a_link_or_a_mount() -> Result<()> {
 
 fn a_root_that_is_none_keeps_the_driver_from_starting() -> Result<()> {
     for root in ["", "/", "var/lib/kubelet", "/var/../etc"] {
-        let setup = lab().setup();
+        let setup = harness().setup();
         let output = setup.command().arg(format!("--kubelet-root={root}")).output()?;
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(

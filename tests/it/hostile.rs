@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::lab::{Node, Vault, lab};
+use crate::harness::{Node, Vault, harness};
 
 /// How long a neighbour's publish may take while the driver is under attack, on a busy machine.
 const NEIGHBOUR: Duration = Duration::from_secs(30);
@@ -54,7 +54,7 @@ pub(crate) struct Neighbour {
 impl Neighbour {
     /// Makes the vault and the class.
     pub(crate) fn new(node: &Node) -> Result<Neighbour> {
-        let vault = lab().vault();
+        let vault = harness().vault();
         let value = vault.set("password");
         node.class("neighbour", &vault.parameters(&["password"]))?;
         Ok(Neighbour { vault, value })

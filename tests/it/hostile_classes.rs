@@ -9,8 +9,8 @@ use keyvault_csi_e2e::kubelet::Volume;
 use serde_json::json;
 
 use crate::apiserver::{CLASSES, cluster};
+use crate::harness::{Node, Vault, harness};
 use crate::hostile::{Neighbour, Peak};
-use crate::lab::{Node, Vault, lab};
 
 trials! { "hostile_classes":
     ten_thousand_objects_are_refused_without_a_request,
@@ -53,7 +53,7 @@ fn objects(count: usize) -> String {
 }
 
 fn ten_thousand_objects_are_refused_without_a_request() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     let neighbour = Neighbour::new(&node)?;
     node.class("demo", &vault.parameters_of(&objects(10_000)))?;
     let text = refused(&node, &vault, &vault.volume("demo"))?;
@@ -108,7 +108,7 @@ fn with_objects(vault: &Vault, text: &str) -> Volume {
 }
 
 fn yaml_bombs_are_refused() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     let neighbour = Neighbour::new(&node)?;
     node.class("demo", &vault.parameters(&["password"]))?;
     for (name, text) in bombs() {
@@ -121,7 +121,7 @@ fn yaml_bombs_are_refused() -> Result<()> {
 
 /// The same as one object's own text, which is YAML in YAML.
 fn an_object_that_is_a_bomb_is_refused() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     let neighbour = Neighbour::new(&node)?;
     node.class("demo", &vault.parameters(&["password"]))?;
     for (name, bomb) in bombs() {
@@ -151,7 +151,7 @@ fn the_largest_class_that_the_api_server_takes_is_refused() -> Result<()> {
     let cluster = cluster()?;
     let (node, _) = cluster.node()?;
     crate::apiserver::watching(&node)?;
-    let (vault, namespace) = (lab().vault(), cluster.namespace()?);
+    let (vault, namespace) = (harness().vault(), cluster.namespace()?);
     let mut parameters = vault.parameters_of(&objects(LARGEST / 50));
     let length = parameters["objects"].len();
     ensure!((1_300_000..1_500_000).contains(&length), "{length} bytes");
@@ -168,7 +168,7 @@ fn the_largest_class_that_the_api_server_takes_is_refused() -> Result<()> {
             format!("array:\n  - |\n    objectName: a\n    objectType: secret\n{}", comment.repeat(LARGEST / 62));
         parameters.insert("objects".to_owned(), text);
     }
-    let own = lab().vault();
+    let own = harness().vault();
     own.set("password");
     cluster.class(&namespace, "neighbour", &own, &["password"])?;
     let mut volume = own.volume("neighbour");

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use keyvault_csi_e2e::provider::{ProviderProcess, UpstreamDriver};
 
+use crate::harness::{Node, harness};
 use crate::hostile::{Neighbour, Peak};
-use crate::lab::{Node, lab};
 
 trials! { "hostile_frames":
     a_call_by_these_frames_is_answered,
@@ -130,18 +130,18 @@ impl Attacker {
 }
 
 /// The servers that others speak to by a socket, and what must go on while one of them is attacked.
-struct Scene {
+struct Fixture {
     node: Node,
     provider: ProviderProcess,
     neighbour: Neighbour,
 }
 
-impl Scene {
-    fn new() -> Result<Scene> {
-        let node = lab().node()?;
+impl Fixture {
+    fn new() -> Result<Fixture> {
+        let node = harness().node()?;
         let neighbour = Neighbour::new(&node)?;
         neighbour.is_served(&node)?;
-        Ok(Scene { node, provider: lab().provider_setup().start()?, neighbour })
+        Ok(Fixture { node, provider: harness().provider_setup().start()?, neighbour })
     }
 
     /// The sockets, and the processes behind them.
@@ -168,7 +168,7 @@ impl Scene {
 /// Attacks each socket by two attackers at once, each on one connection after another; `must_end` says that the server
 /// has to cut them off.
 fn attack(must_end: bool, flood: impl Fn(&mut Attacker) -> Result<bool> + Sync) -> Result<()> {
-    let scene = Scene::new()?;
+    let fixture = Fixture::new()?;
     let one = |socket: &Path| -> Result<Vec<Attacker>> {
         let mut open = Vec::new();
         for _ in 0..AGAIN {
@@ -183,29 +183,29 @@ fn attack(must_end: bool, flood: impl Fn(&mut Attacker) -> Result<bool> + Sync) 
         }
         Ok(open)
     };
-    for (socket, process) in scene.sockets() {
+    for (socket, process) in fixture.sockets() {
         let peak = Peak::of(process)?;
         let attacked = std::thread::scope(|scope| -> Result<()> {
             let attackers = [scope.spawn(|| one(&socket)), scope.spawn(|| one(&socket))];
-            scene.serves().context("while it lasts")?;
+            fixture.serves().context("while it lasts")?;
             let open: Vec<_> = attackers
                 .into_iter()
                 .map(|attacker| attacker.join().ok().context("the attacker panicked")?)
                 .collect::<Result<_>>()?;
-            scene.serves().context("with the connections open")?;
+            fixture.serves().context("with the connections open")?;
             drop(open);
             Ok(())
         });
         attacked.and_then(|()| peak.at_most(MEMORY)).with_context(|| socket.display().to_string())?;
-        scene.serves()?;
+        fixture.serves()?;
     }
     Ok(())
 }
 
 /// What the attacks are made of is what the servers take for a call, so that no flood ends for a mistake of this file.
 fn a_call_by_these_frames_is_answered() -> Result<()> {
-    let scene = Scene::new()?;
-    for (socket, _) in scene.sockets() {
+    let fixture = Fixture::new()?;
+    for (socket, _) in fixture.sockets() {
         let mut attacker = Attacker::connect(&socket)?;
         // An empty message: not compressed, no bytes.
         let frames = [frame(HEADERS, END_HEADERS, 1, &call()), frame(DATA, END_STREAM, 1, &[0; 5])];

@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result, ensure};
 use azure_emulator::{Action, Fault, Kind};
 use tonic::Status;
 
+use crate::harness::{Node, Vault, harness};
 use crate::hostile::{Neighbour, Peak};
-use crate::lab::{Node, Vault, lab};
 
 trials! { "hostile_vaults":
     bodies_of_64_mib_and_without_end_are_not_read_to_their_end,
@@ -29,7 +29,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 
 /// A driver, a neighbour, and a vault whose class `demo` mounts sixteen secrets.
 fn ready() -> Result<(Node, Neighbour, Vault)> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     let names: Vec<String> = (0..OBJECTS).map(|number| format!("object-{number}")).collect();
     names.iter().for_each(|name| drop(vault.set(name)));
     node.class("demo", &vault.parameters(&names.iter().map(String::as_str).collect::<Vec<_>>()))?;
@@ -43,7 +43,7 @@ fn ready() -> Result<(Node, Neighbour, Vault)> {
 fn attacked(kind: Kind, action: &Action) -> Result<Status> {
     let (node, neighbour, vault) = ready()?;
     let host = if kind == Kind::Token { &vault.tenant } else { &vault.name };
-    lab().azure().add_fault(Fault::new(action.clone()).host(host).kind(kind));
+    harness().azure().add_fault(Fault::new(action.clone()).host(host).kind(kind));
     let (peak, began) = (Peak::of(node.id())?, Instant::now());
     let status = std::thread::scope(|scope| -> Result<Status> {
         let refused = scope.spawn(|| node.refused_within(&vault.volume("demo"), DEADLINE));
@@ -88,7 +88,7 @@ fn a_list_whose_next_link_never_ends_is_given_up() -> Result<()> {
     let objects = "array:\n  - |\n    objectName: object-0\n    objectType: secret\n    objectVersionHistory: 3\n";
     node.class("demo", &vault.parameters_of(objects))?;
     let url = format!("https://{}/secrets/object-0/versions?api-version=7.5&again", vault.host());
-    lab().azure().add_fault(Fault::new(Action::NextLink { url }).host(&vault.name).kind(Kind::ListVersions));
+    harness().azure().add_fault(Fault::new(Action::NextLink { url }).host(&vault.name).kind(Kind::ListVersions));
     let peak = Peak::of(node.id())?;
     let status = node.refused_within(&vault.volume("demo"), PATIENCE)?;
     ensure!(status.message().contains("more than") && status.message().contains("TooLarge"), "{status}");

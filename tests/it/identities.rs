@@ -10,8 +10,8 @@ use azure_emulator::{Issuer, Kind, Permission, TokenProxyOptions};
 use keyvault_csi_e2e::kubelet::Volume;
 use serde_json::json;
 
-use crate::corpus;
-use crate::lab::{Node, STACK, Vault, lab, stack_file};
+use crate::harness::{Node, STACK, Vault, harness, stack_file};
+use crate::matrix;
 
 trials! { "identities":
     a_service_principal_logs_in_with_a_certificate,
@@ -53,7 +53,7 @@ impl Made {
 }
 
 fn ready() -> Result<(Node, Vault, String)> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     let value = vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     Ok((node, vault, value))
@@ -70,9 +70,9 @@ fn volume(vault: &Vault, keys: &[(&str, &str)]) -> Volume {
 fn a_service_principal_logs_in_with_a_certificate() -> Result<()> {
     let (node, vault, value) = ready()?;
     let made = Made::new("-days 30")?;
-    lab().azure().add_client_certificate(&vault.tenant, &vault.client_id, &made.der()?);
+    harness().azure().add_client_certificate(&vault.tenant, &vault.client_id, &made.der()?);
     let (key, certificate) = (made.read("key")?, made.read("cert")?);
-    lab().secrets.lock().unwrap().push(key.lines().nth(3).context("a key")?.to_owned());
+    harness().secrets.lock().unwrap().push(key.lines().nth(3).context("a key")?.to_owned());
     let archive = made
         .openssl("pkcs12 -export -inkey key -in cert -passout pass:geheim -out archive")
         .and_then(|_| made.openssl("base64 -in archive").and_then(|text| Ok(String::from_utf8(text)?)))?;
@@ -114,7 +114,7 @@ fn a_certificate_that_has_ended_is_told() -> Result<()> {
         made.openssl("x509 -req -in request -key key -days -1 -out cert")?;
         Ok::<_, anyhow::Error>(made)
     })?;
-    lab().azure().add_client_certificate(&vault.tenant, &vault.client_id, &made.der()?);
+    harness().azure().add_client_certificate(&vault.tenant, &vault.client_id, &made.der()?);
     let pem = made.read("cert")? + &made.read("key")?;
     let status = node.refused(&volume(&vault, &[("clientcertificate", &pem)]))?;
     for word in ["AADSTS700027", "ended on 20", "renew it", "CredentialsRejected"] {
@@ -128,7 +128,7 @@ fn a_damaged_key_is_told_wherever_it_is_damaged() -> Result<()> {
     const BYTES: usize = 47;
     let (node, vault, _) = ready()?;
     let made = Made::new("-days 30")?;
-    lab().azure().add_client_certificate(&vault.tenant, &vault.client_id, &made.der()?);
+    harness().azure().add_client_certificate(&vault.tenant, &vault.client_id, &made.der()?);
     let (certificate, der) = (made.read("cert")?, made.openssl("pkcs8 -topk8 -nocrypt -in key -outform DER")?);
     let mut causes = [false; 2];
     for at in (0..der.len()).step_by(BYTES) {
@@ -155,8 +155,8 @@ fn a_damaged_key_is_told_wherever_it_is_damaged() -> Result<()> {
 }
 
 fn an_application_of_adfs_logs_in() -> Result<()> {
-    let (setup, clouds) = lab().setup_with_clouds()?;
-    let (node, vault) = (Node::start(setup)?, lab().vault_of(STACK.0, Some("adfs")));
+    let (setup, clouds) = harness().setup_with_clouds()?;
+    let (node, vault) = (Node::start(setup)?, harness().vault_of(STACK.0, Some("adfs")));
     let value = vault.set("password");
     fs::write(clouds.join("cloud.json"), stack_file("adfs"))?;
     let mut parameters = vault.parameters(&["password"]);
@@ -169,10 +169,10 @@ fn an_application_of_adfs_logs_in() -> Result<()> {
         assert_eq!(fs::read_to_string(target.join("password"))?, value);
     }
     let made = Made::new("-days 30")?;
-    lab().azure().add_client_certificate("adfs", &vault.client_id, &made.der()?);
+    harness().azure().add_client_certificate("adfs", &vault.client_id, &made.der()?);
     let pem = made.read("cert")? + &made.read("key")?;
     node.publish(&volume(&vault, &[("clientcertificate", &pem)]))?;
-    let wrong = lab().secret("wrong");
+    let wrong = harness().secret("wrong");
     let status = node.refused(&volume(&vault, &[("clientsecret", &wrong)]))?;
     for word in ["MSIS9622", "AD FS", "clientsecret", "CredentialsRejected"] {
         ensure!(status.message().contains(word), "{word:?} is missing in: {status}");
@@ -189,7 +189,7 @@ const SUBJECT: &str = "system:serviceaccount:default:default";
 fn pod(issuer: &Issuer, class: &str) -> Volume {
     let token = |audience: &str| {
         let token = issuer.token(SUBJECT, audience, Duration::from_secs(3600), json!({}));
-        lab().secrets.lock().unwrap().push(token.clone());
+        harness().secrets.lock().unwrap().push(token.clone());
         json!({"token": token, "expirationTimestamp": "2030-01-01T00:00:00Z"})
     };
     let tokens = json!({WORKLOAD: token(WORKLOAD), BINDING: token(BINDING)}).to_string();
@@ -200,13 +200,13 @@ fn pod(issuer: &Issuer, class: &str) -> Volume {
 
 /// A vault that one identity may read through a cluster's token proxy, with the class `bound`.
 fn bound(node: &Node) -> Result<(Vault, Issuer, String)> {
-    let vault = lab().vault();
+    let vault = harness().vault();
     vault.set("password");
     let issuer_url = format!("https://issuer.{}/", vault.tenant);
-    let issuer = lab().azure().add_issuer(&issuer_url);
+    let issuer = harness().azure().add_issuer(&issuer_url);
     let client = format!("{}f", &vault.client_id[..vault.client_id.len() - 1]);
-    lab().azure().add_identity_binding(&vault.tenant, &client, &issuer_url, SUBJECT);
-    lab().azure().grant(&vault.name, &client, &[Permission::Get]);
+    harness().azure().add_identity_binding(&vault.tenant, &client, &issuer_url, SUBJECT);
+    harness().azure().grant(&vault.name, &client, &[Permission::Get]);
     let mut parameters = vault.parameters(&["password"]);
     parameters.insert("clientID".to_owned(), client.clone());
     parameters.insert("useAzureTokenProxy".to_owned(), "true".to_owned());
@@ -214,9 +214,9 @@ fn bound(node: &Node) -> Result<(Vault, Issuer, String)> {
     Ok((vault, issuer, client))
 }
 
-/// Where a test has its cluster's API server: another address each time that `corpus` makes it, since the servers stay.
+/// Where a test has its cluster's API server: another address each time that `matrix` makes it, since the servers stay.
 fn api_server(number: u8) -> Ipv4Addr {
-    Ipv4Addr::new(127, 0, 2, if corpus::is_by_socket() { 100 + number } else { number })
+    Ipv4Addr::new(127, 0, 2, if matrix::is_by_socket() { 100 + number } else { number })
 }
 
 fn an_identity_binding_works_as_soon_as_the_cluster_does() -> Result<()> {
@@ -225,7 +225,7 @@ fn an_identity_binding_works_as_soon_as_the_cluster_does() -> Result<()> {
         cluster_id: "abc123def456".to_owned(),
         path: "/base".to_owned(),
     };
-    let mut setup = lab().setup();
+    let mut setup = harness().setup();
     let authority = setup.folder.join("ca.crt");
     setup.flags.extend([
         "--token-proxy-url=https://kubernetes.default.svc.cluster.local:6443/base".to_owned(),
@@ -244,19 +244,19 @@ fn an_identity_binding_works_as_soon_as_the_cluster_does() -> Result<()> {
     }
     fs::write(&authority, "-----BEGIN")?;
     ensure!(node.refused(&pod(&issuer, "bound"))?.message().contains("holds no CA certificate"));
-    let proxy = lab().token_proxy(&options)?;
+    let proxy = harness().token_proxy(&options)?;
     fs::write(&authority, proxy.ca_pem())?;
     node.publish(&pod(&issuer, "bound"))?;
     assert_eq!(vault.entra().get(Kind::Token), 0, "Entra ID was asked past the proxy");
     ensure!(node.log().contains(proxy.sni()), "the name that was found is logged");
     // The service account of another pod has no binding.
-    lab()
+    harness()
         .azure()
         .remove_federated_credentials(&vault.tenant, &format!("{}f", &vault.client_id[..vault.client_id.len() - 1]));
-    lab().azure().revoke_tokens(&format!("{}f", &vault.client_id[..vault.client_id.len() - 1]));
+    harness().azure().revoke_tokens(&format!("{}f", &vault.client_id[..vault.client_id.len() - 1]));
     let mut pod = pod(&issuer, "bound");
     pod.pod = "another".to_owned();
-    lab().azure().set_secret(&vault.name, "second", &lab().secret("second"));
+    harness().azure().set_secret(&vault.name, "second", &harness().secret("second"));
     let mut parameters = vault.parameters(&["second"]);
     parameters.insert("clientID".to_owned(), format!("{}f", &vault.client_id[..vault.client_id.len() - 1]));
     parameters.insert("useAzureTokenProxy".to_owned(), "true".to_owned());
@@ -274,8 +274,8 @@ fn an_identity_binding_and_workload_identity_share_nothing() -> Result<()> {
         cluster_id: "696995ccb303450001b31a18".to_owned(),
         path: "/".to_owned(),
     };
-    let proxy = lab().token_proxy(&options)?;
-    let mut setup = lab().setup();
+    let proxy = harness().token_proxy(&options)?;
+    let mut setup = harness().setup();
     let authority = setup.folder.join("ca.crt");
     fs::create_dir_all(&setup.folder)?;
     fs::write(&authority, proxy.ca_pem())?;
@@ -295,14 +295,14 @@ fn an_identity_binding_and_workload_identity_share_nothing() -> Result<()> {
     let status = node.refused(&pod(&issuer, "plain"))?;
     ensure!(status.message().contains("AADSTS70025"), "it was given the binding's token: {status}");
     let issuer_url = issuer.url().to_owned();
-    lab().azure().add_federated_credential(&vault.tenant, &client, &issuer_url, SUBJECT, WORKLOAD);
+    harness().azure().add_federated_credential(&vault.tenant, &client, &issuer_url, SUBJECT, WORKLOAD);
     node.publish(&pod(&issuer, "plain"))?;
     ensure!(vault.entra().get(Kind::Token) >= 2, "the plain identity has a token of its own");
     Ok(())
 }
 
 fn the_nodes_own_identity_works_whatever_other_programs_endpoints_say() -> Result<()> {
-    let mut setup = lab().setup();
+    let mut setup = harness().setup();
     setup.environment = [
         ("IDENTITY_ENDPOINT", "http://127.0.0.1:9/token"),
         ("IDENTITY_HEADER", "x"),
@@ -312,11 +312,11 @@ fn the_nodes_own_identity_works_whatever_other_programs_endpoints_say() -> Resul
     ]
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
     .into();
-    let (node, vault) = (Node::start(setup)?, lab().vault());
+    let (node, vault) = (Node::start(setup)?, harness().vault());
     let value = vault.set("password");
     let system = "bbbbbbbb-0000-4000-8000-000000000001";
-    lab().azure().add_system_identity(&vault.tenant, system);
-    lab().azure().grant(&vault.name, system, &[Permission::Get]);
+    harness().azure().add_system_identity(&vault.tenant, system);
+    harness().azure().grant(&vault.name, system, &[Permission::Get]);
     let mut parameters = vault.parameters(&["password"]);
     parameters.insert("useVMManagedIdentity".to_owned(), "true".to_owned());
     node.class("demo", &parameters)?;

@@ -10,7 +10,7 @@ use keyvault_csi_e2e::driver::wait_for;
 use keyvault_csi_e2e::kubelet::Volume;
 use tonic::Code;
 
-use crate::lab::{Node, Vault, lab, mounts_on};
+use crate::harness::{Node, Vault, harness, mounts_on};
 
 trials! { "interruptions":
     a_caller_that_hangs_up_leaves_a_whole_volume_or_nothing,
@@ -25,7 +25,7 @@ trials! { "interruptions":
 const OBJECTS: [&str; 3] = ["first", "second", "third"];
 
 fn ready() -> Result<(Node, Vault, Vec<String>)> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     let values = OBJECTS.map(|name| vault.set(name)).to_vec();
     node.class("demo", &vault.parameters(&OBJECTS))?;
     Ok((node, vault, values))
@@ -47,7 +47,7 @@ fn whole(target: &Path, values: &[String]) -> Result<bool> {
 
 fn a_caller_that_hangs_up_leaves_a_whole_volume_or_nothing() -> Result<()> {
     let (node, vault, values) = ready()?;
-    lab().azure().add_fault(Fault::new(Action::latency(Duration::from_millis(5))).host(&vault.name));
+    harness().azure().add_fault(Fault::new(Action::latency(Duration::from_millis(5))).host(&vault.name));
     let volumes: Vec<Volume> = (0..200).map(|_| vault.volume("demo")).collect();
     for (number, volume) in volumes.iter().enumerate() {
         // From before the request is read until after the answer, in steps of 0.2 ms.
@@ -125,7 +125,7 @@ fn a_driver_killed_while_it_unpublishes_leaves_no_half_volume() -> Result<()> {
 fn an_unpublish_wins_over_a_publish_that_still_fetches() -> Result<()> {
     let (node, vault, _) = ready()?;
     let slow = Fault::new(Action::latency(Duration::from_secs(2))).host(&vault.name).kind(Kind::Get);
-    lab().azure().add_fault(slow);
+    harness().azure().add_fault(slow);
     let volume = vault.volume("demo");
     let status = std::thread::scope(|scope| {
         let publishing = scope.spawn(|| node.publish(&volume));
@@ -146,7 +146,7 @@ fn an_unpublish_wins_over_a_publish_that_still_fetches() -> Result<()> {
 fn a_tree_that_the_kubelet_removed_is_not_made_anew() -> Result<()> {
     let (node, vault, _) = ready()?;
     let slow = Fault::new(Action::latency(Duration::from_secs(2))).host(&vault.name).kind(Kind::Get);
-    lab().azure().add_fault(slow);
+    harness().azure().add_fault(slow);
     let volume = vault.volume("demo");
     let pods = node.setup().kubelet_root().join("pods");
     let status = std::thread::scope(|scope| {
@@ -164,7 +164,7 @@ fn a_tree_that_the_kubelet_removed_is_not_made_anew() -> Result<()> {
 
 fn two_publishes_of_one_volume_make_one_mount() -> Result<()> {
     let (node, vault, values) = ready()?;
-    lab().azure().add_fault(Fault::new(Action::latency(Duration::from_millis(20))).host(&vault.name));
+    harness().azure().add_fault(Fault::new(Action::latency(Duration::from_millis(20))).host(&vault.name));
     for _ in 0..10 {
         let volume = vault.volume("demo");
         std::thread::scope(|scope| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use keyvault_csi_e2e::driver::{Kernel, wait_for};
 
-use crate::lab::{Node, lab, mounts_on};
+use crate::harness::{Node, harness, mounts_on};
 
 trials! { "kernels":
     without_the_new_mount_api_a_volume_is_mounted_and_filled,
@@ -16,13 +16,13 @@ trials! { "kernels":
 }
 
 fn old_kernel() -> Result<Node> {
-    let mut setup = lab().setup();
+    let mut setup = harness().setup();
     setup.kernel = Kernel::WithoutMountApi;
     Node::start(setup)
 }
 
 fn without_the_new_mount_api_a_volume_is_mounted_and_filled() -> Result<()> {
-    let (node, vault) = (old_kernel()?, lab().vault());
+    let (node, vault) = (old_kernel()?, harness().vault());
     let value = vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     let volume = vault.volume("demo");
@@ -40,10 +40,10 @@ fn without_the_new_mount_api_a_volume_is_mounted_and_filled() -> Result<()> {
 
 /// The write fails after the mount, since the process may write no file as large as the secret.
 fn without_it_too_a_failure_leaves_nothing() -> Result<()> {
-    let mut setup = lab().setup();
+    let mut setup = harness().setup();
     setup.kernel = Kernel::WithoutMountApi;
     setup.largest_file = Some(8);
-    let (node, vault) = (Node::start(setup)?, lab().vault());
+    let (node, vault) = (Node::start(setup)?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     let status = node.refused(&vault.volume("demo"))?;
@@ -53,7 +53,7 @@ fn without_it_too_a_failure_leaves_nothing() -> Result<()> {
 
 /// Most publishes are looked at in the moment in which the mount appears: with mount(2) some would be seen empty.
 fn the_new_mount_api_shows_a_volume_only_when_it_is_full() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     let mut looks = 0;
@@ -79,9 +79,9 @@ fn the_new_mount_api_shows_a_volume_only_when_it_is_full() -> Result<()> {
 fn volumes_that_may_be_swapped_are_told_of_once() -> Result<()> {
     const TOLD: &str = "volumes may be written to the node's swap";
     for kernel in [Kernel::Present, Kernel::WithoutNoswap] {
-        let mut setup = lab().setup();
+        let mut setup = harness().setup();
         setup.kernel = kernel;
-        let (node, vault) = (Node::start(setup)?, lab().vault());
+        let (node, vault) = (Node::start(setup)?, harness().vault());
         let value = vault.set("password");
         node.class("demo", &vault.parameters(&["password"]))?;
         let mut kept = false;

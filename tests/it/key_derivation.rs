@@ -16,8 +16,8 @@ use keyvault_csi_e2e::kubelet::Volume;
 use libtest_mimic::Trial;
 
 use crate::certificates::{Made, openssl};
-use crate::lab::{Node, Vault, class_manifest, lab};
-use crate::mirror_scene::{self, Scene};
+use crate::harness::{Node, Vault, class_manifest, harness};
+use crate::mirror_fixture::{self, Fixture};
 use crate::rotation::{PATIENCE, cycles, metric, rotating};
 
 trials! { "key_derivation":
@@ -74,10 +74,10 @@ struct Tenant {
 impl Tenant {
     /// A tenant whose class `demo` mounts the secret `password`.
     fn new(node: &Node, namespace: &'static str) -> Result<Tenant> {
-        let (vault, made) = (lab().vault(), Made::new(&["rsa:2048"])?);
+        let (vault, made) = (harness().vault(), Made::new(&["rsa:2048"])?);
         vault.set("password");
         let der = openssl(&["x509", "-in", &made.path("cert.pem"), "-outform", "DER"])?;
-        lab().azure().add_client_certificate(&vault.tenant, &vault.client_id, &der);
+        harness().azure().add_client_certificate(&vault.tenant, &vault.client_id, &der);
         let tenant = Tenant { namespace, vault, made };
         tenant.class(node, "demo", &tenant.vault.parameters(&["password"]))?;
         Ok(tenant)
@@ -105,7 +105,7 @@ impl Tenant {
     fn import(&self, name: &str, text: &str) -> Result<()> {
         let pem = CertificateMaterial::from_pem(&self.made.pem()?)?;
         let (secret_value, secret_content_type) = (text.to_owned(), "application/x-pkcs12".to_owned());
-        lab().azure().set_certificate(
+        harness().azure().set_certificate(
             &self.vault.name,
             name,
             &CertificateMaterial { secret_value, secret_content_type, ..pem },
@@ -230,11 +230,15 @@ fn attack(node: &Node, attacker: &Tenant, count: usize, in_vault: bool) -> Resul
 /// Some of each, with bounds that a loaded machine and a debug build keep; what counts are orders and counts.
 fn small_attack(in_vault: bool) -> Result<()> {
     const COUNT: usize = 16;
-    let node = lab().node()?;
+    let node = harness().node()?;
     let attacker = Tenant::new(&node, "attacker")?;
     let felt = attack(&node, &attacker, COUNT, in_vault)?;
     // Behind all of them, if nobody took turns. A publish of the neighbour's takes as long as some archives by itself.
-    ensure!(felt.before <= COUNT / 2, "each of the neighbour's waited behind {} of the attacker's archives", felt.before);
+    ensure!(
+        felt.before <= COUNT / 2,
+        "each of the neighbour's waited behind {} of the attacker's archives",
+        felt.before
+    );
     let slowest = felt.probes.iter().max().copied().unwrap_or_default();
     ensure!(slowest < Duration::from_secs(10), "a probe took {slowest:?}");
     // The neighbour's archives, and each of the attacker's once; none of those above the ceiling.
@@ -259,7 +263,7 @@ fn a_hundred_of_each() -> Result<()> {
     let binary =
         std::env::var_os("KEYVAULT_CSI_RELEASE").context("KEYVAULT_CSI_RELEASE is not set: run `make soak`")?;
     for in_vault in [false, true] {
-        let mut setup = lab().setup();
+        let mut setup = harness().setup();
         setup.binary = binary.clone().into();
         setup.flags = ["--enable-secret-rotation", "--rotation-poll-interval=2s"].map(str::to_owned).into();
         let node = Node::start(setup)?;
@@ -298,7 +302,7 @@ fn quiet(node: &Node, what: &str) -> Result<()> {
 }
 
 fn an_archive_is_derived_once_and_again_for_a_token_only() -> Result<()> {
-    let node = lab().node()?;
+    let node = harness().node()?;
     let tenant = Tenant::new(&node, "tenant")?;
     let text = archive(&tenant.made, USUAL)?;
     for _ in 0..3 {
@@ -306,12 +310,12 @@ fn an_archive_is_derived_once_and_again_for_a_token_only() -> Result<()> {
     }
     assert_eq!((derivations(&node)?, tenant.vault.entra().get(Kind::Token)), (1.0, 1));
     // The vault takes the token no more: the key is read again for the next one.
-    lab().azure().revoke_tokens(&tenant.vault.client_id);
+    harness().azure().revoke_tokens(&tenant.vault.client_id);
     node.publish(&tenant.with_archive(&text))?;
     assert_eq!((derivations(&node)?, tenant.vault.entra().get(Kind::Token)), (2.0, 2));
     // Another password is another archive, although nobody can say so before it is tried; so is another namespace's.
     let mut wrong = tenant.with_archive(&text);
-    wrong.secrets.insert("clientcertificatepassword".to_owned(), lab().secret("wrong"));
+    wrong.secrets.insert("clientcertificatepassword".to_owned(), harness().secret("wrong"));
     for _ in 0..3 {
         ensure!(node.refused(&wrong)?.message().contains("password is another one"));
     }
@@ -408,7 +412,7 @@ fn what_the_volume_holds_is_not_decoded_at_a_refresh() -> Result<()> {
 }
 
 fn what_is_refused_is_told_and_remembered() -> Result<()> {
-    let node = lab().node()?;
+    let node = harness().node()?;
     let tenant = Tenant::new(&node, "tenant")?;
     let text = archive(&tenant.made, ABOVE)?;
     let in_vault = tenant.mounting(&node, "server", &text)?;
@@ -433,7 +437,7 @@ fn what_is_refused_is_told_and_remembered() -> Result<()> {
 }
 
 fn a_pod_that_is_deleted_takes_its_archives_out_of_the_queue() -> Result<()> {
-    let node = lab().node()?;
+    let node = harness().node()?;
     let tenant = Tenant::new(&node, "tenant")?;
     let pods = tenant.pods(&node, 20, BELOW, false)?;
     std::thread::scope(|scope| {
@@ -454,35 +458,35 @@ fn a_pod_that_is_deleted_takes_its_archives_out_of_the_queue() -> Result<()> {
 }
 
 fn a_mirrored_archive_is_opened_once() -> Result<()> {
-    let scene = Scene::new()?;
+    let fixture = Fixture::new()?;
     let made = Made::new(&["rsa:2048"])?;
     let material = CertificateMaterial::from_pfx(&made.read("archive.pfx")?, "")?;
-    lab().azure().set_certificate(&scene.vault.name, "server", &material);
+    harness().azure().set_certificate(&fixture.vault.name, "server", &material);
     let object = "array:\n  - |\n    objectName: server\n    objectType: secret\n    objectFormat: pfx\n";
     let tls = |name: &str| {
         let keys =
             ["tls.crt", "tls.key", "ca.crt"].map(|key| serde_json::json!({ "objectName": "server", "key": key }));
         serde_json::json!({ "secretName": name, "type": "kubernetes.io/tls", "data": keys })
     };
-    scene.class_of("demo", &scene.vault.parameters_of(object), &serde_json::json!([tls("one"), tls("two")]))?;
-    let (node, user) = scene.node("a", &["--secret-check-interval=1s"])?;
-    let pod = scene.pod("web-1", "a", "demo", &scene.replica_set("web")?)?;
+    fixture.class_of("demo", &fixture.vault.parameters_of(object), &serde_json::json!([tls("one"), tls("two")]))?;
+    let (node, user) = fixture.node("a", &["--secret-check-interval=1s"])?;
+    let pod = fixture.pod("web-1", "a", "demo", &fixture.replica_set("web")?)?;
     node.publish(&pod)?;
     for name in ["one", "two"] {
-        let secret = scene.there(name)?;
-        let key = mirror_scene::decoded(&secret, "tls.key").context("no key")?;
+        let secret = fixture.there(name)?;
+        let key = mirror_fixture::decoded(&secret, "tls.key").context("no key")?;
         ensure!(key.starts_with("-----BEGIN RSA PRIVATE KEY-----"), "another form of key");
     }
     // One archive, for six values of two Secrets; looks at what is as it should be open nothing.
     let before = derivations(&node)?;
     ensure!(before >= 1.0, "it is not counted");
-    let looks = scene.cluster.count(&user, "get", "secrets")?;
-    wait_for("it looks again", PATIENCE, || Ok(scene.cluster.count(&user, "get", "secrets")? >= looks + 6))?;
+    let looks = fixture.cluster.count(&user, "get", "secrets")?;
+    wait_for("it looks again", PATIENCE, || Ok(fixture.cluster.count(&user, "get", "secrets")? >= looks + 6))?;
     assert_eq!(derivations(&node)?, before);
     // Another Secret of the same file.
     let more = serde_json::json!({ "spec": { "secretObjects": [tls("one"), tls("two"), tls("three")] } });
-    scene.change_class("demo", &more)?;
-    scene.there("three")?;
+    fixture.change_class("demo", &more)?;
+    fixture.there("three")?;
     assert_eq!(derivations(&node)?, before + 1.0);
     Ok(())
 }

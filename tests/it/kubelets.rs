@@ -15,7 +15,7 @@ use keyvault_csi_proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeReque
 use serde_json::Value;
 use tonic::Code;
 
-use crate::lab::{Node, Vault, class_manifest, lab, mounts_on};
+use crate::harness::{Node, Vault, class_manifest, harness, mounts_on};
 
 trials! { "kubelets":
     requests_of_1_20_end_as_the_kubelet_needs,
@@ -39,9 +39,9 @@ enum Call {
 }
 
 fn replay(version: &str) -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
-    let azure = lab().azure();
+    let azure = harness().azure();
     azure.add_client(&vault.tenant, RECORDED.0, RECORDED.1);
     azure.grant(&vault.name, RECORDED.0, &[Permission::Get]);
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fixtures/kubelet").join(version);

@@ -9,7 +9,7 @@ use std::path::Path;
 use aho_corasick::AhoCorasick;
 use anyhow::{Result, ensure};
 
-use crate::lab::lab;
+use crate::harness::harness;
 
 trials! { "leaks":
     the_search_finds_what_it_looks_for,
@@ -87,13 +87,13 @@ fn the_search_finds_what_it_looks_for() -> Result<()> {
 }
 
 fn no_secret_is_in_any_log_error_metric_or_file() -> Result<()> {
-    let secrets = lab().secrets.lock().map_err(|_| anyhow::anyhow!("a test panicked"))?.clone();
-    let texts = lab().texts.lock().map_err(|_| anyhow::anyhow!("a test panicked"))?.clone();
-    let tokens = lab().azure().issued_tokens();
+    let secrets = harness().secrets.lock().map_err(|_| anyhow::anyhow!("a test panicked"))?.clone();
+    let texts = harness().texts.lock().map_err(|_| anyhow::anyhow!("a test panicked"))?.clone();
+    let tokens = harness().azure().issued_tokens();
     let all: Vec<String> = secrets.iter().chain(&tokens).flat_map(|secret| forms(secret)).collect();
-    let found = search(lab().folder.path(), &texts, &all)?;
+    let found = search(harness().folder.path(), &texts, &all)?;
     ensure!(found.is_empty(), "{}", found.join("\n"));
-    let nodes = fs::read_dir(lab().folder.path())?.filter_map(Result::ok);
+    let nodes = fs::read_dir(harness().folder.path())?.filter_map(Result::ok);
     let logs = nodes.filter(|node| node.path().join("node.log").exists()).count();
     // When other tests were left out by name, there may be nothing to look at; but logs without secrets are odd.
     ensure!(logs == 0 || !secrets.is_empty(), "{logs} logs, but no secret to look for");

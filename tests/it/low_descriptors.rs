@@ -9,8 +9,8 @@ use anyhow::{Context as _, Result, ensure};
 use keyvault_csi_e2e::driver::wait_for;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
+use crate::harness::{Node, harness};
 use crate::hostile::{Neighbour, Peak};
-use crate::lab::{Node, lab};
 
 trials! { "low_descriptors":
     a_start_with_twenty_four_descriptors_works_or_says_why_not,
@@ -38,7 +38,7 @@ fn names_descriptors(text: &str) -> bool {
 }
 
 fn a_start_with_twenty_four_descriptors_works_or_says_why_not() -> Result<()> {
-    let mut setup = lab().setup();
+    let mut setup = harness().setup();
     let binary = std::mem::replace(&mut setup.binary, setup.folder.join("start"));
     fs::write(&setup.binary, format!("#!/bin/sh\nulimit -n {FEW}\nexec {} \"$@\"\n", binary.display()))?;
     fs::set_permissions(&setup.binary, fs::Permissions::from_mode(0o755))?;
@@ -78,11 +78,11 @@ fn served_or_told(node: &Node, neighbour: &Neighbour) -> Result<bool> {
 }
 
 fn a_driver_whose_descriptors_run_out_goes_on_when_they_come_back() -> Result<()> {
-    let mut setup = lab().setup();
+    let mut setup = harness().setup();
     setup.flags.extend(["--enable-secret-rotation", "--rotation-poll-interval=200ms"].map(str::to_owned));
     let node = Node::start(setup)?;
     let neighbour = Neighbour::new(&node)?;
-    let vault = lab().vault();
+    let vault = harness().vault();
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     let target = node.publish(&vault.volume("demo"))?;

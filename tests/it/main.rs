@@ -16,7 +16,7 @@ macro_rules! trials {
         pub(crate) const TESTS: &[crate::Test] =
             &[$((concat!($module, "::", stringify!($test)), $test),)*];
 
-        #[allow(dead_code)] // Some are made by `corpus`.
+        #[allow(dead_code)] // Some are made by `matrix`.
         pub(crate) fn trials() -> Vec<libtest_mimic::Trial> {
             TESTS.iter().map(|&(name, test)| crate::trial(name, test)).collect()
         }
@@ -24,7 +24,7 @@ macro_rules! trials {
 }
 
 mod apiserver;
-mod lab;
+mod harness;
 mod raw_http2;
 
 mod azure;
@@ -41,16 +41,16 @@ mod unpublish;
 
 mod external;
 mod external_faults;
+mod external_fixture;
 mod external_rotation;
-mod external_scene;
 
 mod cluster_classes;
 mod cluster_reports;
 mod external_cluster;
 mod mirror;
+mod mirror_fixture;
 mod mirror_guards;
 mod mirror_owners;
-mod mirror_scene;
 
 mod costs;
 mod descriptors;
@@ -79,10 +79,10 @@ mod tenant_input;
 mod tokens;
 mod volume_size;
 
-mod both_ways;
-mod corpus;
+mod matrix;
 mod plugin;
 mod plugin_process;
+mod provider_parity;
 
 mod bundles;
 mod clocks;
@@ -117,15 +117,15 @@ const IDLE: [&str; 2] = [
 ];
 
 fn main() -> ExitCode {
-    if let Some(ended) = external_scene::is_provider() {
+    if let Some(ended) = external_fixture::is_provider() {
         return if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let arguments = Arguments::from_args();
     if !arguments.list {
-        lab::enter();
+        harness::enter();
     }
     let trials = [
-        corpus::trials(),
+        matrix::trials(),
         unpublish::trials(),
         classes::trials(),
         surface::trials(),
@@ -170,7 +170,7 @@ fn main() -> ExitCode {
         rotation_steps::trials(),
         plugin::trials(),
         plugin_process::trials(),
-        both_ways::trials(),
+        provider_parity::trials(),
         bundles::trials(),
         clocks::trials(),
         hostile_classes::trials(),

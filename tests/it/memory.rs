@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use keyvault_csi_e2e::driver::wait_for;
 
-use crate::lab::lab;
+use crate::harness::harness;
 
 trials! { "memory":
     values_are_wiped_from_memory,
@@ -39,7 +39,7 @@ fn occurrences(process: u32, wanted: &[u8]) -> Result<usize> {
 
 /// The SDK and its JSON reader hold values in plain strings, and so does the HTTP client: the allocator wipes them.
 fn values_are_wiped_from_memory() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     // The driver's own flag, to see that the search finds what is there.
     ensure!(occurrences(node.id(), b"--registration-dir=")? > 0, "the search finds nothing at all");
     let names: Vec<String> = (0..20).map(|number| format!("secret-{number}")).collect();

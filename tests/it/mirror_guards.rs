@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use crate::apiserver::STATUSES;
 use crate::certificates::{Made, matches};
-use crate::lab::{Node, lab};
-use crate::mirror_scene::{PATIENCE, Scene, decoded, opaque};
+use crate::harness::{Node, harness};
+use crate::mirror_fixture::{Fixture, PATIENCE, decoded, opaque};
 
 trials! { "mirror_guards":
     a_status_that_lies_makes_the_driver_read_nothing,
@@ -25,11 +25,11 @@ trials! { "mirror_guards":
 const NODE_LABEL: &str = "internal.secrets-store.csi.k8s.io/node-name";
 
 /// A status object, as upstream's driver writes one, or somebody who pretends.
-fn status(scene: &Scene, name: &str, pod: (&str, &str), class: &str, target: &Path) -> Result<()> {
-    status_on(scene, &scene.node_name("a"), name, pod, class, target)
+fn status(fixture: &Fixture, name: &str, pod: (&str, &str), class: &str, target: &Path) -> Result<()> {
+    status_on(fixture, &fixture.node_name("a"), name, pod, class, target)
 }
 
-fn status_on(scene: &Scene, node: &str, name: &str, pod: (&str, &str), class: &str, target: &Path) -> Result<()> {
+fn status_on(fixture: &Fixture, node: &str, name: &str, pod: (&str, &str), class: &str, target: &Path) -> Result<()> {
     let object = json!({
         "metadata": {
             "name": name,
@@ -41,39 +41,39 @@ fn status_on(scene: &Scene, node: &str, name: &str, pod: (&str, &str), class: &s
             "objects": [{ "id": "secret/a", "version": "1" }],
         },
     });
-    scene.cluster.create(STATUSES, Some(&scene.namespace), object)?;
+    fixture.cluster.create(STATUSES, Some(&fixture.namespace), object)?;
     Ok(())
 }
 
 fn a_status_that_lies_makes_the_driver_read_nothing() -> Result<()> {
-    let (scene, theirs) = (Scene::new()?, Scene::new()?);
-    scene.vault.set("a");
+    let (fixture, theirs) = (Fixture::new()?, Fixture::new()?);
+    fixture.vault.set("a");
     theirs.vault.set("a");
-    scene.class("demo", &["a"], &json!([opaque("good", &[("a", "k")])]))?;
+    fixture.class("demo", &["a"], &json!([opaque("good", &[("a", "k")])]))?;
     // The class that nobody mounts, in the victim's namespace and in the thief's.
-    scene.class("steal", &["a"], &json!([opaque("stolen", &[("a", "k"), ("passwd", "passwd")])]))?;
+    fixture.class("steal", &["a"], &json!([opaque("stolen", &[("a", "k"), ("passwd", "passwd")])]))?;
     theirs.class("steal", &["a"], &json!([opaque("stolen", &[("a", "k")])]))?;
-    let (node, user) = scene.node("a", &["--secret-check-interval=1s"])?;
-    let victim = scene.pod("victim", "a", "demo", &scene.replica_set("web")?)?;
+    let (node, user) = fixture.node("a", &["--secret-check-interval=1s"])?;
+    let victim = fixture.pod("victim", "a", "demo", &fixture.replica_set("web")?)?;
     let target = node.publish(&victim)?;
-    scene.there("good")?;
+    fixture.there("good")?;
     // A pod that mounts another class; a pod that has not mounted anything yet; another one's UID; a path of the host.
     let owner = theirs.replica_set("thief")?;
     let thief = theirs.pod("thief", "a", "steal", &owner)?;
-    status(&scene, "lie-1", ("victim", &victim.uid), "steal", &target)?;
-    status(&scene, "lie-2", ("victim", &victim.uid), "steal", Path::new("/etc"))?;
+    status(&fixture, "lie-1", ("victim", &victim.uid), "steal", &target)?;
+    status(&fixture, "lie-2", ("victim", &victim.uid), "steal", Path::new("/etc"))?;
     for (name, uid) in [("lie-3", &victim.uid), ("lie-4", &thief.uid)] {
-        status_on(&theirs, &scene.node_name("a"), name, ("thief", uid), "steal", &target)?;
+        status_on(&theirs, &fixture.node_name("a"), name, ("thief", uid), "steal", &target)?;
     }
     wait_for("the lie is noticed", PATIENCE, || Ok(node.log().contains("it is not believed")))?;
     // Later news and several looks mark the time.
-    let value = scene.vault.set("a");
+    let value = fixture.vault.set("a");
     node.kubelet.unpublish(&victim)?;
     node.publish(&victim)?;
-    scene.holds("good", "k", &value)?;
-    let looks = scene.cluster.count(&user, "get", "secrets")?;
-    wait_for("it looks again", PATIENCE, || Ok(scene.cluster.count(&user, "get", "secrets")? >= looks + 3))?;
-    ensure!(scene.secret("stolen")?.is_none() && theirs.secret("stolen")?.is_none(), "a lie was believed");
+    fixture.holds("good", "k", &value)?;
+    let looks = fixture.cluster.count(&user, "get", "secrets")?;
+    wait_for("it looks again", PATIENCE, || Ok(fixture.cluster.count(&user, "get", "secrets")? >= looks + 3))?;
+    ensure!(fixture.secret("stolen")?.is_none() && theirs.secret("stolen")?.is_none(), "a lie was believed");
     Ok(())
 }
 
@@ -86,17 +86,17 @@ fn mounted(node: &Node, volume: &Volume) -> Result<std::path::PathBuf> {
 }
 
 fn volumes_that_upstream_published_are_mirrored() -> Result<()> {
-    let scene = Scene::new()?;
-    let (node, _) = scene.node("a", &[])?;
-    let owner = scene.replica_set("web")?;
+    let fixture = Fixture::new()?;
+    let (node, _) = fixture.node("a", &[])?;
+    let owner = fixture.replica_set("web")?;
     let data = [("nested/bar", "b"), ("a", "k")];
     // As its writer lays files out (docs/reference/csi-driver.md#volume-layout).
-    scene.class("written", &["a"], &json!([opaque("written", &data)]))?;
-    let pod = scene.pod("web-1", "a", "written", &owner)?;
+    fixture.class("written", &["a"], &json!([opaque("written", &data)]))?;
+    let pod = fixture.pod("web-1", "a", "written", &owner)?;
     let target = mounted(&node, &pod)?;
     let generation = target.join("..2026_01_02_03_04_05.678");
     fs::create_dir_all(generation.join("nested"))?;
-    let (plain, nested) = (lab().secret("plain"), lab().secret("nested"));
+    let (plain, nested) = (harness().secret("plain"), harness().secret("nested"));
     fs::write(generation.join("a"), &plain)?;
     fs::write(generation.join("nested/bar"), &nested)?;
     symlink("..2026_01_02_03_04_05.678", target.join("..data"))?;
@@ -104,45 +104,45 @@ fn volumes_that_upstream_published_are_mirrored() -> Result<()> {
     symlink("..data/nested", target.join("nested"))?;
     // Links of somebody else's lead nowhere.
     symlink("/etc/passwd", generation.join("passwd"))?;
-    status(&scene, "written", ("web-1", &pod.uid), "written", &target)?;
-    scene.holds("written", "k", &plain)?;
-    assert_eq!(decoded(&scene.there("written")?, "b").as_deref(), Some(nested.as_str()));
+    status(&fixture, "written", ("web-1", &pod.uid), "written", &target)?;
+    fixture.holds("written", "k", &plain)?;
+    assert_eq!(decoded(&fixture.there("written")?, "b").as_deref(), Some(nested.as_str()));
     // One that is being unpublished, whose link goes first, is no volume without files.
     fs::remove_file(target.join("..data"))?;
-    scene.change_class("written", &json!({ "spec": { "secretObjects": [opaque("absent", &[("absent", "k")])] } }))?;
+    fixture.change_class("written", &json!({ "spec": { "secretObjects": [opaque("absent", &[("absent", "k")])] } }))?;
     // As a provider writes them itself (docs/reference/csi-driver.md#files-of-providers).
-    scene.class("legacy", &["a"], &json!([opaque("legacy", &data), opaque("linked", &[("passwd", "k")])]))?;
-    let pod = scene.pod("web-2", "a", "legacy", &owner)?;
+    fixture.class("legacy", &["a"], &json!([opaque("legacy", &data), opaque("linked", &[("passwd", "k")])]))?;
+    let pod = fixture.pod("web-2", "a", "legacy", &owner)?;
     let target = mounted(&node, &pod)?;
     fs::create_dir(target.join("nested"))?;
     fs::write(target.join("nested/bar"), &nested)?;
     fs::write(target.join("a"), &plain)?;
     symlink("/etc/passwd", target.join("passwd"))?;
-    status(&scene, "legacy", ("web-2", &pod.uid), "legacy", &target)?;
-    scene.holds("legacy", "k", &plain)?;
-    scene.told(&["file matching objectName passwd not found in the pod; the volume has a, nested/bar"])?;
-    ensure!(scene.secret("linked")?.is_none());
-    let events = scene.events("FailedToCreateSecret")?;
+    status(&fixture, "legacy", ("web-2", &pod.uid), "legacy", &target)?;
+    fixture.holds("legacy", "k", &plain)?;
+    fixture.told(&["file matching objectName passwd not found in the pod; the volume has a, nested/bar"])?;
+    ensure!(fixture.secret("linked")?.is_none());
+    let events = fixture.events("FailedToCreateSecret")?;
     ensure!(!events.iter().any(|text| text.contains("written")), "{events:?}");
     Ok(())
 }
 
 fn every_type_is_written() -> Result<()> {
-    let scene = Scene::new()?;
-    let docker = json!({ "auths": { "r.example": { "auth": lab().secret("docker") } } }).to_string();
-    lab().azure().set_secret(&scene.vault.name, "docker", &docker);
-    let (name, password) = (scene.vault.set("name"), scene.vault.set("password"));
+    let fixture = Fixture::new()?;
+    let docker = json!({ "auths": { "r.example": { "auth": harness().secret("docker") } } }).to_string();
+    harness().azure().set_secret(&fixture.vault.name, "docker", &docker);
+    let (name, password) = (fixture.vault.set("name"), fixture.vault.set("password"));
     let mut made = Vec::new();
     for (name, algorithm) in [("rsa", &["rsa:2048"][..]), ("ed", &["ed25519"])] {
         let one = Made::new(algorithm)?;
         let pem = one.pem()?;
-        lab().azure().set_secret(&scene.vault.name, name, &pem);
+        harness().azure().set_secret(&fixture.vault.name, name, &pem);
         // The key's text is a secret like any other.
-        lab().secrets.lock().unwrap().push(pem[60..100].to_owned());
+        harness().secrets.lock().unwrap().push(pem[60..100].to_owned());
         made.push(one);
     }
     let pfx = CertificateMaterial::from_pfx(&made[0].read("archive.pfx")?, "")?;
-    lab().azure().set_certificate(&scene.vault.name, "pfx", &pfx);
+    harness().azure().set_certificate(&fixture.vault.name, "pfx", &pfx);
     let object = |name: &str, more: &str| format!("  - |\n    objectName: {name}\n    objectType: secret\n{more}");
     let simple = ["docker", "name", "password", "rsa", "ed"].map(|name| object(name, "")).concat();
     let history = object("name", "    objectAlias: past\n    objectVersionHistory: 2\n");
@@ -166,9 +166,9 @@ fn every_type_is_written() -> Result<()> {
         tls("tls-ed", "ed"),
         tls("tls-pfx", "pfx"),
     ]);
-    scene.class_of("demo", &scene.vault.parameters_of(&objects), &secrets)?;
-    let (node, _) = scene.node("a", &[])?;
-    node.publish(&scene.pod("web-1", "a", "demo", &scene.replica_set("web")?)?)?;
+    fixture.class_of("demo", &fixture.vault.parameters_of(&objects), &secrets)?;
+    let (node, _) = fixture.node("a", &[])?;
+    node.publish(&fixture.pod("web-1", "a", "demo", &fixture.replica_set("web")?)?)?;
     for (secret, key, value) in [
         ("json", ".dockerconfigjson", &docker),
         ("cfg", ".dockercfg", &docker),
@@ -177,11 +177,11 @@ fn every_type_is_written() -> Result<()> {
         ("ssh", "ssh-privatekey", &password),
         ("other", "past", &name),
     ] {
-        scene.holds(secret, key, value)?;
+        fixture.holds(secret, key, value)?;
     }
     for one in secrets.as_array().context("no list")? {
         let name = one["secretName"].as_str().unwrap_or_default();
-        let secret = scene.there(name)?;
+        let secret = fixture.there(name)?;
         assert_eq!(secret["type"], one["type"], "{name}");
         if one["type"] == "kubernetes.io/tls" {
             let folder = tempfile::tempdir()?;
@@ -192,19 +192,19 @@ fn every_type_is_written() -> Result<()> {
             assert_eq!(decoded(&secret, "ca.crt"), decoded(&secret, "tls.crt"));
         }
     }
-    assert_eq!(scene.there("tls-rsa")?["data"], scene.there("tls-pfx")?["data"]);
+    assert_eq!(fixture.there("tls-rsa")?["data"], fixture.there("tls-pfx")?["data"]);
     ensure!(!node.log().contains("not all Secrets"), "{}", node.log());
     Ok(())
 }
 
 fn one_bad_secret_object_stops_no_other() -> Result<()> {
-    let scene = Scene::new()?;
-    let value = scene.vault.set("a");
+    let fixture = Fixture::new()?;
+    let value = fixture.vault.set("a");
     let mut mislabelled = opaque("mislabelled", &[("a", "k")]);
     mislabelled["labels"] = json!({ "label": "no value of a label!" });
     // No write of other data is taken for an immutable Secret.
     let metadata = json!({ "name": "refused", "labels": { "secrets-store.csi.k8s.io/managed": "true" } });
-    scene.put(
+    fixture.put(
         "somebody",
         json!({ "metadata": metadata, "type": "Opaque", "immutable": true, "data": { "k": "b2xk" } }),
     )?;
@@ -217,11 +217,11 @@ fn one_bad_secret_object_stops_no_other() -> Result<()> {
         refused,
         opaque("good", &[("a", "k")]),
     ]);
-    scene.class("demo", &["a"], &bad)?;
-    let (node, _) = scene.node("a", &[])?;
-    node.publish(&scene.pod("web-1", "a", "demo", &scene.replica_set("web")?)?)?;
-    scene.holds("good", "k", &value)?;
-    let text = scene.told(&["secretObjects[0]"])?;
+    fixture.class("demo", &["a"], &bad)?;
+    let (node, _) = fixture.node("a", &[])?;
+    node.publish(&fixture.pod("web-1", "a", "demo", &fixture.replica_set("web")?)?)?;
+    fixture.holds("good", "k", &value)?;
+    let text = fixture.told(&["secretObjects[0]"])?;
     for part in [
         "secretName is no name for a Secret",
         "file matching objectName b not found in the pod; the volume has a",
@@ -233,7 +233,7 @@ fn one_bad_secret_object_stops_no_other() -> Result<()> {
     }
     // A mistake is told once, not at each look, and the metric has it.
     let metrics = node.metrics()?;
-    lab().remember(&metrics);
+    harness().remember(&metrics);
     ensure!(
         metrics.contains("sync_k8s_secret_error_total{") && metrics.contains("reason=\"ClassInvalid\""),
         "{metrics}"

@@ -8,8 +8,8 @@ use keyvault_csi_e2e::kubelet::Volume;
 use serde_json::{Value, json};
 
 use crate::apiserver::User;
-use crate::lab::Node;
-use crate::mirror_scene::{PATIENCE, SECRETS, Scene, decoded, opaque, owners, writes};
+use crate::harness::Node;
+use crate::mirror_fixture::{Fixture, PATIENCE, SECRETS, decoded, opaque, owners, writes};
 
 trials! { "mirror_owners":
     two_nodes_and_two_deployments_make_exactly_two_owners_and_no_conflict,
@@ -36,14 +36,14 @@ struct Four {
     owners: Vec<String>,
 }
 
-fn four(scene: &Scene, flags: &[&str]) -> Result<Four> {
-    let nodes = [scene.node("a", flags)?, scene.node("b", flags)?];
-    let sets = [scene.replica_set("one")?, scene.replica_set("two")?];
+fn four(fixture: &Fixture, flags: &[&str]) -> Result<Four> {
+    let nodes = [fixture.node("a", flags)?, fixture.node("b", flags)?];
+    let sets = [fixture.replica_set("one")?, fixture.replica_set("two")?];
     let mut pods = [Vec::new(), Vec::new()];
     for (at, suffix) in ["a", "b"].into_iter().enumerate() {
         for set in &sets {
             let name = format!("{}-{suffix}", set["name"].as_str().unwrap_or_default());
-            pods[at].push(scene.pod(&name, suffix, "demo", set)?);
+            pods[at].push(fixture.pod(&name, suffix, "demo", set)?);
         }
     }
     let mut owners: Vec<String> = sets.iter().filter_map(|set| set["uid"].as_str().map(str::to_owned)).collect();
@@ -52,10 +52,10 @@ fn four(scene: &Scene, flags: &[&str]) -> Result<Four> {
 }
 
 fn two_nodes_and_two_deployments_make_exactly_two_owners_and_no_conflict() -> Result<()> {
-    let scene = Scene::new()?;
-    let first = scene.vault.set("a");
-    scene.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
-    let Four { nodes, pods, owners: expected } = four(&scene, &[SOON])?;
+    let fixture = Fixture::new()?;
+    let first = fixture.vault.set("a");
+    fixture.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
+    let Four { nodes, pods, owners: expected } = four(&fixture, &[SOON])?;
     let publish = |at: usize| -> Result<()> {
         for pod in &pods[at] {
             nodes[at].0.kubelet.unpublish(pod)?;
@@ -65,40 +65,40 @@ fn two_nodes_and_two_deployments_make_exactly_two_owners_and_no_conflict() -> Re
     };
     publish(0)?;
     publish(1)?;
-    scene.holds("shop", "k", &first)?;
-    wait_for("both own it", PATIENCE, || Ok(owners(&scene.there("shop")?) == expected))?;
+    fixture.holds("shop", "k", &first)?;
+    wait_for("both own it", PATIENCE, || Ok(owners(&fixture.there("shop")?) == expected))?;
     for round in 0..50 {
-        let value = scene.vault.set("a");
+        let value = fixture.vault.set("a");
         publish(round % 2)?;
-        scene.holds("shop", "k", &value)?;
+        fixture.holds("shop", "k", &value)?;
         publish((round + 1) % 2)?;
     }
-    let secret = scene.there("shop")?;
+    let secret = fixture.there("shop")?;
     assert_eq!(owners(&secret), expected);
     // Quiet: looks go on, writes do not.
     let total = || -> Result<usize> {
-        Ok(writes(scene.cluster, &nodes[0].1)?.len() + writes(scene.cluster, &nodes[1].1)?.len())
+        Ok(writes(fixture.cluster, &nodes[0].1)?.len() + writes(fixture.cluster, &nodes[1].1)?.len())
     };
-    let looks = |user: &User| scene.cluster.count(user, "get", "secrets");
+    let looks = |user: &User| fixture.cluster.count(user, "get", "secrets");
     let settled = [looks(&nodes[0].1)?, looks(&nodes[1].1)?];
     let (before, version) = (total()?, secret["metadata"]["resourceVersion"].clone());
     wait_for("both look again", PATIENCE, || {
         Ok(looks(&nodes[0].1)? >= settled[0] + 3 && looks(&nodes[1].1)? >= settled[1] + 3)
     })?;
-    assert_eq!((total()?, scene.there("shop")?["metadata"]["resourceVersion"].clone()), (before, version));
+    assert_eq!((total()?, fixture.there("shop")?["metadata"]["resourceVersion"].clone()), (before, version));
     // One write for each value, one for its creation, one for the second owner, and hardly more.
     ensure!((52..=56).contains(&before), "{before} writes");
-    ensure!(undisturbed(&scene, &nodes)? == 0);
+    ensure!(undisturbed(&fixture, &nodes)? == 0);
     Ok(())
 }
 
 /// That nothing was refused but a second creation, and a write of somebody who had looked before another node wrote; that
 /// nobody was told of anything. Gives how many writes of the latter kind there were. (Managers' disputes cannot be among
 /// them: each write is forced.)
-fn undisturbed(scene: &Scene, nodes: &[(Node, User)]) -> Result<usize> {
+fn undisturbed(fixture: &Fixture, nodes: &[(Node, User)]) -> Result<usize> {
     let mut guarded = 0;
     for (node, user) in nodes {
-        let calls = scene.cluster.calls(user)?;
+        let calls = fixture.cluster.calls(user)?;
         let refused = calls.iter().filter(|call| call.resource == "secrets" && call.code >= 400 && call.code != 404);
         let refused = refused.filter(|call| call.code != 409 || call.verb != "create");
         let (modified, refused): (Vec<_>, Vec<_>) = refused.partition(|call| call.code == 409 && call.verb == "patch");
@@ -106,109 +106,109 @@ fn undisturbed(scene: &Scene, nodes: &[(Node, User)]) -> Result<usize> {
         guarded += modified.len();
         ensure!(!node.log().contains("not all Secrets of the class"), "{}", node.log());
     }
-    assert_eq!(scene.events("FailedToCreateSecret")?, Vec::<String>::new());
+    assert_eq!(fixture.events("FailedToCreateSecret")?, Vec::<String>::new());
     Ok(guarded)
 }
 
 /// Both drivers rotate by themselves, at an interval so short that they meet a new value in the same moment.
 fn two_nodes_that_rotate_at_once_make_no_conflict() -> Result<()> {
-    let scene = Scene::new()?;
-    let first = scene.vault.set("a");
-    scene.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
+    let fixture = Fixture::new()?;
+    let first = fixture.vault.set("a");
+    fixture.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
     let flags = ["--enable-secret-rotation", "--rotation-poll-interval=100ms", "--secret-check-interval=1h"];
-    let Four { nodes, pods, owners: expected } = four(&scene, &flags)?;
+    let Four { nodes, pods, owners: expected } = four(&fixture, &flags)?;
     let mut files = Vec::new();
     for (at, (node, _)) in nodes.iter().enumerate() {
         for pod in &pods[at] {
             files.push(node.publish(pod)?.join("a"));
         }
     }
-    scene.holds("shop", "k", &first)?;
-    wait_for("both own it", PATIENCE, || Ok(owners(&scene.there("shop")?) == expected))?;
-    let wrote = |user: &User| -> Result<usize> { Ok(writes(scene.cluster, user)?.len()) };
+    fixture.holds("shop", "k", &first)?;
+    wait_for("both own it", PATIENCE, || Ok(owners(&fixture.there("shop")?) == expected))?;
+    let wrote = |user: &User| -> Result<usize> { Ok(writes(fixture.cluster, user)?.len()) };
     let before = [wrote(&nodes[0].1)?, wrote(&nodes[1].1)?];
     for _ in 0..50 {
-        let value = scene.vault.set("a");
+        let value = fixture.vault.set("a");
         wait_for("all files have it", PATIENCE, || {
             Ok(files.iter().all(|file| std::fs::read_to_string(file).is_ok_and(|found| found == value)))
         })?;
-        scene.holds("shop", "k", &value)?;
+        fixture.holds("shop", "k", &value)?;
     }
-    assert_eq!(owners(&scene.there("shop")?), expected);
+    assert_eq!(owners(&fixture.there("shop")?), expected);
     // Whoever comes second finds it written; in the same moment its write is refused, and it looks again.
     let made = [wrote(&nodes[0].1)? - before[0], wrote(&nodes[1].1)? - before[1]];
     ensure!(made[0] > 0 && made[1] > 0, "one node wrote everything: {made:?}");
-    let guarded = undisturbed(&scene, &nodes)?;
+    let guarded = undisturbed(&fixture, &nodes)?;
     ensure!(made[0] + made[1] - guarded == 50, "{made:?} writes, {guarded} of them refused");
     Ok(())
 }
 
 fn owners_that_come_one_after_the_other_all_stay() -> Result<()> {
-    let scene = Scene::new()?;
-    let value = scene.vault.set("a");
-    scene.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
-    let nodes = [scene.node("a", &[])?.0, scene.node("b", &[])?.0];
+    let fixture = Fixture::new()?;
+    let value = fixture.vault.set("a");
+    fixture.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
+    let nodes = [fixture.node("a", &[])?.0, fixture.node("b", &[])?.0];
     let mut expected = Vec::new();
     for (at, suffix) in ["a", "b", "a", "b", "b"].into_iter().enumerate() {
-        let set = scene.replica_set(&format!("set-{at}"))?;
+        let set = fixture.replica_set(&format!("set-{at}"))?;
         expected.extend(set["uid"].as_str().map(str::to_owned));
         expected.sort();
-        nodes[usize::from(suffix == "b")].publish(&scene.pod(&format!("pod-{at}"), suffix, "demo", &set)?)?;
-        scene.holds("shop", "k", &value)?;
-        wait_for("all own it", PATIENCE, || Ok(owners(&scene.there("shop")?) == expected))?;
+        nodes[usize::from(suffix == "b")].publish(&fixture.pod(&format!("pod-{at}"), suffix, "demo", &set)?)?;
+        fixture.holds("shop", "k", &value)?;
+        wait_for("all own it", PATIENCE, || Ok(owners(&fixture.there("shop")?) == expected))?;
     }
     Ok(())
 }
 
 fn older_content_of_another_node_is_not_written_back() -> Result<()> {
-    let scene = Scene::new()?;
-    let old = scene.vault.set("a");
-    scene.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
-    let ((late, late_user), (early, _)) = (scene.node("a", &[SOON])?, scene.node("b", &[SOON])?);
-    let owner = scene.replica_set("web")?;
-    late.publish(&scene.pod("web-1", "a", "demo", &owner)?)?;
-    scene.holds("shop", "k", &old)?;
-    let new = scene.vault.set("a");
-    early.publish(&scene.pod("web-2", "b", "demo", &owner)?)?;
-    scene.holds("shop", "k", &new)?;
-    let looks = scene.cluster.count(&late_user, "get", "secrets")?;
+    let fixture = Fixture::new()?;
+    let old = fixture.vault.set("a");
+    fixture.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
+    let ((late, late_user), (early, _)) = (fixture.node("a", &[SOON])?, fixture.node("b", &[SOON])?);
+    let owner = fixture.replica_set("web")?;
+    late.publish(&fixture.pod("web-1", "a", "demo", &owner)?)?;
+    fixture.holds("shop", "k", &old)?;
+    let new = fixture.vault.set("a");
+    early.publish(&fixture.pod("web-2", "b", "demo", &owner)?)?;
+    fixture.holds("shop", "k", &new)?;
+    let looks = fixture.cluster.count(&late_user, "get", "secrets")?;
     wait_for("the node with the old value looks", PATIENCE, || {
-        Ok(scene.cluster.count(&late_user, "get", "secrets")? >= looks + 4)
+        Ok(fixture.cluster.count(&late_user, "get", "secrets")? >= looks + 4)
     })?;
-    assert_eq!(decoded(&scene.there("shop")?, "k"), Some(new));
-    assert_eq!(writes(scene.cluster, &late_user)?, ["create"]);
+    assert_eq!(decoded(&fixture.there("shop")?, "k"), Some(new));
+    assert_eq!(writes(fixture.cluster, &late_user)?, ["create"]);
     // Deleted by hand it may come back old for a moment, but ends new.
     Ok(())
 }
 
 /// As upstream's driver writes a Secret and, some seconds later, its owner
 /// (docs/reference/csi-driver.md#secret-label, docs/reference/csi-driver.md#secret-owners).
-fn as_upstream(scene: &Scene, name: &str, data: &Value, owner: &Value) -> Result<Value> {
+fn as_upstream(fixture: &Fixture, name: &str, data: &Value, owner: &Value) -> Result<Value> {
     let object = json!({
         "metadata": { "name": name, "labels": { MANAGED: "true", "old": "label" }, "annotations": { "old": "annotation" } },
         "type": "Opaque",
         "data": data,
     });
-    scene.put("csi-secrets-store", object)?;
+    fixture.put("csi-secrets-store", object)?;
     let owner = json!({ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": owner["name"], "uid": owner["uid"] });
-    scene.merge_as("csi-secrets-store", SECRETS, name, &json!({ "metadata": { "ownerReferences": [owner] } }))?;
-    scene.there(name)
+    fixture.merge_as("csi-secrets-store", SECRETS, name, &json!({ "metadata": { "ownerReferences": [owner] } }))?;
+    fixture.there(name)
 }
 
 fn a_secret_that_upstream_wrote_is_adopted() -> Result<()> {
-    let scene = Scene::new()?;
-    let value = scene.vault.set("a");
-    scene.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
-    let old = scene.replica_set("old")?;
-    let there = as_upstream(&scene, "shop", &json!({ "k": "b2xk", "gone": "Z29uZQ==" }), &old)?;
-    let (node, user) = scene.node("a", &[])?;
-    let new = scene.replica_set("new")?;
-    let pod = scene.pod("web-1", "a", "demo", &new)?;
+    let fixture = Fixture::new()?;
+    let value = fixture.vault.set("a");
+    fixture.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
+    let old = fixture.replica_set("old")?;
+    let there = as_upstream(&fixture, "shop", &json!({ "k": "b2xk", "gone": "Z29uZQ==" }), &old)?;
+    let (node, user) = fixture.node("a", &[])?;
+    let new = fixture.replica_set("new")?;
+    let pod = fixture.pod("web-1", "a", "demo", &new)?;
     node.publish(&pod)?;
-    let secret = scene.holds("shop", "k", &value)?;
+    let secret = fixture.holds("shop", "k", &value)?;
     assert_eq!(secret["metadata"]["uid"], there["metadata"]["uid"]);
-    wait_for("both own it", PATIENCE, || Ok(owners(&scene.there("shop")?).len() == 2))?;
-    let secret = scene.there("shop")?;
+    wait_for("both own it", PATIENCE, || Ok(owners(&fixture.there("shop")?).len() == 2))?;
+    let secret = fixture.there("shop")?;
     // What upstream wrote and the class does not ask for is gone; the owner is not.
     ensure!(
         secret["data"]["gone"].is_null(),
@@ -217,143 +217,143 @@ fn a_secret_that_upstream_wrote_is_adopted() -> Result<()> {
     );
     assert_eq!(secret["metadata"]["labels"], json!({ MANAGED: "true" }));
     ensure!(secret["metadata"]["annotations"]["old"].is_null());
-    assert_eq!(writes(scene.cluster, &user)?, ["patch", "patch", "patch"]);
+    assert_eq!(writes(fixture.cluster, &user)?, ["patch", "patch", "patch"]);
     // It rotates from now on, in one write.
-    let value = scene.vault.set("a");
+    let value = fixture.vault.set("a");
     node.kubelet.unpublish(&pod)?;
     node.publish(&pod)?;
-    let secret = scene.holds("shop", "k", &value)?;
+    let secret = fixture.holds("shop", "k", &value)?;
     assert_eq!(owners(&secret).len(), 2);
-    assert_eq!(writes(scene.cluster, &user)?.len(), 4);
+    assert_eq!(writes(fixture.cluster, &user)?.len(), 4);
     Ok(())
 }
 
 fn a_foreign_secret_is_left_alone() -> Result<()> {
-    let scene = Scene::new()?;
-    let value = scene.vault.set("a");
+    let fixture = Fixture::new()?;
+    let value = fixture.vault.set("a");
     let objects = json!([opaque("shop", &[("a", "k")]), opaque("beside", &[("a", "k")])]);
-    scene.class("demo", &["a"], &objects)?;
-    let there = scene.put("kubectl", json!({ "metadata": { "name": "shop" }, "data": { "other": "eA==" } }))?;
-    let (node, user) = scene.node("a", &[SOON])?;
-    node.publish(&scene.pod("web-1", "a", "demo", &scene.replica_set("web")?)?)?;
+    fixture.class("demo", &["a"], &objects)?;
+    let there = fixture.put("kubectl", json!({ "metadata": { "name": "shop" }, "data": { "other": "eA==" } }))?;
+    let (node, user) = fixture.node("a", &[SOON])?;
+    node.publish(&fixture.pod("web-1", "a", "demo", &fixture.replica_set("web")?)?)?;
     // Its neighbour is written all the same.
-    scene.holds("beside", "k", &value)?;
-    scene.told(&[
-        &format!("class {}/demo", scene.namespace),
-        &format!("Secret {}/shop", scene.namespace),
+    fixture.holds("beside", "k", &value)?;
+    fixture.told(&[
+        &format!("class {}/demo", fixture.namespace),
+        &format!("Secret {}/shop", fixture.namespace),
         "SecretConflict",
         MANAGED,
     ])?;
-    assert_eq!(scene.there("shop")?, there);
-    assert_eq!(writes(scene.cluster, &user)?, ["create"]);
+    assert_eq!(fixture.there("shop")?, there);
+    assert_eq!(writes(fixture.cluster, &user)?, ["create"]);
     // Handed over, it is written.
-    scene.merge(SECRETS, "shop", &json!({ "metadata": { "labels": { MANAGED: "true" } } }))?;
-    scene.holds("shop", "k", &value)?;
+    fixture.merge(SECRETS, "shop", &json!({ "metadata": { "labels": { MANAGED: "true" } } }))?;
+    fixture.holds("shop", "k", &value)?;
     Ok(())
 }
 
 fn a_secret_of_another_type_is_left_alone() -> Result<()> {
-    let scene = Scene::new()?;
-    let value = scene.vault.set("a");
+    let fixture = Fixture::new()?;
+    let value = fixture.vault.set("a");
     let mut object = opaque("shop", &[("a", "password")]);
-    scene.class("demo", &["a"], &json!([object]))?;
-    let (node, _) = scene.node("a", &[SOON])?;
-    node.publish(&scene.pod("web-1", "a", "demo", &scene.replica_set("web")?)?)?;
-    let first = scene.holds("shop", "password", &value)?;
+    fixture.class("demo", &["a"], &json!([object]))?;
+    let (node, _) = fixture.node("a", &[SOON])?;
+    node.publish(&fixture.pod("web-1", "a", "demo", &fixture.replica_set("web")?)?)?;
+    let first = fixture.holds("shop", "password", &value)?;
     object["type"] = "kubernetes.io/basic-auth".into();
-    scene.change_class("demo", &json!({ "spec": { "secretObjects": [object] } }))?;
-    scene.told(&["has type Opaque", "kubernetes.io/basic-auth", "delete the Secret"])?;
-    assert_eq!(scene.there("shop")?, first);
-    scene.delete(SECRETS, "shop")?;
-    assert_eq!(scene.holds("shop", "password", &value)?["type"], "kubernetes.io/basic-auth");
+    fixture.change_class("demo", &json!({ "spec": { "secretObjects": [object] } }))?;
+    fixture.told(&["has type Opaque", "kubernetes.io/basic-auth", "delete the Secret"])?;
+    assert_eq!(fixture.there("shop")?, first);
+    fixture.delete(SECRETS, "shop")?;
+    assert_eq!(fixture.holds("shop", "password", &value)?["type"], "kubernetes.io/basic-auth");
     Ok(())
 }
 
 fn two_classes_do_not_fight_over_a_secret() -> Result<()> {
-    let scene = Scene::new()?;
-    let (a, b) = (scene.vault.set("a"), scene.vault.set("b"));
-    scene.class("first", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
-    scene.class("second", &["b"], &json!([opaque("shop", &[("b", "k")])]))?;
-    let (node, user) = scene.node("a", &[SOON])?;
-    let owner = scene.replica_set("web")?;
-    node.publish(&scene.pod("web-1", "a", "first", &owner)?)?;
-    scene.holds("shop", "k", &a)?;
-    node.publish(&scene.pod("web-2", "a", "second", &owner)?)?;
-    scene.told(&[
-        &format!("class {}/second", scene.namespace),
-        &format!("written for class {}/first", scene.namespace),
+    let fixture = Fixture::new()?;
+    let (a, b) = (fixture.vault.set("a"), fixture.vault.set("b"));
+    fixture.class("first", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
+    fixture.class("second", &["b"], &json!([opaque("shop", &[("b", "k")])]))?;
+    let (node, user) = fixture.node("a", &[SOON])?;
+    let owner = fixture.replica_set("web")?;
+    node.publish(&fixture.pod("web-1", "a", "first", &owner)?)?;
+    fixture.holds("shop", "k", &a)?;
+    node.publish(&fixture.pod("web-2", "a", "second", &owner)?)?;
+    fixture.told(&[
+        &format!("class {}/second", fixture.namespace),
+        &format!("written for class {}/first", fixture.namespace),
     ])?;
-    let looks = scene.cluster.count(&user, "get", "secrets")?;
-    wait_for("both look again", PATIENCE, || Ok(scene.cluster.count(&user, "get", "secrets")? >= looks + 5))?;
-    assert_eq!(writes(scene.cluster, &user)?, ["create"]);
+    let looks = fixture.cluster.count(&user, "get", "secrets")?;
+    wait_for("both look again", PATIENCE, || Ok(fixture.cluster.count(&user, "get", "secrets")? >= looks + 5))?;
+    assert_eq!(writes(fixture.cluster, &user)?, ["create"]);
     // Once the first wants it no more, it is the second's.
-    scene.change_class("first", &json!({ "spec": { "secretObjects": [] } }))?;
-    scene.holds("shop", "k", &b)?;
+    fixture.change_class("first", &json!({ "spec": { "secretObjects": [] } }))?;
+    fixture.holds("shop", "k", &b)?;
     Ok(())
 }
 
 fn a_secret_whose_class_is_gone_is_taken_over() -> Result<()> {
-    let scene = Scene::new()?;
-    let (a, b) = (scene.vault.set("a"), scene.vault.set("b"));
-    scene.class("first", &["a"], &json!([opaque("shop", &[("a", "old")])]))?;
-    scene.class("second", &["b"], &json!([opaque("shop", &[("b", "new")])]))?;
-    let (node, _) = scene.node("a", &[])?;
-    let owner = scene.replica_set("web")?;
-    node.publish(&scene.pod("web-1", "a", "first", &owner)?)?;
-    scene.holds("shop", "old", &a)?;
-    scene.delete(crate::apiserver::CLASSES, "first")?;
-    node.publish(&scene.pod("web-2", "a", "second", &owner)?)?;
-    let secret = scene.holds("shop", "new", &b)?;
+    let fixture = Fixture::new()?;
+    let (a, b) = (fixture.vault.set("a"), fixture.vault.set("b"));
+    fixture.class("first", &["a"], &json!([opaque("shop", &[("a", "old")])]))?;
+    fixture.class("second", &["b"], &json!([opaque("shop", &[("b", "new")])]))?;
+    let (node, _) = fixture.node("a", &[])?;
+    let owner = fixture.replica_set("web")?;
+    node.publish(&fixture.pod("web-1", "a", "first", &owner)?)?;
+    fixture.holds("shop", "old", &a)?;
+    fixture.delete(crate::apiserver::CLASSES, "first")?;
+    node.publish(&fixture.pod("web-2", "a", "second", &owner)?)?;
+    let secret = fixture.holds("shop", "new", &b)?;
     ensure!(secret["data"]["old"].is_null());
     assert_eq!(secret["metadata"]["annotations"]["keyvault-csi/class"], "second");
     Ok(())
 }
 
 fn an_owner_made_anew_takes_the_place_of_the_old_one() -> Result<()> {
-    let scene = Scene::new()?;
-    let value = scene.vault.set("a");
-    scene.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
-    let (node, _) = scene.node("a", &[])?;
-    let (other, old) = (scene.replica_set("other")?, scene.replica_set("web")?);
+    let fixture = Fixture::new()?;
+    let value = fixture.vault.set("a");
+    fixture.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
+    let (node, _) = fixture.node("a", &[])?;
+    let (other, old) = (fixture.replica_set("other")?, fixture.replica_set("web")?);
     for (name, owner) in [("web-0", &other), ("web-1", &old)] {
-        node.publish(&scene.pod(name, "a", "demo", owner)?)?;
+        node.publish(&fixture.pod(name, "a", "demo", owner)?)?;
     }
-    scene.holds("shop", "k", &value)?;
-    wait_for("both own it", PATIENCE, || Ok(owners(&scene.there("shop")?).len() == 2))?;
-    scene.delete(("ReplicaSet", "replicasets"), "web")?;
-    scene.delete(crate::mirror_scene::PODS, "web-1")?;
-    let new = scene.replica_set("web")?;
+    fixture.holds("shop", "k", &value)?;
+    wait_for("both own it", PATIENCE, || Ok(owners(&fixture.there("shop")?).len() == 2))?;
+    fixture.delete(("ReplicaSet", "replicasets"), "web")?;
+    fixture.delete(crate::mirror_fixture::PODS, "web-1")?;
+    let new = fixture.replica_set("web")?;
     ensure!(new["uid"] != old["uid"]);
-    node.publish(&scene.pod("web-2", "a", "demo", &new)?)?;
+    node.publish(&fixture.pod("web-2", "a", "demo", &new)?)?;
     let mut expected: Vec<String> =
         [&other, &new].iter().filter_map(|set| set["uid"].as_str().map(str::to_owned)).collect();
     expected.sort();
-    wait_for("the new one owns it", PATIENCE, || Ok(owners(&scene.there("shop")?) == expected))
+    wait_for("the new one owns it", PATIENCE, || Ok(owners(&fixture.there("shop")?) == expected))
 }
 
 fn a_retained_secret_has_no_owner() -> Result<()> {
-    let scene = Scene::new()?;
-    let value = scene.vault.set("a");
-    scene.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
-    let (node, _) = scene.node("a", &[])?;
-    node.publish(&scene.pod("web-1", "a", "demo", &scene.replica_set("web")?)?)?;
-    assert_eq!(owners(&scene.holds("shop", "k", &value)?).len(), 1);
+    let fixture = Fixture::new()?;
+    let value = fixture.vault.set("a");
+    fixture.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
+    let (node, _) = fixture.node("a", &[])?;
+    node.publish(&fixture.pod("web-1", "a", "demo", &fixture.replica_set("web")?)?)?;
+    assert_eq!(owners(&fixture.holds("shop", "k", &value)?).len(), 1);
     let retain = |value: Value| json!({ "metadata": { "annotations": { "keyvault-csi/retain": value } } });
-    scene.change_class("demo", &retain("true".into()))?;
-    wait_for("nobody owns it", PATIENCE, || Ok(owners(&scene.there("shop")?).is_empty()))?;
-    scene.change_class("demo", &retain(Value::Null))?;
-    wait_for("it is owned again", PATIENCE, || Ok(owners(&scene.there("shop")?).len() == 1))
+    fixture.change_class("demo", &retain("true".into()))?;
+    wait_for("nobody owns it", PATIENCE, || Ok(owners(&fixture.there("shop")?).is_empty()))?;
+    fixture.change_class("demo", &retain(Value::Null))?;
+    wait_for("it is owned again", PATIENCE, || Ok(owners(&fixture.there("shop")?).len() == 1))
 }
 
 fn without_the_roles_the_event_says_what_to_grant() -> Result<()> {
-    let scene = Scene::new()?;
-    scene.vault.set("a");
-    scene.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
-    let user = scene.cluster.user(crate::apiserver::Rights::AllButSecrets)?;
-    let node = Node::start(scene.setup(&user, "a", ["--sync-secret"].into_iter()))?;
+    let fixture = Fixture::new()?;
+    fixture.vault.set("a");
+    fixture.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
+    let user = fixture.cluster.user(crate::apiserver::Rights::AllButSecrets)?;
+    let node = Node::start(fixture.setup(&user, "a", ["--sync-secret"].into_iter()))?;
     let began = std::time::Instant::now();
-    node.publish(&scene.pod("web-1", "a", "demo", &scene.replica_set("web")?)?)?;
+    node.publish(&fixture.pod("web-1", "a", "demo", &fixture.replica_set("web")?)?)?;
     ensure!(began.elapsed() < Duration::from_secs(10), "the pod waited");
-    scene.told(&["ApiServerForbidden", "syncSecret.enabled=true", &format!("{}/shop", scene.namespace)])?;
+    fixture.told(&["ApiServerForbidden", "syncSecret.enabled=true", &format!("{}/shop", fixture.namespace)])?;
     Ok(())
 }

@@ -11,7 +11,7 @@ use azure_emulator::{Emulator, Options, Permission};
 use keyvault_csi_e2e::kubelet::Volume;
 use serde_json::json;
 
-use crate::lab::{MOVED, Node, lab};
+use crate::harness::{MOVED, Node, harness};
 
 trials! { "networks":
     azure_is_reached_by_the_proxy_and_the_metadata_service_never,
@@ -88,15 +88,15 @@ fn serve(mut client: TcpStream, seen: &Mutex<Vec<String>>) -> Option<()> {
 fn azure_is_reached_by_the_proxy_and_the_metadata_service_never() -> Result<()> {
     let proxy = Proxy::start()?;
     let start = |no_proxy: &str| {
-        let mut setup = lab().setup();
+        let mut setup = harness().setup();
         setup.environment = proxy.variables(no_proxy);
         Node::start(setup)
     };
-    let (node, vault) = (start("")?, lab().vault());
+    let (node, vault) = (start("")?, harness().vault());
     vault.set("password");
     let user = "aaaaaaaa-0000-4000-8000-000000000007";
-    lab().azure().add_managed_identity(&vault.tenant, user);
-    lab().azure().grant(&vault.name, user, &[Permission::Get]);
+    harness().azure().add_managed_identity(&vault.tenant, user);
+    harness().azure().grant(&vault.name, user, &[Permission::Get]);
     let mut managed = vault.parameters(&["password"]);
     managed.insert("useVMManagedIdentity".to_owned(), "true".to_owned());
     managed.insert("userAssignedIdentityID".to_owned(), user.to_owned());
@@ -137,9 +137,9 @@ fn moved(value: &str) -> Result<Emulator> {
 const CLIENT: &str = "00000000-0000-4000-9000-00000000aaaa";
 
 fn a_new_authority_is_trusted_without_a_restart() -> Result<()> {
-    let value = lab().secret("value");
+    let value = harness().secret("value");
     let emulator = moved(&value)?;
-    let (mut setup, clouds) = lab().setup_with_clouds()?;
+    let (mut setup, clouds) = harness().setup_with_clouds()?;
     let folder = setup.folder.join("bundles");
     fs::create_dir_all(&folder)?;
     // A link, as volumes of ConfigMaps have it, and replaced in one step.
@@ -168,15 +168,15 @@ fn a_new_authority_is_trusted_without_a_restart() -> Result<()> {
     .into();
     node.class("demo", &parameters)?;
     let secret = value.replace("value", "client");
-    lab().secrets.lock().unwrap().push(secret.clone());
+    harness().secrets.lock().unwrap().push(secret.clone());
     let volume = || Volume::of_class("default", "web", "demo").with_service_principal(CLIENT, &secret);
     node.publish(&volume())?;
     drop(emulator);
-    let next = lab().secret("value");
+    let next = harness().secret("value");
     let emulator = moved(&next)?;
     // The old tokens are of another world, and so is the client's secret.
     let secret = next.replace("value", "client");
-    lab().secrets.lock().unwrap().push(secret.clone());
+    harness().secrets.lock().unwrap().push(secret.clone());
     let volume = || Volume::of_class("default", "web", "demo").with_service_principal(CLIENT, &secret);
     let status = node.refused(&volume())?;
     for word in ["unknown authority", "SSL_CERT_FILE", "TlsUntrusted"] {
@@ -193,7 +193,7 @@ fn a_new_authority_is_trusted_without_a_restart() -> Result<()> {
 }
 
 fn a_name_server_that_fails_is_told_from_one_that_knows_no_such_name() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     for (name, words) in [
         ("servfail-vault", ["servfail-vault.vault.azure.net could not be looked up in DNS", "NetworkUnreachable"]),
         ("unknown-vault", ["unknown-vault.vault.azure.net is not known to DNS", "VaultNotFound"]),

@@ -8,7 +8,7 @@ use azure_emulator::{Issuer, Jwk, Kind, Permission};
 use keyvault_csi_e2e::kubelet::Volume;
 use serde_json::json;
 
-use crate::lab::{Node, Vault, lab};
+use crate::harness::{Node, Vault, harness};
 
 trials! { "objects":
     a_public_key_becomes_pem,
@@ -29,26 +29,26 @@ fn objects(node: &Node, vault: &Vault, object: &str) -> Result<()> {
 }
 
 fn a_public_key_becomes_pem() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     // The example of RFC 7517 appendix A.1.
     let (x, y) = ("MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4", "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM");
-    lab().azure().set_key(&vault.name, "signing", Jwk::ec("P-256", x, y).with_kty("EC-HSM"));
+    harness().azure().set_key(&vault.name, "signing", Jwk::ec("P-256", x, y).with_kty("EC-HSM"));
     objects(&node, &vault, "objectName: signing\nobjectType: key")?;
     let file = node.publish(&vault.volume("demo"))?.join("signing");
     let output =
         std::process::Command::new("openssl").args(["pkey", "-pubin", "-noout", "-text", "-in"]).arg(&file).output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(output.status.success() && text.contains("30:a0:42:4c:d2:1c:29:44"), "{text}");
-    lab().azure().set_key(&vault.name, "symmetric", Jwk::oct());
+    harness().azure().set_key(&vault.name, "symmetric", Jwk::oct());
     objects(&node, &vault, "objectName: symmetric\nobjectType: key")?;
     ensure!(node.refused(&vault.volume("demo"))?.message().contains("key/symmetric"));
     Ok(())
 }
 
 fn a_history_has_exactly_as_many_versions_as_asked_for() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     let values: Vec<String> = (0..5).map(|_| vault.set("rotating")).collect();
-    lab().azure().set_page_size(&vault.name, 2);
+    harness().azure().set_page_size(&vault.name, 2);
     objects(&node, &vault, "objectName: rotating\nobjectType: secret\nobjectAlias: deep/one\nobjectVersionHistory: 3")?;
     let target = node.publish(&vault.volume("demo"))?;
     let mut found = Vec::new();
@@ -65,9 +65,9 @@ fn a_history_has_exactly_as_many_versions_as_asked_for() -> Result<()> {
 }
 
 fn a_history_without_an_enabled_version_is_told() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
-    let version = lab().azure().set_secret(&vault.name, "off", &lab().secret("off"));
-    lab().azure().disable_secret(&vault.name, "off", &version);
+    let (node, vault) = (harness().node()?, harness().vault());
+    let version = harness().azure().set_secret(&vault.name, "off", &harness().secret("off"));
+    harness().azure().disable_secret(&vault.name, "off", &version);
     objects(&node, &vault, "objectName: off\nobjectType: secret\nobjectVersionHistory: 2")?;
     let status = node.refused(&vault.volume("demo"))?;
     ensure!(status.message().contains("secret/off") && status.message().contains("ObjectDisabled"), "{status}");
@@ -76,14 +76,14 @@ fn a_history_without_an_enabled_version_is_told() -> Result<()> {
 
 /// A class for workload identity, the pod's volume, and a maker of its tokens.
 fn federated() -> Result<(Node, Vault, Pods)> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     let issuer_url = format!("https://issuer.{}/", vault.tenant);
-    let issuer = lab().azure().add_issuer(&issuer_url);
+    let issuer = harness().azure().add_issuer(&issuer_url);
     let client = format!("{}f", &vault.client_id[..vault.client_id.len() - 1]);
     let subject = "system:serviceaccount:default:default";
-    lab().azure().add_federated_credential(&vault.tenant, &client, &issuer_url, subject, AUDIENCE);
-    lab().azure().grant(&vault.name, &client, &[Permission::Get]);
+    harness().azure().add_federated_credential(&vault.tenant, &client, &issuer_url, subject, AUDIENCE);
+    harness().azure().grant(&vault.name, &client, &[Permission::Get]);
     let mut parameters = vault.parameters(&["password"]);
     parameters.insert("clientID".to_owned(), client);
     node.class("demo", &parameters)?;
@@ -99,7 +99,7 @@ impl Pods {
     /// A pod's volume, and the tokens that a kubelet would send with it.
     fn pod(&self, subject: &str) -> (Volume, String) {
         let token = self.issuer.token(subject, AUDIENCE, Duration::from_secs(3600), json!({}));
-        lab().secrets.lock().unwrap().push(token.clone());
+        harness().secrets.lock().unwrap().push(token.clone());
         let tokens = json!({AUDIENCE: {"token": token, "expirationTimestamp": "2030-01-01T00:00:00Z"}}).to_string();
         (Volume::of_class("default", "web", "demo"), tokens)
     }
@@ -144,7 +144,7 @@ fn tokens_that_are_missing_are_told_with_the_cure() -> Result<()> {
 }
 
 fn managed(user: Option<&str>) -> Result<(Node, Vault)> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     let mut parameters = vault.parameters(&["password"]);
     parameters.insert("useVMManagedIdentity".to_owned(), "true".to_owned());
@@ -161,8 +161,8 @@ fn managed(user: Option<&str>) -> Result<(Node, Vault)> {
 fn a_pod_logs_in_with_the_nodes_identity() -> Result<()> {
     let user = "aaaaaaaa-0000-4000-8000-000000000001";
     let (node, vault) = managed(Some(user))?;
-    lab().azure().add_managed_identity(&vault.tenant, user);
-    lab().azure().grant(&vault.name, user, &[Permission::Get]);
+    harness().azure().add_managed_identity(&vault.tenant, user);
+    harness().azure().grant(&vault.name, user, &[Permission::Get]);
     let target = node.publish(&Volume::of_class("default", "web", "demo"))?;
     ensure!(target.join("password").exists());
     assert_eq!(vault.entra().get(Kind::Token), 0, "Entra ID is not asked");

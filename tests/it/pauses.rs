@@ -9,7 +9,7 @@ use azure_emulator::{Action, Fault, Kind};
 use keyvault_csi_e2e::driver::wait_for;
 use nix::sys::signal::Signal;
 
-use crate::lab::{Node, lab};
+use crate::harness::{Node, harness};
 use crate::rotation::{PATIENCE, metric, rotating};
 
 trials! { "pauses":
@@ -45,7 +45,7 @@ fn no_failure(node: &Node) -> Result<()> {
 }
 
 fn a_pause_of_more_than_three_periods_is_no_failure() -> Result<()> {
-    let (node, vault) = (rotating("200ms", &[&republish()])?, lab().vault());
+    let (node, vault) = (rotating("200ms", &[&republish()])?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     let volume = vault.volume("demo");
@@ -70,16 +70,16 @@ fn a_pause_of_more_than_three_periods_is_no_failure() -> Result<()> {
 
 /// When the process goes on, the deadline of what was under way has passed.
 fn a_fetch_that_a_pause_cut_short_is_made_again() -> Result<()> {
-    let (node, vault) = (rotating("200ms", &[&republish()])?, lab().vault());
+    let (node, vault) = (rotating("200ms", &[&republish()])?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     let target = node.publish(&vault.volume("demo"))?;
-    lab().azure().add_fault(Fault::new(Action::Hang).host(&vault.name));
+    harness().azure().add_fault(Fault::new(Action::Hang).host(&vault.name));
     let asked = vault.counters().get(Kind::Get);
     wait_for("a fetch hangs", PATIENCE, || Ok(vault.counters().get(Kind::Get) > asked))?;
     let mut value = String::new();
     pause(&node, PERIOD + Duration::from_secs(3), || {
-        lab().azure().clear_faults(&vault.name);
+        harness().azure().clear_faults(&vault.name);
         value = vault.set("password");
     })?;
     wait_for("it is refreshed", PATIENCE, || holds(&target, &value))?;

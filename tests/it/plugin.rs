@@ -14,7 +14,7 @@ use keyvault_csi_proto::provider::{MountRequest, MountResponse, ObjectVersion};
 use serde_json::json;
 use tonic::{Code, Status};
 
-use crate::lab::{Vault, lab};
+use crate::harness::{Vault, harness};
 
 trials! { "plugin":
     a_mount_brings_files_and_versions_in_the_order_of_the_class,
@@ -34,19 +34,19 @@ const AUDIENCE: &str = "api://AzureADTokenExchange";
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 
 /// A provider with a driver, and a vault.
-pub(crate) struct Scene {
+pub(crate) struct Fixture {
     pub(crate) provider: ProviderProcess,
     pub(crate) driver: UpstreamDriver,
     pub(crate) vault: Vault,
 }
 
-impl Scene {
-    pub(crate) fn new(flags: &[&str]) -> Result<Scene> {
-        let mut setup = lab().provider_setup();
+impl Fixture {
+    pub(crate) fn new(flags: &[&str]) -> Result<Fixture> {
+        let mut setup = harness().provider_setup();
         setup.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
         let provider = setup.start()?;
         let driver = UpstreamDriver::connect(&provider.setup().socket())?;
-        Ok(Scene { provider, driver, vault: lab().vault() })
+        Ok(Fixture { provider, driver, vault: harness().vault() })
     }
 
     /// What the driver sends for a pod with the service principal, for a class with these objects.
@@ -56,7 +56,7 @@ impl Scene {
 
     /// Sends it; what comes back as an error is remembered.
     pub(crate) fn mount(&self, request: &MountRequest) -> Result<MountResponse, Status> {
-        self.driver.mount(request, DEADLINE).inspect_err(|status| lab().remember(&format!("{status:?}")))
+        self.driver.mount(request, DEADLINE).inspect_err(|status| harness().remember(&format!("{status:?}")))
     }
 
     fn refused(&self, request: &MountRequest) -> Result<Status> {
@@ -82,18 +82,18 @@ fn files(answer: &MountResponse) -> BTreeMap<&str, (i32, &str)> {
 }
 
 fn a_mount_brings_files_and_versions_in_the_order_of_the_class() -> Result<()> {
-    let scene = Scene::new(&[])?;
-    let (second, first) = (scene.vault.set("b-second"), scene.vault.set("a-first"));
-    let older = scene.vault.set("history");
-    let newer = scene.vault.set("history");
-    let mut request = scene.request(&objects(&[
+    let fixture = Fixture::new(&[])?;
+    let (second, first) = (fixture.vault.set("b-second"), fixture.vault.set("a-first"));
+    let older = fixture.vault.set("history");
+    let newer = fixture.vault.set("history");
+    let mut request = fixture.request(&objects(&[
         ("secret", "b-second", "objectAlias: deep/B;filePermission: 0400"),
         ("secret", "a-first", ""),
         ("secret", "history", "objectVersionHistory: 2"),
     ]));
     // A driver before 1.6 says what the volume holds; it is given everything all the same.
     request.current_object_version = vec![ObjectVersion { id: "secret/a-first".to_owned(), version: "x".to_owned() }];
-    let answer = scene.mount(&request)?;
+    let answer = fixture.mount(&request)?;
     ensure!(answer.error.is_none());
     let files = files(&answer);
     assert_eq!(files.len(), 4);
@@ -110,20 +110,20 @@ fn a_mount_brings_files_and_versions_in_the_order_of_the_class() -> Result<()> {
     ensure!(answer.object_version.iter().all(|version| version.version.len() == 32), "{:?}", answer.object_version);
     // What the driver says is the mode of files that have none of their own.
     request.permission = "288".to_owned();
-    assert_eq!(self::files(&scene.mount(&request)?)["a-first"].0, 0o440);
+    assert_eq!(self::files(&fixture.mount(&request)?)["a-first"].0, 0o440);
     Ok(())
 }
 
 fn a_service_account_logs_in_wherever_its_tokens_stand() -> Result<()> {
-    let scene = Scene::new(&[])?;
-    let (vault, value) = (&scene.vault, scene.vault.set("password"));
+    let fixture = Fixture::new(&[])?;
+    let (vault, value) = (&fixture.vault, fixture.vault.set("password"));
     let issuer_url = format!("https://issuer.{}/", vault.tenant);
-    let issuer = lab().azure().add_issuer(&issuer_url);
+    let issuer = harness().azure().add_issuer(&issuer_url);
     let (client, subject) = ("eeeeeeee-0000-4000-8000-000000000001", "system:serviceaccount:default:default");
-    lab().azure().add_federated_credential(&vault.tenant, client, &issuer_url, subject, AUDIENCE);
-    lab().azure().grant(&vault.name, client, &[Permission::Get]);
+    harness().azure().add_federated_credential(&vault.tenant, client, &issuer_url, subject, AUDIENCE);
+    harness().azure().grant(&vault.name, client, &[Permission::Get]);
     let token = issuer.token(subject, AUDIENCE, Duration::from_secs(3600), json!({}));
-    lab().secrets.lock().unwrap().push(token.clone());
+    harness().secrets.lock().unwrap().push(token.clone());
     let tokens = json!({AUDIENCE: {"token": token, "expirationTimestamp": "2030-01-01T00:00:00Z"}}).to_string();
     let mut parameters = vault.parameters(&["password"]);
     parameters.insert("clientID".to_owned(), client.to_owned());
@@ -135,69 +135,69 @@ fn a_service_account_logs_in_wherever_its_tokens_stand() -> Result<()> {
     for volume in [&before, &since] {
         let request = UpstreamDriver::request(&parameters, volume);
         ensure!(request.attributes.contains(TOKENS) && (request.secrets == "null") == volume.secrets.is_empty());
-        assert_eq!(files(&scene.mount(&request)?)["password"].1, value);
+        assert_eq!(files(&fixture.mount(&request)?)["password"].1, value);
     }
     assert_eq!(vault.entra().get(Kind::Token), 1, "one identity");
     let bare = UpstreamDriver::request(&parameters, &Volume::of_class("default", "web", "demo"));
-    check(&scene.refused(&bare)?, Reason::CredentialsMissing, &["tokenRequests", AUDIENCE])?;
+    check(&fixture.refused(&bare)?, Reason::CredentialsMissing, &["tokenRequests", AUDIENCE])?;
     // A pod's author who writes another's token into the volume context gets nothing.
     before.service_account = "other".to_owned();
-    let stolen = scene.refused(&UpstreamDriver::request(&parameters, &before))?;
+    let stolen = fixture.refused(&UpstreamDriver::request(&parameters, &before))?;
     ensure!(stolen.code() == Code::Unknown && !stolen.message().contains(&token), "{stolen}");
     Ok(())
 }
 
 fn the_nodes_own_identity_needs_no_secrets() -> Result<()> {
-    let scene = Scene::new(&[])?;
-    let value = scene.vault.set("password");
+    let fixture = Fixture::new(&[])?;
+    let value = fixture.vault.set("password");
     // Not the system's: that is one for all tests.
     let client = "cccccccc-0000-4000-8000-000000000077";
-    lab().azure().add_managed_identity(&scene.vault.tenant, client);
-    lab().azure().grant(&scene.vault.name, client, &[Permission::Get]);
-    let mut parameters = scene.vault.parameters(&["password"]);
+    harness().azure().add_managed_identity(&fixture.vault.tenant, client);
+    harness().azure().grant(&fixture.vault.name, client, &[Permission::Get]);
+    let mut parameters = fixture.vault.parameters(&["password"]);
     parameters.insert("useVMManagedIdentity".to_owned(), "true".to_owned());
     parameters.insert("userAssignedIdentityID".to_owned(), client.to_owned());
     let request = UpstreamDriver::request(&parameters, &Volume::of_class("default", "web", "demo"));
     assert_eq!(request.secrets, "null");
-    assert_eq!(files(&scene.mount(&request)?)["password"].1, value);
+    assert_eq!(files(&fixture.mount(&request)?)["password"].1, value);
     Ok(())
 }
 
 fn mounts_at_once_share_their_requests() -> Result<()> {
-    let scene = Scene::new(&["--freshness-window=10s"])?;
+    let fixture = Fixture::new(&["--freshness-window=10s"])?;
     let names: Vec<String> = (0..10).map(|number| format!("object-{number}")).collect();
     for name in &names {
-        scene.vault.set(name);
+        fixture.vault.set(name);
     }
     let list: Vec<_> = names.iter().map(|name| ("secret", name.as_str(), "")).collect();
-    let slow = Fault::new(Action::latency(Duration::from_millis(200))).host(&scene.vault.name).kind(Kind::Get);
-    lab().azure().add_fault(slow);
+    let slow = Fault::new(Action::latency(Duration::from_millis(200))).host(&fixture.vault.name).kind(Kind::Get);
+    harness().azure().add_fault(slow);
     let text = objects(&list);
     std::thread::scope(|scope| {
-        let calls: Vec<_> = (0..20).map(|_| scope.spawn(|| scene.mount(&scene.request(&text)))).collect();
+        let calls: Vec<_> = (0..20).map(|_| scope.spawn(|| fixture.mount(&fixture.request(&text)))).collect();
         for call in calls {
             let answer = call.join().map_err(|_| anyhow::anyhow!("the call panicked"))??;
             ensure!(answer.files.len() == 10, "{} files", answer.files.len());
         }
         Ok(())
     })?;
-    assert_eq!((scene.vault.counters().get(Kind::Challenge), scene.vault.counters().get(Kind::Get)), (1, 10));
-    assert_eq!(scene.vault.entra().get(Kind::Token), 1);
+    assert_eq!((fixture.vault.counters().get(Kind::Challenge), fixture.vault.counters().get(Kind::Get)), (1, 10));
+    assert_eq!(fixture.vault.entra().get(Kind::Token), 1);
     Ok(())
 }
 
 /// A driver that goes away, as at its own deadline, leaves what others wait for, and the next call finds it.
 fn a_fetch_outlives_the_driver_that_asked_for_it() -> Result<()> {
-    let scene = Scene::new(&["--freshness-window=60s"])?;
-    scene.vault.set("password");
-    let slow = Fault::new(Action::latency(Duration::from_secs(1))).host(&scene.vault.name).kind(Kind::Get);
-    lab().azure().add_fault(slow);
-    let request = scene.request(&objects(&[("secret", "password", "")]));
-    scene.driver.mount_and_hang_up(&request, Duration::from_millis(500));
-    wait_for("the fetch ends", Duration::from_secs(10), || Ok(scene.provider.log().contains("objects fetched")))?;
-    lab().azure().reset_counters(&scene.vault.name);
-    scene.mount(&request)?;
-    assert_eq!(scene.vault.counters().total(), 0, "it was fetched again");
+    let fixture = Fixture::new(&["--freshness-window=60s"])?;
+    fixture.vault.set("password");
+    let slow = Fault::new(Action::latency(Duration::from_secs(1))).host(&fixture.vault.name).kind(Kind::Get);
+    harness().azure().add_fault(slow);
+    let request = fixture.request(&objects(&[("secret", "password", "")]));
+    fixture.driver.mount_and_hang_up(&request, Duration::from_millis(500));
+    wait_for("the fetch ends", Duration::from_secs(10), || Ok(fixture.provider.log().contains("objects fetched")))?;
+    harness().azure().reset_counters(&fixture.vault.name);
+    fixture.mount(&request)?;
+    assert_eq!(fixture.vault.counters().total(), 0, "it was fetched again");
     Ok(())
 }
 
@@ -214,28 +214,28 @@ fn check(status: &Status, wanted: Reason, words: &[&str]) -> Result<()> {
 }
 
 fn every_failure_is_unknown_and_says_what_to_do() -> Result<()> {
-    let scene = Scene::new(&[])?;
-    let vault = &scene.vault;
+    let fixture = Fixture::new(&[])?;
+    let vault = &fixture.vault;
     vault.set("password");
     let good = objects(&[("secret", "password", "")]);
     let class = "SecretProviderClass default/demo";
-    let missing = scene.request(&objects(&[("secret", "password", ""), ("secret", "missing", "")]));
-    check(&scene.refused(&missing)?, Reason::ObjectNotFound, &[class, "secret/missing"])?;
-    let wrong = scene.request("- objectName: password");
-    check(&scene.refused(&wrong)?, Reason::ClassInvalid, &[class, "objects", "array"])?;
-    check(&scene.refused(&scene.request("array:\n"))?, Reason::ClassInvalid, &[class, "lists no object"])?;
+    let missing = fixture.request(&objects(&[("secret", "password", ""), ("secret", "missing", "")]));
+    check(&fixture.refused(&missing)?, Reason::ObjectNotFound, &[class, "secret/missing"])?;
+    let wrong = fixture.request("- objectName: password");
+    check(&fixture.refused(&wrong)?, Reason::ClassInvalid, &[class, "objects", "array"])?;
+    check(&fixture.refused(&fixture.request("array:\n"))?, Reason::ClassInvalid, &[class, "lists no object"])?;
     let bare = UpstreamDriver::request(&vault.parameters_of(&good), &Volume::of_class("default", "web", "demo"));
-    check(&scene.refused(&bare)?, Reason::CredentialsMissing, &[class, "nodePublishSecretRef"])?;
+    check(&fixture.refused(&bare)?, Reason::CredentialsMissing, &[class, "nodePublishSecretRef"])?;
     let mut stranger = vault.clone();
-    stranger.client_secret = lab().secret("wrong");
+    stranger.client_secret = harness().secret("wrong");
     let stranger = UpstreamDriver::request(&vault.parameters_of(&good), &stranger.volume("demo"));
-    check(&scene.refused(&stranger)?, Reason::CredentialsRejected, &[class, "AADSTS7000215"])?;
+    check(&fixture.refused(&stranger)?, Reason::CredentialsRejected, &[class, "AADSTS7000215"])?;
     let forbidding = Fault::new(Action::status(403)).host(&vault.name).kind(Kind::Get);
-    lab().azure().add_fault(forbidding);
-    check(&scene.refused(&scene.request(&good))?, Reason::Forbidden, &[class])?;
-    lab().azure().clear_faults(&vault.name);
-    scene.mount(&scene.request(&good))?;
-    let log = scene.provider.log();
+    harness().azure().add_fault(forbidding);
+    check(&fixture.refused(&fixture.request(&good))?, Reason::Forbidden, &[class])?;
+    harness().azure().clear_faults(&vault.name);
+    fixture.mount(&fixture.request(&good))?;
+    let log = fixture.provider.log();
     for word in ["mount failed", "reason=\"Forbidden\"", "pod=\"default/web\"", "objects fetched"] {
         ensure!(log.contains(word), "{word:?} is missing in:\n{log}");
     }
@@ -243,20 +243,20 @@ fn every_failure_is_unknown_and_says_what_to_do() -> Result<()> {
 }
 
 fn a_vault_that_hangs_is_told_within_the_drivers_deadline() -> Result<()> {
-    let scene = Scene::new(&[])?;
-    scene.vault.set("password");
-    let hang = Fault::new(Action::latency(Duration::from_secs(60))).host(&scene.vault.name).kind(Kind::Get);
-    lab().azure().add_fault(hang);
-    let request = scene.request(&objects(&[("secret", "password", "")]));
-    let status = scene.driver.mount(&request, Duration::from_secs(3)).err().context("the mount succeeded")?;
-    lab().azure().clear_faults(&scene.vault.name);
-    check(&status, Reason::Timeout, &["SecretProviderClass default/demo", &scene.vault.name])
+    let fixture = Fixture::new(&[])?;
+    fixture.vault.set("password");
+    let hang = Fault::new(Action::latency(Duration::from_secs(60))).host(&fixture.vault.name).kind(Kind::Get);
+    harness().azure().add_fault(hang);
+    let request = fixture.request(&objects(&[("secret", "password", "")]));
+    let status = fixture.driver.mount(&request, Duration::from_secs(3)).err().context("the mount succeeded")?;
+    harness().azure().clear_faults(&fixture.vault.name);
+    check(&status, Reason::Timeout, &["SecretProviderClass default/demo", &fixture.vault.name])
 }
 
 fn requests_that_no_driver_sends_are_refused_without_their_values() -> Result<()> {
-    let scene = Scene::new(&[])?;
-    let good = scene.request(&objects(&[("secret", "password", "")]));
-    let hidden = lab().secret("unreadable");
+    let fixture = Fixture::new(&[])?;
+    let good = fixture.request(&objects(&[("secret", "password", "")]));
+    let hidden = harness().secret("unreadable");
     type Spoil = fn(&mut MountRequest, &str);
     let cases: [(Spoil, &str); 8] = [
         (|request, _| *request = MountRequest::default(), "attributes is not a JSON object of strings"),
@@ -271,23 +271,23 @@ fn requests_that_no_driver_sends_are_refused_without_their_values() -> Result<()
     for (spoil, word) in cases {
         let mut request = good.clone();
         spoil(&mut request, &hidden);
-        check(&scene.refused(&request)?, Reason::InvalidRequest, &[word])?;
+        check(&fixture.refused(&request)?, Reason::InvalidRequest, &[word])?;
     }
-    assert_eq!(scene.vault.counters().total() + scene.vault.entra().total(), 0, "nothing was asked of Azure");
+    assert_eq!(fixture.vault.counters().total() + fixture.vault.entra().total(), 0, "nothing was asked of Azure");
     Ok(())
 }
 
 /// Files of three pages each: below the limit of a volume, and beyond that of an answer with names and versions.
 fn an_answer_that_drivers_would_refuse_is_not_sent() -> Result<()> {
-    let scene = Scene::new(&["--freshness-window=60s"])?;
-    let secret = lab().secret("large");
-    lab().azure().set_secret(&scene.vault.name, "large", &format!("{secret:x<12288}"));
+    let fixture = Fixture::new(&["--freshness-window=60s"])?;
+    let secret = harness().secret("large");
+    harness().azure().set_secret(&fixture.vault.name, "large", &format!("{secret:x<12288}"));
     let aliases: Vec<String> = (0..341).map(|number| format!("objectAlias: file-{number}")).collect();
     let request = |count: usize| {
         let list: Vec<_> = aliases[..count].iter().map(|alias| ("secret", "large", alias.as_str())).collect();
-        scene.request(&objects(&list))
+        fixture.request(&objects(&list))
     };
-    assert_eq!(scene.mount(&request(335))?.files.len(), 335);
+    assert_eq!(fixture.mount(&request(335))?.files.len(), 335);
     let words = ["SecretProviderClass default/demo", "drivers take 4194304", "spread the objects over several classes"];
-    check(&scene.refused(&request(341))?, Reason::TooLarge, &words)
+    check(&fixture.refused(&request(341))?, Reason::TooLarge, &words)
 }

@@ -13,8 +13,8 @@ use keyvault_csi_e2e::provider::UpstreamDriver;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::lab::lab;
-use crate::plugin::{Scene, objects};
+use crate::harness::harness;
+use crate::plugin::{Fixture, objects};
 
 trials! { "plugin_process":
     version_and_health_are_answered_as_upstreams_provider_does,
@@ -28,48 +28,48 @@ trials! { "plugin_process":
 }
 
 fn version_and_health_are_answered_as_upstreams_provider_does() -> Result<()> {
-    let scene = Scene::new(&[])?;
-    let version = scene.driver.version()?;
+    let fixture = Fixture::new(&[])?;
+    let version = fixture.driver.version()?;
     assert_eq!(version.version, "v1alpha1");
     assert_eq!(version.runtime_name, "secrets-store-csi-driver-provider-azure");
     assert_eq!(version.runtime_version, env!("CARGO_PKG_VERSION"));
     for service in ["", "liveness", "v1alpha1.CSIDriverProvider"] {
-        assert_eq!(scene.driver.health(service)?, "SERVING");
+        assert_eq!(fixture.driver.health(service)?, "SERVING");
     }
     Ok(())
 }
 
 fn healthz_asks_the_socket() -> Result<()> {
-    let scene = Scene::new(&["--healthz-path=/{health}", "--healthz-timeout", "500ms"])?;
-    assert_eq!(scene.provider.health("/{health}")?, (200, "ok\n".to_owned()));
+    let fixture = Fixture::new(&["--healthz-path=/{health}", "--healthz-timeout", "500ms"])?;
+    assert_eq!(fixture.provider.health("/{health}")?, (200, "ok\n".to_owned()));
     for path in ["/healthz", "/health", "/debug/pprof/"] {
-        assert_eq!(scene.provider.health(path)?.0, 404, "{path}");
+        assert_eq!(fixture.provider.health(path)?.0, 404, "{path}");
     }
-    fs::rename(scene.provider.setup().socket(), scene.provider.setup().folder.join("away"))?;
+    fs::rename(fixture.provider.setup().socket(), fixture.provider.setup().folder.join("away"))?;
     let says = |words: &'static [&'static str]| {
         wait_for("health says so", Duration::from_secs(10), || {
-            let (status, body) = scene.provider.health("/{health}")?;
+            let (status, body) = fixture.provider.health("/{health}")?;
             Ok(status == 503 && words.iter().all(|word| body.contains(word)))
         })
     };
     says(&["azure.sock"])?;
     // Somebody who accepts and says nothing.
-    let silent = std::os::unix::net::UnixListener::bind(scene.provider.setup().socket())?;
+    let silent = std::os::unix::net::UnixListener::bind(fixture.provider.setup().socket())?;
     says(&["no answer", "500ms"])?;
     drop(silent);
     Ok(())
 }
 
 fn metrics_have_upstreams_names_and_bounded_labels() -> Result<()> {
-    let scene = Scene::new(&[])?;
-    ensure!(!scene.provider.metrics()?.contains("grpc_request_count{"), "a series before its first event");
-    scene.vault.set("password");
-    scene.mount(&scene.request(&objects(&[("secret", "password", "")])))?;
-    ensure!(scene.mount(&scene.request(&objects(&[("secret", "missing", "")]))).is_err());
-    scene.driver.version()?;
-    assert_eq!(scene.provider.health("/healthz")?.0, 200);
-    let text = scene.provider.metrics()?;
-    lab().remember(&text);
+    let fixture = Fixture::new(&[])?;
+    ensure!(!fixture.provider.metrics()?.contains("grpc_request_count{"), "a series before its first event");
+    fixture.vault.set("password");
+    fixture.mount(&fixture.request(&objects(&[("secret", "password", "")])))?;
+    ensure!(fixture.mount(&fixture.request(&objects(&[("secret", "missing", "")]))).is_err());
+    fixture.driver.version()?;
+    assert_eq!(fixture.provider.health("/healthz")?.0, 200);
+    let text = fixture.provider.metrics()?;
+    harness().remember(&text);
     let service = "provider=\"azure\",os_type=\"linux\",service_name=\"csi-secrets-store-provider-azure\"";
     for (name, labels) in [
         ("grpc_request", "grpc_method=\"/v1alpha1.CSIDriverProvider/Mount\",grpc_code=\"OK\",grpc_message=\"\""),
@@ -98,20 +98,20 @@ fn metrics_have_upstreams_names_and_bounded_labels() -> Result<()> {
 }
 
 fn the_socket_is_private_a_stale_one_is_replaced_a_live_one_refused() -> Result<()> {
-    let scene = Scene::new(&[])?;
-    let socket = scene.provider.setup().socket();
+    let fixture = Fixture::new(&[])?;
+    let socket = fixture.provider.setup().socket();
     assert_eq!(fs::metadata(&socket)?.permissions().mode() & 0o777, 0o600);
-    let mut second = scene.provider.setup().clone();
-    second.ports = lab().provider_setup().ports;
+    let mut second = fixture.provider.setup().clone();
+    second.ports = harness().provider_setup().ports;
     let output = second.command().output()?;
     let text = String::from_utf8_lossy(&output.stderr);
     ensure!(!output.status.success() && text.contains("another process is listening"), "{text}");
-    assert_eq!(scene.driver.health("")?, "SERVING", "the loser must leave the winner alone");
-    let setup = scene.provider.kill()?;
+    assert_eq!(fixture.driver.health("")?, "SERVING", "the loser must leave the winner alone");
+    let setup = fixture.provider.kill()?;
     ensure!(socket.exists() && UnixStream::connect(&socket).is_err(), "a killed process leaves its socket");
     let provider = setup.start()?;
     // Drivers keep one connection for ever, and make it anew on the same path.
-    wait_for("the driver is back", Duration::from_secs(10), || Ok(scene.driver.version().is_ok()))?;
+    wait_for("the driver is back", Duration::from_secs(10), || Ok(fixture.driver.version().is_ok()))?;
     provider.signal(Signal::SIGINT)?;
     ensure!(provider.terminate()?.success());
     ensure!(!socket.exists(), "the socket is left, and drivers would wait for it");
@@ -119,10 +119,10 @@ fn the_socket_is_private_a_stale_one_is_replaced_a_live_one_refused() -> Result<
 }
 
 fn sigterm_lets_open_mounts_end() -> Result<()> {
-    let Scene { provider, driver, vault } = Scene::new(&[])?;
+    let Fixture { provider, driver, vault } = Fixture::new(&[])?;
     let value = vault.set("password");
     let slow = Fault::new(Action::latency(Duration::from_secs(1))).host(&vault.name).kind(Kind::Get);
-    lab().azure().add_fault(slow);
+    harness().azure().add_fault(slow);
     let request = UpstreamDriver::request(&vault.parameters(&["password"]), &vault.volume("demo"));
     std::thread::scope(|scope| {
         let mounting = scope.spawn(|| driver.mount(&request, Duration::from_secs(60)));
@@ -137,13 +137,13 @@ fn sigterm_lets_open_mounts_end() -> Result<()> {
 
 /// Drivers before 1.6 send the socket's path as `:authority`.
 fn any_authority_is_served() -> Result<()> {
-    let scene = Scene::new(&[])?;
+    let fixture = Fixture::new(&[])?;
     let Some(python) = std::env::var_os("KEYVAULT_CSI_PYTHON") else {
         anyhow::bail!("KEYVAULT_CSI_PYTHON is not set: run `make test`, which makes a Python with grpcio");
     };
     let output = Command::new(python)
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/python/provider_authority.py"))
-        .arg(scene.provider.setup().socket())
+        .arg(fixture.provider.setup().socket())
         .output()?;
     let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     ensure!(output.status.success(), "{text}\n{errors}");
@@ -152,7 +152,7 @@ fn any_authority_is_served() -> Result<()> {
 }
 
 fn upstreams_flags_are_taken() -> Result<()> {
-    let scene = Scene::new(&[
+    let fixture = Fixture::new(&[
         "-log-format-json",
         "--construct-pem-chain=true",
         "--write-cert-and-key-in-separate-files",
@@ -165,15 +165,15 @@ fn upstreams_flags_are_taken() -> Result<()> {
         "-logtostderr=true",
         "-stderrthreshold=2",
     ])?;
-    scene.vault.set("password");
-    scene.mount(&scene.request(&objects(&[("secret", "password", "")])))?;
-    let log = scene.provider.log();
+    fixture.vault.set("password");
+    fixture.mount(&fixture.request(&objects(&[("secret", "password", "")])))?;
+    let log = fixture.provider.log();
     for line in log.lines() {
         serde_json::from_str::<Value>(line).map_err(|_| anyhow::anyhow!("no JSON: {line}"))?;
     }
     ensure!(log.contains("there is no profiler") && log.contains("objects fetched"), "{log}");
-    let journal = lab().azure().journal();
-    let asked: Vec<_> = journal.iter().filter(|entry| entry.place == scene.vault.name).collect();
+    let journal = harness().azure().journal();
+    let asked: Vec<_> = journal.iter().filter(|entry| entry.place == fixture.vault.name).collect();
     let named = |agent: &str| agent.contains("keyvault-csi/") && agent.ends_with(" team-a/1.0");
     for entry in &asked {
         ensure!(entry.user_agent.as_deref().is_some_and(named), "{entry:?}");
@@ -200,17 +200,17 @@ fn bad_flags_say_what_to_do() -> Result<()> {
         ("--custom-user-agent=a\nb", "printable ASCII"),
         ("--nodeid=n", "--nodeid"),
     ] {
-        let mut setup = lab().provider_setup();
+        let mut setup = harness().provider_setup();
         setup.flags.push(flag.to_owned());
         let output = setup.command().output()?;
         let text = String::from_utf8_lossy(&output.stderr);
         ensure!(!output.status.success() && text.contains(word), "{flag}: {word:?} is missing in: {text}");
     }
     // A port that is taken: upstream's provider goes on, and is killed by its own liveness probe.
-    let scene = Scene::new(&[])?;
-    let mut second = lab().provider_setup();
+    let fixture = Fixture::new(&[])?;
+    let mut second = harness().provider_setup();
     fs::create_dir_all(&second.providers)?;
-    second.ports[0] = scene.provider.setup().ports[0];
+    second.ports[0] = fixture.provider.setup().ports[0];
     let output = second.command().output()?;
     let text = String::from_utf8_lossy(&output.stderr);
     ensure!(!output.status.success() && text.contains("--healthz-port"), "{text}");

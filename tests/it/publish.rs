@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use azure_emulator::Kind;
 
-use crate::lab::{lab, mounts_on};
+use crate::harness::{harness, mounts_on};
 
 trials! { "publish":
     a_volume_holds_what_the_vault_holds,
@@ -24,7 +24,7 @@ trials! { "publish":
 }
 
 fn a_volume_holds_what_the_vault_holds() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     let (password, token) = (vault.set("password"), vault.set("token"));
     node.class("demo", &vault.parameters(&["password", "token"]))?;
     let target = node.publish(&vault.volume("demo"))?;
@@ -35,7 +35,7 @@ fn a_volume_holds_what_the_vault_holds() -> Result<()> {
 }
 
 fn publishing_twice_fetches_and_mounts_once() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     let volume = vault.volume("demo");
@@ -50,7 +50,7 @@ fn publishing_twice_fetches_and_mounts_once() -> Result<()> {
 }
 
 fn the_tmpfs_is_small_and_strict() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     let target = node.publish(&vault.volume("demo"))?;
@@ -75,7 +75,7 @@ fn kernel() -> Result<(u32, u32)> {
 }
 
 fn files_lie_as_upstream_lays_them() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     let objects = "array:\n- |\n  objectName: password\n  objectType: secret\n  objectAlias: db/password\n";
     node.class("demo", &vault.parameters_of(objects))?;
@@ -89,9 +89,9 @@ fn files_lie_as_upstream_lays_them() -> Result<()> {
 }
 
 fn alias_version_encoding_and_mode_are_honoured() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
-    let azure = lab().azure();
-    let old = lab().secret("old");
+    let (node, vault) = (harness().node()?, harness().vault());
+    let azure = harness().azure();
+    let old = harness().secret("old");
     let version = azure.set_secret(&vault.name, "versioned", &old);
     let new = vault.set("versioned");
     azure.set_secret(&vault.name, "encoded", "AAEC/w==");
@@ -127,7 +127,7 @@ fn alias_version_encoding_and_mode_are_honoured() -> Result<()> {
 }
 
 fn a_mount_group_may_read_the_files() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     let objects = "array:\n- |\n  objectName: password\n  objectType: secret\n  filePermission: '0400'\n";
     node.class("demo", &vault.parameters_of(objects))?;
@@ -143,7 +143,7 @@ fn a_mount_group_may_read_the_files() -> Result<()> {
 }
 
 fn a_bare_directory_is_not_taken_for_a_volume() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     let password = vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     // What is left after a reboot: the directory and even a file in it, but no tmpfs.
@@ -162,7 +162,7 @@ fn a_bare_directory_is_not_taken_for_a_volume() -> Result<()> {
 }
 
 fn an_unfilled_mount_is_filled() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     let password = vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     let volume = vault.volume("demo");
@@ -177,7 +177,7 @@ fn an_unfilled_mount_is_filled() -> Result<()> {
 }
 
 fn a_torn_volume_is_mended_without_a_request() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     let password = vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     let volume = vault.volume("demo");
@@ -196,7 +196,7 @@ fn a_torn_volume_is_mended_without_a_request() -> Result<()> {
 }
 
 fn ten_objects_cost_eleven_requests_and_one_challenge() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     let names: Vec<String> = (0..10).map(|number| format!("object-{number}")).collect();
     for name in &names {
         vault.set(name);
@@ -216,7 +216,7 @@ fn ten_objects_cost_eleven_requests_and_one_challenge() -> Result<()> {
 }
 
 fn a_new_pod_gets_the_new_value() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     let old = vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     let first = node.publish(&vault.volume("demo"))?;

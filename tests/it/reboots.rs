@@ -11,7 +11,7 @@ use keyvault_csi_e2e::driver::wait_for;
 use keyvault_csi_e2e::kubelet::Volume;
 use rustix::mount::{UnmountFlags, unmount};
 
-use crate::lab::{Node, Vault, lab, mounts_on};
+use crate::harness::{Node, Vault, harness, mounts_on};
 
 trials! { "reboots":
     a_pod_that_comes_back_gets_its_volume_over_what_is_left,
@@ -27,9 +27,9 @@ const LEFT: &str = "as it was before the reboot";
 /// A node after its reboot: the driver starts anew, the mount of a volume is gone, and its directory holds a whole
 /// volume's layout, as when somebody copied it there or another driver wrote to the disk.
 fn rebooted(flags: &[&str]) -> Result<(Node, Vault, Volume)> {
-    let mut setup = lab().setup();
+    let mut setup = harness().setup();
     setup.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
-    let (node, vault) = (Node::start(setup)?, lab().vault());
+    let (node, vault) = (Node::start(setup)?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     let volume = vault.volume("demo");

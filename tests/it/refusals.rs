@@ -8,7 +8,7 @@ use keyvault_csi_e2e::driver::wait_for;
 use keyvault_csi_e2e::kubelet::Volume;
 use tonic::{Code, Status};
 
-use crate::lab::{class_manifest, lab};
+use crate::harness::{class_manifest, harness};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -33,7 +33,7 @@ fn check(status: &Status, code: Code, words: &[&str]) -> Result<()> {
 }
 
 fn a_request_without_a_required_field() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     let volume = vault.volume("demo");
@@ -71,7 +71,7 @@ fn a_request_without_a_required_field() -> Result<()> {
 }
 
 fn a_class_that_cannot_be_found_or_used() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     let parameters = vault.parameters(&["password"]);
     let write = |namespace, name: &str, provider, parameters: &_| {
         node.manifest(&format!("{namespace}-{name}.yaml"), &class_manifest(namespace, name, provider, parameters))
@@ -103,7 +103,7 @@ fn a_class_that_cannot_be_found_or_used() -> Result<()> {
 }
 
 fn parameters_that_are_missing_or_wrong() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     let cases: [(&str, Option<&str>, &[&str]); 12] = [
         ("keyvaultName", None, &["keyvaultName", "not set"]),
         ("keyvaultName", Some("kv"), &["keyvaultName", "2 characters"]),
@@ -135,7 +135,7 @@ fn parameters_that_are_missing_or_wrong() -> Result<()> {
 }
 
 fn objects_that_are_not_what_upstream_takes() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     for (number, objects) in [
         "array:\n  - objectName: a\n    objectType: secret\n",
         "- |\n  objectName: a\n",
@@ -163,7 +163,7 @@ fn objects_that_are_not_what_upstream_takes() -> Result<()> {
 }
 
 fn object_fields_that_are_wrong() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     for (number, (field, words)) in [
         ("objectType: Secret", &["objectType", "Secret"][..]),
         ("objectType: ''", &["objectType"]),
@@ -190,7 +190,7 @@ fn object_fields_that_are_wrong() -> Result<()> {
 }
 
 fn file_names_that_lead_out_or_collide() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     let object = |name: &str, alias: &str| {
         format!("  - |\n    objectName: {name}\n    objectType: secret\n    objectAlias: '{alias}'\n")
     };
@@ -222,14 +222,14 @@ fn file_names_that_lead_out_or_collide() -> Result<()> {
 }
 
 fn credentials_that_are_absent() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     node.class("demo", &vault.parameters(&["password"]))?;
     let with = |pairs: &[(&str, &str)]| {
         let mut volume = Volume::of_class("default", "web", "demo");
         volume.secrets = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         volume
     };
-    let hidden = lab().secret("unused");
+    let hidden = harness().secret("unused");
     for (volume, words) in [
         (with(&[]), &["nodePublishSecretRef", "default/demo", &vault.name][..]),
         (with(&[("clientsecret", &hidden)]), &["clientid"]),
@@ -248,7 +248,7 @@ fn credentials_that_are_absent() -> Result<()> {
 }
 
 fn everything_wrong_with_a_class_is_told_at_once() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     let mut parameters = vault.parameters_of(
         "array:
   - |
@@ -289,7 +289,7 @@ fn everything_wrong_with_a_class_is_told_at_once() -> Result<()> {
 }
 
 fn a_pods_own_attributes_are_checked_like_the_class() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     node.class("demo", &vault.parameters(&["password"]))?;
     // A pod's author can override any parameter, also with nonsense
     // (docs/reference/azure-provider.md#parameters).

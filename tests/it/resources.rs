@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use keyvault_csi_e2e::driver::wait_for;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use crate::lab::{Node, lab};
+use crate::harness::{Node, harness};
 
 trials! { "resources":
     the_idle_process_needs_at_most_ten_mib,
@@ -22,7 +22,7 @@ fn the_idle_process_needs_at_most_ten_mib() -> Result<()> {
         .map(PathBuf::from)
         .context("KEYVAULT_CSI_RELEASE is not set: run `make test`, which builds the release binary and names it")?;
     let binary = in_memory(&binary)?;
-    let mut setup = lab().setup();
+    let mut setup = harness().setup();
     setup.binary = format!("/proc/{}/fd/{}", std::process::id(), binary.as_raw_fd()).into();
     setup.flags.clear();
     let node = Node::start(setup)?;
@@ -46,7 +46,7 @@ fn in_memory(binary: &Path) -> Result<File> {
 }
 
 fn descriptors_and_threads_do_not_grow() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     let count = |what: &str| Ok::<_, anyhow::Error>(fs::read_dir(format!("/proc/{}/{what}", node.id()))?.count());
@@ -68,7 +68,7 @@ fn descriptors_and_threads_do_not_grow() -> Result<()> {
 }
 
 fn it_writes_no_core_file_and_may_not_be_read() -> Result<()> {
-    let node = lab().node()?;
+    let node = harness().node()?;
     let limits = fs::read_to_string(format!("/proc/{}/limits", node.id()))?;
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).context("no limit")?;
     assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"]);

@@ -14,8 +14,8 @@ use keyvault_csi_e2e::driver::wait_for;
 use serde_json::{Value, json};
 
 use crate::apiserver::{CLASSES, Rights, STATUSES, User, cluster};
-use crate::lab::Node;
-use crate::mirror_scene::{PATIENCE, PODS, Scene, opaque};
+use crate::harness::Node;
+use crate::mirror_fixture::{Fixture, PATIENCE, PODS, opaque};
 
 trials! { "rights":
     every_role_of_the_chart_is_tried,
@@ -50,7 +50,7 @@ struct Right {
 }
 
 /// What the driver is made to do so that it uses a right.
-type Act = fn(&Scene, &Node, &str, &str) -> Result<()>;
+type Act = fn(&Fixture, &Node, &str, &str) -> Result<()>;
 
 /// The port of the API server with the admission plug-in; started at the first call.
 fn strict_server() -> Result<u16> {
@@ -126,22 +126,22 @@ fn each(role: &str, others: &[&str], flags: &[&str], act: Act) -> Result<()> {
 }
 
 /// A driver with these rights, in a namespace of its own.
-fn driver(rights: &Value, flags: &[&str]) -> Result<(Scene, Node, User)> {
-    let scene = Scene::new()?;
-    scene.vault.set("a");
-    let user = scene.cluster.user_at(Rights::None, strict_server()?)?;
-    scene.cluster.allow(&user, "some", rights.clone())?;
+fn driver(rights: &Value, flags: &[&str]) -> Result<(Fixture, Node, User)> {
+    let fixture = Fixture::new()?;
+    fixture.vault.set("a");
+    let user = fixture.cluster.user_at(Rights::None, strict_server()?)?;
+    fixture.cluster.allow(&user, "some", rights.clone())?;
     let mut own = json!({ "spec": { "taints": [{ "key": "starting", "effect": "NoSchedule" }] } });
-    own["metadata"] = json!({ "name": scene.node_name("a") });
-    scene.cluster.create(("Node", "nodes"), None, own)?;
-    let node = Node::start(scene.setup(&user, "a", flags.iter().copied()))?;
-    Ok((scene, node, user))
+    own["metadata"] = json!({ "name": fixture.node_name("a") });
+    fixture.cluster.create(("Node", "nodes"), None, own)?;
+    let node = Node::start(fixture.setup(&user, "a", flags.iter().copied()))?;
+    Ok((fixture, node, user))
 }
 
 /// With all rights, the API server is asked for this and allows it, and nothing is ever deleted.
 fn used(all: &[Right], flags: &[&str], right: &Right, act: Act) -> Result<()> {
-    let (scene, node, user) = driver(&granting(all.iter()), flags)?;
-    act(&scene, &node, &right.resource, &right.verb)?;
+    let (fixture, node, user) = driver(&granting(all.iter()), flags)?;
+    act(&fixture, &node, &right.resource, &right.verb)?;
     // The right to delete is what the plug-in asks for when owners change.
     let verb = match (right.resource.as_str(), right.verb.as_str()) {
         ("secrets", "delete") => "patch",
@@ -149,9 +149,12 @@ fn used(all: &[Right], flags: &[&str], right: &Right, act: Act) -> Result<()> {
         (_, verb) => verb,
     };
     wait_for("the API server allows it", PATIENCE, || {
-        Ok(scene.cluster.allowed(&user).iter().any(|call| call.verb == verb && call.resource == right.resource))
+        Ok(fixture.cluster.allowed(&user).iter().any(|call| call.verb == verb && call.resource == right.resource))
     })?;
-    ensure!(!scene.cluster.allowed(&user).iter().any(|call| call.verb.starts_with("delete")), "something was deleted");
+    ensure!(
+        !fixture.cluster.allowed(&user).iter().any(|call| call.verb.starts_with("delete")),
+        "something was deleted"
+    );
     let complaints = refusals(&node.log(), right);
     ensure!(complaints.is_empty(), "{complaints:?}");
     Ok(())
@@ -159,8 +162,8 @@ fn used(all: &[Right], flags: &[&str], right: &Right, act: Act) -> Result<()> {
 
 /// Without this right the driver says what it may not do.
 fn missed(all: &[Right], flags: &[&str], right: &Right, act: Act) -> Result<()> {
-    let (scene, node, _) = driver(&granting(all.iter().filter(|one| *one != right)), flags)?;
-    act(&scene, &node, &right.resource, &right.verb)?;
+    let (fixture, node, _) = driver(&granting(all.iter().filter(|one| *one != right)), flags)?;
+    act(&fixture, &node, &right.resource, &right.verb)?;
     wait_for("the log says what is refused", PATIENCE, || Ok(!refusals(&node.log(), right).is_empty()))?;
     ensure!(!node.log().contains("panicked"));
     Ok(())
@@ -178,30 +181,32 @@ fn refusals(log: &str, right: &Right) -> Vec<String> {
 }
 
 /// A class with a Secret, and a pod of it that has its volume.
-fn published(scene: &Scene, node: &Node, pod: &str) -> Result<()> {
-    Ok(node.publish(&scene.pod(pod, "a", "demo", &Value::Null)?).map(drop)?)
+fn published(fixture: &Fixture, node: &Node, pod: &str) -> Result<()> {
+    Ok(node.publish(&fixture.pod(pod, "a", "demo", &Value::Null)?).map(drop)?)
 }
 
 fn every_right_of_the_driver_is_needed() -> Result<()> {
-    each(DRIVER, &[], &[], |scene, node, resource, verb| {
-        scene.class("demo", &["a"], &json!([]))?;
+    each(DRIVER, &[], &[], |fixture, node, resource, verb| {
+        fixture.class("demo", &["a"], &json!([]))?;
         match (resource, verb) {
-            ("secretproviderclasses", "get") => node.refused(&scene.pod("web", "a", "absent", &Value::Null)?).map(drop),
-            ("events", _) => node.refused(&scene.pod("web", "a", "absent", &Value::Null)?).map(drop),
+            ("secretproviderclasses", "get") => {
+                node.refused(&fixture.pod("web", "a", "absent", &Value::Null)?).map(drop)
+            }
+            ("events", _) => node.refused(&fixture.pod("web", "a", "absent", &Value::Null)?).map(drop),
             ("secretproviderclasspodstatuses", "get" | "update" | "delete") => {
-                let name = format!("web-{}-demo", scene.namespace);
+                let name = format!("web-{}-demo", fixture.namespace);
                 // One of another node is there already, which is to be replaced.
                 let status = json!({
                     "podName": "web", "secretProviderClassName": "demo", "mounted": true, "targetPath": "/elsewhere", "objects": [],
                 });
-                scene.cluster.create(
+                fixture.cluster.create(
                     STATUSES,
-                    Some(&scene.namespace),
+                    Some(&fixture.namespace),
                     json!({ "metadata": { "name": name }, "status": status }),
                 )?;
-                published(scene, node, "web")
+                published(fixture, node, "web")
             }
-            _ => published(scene, node, "web"),
+            _ => published(fixture, node, "web"),
         }
     })
 }
@@ -212,25 +217,25 @@ fn every_right_of_rotation_is_needed() -> Result<()> {
 }
 
 fn every_right_of_the_mirror_is_needed() -> Result<()> {
-    each(MIRROR, &[DRIVER], &["--sync-secret=true"], |scene, node, resource, verb| {
-        scene.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
+    each(MIRROR, &[DRIVER], &["--sync-secret=true"], |fixture, node, resource, verb| {
+        fixture.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
         if resource == "secrets" && ["get", "patch"].contains(&verb) {
             // As upstream left it.
             let metadata = json!({ "name": "shop", "labels": { MANAGED: "true" } });
-            scene
+            fixture
                 .put("secrets-store-csi", json!({ "metadata": metadata, "type": "Opaque", "data": { "k": "b2xk" } }))?;
         }
         if (resource, verb) == ("pods", "get") {
             // A pod that the watch does not have is asked for: here, one that is gone.
-            let pod = scene.pod("web", "a", "demo", &Value::Null)?;
-            scene.delete(PODS, "web")?;
+            let pod = fixture.pod("web", "a", "demo", &Value::Null)?;
+            fixture.delete(PODS, "web")?;
             return Ok(node.publish(&pod).map(drop)?);
         }
-        published(scene, node, "web")?;
+        published(fixture, node, "web")?;
         if verb == "delete" {
             // The second pod is a second owner.
-            scene.there("shop")?;
-            published(scene, node, "web-2")?;
+            fixture.there("shop")?;
+            published(fixture, node, "web-2")?;
         }
         Ok(())
     })
@@ -247,15 +252,15 @@ fn a_missing_right_to_delete_is_told_with_the_setting() -> Result<()> {
     let roles = rendered(Some(&json!({ "syncSecret": { "enabled": true } })))?;
     let rights: Vec<Right> = [DRIVER, MIRROR].iter().flat_map(|role| roles[*role].clone()).collect();
     ensure!(!rights.iter().any(|right| right.verb == "delete"), "{rights:?}");
-    let (scene, node, user) = driver(&granting(rights.iter()), &["--sync-secret=true"])?;
-    scene.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
-    published(&scene, &node, "web")?;
-    scene.there("shop")?;
+    let (fixture, node, user) = driver(&granting(rights.iter()), &["--sync-secret=true"])?;
+    fixture.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
+    published(&fixture, &node, "web")?;
+    fixture.there("shop")?;
     // The second pod is a second owner. It runs all the same, and its events say what to do.
-    published(&scene, &node, "web-2")?;
-    let told = scene.told(&["refuses to change its owners", SETTING])?;
+    published(&fixture, &node, "web-2")?;
+    let told = fixture.told(&["refuses to change its owners", SETTING])?;
     ensure!(told.contains("Secret") && told.contains("shop"), "{told}");
-    let allowed = scene.cluster.allowed(&user);
+    let allowed = fixture.cluster.allowed(&user);
     ensure!(!allowed.iter().any(|call| call.verb == "patch"), "{allowed:?}");
     Ok(())
 }
@@ -277,17 +282,17 @@ fn every_right_of_people_is_needed() -> Result<()> {
 
 /// Somebody with some rights, and a namespace with a class and a status.
 struct Person {
-    scene: Scene,
+    fixture: Fixture,
     client: kube::Client,
 }
 
 /// Somebody with these rights, once the API server is seen to know that: by the one that is expected to work.
 fn person(rights: &[&Right], expected: &Right) -> Result<Person> {
-    let scene = Scene::new()?;
-    let user = scene.cluster.user(Rights::None)?;
-    scene.cluster.allow(&user, "some", granting(rights.iter().copied()))?;
-    let client = scene.cluster.client_as(&user)?;
-    let person = Person { scene, client };
+    let fixture = Fixture::new()?;
+    let user = fixture.cluster.user(Rights::None)?;
+    fixture.cluster.allow(&user, "some", granting(rights.iter().copied()))?;
+    let client = fixture.cluster.client_as(&user)?;
+    let person = Person { fixture, client };
     wait_for("the rights are known", PATIENCE, || Ok(person.ask(expected)? != 403))?;
     Ok(person)
 }
@@ -309,11 +314,11 @@ impl Person {
     fn ask(&self, right: &Right) -> Result<u16> {
         let kind = if right.resource == CLASSES.1 { CLASSES } else { STATUSES };
         ensure!(right.resource == kind.1, "no object for {right:?}");
-        let (scene, namespace) = (&self.scene, self.scene.namespace.as_str());
-        if scene.cluster.get(kind, namespace, "demo")?.is_none() {
-            scene.cluster.create(kind, Some(namespace), json!({ "metadata": { "name": "demo" } }))?;
+        let (fixture, namespace) = (&self.fixture, self.fixture.namespace.as_str());
+        if fixture.cluster.get(kind, namespace, "demo")?.is_none() {
+            fixture.cluster.create(kind, Some(namespace), json!({ "metadata": { "name": "demo" } }))?;
         }
-        let there = serde_json::to_value(scene.cluster.get(kind, namespace, "demo")?.context("it went")?)?;
+        let there = serde_json::to_value(fixture.cluster.get(kind, namespace, "demo")?.context("it went")?)?;
         let all = format!("/apis/{}/v1/namespaces/{namespace}/{}", right.group, right.resource);
         let one = format!("{all}/demo");
         let dry = "?dryRun=All";
@@ -335,7 +340,7 @@ impl Person {
             if method == "PATCH" { "application/merge-patch+json" } else { "application/json" },
         );
         let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
-        match scene.cluster.block_on(self.client.request_text(request.body(body)?)) {
+        match fixture.cluster.block_on(self.client.request_text(request.body(body)?)) {
             Ok(_) => Ok(200),
             Err(kube::Error::Api(status)) => Ok(status.code),
             Err(error) => Err(error.into()),

@@ -11,7 +11,7 @@ use azure_emulator::{Kind, ObjectAttributes};
 use keyvault_csi_e2e::driver::wait_for;
 use keyvault_csi_e2e::kubelet::Volume;
 
-use crate::lab::{Node, Vault, class_manifest, lab};
+use crate::harness::{Node, Vault, class_manifest, harness};
 use crate::sharing::{pods, publish_all};
 
 trials! { "rotation":
@@ -31,7 +31,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A driver that rotates at this interval, and shares as it does unless told otherwise.
 pub(crate) fn rotating(interval: &str, more: &[&str]) -> Result<Node> {
-    let mut setup = lab().setup();
+    let mut setup = harness().setup();
     setup.flags = vec!["-v=10".to_owned(), "--enable-secret-rotation".to_owned()];
     setup.flags.push(format!("--rotation-poll-interval={interval}"));
     setup.flags.extend(more.iter().map(|&flag| flag.to_owned()));
@@ -41,7 +41,7 @@ pub(crate) fn rotating(interval: &str, more: &[&str]) -> Result<Node> {
 /// The value of a series whose line has all these parts; 0 without one.
 pub(crate) fn metric(node: &Node, name: &str, parts: &[&str]) -> Result<f64> {
     let text = node.metrics()?;
-    lab().remember(&text);
+    harness().remember(&text);
     let fits = |line: &&str| line.starts_with(name) && parts.iter().all(|part| line.contains(part));
     let values = text.lines().filter(fits).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
     Ok(values.sum())
@@ -70,7 +70,7 @@ fn print(target: &Path) -> Result<Vec<(PathBuf, u64, i64, i64)>> {
 }
 
 fn twenty_quiet_cycles_of_a_hundred_volumes_cost_ten_gets_each_and_write_nothing() -> Result<()> {
-    let (node, vault) = (rotating("300ms", &[])?, lab().vault());
+    let (node, vault) = (rotating("300ms", &[])?, harness().vault());
     let volumes = pods(&node, &vault, 10, 1, 100)?;
     publish_all(&node, &volumes)?;
     let prints = |volumes: &[Volume]| -> Result<Vec<_>> {
@@ -95,7 +95,7 @@ fn twenty_quiet_cycles_of_a_hundred_volumes_cost_ten_gets_each_and_write_nothing
 }
 
 fn a_new_value_is_in_a_hundred_volumes_within_the_interval() -> Result<()> {
-    let (node, vault) = (rotating("1s", &[])?, lab().vault());
+    let (node, vault) = (rotating("1s", &[])?, harness().vault());
     let volumes = pods(&node, &vault, 10, 1, 100)?;
     publish_all(&node, &volumes)?;
     let value = vault.set("object-7");
@@ -118,7 +118,7 @@ fn twins(vault: &Vault) -> std::collections::BTreeMap<String, String> {
 }
 
 fn no_reader_sees_a_mixture_in_two_hundred_rotations() -> Result<()> {
-    let (node, vault) = (rotating("20ms", &[])?, lab().vault());
+    let (node, vault) = (rotating("20ms", &[])?, harness().vault());
     vault.set("twin");
     node.class("demo", &twins(&vault))?;
     let target = node.publish(&vault.volume("demo"))?;
@@ -159,7 +159,7 @@ fn no_reader_sees_a_mixture_in_two_hundred_rotations() -> Result<()> {
 }
 
 fn a_changed_class_is_fetched_at_once() -> Result<()> {
-    let (node, vault) = (rotating("1h", &[])?, lab().vault());
+    let (node, vault) = (rotating("1h", &[])?, harness().vault());
     let (first, second) = (vault.set("first"), vault.set("second"));
     node.class("demo", &vault.parameters(&["first"]))?;
     node.class("other", &vault.parameters(&["first"]))?;
@@ -169,7 +169,7 @@ fn a_changed_class_is_fetched_at_once() -> Result<()> {
         node.publish(volume)?;
     }
     let untouched = node.publish(&vault.volume("other"))?;
-    lab().azure().reset_counters(&vault.name);
+    harness().azure().reset_counters(&vault.name);
     node.class("demo", &vault.parameters(&["second"]))?;
     for volume in &volumes {
         let target = node.kubelet.target(volume);
@@ -199,7 +199,7 @@ fn a_changed_class_is_fetched_at_once() -> Result<()> {
 }
 
 fn an_annotation_asks_for_a_refresh_at_once() -> Result<()> {
-    let (node, vault) = (rotating("1h", &[])?, lab().vault());
+    let (node, vault) = (rotating("1h", &[])?, harness().vault());
     vault.set("password");
     let class = |refresh: &str, name: &str| -> Result<()> {
         let text = class_manifest("default", name, Some("azure"), &vault.parameters(&["password"]));
@@ -218,14 +218,14 @@ fn an_annotation_asks_for_a_refresh_at_once() -> Result<()> {
 }
 
 fn with_rotation_off_nothing_is_refreshed() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     let value = vault.set("first");
     vault.set("second");
     node.class("demo", &vault.parameters(&["first"]))?;
     let volume = vault.volume("demo");
     let target = node.publish(&volume)?;
     let before = print(&target)?;
-    lab().azure().reset_counters(&vault.name);
+    harness().azure().reset_counters(&vault.name);
     vault.set("first");
     node.class("demo", &vault.parameters(&["first", "second"]))?;
     // The folder was looked at and the new class is known: a volume that starts now has it.
@@ -239,7 +239,7 @@ fn with_rotation_off_nothing_is_refreshed() -> Result<()> {
 
 /// Twenty requests a second, and refreshes that want more than that at every moment.
 fn a_first_mount_goes_before_refreshes() -> Result<()> {
-    let (node, vault) = (rotating("50ms", &["--vault-requests-per-second=20"])?, lab().vault());
+    let (node, vault) = (rotating("50ms", &["--vault-requests-per-second=20"])?, harness().vault());
     let names: Vec<String> = (0..120).map(|number| format!("many-{number}")).collect();
     names.iter().for_each(|name| drop(vault.set(name)));
     for class in 0..6 {
@@ -266,13 +266,13 @@ fn a_first_mount_goes_before_refreshes() -> Result<()> {
 }
 
 fn a_republish_costs_no_request_and_never_fails() -> Result<()> {
-    let (node, vault) = (rotating("1h", &[])?, lab().vault());
+    let (node, vault) = (rotating("1h", &[])?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     let volume = vault.volume("demo");
     let target = node.publish(&volume)?;
     for place in [&vault.name, &vault.tenant] {
-        lab().azure().reset_counters(place);
+        harness().azure().reset_counters(place);
     }
     let before = print(&target)?;
     let mut times: Vec<Duration> = (0..101)
@@ -301,13 +301,13 @@ fn a_republish_costs_no_request_and_never_fails() -> Result<()> {
 
 /// Two identities of one class are two fetches, and what one of them may not read any more the other one goes on getting.
 fn a_volume_of_a_group_gets_what_its_group_may_read() -> Result<()> {
-    let (node, vault) = (rotating("200ms", &[])?, lab().vault());
+    let (node, vault) = (rotating("200ms", &[])?, harness().vault());
     let volumes = pods(&node, &vault, 1, 21, 42)?;
     publish_all(&node, &volumes)?;
     // The twenty-first service account has a client of its own.
     let lone = volumes[20].attributes.get("clientID").context("no client")?.clone();
     ensure!(volumes[0].attributes.get("clientID") != Some(&lone));
-    lab().azure().revoke_grant(&vault.name, &lone, &[azure_emulator::Permission::Get]);
+    harness().azure().revoke_grant(&vault.name, &lone, &[azure_emulator::Permission::Get]);
     wait_for("it is refused", PATIENCE, || {
         Ok(metric(&node, "rotation_reconcile_error_total", &["reason=\"Forbidden\""])? >= 2.0)
     })?;
@@ -325,13 +325,13 @@ fn a_volume_of_a_group_gets_what_its_group_may_read() -> Result<()> {
 }
 
 fn what_expires_first_is_told() -> Result<()> {
-    let (node, vault) = (rotating("200ms", &[])?, lab().vault());
+    let (node, vault) = (rotating("200ms", &[])?, harness().vault());
     let now = i64::try_from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs())?;
     let set = |name: &str, version: u8, lives: Option<i64>| {
         let created = Some(now - 1_000 + i64::from(version));
         let attributes = ObjectAttributes { created, expires: lives.map(|lives| now + lives), ..Default::default() };
         let id = format!("{version:032}");
-        lab().azure().set_secret_version(&vault.name, name, &id, &lab().secret(name), attributes);
+        harness().azure().set_secret_version(&vault.name, name, &id, &harness().secret(name), attributes);
     };
     let told = |least: f64, most: f64| -> Result<()> {
         wait_for(&format!("an expiry between {least} and {most}"), PATIENCE, || {

@@ -11,7 +11,7 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::apiserver::{CLASSES, Cluster, Rights, STATUSES, User, cluster, watching};
-use crate::lab::{Node, Vault, lab};
+use crate::harness::{Node, Vault, harness};
 use crate::rotation::{PATIENCE, cycles, metric};
 
 trials! { "rotation_cluster":
@@ -24,7 +24,7 @@ trials! { "rotation_cluster":
 
 const EVENTS: (&str, &str) = ("Event", "events");
 
-struct Scene {
+struct Fixture {
     cluster: &'static Cluster,
     node: Node,
     user: User,
@@ -33,8 +33,8 @@ struct Scene {
 }
 
 /// A driver that rotates at this interval, and a namespace with the class `demo`, which mounts the secrets `a` and `b`.
-fn scene(interval: &str) -> Result<Scene> {
-    let (cluster, vault) = (cluster()?, lab().vault());
+fn fixture(interval: &str) -> Result<Fixture> {
+    let (cluster, vault) = (cluster()?, harness().vault());
     vault.set("a");
     vault.set("b");
     let namespace = cluster.namespace()?;
@@ -46,10 +46,10 @@ fn scene(interval: &str) -> Result<Scene> {
     let node = Node::start(setup)?;
     watching(&node)?;
     wait_for("the driver watches pods", PATIENCE, || Ok(node.log().contains("\"watching pods\"")))?;
-    Ok(Scene { cluster, node, user, vault, namespace })
+    Ok(Fixture { cluster, node, user, vault, namespace })
 }
 
-impl Scene {
+impl Fixture {
     /// Publishes this many pods and waits until each has its status.
     fn pods(&self, count: usize) -> Result<Vec<Volume>> {
         let pod = |number: usize| Volume {
@@ -92,93 +92,96 @@ impl Scene {
 }
 
 fn quiet_cycles_write_nothing_to_the_cluster() -> Result<()> {
-    let scene = scene("200ms")?;
-    scene.pods(10)?;
-    let calls = scene.cluster.calls(&scene.user)?.len();
-    let before = scene.statuses()?;
-    scene.more_cycles(20.0)?;
-    assert_eq!(scene.statuses()?, before, "a status was written");
-    let after = scene.cluster.calls(&scene.user)?;
+    let fixture = fixture("200ms")?;
+    fixture.pods(10)?;
+    let calls = fixture.cluster.calls(&fixture.user)?.len();
+    let before = fixture.statuses()?;
+    fixture.more_cycles(20.0)?;
+    assert_eq!(fixture.statuses()?, before, "a status was written");
+    let after = fixture.cluster.calls(&fixture.user)?;
     ensure!(after.len() == calls, "the API server was asked: {:?}", &after[calls..]);
     Ok(())
 }
 
 fn a_new_value_is_written_to_each_status_once() -> Result<()> {
-    let scene = scene("200ms")?;
-    let pods = scene.pods(5)?;
-    let writes = scene.writes()?;
-    let value = lab().secret("a");
-    let version = lab().azure().set_secret(&scene.vault.name, "a", &value);
-    scene.all_say("/status/objects/0", Some(&json!({ "id": "secret/a", "version": version })))?;
+    let fixture = fixture("200ms")?;
+    let pods = fixture.pods(5)?;
+    let writes = fixture.writes()?;
+    let value = harness().secret("a");
+    let version = harness().azure().set_secret(&fixture.vault.name, "a", &value);
+    fixture.all_say("/status/objects/0", Some(&json!({ "id": "secret/a", "version": version })))?;
     for pod in &pods {
-        assert_eq!(fs::read_to_string(scene.node.kubelet.target(pod).join("a"))?, value);
+        assert_eq!(fs::read_to_string(fixture.node.kubelet.target(pod).join("a"))?, value);
     }
-    scene.more_cycles(5.0)?;
-    wait_for("five writes", PATIENCE, || Ok(scene.writes()? >= writes + 5))?;
-    assert_eq!(scene.writes()?, writes + 5);
-    ensure!(scene.cluster.list(EVENTS, &scene.namespace)?.is_empty(), "a rotation is no event");
+    fixture.more_cycles(5.0)?;
+    wait_for("five writes", PATIENCE, || Ok(fixture.writes()? >= writes + 5))?;
+    assert_eq!(fixture.writes()?, writes + 5);
+    ensure!(fixture.cluster.list(EVENTS, &fixture.namespace)?.is_empty(), "a rotation is no event");
     Ok(())
 }
 
 fn a_vault_that_fails_is_told_once_to_each_pod() -> Result<()> {
-    let scene = scene("300ms")?;
-    let pods = scene.pods(5)?;
-    let writes = scene.writes()?;
-    let before = fs::read_to_string(scene.node.kubelet.target(&pods[0]).join("a"))?;
-    lab().azure().add_fault(Fault::new(Action::status(503)).host(&scene.vault.name));
-    let version = lab().azure().set_secret(&scene.vault.name, "a", &lab().secret("a"));
-    scene.all_say("/status/reason", Some(&json!("VaultUnavailable")))?;
+    let fixture = fixture("300ms")?;
+    let pods = fixture.pods(5)?;
+    let writes = fixture.writes()?;
+    let before = fs::read_to_string(fixture.node.kubelet.target(&pods[0]).join("a"))?;
+    harness().azure().add_fault(Fault::new(Action::status(503)).host(&fixture.vault.name));
+    let version = harness().azure().set_secret(&fixture.vault.name, "a", &harness().secret("a"));
+    fixture.all_say("/status/reason", Some(&json!("VaultUnavailable")))?;
     wait_for("five cycles failed", PATIENCE, || {
-        Ok(metric(&scene.node, "rotation_reconcile_error_total", &["reason=\"VaultUnavailable\""])? >= 25.0)
+        Ok(metric(&fixture.node, "rotation_reconcile_error_total", &["reason=\"VaultUnavailable\""])? >= 25.0)
     })?;
     for pod in &pods {
-        assert_eq!(fs::read_to_string(scene.node.kubelet.target(pod).join("a"))?, before);
+        assert_eq!(fs::read_to_string(fixture.node.kubelet.target(pod).join("a"))?, before);
     }
-    wait_for("each pod has an event", PATIENCE, || Ok(scene.cluster.list(EVENTS, &scene.namespace)?.len() == 5))?;
-    for event in scene.cluster.list(EVENTS, &scene.namespace)? {
+    wait_for("each pod has an event", PATIENCE, || Ok(fixture.cluster.list(EVENTS, &fixture.namespace)?.len() == 5))?;
+    for event in fixture.cluster.list(EVENTS, &fixture.namespace)? {
         assert_eq!(event.data["reason"], "FailedRefreshVaultUnavailable");
         assert_eq!(event.data["count"], 1);
         let text = event.data["message"].as_str().context("no message")?;
-        ensure!(text.contains("keeps what it holds") && text.contains(&scene.vault.name), "{text}");
-        lab().remember(text);
+        ensure!(text.contains("keeps what it holds") && text.contains(&fixture.vault.name), "{text}");
+        harness().remember(text);
     }
-    for status in scene.statuses()? {
-        ensure!(status["status"]["message"].as_str().is_some_and(|text| text.contains(&scene.vault.name)), "{status}");
-        lab().remember(&status.to_string());
+    for status in fixture.statuses()? {
+        ensure!(
+            status["status"]["message"].as_str().is_some_and(|text| text.contains(&fixture.vault.name)),
+            "{status}"
+        );
+        harness().remember(&status.to_string());
     }
-    wait_for("ten writes", PATIENCE, || Ok(scene.writes()? >= writes + 10))?;
-    assert_eq!(scene.writes()?, writes + 10, "an event and a status each");
-    lab().azure().clear_faults(&scene.vault.name);
-    scene.all_say("/status/objects/0/version", Some(&json!(version)))?;
-    scene.all_say("/status/reason", None)?;
-    scene.all_say("/status/message", None)?;
-    scene.more_cycles(3.0)?;
-    wait_for("five more", PATIENCE, || Ok(scene.writes()? >= writes + 15))?;
-    assert_eq!(scene.writes()?, writes + 15);
+    wait_for("ten writes", PATIENCE, || Ok(fixture.writes()? >= writes + 10))?;
+    assert_eq!(fixture.writes()?, writes + 10, "an event and a status each");
+    harness().azure().clear_faults(&fixture.vault.name);
+    fixture.all_say("/status/objects/0/version", Some(&json!(version)))?;
+    fixture.all_say("/status/reason", None)?;
+    fixture.all_say("/status/message", None)?;
+    fixture.more_cycles(3.0)?;
+    wait_for("five more", PATIENCE, || Ok(fixture.writes()? >= writes + 15))?;
+    assert_eq!(fixture.writes()?, writes + 15);
     Ok(())
 }
 
 fn a_class_that_is_gone_and_back_is_noticed() -> Result<()> {
-    let scene = scene("1s")?;
-    let pods = scene.pods(2)?;
-    let classes = scene.cluster.api(CLASSES, Some(&scene.namespace));
-    scene.cluster.block_on(classes.delete("demo", &DeleteParams::default()))?;
-    scene.all_say("/status/reason", Some(&json!("ClassNotFound")))?;
+    let fixture = fixture("1s")?;
+    let pods = fixture.pods(2)?;
+    let classes = fixture.cluster.api(CLASSES, Some(&fixture.namespace));
+    fixture.cluster.block_on(classes.delete("demo", &DeleteParams::default()))?;
+    fixture.all_say("/status/reason", Some(&json!("ClassNotFound")))?;
     for pod in &pods {
-        scene.node.publish(pod)?;
-        ensure!(scene.node.kubelet.target(pod).join("a").exists());
+        fixture.node.publish(pod)?;
+        ensure!(fixture.node.kubelet.target(pod).join("a").exists());
     }
-    scene.cluster.class(&scene.namespace, "demo", &scene.vault, &["b"])?;
-    scene.all_say("/status/reason", None)?;
+    fixture.cluster.class(&fixture.namespace, "demo", &fixture.vault, &["b"])?;
+    fixture.all_say("/status/reason", None)?;
     for pod in &pods {
-        let target = scene.node.kubelet.target(pod);
+        let target = fixture.node.kubelet.target(pod);
         ensure!(!target.join("a").exists() && target.join("b").exists());
     }
     // With an interval of an hour only the watch can tell.
-    let hourly = self::scene("1h")?;
+    let hourly = self::fixture("1h")?;
     let pods = hourly.pods(1)?;
-    let value = lab().secret("b");
-    lab().azure().set_secret(&hourly.vault.name, "b", &value);
+    let value = harness().secret("b");
+    harness().azure().set_secret(&hourly.vault.name, "b", &value);
     let change = json!({ "metadata": { "annotations": { "keyvault-csi/refresh": "now" } } });
     let classes = hourly.cluster.api(CLASSES, Some(&hourly.namespace));
     let (patch, params) = (Patch::Merge(change), PatchParams::default());
@@ -188,25 +191,25 @@ fn a_class_that_is_gone_and_back_is_noticed() -> Result<()> {
 }
 
 fn a_restarted_driver_reads_statuses_and_writes_none() -> Result<()> {
-    let Scene { cluster, node, user, vault, namespace } = scene("300ms")?;
-    let scene = Scene { cluster, node, user, vault, namespace };
-    let pods = scene.pods(3)?;
-    let (before, writes) = (scene.statuses()?, scene.writes()?);
-    let Scene { cluster, node, user, vault, namespace } = scene;
+    let Fixture { cluster, node, user, vault, namespace } = fixture("300ms")?;
+    let fixture = Fixture { cluster, node, user, vault, namespace };
+    let pods = fixture.pods(3)?;
+    let (before, writes) = (fixture.statuses()?, fixture.writes()?);
+    let Fixture { cluster, node, user, vault, namespace } = fixture;
     let node = Node::start(node.driver.kill()?)?;
-    let scene = Scene { cluster, node, user, vault, namespace };
+    let fixture = Fixture { cluster, node, user, vault, namespace };
     for pod in &pods {
-        scene.node.publish(pod)?;
+        fixture.node.publish(pod)?;
     }
-    wait_for("each is read", PATIENCE, || Ok(cluster.count(&scene.user, "get", STATUSES.1)? == 3))?;
-    scene.more_cycles(5.0)?;
-    assert_eq!((scene.writes()?, scene.statuses()?), (writes, before));
-    assert_eq!(cluster.count(&scene.user, "get", STATUSES.1)?, 3, "read once");
+    wait_for("each is read", PATIENCE, || Ok(cluster.count(&fixture.user, "get", STATUSES.1)? == 3))?;
+    fixture.more_cycles(5.0)?;
+    assert_eq!((fixture.writes()?, fixture.statuses()?), (writes, before));
+    assert_eq!(cluster.count(&fixture.user, "get", STATUSES.1)?, 3, "read once");
     // One that was deleted meanwhile is made again when there is something to say.
-    let name = scene.statuses()?[0]["metadata"]["name"].as_str().context("no name")?.to_owned();
-    let api = cluster.api(STATUSES, Some(&scene.namespace));
+    let name = fixture.statuses()?[0]["metadata"]["name"].as_str().context("no name")?.to_owned();
+    let api = cluster.api(STATUSES, Some(&fixture.namespace));
     cluster.block_on(api.delete(&name, &DeleteParams::default()))?;
-    let version = lab().azure().set_secret(&scene.vault.name, "a", &lab().secret("a"));
-    scene.all_say("/status/objects/0/version", Some(&json!(version)))?;
-    wait_for("it is there again", PATIENCE, || Ok(scene.statuses()?.len() == 3))
+    let version = harness().azure().set_secret(&fixture.vault.name, "a", &harness().secret("a"));
+    fixture.all_say("/status/objects/0/version", Some(&json!(version)))?;
+    wait_for("it is there again", PATIENCE, || Ok(fixture.statuses()?.len() == 3))
 }

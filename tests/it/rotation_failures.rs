@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use azure_emulator::{Action, Fault, Kind};
 use keyvault_csi_e2e::driver::wait_for;
 
-use crate::lab::{Node, Vault, class_manifest, lab, mounts_on};
+use crate::harness::{Node, Vault, class_manifest, harness, mounts_on};
 use crate::rotation::{PATIENCE, cycles, metric, rotating};
 
 trials! { "rotation_failures":
@@ -34,12 +34,12 @@ fn holds(target: &Path, value: &str) -> Result<bool> {
 }
 
 fn a_vault_that_fails_for_a_while_costs_no_file() -> Result<()> {
-    let (node, vault) = (rotating("500ms", &[])?, lab().vault());
+    let (node, vault) = (rotating("500ms", &[])?, harness().vault());
     class(&node, &vault)?;
     let targets: Vec<_> = (0..5).map(|_| node.publish(&vault.volume("demo"))).collect::<Result<_, _>>()?;
     let before = fs::read_to_string(targets[0].join("password"))?;
-    lab().azure().add_fault(Fault::new(Action::status(503)).host(&vault.name));
-    let known = lab().azure().journal().last().map_or(0, |entry| entry.sequence);
+    harness().azure().add_fault(Fault::new(Action::status(503)).host(&vault.name));
+    let known = harness().azure().journal().last().map_or(0, |entry| entry.sequence);
     let value = vault.set("password");
     wait_for("five cycles failed", PATIENCE, || {
         Ok(metric(&node, "rotation_reconcile_error_total", &["reason=\"VaultUnavailable\""])? >= 25.0)
@@ -49,14 +49,14 @@ fn a_vault_that_fails_for_a_while_costs_no_file() -> Result<()> {
     }
     wait_for("all are counted", PATIENCE, || Ok(metric(&node, "rotation_volumes_failing{", &[])? == 5.0))?;
     assert_eq!(node.log().matches("volumes cannot be refreshed").count(), 1, "told once");
-    lab().azure().clear_faults(&vault.name);
+    harness().azure().clear_faults(&vault.name);
     let began = Instant::now();
     for target in &targets {
         wait_for("it is fresh", PATIENCE, || holds(target, &value))?;
     }
     // The interval, and the pause between two tries that had begun.
     ensure!(began.elapsed() < Duration::from_secs(6), "only after {:?}", began.elapsed());
-    let journal = lab().azure().journal();
+    let journal = harness().azure().journal();
     let asked: Vec<i64> = journal
         .iter()
         .filter(|entry| entry.place == vault.name && entry.sequence > known)
@@ -70,7 +70,7 @@ fn a_vault_that_fails_for_a_while_costs_no_file() -> Result<()> {
 /// Six classes grow to 180 objects as soon as the vault is back: all are due at once, and twenty a second may be asked for.
 fn what_waited_for_a_vault_comes_at_the_vaults_pace() -> Result<()> {
     const PACE: usize = 20;
-    let (node, vault) = (rotating("15s", &["--vault-requests-per-second=20"])?, lab().vault());
+    let (node, vault) = (rotating("15s", &["--vault-requests-per-second=20"])?, harness().vault());
     let objects = |class: usize| -> Vec<String> { (0..30).map(|object| format!("o-{class}-{object}")).collect() };
     // In one file, so that all change in one moment.
     let classes = |count: usize| -> Result<()> {
@@ -85,12 +85,12 @@ fn what_waited_for_a_vault_comes_at_the_vaults_pace() -> Result<()> {
     classes(1)?;
     let volumes: Vec<_> = (0..6).map(|class| vault.volume(&format!("c{class}"))).collect();
     let targets: Vec<_> = volumes.iter().map(|volume| node.publish(volume)).collect::<Result<_, _>>()?;
-    lab().azure().add_fault(Fault::new(Action::status(503)).host(&vault.name));
+    harness().azure().add_fault(Fault::new(Action::status(503)).host(&vault.name));
     wait_for("the vault is left alone", PATIENCE, || {
         Ok(metric(&node, "keyvault_restrained_vaults{", &["restraint=\"failing\""])? >= 1.0)
     })?;
-    let known = lab().azure().journal().last().map_or(0, |entry| entry.sequence);
-    lab().azure().clear_faults(&vault.name);
+    let known = harness().azure().journal().last().map_or(0, |entry| entry.sequence);
+    harness().azure().clear_faults(&vault.name);
     wait_for("no vault is left alone", PATIENCE, || {
         Ok(metric(&node, "keyvault_restrained_vaults{", &["restraint=\"failing\""])? == 0.0)
     })?;
@@ -101,7 +101,7 @@ fn what_waited_for_a_vault_comes_at_the_vaults_pace() -> Result<()> {
         };
         Ok(targets.iter().enumerate().all(whole))
     })?;
-    let journal = lab().azure().journal();
+    let journal = harness().azure().journal();
     let asked: Vec<i64> = journal
         .iter()
         .filter(|entry| entry.place == vault.name && entry.sequence > known)
@@ -115,7 +115,7 @@ fn what_waited_for_a_vault_comes_at_the_vaults_pace() -> Result<()> {
 }
 
 fn a_driver_killed_while_it_refreshes_leaves_whole_volumes() -> Result<()> {
-    let (mut node, vault) = (rotating("50ms", &[])?, lab().vault());
+    let (mut node, vault) = (rotating("50ms", &[])?, harness().vault());
     let names = ["one", "two", "three"];
     let values = || names.map(|name| vault.set(name));
     let mut old = values();
@@ -184,8 +184,8 @@ fn a_driver_killed_while_it_refreshes_leaves_whole_volumes() -> Result<()> {
 
 /// Waits until a fetch is under way that will bring a new value; gives the count of cycles before its end.
 fn fetching(node: &Node, vault: &Vault) -> Result<f64> {
-    lab().azure().add_fault(Fault::new(Action::latency(Duration::from_secs(1))).host(&vault.name).kind(Kind::Get));
-    lab().azure().reset_counters(&vault.name);
+    harness().azure().add_fault(Fault::new(Action::latency(Duration::from_secs(1))).host(&vault.name).kind(Kind::Get));
+    harness().azure().reset_counters(&vault.name);
     wait_for("the vault is asked", PATIENCE, || Ok(vault.counters().get(Kind::Get) == 1))?;
     // The emulator waits first, and looks at its objects then.
     vault.set("password");
@@ -193,7 +193,7 @@ fn fetching(node: &Node, vault: &Vault) -> Result<f64> {
 }
 
 fn a_refresh_that_ends_after_an_unpublish_writes_nothing() -> Result<()> {
-    let (node, vault) = (rotating("100ms", &[])?, lab().vault());
+    let (node, vault) = (rotating("100ms", &[])?, harness().vault());
     class(&node, &vault)?;
     let volumes = [vault.volume("demo"), vault.volume("demo")];
     let target = node.publish(&volumes[0])?;
@@ -213,7 +213,7 @@ fn a_refresh_that_ends_after_an_unpublish_writes_nothing() -> Result<()> {
 }
 
 fn a_refresh_that_finds_no_mount_writes_nothing() -> Result<()> {
-    let (node, vault) = (rotating("100ms", &[])?, lab().vault());
+    let (node, vault) = (rotating("100ms", &[])?, harness().vault());
     class(&node, &vault)?;
     let volume = vault.volume("demo");
     let target = node.publish(&volume)?;
@@ -229,13 +229,13 @@ fn a_refresh_that_finds_no_mount_writes_nothing() -> Result<()> {
 }
 
 fn a_restarted_driver_takes_its_volumes_up_again() -> Result<()> {
-    let (node, vault) = (rotating("200ms", &[])?, lab().vault());
+    let (node, vault) = (rotating("200ms", &[])?, harness().vault());
     class(&node, &vault)?;
     let volume = vault.volume("demo");
     let target = node.publish(&volume)?;
     let node = Node::start(node.driver.kill()?)?;
     let value = vault.set("password");
-    lab().azure().reset_counters(&vault.name);
+    harness().azure().reset_counters(&vault.name);
     assert_eq!(metric(&node, "rotation_volumes{", &[])?, 0.0);
     node.publish(&volume)?;
     wait_for("it is refreshed", PATIENCE, || holds(&target, &value))?;
@@ -249,7 +249,7 @@ fn a_restarted_driver_takes_its_volumes_up_again() -> Result<()> {
 
 /// What a driver leaves that is killed right after readers have changed over.
 fn a_torn_volume_is_whole_again_after_a_restart() -> Result<()> {
-    let (node, vault) = (rotating("1h", &[])?, lab().vault());
+    let (node, vault) = (rotating("1h", &[])?, harness().vault());
     class(&node, &vault)?;
     let volume = vault.volume("demo");
     let target = node.publish(&volume)?;
@@ -264,7 +264,7 @@ fn a_torn_volume_is_whole_again_after_a_restart() -> Result<()> {
 
 /// What a driver leaves that is killed between mounting and filling, on kernels that cannot do both at once.
 fn a_mount_that_was_never_filled_is_published_again() -> Result<()> {
-    let (node, vault) = (rotating("200ms", &[])?, lab().vault());
+    let (node, vault) = (rotating("200ms", &[])?, harness().vault());
     class(&node, &vault)?;
     let volume = vault.volume("demo");
     let target = node.publish(&volume)?;
@@ -280,7 +280,7 @@ fn a_mount_that_was_never_filled_is_published_again() -> Result<()> {
 }
 
 fn credentials_that_are_not_renewed_are_dropped() -> Result<()> {
-    let (node, vault) = (rotating("200ms", &["--republish-period=500ms"])?, lab().vault());
+    let (node, vault) = (rotating("200ms", &["--republish-period=500ms"])?, harness().vault());
     class(&node, &vault)?;
     let volume = vault.volume("demo");
     let target = node.publish(&volume)?;
@@ -307,18 +307,18 @@ fn credentials_that_are_not_renewed_are_dropped() -> Result<()> {
 }
 
 fn a_new_client_secret_comes_with_the_next_call() -> Result<()> {
-    let (node, mut vault) = (rotating("300ms", &[])?, lab().vault());
+    let (node, mut vault) = (rotating("300ms", &[])?, harness().vault());
     class(&node, &vault)?;
     let mut volume = vault.volume("demo");
     let target = node.publish(&volume)?;
-    lab().azure().expire_client_secret(&vault.tenant, &vault.client_id);
-    lab().azure().revoke_tokens(&vault.client_id);
+    harness().azure().expire_client_secret(&vault.tenant, &vault.client_id);
+    harness().azure().revoke_tokens(&vault.client_id);
     let value = vault.set("password");
     wait_for("it is refused", PATIENCE, || {
         Ok(metric(&node, "rotation_reconcile_error_total", &["reason=\"CredentialsRejected\""])? >= 1.0)
     })?;
-    vault.client_secret = lab().secret("client");
-    lab().azure().add_client(&vault.tenant, &vault.client_id, &vault.client_secret);
+    vault.client_secret = harness().secret("client");
+    harness().azure().add_client(&vault.tenant, &vault.client_id, &vault.client_secret);
     volume = volume.with_service_principal(&vault.client_id, &vault.client_secret);
     node.publish(&volume)?;
     wait_for("it is refreshed", PATIENCE, || holds(&target, &value))

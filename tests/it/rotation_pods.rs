@@ -10,8 +10,8 @@ use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 use crate::apiserver::{Rights, User, watching};
-use crate::lab::Node;
-use crate::mirror_scene::{PODS, Scene, decoded};
+use crate::harness::Node;
+use crate::mirror_fixture::{Fixture, PODS, decoded};
 use crate::rotation::{PATIENCE, cycles};
 
 trials! { "rotation_pods":
@@ -22,10 +22,10 @@ trials! { "rotation_pods":
 }
 
 /// A driver that rotates at this interval, with these rights.
-fn rotating(scene: &Scene, rights: Rights, flags: &[&str]) -> Result<(Node, User)> {
-    let user = scene.cluster.user(rights)?;
+fn rotating(fixture: &Fixture, rights: Rights, flags: &[&str]) -> Result<(Node, User)> {
+    let user = fixture.cluster.user(rights)?;
     let flags = ["--enable-secret-rotation"].iter().chain(flags);
-    let node = Node::start(scene.setup(&user, "a", flags.copied()))?;
+    let node = Node::start(fixture.setup(&user, "a", flags.copied()))?;
     watching(&node)?;
     Ok((node, user))
 }
@@ -35,21 +35,21 @@ fn holds(target: &Path, value: &str) -> Result<bool> {
 }
 
 fn a_pod_that_asks_is_refreshed_and_no_other() -> Result<()> {
-    let scene = Scene::new()?;
-    scene.vault.set("password");
-    scene.class("asked", &["password"], &Value::Null)?;
-    scene.class("other", &["password"], &Value::Null)?;
-    let (node, _) = rotating(&scene, Rights::Rotation, &["--rotation-poll-interval=1h"])?;
-    let asks = scene.pod("asks", "a", "asked", &Value::Null)?;
-    let (target, other) = (node.publish(&asks)?, node.publish(&scene.pod("silent", "a", "other", &Value::Null)?)?);
+    let fixture = Fixture::new()?;
+    fixture.vault.set("password");
+    fixture.class("asked", &["password"], &Value::Null)?;
+    fixture.class("other", &["password"], &Value::Null)?;
+    let (node, _) = rotating(&fixture, Rights::Rotation, &["--rotation-poll-interval=1h"])?;
+    let asks = fixture.pod("asks", "a", "asked", &Value::Null)?;
+    let (target, other) = (node.publish(&asks)?, node.publish(&fixture.pod("silent", "a", "other", &Value::Null)?)?);
     let mut asked = 0;
     for _ in 0..3 {
-        let value = scene.vault.set("password");
+        let value = fixture.vault.set("password");
         let change = |value: &str| json!({ "metadata": { "annotations": { "keyvault-csi/refresh": value } } });
         // It counts that it changes; the pod may be looked at for the first time only now, which is no change.
         wait_for("it is refreshed", PATIENCE, || {
             asked += 1;
-            scene.merge(PODS, "asks", &change(&asked.to_string()))?;
+            fixture.merge(PODS, "asks", &change(&asked.to_string()))?;
             let began = Instant::now();
             while began.elapsed() < Duration::from_secs(2) {
                 if holds(&target, &value)? {
@@ -64,23 +64,24 @@ fn a_pod_that_asks_is_refreshed_and_no_other() -> Result<()> {
 }
 
 fn a_pod_that_is_being_deleted_is_left_alone() -> Result<()> {
-    let scene = Scene::new()?;
-    scene.vault.set("password");
-    scene.class("demo", &["password"], &Value::Null)?;
-    let (node, _) = rotating(&scene, Rights::Rotation, &["--rotation-poll-interval=200ms"])?;
-    let (ends, stays) = (scene.pod("ends", "a", "demo", &Value::Null)?, scene.pod("stays", "a", "demo", &Value::Null)?);
+    let fixture = Fixture::new()?;
+    fixture.vault.set("password");
+    fixture.class("demo", &["password"], &Value::Null)?;
+    let (node, _) = rotating(&fixture, Rights::Rotation, &["--rotation-poll-interval=200ms"])?;
+    let (ends, stays) =
+        (fixture.pod("ends", "a", "demo", &Value::Null)?, fixture.pod("stays", "a", "demo", &Value::Null)?);
     let (ending, staying) = (node.publish(&ends)?, node.publish(&stays)?);
-    let old = scene.vault.set("password");
+    let old = fixture.vault.set("password");
     wait_for("both are refreshed", PATIENCE, || Ok(holds(&ending, &old)? && holds(&staying, &old)?))?;
-    let api = scene.cluster.api(PODS, Some(&scene.namespace));
-    let deleted = scene
+    let api = fixture.cluster.api(PODS, Some(&fixture.namespace));
+    let deleted = fixture
         .cluster
         .block_on(api.delete("ends", &DeleteParams { grace_period_seconds: Some(600), ..DeleteParams::default() }))?;
     ensure!(deleted.left().is_some_and(|pod| pod.metadata.deletion_timestamp.is_some()), "it is gone at once");
     // Until the watch has told it, a cycle may still write.
     let before = cycles(&node)?;
     wait_for("some cycles", PATIENCE, || Ok(cycles(&node)? >= before + 5.0))?;
-    let new = scene.vault.set("password");
+    let new = fixture.vault.set("password");
     wait_for("the other one is refreshed", PATIENCE, || holds(&staying, &new))?;
     ensure!(holds(&ending, &old)?, "a pod on its way out was written to");
     node.kubelet.unpublish(&ends)?;
@@ -88,30 +89,30 @@ fn a_pod_that_is_being_deleted_is_left_alone() -> Result<()> {
 }
 
 fn a_pod_that_has_ended_is_left_alone() -> Result<()> {
-    let scene = Scene::new()?;
-    scene.vault.set("password");
-    scene.class("demo", &["password"], &Value::Null)?;
-    let (node, _) = rotating(&scene, Rights::Rotation, &["--rotation-poll-interval=200ms"])?;
-    let job = scene.pod("job", "a", "demo", &Value::Null)?;
+    let fixture = Fixture::new()?;
+    fixture.vault.set("password");
+    fixture.class("demo", &["password"], &Value::Null)?;
+    let (node, _) = rotating(&fixture, Rights::Rotation, &["--rotation-poll-interval=200ms"])?;
+    let job = fixture.pod("job", "a", "demo", &Value::Null)?;
     let target = node.publish(&job)?;
-    let old = scene.vault.set("password");
+    let old = fixture.vault.set("password");
     wait_for("it is refreshed", PATIENCE, || holds(&target, &old))?;
-    let api = scene.cluster.api(PODS, Some(&scene.namespace));
+    let api = fixture.cluster.api(PODS, Some(&fixture.namespace));
     let status = json!({ "status": { "phase": "Succeeded" } });
     let (patch, params) = (kube::api::Patch::Merge(status), kube::api::PatchParams::default());
-    scene.cluster.block_on(api.patch_status("job", &params, &patch))?;
+    fixture.cluster.block_on(api.patch_status("job", &params, &patch))?;
     // Its fetch has nobody left, so that the vault is not asked any more.
     wait_for("the vault is left alone", PATIENCE, || {
-        let asked = scene.vault.counters().total();
+        let asked = fixture.vault.counters().total();
         let began = Instant::now();
         while began.elapsed() < Duration::from_secs(1) {
-            if scene.vault.counters().total() != asked {
+            if fixture.vault.counters().total() != asked {
                 return Ok(false);
             }
         }
         Ok(true)
     })?;
-    let new = scene.vault.set("password");
+    let new = fixture.vault.set("password");
     ensure!(holds(&target, &old)?);
     // A kubelet that still calls knows better.
     node.publish(&job)?;
@@ -119,24 +120,24 @@ fn a_pod_that_has_ended_is_left_alone() -> Result<()> {
 }
 
 fn a_new_value_is_in_a_hundred_volumes_and_in_the_secret() -> Result<()> {
-    let scene = Scene::new()?;
-    scene.vault.set("password");
+    let fixture = Fixture::new()?;
+    fixture.vault.set("password");
     let wish = json!([{ "secretName": "mirrored", "type": "Opaque", "data": [{ "objectName": "password", "key": "password" }] }]);
-    scene.class("demo", &["password"], &wish)?;
-    let (node, _) = rotating(&scene, Rights::Sync, &["--rotation-poll-interval=1s", "--sync-secret=true"])?;
-    let owner = scene.replica_set("web")?;
+    fixture.class("demo", &["password"], &wish)?;
+    let (node, _) = rotating(&fixture, Rights::Sync, &["--rotation-poll-interval=1s", "--sync-secret=true"])?;
+    let owner = fixture.replica_set("web")?;
     let targets: Vec<_> = (0..100)
-        .map(|number| Ok(node.publish(&scene.pod(&format!("web-{number}"), "a", "demo", &owner)?)?))
+        .map(|number| Ok(node.publish(&fixture.pod(&format!("web-{number}"), "a", "demo", &owner)?)?))
         .collect::<Result<_>>()?;
-    scene.there("mirrored")?;
+    fixture.there("mirrored")?;
     for _ in 0..3 {
-        let value = scene.vault.set("password");
+        let value = fixture.vault.set("password");
         let began = Instant::now();
         for target in &targets {
             wait_for("the file has it", PATIENCE, || holds(target, &value))?;
         }
         wait_for("the Secret has it", PATIENCE, || {
-            Ok(scene.secret("mirrored")?.is_some_and(|secret| decoded(&secret, "password") == Some(value.clone())))
+            Ok(fixture.secret("mirrored")?.is_some_and(|secret| decoded(&secret, "password") == Some(value.clone())))
         })?;
         // The interval, and five seconds.
         ensure!(began.elapsed() < Duration::from_secs(6), "only after {:?}", began.elapsed());

@@ -10,7 +10,7 @@ use azure_emulator::Kind;
 use keyvault_csi_e2e::driver::wait_for;
 use libtest_mimic::Trial;
 
-use crate::lab::{Node, lab};
+use crate::harness::{Node, harness};
 use crate::rotation::{PATIENCE, cycles};
 use crate::sharing::{pods, publish_all};
 
@@ -25,7 +25,7 @@ const VOLUMES: usize = 200;
 
 fn memory_does_not_grow() -> Result<()> {
     let wanted = std::env::var("KEYVAULT_CSI_SOAK_CYCLES").ok().and_then(|text| text.parse().ok()).unwrap_or(CYCLES);
-    let mut setup = lab().setup();
+    let mut setup = harness().setup();
     if let Some(release) = std::env::var_os("KEYVAULT_CSI_RELEASE") {
         setup.binary = PathBuf::from(release);
     }
@@ -34,7 +34,7 @@ fn memory_does_not_grow() -> Result<()> {
         .to_vec();
     // As the chart has it.
     setup.environment.push(("MALLOC_ARENA_MAX".to_owned(), "2".to_owned()));
-    let (node, vault) = (Node::start(setup)?, lab().vault());
+    let (node, vault) = (Node::start(setup)?, harness().vault());
     let volumes = pods(&node, &vault, 10, 1, VOLUMES)?;
     // More at once than there are threads for it, so that all threads there may be are there from the beginning on.
     for some in volumes.chunks(100) {

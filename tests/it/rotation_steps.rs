@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use keyvault_csi_e2e::driver::{Call, wait_for};
 use nix::libc;
 
-use crate::lab::{Node, Vault, lab};
+use crate::harness::{Node, Vault, harness};
 use crate::rotation::{PATIENCE, rotating};
 
 trials! { "rotation_steps":
@@ -70,7 +70,7 @@ fn a_driver_killed_at_any_step_of_a_refresh_leaves_a_whole_volume() -> Result<()
 
 /// Kills a driver at one step of a refresh in which one object changes, one vanishes and one appears.
 fn killed(call: Call, seen: Seen) -> Result<()> {
-    let (node, vault) = (rotating("1h", &[])?, lab().vault());
+    let (node, vault) = (rotating("1h", &[])?, harness().vault());
     let set =
         |names: [&str; 2]| -> BTreeMap<String, String> { names.map(|name| (name.to_owned(), vault.set(name))).into() };
     let old = set(["kept", "vanishes"]);

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use azure_emulator::{CertificateMaterial, Jwk};
 
 use crate::certificates::{Made, matches, openssl};
-use crate::lab::{Node, Vault, lab};
+use crate::harness::{Node, Vault, harness};
 
 trials! { "scenarios":
     secrets_and_keys_are_read_by_name_and_alias,
@@ -39,7 +39,7 @@ struct Fixtures {
 }
 
 fn fixtures(flags: &[&str]) -> Result<Fixtures> {
-    let mut setup = lab().setup();
+    let mut setup = harness().setup();
     setup.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
     let node = Node::start(setup)?;
     let Content { vault, value, rsa, pem, ec } = content()?;
@@ -47,18 +47,18 @@ fn fixtures(flags: &[&str]) -> Result<Fixtures> {
 }
 
 pub(crate) fn content() -> Result<Content> {
-    let vault = lab().vault();
+    let vault = harness().vault();
     let value = vault.set("secret1");
     let (rsa, pem) = (Made::new(&["rsa:2048"])?, Made::new(&["rsa:2048"])?);
     let ec = Made::new(&["ec", "-pkeyopt", "ec_paramgen_curve:P-256"])?;
-    let azure = lab().azure();
+    let azure = harness().azure();
     for (name, made, is_archive) in [("pkcs12cert1", &rsa, true), ("pemcert1", &pem, false), ("ecccert1", &ec, true)] {
         let material = match is_archive {
             true => CertificateMaterial::from_pfx(&made.read("archive.pfx")?, "")?,
             false => CertificateMaterial::from_pem(&made.pem()?)?,
         };
         let secret = &material.secret_value;
-        lab().secrets.lock().unwrap().push(secret[secret.len() / 2..secret.len() / 2 + 40].to_owned());
+        harness().secrets.lock().unwrap().push(secret[secret.len() / 2..secret.len() / 2 + 40].to_owned());
         azure.set_certificate(&vault.name, name, &material);
     }
     let (n, e) = rsa_numbers(&rsa)?;

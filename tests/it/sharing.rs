@@ -9,7 +9,7 @@ use keyvault_csi_e2e::driver::wait_for;
 use keyvault_csi_e2e::kubelet::Volume;
 use serde_json::json;
 
-use crate::lab::{Node, Vault, lab};
+use crate::harness::{Node, Vault, harness};
 
 trials! { "sharing":
     an_identity_that_is_new_costs_one_token_and_its_objects,
@@ -25,7 +25,7 @@ const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 
 /// A driver that shares, as it does unless told otherwise.
 fn sharing() -> Result<Node> {
-    let mut setup = lab().setup();
+    let mut setup = harness().setup();
     setup.flags = vec!["-v=10".to_owned()];
     Node::start(setup)
 }
@@ -46,20 +46,20 @@ pub(crate) fn pods(node: &Node, vault: &Vault, objects: usize, accounts: usize, 
         vault.set(name);
     }
     let issuer_url = format!("https://issuer.{}/", vault.tenant);
-    let issuer = lab().azure().add_issuer(&issuer_url);
+    let issuer = harness().azure().add_issuer(&issuer_url);
     // An application has at most twenty federated credentials.
     let client = |account: usize| format!("{}{:02}", &vault.client_id[..vault.client_id.len() - 2], 80 + account / 20);
     for account in 0..accounts {
         let subject = format!("system:serviceaccount:default:sa-{account}");
-        lab().azure().add_federated_credential(&vault.tenant, &client(account), &issuer_url, &subject, AUDIENCE);
-        lab().azure().grant(&vault.name, &client(account), &[Permission::Get]);
+        harness().azure().add_federated_credential(&vault.tenant, &client(account), &issuer_url, &subject, AUDIENCE);
+        harness().azure().grant(&vault.name, &client(account), &[Permission::Get]);
     }
     node.class("demo", &vault.parameters(&names.iter().map(String::as_str).collect::<Vec<_>>()))?;
     let volume = |number: usize| {
         let account = format!("sa-{}", number % accounts);
         let subject = format!("system:serviceaccount:default:{account}");
         let token = issuer.token(&subject, AUDIENCE, Duration::from_secs(3600), json!({}));
-        lab().secrets.lock().unwrap().push(token.clone());
+        harness().secrets.lock().unwrap().push(token.clone());
         let tokens = json!({AUDIENCE: {"token": token, "expirationTimestamp": "2030-01-01T00:00:00Z"}});
         let mut volume = Volume::of_class("default", &format!("web-{number}"), "demo");
         volume.service_account = account;
@@ -87,30 +87,32 @@ pub(crate) fn publish_all(node: &Node, volumes: &[Volume]) -> Result<()> {
 }
 
 fn an_identity_that_is_new_costs_one_token_and_its_objects() -> Result<()> {
-    let (node, vault) = (sharing()?, lab().vault());
+    let (node, vault) = (sharing()?, harness().vault());
     ten(&node, &vault)?;
     node.publish(&vault.volume("demo"))?;
     assert_eq!(vault.counters().get(Kind::Challenge), 1, "the vault is new to this process");
     // Another service principal; the vault is known by now.
     let mut other = vault.clone();
     other.client_id = format!("{}e", &vault.client_id[..vault.client_id.len() - 1]);
-    other.client_secret = lab().secret("client");
-    lab().azure().add_client(&vault.tenant, &other.client_id, &other.client_secret);
-    lab().azure().grant(&vault.name, &other.client_id, &[Permission::Get]);
+    other.client_secret = harness().secret("client");
+    harness().azure().add_client(&vault.tenant, &other.client_id, &other.client_secret);
+    harness().azure().grant(&vault.name, &other.client_id, &[Permission::Get]);
     for place in [&vault.name, &vault.tenant] {
-        lab().azure().reset_counters(place);
+        harness().azure().reset_counters(place);
     }
-    lab().azure().add_fault(Fault::new(Action::latency(Duration::from_millis(50))).host(&vault.name).kind(Kind::Get));
+    harness()
+        .azure()
+        .add_fault(Fault::new(Action::latency(Duration::from_millis(50))).host(&vault.name).kind(Kind::Get));
     node.publish(&other.volume("demo"))?;
     assert_eq!((vault.entra().total(), vault.entra().get(Kind::Token)), (1, 1));
     assert_eq!((vault.counters().total(), vault.counters().get(Kind::Get)), (10, 10));
-    let most = lab().azure().max_in_flight(&vault.name);
+    let most = harness().azure().max_in_flight(&vault.name);
     ensure!((2..=16).contains(&most), "{most} at once");
     Ok(())
 }
 
 fn a_hundred_pods_of_one_service_account_cost_as_much_as_one() -> Result<()> {
-    let (node, vault) = (sharing()?, lab().vault());
+    let (node, vault) = (sharing()?, harness().vault());
     let volumes = pods(&node, &vault, 10, 1, 100)?;
     publish_all(&node, &volumes)?;
     assert_eq!(vault.entra().total(), 1);
@@ -120,12 +122,12 @@ fn a_hundred_pods_of_one_service_account_cost_as_much_as_one() -> Result<()> {
 }
 
 fn a_hundred_service_accounts_cost_what_they_must() -> Result<()> {
-    let (node, vault) = (sharing()?, lab().vault());
+    let (node, vault) = (sharing()?, harness().vault());
     let volumes = pods(&node, &vault, 10, 101, 101)?;
     let (first, others) = volumes.split_first().context("a pod")?;
     node.publish(first)?;
     for place in [&vault.name, &vault.tenant] {
-        lab().azure().reset_counters(place);
+        harness().azure().reset_counters(place);
     }
     publish_all(&node, others)?;
     assert_eq!((vault.entra().total(), vault.entra().get(Kind::Token)), (100, 100));
@@ -135,44 +137,44 @@ fn a_hundred_service_accounts_cost_what_they_must() -> Result<()> {
 
 /// The values lie in memory for the first identity; the second one is forbidden, and the third one does not exist.
 fn pods_of_other_identities_never_get_what_lies_in_memory() -> Result<()> {
-    let (node, vault) = (sharing()?, lab().vault());
+    let (node, vault) = (sharing()?, harness().vault());
     ten(&node, &vault)?;
     node.publish(&vault.volume("demo"))?;
     let mut forbidden = vault.clone();
     forbidden.client_id = format!("{}e", &vault.client_id[..vault.client_id.len() - 1]);
-    forbidden.client_secret = lab().secret("client");
-    lab().azure().add_client(&vault.tenant, &forbidden.client_id, &forbidden.client_secret);
+    forbidden.client_secret = harness().secret("client");
+    harness().azure().add_client(&vault.tenant, &forbidden.client_id, &forbidden.client_secret);
     let status = node.refused(&forbidden.volume("demo"))?;
     ensure!(status.message().contains("Forbidden"), "{status}");
     let mut wrong = vault.clone();
-    wrong.client_secret = lab().secret("wrong");
+    wrong.client_secret = harness().secret("wrong");
     let status = node.refused(&wrong.volume("demo"))?;
     ensure!(status.message().contains("AADSTS7000215"), "{status}");
     // And the first one goes on without a request.
-    lab().azure().reset_counters(&vault.name);
+    harness().azure().reset_counters(&vault.name);
     node.publish(&vault.volume("demo"))?;
     assert_eq!(vault.counters().total(), 0);
     Ok(())
 }
 
 fn a_throttling_vault_is_left_alone_and_all_pods_start() -> Result<()> {
-    let (node, vault) = (sharing()?, lab().vault());
+    let (node, vault) = (sharing()?, harness().vault());
     let volumes = pods(&node, &vault, 5, 51, 51)?;
     let (first, others) = volumes.split_first().context("a pod")?;
     node.publish(first)?;
-    let known = lab().azure().journal().last().map_or(0, |entry| entry.sequence);
-    lab().azure().add_fault(Fault::new(Action::status_retry_after(429, 2)).host(&vault.name));
+    let known = harness().azure().journal().last().map_or(0, |entry| entry.sequence);
+    harness().azure().add_fault(Fault::new(Action::status_retry_after(429, 2)).host(&vault.name));
     let began = Instant::now();
     std::thread::scope(|scope| {
         let relief = scope.spawn(|| {
             wait_for("ten seconds of throttling", Duration::from_secs(20), || Ok(began.elapsed().as_secs() >= 10))?;
-            lab().azure().clear_faults(&vault.name);
+            harness().azure().clear_faults(&vault.name);
             anyhow::Ok(())
         });
         publish_all(&node, others)?;
         relief.join().map_err(|_| anyhow::anyhow!("the relief panicked"))?
     })?;
-    let journal = lab().azure().journal();
+    let journal = harness().azure().journal();
     ensure!(journal.first().is_some_and(|entry| entry.sequence <= known + 1), "the journal has lost the beginning");
     let seen: Vec<_> = journal.iter().filter(|entry| entry.place == vault.name && entry.sequence > known).collect();
     let throttled = |entry: &&&azure_emulator::Entry| entry.status == Some(429);
@@ -195,14 +197,14 @@ fn a_throttling_vault_is_left_alone_and_all_pods_start() -> Result<()> {
 }
 
 fn fetches_are_counted_with_bounded_labels() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     node.publish(&vault.volume("demo"))?;
     node.class("demo", &vault.parameters(&["missing"]))?;
     node.refused(&vault.volume("demo"))?;
     let text = node.metrics()?;
-    lab().remember(&text);
+    harness().remember(&text);
     let labels = "provider=\"azure\",os_type=\"linux\",service_name=\"csi-secrets-store-provider-azure\",object_type=\"secret\",object_name=\"\"";
     for error in ["", "ObjectNotFound"] {
         let series = format!("{labels},error=\"{error}\"}} 1");

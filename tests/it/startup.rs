@@ -8,7 +8,7 @@ use keyvault_csi_e2e::driver::wait_for;
 use serde_json::{Value, json};
 
 use crate::apiserver::{Cluster, Rights, User, cluster};
-use crate::lab::{Node, lab};
+use crate::harness::{Node, harness};
 
 trials! { "startup":
     the_version_is_upstreams_json,
@@ -35,7 +35,7 @@ fn the_version_is_upstreams_json() -> Result<()> {
 
 /// The chart of upstream's provider writes an empty value where none is set: a metrics address is port 8080 then, a path none.
 fn empty_values_are_as_gos() -> Result<()> {
-    let mut setup = lab().setup();
+    let mut setup = harness().setup();
     let flags = ["--metrics-addr=", "--kubeconfig=", "--provider-volume=", "--max-call-recv-msg-size=2147483647"];
     setup.flags.extend(flags.map(str::to_owned));
     setup.environment.push(("AZURE_ENVIRONMENT_FILEPATH".to_owned(), String::new()));

@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result, ensure};
 use keyvault_csi_e2e::driver::wait_for;
 use libtest_mimic::Trial;
 
-use crate::lab::{Node, Vault, lab};
-use crate::plugin::Scene;
+use crate::harness::{Node, Vault, harness};
+use crate::plugin::Fixture;
 use crate::raw_http2::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, RawHttp2, SETTINGS, call, frame,
 };
@@ -25,7 +25,7 @@ trials! { "streams":
 
 /// The same with more of everything, on the program that is shipped, and its memory a minute later.
 pub(crate) fn soak() -> Vec<Trial> {
-    let big = || attack(&Node::start(lab().shipped())?, 2_000, Duration::from_secs(60));
+    let big = || attack(&Node::start(harness().shipped())?, 2_000, Duration::from_secs(60));
     vec![crate::trial("streams::soak_memory_is_back_after_a_minute", big).with_ignored_flag(true)]
 }
 
@@ -88,7 +88,7 @@ fn hoard(socket: &Path, path: &str) -> Result<RawHttp2> {
 /// All of it at once, then a call of somebody else, and the memory afterwards while the attackers' connections are
 /// open.
 fn attack(node: &Node, connections: usize, patience: Duration) -> Result<()> {
-    let vault = lab().vault();
+    let vault = harness().vault();
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     let socket = node.setup().socket();
@@ -121,21 +121,21 @@ fn serves(node: &Node, vault: &Vault) -> Result<()> {
 }
 
 fn streams_without_end_do_not_grow_the_process() -> Result<()> {
-    attack(&lab().node()?, 200, Duration::from_secs(90))
+    attack(&harness().node()?, 200, Duration::from_secs(90))
 }
 
 fn the_providers_socket_has_the_same_limits() -> Result<()> {
-    let scene = Scene::new(&[])?;
-    let socket = scene.provider.setup().socket();
+    let fixture = Fixture::new(&[])?;
+    let socket = fixture.provider.setup().socket();
     streams_without_end(&socket, MOUNT)?;
     let _hoarded: Vec<RawHttp2> = (0..20).map(|_| hoard(&socket, MOUNT)).collect::<Result<_>>()?;
-    assert_eq!(scene.driver.health("")?, "SERVING");
-    assert_eq!(scene.provider.health("/healthz")?.0, 200);
+    assert_eq!(fixture.driver.health("")?, "SERVING");
+    assert_eq!(fixture.provider.health("/healthz")?.0, 200);
     Ok(())
 }
 
 fn a_request_that_never_comes_whole_is_given_up() -> Result<()> {
-    let node = lab().node()?;
+    let node = harness().node()?;
     let mut client = RawHttp2::connect(&node.setup().socket())?;
     let stream = client.open(&call(PUBLISH, &[]), 0)?;
     client.send(&frame(DATA, 0, stream, &[0, 0, 0, 1, 0, b'x']))?;
@@ -150,7 +150,7 @@ fn a_request_that_never_comes_whole_is_given_up() -> Result<()> {
 }
 
 fn idle_connections_make_room_for_kubelets_and_the_probe() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     let socket = node.setup().socket();
@@ -170,7 +170,7 @@ fn idle_connections_make_room_for_kubelets_and_the_probe() -> Result<()> {
 }
 
 fn connections_that_lie_idle_are_closed_when_there_are_many() -> Result<()> {
-    let node = lab().node()?;
+    let node = harness().node()?;
     let socket = node.setup().socket();
     let mut idle: Vec<RawHttp2> = (0..200).map(|_| RawHttp2::connect(&socket)).collect::<Result<_>>()?;
     let closed = |idle: &mut [RawHttp2]| {
@@ -183,7 +183,7 @@ fn connections_that_lie_idle_are_closed_when_there_are_many() -> Result<()> {
 }
 
 fn streams_that_are_reset_at_once_end_the_connection() -> Result<()> {
-    let node = lab().node()?;
+    let node = harness().node()?;
     let before = node.resident_kib()?;
     for flags in [0, END_STREAM] {
         let mut client = RawHttp2::connect(&node.setup().socket())?;
@@ -207,7 +207,7 @@ fn streams_that_are_reset_at_once_end_the_connection() -> Result<()> {
 }
 
 fn header_lists_have_sixteen_kib() -> Result<()> {
-    let node = lab().node()?;
+    let node = harness().node()?;
     let probe = |length: usize| -> Result<RawHttp2> {
         let mut client = RawHttp2::connect(&node.setup().socket())?;
         let block = call("/csi.v1.Identity/Probe", &[("x-padding", &"p".repeat(length))]);

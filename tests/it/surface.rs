@@ -17,7 +17,7 @@ use keyvault_csi_proto::csi::{
 };
 use nix::sys::signal::Signal;
 
-use crate::lab::{Node, lab};
+use crate::harness::{Node, harness};
 
 trials! { "surface":
     sockets_are_private,
@@ -37,7 +37,7 @@ trials! { "surface":
 }
 
 fn sockets_are_private() -> Result<()> {
-    let node = lab().node()?;
+    let node = harness().node()?;
     for socket in [node.setup().socket(), node.setup().registration_socket()] {
         assert_eq!(fs::metadata(socket)?.permissions().mode() & 0o777, 0o600);
     }
@@ -45,7 +45,7 @@ fn sockets_are_private() -> Result<()> {
 }
 
 fn a_stale_socket_is_replaced_and_a_live_one_refused() -> Result<()> {
-    let node = lab().node()?;
+    let node = harness().node()?;
     let output = node.setup().command().output()?;
     ensure!(!output.status.success());
     let text = String::from_utf8_lossy(&output.stderr);
@@ -59,7 +59,7 @@ fn a_stale_socket_is_replaced_and_a_live_one_refused() -> Result<()> {
 }
 
 fn the_registration_says_what_the_kubelet_needs() -> Result<()> {
-    let node = lab().node()?;
+    let node = harness().node()?;
     let info = node.kubelet.register(&node.setup().registration_socket())?;
     assert_eq!(info.r#type, "CSIPlugin");
     assert_eq!(info.name, "secrets-store.csi.k8s.io");
@@ -69,7 +69,7 @@ fn the_registration_says_what_the_kubelet_needs() -> Result<()> {
 }
 
 fn a_refused_registration_is_offered_again() -> Result<()> {
-    let node = lab().node()?;
+    let node = harness().node()?;
     let socket = node.setup().registration_socket();
     node.kubelet.refuse(&socket, "no such driver wanted")?;
     let (status, body) = node.health("/readyz")?;
@@ -83,7 +83,7 @@ fn a_refused_registration_is_offered_again() -> Result<()> {
 }
 
 fn it_claims_what_it_does() -> Result<()> {
-    let node = lab().node()?;
+    let node = harness().node()?;
     let (mut client, runtime) = node.kubelet.node()?;
     runtime.block_on(async {
         let info = client.node_get_info(NodeGetInfoRequest {}).await?.into_inner();
@@ -103,7 +103,7 @@ fn it_claims_what_it_does() -> Result<()> {
 }
 
 fn health_and_readiness_tell_the_truth() -> Result<()> {
-    let node = lab().node()?;
+    let node = harness().node()?;
     assert_eq!(node.health("/healthz")?, (200, "ok\n".to_owned()));
     let (status, body) = node.health("/readyz")?;
     ensure!(status == 503 && body.contains("not registered"), "{status} {body}");
@@ -119,7 +119,7 @@ fn health_and_readiness_tell_the_truth() -> Result<()> {
 }
 
 fn metrics_have_upstreams_names() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     ensure!(!node.metrics()?.contains("node_publish_total{"), "a series before its first event");
@@ -129,7 +129,7 @@ fn metrics_have_upstreams_names() -> Result<()> {
     node.refused(&vault.volume("absent"))?;
     node.kubelet.unpublish(&volume)?;
     let text = node.metrics()?;
-    lab().remember(&text);
+    harness().remember(&text);
     let scope =
         "otel_scope_name=\"sigs.k8s.io/secrets-store-csi-driver\",otel_scope_version=\"\",otel_scope_schema_url=\"\"";
     for series in [
@@ -147,9 +147,9 @@ fn metrics_have_upstreams_names() -> Result<()> {
 }
 
 fn logs_come_as_text_and_as_json() -> Result<()> {
-    let vault = lab().vault();
+    let vault = harness().vault();
     let run = |flags: &[&str]| -> Result<String> {
-        let mut setup = lab().setup();
+        let mut setup = harness().setup();
         setup.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let node = Node::start(setup)?;
         node.refused(&vault.volume("absent"))?;
@@ -174,11 +174,11 @@ fn logs_come_as_text_and_as_json() -> Result<()> {
 }
 
 fn sigterm_lets_open_calls_end() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     let slow = Fault::new(Action::latency(Duration::from_secs(1))).host(&vault.name).kind(Kind::Get);
-    lab().azure().add_fault(slow);
+    harness().azure().add_fault(slow);
     let volume = vault.volume("demo");
     let Node { driver, kubelet, .. } = node;
     let published = std::thread::scope(|scope| {
@@ -194,7 +194,7 @@ fn sigterm_lets_open_calls_end() -> Result<()> {
 }
 
 fn signals_end_it_and_its_sockets() -> Result<()> {
-    let node = lab().node()?;
+    let node = harness().node()?;
     let (socket, registration) = (node.setup().socket(), node.setup().registration_socket());
     node.signal(Signal::SIGINT)?;
     let status = node.driver.terminate()?;
@@ -204,7 +204,7 @@ fn signals_end_it_and_its_sockets() -> Result<()> {
 }
 
 fn silent_connections_hold_nothing_up() -> Result<()> {
-    let node = lab().node()?;
+    let node = harness().node()?;
     let _silent =
         [UnixStream::connect(node.setup().socket())?, UnixStream::connect(node.setup().registration_socket())?];
     let mut halves = Vec::new();
@@ -231,14 +231,14 @@ fn silent_connections_hold_nothing_up() -> Result<()> {
 }
 
 fn a_predecessor_leaves_its_successors_socket_alone() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     let hang = Fault::new(Action::latency(Duration::from_secs(2))).host(&vault.name).kind(Kind::Get).times(1);
-    lab().azure().add_fault(hang);
+    harness().azure().add_fault(hang);
     let volume = vault.volume("demo");
     let mut setup = node.setup().clone();
-    setup.address = lab().setup().address;
+    setup.address = harness().setup().address;
     let Node { driver, kubelet, .. } = node;
     std::thread::scope(|scope| {
         let publishing = scope.spawn(|| kubelet.publish(&volume));
@@ -257,7 +257,7 @@ fn a_predecessor_leaves_its_successors_socket_alone() -> Result<()> {
 
 fn bad_flags_say_what_to_do() -> Result<()> {
     let binary = env!("CARGO_BIN_EXE_keyvault-csi");
-    let manifests = format!("--manifests={}", lab().folder.path().display());
+    let manifests = format!("--manifests={}", harness().folder.path().display());
     for (flags, words) in [
         (&["--endpoint=tcp://127.0.0.1:1"][..], &["tcp is not served"][..]),
         (&["--endpoint=unix://"], &["unix://"]),
@@ -274,7 +274,7 @@ fn bad_flags_say_what_to_do() -> Result<()> {
             .args(flags)
             .args((!given).then_some(&manifests))
             .env_clear()
-            .env("SSL_CERT_FILE", &lab().ca)
+            .env("SSL_CERT_FILE", &harness().ca)
             .output()?;
         let text = String::from_utf8_lossy(&output.stderr);
         ensure!(!output.status.success(), "{flags:?} was accepted");
@@ -289,7 +289,7 @@ fn bad_flags_say_what_to_do() -> Result<()> {
 
 /// A client that we did not write, with every `:authority` that kubelets were recorded sending.
 fn a_grpc_client_may_send_any_authority() -> Result<()> {
-    let node = lab().node()?;
+    let node = harness().node()?;
     let python = std::env::var_os("KEYVAULT_CSI_PYTHON")
         .context("KEYVAULT_CSI_PYTHON is not set: run `make test`, which makes a Python with grpcio")?;
     let output = Command::new(python)

@@ -15,7 +15,7 @@ use keyvault_csi_e2e::driver::wait_for;
 use keyvault_csi_e2e::kubelet::Volume;
 use rustix::mount::{MountFlags, mount};
 
-use crate::lab::{Node, Vault, lab, mounts_on};
+use crate::harness::{Node, Vault, harness, mounts_on};
 
 trials! { "takeover":
     a_volume_of_the_go_driver_is_found_published,
@@ -30,8 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const GENERATION: &str = "..2026_05_01_10_00_00.1234567890";
 
 /// A driver, a vault whose secret `password` has a newer value than the one that was mounted, and a pod's volume of it.
-fn scene() -> Result<(Node, Vault, Volume)> {
-    let (node, vault) = (lab().node()?, lab().vault());
+fn fixture() -> Result<(Node, Vault, Volume)> {
+    let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     let volume = vault.volume("demo");
@@ -83,7 +83,7 @@ fn gone(node: &Node, volume: &Volume, target: &Path) -> Result<()> {
 }
 
 fn a_volume_of_the_go_driver_is_found_published() -> Result<()> {
-    let (node, vault, volume) = scene()?;
+    let (node, vault, volume) = fixture()?;
     let target = mounted(&node, &volume)?;
     written(&target)?;
     let before = seen(&target)?;
@@ -98,7 +98,7 @@ fn a_volume_of_the_go_driver_is_found_published() -> Result<()> {
 
 /// Upstream stopped between two steps: from then on each of its own writes fails until the pod is deleted.
 fn one_whose_write_was_cut_off_is_mended() -> Result<()> {
-    let (node, vault, volume) = scene()?;
+    let (node, vault, volume) = fixture()?;
     let target = mounted(&node, &volume)?;
     written(&target)?;
     let newer = "..2026_05_01_10_02_00.42";
@@ -112,7 +112,7 @@ fn one_whose_write_was_cut_off_is_mended() -> Result<()> {
 }
 
 fn one_whose_provider_wrote_the_files_itself_is_left_alone() -> Result<()> {
-    let (node, vault, volume) = scene()?;
+    let (node, vault, volume) = fixture()?;
     let target = mounted(&node, &volume)?;
     fs::write(target.join("password"), "as it was")?;
     fs::create_dir(target.join("nested"))?;
@@ -126,7 +126,7 @@ fn one_whose_provider_wrote_the_files_itself_is_left_alone() -> Result<()> {
 
 /// Upstream may leave the bare directory, or its tmpfs with nothing in it.
 fn what_a_failed_publish_of_the_go_driver_left_is_published() -> Result<()> {
-    let (node, vault, volume) = scene()?;
+    let (node, vault, volume) = fixture()?;
     let value = vault.set("password");
     let target = mounted(&node, &volume)?;
     node.publish(&volume)?;
@@ -141,7 +141,7 @@ fn what_a_failed_publish_of_the_go_driver_left_is_published() -> Result<()> {
 }
 
 fn two_volumes_of_one_pod_are_taken_over_and_go_one_by_one() -> Result<()> {
-    let (node, vault, first) = scene()?;
+    let (node, vault, first) = fixture()?;
     let second = Volume { name: format!("{}-2", first.name), ..first.clone() };
     for volume in [&first, &second] {
         written(&mounted(&node, volume)?)?;
@@ -155,8 +155,8 @@ fn two_volumes_of_one_pod_are_taken_over_and_go_one_by_one() -> Result<()> {
 }
 
 fn with_rotation_they_follow_the_vault() -> Result<()> {
-    let vault = lab().vault();
-    let mut setup = lab().setup();
+    let vault = harness().vault();
+    let mut setup = harness().setup();
     setup.flags.extend(["--enable-secret-rotation=true", "--rotation-poll-interval=200ms"].map(str::to_owned));
     let node = Node::start(setup)?;
     node.class("demo", &vault.parameters(&["password"]))?;

@@ -15,9 +15,9 @@ use tonic::Code;
 
 use crate::apiserver::{CLASSES, Cluster, Rights, STATUSES, User, cluster, watching};
 use crate::cloud_files::as_configmap;
-use crate::lab::{Node, STACK, Vault, class_manifest, lab, stack_file};
-use crate::mirror_scene::{EVENTS, PATIENCE, SECRETS, Scene as Mirror, opaque, owners};
-use crate::plugin::Scene as Plugin;
+use crate::harness::{Node, STACK, Vault, class_manifest, harness, stack_file};
+use crate::mirror_fixture::{EVENTS, Fixture as Mirror, PATIENCE, SECRETS, opaque, owners};
+use crate::plugin::Fixture as Plugin;
 
 trials! { "tenant_input":
     no_name_of_a_class_becomes_part_of_a_url,
@@ -67,7 +67,7 @@ fn asked(cluster: &Cluster, user: &User) -> Result<Vec<String>> {
 }
 
 fn no_name_of_a_class_becomes_part_of_a_url() -> Result<()> {
-    let (cluster, vault) = (cluster()?, lab().vault());
+    let (cluster, vault) = (cluster()?, harness().vault());
     vault.set("a");
     let namespace = cluster.namespace()?;
     cluster.class(&namespace, "demo", &vault, &["a"])?;
@@ -94,7 +94,7 @@ fn no_name_of_a_class_becomes_part_of_a_url() -> Result<()> {
 }
 
 fn names_of_classes_are_checked_with_manifests_too() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     let value = vault.set("password");
     let parameters = vault.parameters(&["password"]);
     let manifest = |name: &str| class_manifest("default", name, Some("azure"), &parameters);
@@ -117,7 +117,7 @@ fn names_of_classes_are_checked_with_manifests_too() -> Result<()> {
 }
 
 fn forged_pod_info_becomes_no_part_of_a_url() -> Result<()> {
-    let (cluster, vault) = (cluster()?, lab().vault());
+    let (cluster, vault) = (cluster()?, harness().vault());
     vault.set("a");
     let namespace = cluster.namespace()?;
     cluster.class(&namespace, "demo", &vault, &["a"])?;
@@ -144,10 +144,10 @@ fn forged_pod_info_becomes_no_part_of_a_url() -> Result<()> {
 
 /// A status names pod and class in free text, and the mirror asks the server about both.
 fn a_forged_status_leads_to_no_request() -> Result<()> {
-    let scene = Mirror::new()?;
-    let value = scene.vault.set("a");
-    scene.class("demo", &["a"], &json!([opaque("good", &[("a", "k")])]))?;
-    let label = json!({ "internal.secrets-store.csi.k8s.io/node-name": scene.node_name("a") });
+    let fixture = Mirror::new()?;
+    let value = fixture.vault.set("a");
+    fixture.class("demo", &["a"], &json!([opaque("good", &[("a", "k")])]))?;
+    let label = json!({ "internal.secrets-store.csi.k8s.io/node-name": fixture.node_name("a") });
     for (number, name) in HOSTILE.iter().enumerate() {
         for (at, (pod, class)) in [(*name, "demo"), ("web", *name)].into_iter().enumerate() {
             let owner = json!({ "apiVersion": "v1", "kind": "Pod", "name": "web", "uid": "u-1" });
@@ -155,13 +155,13 @@ fn a_forged_status_leads_to_no_request() -> Result<()> {
                 "metadata": { "name": format!("forged-{number}-{at}"), "labels": label, "ownerReferences": [owner] },
                 "status": { "podName": pod, "secretProviderClassName": class, "mounted": true, "targetPath": "/x", "objects": [] },
             });
-            scene.cluster.create(STATUSES, Some(&scene.namespace), status)?;
+            fixture.cluster.create(STATUSES, Some(&fixture.namespace), status)?;
         }
     }
-    let (node, user) = scene.node("a", &["--secret-check-interval=1s"])?;
-    node.publish(&scene.pod("web", "a", "demo", &scene.replica_set("web")?)?)?;
-    scene.holds("good", "k", &value)?;
-    let asked = asked(scene.cluster, &user)?;
+    let (node, user) = fixture.node("a", &["--secret-check-interval=1s"])?;
+    node.publish(&fixture.pod("web", "a", "demo", &fixture.replica_set("web")?)?)?;
+    fixture.holds("good", "k", &value)?;
+    let asked = asked(fixture.cluster, &user)?;
     for uri in &asked {
         ensure!(
             !["..", "%", "#", "watch=true", "/status", "kube-system"].iter().any(|part| uri.contains(part)),
@@ -173,22 +173,22 @@ fn a_forged_status_leads_to_no_request() -> Result<()> {
 
 /// The UID of a pod's owner is any text, and it becomes the name of a field manager in a URL.
 fn a_forged_owner_of_a_pod_leads_to_no_request() -> Result<()> {
-    let scene = Mirror::new()?;
-    let value = scene.vault.set("a");
-    scene.class("demo", &["a"], &json!([opaque("good", &[("a", "k")])]))?;
-    let (node, user) = scene.node("a", &[])?;
+    let fixture = Mirror::new()?;
+    let value = fixture.vault.set("a");
+    fixture.class("demo", &["a"], &json!([opaque("good", &[("a", "k")])]))?;
+    let (node, user) = fixture.node("a", &[])?;
     for (number, uid) in ["u&dryRun=All", "u&force=false&x=", "u#", "../u", "u v"].iter().enumerate() {
         let owner =
             json!({ "apiVersion": "v1", "kind": "ConfigMap", "name": "forged", "uid": uid, "controller": true });
-        node.publish(&scene.pod(&format!("web-{number}"), "a", "demo", &owner)?)?;
-        scene.holds("good", "k", &value)?;
+        node.publish(&fixture.pod(&format!("web-{number}"), "a", "demo", &owner)?)?;
+        fixture.holds("good", "k", &value)?;
     }
     // Each pod counts as one without an owner: its status object takes the owner's place.
-    wait_for("each pod's status is an owner", PATIENCE, || Ok(owners(&scene.there("good")?).len() == 5))?;
-    let secret = scene.there("good")?;
+    wait_for("each pod's status is an owner", PATIENCE, || Ok(owners(&fixture.there("good")?).len() == 5))?;
+    let secret = fixture.there("good")?;
     let kinds = secret["metadata"]["ownerReferences"].as_array().context("no owners")?;
     ensure!(kinds.iter().all(|owner| owner["kind"] == STATUSES.0), "{kinds:?}");
-    for uri in asked(scene.cluster, &user)? {
+    for uri in asked(fixture.cluster, &user)? {
         ensure!(!["dryRun", "force=false", "#", "..", "%"].iter().any(|part| uri.contains(part)), "{uri}");
     }
     Ok(())
@@ -196,34 +196,34 @@ fn a_forged_owner_of_a_pod_leads_to_no_request() -> Result<()> {
 
 /// Whose Secret it is stands in an annotation, and the mirror asks the server whether that class wants it still.
 fn a_forged_class_in_a_secrets_annotation_leads_to_no_request() -> Result<()> {
-    let scene = Mirror::new()?;
-    let value = scene.vault.set("a");
+    let fixture = Mirror::new()?;
+    let value = fixture.vault.set("a");
     let names: Vec<String> = (0..HOSTILE.len()).map(|number| format!("secret-{number}")).collect();
     for (name, hostile) in names.iter().zip(HOSTILE) {
         let metadata = json!({
             "name": name, "labels": { "secrets-store.csi.k8s.io/managed": "true" },
             "annotations": { "keyvault-csi/class": hostile },
         });
-        scene.put("somebody", json!({ "metadata": metadata, "type": "Opaque", "data": { "k": "b2xk" } }))?;
+        fixture.put("somebody", json!({ "metadata": metadata, "type": "Opaque", "data": { "k": "b2xk" } }))?;
     }
     let objects: Vec<Value> = names.iter().map(|name| opaque(name, &[("a", "k")])).collect();
-    scene.class("demo", &["a"], &json!(objects))?;
+    fixture.class("demo", &["a"], &json!(objects))?;
     // Without a watch of classes each one is asked for, so that the audit log would have it.
-    let (node, user) = scene.node("a", &[])?;
-    node.publish(&scene.pod("web", "a", "demo", &scene.replica_set("web")?)?)?;
+    let (node, user) = fixture.node("a", &[])?;
+    node.publish(&fixture.pod("web", "a", "demo", &fixture.replica_set("web")?)?)?;
     // No class has such a name, so that the Secret is nobody's and passes to the one that asks for it.
     for name in &names {
-        scene.holds(name, "k", &value)?;
+        fixture.holds(name, "k", &value)?;
     }
-    for uri in asked(scene.cluster, &user)? {
+    for uri in asked(fixture.cluster, &user)? {
         ensure!(!["..", "%", "#", "watch=true", "/status"].iter().any(|part| uri.contains(part)), "{uri}");
     }
     Ok(())
 }
 
 fn labels_that_no_secret_can_have_are_not_sent() -> Result<()> {
-    let scene = Mirror::new()?;
-    let value = scene.vault.set("a");
+    let fixture = Mirror::new()?;
+    let value = fixture.vault.set("a");
     let with = |number: usize, field: &str, pair: (&str, &str)| {
         let mut object = opaque(&format!("bad-{number}"), &[("a", "k")]);
         object[field] = json!({ pair.0: pair.1 });
@@ -236,29 +236,29 @@ fn labels_that_no_secret_can_have_are_not_sent() -> Result<()> {
         with(3, "annotations", ("no key!", "v")),
         opaque("good", &[("a", "k")]),
     ]);
-    scene.class("demo", &["a"], &bad)?;
-    let (node, user) = scene.node("a", &["--secret-check-interval=1s"])?;
-    node.publish(&scene.pod("web", "a", "demo", &scene.replica_set("web")?)?)?;
-    scene.holds("good", "k", &value)?;
-    let text = scene.told(&["spec.secretObjects[0]", "spec.secretObjects[3]"])?;
+    fixture.class("demo", &["a"], &bad)?;
+    let (node, user) = fixture.node("a", &["--secret-check-interval=1s"])?;
+    node.publish(&fixture.pod("web", "a", "demo", &fixture.replica_set("web")?)?)?;
+    fixture.holds("good", "k", &value)?;
+    let text = fixture.told(&["spec.secretObjects[0]", "spec.secretObjects[3]"])?;
     for part in
         ["\"no value of a label!\" is not the value of a label", "\"no key!\" is not the key of a label or annotation"]
     {
         ensure!(text.contains(part), "{part} is missing: {text}");
     }
     // The good one is looked at again; for the others nothing is sent, however often their turn comes.
-    let good = format!("/api/v1/namespaces/{}/secrets/good", scene.namespace);
+    let good = format!("/api/v1/namespaces/{}/secrets/good", fixture.namespace);
     wait_for("the good one is looked at again", PATIENCE, || {
-        Ok(asked(scene.cluster, &user)?.iter().filter(|uri| **uri == good).count() >= 4)
+        Ok(asked(fixture.cluster, &user)?.iter().filter(|uri| **uri == good).count() >= 4)
     })?;
-    let asked = asked(scene.cluster, &user)?;
+    let asked = asked(fixture.cluster, &user)?;
     ensure!(!asked.iter().any(|uri| uri.contains("/secrets/bad-")), "{asked:?}");
-    assert_eq!(scene.cluster.count(&user, "create", SECRETS.1)?, 1);
+    assert_eq!(fixture.cluster.count(&user, "create", SECRETS.1)?, 1);
     Ok(())
 }
 
 fn a_status_that_the_server_refuses_is_not_sent_again() -> Result<()> {
-    let (cluster, vault) = (cluster()?, lab().vault());
+    let (cluster, vault) = (cluster()?, harness().vault());
     vault.set("a");
     let namespace = cluster.namespace()?;
     cluster.class(&namespace, "demo", &vault, &["a"])?;
@@ -284,30 +284,30 @@ fn a_status_that_the_server_refuses_is_not_sent_again() -> Result<()> {
 }
 
 fn a_secret_that_the_server_refuses_is_not_sent_again() -> Result<()> {
-    let scene = Mirror::new()?;
-    let value = scene.vault.set("a");
+    let fixture = Mirror::new()?;
+    let value = fixture.vault.set("a");
     // An immutable Secret: every write of other data is answered with 422.
     let metadata = json!({ "name": "frozen", "labels": { "secrets-store.csi.k8s.io/managed": "true" } });
-    scene.put(
+    fixture.put(
         "somebody",
         json!({ "metadata": metadata, "type": "Opaque", "immutable": true, "data": { "k": "b2xk" } }),
     )?;
-    scene.class("demo", &["a"], &json!([opaque("frozen", &[("a", "k")]), opaque("good", &[("a", "k")])]))?;
-    let (node, user) = scene.node("a", &["--secret-check-interval=1s"])?;
-    node.publish(&scene.pod("web", "a", "demo", &scene.replica_set("web")?)?)?;
-    scene.holds("good", "k", &value)?;
-    scene.told(&["the API server refuses it"])?;
+    fixture.class("demo", &["a"], &json!([opaque("frozen", &[("a", "k")]), opaque("good", &[("a", "k")])]))?;
+    let (node, user) = fixture.node("a", &["--secret-check-interval=1s"])?;
+    node.publish(&fixture.pod("web", "a", "demo", &fixture.replica_set("web")?)?)?;
+    fixture.holds("good", "k", &value)?;
+    fixture.told(&["the API server refuses it"])?;
     let gets = || {
-        let uri = format!("/api/v1/namespaces/{}/secrets/frozen", scene.namespace);
-        Ok::<_, anyhow::Error>(asked(scene.cluster, &user)?.iter().filter(|asked| **asked == uri).count())
+        let uri = format!("/api/v1/namespaces/{}/secrets/frozen", fixture.namespace);
+        Ok::<_, anyhow::Error>(asked(fixture.cluster, &user)?.iter().filter(|asked| **asked == uri).count())
     };
     wait_for("it is looked at again", PATIENCE, || Ok(gets()? >= 4))?;
     let refused =
-        scene.cluster.calls(&user)?.iter().filter(|call| call.resource == SECRETS.1 && call.code == 422).count();
+        fixture.cluster.calls(&user)?.iter().filter(|call| call.resource == SECRETS.1 && call.code == 422).count();
     assert_eq!(refused, 1);
     // Another Secret of the name is another matter.
-    scene.delete(SECRETS, "frozen")?;
-    scene.holds("frozen", "k", &value)?;
+    fixture.delete(SECRETS, "frozen")?;
+    fixture.holds("frozen", "k", &value)?;
     Ok(())
 }
 
@@ -327,8 +327,8 @@ fn renamed(clouds: &Path, vault: &Vault) -> Result<(BTreeMap<String, String>, Vo
 }
 
 fn a_volumes_attributes_name_no_cloud_file_to_the_node() -> Result<()> {
-    let (setup, clouds) = lab().setup_with_clouds()?;
-    let (node, vault) = (Node::start(setup)?, lab().vault_in(STACK.0));
+    let (setup, clouds) = harness().setup_with_clouds()?;
+    let (node, vault) = (Node::start(setup)?, harness().vault_in(STACK.0));
     let value = vault.set("password");
     let (mut parameters, mut volume) = renamed(&clouds, &vault)?;
     for name in ["other.json", "/etc/passwd", "../x"] {
@@ -346,12 +346,12 @@ fn a_volumes_attributes_name_no_cloud_file_to_the_node() -> Result<()> {
 }
 
 fn a_volumes_attributes_name_a_file_of_the_folder_to_the_provider() -> Result<()> {
-    let clouds = lab().setup_with_clouds()?.1;
-    let scene = Plugin::new(&[&format!("--cloud-files-dir={}", clouds.display())])?;
-    let vault = lab().vault_in(STACK.0);
+    let clouds = harness().setup_with_clouds()?.1;
+    let fixture = Plugin::new(&[&format!("--cloud-files-dir={}", clouds.display())])?;
+    let vault = harness().vault_in(STACK.0);
     vault.set("password");
     let (parameters, mut volume) = renamed(&clouds, &vault)?;
-    let mount = |volume: &Volume| scene.mount(&UpstreamDriver::request(&parameters, volume));
+    let mount = |volume: &Volume| fixture.mount(&UpstreamDriver::request(&parameters, volume));
     // The other file's cloud does not exist: that it was asked for shows which file was read.
     let text = mount(&volume).err().context("the mount succeeded")?.message().to_owned();
     ensure!(text.contains("login.other.test") || text.contains("vault.other.test"), "{text}");
@@ -370,7 +370,7 @@ fn a_volumes_attributes_name_a_file_of_the_folder_to_the_provider() -> Result<()
 
 /// The objects of docs/custom-clouds.md, taken by a real API server, laid out as the kubelet does.
 fn the_example_of_a_custom_cloud_works() -> Result<()> {
-    let (cluster, vault) = (cluster()?, lab().vault_in(STACK.0));
+    let (cluster, vault) = (cluster()?, harness().vault_in(STACK.0));
     let value = vault.set("password");
     let namespace = cluster.namespace()?;
     let page = include_str!("../../docs/custom-clouds.md");

@@ -19,8 +19,8 @@ use serde_json::json;
 use tonic::{Code, Status};
 
 use crate::apiserver::cluster;
-use crate::external_scene;
-use crate::lab::{Node, Vault, lab, mounts_on};
+use crate::external_fixture;
+use crate::harness::{Node, Vault, harness, mounts_on};
 use crate::plugin;
 use crate::rotation::{metric, rotating};
 
@@ -55,13 +55,13 @@ struct Victim {
 
 impl Victim {
     fn new() -> Victim {
-        let vault = lab().vault();
+        let vault = harness().vault();
         let value = vault.set("password");
         let url = format!("https://issuer.{}/", vault.tenant);
-        let issuer = lab().azure().add_issuer(&url);
+        let issuer = harness().azure().add_issuer(&url);
         let client = format!("{}f", &vault.client_id[..vault.client_id.len() - 1]);
-        lab().azure().add_federated_credential(&vault.tenant, &client, &url, SUBJECT, WORKLOAD);
-        lab().azure().grant(&vault.name, &client, &[Permission::Get]);
+        harness().azure().add_federated_credential(&vault.tenant, &client, &url, SUBJECT, WORKLOAD);
+        harness().azure().grant(&vault.name, &client, &[Permission::Get]);
         Victim { vault, issuer, client, value }
     }
 
@@ -74,7 +74,7 @@ impl Victim {
 
     fn token(&self, subject: &str, audience: &str, life: Duration) -> String {
         let token = self.issuer.token(subject, audience, life, json!({}));
-        lab().secrets.lock().unwrap().push(token.clone());
+        harness().secrets.lock().unwrap().push(token.clone());
         token
     }
 
@@ -91,7 +91,7 @@ impl Victim {
 
 /// A driver in whose memory everything stays that the victim's pod got.
 fn remembering() -> Result<Node> {
-    let mut setup = lab().setup();
+    let mut setup = harness().setup();
     setup.flags = ["-v=10", "--freshness-window=10m"].map(str::to_owned).into();
     Node::start(setup)
 }
@@ -117,7 +117,7 @@ fn send(node: &Node, volume: &Volume, forge: impl FnOnce(&mut HashMap<String, St
     let mut request: NodePublishVolumeRequest = node.kubelet.publish_request(volume);
     forge(&mut request.volume_context);
     let sent = node.kubelet.send(request, DEADLINE);
-    Ok(sent.inspect_err(|status| lab().remember(status.message())))
+    Ok(sent.inspect_err(|status| harness().remember(status.message())))
 }
 
 /// What such a publish must come to: refused, nothing mounted, no word of the value.
@@ -225,7 +225,7 @@ fn an_expired_token_gets_no_hit_and_entra_id_judges() -> Result<()> {
     }
     // Without an end, too: such a token can be no more than expired.
     let endless = victim.issuer.token(SUBJECT, WORKLOAD, HOUR, json!({ "exp": null }));
-    lab().secrets.lock().unwrap().push(endless.clone());
+    harness().secrets.lock().unwrap().push(endless.clone());
     node.refused(&with_token(&victim.pod(), &endless))?;
     assert_eq!(victim.asked(), [token_requests + 3, vault_requests]);
     node.publish(&victim.pod())?;
@@ -254,8 +254,8 @@ fn a_context_with_another_pods_uid_is_refused() -> Result<()> {
     let asked = victim.asked();
     let forged = unsigned(&format!(r#"{{"sub":"{SUBJECT}","aud":["{WORKLOAD}"],"exp":4000000000}}"#));
     let system = "bbbbbbbb-0000-4000-8000-000000000014";
-    lab().azure().add_system_identity(&victim.vault.tenant, system);
-    lab().azure().grant(&victim.vault.name, system, &[Permission::Get]);
+    harness().azure().add_system_identity(&victim.vault.tenant, system);
+    harness().azure().grant(&victim.vault.name, system, &[Permission::Get]);
     let mut parameters = victim.vault.parameters(&["password"]);
     parameters.insert("useVMManagedIdentity".to_owned(), "true".to_owned());
     node.class("managed", &parameters)?;
@@ -294,13 +294,13 @@ fn a_context_with_another_pods_uid_is_refused() -> Result<()> {
 }
 
 fn a_provider_of_another_name_judges_its_tokens_itself() -> Result<()> {
-    let (node, provider) = external_scene::both(&[])?;
-    let value = external_scene::set(&provider, "foo", "v1")?;
-    external_scene::class(&node, "demo", &["objectName: foo, objectVersion: v1"], "")?;
-    let volume = with_token(&external_scene::volume("demo"), "garbage");
+    let (node, provider) = external_fixture::both(&[])?;
+    let value = external_fixture::set(&provider, "foo", "v1")?;
+    external_fixture::class(&node, "demo", &["objectName: foo, objectVersion: v1"], "")?;
+    let volume = with_token(&external_fixture::volume("demo"), "garbage");
     send(&node, &volume, |context| drop(context.insert(UID.to_owned(), "another".to_owned())))??;
     ensure!(!value.is_empty() && mounts_on(&node.kubelet.target(&volume))?.len() == 1);
-    ensure!(external_scene::last(&provider)?.audiences == [WORKLOAD], "the provider gets its tokens as they are");
+    ensure!(external_fixture::last(&provider)?.audiences == [WORKLOAD], "the provider gets its tokens as they are");
     Ok(())
 }
 
@@ -367,7 +367,7 @@ fn a_call_with_another_pods_uid_changes_nothing_of_a_mounted_volume() -> Result<
     let theirs = victim.pod();
     node.publish(&theirs)?;
     let held = "the attacker's own";
-    lab().azure().set_secret(&victim.vault.name, "other", held);
+    harness().azure().set_secret(&victim.vault.name, "other", held);
     node.class("own", &victim.vault.parameters(&["other"]))?;
     let own = victim.vault.volume("own");
     let target = node.publish(&own)?;
@@ -386,11 +386,11 @@ fn a_call_with_another_pods_uid_changes_nothing_of_a_mounted_volume() -> Result<
 }
 
 fn under_another_driver_the_same_is_refused() -> Result<()> {
-    let (scene, victim) = (plugin::Scene::new(&["--freshness-window=10m"])?, Victim::new());
+    let (fixture, victim) = (plugin::Fixture::new(&["--freshness-window=10m"])?, Victim::new());
     let mut parameters = victim.vault.parameters(&["password"]);
     parameters.insert("clientID".to_owned(), victim.client.clone());
     let pod = victim.pod();
-    scene.mount(&UpstreamDriver::request(&parameters, &pod))?;
+    fixture.mount(&UpstreamDriver::request(&parameters, &pod))?;
     let asked = victim.asked();
     let forged = unsigned(&format!(r#"{{"sub":"{SUBJECT}","exp":4000000000}}"#));
     for (token, uid, words) in [
@@ -400,7 +400,7 @@ fn under_another_driver_the_same_is_refused() -> Result<()> {
     ] {
         let mut request = UpstreamDriver::request(&parameters, &with_token(&pod, token));
         request.attributes = request.attributes.replace(&pod.uid, uid);
-        let status = scene.mount(&request).err().ok_or_else(|| anyhow::anyhow!("{words}: the mount succeeded"))?;
+        let status = fixture.mount(&request).err().ok_or_else(|| anyhow::anyhow!("{words}: the mount succeeded"))?;
         ensure!(status.message().contains(words) && !status.message().contains(token), "{status}");
         assert_eq!(victim.asked(), asked, "{words}");
     }
@@ -408,12 +408,12 @@ fn under_another_driver_the_same_is_refused() -> Result<()> {
     let mut request = UpstreamDriver::request(&parameters, &pod);
     request.target_path = String::new();
     request.attributes = request.attributes.replace(&pod.uid, "another");
-    scene.mount(&request)?;
+    fixture.mount(&request)?;
     Ok(())
 }
 
 fn a_pod_that_a_context_pretends_to_be_of_gets_no_event() -> Result<()> {
-    let (cluster, vault) = (cluster()?, lab().vault());
+    let (cluster, vault) = (cluster()?, harness().vault());
     let namespace = cluster.namespace()?;
     let (node, _) = cluster.node()?;
     let volume = |pod: &str| Volume { namespace: namespace.clone(), pod: pod.to_owned(), ..vault.volume("missing") };

@@ -11,7 +11,7 @@ use azure_emulator::{Access, Action, Fault, Issuer, Kind, Permission};
 use keyvault_csi_e2e::kubelet::Volume;
 use serde_json::json;
 
-use crate::lab::{Node, Vault, lab};
+use crate::harness::{Node, Vault, harness};
 
 trials! { "troubleshooting":
     each_symptom_has_its_cause_and_its_cure,
@@ -49,15 +49,15 @@ impl Table {
     fn answer(&self, status: u16, code: &str, inner: &str) {
         let body = json!({"error": {"code": code, "message": "m", "innererror": {"code": inner}}}).to_string();
         let action = Action::Body { status, content_type: "application/json".to_owned(), body };
-        lab().azure().clear_faults(&self.vault.name);
-        lab().azure().add_fault(Fault::new(action).host(&self.vault.name).kind(Kind::Get));
+        harness().azure().clear_faults(&self.vault.name);
+        harness().azure().add_fault(Fault::new(action).host(&self.vault.name).kind(Kind::Get));
     }
 }
 
 fn each_symptom_has_its_cause_and_its_cure() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
-    let azure = lab().azure();
+    let azure = harness().azure();
     let table = Table { node, vault: vault.clone() };
     let pod = vault.volume("demo");
     let bare = Volume::of_class("default", "web", "demo");
@@ -76,8 +76,8 @@ fn each_symptom_has_its_cause_and_its_cure() -> Result<()> {
     )?;
     let binding = [("useAzureTokenProxy", "true"), ("clientID", "00000000-0000-4000-9000-00000000bbbb")];
     let (audience, url) = ("api://AKSIdentityBinding", format!("https://binding.{}/", vault.tenant));
-    let token = lab().azure().add_issuer(&url).token(SUBJECT, audience, Duration::from_secs(3600), json!({}));
-    lab().secrets.lock().unwrap().push(token.clone());
+    let token = harness().azure().add_issuer(&url).token(SUBJECT, audience, Duration::from_secs(3600), json!({}));
+    harness().secrets.lock().unwrap().push(token.clone());
     let mut with_tokens = bare.clone();
     with_tokens.attributes.insert(TOKENS.to_owned(), json!({ audience: {"token": token} }).to_string());
     table.row("proxy transport", &binding, &with_tokens, &["token proxy", "--sni-name", "IdentityUnavailable"])?;
@@ -89,7 +89,7 @@ fn each_symptom_has_its_cause_and_its_cure() -> Result<()> {
     )?;
 
     let mut wrong = vault.clone();
-    wrong.client_secret = lab().secret("wrong");
+    wrong.client_secret = harness().secret("wrong");
     table.row(
         "AADSTS7000215",
         &[],
@@ -163,14 +163,14 @@ fn each_symptom_has_its_cause_and_its_cure() -> Result<()> {
     azure.expire_client_secret(&vault.tenant, &vault.client_id);
     azure.expire_tokens(&vault.client_id);
     // Another driver, which has no token of it yet.
-    let table = Table { node: lab().node()?, vault };
+    let table = Table { node: harness().node()?, vault };
     table.row("AADSTS7000222", &[], &pod, &["AADSTS7000222", "has expired; create a new one", "CredentialsRejected"])
 }
 
 fn each_symptom_of_federation_has_its_cause_and_its_cure() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
-    let azure = lab().azure();
+    let azure = harness().azure();
     let client = format!("{}e", &vault.client_id[..vault.client_id.len() - 1]);
     let urls = ["known", "unknown"].map(|name| format!("https://{name}.{}/", vault.tenant));
     let [known, unknown]: [Issuer; 2] = urls.clone().map(|url| azure.add_issuer(&url));
@@ -179,7 +179,7 @@ fn each_symptom_of_federation_has_its_cause_and_its_cure() -> Result<()> {
     let class = [("clientID", client.as_str())];
     let pod = |issuer: &Issuer, audience: &str, life: Duration| {
         let token = issuer.token(SUBJECT, audience, life, json!({}));
-        lab().secrets.lock().unwrap().push(token.clone());
+        harness().secrets.lock().unwrap().push(token.clone());
         let mut volume = Volume::of_class("default", "web", "demo");
         volume.attributes.insert(TOKENS.to_owned(), json!({AUDIENCE: {"token": token}}).to_string());
         volume

@@ -9,7 +9,7 @@ use keyvault_csi_proto::csi::NodeUnpublishVolumeRequest;
 use rustix::mount::MountFlags;
 use tonic::Code;
 
-use crate::lab::{lab, mounts_on};
+use crate::harness::{harness, mounts_on};
 
 trials! { "unpublish":
     it_removes_files_mount_and_directory_and_may_be_repeated,
@@ -24,7 +24,7 @@ trials! { "unpublish":
 }
 
 fn it_removes_files_mount_and_directory_and_may_be_repeated() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     let volume = vault.volume("demo");
@@ -38,7 +38,7 @@ fn it_removes_files_mount_and_directory_and_may_be_repeated() -> Result<()> {
 }
 
 fn a_target_that_never_was_is_a_success() -> Result<()> {
-    let node = lab().node()?;
+    let node = harness().node()?;
     for target_path in ["/nowhere/at/all/mount", "/tmp/csi/mount"] {
         node.kubelet.send_unpublish(NodeUnpublishVolumeRequest {
             volume_id: "csi-1".to_owned(),
@@ -49,7 +49,7 @@ fn a_target_that_never_was_is_a_success() -> Result<()> {
 }
 
 fn missing_fields_are_named() -> Result<()> {
-    let node = lab().node()?;
+    let node = harness().node()?;
     for (id, path, named) in
         [("", "/a/b", "volume id"), ("1", "", "target path"), ("", "", "volume id"), ("1", "a/../b", "absolute")]
     {
@@ -62,7 +62,7 @@ fn missing_fields_are_named() -> Result<()> {
 }
 
 fn it_takes_off_stacked_mounts() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     let volume = vault.volume("demo");
@@ -76,7 +76,7 @@ fn it_takes_off_stacked_mounts() -> Result<()> {
 }
 
 fn it_removes_a_bare_directory_with_its_content() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     let volume = vault.volume("demo");
     node.kubelet.prepare(&volume)?;
     let target = node.kubelet.target(&volume);
@@ -89,7 +89,7 @@ fn it_removes_a_bare_directory_with_its_content() -> Result<()> {
 }
 
 fn it_takes_off_a_foreign_mount_without_touching_its_content() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     let volume = vault.volume("demo");
     node.kubelet.prepare(&volume)?;
     let (target, precious) = (node.kubelet.target(&volume), node.setup().folder.join("precious"));
@@ -105,7 +105,7 @@ fn it_takes_off_a_foreign_mount_without_touching_its_content() -> Result<()> {
 }
 
 fn it_removes_a_file_in_the_targets_place() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     let volume = vault.volume("demo");
@@ -121,7 +121,7 @@ fn it_removes_a_file_in_the_targets_place() -> Result<()> {
 }
 
 fn a_reader_with_an_open_file_does_not_hold_it_up() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     let volume = vault.volume("demo");
@@ -134,7 +134,7 @@ fn a_reader_with_an_open_file_does_not_hold_it_up() -> Result<()> {
 }
 
 fn a_path_with_blanks_and_tabs_is_a_path() -> Result<()> {
-    let (node, vault) = (lab().node()?, lab().vault());
+    let (node, vault) = (harness().node()?, harness().vault());
     let password = vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     let mut volume = vault.volume("demo");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use keyvault_csi_e2e::driver::wait_for;
 
-use crate::lab::{Node, Vault, lab};
+use crate::harness::{Node, Vault, harness};
 use crate::rotation::{metric, rotating};
 
 trials! { "volume_size":
@@ -39,8 +39,8 @@ fn long(at: usize, kind: &str) -> String {
 /// Fills the vault's secrets with new values of two pages, and returns what is in the first and in the last.
 fn fill(vault: &Vault, objects: &[(String, String)]) -> [String; 2] {
     let value = |(name, _): &(String, String)| {
-        let value = lab().secret(name) + &"y".repeat(5_000);
-        lab().azure().set_secret(&vault.name, name, &value);
+        let value = harness().secret(name) + &"y".repeat(5_000);
+        harness().azure().set_secret(&vault.name, name, &value);
         value
     };
     let values: Vec<String> = objects.iter().map(value).collect();
@@ -63,7 +63,7 @@ fn never_full(node: &Node) -> Result<()> {
 
 /// Publishes these objects, changes all of them twice, and waits until the volume has them.
 fn rotates(objects: &[(String, String)]) -> Result<()> {
-    let (node, vault) = (rotating("500ms", &["--vault-requests-per-second=10000"])?, lab().vault());
+    let (node, vault) = (rotating("500ms", &["--vault-requests-per-second=10000"])?, harness().vault());
     let values = fill(&vault, objects);
     class(&node, &vault, objects)?;
     let target = node.publish(&vault.volume("demo"))?;
@@ -87,7 +87,7 @@ fn deep_paths_are_refreshed() -> Result<()> {
 
 /// From one small object to the most and the longest, and from there to others: every name goes, and every name comes.
 fn a_class_may_grow_to_all_that_can_be_published() -> Result<()> {
-    let (node, vault) = (rotating("500ms", &["--vault-requests-per-second=10000"])?, lab().vault());
+    let (node, vault) = (rotating("500ms", &["--vault-requests-per-second=10000"])?, harness().vault());
     let small = [("o-0".to_owned(), "small".to_owned())];
     let set = |kind: &str| -> Vec<_> { (0..OBJECTS).map(|at| (format!("o-{at}"), long(at, kind))).collect() };
     // The content is near its limit of 1,024 pages.
@@ -109,7 +109,7 @@ fn a_class_may_grow_to_all_that_can_be_published() -> Result<()> {
 }
 
 fn a_volume_that_an_older_driver_made_is_enlarged() -> Result<()> {
-    let (node, vault) = (rotating("500ms", &[])?, lab().vault());
+    let (node, vault) = (rotating("500ms", &[])?, harness().vault());
     let objects: Vec<_> = (0..40).map(|at| (format!("o-{at}"), long(at, "a"))).collect();
     fill(&vault, &objects);
     class(&node, &vault, &objects)?;
@@ -122,7 +122,7 @@ fn a_volume_that_an_older_driver_made_is_enlarged() -> Result<()> {
     let values = fill(&vault, &objects);
     wait_for("all is refreshed", PATIENCE, || Ok(holds(&target, &objects, &values)))?;
     never_full(&node)?;
-    let mounts = crate::lab::mounts_on(&target)?;
+    let mounts = crate::harness::mounts_on(&target)?;
     for option in ["nosuid", "nodev", "noexec", "size=16416k"] {
         ensure!(mounts.len() == 1 && mounts[0].contains(option), "{option} is missing: {mounts:?}");
     }

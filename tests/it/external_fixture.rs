@@ -12,7 +12,7 @@ use keyvault_csi_e2e::driver::Setup;
 use keyvault_csi_e2e::kubelet::Volume;
 use keyvault_csi_e2e::reference::{self, Options, ProviderProcess, Seen};
 
-use crate::lab::{Node, class_manifest, lab};
+use crate::harness::{Node, class_manifest, harness};
 
 /// The name of upstream's mock.
 pub(crate) const NAME: &str = "e2e-provider";
@@ -68,7 +68,7 @@ pub(crate) fn both(flags: &[&str]) -> Result<(Node, ProviderProcess)> {
 
 /// A driver without a provider.
 pub(crate) fn driver(flags: &[&str]) -> Result<Node> {
-    let mut setup = lab().setup();
+    let mut setup = harness().setup();
     look_there(&mut setup)?;
     setup.flags.extend(flags.iter().map(|&flag| flag.to_owned()));
     Node::start(setup)
@@ -113,7 +113,7 @@ pub(crate) fn with_tokens(mut volume: Volume, audiences: &[&str]) -> Volume {
 pub(crate) fn tokens(audiences: &[&str]) -> String {
     let token = |audience: &&str| {
         let token =
-            serde_json::json!({ "token": lab().secret("token"), "expirationTimestamp": "2030-01-01T00:00:00Z" });
+            serde_json::json!({ "token": harness().secret("token"), "expirationTimestamp": "2030-01-01T00:00:00Z" });
         ((*audience).to_owned(), token)
     };
     serde_json::Value::Object(audiences.iter().map(token).collect()).to_string()
@@ -121,7 +121,7 @@ pub(crate) fn tokens(audiences: &[&str]) -> String {
 
 /// Sets a value of the provider and remembers it as secret.
 pub(crate) fn set(provider: &ProviderProcess, name: &str, version: &str) -> Result<String> {
-    let value = lab().secret(name);
+    let value = harness().secret(name);
     provider.tell("/secret", &[("name", name), ("value", &value), ("version", version)])?;
     Ok(value)
 }

@@ -19,14 +19,14 @@ use keyvault_csi_e2e::provider::{ProviderProcess, ProviderSetup};
 use keyvault_csi_e2e::sandbox;
 use tonic::Status;
 
-use crate::{corpus, host_directories};
+use crate::{host_directories, matrix};
 
-static LAB: OnceLock<Lab> = OnceLock::new();
+static HARNESS: OnceLock<Harness> = OnceLock::new();
 
 /// How many vaults the tests may have together; their names must stand in the hosts file before the first test.
 const VAULTS: u32 = 1_500;
 
-/// Vaults of Azure's cloud for governments that no test gets by [`Lab::vault`]: for faults that would otherwise meet another test.
+/// Vaults of Azure's cloud for governments that no test gets by [`Harness::vault`]: for faults that would otherwise meet another test.
 pub(crate) const SPARE: u32 = 90;
 
 /// The name of a spare vault.
@@ -40,7 +40,7 @@ pub(crate) const STACK: (&str, &str) = ("vault.stack.test", "login.stack.test");
 /// The suffix and the login host of a cloud that only one test starts, and its address.
 pub(crate) const MOVED: (&str, &str, [u8; 4]) = ("vault.moved.test", "login.moved.test", [127, 0, 3, 1]);
 
-pub(crate) struct Lab {
+pub(crate) struct Harness {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) ca: PathBuf,
     emulator: Emulator,
@@ -51,7 +51,7 @@ pub(crate) struct Lab {
     pub(crate) texts: Mutex<Vec<String>>,
 }
 
-/// Moves the process into the lab. Must come before the first thread.
+/// Moves the process into the harness. Must come before the first thread.
 pub(crate) fn enter() {
     let folder = short_folder().unwrap();
     let clouds = ["vault.azure.net", "vault.usgovcloudapi.net", STACK.0];
@@ -76,8 +76,9 @@ pub(crate) fn enter() {
     .unwrap();
     let ca = folder.path().join("ca.pem");
     fs::write(&ca, emulator.ca_pem()).unwrap();
-    let lab = Lab { folder, ca, emulator, next: AtomicU32::new(0), secrets: Mutex::default(), texts: Mutex::default() };
-    assert!(LAB.set(lab).is_ok());
+    let harness =
+        Harness { folder, ca, emulator, next: AtomicU32::new(0), secrets: Mutex::default(), texts: Mutex::default() };
+    assert!(HARNESS.set(harness).is_ok());
 }
 
 /// A name server that knows no name: it answers every question with NXDOMAIN, with SERVFAIL where the name begins so,
@@ -101,11 +102,11 @@ fn know_no_other_name() {
     });
 }
 
-pub(crate) fn lab() -> &'static Lab {
-    LAB.get().expect("main enters the lab")
+pub(crate) fn harness() -> &'static Harness {
+    HARNESS.get().expect("main enters the harness")
 }
 
-impl Lab {
+impl Harness {
     pub(crate) fn azure(&self) -> Azure {
         self.emulator.azure()
     }
@@ -248,19 +249,19 @@ impl Vault {
 
     /// Sets a secret to a new value and returns the value.
     pub(crate) fn set(&self, name: &str) -> String {
-        let value = lab().secret(name);
-        lab().azure().set_secret(&self.name, name, &value);
+        let value = harness().secret(name);
+        harness().azure().set_secret(&self.name, name, &value);
         value
     }
 
     /// Requests to the vault so far.
     pub(crate) fn counters(&self) -> Counters {
-        lab().azure().counters(&self.name)
+        harness().azure().counters(&self.name)
     }
 
     /// Requests to the tenant so far.
     pub(crate) fn entra(&self) -> Counters {
-        lab().azure().counters(&self.tenant)
+        harness().azure().counters(&self.tenant)
     }
 
     /// The parameters of a class that mounts these secrets.
@@ -300,7 +301,7 @@ pub(crate) fn stack_file(path: &str) -> String {
 pub(crate) struct Node {
     pub(crate) driver: DriverProcess,
     pub(crate) kubelet: Kubelet,
-    /// What the driver asks instead of its own provider, where `corpus` wants that.
+    /// What the driver asks instead of its own provider, where `matrix` wants that.
     pub(crate) provider: Option<ProviderProcess>,
 }
 
@@ -314,7 +315,7 @@ impl Deref for Node {
 
 impl Node {
     pub(crate) fn start(mut setup: Setup) -> Result<Node> {
-        let provider = corpus::provider_beside(&mut setup)?;
+        let provider = matrix::provider_beside(&mut setup)?;
         let driver = setup.start()?;
         let kubelet = Kubelet::new(&driver.setup().kubelet_root(), &driver.setup().socket())?;
         Ok(Node { driver, kubelet, provider })
@@ -351,8 +352,8 @@ impl Node {
     pub(crate) fn publish_within(&self, volume: &Volume, deadline: Duration) -> Result<PathBuf, Status> {
         let published = self.kubelet.publish_within(volume, deadline);
         // A target that is gone again was never whole; the test says what it wants.
-        let _ = corpus::note(&published);
-        published.inspect_err(|status| lab().remember(status.message()))
+        let _ = matrix::note(&published);
+        published.inspect_err(|status| harness().remember(status.message()))
     }
 
     /// Publishes a volume that must fail; checks that nothing is mounted and nothing left, and returns the status.

@@ -12,7 +12,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::apiserver::{CLASSES, Cluster, Rights, User, cluster, resource};
-use crate::lab::{Node, Vault, lab};
+use crate::harness::{Node, Vault, harness};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const SECRETS: (&str, &str) = ("Secret", "secrets");
@@ -21,16 +21,16 @@ pub(crate) const EVENTS: (&str, &str) = ("Event", "events");
 const REPLICA_SETS: (&str, &str) = ("ReplicaSet", "replicasets");
 const DRIVER: &str = "secrets-store.csi.k8s.io";
 
-pub(crate) struct Scene {
+pub(crate) struct Fixture {
     pub(crate) cluster: &'static Cluster,
     pub(crate) vault: Vault,
     pub(crate) namespace: String,
 }
 
-impl Scene {
-    pub(crate) fn new() -> Result<Scene> {
+impl Fixture {
+    pub(crate) fn new() -> Result<Fixture> {
         let cluster = cluster()?;
-        Ok(Scene { cluster, vault: lab().vault(), namespace: cluster.namespace()? })
+        Ok(Fixture { cluster, vault: harness().vault(), namespace: cluster.namespace()? })
     }
 
     /// The name of a node that only this test has.
@@ -175,7 +175,7 @@ impl Scene {
         let texts = events.iter().filter(|event| event.data["reason"] == reason);
         let texts: Vec<String> =
             texts.map(|event| event.data["message"].as_str().unwrap_or_default().to_owned()).collect();
-        texts.iter().for_each(|text| lab().remember(text));
+        texts.iter().for_each(|text| harness().remember(text));
         Ok(texts)
     }
 

@@ -2,7 +2,7 @@
 //! provider behind its socket. The second has to bring what the first brought: files, modes and Reasons, publish by publish.
 //!
 //! Contents differ from run to run, since values are made up; the tests themselves say what they must be, and
-//! `both_ways` holds one vault's against each other byte by byte.
+//! `provider_parity` holds one vault's against each other byte by byte.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -16,8 +16,8 @@ use keyvault_csi_e2e::provider::ProviderProcess;
 use libtest_mimic::Trial;
 use tonic::Status;
 
-use crate::external_scene::{folders, look_there};
-use crate::lab::lab;
+use crate::external_fixture::{folders, look_there};
+use crate::harness::harness;
 use crate::{
     azure, certificates, cloud_files, identities, networks, objects, publish, refusals, scenarios, sharing,
     troubleshooting,
@@ -70,10 +70,10 @@ thread_local! {
 
 pub(crate) fn trials() -> Vec<Trial> {
     let tests = CORPUS.iter().copied().flatten();
-    tests.map(|&(name, test)| crate::trial(name, move || both_ways(test))).collect()
+    tests.map(|&(name, test)| crate::trial(name, move || provider_parity(test))).collect()
 }
 
-fn both_ways(test: fn() -> Result<()>) -> Result<()> {
+fn provider_parity(test: fn() -> Result<()>) -> Result<()> {
     BROUGHT.take();
     test()?;
     let built_in = BROUGHT.take();
@@ -106,7 +106,7 @@ pub(crate) fn provider_beside(setup: &mut Setup) -> Result<Option<ProviderProces
         return Ok(None);
     };
     BESIDE.set(Some(started + 1));
-    let mut provider = lab().provider_setup();
+    let mut provider = harness().provider_setup();
     let is_fetching = |flag: &&String| FETCHING.contains(&flag.split('=').next().unwrap_or_default());
     provider.flags = setup.flags.iter().filter(is_fetching).cloned().collect();
     provider.environment = setup.environment.clone();

@@ -1,5 +1,5 @@
 //! One vault, read by the driver's own provider and by our provider behind its socket: the same bytes, modes and versions, and the same
-//! words for everything that goes wrong. `corpus` makes all other tests of the provider both ways.
+//! words for everything that goes wrong. `matrix` makes all other tests of the provider both ways.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use keyvault_csi_e2e::kubelet::Volume;
 use serde_json::{Value, json};
 
 use crate::apiserver::{CLASSES, Cluster, Rights, STATUSES, cluster};
-use crate::corpus::{by_socket, tree};
-use crate::lab::{Node, lab};
+use crate::harness::{Node, harness};
+use crate::matrix::{by_socket, tree};
 use crate::plugin::objects;
 use crate::scenarios::content;
 
-trials! { "both_ways":
+trials! { "provider_parity":
     files_modes_and_versions_are_the_same,
     failures_have_the_same_words_and_reasons,
     files_follow_the_vault_by_the_socket_too,
@@ -74,7 +74,7 @@ fn versions(cluster: &Cluster, namespace: &str, pod: &str, class: &str) -> Resul
 fn files_modes_and_versions_are_the_same() -> Result<()> {
     let (cluster, vault) = (cluster()?, content()?.vault);
     let namespace = cluster.namespace()?;
-    let azure = lab().azure();
+    let azure = harness().azure();
     for (name, value) in [("empty", ""), ("hexadecimal", "00ff10"), ("binary", "AAEC/w=="), ("text", "grün\r\n")] {
         azure.set_secret(&vault.name, name, value);
     }
@@ -161,10 +161,10 @@ impl Both {
 }
 
 fn failures_have_the_same_words_and_reasons() -> Result<()> {
-    let (vault, azure) = (lab().vault(), lab().azure());
+    let (vault, azure) = (harness().vault(), harness().azure());
     vault.set("password");
     azure.set_secret(&vault.name, "large", &"x".repeat(12_289));
-    let mut both = Both { own: lab().node()?, socket: by_socket(|| lab().node())?, reasons: BTreeSet::new() };
+    let mut both = Both { own: harness().node()?, socket: by_socket(|| harness().node())?, reasons: BTreeSet::new() };
     let (pod, bare) = (vault.volume("demo"), Volume::of_class("default", "web", "demo"));
     let good = vault.parameters(&["password"]);
     let with = |key: &str, value: &str| {
@@ -174,7 +174,7 @@ fn failures_have_the_same_words_and_reasons() -> Result<()> {
     };
     let asking = |list: &[(&str, &str, &str)]| with("objects", &objects(list));
     let mut wrong = vault.clone();
-    wrong.client_secret = lab().secret("wrong");
+    wrong.client_secret = harness().secret("wrong");
     let many: Vec<String> = (0..300).map(|number| format!("objectAlias: file-{number}")).collect();
     let many: Vec<_> = many.iter().map(|alias| ("secret", "large", alias.as_str())).collect();
     let mistaken: Vec<_> = (0..30).map(|_| ("sekret", "../up", "filePermission: 999;objectEncoding: rot13")).collect();
@@ -207,7 +207,7 @@ fn failures_have_the_same_words_and_reasons() -> Result<()> {
     let hanging = Fault::new(Action::Hang).host(&vault.name).kind(Kind::Get);
     let fresh = |both: &mut Both| -> Result<()> {
         // Nothing is left of the faults before: neither breaker nor token.
-        (both.own, both.socket) = (lab().node()?, by_socket(|| lab().node())?);
+        (both.own, both.socket) = (harness().node()?, by_socket(|| harness().node())?);
         Ok(())
     };
     fresh(&mut both)?;
@@ -224,10 +224,10 @@ fn failures_have_the_same_words_and_reasons() -> Result<()> {
 
 /// Without a freshness window, since refreshes go through it: the protocol does not say what a Mount is for.
 fn files_follow_the_vault_by_the_socket_too() -> Result<()> {
-    let vault = lab().vault();
+    let vault = harness().vault();
     let older = vault.set("password");
     let node = by_socket(|| {
-        let mut setup = lab().setup();
+        let mut setup = harness().setup();
         setup.flags.extend(["--enable-secret-rotation", "--rotation-poll-interval=200ms"].map(str::to_owned));
         Node::start(setup)
     })?;
@@ -237,7 +237,7 @@ fn files_follow_the_vault_by_the_socket_too() -> Result<()> {
     let newer = vault.set("password");
     wait_for("the new value is there", PATIENCE, || Ok(std::fs::read_to_string(&file)? == newer))?;
     // A refresh that fails changes nothing, and its Reason arrives.
-    lab().azure().delete_secret(&vault.name, "password");
+    harness().azure().delete_secret(&vault.name, "password");
     wait_for("the driver counts the failure", PATIENCE, || {
         let metrics = node.driver.metrics()?;
         let mut lines = metrics.lines().filter(|line| line.starts_with("rotation_reconcile_error_total{"));
