@@ -1,36 +1,23 @@
 //! keyvault-csi: Azure Key Vault secrets, keys and certificates as files in Kubernetes pods.
 //!
-//! The modules stand in reading order. A module imports only what stands below it in this list of layers, and each
-//! outside crate has one home; `tests/it/tidy.rs` holds both rules.
-//!
-//! ```text
-//! cmd → csi, plugin, mirror → volume → external, provider → keyvault → model → formats
-//!                      classes, compute, grpc, k8s, platform, metrics, news, telemetry are leaves beside them
-//! ```
+//! `cmd` wires the roles. `node` is the online mode: a CSI node driver. `backend`, `azure` and the modules below them
+//! serve every role. A module imports only the areas that its row in `ARCHITECTURE.md` lists, and each outside crate has
+//! one home; the crate `tests/tidy` checks both.
 
 pub mod cmd;
 
-pub mod csi;
-pub mod mirror;
-pub mod plugin;
-pub mod volume;
+pub mod node;
 
-pub mod external;
-pub mod provider;
-
-pub mod keyvault;
-
-pub mod model;
-
-pub mod formats;
+pub mod azure;
+pub mod backend;
 
 pub mod classes;
 pub mod compute;
-pub mod grpc;
-pub mod k8s;
-pub mod platform;
+pub mod kubernetes;
+pub mod server;
 
-pub mod admin;
-pub mod metrics;
-pub mod news;
-pub mod telemetry;
+pub mod queue;
+
+pub mod formats;
+pub mod model;
+pub mod platform;

@@ -31,7 +31,7 @@ impl fmt::Display for Broken {
 pub enum Error {
     /// The Kubernetes API does not give it.
     #[error(transparent)]
-    Cluster(#[from] crate::k8s::ClassError),
+    Cluster(#[from] crate::kubernetes::ClassError),
     /// There is no such class.
     #[error(
         "failed to get secretproviderclass {class}: not found; the class must be in the pod's namespace{}",

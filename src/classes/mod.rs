@@ -15,9 +15,9 @@ use std::time::Duration;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::info;
 
-use crate::k8s::ClassCache;
+use crate::kubernetes::ClassCache;
 use crate::model::{Class, ClassRef};
-use crate::news::Subscription;
+use crate::queue::notify::Subscription;
 
 /// How often a directory is looked at while somebody wants to know of changes.
 const LOOK: Duration = Duration::from_secs(1);

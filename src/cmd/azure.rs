@@ -11,12 +11,12 @@ use clap::{ArgAction, Args as ClapArgs};
 
 use super::descriptors::Descriptors;
 use super::process::user_agent;
+use crate::azure::keyvault::{CLOUD_FILE_VARIABLE, CloudFiles, Connections, Options, Rate, TokenProxyOptions, Vaults};
+use crate::azure::provider::{Azure, DefaultCloud, Rendering};
 use crate::compute::Compute;
 use crate::formats::duration;
-use crate::keyvault::{CLOUD_FILE_VARIABLE, CloudFiles, Connections, Options, Rate, TokenProxyOptions, Vaults};
-use crate::metrics::Metrics;
 use crate::model::FileMode;
-use crate::provider::{Azure, DefaultCloud, Rendering};
+use crate::server::metrics::Metrics;
 
 /// How many requests may go to one vault at once after a rest (docs/decisions.md#d7).
 const BURST: u32 = 64;

@@ -19,15 +19,15 @@ use self::args::AzureProvider;
 use super::descriptors::Descriptors;
 use super::goflags::Unused;
 use super::process::{self, Build, Running};
-use crate::admin::{self, Health};
+use crate::backend::external::{self, External};
 use crate::compute::Compute;
-use crate::csi::{self, Driver, Node, probe, registration};
-use crate::external::{self, External};
-use crate::k8s;
-use crate::metrics::Metrics;
+use crate::kubernetes;
 use crate::model::ResourceName;
+use crate::node::csi::{self, Driver, Node, probe, registration};
+use crate::node::volume::{RotationOptions, Sources, Volumes};
 use crate::platform::socket;
-use crate::volume::{RotationOptions, Sources, Volumes};
+use crate::server::admin::{self, Health};
+use crate::server::metrics::Metrics;
 
 /// How long statuses that are not written yet may take after the open calls.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -158,13 +158,13 @@ async fn serve_http(
 
 /// Takes the start-up taint off the node once the kubelet knows the driver.
 async fn remove_taint(
-    connection: k8s::Connection,
+    connection: kubernetes::Connection,
     node: ResourceName,
     taint: String,
     mut registered: watch::Receiver<registration::State>,
 ) {
     if registered.wait_for(|state| *state == registration::State::Registered).await.is_ok() {
-        k8s::remove_startup_taint(connection, &node, &taint).await;
+        kubernetes::remove_startup_taint(connection, &node, &taint).await;
     }
 }
 

@@ -17,10 +17,10 @@ use tracing::{info, warn};
 
 use super::descriptors::Descriptors;
 use super::goflags::Unused;
-use crate::admin;
-use crate::metrics::Metrics;
 use crate::platform::process::{descriptor_limit, forbid_core_files, raise_descriptor_limit};
-use crate::telemetry;
+use crate::server::admin;
+use crate::server::metrics::Metrics;
+use crate::server::telemetry;
 
 /// Enough to keep two cores busy; the node's core count would only cost memory
 /// (docs/performance.md).

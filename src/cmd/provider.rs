@@ -16,12 +16,12 @@ use super::azure::AzureArgs;
 use super::descriptors::Descriptors;
 use super::goflags::Unused;
 use super::process::{self, Build, ProcessArgs, Running, parse_endpoint};
-use crate::admin::{self, ProviderHealth};
 use crate::compute::Compute;
 use crate::formats::duration;
-use crate::metrics::Metrics;
+use crate::node::plugin::{self, Provider};
 use crate::platform::socket;
-use crate::plugin::{self, Provider};
+use crate::server::admin::{self, ProviderHealth};
+use crate::server::metrics::Metrics;
 
 /// The longest `--healthz-timeout`; a kubelet's own wait for a probe is far below.
 const LONGEST_PROBE: Duration = Duration::from_secs(300);

@@ -27,9 +27,9 @@ pub use self::memory::Memory;
 use self::turns::Turns;
 use crate::formats::keyed_digest::{DigestKey, KeyedDigest};
 use crate::formats::pkcs12::Work;
-use crate::metrics::Metrics;
 use crate::model::Reason;
 use crate::platform::process;
+use crate::server::metrics::Metrics;
 
 /// The name of the thread, as `top -H` shows it.
 const THREAD: &str = "key-derivation";

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::turns::{self, Turns};
 use super::{Compute, Error, Memory, memory};
 use crate::formats::pkcs12::Work;
-use crate::metrics::Metrics;
+use crate::server::metrics::Metrics;
 
 const LONG: Duration = Duration::from_secs(60);
 

@@ -100,7 +100,6 @@ mod chart;
 mod dockerfiles;
 mod proto;
 mod security_page;
-mod tidy;
 
 use std::process::ExitCode;
 
@@ -181,7 +180,6 @@ fn main() -> ExitCode {
         dockerfiles::trials(),
         proto::trials(),
         security_page::trials(),
-        tidy::trials(),
     ];
     // The others' classes would be in its memory.
     let (idle, trials): (Vec<_>, Vec<_>) = trials.into_iter().flatten().partition(|trial| IDLE.contains(&trial.name()));

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use azure_emulator::{Action, Fault, Kind, Permission};
-use keyvault_csi::grpc::reason;
 use keyvault_csi::model::Reason;
+use keyvault_csi::server::grpc::reason;
 use keyvault_csi_e2e::driver::wait_for;
 use keyvault_csi_e2e::kubelet::Volume;
 use keyvault_csi_e2e::provider::{ProviderProcess, UpstreamDriver};

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args as ClapArgs, ValueHint};
 
-use crate::admin;
 use crate::cmd::azure::AzureArgs;
 use crate::cmd::process::{ProcessArgs, parse_endpoint};
 use crate::formats::duration;
-use crate::volume::KubeletRoot;
+use crate::node::volume::KubeletRoot;
+use crate::server::admin;
 
 /// The shortest interval of anything that is done over and over again.
 const SHORTEST: Duration = Duration::from_millis(10);

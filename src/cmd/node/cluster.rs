@@ -9,10 +9,10 @@ use tracing::warn;
 use super::args::Args;
 use crate::classes::{Classes, Directory};
 use crate::compute::Compute;
-use crate::k8s::{self, ClassCache, Connection, Credentials, Pods, Reports, Secrets, Statuses};
-use crate::metrics::Metrics;
-use crate::mirror;
-use crate::volume::Volumes;
+use crate::kubernetes::{self, ClassCache, Connection, Credentials, Pods, Reports, Secrets, Statuses};
+use crate::node::mirror;
+use crate::node::volume::Volumes;
+use crate::server::metrics::Metrics;
 
 /// What there is besides classes where there is a cluster.
 pub(super) struct Cluster {
@@ -29,10 +29,10 @@ pub(super) async fn connect(args: &Args, user_agent: &str) -> anyhow::Result<(Cl
             Classes::Directory(Directory::open(folder).with_context(|| format!("--manifests {}", folder.display()))?);
         return Ok((classes, None));
     }
-    let connection = k8s::connect(&Credentials::from_flag(args.kubeconfig.as_deref()), user_agent).await?;
+    let connection = kubernetes::connect(&Credentials::from_flag(args.kubeconfig.as_deref()), user_agent).await?;
     let classes = ClassCache::new(connection.clone());
     tokio::spawn(classes.clone().follow());
-    let node = k8s::Node { name: args.nodeid.clone(), driver: args.drivername.clone() };
+    let node = kubernetes::Node { name: args.nodeid.clone(), driver: args.drivername.clone() };
     let reports = Reports::start(connection.clone(), node);
     let pods = Pods::new(connection.clone(), &args.nodeid);
     Ok((Classes::Kubernetes(classes.clone()), Some(Cluster { connection, classes, reports, pods })))

@@ -1,11 +1,15 @@
-//! Checks of the repository as text: every reference of code and docs leads somewhere, and every integration test runs.
+//! Checks of the repository as text: direction of imports, homes of outside crates, shape of files, references, and
+//! that every integration test runs.
 //!
-//! Reports each violation with file and line. It builds without the product. `tests/it/tidy.rs` checks the direction of
-//! imports.
+//! Reports each violation with file and line. It builds without the product, so that it runs in seconds.
 #![cfg(test)]
 
+mod crates;
+mod imports;
+mod layers;
 mod references;
 mod registered;
+mod shape;
 mod tree;
 
 /// Fails with all violations, one a line.

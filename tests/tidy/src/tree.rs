@@ -35,3 +35,8 @@ pub(crate) fn sources(below: &[&str]) -> Vec<File> {
     let wanted = |path: &str| path.ends_with(".rs") && below.iter().any(|folder| path.starts_with(folder));
     files().into_iter().filter(|file| wanted(&file.path) && !file.path.starts_with("proto/")).collect()
 }
+
+/// Whether a file holds tests only.
+pub(crate) fn is_test(path: &str) -> bool {
+    path.ends_with("/tests.rs") || path.contains("/tests/") || path.starts_with("tests/")
+}

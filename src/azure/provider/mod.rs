@@ -1,0 +1,53 @@
+//! What a class asks for, and the files that come of it.
+//!
+//! Parsing and rendering are pure; `fetch` alone asks a vault, through `keyvault`. Nothing here knows a volume.
+//! Control goes back to `volume` with a `model::Payload`.
+
+mod certificate;
+mod certificate_login;
+mod client_certificate;
+mod cloud_file;
+mod conversion;
+mod credentials;
+mod encode;
+mod error;
+mod fetch;
+mod login;
+mod mistake;
+mod object;
+mod object_fetch;
+mod params;
+mod render;
+mod service_account;
+mod versions;
+
+pub use client_certificate::{CertificateError, CertificateText, ClientCertificate};
+pub use cloud_file::DefaultCloud;
+pub use conversion::HeldFiles;
+pub use credentials::{CertificateProof, CredentialsError, Proof, ServicePrincipal, service_principal};
+pub use encode::{Fault, RenderError};
+pub use error::Error;
+pub use fetch::{Azure, Fetch, Prepared};
+pub use mistake::{Mistake, Mistakes, NearMiss, ObjectLabel};
+pub use object::{Encoding, Format, ObjectSpec, ObjectType, Version};
+pub use params::{CLOUD_FILE, CloudChoice, IdentityMode, Params, attributes};
+pub use render::{Fetched, FetchedSecret, Finding, Rendered, Rendering, Warning, render};
+pub use service_account::{
+    BINDING_AUDIENCE, CallFault, OtherPod, TOKENS, TokenError, WORKLOAD_AUDIENCE, check_pod, fault_of, service_account,
+};
+pub use versions::{ListedVersion, VersionsError, newest};
+
+pub use crate::azure::keyvault::{Identity, Purpose};
+
+/// The limits of a class.
+pub mod limits {
+    /// The most objects of one class. A volume cannot hold many more files than a thousand (`model::limits::PAYLOAD`).
+    pub const OBJECTS: usize = 500;
+    /// How many mistakes of one class are listed. Twenty fill an event's 1,024 characters already.
+    pub const LISTED: usize = 20;
+    /// How much of a value an error shows, in characters.
+    pub const SHOWN: usize = 64;
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,3 @@
+//! Who fills a volume: the built-in Azure provider, or another provider's socket.
+
+pub mod external;

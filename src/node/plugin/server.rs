@@ -1,0 +1,31 @@
+//! The provider's endpoint: the provider protocol and gRPC health on one Unix socket.
+//!
+//! The caller binds the socket and says when to stop; `grpc` has the limits.
+
+use std::future::Future;
+use std::os::unix::net::UnixListener;
+
+use keyvault_csi_proto::health::health_server::HealthServer;
+use keyvault_csi_proto::provider::csi_driver_provider_server::CsiDriverProviderServer;
+
+use super::service::Provider;
+use crate::server::grpc::{MESSAGE, connections, server};
+
+/// Serves the provider protocol on `listener`, to at most `room` connections at once, until `stop` is done, then lets
+/// the open calls end.
+///
+/// # Errors
+/// The listener cannot be used.
+pub async fn serve(
+    listener: UnixListener,
+    provider: Provider,
+    room: usize,
+    stop: impl Future<Output = ()> + Send,
+) -> anyhow::Result<()> {
+    server()
+        .add_service(CsiDriverProviderServer::new(provider.clone()).max_decoding_message_size(MESSAGE))
+        .add_service(HealthServer::new(provider).max_decoding_message_size(MESSAGE))
+        .serve_with_incoming_shutdown(connections(listener, room)?, stop)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! The provider protocol's service: each call is parsed, handed to `provider`, and its outcome mapped, counted and logged.
+//!
+//! Never logs a request: attributes and secrets hold tokens. A fetch runs in a task of its own, since tonic drops a handler when
+//! its caller goes away, and others may wait for the same fetch.
+
+use std::time::Duration;
+
+use keyvault_csi_proto::health::{
+    HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus, health_server,
+};
+use keyvault_csi_proto::provider::csi_driver_provider_server::CsiDriverProvider;
+use keyvault_csi_proto::provider::{File, MountRequest, MountResponse, ObjectVersion, VersionRequest, VersionResponse};
+use prost::Message as _;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status};
+use tracing::{info, warn};
+
+use super::request::{self, Mount};
+use crate::azure::provider::{Azure, Error, Fetch, Purpose};
+use crate::model::{Class, ExposeSecret as _, FileMode, Payload, Reason};
+use crate::server::grpc::{deadline, failed};
+use crate::server::metrics::Metrics;
+use crate::server::telemetry::key;
+
+/// The protocol's version, both ends'.
+const PROTOCOL: &str = "v1alpha1";
+/// Upstream's name for itself: what drivers' logs and people look for.
+const RUNTIME: &str = "secrets-store-csi-driver-provider-azure";
+
+/// The largest answer, encoded: what drivers take unless they are told otherwise, and what they refuse in terms of gRPC beyond
+/// that (docs/reference/csi-driver.md#mount-reply, docs/reference/csi-driver.md#provider-sockets).
+/// The content of a volume has the same limit, without its names.
+const ANSWER: usize = 4 << 20;
+
+/// How many mounts may be open until further ones are turned away: whoever asks and goes away leaves one behind.
+const OPEN: usize = 4_096;
+
+/// The services of the provider's socket.
+#[derive(Debug, Clone)]
+pub struct Provider {
+    /// What fetches.
+    pub azure: Azure,
+    /// Where calls are counted.
+    pub metrics: Metrics,
+    /// Holds the tasks that outlive their callers, so that a shutdown can wait for them.
+    pub tasks: TaskTracker,
+}
+
+#[tonic::async_trait]
+impl CsiDriverProvider for Provider {
+    async fn version(&self, _: Request<VersionRequest>) -> Result<Response<VersionResponse>, Status> {
+        let started = Instant::now();
+        let answer = VersionResponse {
+            version: PROTOCOL.to_owned(),
+            runtime_name: RUNTIME.to_owned(),
+            runtime_version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        self.metrics.called("/v1alpha1.CSIDriverProvider/Version", Ok(()), started.elapsed());
+        Ok(Response::new(answer))
+    }
+
+    async fn mount(&self, request: Request<MountRequest>) -> Result<Response<MountResponse>, Status> {
+        let started = Instant::now();
+        let deadline = deadline(&request, started);
+        let outcome = match request::mount(&request.into_inner()) {
+            Ok(_) if self.tasks.len() >= OPEN => Err((Reason::Busy, format!("{OPEN} mounts are open on this node"))),
+            Ok(mount) => {
+                let provider = self.clone();
+                let task = self.tasks.spawn(async move { provider.fetch(mount, deadline, started).await });
+                task.await.unwrap_or_else(|_| Err((Reason::Internal, "the fetch was lost".to_owned())))
+            }
+            Err(refusal) => {
+                warn!({ key::REASON } = %Reason::InvalidRequest, { key::ERROR } = %refusal, "mount refused");
+                Err((Reason::InvalidRequest, refusal.to_string()))
+            }
+        };
+        let counted = outcome.as_ref().map(drop).map_err(|(reason, _)| *reason);
+        self.metrics.called("/v1alpha1.CSIDriverProvider/Mount", counted, started.elapsed());
+        outcome.map(Response::new).map_err(|(reason, text)| failed(reason, &text))
+    }
+}
+
+impl Provider {
+    /// Fetches and logs: in the task, so that it also happens when the caller has gone.
+    async fn fetch(
+        &self,
+        mount: Mount,
+        deadline: Instant,
+        started: Instant,
+    ) -> Result<MountResponse, (Reason, String)> {
+        let Mount { pod, class, attributes, secrets, target, mode } = mount;
+        let azure = self.azure.with_default_mode(mode);
+        let (class, context, purpose) = (&class, &attributes, Purpose::Mount);
+        // What the volume holds, only the driver can read.
+        let (target, held) = (target.as_str(), None);
+        let fetch = Fetch { class, context, secrets: &secrets, target, held, purpose, deadline };
+        let fetched = match azure.prepare(fetch).await {
+            Ok(prepared) => prepared.fetch().await,
+            Err(error) => Err(error),
+        };
+        let failed = |error: Error| (error.reason(), error.to_string());
+        let answered = fetched.map_err(failed).and_then(|payload| answer(class, &payload));
+        let elapsed = started.elapsed();
+        match &answered {
+            Ok(answer) => info!({ key::POD } = %pod, files = answer.files.len(), ?elapsed, "objects fetched"),
+            Err((reason, text)) => {
+                warn!({ key::POD } = %pod, { key::REASON } = %reason, ?elapsed, { key::ERROR } = %text, "mount failed");
+            }
+        }
+        answered
+    }
+}
+
+/// The answer with everything that was fetched, unless the driver would refuse it.
+fn answer(class: &Class, payload: &Payload) -> Result<MountResponse, (Reason, String)> {
+    let files = payload.files().iter().map(|file| File {
+        path: file.name.to_string(),
+        mode: mode(file.mode),
+        contents: file.content.expose_secret().to_vec(),
+    });
+    let versions = payload.versions().iter();
+    let versions = versions.map(|version| ObjectVersion { id: version.id.clone(), version: version.version.clone() });
+    let answer = MountResponse { object_version: versions.collect(), error: None, files: files.collect() };
+    let bytes = answer.encoded_len();
+    if bytes > ANSWER {
+        let text = format!(
+            "SecretProviderClass {}: the files with their names and versions are an answer of {bytes} bytes; drivers take {ANSWER}: \
+             spread the objects over several classes",
+            class.reference
+        );
+        return Err((Reason::TooLarge, text));
+    }
+    Ok(answer)
+}
+
+/// Permission bits for the wire, on which 0 would look as if nothing had been said. A regular file's type beside them means nothing
+/// to drivers: upstream's takes the permissions of it, and so does ours.
+fn mode(mode: FileMode) -> i32 {
+    const REGULAR: i32 = 0o100_000;
+    match i32::try_from(mode.bits()) {
+        Ok(0) | Err(_) => REGULAR,
+        Ok(bits) => bits,
+    }
+}
+
+#[tonic::async_trait]
+impl health_server::Health for Provider {
+    /// Serving, whatever service is asked for: who answers, serves
+    /// (docs/reference/azure-provider.md#grpc-services).
+    async fn check(&self, _: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+        self.metrics.called("/grpc.health.v1.Health/Check", Ok(()), Duration::ZERO);
+        Ok(Response::new(HealthCheckResponse { status: ServingStatus::Serving.into() }))
+    }
+}

@@ -1,0 +1,283 @@
+//! What is known of the volumes that are refreshed, without a lock and without a wait.
+//!
+//! Knows which volumes there are, what the kubelet brought for each, which fetch refreshes it, and when that is due. `registry`
+//! has the lock around it and is what others call.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::super::layout::{Digest, Group};
+use super::super::locks::{Epoch, Target};
+use super::super::publish::PublishRequest;
+use super::super::source::Identity;
+use super::super::target::TargetPath;
+use super::Options;
+use super::feed::{Feed, Store};
+use super::pauses::Pauses;
+use super::schedule::{self, Schedule};
+use crate::model::{Class, ClassRef, Conversion, ObjectVersion, PodRef, Reason};
+use crate::platform::process;
+
+/// The most volumes that are refreshed; many times what a node may run.
+const MOST: usize = 4096;
+
+/// A volume that is refreshed.
+#[derive(Debug)]
+pub(in crate::node::volume) struct Volume {
+    pub(super) target: TargetPath,
+    pub(super) pod: PodRef,
+    pub(super) class: ClassRef,
+    pub(super) group: Option<Group>,
+    pub(super) lock: Arc<Target>,
+    /// The target's epoch when the volume was published, or seen published.
+    pub(super) epoch: Epoch,
+}
+
+/// What decides the content of a volume: all volumes of one key are refreshed by one fetch
+/// (docs/decisions.md#d3).
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(in crate::node::volume) struct FetchKey {
+    pub(super) class: ClassRef,
+    pub(super) identity: Identity,
+    /// What the pod's author wrote over the class's parameters.
+    pub(super) attributes: Digest,
+}
+
+/// What a volume holds, as it was written last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::node::volume) struct Wrote {
+    pub(super) content: Digest,
+    pub(super) versions: Digest,
+    /// When the first of its objects expires, in seconds since 1970.
+    pub(super) expires: Option<i64>,
+    /// What its files were converted from, in order of the sources; `None` where none was.
+    pub(super) conversions: Option<Arc<[Conversion]>>,
+    /// The versions themselves, where the provider is to be told them.
+    pub(super) held: Option<Arc<[ObjectVersion]>>,
+}
+
+/// How the volumes fare together.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Summary {
+    pub(super) volumes: usize,
+    /// Those that could not be refreshed the last time.
+    pub(super) failing: usize,
+    /// For how long what has waited longest has not been fetched.
+    pub(super) oldest: Option<Duration>,
+    /// When the first object of all expires, in seconds since 1970.
+    pub(super) expires: Option<i64>,
+}
+
+/// What can be due.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Unit {
+    /// Finding out which fetches the volumes of a class need.
+    Plan(ClassRef),
+    /// One fetch for all volumes of its key.
+    Fetch(Arc<FetchKey>),
+}
+
+/// A volume in a cycle.
+#[derive(Clone)]
+pub(super) struct Member {
+    pub(super) volume: Arc<Volume>,
+    pub(super) feed: Feed,
+    pub(super) wrote: Option<Wrote>,
+}
+
+pub(super) struct Entry {
+    pub(super) volume: Arc<Volume>,
+    pub(super) feed: Feed,
+    /// The fetch that refreshes it; `None` until that is found out.
+    pub(super) key: Option<Arc<FetchKey>>,
+    /// Whether it is to be refreshed as soon as that is found out.
+    pub(super) urgent: bool,
+    /// `None` until the disk was read: after a restart, and after a write that failed.
+    pub(super) wrote: Option<Wrote>,
+    /// Why it cannot be refreshed.
+    pub(super) failing: Option<Reason>,
+    /// Whether somebody still has to be told that.
+    pub(super) untold: bool,
+    /// Whether it could not be refreshed after a pause of the process, and has to be tried again before that is told.
+    pub(super) excused: bool,
+    pub(super) pod: PodSeen,
+}
+
+/// What is known of a volume's pod.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) enum PodSeen {
+    /// Nothing yet.
+    #[default]
+    Unseen,
+    /// It runs, and asks for refreshes by this value of the annotation.
+    Running(Option<String>),
+    /// It is being deleted, or has ended: nobody needs its files fresh.
+    Ending,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) volumes: HashMap<TargetPath, Entry>,
+    /// The classes of the volumes as they were seen last; `None` when the last look failed.
+    pub(super) classes: HashMap<ClassRef, Option<Arc<Class>>>,
+    /// When the fetch of each group last succeeded, or the group began.
+    pub(super) groups: HashMap<Arc<FetchKey>, Instant>,
+    pub(super) schedule: Schedule<Unit>,
+    pub(super) store: Store,
+    pub(super) pauses: Pauses,
+    /// Whether it was told that there are too many volumes.
+    pub(super) full: bool,
+}
+
+impl Entry {
+    pub(super) fn member(&self) -> Member {
+        Member { volume: self.volume.clone(), feed: self.feed.clone(), wrote: self.wrote.clone() }
+    }
+}
+
+impl State {
+    /// Notes that the process runs, and says so where it did not for a while.
+    pub(super) fn running(&mut self, options: &Options, now: Instant, since_boot: Duration) {
+        if let Some(paused) = self.pauses.running(now, since_boot, options.pause()) {
+            info!(?paused, grace = ?options.republish, "the process was paused; volumes wait for the kubelet's next call");
+        }
+    }
+
+    /// Has a volume refreshed now that failed after a pause of the process.
+    pub(super) fn try_again(&mut self, target: &TargetPath, now: Instant) {
+        if let Some(entry) = self.volumes.get_mut(target)
+            && std::mem::take(&mut entry.excused)
+        {
+            let plan = || Unit::Plan(entry.volume.class.clone());
+            let unit = entry.key.clone().map_or_else(plan, Unit::Fetch);
+            self.schedule.hurry(&unit, now);
+        }
+    }
+
+    /// The entry of exactly this volume.
+    pub(super) fn entry(&mut self, volume: &Arc<Volume>) -> Option<&mut Entry> {
+        self.volumes.get_mut(&volume.target).filter(|entry| Arc::ptr_eq(&entry.volume, volume))
+    }
+
+    /// Whether the class is still as it was seen last.
+    pub(super) fn is_current(&self, class: &Arc<Class>) -> bool {
+        matches!(self.classes.get(&class.reference), Some(Some(seen)) if Arc::ptr_eq(seen, class))
+    }
+
+    pub(super) fn unplanned(&self, class: &ClassRef) -> impl Iterator<Item = &Entry> {
+        self.volumes.values().filter(move |entry| entry.key.is_none() && entry.volume.class == *class)
+    }
+
+    pub(super) fn insert(&mut self, request: &PublishRequest, lock: &Arc<Target>, epoch: Epoch, feed: Feed) -> bool {
+        let Ok(class) = request.class.clone() else { return false };
+        // Unpublished while it was published: nobody would ever remove it.
+        if lock.epoch() != epoch {
+            return false;
+        }
+        if self.volumes.len() >= MOST && !self.volumes.contains_key(&request.target) {
+            if !std::mem::replace(&mut self.full, true) {
+                warn!(volumes = MOST, "there are more volumes than can be refreshed; the others keep what they hold");
+            }
+            return false;
+        }
+        let volume = Arc::new(Volume {
+            target: request.target.clone(),
+            pod: request.pod.clone(),
+            class,
+            group: request.group,
+            lock: lock.clone(),
+            epoch,
+        });
+        self.classes.entry(volume.class.clone()).or_default();
+        let entry = Entry {
+            volume,
+            feed,
+            key: None,
+            urgent: false,
+            wrote: None,
+            failing: None,
+            untold: false,
+            excused: false,
+            pod: PodSeen::Unseen,
+        };
+        self.volumes.insert(request.target.clone(), entry);
+        true
+    }
+
+    pub(super) fn forget(&mut self, target: &TargetPath) {
+        let Some(entry) = self.volumes.remove(target) else { return };
+        let class = &entry.volume.class;
+        if self.volumes.values().all(|other| other.volume.class != *class) {
+            self.classes.remove(class);
+        }
+    }
+
+    pub(super) fn saw(&mut self, reference: &ClassRef, class: Option<&Arc<Class>>, now: Instant) -> Option<Arc<Class>> {
+        // Nobody has it any more.
+        let seen = self.classes.get_mut(reference)?;
+        if let (Some(seen), Some(class)) = (&seen, class)
+            && seen.asks_as(class)
+        {
+            return Some(seen.clone());
+        }
+        *seen = class.cloned();
+        let class = class?;
+        if let Some(mistake) = class.rotation_interval_mistake() {
+            warn!(class = %reference, %mistake, "the class's own interval is not used");
+        }
+        let mut waits = false;
+        for entry in self.volumes.values_mut().filter(|entry| entry.volume.class == *reference) {
+            // Both what was fetched for the class as it was, and what failed for it.
+            if entry.key.take().is_some() || entry.failing.is_some() {
+                entry.urgent = true;
+            }
+            // Versions of what the class asked for before say nothing to a provider that is asked for something else.
+            if let Some(wrote) = &mut entry.wrote {
+                wrote.held = None;
+            }
+            waits |= entry.urgent;
+        }
+        if !waits {
+            return Some(class.clone());
+        }
+        self.schedule.hurry(&Unit::Plan(reference.clone()), now);
+        None
+    }
+
+    /// The shared form of a key.
+    pub(super) fn key(&self, key: FetchKey) -> Arc<FetchKey> {
+        self.groups.get_key_value(&key).map_or_else(|| Arc::new(key), |(known, _)| known.clone())
+    }
+
+    pub(super) fn subscribe(&mut self, target: &TargetPath, key: &Arc<FetchKey>, options: &Options, now: Instant) {
+        let interval = self.interval(&key.class, options);
+        let Some(entry) = self.volumes.get_mut(target) else { return };
+        entry.key = Some(key.clone());
+        let unit = Unit::Fetch(key.clone());
+        self.groups.entry(key.clone()).or_insert(now);
+        if std::mem::take(&mut entry.urgent) {
+            self.schedule.hurry(&unit, now);
+        } else {
+            self.schedule.add(&unit, schedule::first(now, interval, dice()));
+        }
+        if key.identity.is_of_volume() {
+            // All volumes of one provider fare alike when it is down.
+            let class = self.classes.get(&key.class).and_then(Option::as_deref);
+            self.schedule.suspect(&unit, class.map_or("", |class| class.provider.as_str()));
+        }
+    }
+
+    pub(super) fn interval(&self, class: &ClassRef, options: &Options) -> Duration {
+        let class = self.classes.get(class).and_then(Option::as_deref);
+        class.and_then(Class::rotation_interval).unwrap_or(options.interval)
+    }
+}
+
+pub(super) fn dice() -> f64 {
+    // Without random numbers, which a running kernel has, everything comes in the middle.
+    process::random_number().map_or(0.5, |number| f64::from(number) / f64::from(u32::MAX))
+}
