@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use h2_authority::LocalhostAuthority;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -17,7 +18,6 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::transport::server::Connected;
 use tracing::warn;
 
-use super::authority::LocalhostAuthority;
 use super::places::{Place, Places};
 use crate::server::telemetry::key;
 

@@ -4,7 +4,6 @@
 //! connection, `places` those of all together.
 
 mod arrivals;
-pub(crate) mod authority;
 mod channel;
 mod connections;
 mod deadline;

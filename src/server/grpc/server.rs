@@ -12,8 +12,9 @@ use super::arrivals::Arrivals;
 /// How many streams one connection may have open. A kubelet has one, a driver one for each pod that starts.
 const STREAMS: u32 = 64;
 
-/// How large the headers of one call may be together (RFC 9113 §6.5.2). A kubelet sends some 300 bytes.
-pub(super) const HEADERS: u32 = 16 << 10;
+/// How large the headers of one call may be together (RFC 9113 §6.5.2): half of what the adapter in front decodes, so
+/// that h2 answers a request with too many. A kubelet sends some 300 bytes.
+const HEADERS: u32 = (h2_authority::MAX_HEADER_LIST_SIZE / 2) as u32;
 
 /// How much of a request may come before it is read: for one stream, and for all of a connection.
 const STREAM_WINDOW: u32 = 64 << 10;

@@ -18,9 +18,9 @@ use super::representations::Representations;
 /// A kubelet sends nine fields.
 pub(super) const MAX_FIELDS: usize = 256;
 
-/// The decoded size of a block as RFC 9113 §6.5.2 counts it, twice what the server accepts: h2 shall be the one that
-/// answers a list which is merely too long for the server.
-pub(super) const MAX_LIST_SIZE: usize = 2 * super::super::server::HEADERS as usize;
+/// The decoded size of a block as RFC 9113 §6.5.2 counts it. A server behind the adapter should accept half of it at
+/// most, so that h2 answers requests whose list is only too long for the server.
+pub const MAX_HEADER_LIST_SIZE: usize = 32 << 10;
 
 /// The dynamic table that the client may use while the server announces nothing else (RFC 9113 §6.5.2).
 const MAX_TABLE_SIZE: usize = 4_096;
@@ -45,7 +45,7 @@ impl HeaderBlocks {
         Self { decoder, field: Vec::new() }
     }
 
-    /// Appends `block` to `output` with the authority replaced, at most [`MAX_LIST_SIZE`] bytes of it.
+    /// Appends `block` to `output` with the authority replaced, at most [`MAX_HEADER_LIST_SIZE`] bytes of it.
     ///
     /// After an error the dynamic table is of no more use, and neither is the connection (RFC 7541 §2.2).
     pub(super) fn rewrite(&mut self, block: &[u8], output: &mut Vec<u8>) -> Result<(), ConnectionError> {
@@ -57,7 +57,7 @@ impl HeaderBlocks {
             self.decoder.decode_with_cb(bytes, |name, value| {
                 fields += 1;
                 list_size += name.len() + value.len() + FIELD_OVERHEAD;
-                if list_size <= MAX_LIST_SIZE {
+                if list_size <= MAX_HEADER_LIST_SIZE {
                     let value = if *name == *AUTHORITY { LOCALHOST } else { &value };
                     append_field(&name, value, representation.never_indexed, output);
                 }
@@ -65,7 +65,7 @@ impl HeaderBlocks {
             if fields > MAX_FIELDS {
                 return Err(ConnectionError::TooManyFields);
             }
-            if list_size > MAX_LIST_SIZE {
+            if list_size > MAX_HEADER_LIST_SIZE {
                 return Err(ConnectionError::ListTooLarge);
             }
         }

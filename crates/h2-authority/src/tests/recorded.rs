@@ -1,4 +1,4 @@
-//! What two kubelets sent at their first contact: `lab/kubelet/fixtures/*/13-registration.json`, `<kubelet-root>` being
+//! What two kubelets sent at their first contact (`tests/it/fixtures/kubelet/*/13-registration.json`), `<kubelet-root>` being
 //! `/var/lib/kubelet`.
 //!
 //! The recordings hold decoded headers; the blocks here are these headers encoded as grpc-go does it (its table, each

@@ -1,17 +1,19 @@
-//! An adapter in front of an HTTP/2 server that turns every `:authority` into `localhost`.
+//! An adapter in front of an HTTP/2 server that rewrites the `:authority` of every request to `localhost`.
 //!
-//! It changes that one header of incoming requests and nothing else: it does not validate requests, does not look at
-//! answers, and leaves to h2 whatever h2 refuses by itself.
-//! The bytes of a connection go through `rewriter`, and what comes out is read by tonic's server.
+//! Kubelets send the path of the Unix socket as `:authority`, raw (before Kubernetes 1.26) or
+//! percent-encoded (the registration socket, all versions). RFC 9113 §8.3.1 requires an authority
+//! there, so h2 resets the stream with PROTOCOL_ERROR before any handler runs. Delete this crate when
+//! h2 accepts such a value or leaves the decision to the server (hyperium/h2#487).
 //!
-//! Why: kubelets send the path of the Unix socket as `:authority`, raw (before Kubernetes 1.26) or percent-encoded
-//! (the registration socket, all versions). RFC 9113 §8.3.1 wants an authority there, so h2 answers PROTOCOL_ERROR
-//! before any handler runs. The adapter can go when h2 takes such a value or lets the server decide.
+//! [`LocalhostAuthority`] wraps an accepted stream, and the server reads from it. The adapter changes
+//! that one header of incoming requests: it validates no request, reads no response, and leaves to h2
+//! what h2 refuses.
 //!
 //! # Assumptions
 //!
-//! The server behind it keeps the defaults of SETTINGS_MAX_FRAME_SIZE (16,384) and SETTINGS_HEADER_TABLE_SIZE (4,096):
-//! the adapter decodes with these values and does not read what the server announces.
+//! The server behind it keeps the defaults of SETTINGS_MAX_FRAME_SIZE (16,384) and
+//! SETTINGS_HEADER_TABLE_SIZE (4,096): the adapter decodes with these values and does not read the
+//! server's SETTINGS.
 
 mod rewriter;
 
@@ -35,6 +37,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 
+pub use self::headers::MAX_HEADER_LIST_SIZE;
+
 use self::rewriter::Rewriter;
 
 /// One read takes at most this much from the stream. Most requests are smaller.
@@ -57,7 +61,7 @@ const INPUT_SIZE: usize = 4_096;
 /// A read fails with [`io::ErrorKind::InvalidData`] when a limit is exceeded, when a header block is interrupted by
 /// another frame (RFC 9113 §6.10), when padding does not fit its frame (§6.2) or when HPACK is malformed (RFC 7541).
 /// The text names the rule and holds no byte of the connection. Every later read fails the same way.
-pub(crate) struct LocalhostAuthority<S> {
+pub struct LocalhostAuthority<S> {
     stream: S,
     rewriter: Rewriter,
     /// What was read and did not go out for lack of room; most often nothing.
@@ -67,7 +71,7 @@ pub(crate) struct LocalhostAuthority<S> {
 
 impl<S> LocalhostAuthority<S> {
     /// Wraps a stream from which nothing has been read: the first bytes have to be the client's preface.
-    pub(super) fn new(stream: S) -> Self {
+    pub fn new(stream: S) -> Self {
         Self { stream, rewriter: Rewriter::new(), unread: Vec::new(), ended: false }
     }
 }
