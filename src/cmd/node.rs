@@ -9,6 +9,7 @@ mod cluster;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::FutureExt as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,7 +27,7 @@ use crate::model::ResourceName;
 use crate::node::csi::{self, Driver, Node, probe, registration};
 use crate::node::volume::{RotationOptions, Sources, Volumes};
 use crate::platform::socket;
-use crate::server::admin::{self, Health};
+use crate::server::admin::{self, Checked};
 use crate::server::metrics::Metrics;
 
 /// How long statuses that are not written yet may take after the open calls.
@@ -143,17 +144,28 @@ async fn serve_http(
     }
     if let Some(address) = args.health_addr {
         let listener = admin::bind(address, "--health-addr").await?;
-        let health = Health {
-            socket: args.endpoint.clone(),
-            registration: args.registration_dir.is_some().then(|| registered.clone()),
-        };
+        let socket = args.endpoint.clone();
+        let live = Box::new(move || {
+            let socket = socket.clone();
+            async move { probe::probe(&socket).await }.boxed()
+        });
+        let registration = args.registration_dir.is_some().then(|| registered.clone());
+        let ready = Box::new(move || registration.as_ref().map_or(Ok(()), |state| is_registered(&state.borrow())));
         let stopped = stop.clone().cancelled_owned();
         running.spawn(async move {
-            admin::serve_health(listener, health, descriptors.health, stopped).await;
+            admin::serve_health(listener, live, ready, descriptors.health, stopped).await;
             Ok(())
         });
     }
     Ok(())
+}
+
+fn is_registered(state: &registration::State) -> Checked {
+    match state {
+        registration::State::Registered => Ok(()),
+        registration::State::Waiting => Err("the kubelet has not registered the driver yet".to_owned()),
+        registration::State::Failed(error) => Err(format!("the kubelet refuses the registration: {error}")),
+    }
 }
 
 /// Takes the start-up taint off the node once the kubelet knows the driver.

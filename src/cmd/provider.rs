@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, ValueHint};
+use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -20,7 +21,7 @@ use crate::compute::Compute;
 use crate::formats::duration;
 use crate::node::plugin::{self, Provider};
 use crate::platform::socket;
-use crate::server::admin::{self, ProviderHealth};
+use crate::server::admin;
 use crate::server::metrics::Metrics;
 
 /// The longest `--healthz-timeout`; a kubelet's own wait for a probe is far below.
@@ -110,14 +111,14 @@ async fn serve_http(
         let everywhere = admin::everywhere(args.healthz_port);
         let address = args.healthz_addr.map_or(everywhere, |ip| SocketAddr::new(ip, args.healthz_port));
         let listener = admin::bind(address, "--healthz-addr and --healthz-port").await?;
-        let health = ProviderHealth {
-            socket: args.endpoint.clone(),
-            path: args.healthz_path.clone(),
-            timeout: args.healthz_timeout,
-        };
-        let stopped = stop.clone().cancelled_owned();
+        let (socket, timeout) = (args.endpoint.clone(), args.healthz_timeout);
+        let live = Box::new(move || {
+            let socket = socket.clone();
+            async move { plugin::probe(&socket, timeout).await }.boxed()
+        });
+        let (path, stopped) = (args.healthz_path.clone(), stop.clone().cancelled_owned());
         running.spawn(async move {
-            admin::serve_provider_health(listener, health, descriptors.health, stopped).await;
+            admin::serve_health_at(listener, path, live, descriptors.health, stopped).await;
             Ok(())
         });
     }

@@ -5,8 +5,8 @@
 
 mod health;
 mod http;
-mod look;
 mod page;
+mod shared_check;
 
 #[cfg(test)]
 mod tests;
@@ -16,8 +16,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tokio::net::TcpListener;
 
-pub use health::{Health, ProviderHealth, serve_health, serve_provider_health};
+pub use health::{Ready, serve_health, serve_health_at};
 pub use page::serve_metrics;
+pub use shared_check::{Check, Checked};
 
 /// Every address of the host, as Go programs mean it by `:8095`: of both families, where there are both.
 pub fn everywhere(port: u16) -> SocketAddr {

@@ -1,4 +1,4 @@
-//! One look for all who ask at once, and no place for a client that takes no answer.
+//! One check for all concurrent requests, and no place for a client that does not read its response.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,10 +15,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 
 use super::http::serve;
-use super::look::Look;
+use super::shared_check::SharedCheck;
 
-/// A look that counts, takes its time, and ends like this.
-fn counted(takes: Duration, end: Result<(), String>) -> (Arc<Look>, Arc<AtomicUsize>) {
+/// A check that counts its runs, takes this long, and has this result.
+fn counted(takes: Duration, end: Result<(), String>) -> (Arc<SharedCheck>, Arc<AtomicUsize>) {
     let count = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&count);
     let ask = move || {
@@ -30,37 +30,37 @@ fn counted(takes: Duration, end: Result<(), String>) -> (Arc<Look>, Arc<AtomicUs
         }
         .boxed()
     };
-    (Arc::new(Look::new(ask)), count)
+    (Arc::new(SharedCheck::new(Box::new(ask))), count)
 }
 
 #[tokio::test]
-async fn all_who_ask_at_once_and_within_a_second_share_a_look() {
+async fn requests_within_a_second_share_a_check() {
     for end in [Ok(()), Err("the socket is gone".to_owned())] {
-        let (look, count) = counted(Duration::from_millis(20), end.clone());
-        let seen = join_all((0..100).map(|_| look.now())).await;
+        let (check, count) = counted(Duration::from_millis(20), end.clone());
+        let seen = join_all((0..100).map(|_| check.result())).await;
         assert!(seen.iter().all(|seen| *seen == end), "a failure is shared like a success");
-        assert_eq!((look.now().await, count.load(Ordering::SeqCst)), (end.clone(), 1));
+        assert_eq!((check.result().await, count.load(Ordering::SeqCst)), (end.clone(), 1));
         tokio::time::sleep(Duration::from_secs(1)).await;
-        assert_eq!((look.now().await, count.load(Ordering::SeqCst)), (end, 2));
+        assert_eq!((check.result().await, count.load(Ordering::SeqCst)), (end, 2));
     }
 }
 
-/// Else each who asks and goes away would begin another.
+/// Otherwise each client that disconnects would start another.
 #[tokio::test]
-async fn a_look_outlives_whoever_asked_for_it() {
-    let (look, count) = counted(Duration::from_millis(1_200), Ok(()));
+async fn a_check_outlives_the_client_that_started_it() {
+    let (check, count) = counted(Duration::from_millis(1_200), Ok(()));
     for _ in 0..10 {
-        let asked = tokio::time::timeout(Duration::from_millis(1), look.now());
+        let asked = tokio::time::timeout(Duration::from_millis(1), check.result());
         assert!(asked.await.is_err(), "it takes longer");
     }
-    // Also a look that takes longer than it counts is joined.
+    // A check that takes longer than its result is served is joined, too.
     tokio::time::sleep(Duration::from_millis(1_050)).await;
-    assert_eq!((look.now().await, count.load(Ordering::SeqCst)), (Ok(()), 1));
+    assert_eq!((check.result().await, count.load(Ordering::SeqCst)), (Ok(()), 1));
 }
 
-/// An answer without end, of which the client reads nothing.
+/// A response without end, of which the client reads nothing.
 #[tokio::test]
-async fn an_answer_that_is_not_taken_is_dropped_after_five_seconds() {
+async fn a_response_that_is_not_read_is_dropped_after_five_seconds() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let (answer, mut dropped) = mpsc::channel::<()>(1);
@@ -79,7 +79,7 @@ async fn an_answer_that_is_not_taken_is_dropped_after_five_seconds() {
     client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     client.readable().await.unwrap();
     let began = tokio::time::Instant::now();
-    // The listener has an end of the channel as well, and the answer the last one.
+    // The listener holds a sender of the channel, and the response the last one.
     drop(stop);
     server.await.unwrap();
     tokio::time::timeout(Duration::from_secs(20), dropped.recv()).await.unwrap();

@@ -25,7 +25,7 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
     ("classes", &["formats", "kubernetes", "model", "queue"]),
     ("kubernetes", &["formats", "model", "queue"]),
     ("compute", &["formats", "model", "platform", "server::metrics"]),
-    ("server::admin", &["node::csi", "node::plugin", "server::metrics"]),
+    ("server::admin", &["server::metrics"]),
     ("server::grpc", &["model", "platform", "server::telemetry"]),
     ("server::metrics", &["model"]),
     ("server::telemetry", &[]),
