@@ -1,5 +1,5 @@
 # The commands of this project; README.md says what they are for. Each ends with 0 only if what it shows was checked.
-.PHONY: help demo test e2e bench image lint soak manifests
+.PHONY: help demo check test release budgets image e2e bench lint soak manifests
 
 CARGO ?= cargo
 CARGO_TARGET_DIR ?= $(CURDIR)/target
@@ -17,20 +17,30 @@ demo: ## the main job on this machine: no cluster and no Azure needed
 	@$(CARGO) build --locked --workspace --bin keyvault-csi --bin demo
 	@target/debug/demo target/debug/keyvault-csi
 
-test: ## all tests but those on a real cluster
-	@e2e/prerequisites test
-	@echo "Building the release binary, whose memory is measured (some minutes the first time) ..."
-	@$(release)
-	@echo "Building and running the tests ..."
-	@assets="$${KUBEBUILDER_ASSETS:-$$(e2e/cluster/cluster assets)}" && \
-		KUBEBUILDER_ASSETS="$$assets" \
-		KEYVAULT_CSI_RELEASE=$(RELEASE) KEYVAULT_CSI_PYTHON=$$(e2e/python) \
-		$(CARGO) test --locked --workspace
+# What the integration tests need beside cargo: a kube-apiserver with etcd, and a Python with clients and the Helm engine.
+fixtures = KUBEBUILDER_ASSETS="$${KUBEBUILDER_ASSETS:-$$(e2e/cluster/cluster assets)}" KEYVAULT_CSI_PYTHON=$$(e2e/python)
 
-image: ## the OCI image target/image.tar, without a daemon and without pulling anything
-	@e2e/prerequisites image
-	@echo "Building the release binary (some minutes the first time) ..."
+check: ## formatting, clippy, and the tests that start no process: the quick loop
+	@$(CARGO) fmt --all --check
+	@$(CARGO) clippy --locked --workspace --all-targets --quiet -- --deny warnings
+	@$(CARGO) test --locked --workspace --lib --quiet -- --test-threads 8
+
+test: ## all tests but those on a real cluster; TEST=rotation:: runs those whose names contain it
+	@e2e/prerequisites test
+	@echo "Building and running the tests ..."
+	@$(fixtures) $(CARGO) test --locked --workspace -- $(TEST)
+
+release: ## the release binary, as the image has it
+	@e2e/prerequisites demo
 	@$(release)
+
+budgets: release ## size and idle memory of the release binary
+	@e2e/prerequisites test
+	@$(fixtures) KEYVAULT_CSI_RELEASE=$(RELEASE) \
+		$(CARGO) test --locked --workspace --test it -- --ignored budgets:: --test-threads 1
+
+image: release ## the OCI image target/image.tar, without a daemon and without pulling anything
+	@e2e/prerequisites image
 	@e2e/image $(RELEASE) $(IMAGE)
 
 e2e: ## the image and the chart on a real Kubernetes, which is built and started; KUBECONFIG names another one
@@ -45,17 +55,18 @@ bench: image ## what the driver costs: writes target/bench.json, draws docs/perf
 	@e2e/prerequisites test
 	@echo "Building the benchmark (some minutes the first time) ..."
 	@$(CARGO) build --locked --profile tools --package keyvault-csi-bench --package keyvault-csi-e2e --bin bench --bin load
-	@KUBEBUILDER_ASSETS="$${KUBEBUILDER_ASSETS:-$$(e2e/cluster/cluster assets)}" \
-		$(CARGO_TARGET_DIR)/tools/bench --binary $(RELEASE) --image $(IMAGE) --json target/bench.json --chart docs/performance.svg
+	@$(fixtures) $(CARGO_TARGET_DIR)/tools/bench --binary $(RELEASE) --image $(IMAGE) --json target/bench.json --chart docs/performance.svg
 
-lint: ## formatting and clippy, warnings denied
+lint: ## formatting, clippy, dependencies, documentation, shell scripts, YAML; warnings denied
+	@e2e/prerequisites test
 	@$(CARGO) fmt --all --check
 	@$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
 	@$(CARGO) clippy --locked --workspace --test cluster -- --deny warnings
+	@CARGO="$(CARGO)" e2e/lint/run
 
 soak: ## what takes long: many more random cases, attacks at full size, hundreds of expensive archives, ten minutes of rotation
 	@e2e/prerequisites demo
-	@KEYVAULT_CSI_FUZZ_CASES=200000 PROPTEST_CASES=20000 $(CARGO) test --locked --lib
+	@KEYVAULT_CSI_FUZZ_CASES=200000 PROPTEST_CASES=20000 $(CARGO) test --locked --package keyvault-csi --package h2-authority --lib
 	@$(release)
 	@KEYVAULT_CSI_RELEASE=$(RELEASE) $(CARGO) test --locked --test it -- --ignored soak --test-threads 1 --nocapture
 	@KEYVAULT_CSI_RELEASE=$(RELEASE) $(CARGO) test --locked --test it -- --ignored key_derivation --nocapture

@@ -84,6 +84,7 @@ mod plugin;
 mod plugin_process;
 mod provider_parity;
 
+mod budgets;
 mod bundles;
 mod clocks;
 mod hostile;
@@ -101,19 +102,37 @@ mod dockerfiles;
 mod proto;
 mod security_page;
 
+use std::io::Write as _;
 use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, run};
 
-fn trial(name: &str, test: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> libtest_mimic::Trial {
-    libtest_mimic::Trial::test(name, || test().map_err(|error| format!("{error:#}").into()))
+fn trial(name: &'static str, test: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> libtest_mimic::Trial {
+    libtest_mimic::Trial::test(name, move || {
+        let began = Instant::now();
+        let result = test();
+        DURATIONS.lock().unwrap().push((began.elapsed(), name));
+        result.map_err(|error| format!("{error:#}").into())
+    })
 }
 
-/// What is measured while nothing else runs.
-const IDLE: [&str; 2] = [
-    "resources::the_idle_process_needs_at_most_ten_mib",
-    "cluster_reports::the_idle_process_with_the_api_needs_at_most_twelve_mib",
-];
+/// How long each test took.
+static DURATIONS: Mutex<Vec<(Duration, &str)>> = Mutex::new(Vec::new());
+
+/// Writes the slowest tests of a long run, which decide how long a run of CI takes.
+fn show_slowest() {
+    const SHOWN: usize = 10;
+    let mut durations = DURATIONS.lock().unwrap();
+    durations.sort_by(|one, other| other.cmp(one));
+    if durations.len() > 2 * SHOWN {
+        let mut out = std::io::stdout();
+        for (duration, name) in durations.iter().take(SHOWN) {
+            let _ = writeln!(out, "{:6.1} s {name}", duration.as_secs_f64());
+        }
+    }
+}
 
 fn main() -> ExitCode {
     if let Some(ended) = external_fixture::is_provider() {
@@ -170,6 +189,7 @@ fn main() -> ExitCode {
         plugin::trials(),
         plugin_process::trials(),
         provider_parity::trials(),
+        budgets::trials(),
         bundles::trials(),
         clocks::trials(),
         hostile_classes::trials(),
@@ -181,14 +201,13 @@ fn main() -> ExitCode {
         proto::trials(),
         security_page::trials(),
     ];
-    // The others' classes would be in its memory.
-    let (idle, trials): (Vec<_>, Vec<_>) = trials.into_iter().flatten().partition(|trial| IDLE.contains(&trial.name()));
-    let idle = run(&Arguments { test_threads: Some(1), ..arguments.clone() }, idle);
+    let trials = trials.into_iter().flatten().collect();
     let conclusion = run(&arguments, trials);
     // Last, since it looks at everything that the others left: logs, errors, metrics, files.
     let leaks = run(&arguments, leaks::trials());
     apiserver::stop();
-    match [idle, conclusion, leaks].iter().any(|conclusion| conclusion.has_failed()) {
+    show_slowest();
+    match [conclusion, leaks].iter().any(|conclusion| conclusion.has_failed()) {
         true => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,
     }

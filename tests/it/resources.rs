@@ -1,48 +1,16 @@
 //! What the process costs, and what it leaves behind.
 
-use std::fs::{self, File};
-use std::os::fd::AsRawFd as _;
-use std::path::{Path, PathBuf};
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use keyvault_csi_e2e::driver::wait_for;
-use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use crate::harness::{Node, harness};
+use crate::harness::harness;
 
 trials! { "resources":
-    the_idle_process_needs_at_most_ten_mib,
     descriptors_and_threads_do_not_grow,
     it_writes_no_core_file_and_may_not_be_read,
-}
-
-fn the_idle_process_needs_at_most_ten_mib() -> Result<()> {
-    let binary = std::env::var_os("KEYVAULT_CSI_RELEASE")
-        .map(PathBuf::from)
-        .context("KEYVAULT_CSI_RELEASE is not set: run `make test`, which builds the release binary and names it")?;
-    let binary = in_memory(&binary)?;
-    let mut setup = harness().setup();
-    setup.binary = format!("/proc/{}/fd/{}", std::process::id(), binary.as_raw_fd()).into();
-    setup.flags.clear();
-    let node = Node::start(setup)?;
-    node.kubelet.register(&node.setup().registration_socket())?;
-    assert_eq!(node.health("/readyz")?.0, 200);
-    node.metrics()?;
-    let resident = node.resident_kib()?;
-    ensure!(resident <= 10 * 1024, "{resident} KiB are resident");
-    Ok(())
-}
-
-/// The binary as a file in memory, of single pages.
-///
-/// Of one on a disk the kernel maps more or less around every page that is touched, by how it came into the page cache: 8.9 MiB were
-/// resident after linking, 10.3 after other builds had pushed the same bytes out and they were read again.
-fn in_memory(binary: &Path) -> Result<File> {
-    let memory = File::from(memfd_create(c"keyvault-csi", MFdFlags::MFD_CLOEXEC)?);
-    std::io::copy(&mut File::open(binary)?, &mut &memory)?;
-    // What is open for writing cannot be executed.
-    Ok(File::open(format!("/proc/self/fd/{}", memory.as_raw_fd()))?)
 }
 
 fn descriptors_and_threads_do_not_grow() -> Result<()> {

@@ -26,7 +26,7 @@ pub(super) enum ConnectionError {
     /// Our limit, see [`super::headers::MAX_FIELDS`].
     #[error("an HTTP/2 header block has more than 256 fields")]
     TooManyFields,
-    /// Our limit, see [`super::headers::MAX_LIST_SIZE`].
+    /// Our limit, see [`super::headers::MAX_HEADER_LIST_SIZE`].
     #[error("an HTTP/2 header block is larger than 32768 bytes when decoded")]
     ListTooLarge,
     /// RFC 7541 §6.

@@ -6,7 +6,7 @@
 //! # What takes room in a tmpfs
 //! * A file takes its bytes in whole pages of the kernel. [`Payload`](crate::model::Payload) counts each as at
 //!   least one page of 4 KiB, so that its limit is also one for the number of files.
-//! * A link takes a page if its text is longer than [`INLINE`]; shorter ones stand in the inode
+//! * A link takes a page if its text is longer than 127 bytes; shorter ones stand in the inode
 //!   (`SHORT_SYMLINK_LEN` in mm/shmem.c). Each file has one link in the root at most, to `..data/` and its first
 //!   component.
 //! * A directory takes no page. Files, directories and links each take an inode.
