@@ -38,7 +38,7 @@ pub fn descriptor_limit() -> u64 {
 /// The C library keeps free pages that lie below one that is in use, for good: after many clients at once, most of what
 /// they had. Takes some milliseconds, in which other threads may have to wait for memory.
 #[allow(unsafe_code)] // There is no safe call for it.
-pub fn give_back_memory() {
+pub fn return_memory() {
     // SAFETY: malloc_trim(3) may be called at any time by any thread; it moves nothing that is in use.
     #[cfg(target_env = "gnu")]
     unsafe {

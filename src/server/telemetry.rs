@@ -1,8 +1,8 @@
 //! Structured logs on stderr, in the two formats that upstream's users parse.
 //!
-//! Text is klog's line (`I1122 03:00:00.000000   1 node.rs:42] "message" key="value"`), JSON is one object a line
-//! (docs/reference/csi-driver.md#logs). Events of other crates pass only from warnings up: their
-//! debug output may hold headers.
+//! Text is klog's line (`I1122 03:00:00.000000 1 node.rs:42] "message" key="value"`), JSON is one
+//! object for each line (docs/reference/csi-driver.md#logs). Events of other crates are written
+//! from warnings up only: their debug output may contain headers.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,9 +16,9 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// Log keys, so that each is spelled once.
+/// Log keys, each spelled once.
 pub mod key {
-    /// The pod, `namespace/name`.
+    /// The pod: `namespace/name`.
     pub const POD: &str = "pod";
     /// The target path of a volume.
     pub const TARGET: &str = "targetPath";
@@ -28,7 +28,7 @@ pub mod key {
     pub const ERROR: &str = "err";
 }
 
-/// How logs look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// klog's text lines.
@@ -37,7 +37,8 @@ pub enum Format {
     Json,
 }
 
-/// Starts logging to stderr. `verbosity` is klog's `-v`: from 4 on debug events, from 6 on everything of ours.
+/// Starts logging to stderr. `verbosity` is klog's `-v`: debug events from 4, all events of this
+/// program from 6.
 ///
 /// # Errors
 /// Logging was started already.
@@ -47,7 +48,7 @@ pub fn start(format: Format, verbosity: u8) -> anyhow::Result<()> {
         4..=5 => LevelFilter::DEBUG,
         6.. => LevelFilter::TRACE,
     };
-    // kube's client tells of each failed request as an error; `k8s` tells it once, with what to do.
+    // kube's client logs each failed request as an error; `kubernetes` logs it once, with the fix.
     let filter = Targets::new()
         .with_default(LevelFilter::WARN)
         .with_target("kube_client::client::builder", LevelFilter::OFF)
@@ -114,7 +115,7 @@ fn write_text(out: &mut Writer<'_>, now: jiff::Timestamp, metadata: &Metadata<'_
         Level::INFO | Level::DEBUG | Level::TRACE => 'I',
     };
     let time = now.strftime("%m%d %H:%M:%S.%6f");
-    // Debug quoting keeps every event on one line, whatever a value holds.
+    // Debug quoting keeps each event on one line, whatever a value contains.
     write!(out, "{severity}{time} {:>7} {}] {:?}", std::process::id(), place(metadata), fields.message)?;
     for (name, value) in &fields.pairs {
         write!(out, " {name}={value:?}")?;

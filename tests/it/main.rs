@@ -109,17 +109,18 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, run};
 
-fn trial(name: &'static str, test: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> libtest_mimic::Trial {
+fn trial(name: &str, test: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> libtest_mimic::Trial {
+    let shown = name.to_owned();
     libtest_mimic::Trial::test(name, move || {
         let began = Instant::now();
         let result = test();
-        DURATIONS.lock().unwrap().push((began.elapsed(), name));
+        DURATIONS.lock().unwrap().push((began.elapsed(), shown));
         result.map_err(|error| format!("{error:#}").into())
     })
 }
 
 /// How long each test took.
-static DURATIONS: Mutex<Vec<(Duration, &str)>> = Mutex::new(Vec::new());
+static DURATIONS: Mutex<Vec<(Duration, String)>> = Mutex::new(Vec::new());
 
 /// Writes the slowest tests of a long run, which decide how long a run of CI takes.
 fn show_slowest() {

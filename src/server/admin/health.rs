@@ -1,7 +1,7 @@
 //! `/healthz` and `/readyz`: whether the role's own socket answers, and whether the role is ready.
 //!
-//! The role brings both checks as closures. All requests of a second share one health check. Neither asks Azure, so
-//! that an outage of Azure restarts no pod.
+//! The role brings both checks as closures. All requests of a second share one health check.
+//! Neither asks Azure, so that an outage of Azure restarts no pod.
 
 use std::fmt;
 use std::future::Future;
@@ -17,7 +17,8 @@ use tokio::net::TcpListener;
 use super::http;
 use super::shared_check::{Check, Checked, SharedCheck};
 
-/// Whether the role has finished its start, from what it knows already; a text for the operator if not.
+/// Whether the role has finished its start, from what it knows already; a text for the operator if
+/// not.
 pub type Ready = Box<dyn Fn() -> Checked + Send + Sync>;
 
 struct Health {
@@ -25,33 +26,33 @@ struct Health {
     ready: Ready,
 }
 
-/// Serves `/healthz`, the result of `live`, and `/readyz`, those of `ready` and `live`, until `stop` is done, to at most
-/// `room` clients at once.
+/// Serves `/healthz`, the result of `live`, and `/readyz`, those of `ready` and `live`, until
+/// `stop` is done, to at most `limit` clients at once.
 pub async fn serve_health(
     listener: TcpListener,
     live: Check,
     ready: Ready,
-    room: usize,
+    limit: usize,
     stop: impl Future<Output = ()> + Send + 'static,
 ) {
     let health = Arc::new(Health { live: SharedCheck::new(live), ready });
     let router = Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).with_state(health);
-    http::serve(listener, router, room, stop).await;
+    http::serve(listener, router, limit, stop).await;
 }
 
-/// Serves the result of `live` at one `path`, for any method, until `stop` is done, to at most `room` clients at once.
-/// `path` is compared with the URL's path as it is written.
+/// Serves the result of `live` at one `path`, for any method, until `stop` is done, to at most
+/// `limit` clients at once. `path` is compared with the URL's path as it is written.
 pub async fn serve_health_at(
     listener: TcpListener,
     path: String,
     live: Check,
-    room: usize,
+    limit: usize,
     stop: impl Future<Output = ()> + Send + 'static,
 ) {
     let state = Arc::new((SharedCheck::new(live), path));
     // Not a route, in which braces would mean something.
     let router = Router::new().fallback(any_method).with_state(state);
-    http::serve(listener, router, room, stop).await;
+    http::serve(listener, router, limit, stop).await;
 }
 
 async fn healthz(State(health): State<Arc<Health>>) -> Response {

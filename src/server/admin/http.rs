@@ -1,12 +1,13 @@
-//! The HTTP server of health and metrics: one request a connection, within limits that no client can stretch.
+//! The HTTP server of health and metrics: one request for each connection, within fixed limits.
 //!
-//! Whoever reaches the address may connect, so that nothing here trusts a client to end. Knows no path; `health` and
-//! `page` bring the routers.
+//! Every client that reaches the address may connect, so the server enforces all limits itself.
+//! `health` and `page` bring the routers.
 //!
 //! # Guarantees
-//! A connection whose head has not come whole within [`HEAD`], or whose answer is not taken within [`TAKE`], is closed.
-//! There are never more connections than places. A newcomer always gets a place: the oldest connection without a
-//! complete request loses its own, so that clients that say nothing, or say it slowly, keep nobody out.
+//! A connection whose request head is incomplete after [`HEAD`], or whose client does not read the
+//! response within [`TAKE`], is closed. There are never more connections than slots. A new
+//! connection always gets one: the oldest connection without a complete request is closed for it,
+//! so that silent and slow clients keep no other client out.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -29,89 +30,89 @@ use tower::ServiceExt as _;
 /// How long the head of a request may take, from the moment the connection is accepted.
 const HEAD: Duration = Duration::from_secs(1);
 
-/// How long a client may take to read its answer.
+/// How long a client may take to read the response.
 const TAKE: Duration = Duration::from_secs(5);
 
 /// The largest head, in bytes; hyper has no smaller buffer.
 const HEAD_SIZE: usize = 8 << 10;
 
-/// How long is waited after a failed accept.
+/// The pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How far a connection is.
+/// The progress of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
-    /// Its request is not complete.
+    /// The request is incomplete.
     Head,
-    /// Its answer is being made.
-    Asked,
-    /// Its answer is being taken.
-    Answered,
+    /// The handler runs.
+    Handler,
+    /// The client reads the response.
+    Response,
 }
 
-/// One connection, as the others' accept loop sees it.
+/// A connection as the accept loop sees it.
 #[derive(Debug)]
-struct Conversation {
+struct Connection {
     stage: watch::Sender<Stage>,
-    /// Cancelled when its place is another's.
-    lost: CancellationToken,
+    /// Cancelled when another connection takes the slot.
+    revoked: CancellationToken,
 }
 
-/// The places of one listener.
+/// The connection slots of one listener.
 #[derive(Debug)]
-struct Places {
-    room: usize,
-    /// By age: the numbers grow.
-    open: Mutex<BTreeMap<u64, Arc<Conversation>>>,
+struct Slots {
+    limit: usize,
+    /// By age: the numbers ascend.
+    open: Mutex<BTreeMap<u64, Arc<Connection>>>,
 }
 
-/// A place, given back when dropped.
+/// The slot of one connection; released when dropped.
 #[derive(Debug)]
-struct Place {
+struct Slot {
     number: u64,
-    conversation: Arc<Conversation>,
-    places: Arc<Places>,
+    connection: Arc<Connection>,
+    slots: Arc<Slots>,
 }
 
-impl Places {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Conversation>>> {
+impl Slots {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Connection>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Place {
-    /// A place for connection `number`. Without a free one the oldest connection without a complete request goes; where
-    /// all are complete, the oldest.
-    fn take(places: &Arc<Places>, number: u64) -> Place {
-        let conversation =
-            Arc::new(Conversation { stage: watch::Sender::new(Stage::Head), lost: CancellationToken::new() });
-        let mut open = places.lock();
-        if open.len() >= places.room {
+impl Slot {
+    /// A slot for connection `number`. If none is free, closes the oldest connection without a
+    /// complete request, or the oldest one if all are complete.
+    fn take(slots: &Arc<Slots>, number: u64) -> Slot {
+        let connection =
+            Arc::new(Connection { stage: watch::Sender::new(Stage::Head), revoked: CancellationToken::new() });
+        let mut open = slots.lock();
+        if open.len() >= slots.limit {
             let incomplete = open.iter().find(|(_, one)| *one.stage.borrow() == Stage::Head);
-            let goes = incomplete.or_else(|| open.iter().next()).map(|(number, _)| *number);
-            if let Some(one) = goes.and_then(|number| open.remove(&number)) {
-                one.lost.cancel();
+            let oldest = incomplete.or_else(|| open.iter().next()).map(|(number, _)| *number);
+            if let Some(one) = oldest.and_then(|number| open.remove(&number)) {
+                one.revoked.cancel();
             }
         }
-        open.insert(number, Arc::clone(&conversation));
-        Place { number, conversation, places: Arc::clone(places) }
+        open.insert(number, Arc::clone(&connection));
+        Slot { number, connection, slots: Arc::clone(slots) }
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
-        self.places.lock().remove(&self.number);
+        self.slots.lock().remove(&self.number);
     }
 }
 
-/// Accepts until `stop` is done; at most `room` connections are open at once.
+/// Accepts connections until `stop` is done; at most `limit` are open at once.
 pub(super) async fn serve(
     listener: TcpListener,
     router: Router,
-    room: usize,
+    limit: usize,
     stop: impl Future<Output = ()> + Send + 'static,
 ) {
-    let places = Arc::new(Places { room: room.max(1), open: Mutex::default() });
+    let slots = Arc::new(Slots { limit: limit.max(1), open: Mutex::default() });
     tokio::pin!(stop);
     for number in 0.. {
         let accepted = tokio::select! {
@@ -119,49 +120,49 @@ pub(super) async fn serve(
             () = &mut stop => return,
         };
         let Ok((stream, _)) = accepted else {
-            // Descriptors have run out; trying at once would only burn time.
+            // The process has no free descriptor; an immediate retry would only use CPU time.
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        tokio::spawn(converse(stream, router.clone(), Place::take(&places, number)));
-        // So that a request that has come already is read before a later connection may take its place.
+        tokio::spawn(serve_connection(stream, router.clone(), Slot::take(&slots, number)));
+        // So that a request that has arrived is read before a later connection may take its slot.
         tokio::task::yield_now().await;
     }
 }
 
-/// Serves one connection: until it is done, its time is over, or its place is another's.
-async fn converse(stream: TcpStream, router: Router, place: Place) {
-    let conversation = &place.conversation;
-    let answer = |request: Request<Incoming>| {
-        conversation.stage.send_replace(Stage::Asked);
-        let answer = router.clone().oneshot(request.map(Body::new));
+/// Serves one connection until it is done, its time is over, or another connection takes its slot.
+async fn serve_connection(stream: TcpStream, router: Router, slot: Slot) {
+    let connection = &slot.connection;
+    let respond = |request: Request<Incoming>| {
+        connection.stage.send_replace(Stage::Handler);
+        let response = router.clone().oneshot(request.map(Body::new));
         async move {
-            let answer = answer.await;
-            conversation.stage.send_replace(Stage::Answered);
-            answer
+            let response = response.await;
+            connection.stage.send_replace(Stage::Response);
+            response
         }
     };
     let http = async {
-        // A client that says nothing has no buffer yet. What a client does wrong is its own business.
+        // A silent client costs no buffer. Protocol errors of a client are its own.
         if stream.readable().await.is_ok() {
             let mut server = http1::Builder::new();
             server.keep_alive(false).max_buf_size(HEAD_SIZE);
-            let _ = server.serve_connection(TokioIo::new(stream), service_fn(answer)).await;
+            let _ = server.serve_connection(TokioIo::new(stream), service_fn(respond)).await;
         }
     };
     tokio::select! {
         () = http => {}
-        () = time_is_over(conversation) => {}
-        () = conversation.lost.cancelled() => {}
+        () = client_is_too_slow(connection) => {}
+        () = connection.revoked.cancelled() => {}
     }
 }
 
-/// Ends when the client was too slow. How long an answer may take is its maker's to bound.
-async fn time_is_over(conversation: &Conversation) {
-    let mut stage = conversation.stage.subscribe();
+/// Completes when the client was too slow. The handler bounds its own time.
+async fn client_is_too_slow(connection: &Connection) {
+    let mut stage = connection.stage.subscribe();
     if timeout(HEAD, stage.wait_for(|stage| *stage > Stage::Head)).await.is_ok() {
         // The sender lives as long as the connection.
-        let _ = stage.wait_for(|stage| *stage > Stage::Asked).await;
+        let _ = stage.wait_for(|stage| *stage > Stage::Handler).await;
         sleep(TAKE).await;
     }
 }

@@ -1,7 +1,7 @@
-//! Plain HTTP for people and probes: `/metrics`, `/healthz`, `/readyz`.
+//! Plain HTTP for probes and Prometheus: `/metrics`, `/healthz`, `/readyz`.
 //!
-//! Says nothing secret and changes nothing; profiling is not served at all. `http` has the connections and their
-//! limits, `health` and `page` the answers. Where a server listens is decided here and in the flags.
+//! Serves no secret, changes nothing, and has no profiling endpoints. `http` has the connections
+//! and their limits, `health` and `page` the responses.
 
 mod health;
 mod http;
@@ -20,15 +20,17 @@ pub use health::{Ready, serve_health, serve_health_at};
 pub use page::serve_metrics;
 pub use shared_check::{Check, Checked};
 
-/// Every address of the host, as Go programs mean it by `:8095`: of both families, where there are both.
+/// Every address of the host, as Go programs mean it by `:8095`: IPv6 and IPv4, where the host has
+/// both.
 pub fn everywhere(port: u16) -> SocketAddr {
     (Ipv6Addr::UNSPECIFIED, port).into()
 }
 
-/// Reads an address as Go programs take it: `:8095` means [everywhere]; `0` or nothing means none.
+/// Parses an address as Go programs do: `:8095` means [everywhere]; `0` and the empty text mean
+/// none.
 ///
 /// # Errors
-/// The text is no address.
+/// The text is not an address.
 pub fn parse_address(text: &str) -> Result<Option<SocketAddr>, String> {
     let all = |port: &str| port.parse().map(everywhere).ok();
     match text {
@@ -42,11 +44,11 @@ pub fn parse_address(text: &str) -> Result<Option<SocketAddr>, String> {
     }
 }
 
-/// Binds a listener, naming the address in the error. [Everywhere](everywhere) is every IPv4 address where the kernel
-/// has no IPv6.
+/// Binds a listener; an error names the address. [Everywhere](everywhere) is every IPv4 address if
+/// the kernel has no IPv6.
 ///
 /// # Errors
-/// The address is in use or not of this host.
+/// The address is in use, or does not belong to this host.
 pub async fn bind(address: SocketAddr, what: &str) -> io::Result<TcpListener> {
     let bound = match TcpListener::bind(address).await {
         Err(error) if address == everywhere(address.port()) && has_no_ipv6(&error) => {
@@ -57,10 +59,11 @@ pub async fn bind(address: SocketAddr, what: &str) -> io::Result<TcpListener> {
     bound.map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address} for {what}: {error}")))
 }
 
-/// Linux's number for a family of addresses that the kernel does not have; the standard library has no name for it.
+/// Linux's number for an address family that the kernel lacks; the standard library has no name for
+/// it.
 const EAFNOSUPPORT: i32 = 97;
 
-/// Whether the kernel was built, or told, to do without.
+/// Whether IPv6 is compiled out of the kernel or disabled.
 fn has_no_ipv6(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(EAFNOSUPPORT)
 }

@@ -1,6 +1,7 @@
-//! `/metrics`: the page with all metrics, made anew for each who asks, but not for a crowd.
+//! `/metrics`: the page with all metrics.
 //!
-//! Making it costs more than sending it, so that a client that asks without pause gets what was made last.
+//! Encoding the page costs more than sending it, so a client that asks without pause gets a page
+//! that was encoded up to a second ago.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,10 +19,10 @@ use tokio::time::Instant;
 use super::http;
 use crate::server::metrics::{self, Metrics};
 
-/// How often the page is made in such a time; beyond that it may be as old as the time.
+/// How many pages are encoded within this time; further requests get the last one.
 const MADE: (u32, Duration) = (20, Duration::from_secs(1));
 
-/// The page, and how often it was made lately.
+/// The last page, and how many were encoded in the current second.
 #[derive(Debug)]
 struct Page {
     metrics: Metrics,
@@ -35,16 +36,16 @@ struct Last {
     text: Option<Bytes>,
 }
 
-/// Serves `/metrics` until `stop` is done, to at most `room` clients at once.
+/// Serves `/metrics` until `stop` is done, to at most `limit` clients at once.
 pub async fn serve_metrics(
     listener: TcpListener,
     metrics: Metrics,
-    room: usize,
+    limit: usize,
     stop: impl Future<Output = ()> + Send + 'static,
 ) {
     let last = Mutex::new(Last { since: Instant::now(), made: 0, text: None });
     let router = Router::new().route("/metrics", get(show)).with_state(Arc::new(Page { metrics, last }));
-    http::serve(listener, router, room, stop).await;
+    http::serve(listener, router, limit, stop).await;
 }
 
 async fn show(State(page): State<Arc<Page>>) -> Response {
@@ -55,12 +56,12 @@ async fn show(State(page): State<Arc<Page>>) -> Response {
 }
 
 impl Page {
-    /// The page; nothing if it cannot be made.
+    /// The page; `None` if it cannot be encoded.
     fn text(&self) -> Option<Bytes> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let (most, time) = MADE;
         if last.since.elapsed() >= time {
-            // It is in memory for as long as a crowd asks.
+            // Kept in memory only while clients ask that often.
             *last = Last { since: Instant::now(), made: 0, text: None };
         }
         if let Some(text) = last.text.clone().filter(|_| last.made >= most) {

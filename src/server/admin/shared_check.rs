@@ -1,6 +1,7 @@
 //! A health check whose result all requests of a second share.
 //!
-//! However many clients ask, the check runs once a second at most; a failure is shared like a success.
+//! However many clients ask, the check runs once a second at most; a failure is shared like a
+//! success.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -46,8 +47,8 @@ impl SharedCheck {
     }
 }
 
-/// Runs the check in a task of its own: it must survive the client that started it, or each client that disconnects
-/// would start another.
+/// Runs the check in a task of its own: it must survive the client that started it, or each client
+/// that disconnects would start another.
 fn start(check: BoxFuture<'static, Checked>) -> Shared<BoxFuture<'static, Checked>> {
     let task = tokio::spawn(check);
     async move { task.await.unwrap_or_else(|_| Err("the health check was lost".to_owned())) }.boxed().shared()

@@ -1,4 +1,5 @@
-//! One check for all concurrent requests, and no place for a client that does not read its response.
+//! One check for all concurrent requests, and no place for a client that does not read its
+//! response.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

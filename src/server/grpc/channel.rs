@@ -1,6 +1,4 @@
-//! A connection to a Unix socket that speaks gRPC, with `localhost` as the authority.
-//!
-//! Made for one use; whoever keeps it keeps the connection.
+//! A gRPC client connection to a Unix socket, with `localhost` as the authority.
 
 use std::io;
 use std::path::Path;
@@ -10,18 +8,18 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-/// How much a reply's headers may have: a status with its text is among them, and others' texts are long. Beyond it the text is
-/// lost, and the call looks like a broken connection.
+/// How large the headers of a reply may be. They include the status with its text, and the texts of
+/// other providers are long; with a smaller limit the call would look like a broken connection.
 const HEADERS: u32 = 1 << 20;
 
-/// How long a queue of the listener that is full may stay so, and the pause between two tries.
+/// How long to retry while the listener's queue is full, and the pause between two tries.
 const FULL: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Connects to `socket`.
 ///
 /// # Errors
-/// Nobody accepts there.
+/// No process listens on the socket.
 pub(crate) async fn channel(socket: &Path) -> Result<Channel, tonic::transport::Error> {
     let socket = socket.to_owned();
     let connect = tower::service_fn(move |_: Uri| {
@@ -32,7 +30,7 @@ pub(crate) async fn channel(socket: &Path) -> Result<Channel, tonic::transport::
     endpoint.connect_with_connector(connect).await
 }
 
-/// Connects; waits for a place in the listener's queue, for which the system does not wait.
+/// Connects. A full listen queue fails a non-blocking connect at once, so it is retried.
 async fn enter(socket: &Path) -> io::Result<UnixStream> {
     let began = tokio::time::Instant::now();
     loop {

@@ -1,8 +1,7 @@
-//! The connections of a Unix socket, each with its `:authority` rewritten, since kubelets and older drivers send what
-//! h2 refuses.
+//! Accepts the connections of a Unix socket, and rewrites the `:authority` of their requests:
+//! kubelets and older drivers send values that h2 rejects.
 //!
-//! Accepts for as long as somebody asks, and has `places` decide who stays; a failed accept is told and waited out.
-//! tonic's servers read what comes out.
+//! `connection_limits` decides which connections stay. A failed accept is logged and retried.
 
 use std::io;
 use std::os::unix::net::UnixListener;
@@ -18,82 +17,86 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::transport::server::Connected;
 use tracing::warn;
 
-use super::places::{Place, Places};
+use super::connection_limits::{Slot, Slots};
 use crate::server::telemetry::key;
 
-/// How long is waited after a failed accept: descriptors have run out, and trying at once would only burn time.
+/// The pause after a failed accept: the process has no free descriptor, and an immediate retry
+/// would only use CPU time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The connections of a listener, at most `room` at once, each with its `:authority` rewritten.
+/// The connections of a listener, at most `limit` at once, each with its `:authority` rewritten.
 ///
 /// # Errors
-/// The listener cannot be used.
+/// The listener cannot be registered with the runtime.
 pub(crate) fn connections(
     listener: UnixListener,
-    room: usize,
-) -> io::Result<impl Stream<Item = io::Result<PlacedConnection<LocalhostAuthority<UnixStream>>>>> {
+    limit: usize,
+) -> io::Result<impl Stream<Item = io::Result<SlottedConnection<LocalhostAuthority<UnixStream>>>>> {
     let listener = tokio::net::UnixListener::from_std(listener)?;
-    let places = Places::new(room);
-    let accepted = UnixListenerStream::new(listener).then(move |accepted| admit(accepted, places.clone()));
+    let slots = Slots::new(limit);
+    let accepted = UnixListenerStream::new(listener).then(move |accepted| admit(accepted, slots.clone()));
     Ok(accepted.filter_map(Result::transpose))
 }
 
-/// The connection with its place; nothing where it is turned away.
+/// The connection with its slot; `None` if it is rejected.
 async fn admit(
     accepted: io::Result<UnixStream>,
-    places: Places,
-) -> io::Result<Option<PlacedConnection<LocalhostAuthority<UnixStream>>>> {
+    slots: Slots,
+) -> io::Result<Option<SlottedConnection<LocalhostAuthority<UnixStream>>>> {
     match accepted {
         Ok(stream) => {
-            // So that what was closed to make room is closed, and what has come was read, before the next one is
-            // accepted.
+            // So that connections closed to make limit are gone, and requests that arrived are
+            // read, before the next accept.
             tokio::task::yield_now().await;
-            let place = places.enter(is_own(&stream));
-            Ok(place.map(|place| PlacedConnection { stream: LocalhostAuthority::new(stream), place }))
+            let slot = slots.acquire(is_own(&stream));
+            Ok(slot.map(|slot| SlottedConnection { stream: LocalhostAuthority::new(stream), slot }))
         }
         Err(error) => {
             warn!({ key::ERROR } = %error, "cannot accept a connection");
-            places.yield_one();
+            slots.close_idle();
             tokio::time::sleep(ACCEPT_PAUSE).await;
             Err(error)
         }
     }
 }
 
-/// Whether this process is at the other end: it asks itself for a sign of life.
+/// Whether this process is the peer: the health check calls its own socket.
 fn is_own(stream: &UnixStream) -> bool {
     let peer = stream.peer_cred().ok().and_then(|peer| peer.pid());
     peer.and_then(|id| u32::try_from(id).ok()) == Some(std::process::id())
 }
 
-/// A connection that ends when its place is another's.
+/// A connection that fails once its slot is revoked.
 #[derive(Debug)]
-pub(crate) struct PlacedConnection<S> {
+pub(crate) struct SlottedConnection<S> {
     stream: S,
-    place: Place,
+    slot: Slot,
 }
 
-/// Whose a request is, for `arrivals`.
+/// The connection of a request, for `request_collector`.
 #[derive(Debug, Clone)]
-pub(crate) struct Peer(pub(super) Place);
+pub(crate) struct Peer(pub(super) Slot);
 
-impl<S> PlacedConnection<S> {
+impl<S> SlottedConnection<S> {
     fn ended(&self, cx: &Context<'_>) -> io::Result<()> {
-        match self.place.is_closed(cx) {
-            true => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the connection's place is another's")),
+        match self.slot.is_closed(cx) {
+            true => Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "the connection was closed to make room for another",
+            )),
             false => Ok(()),
         }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for PlacedConnection<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for SlottedConnection<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, output: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.ended(cx)?;
         Pin::new(&mut self.stream).poll_read(cx, output)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for PlacedConnection<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for SlottedConnection<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.ended(cx)?;
         Pin::new(&mut self.stream).poll_write(cx, bytes)
@@ -122,10 +125,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for PlacedConnection<S> {
     }
 }
 
-impl<S> Connected for PlacedConnection<S> {
+impl<S> Connected for SlottedConnection<S> {
     type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Peer {
-        Peer(self.place.clone())
+        Peer(self.slot.clone())
     }
 }

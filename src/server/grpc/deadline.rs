@@ -1,19 +1,18 @@
-//! How long a call may take: what its caller says, and never longer than we allow.
-//!
-//! Pure. Control goes on to the services.
+//! How long a call may take: the client's timeout, up to our own. Pure.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tonic::Request;
 
-/// Our own deadline for a call: below the kubelet's two minutes, so that the pod's event names the real cause.
+/// Our deadline for a call: below the kubelet's two minutes, so that the pod's event has the real
+/// cause.
 const DEADLINE: Duration = Duration::from_secs(110);
 
-/// What is kept of the caller's own deadline for the answer to reach it.
+/// The part of the client's timeout that is reserved for the response to reach it.
 const MARGIN: Duration = Duration::from_secs(2);
 
-/// Ours, or the caller's less what the answer needs to reach it, whichever comes first.
+/// The earlier of our deadline and the client's, less the time that the response needs.
 pub(crate) fn deadline<T>(request: &Request<T>, now: Instant) -> Instant {
     let header = request.metadata().get("grpc-timeout").and_then(|value| value.to_str().ok());
     let callers = header.and_then(parse_timeout).map(|all| all.saturating_sub(MARGIN.min(all / 10)));

@@ -1,14 +1,15 @@
-//! What all gRPC servers of ours share: connections that kubelets and drivers may open, and how long a call may take.
+//! What all gRPC servers of the program share: limits of connections, deadlines of calls, and how
+//! the reason of a failure travels.
 //!
-//! And how a failure's reason travels. Knows no service; `csi` and `plugin` serve. `server` has the limits of a
-//! connection, `places` those of all together.
+//! Serves nothing itself; `csi` and `plugin` do. `server` has the limits of one connection,
+//! `connection_limits` those of all connections of a socket.
 
-mod arrivals;
 mod channel;
+mod connection_limits;
 mod connections;
 mod deadline;
-mod places;
 mod reason;
+mod request_collector;
 mod server;
 
 #[cfg(test)]

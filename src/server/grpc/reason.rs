@@ -1,7 +1,8 @@
-//! The [`Reason`] of a failed Mount, as it travels from our provider to our driver.
+//! The [`Reason`] of a failed Mount on its way from our provider to our driver.
 //!
-//! The protocol has no place for it, so that it stands in the metadata of the status, which other drivers pass over. The same
-//! word closes the text, where people read it; whoever has read the metadata takes it off again.
+//! The protocol has no field for it, so it travels in the metadata of the status, which other
+//! drivers ignore. The text ends with the same word, for people; a driver that reads the metadata
+//! removes it.
 
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
@@ -11,23 +12,23 @@ use crate::model::Reason;
 /// The metadata key.
 const KEY: &str = "keyvault-csi-reason";
 
-/// What the text begins with, as upstream's provider has it: people look for it
+/// The prefix of upstream's provider, which people search for
 /// (docs/reference/azure-provider.md#mount-answer).
 const PREFIX: &str = "failed to mount objects, error: ";
 
-/// How many bytes of a header a text may take; some clients refuse headers above 8 KiB.
+/// How many bytes the text may take in a header; some clients reject headers above 8 KiB.
 const TEXT: usize = 6 << 10;
 
 /// The status of a failed Mount.
 ///
-/// Always Unknown, as upstream's provider answers: Unavailable would make drivers try again by themselves.
+/// The code is always Unknown, as with upstream's provider: Unavailable would make clients retry.
 pub fn failed(reason: Reason, text: &str) -> Status {
     let mut metadata = MetadataMap::new();
     metadata.insert(KEY, MetadataValue::from_static(reason.as_str()));
     Status::with_metadata(Code::Unknown, format!("{PREFIX}{} ({reason})", cut(text)), metadata)
 }
 
-/// As much of a text as clients take in a header, in which all but plain ASCII has three bytes for each.
+/// The longest prefix that fits a header, where each byte that is not plain ASCII takes three.
 fn cut(text: &str) -> &str {
     let mut room = TEXT;
     let end = text.char_indices().find(|(_, c)| {
@@ -39,7 +40,7 @@ fn cut(text: &str) -> &str {
     end.map_or(text, |(at, _)| &text[..at])
 }
 
-/// The reason and the bare text of a status that [`failed`] made; `None` for a status of anybody else.
+/// The reason and the bare text of a status made by [`failed`]; `None` for any other status.
 pub fn reason(status: &Status) -> Option<(Reason, &str)> {
     let reason = Reason::named(status.metadata().get(KEY)?.to_str().ok()?)?;
     let text = status.message();
@@ -69,7 +70,7 @@ mod tests {
     fn a_text_is_cut_to_what_clients_take() {
         assert_eq!(cut("short"), "short");
         assert_eq!(cut(&"a".repeat(10_000)).len(), TEXT);
-        // Two bytes each, six in a header.
+        // Two bytes each; six in a header.
         assert_eq!(cut(&"\u{e9}".repeat(10_000)).chars().count(), TEXT / 6);
         assert_eq!(reason(&failed(Reason::Forbidden, &"%".repeat(10_000))).unwrap().1.len(), TEXT / 3);
     }
