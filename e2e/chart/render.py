@@ -13,7 +13,7 @@ from engine import CHART, CRDS, DEPLOY, ROOT, Chart, plain
 NAMES = {"fullnameOverride": "secrets-store-csi-driver"}
 PROVIDER = {"secrets-store-csi-driver": {"install": False}, "fullnameOverride": "csi-secrets-store-provider-azure"}
 BOTH = {**NAMES, "enableSecretRotation": True, "syncSecret": {"enabled": True}}
-HEAD = "# Rendered from manifests/chart by `make manifests`; edit that. docs/install.md tells how to apply it.\n"
+HEAD = "# Rendered from manifests/chart by `make manifests`; edit the chart. docs/install.md describes how to apply it.\n"
 
 
 def copies():
