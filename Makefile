@@ -1,23 +1,25 @@
-# The commands of this project; README.md says what they are for. Each ends with 0 only if what it shows was checked.
+# The commands of this project; CONTRIBUTING.md describes them. Each exits with 0 only if all of its
+# checks hold.
 .PHONY: help demo test e2e bench image lint soak manifests
 
 CARGO ?= cargo
 CARGO_TARGET_DIR ?= $(CURDIR)/target
 RELEASE := $(CARGO_TARGET_DIR)/release/keyvault-csi
 IMAGE := $(CARGO_TARGET_DIR)/image.tar
-# Built in one way only, the image's: static, so that an empty image can run it; relocations in the form that takes no room.
+# One way to build: static, so that an empty image can run it, with packed relocations
+# (docs/decisions.md#d67).
 release = $(CARGO) rustc --locked --release --bin keyvault-csi -- -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs
 
 help: ## list the commands
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/make \1\t\2/p' Makefile
 
-demo: ## the main job on this machine: no cluster and no Azure needed
+demo: ## the driver on this machine, without a cluster and without Azure
 	@e2e/prerequisites demo
 	@echo "Building the driver and the demo (some minutes the first time) ..."
 	@$(CARGO) build --locked --workspace --bin keyvault-csi --bin demo
 	@target/debug/demo target/debug/keyvault-csi
 
-test: ## all tests but those on a real cluster
+test: ## all tests except those on a real cluster
 	@e2e/prerequisites test
 	@echo "Building the release binary, whose memory is measured (some minutes the first time) ..."
 	@$(release)
@@ -27,21 +29,21 @@ test: ## all tests but those on a real cluster
 		KEYVAULT_CSI_RELEASE=$(RELEASE) KEYVAULT_CSI_PYTHON=$$(e2e/python) \
 		$(CARGO) test --locked --workspace
 
-image: ## the OCI image target/image.tar, without a daemon and without pulling anything
+image: ## build the OCI image target/image.tar, without a daemon and without pulling
 	@e2e/prerequisites image
 	@echo "Building the release binary (some minutes the first time) ..."
 	@$(release)
 	@e2e/image $(RELEASE) $(IMAGE)
 
-e2e: ## the image and the chart on a real Kubernetes, which is built and started; KUBECONFIG names another one
+e2e: ## image and chart on a real Kubernetes, which it starts; KUBECONFIG for another cluster
 	@e2e/prerequisites image
 	@e2e/prerequisites test
-	@# The cluster is built beside, where it is not yet: linking the image's program keeps one processor busy only.
+	@# The cluster is built in parallel: linking the image's program uses one CPU only.
 	@{ [ -n "$${KUBECONFIG:-}" ] || e2e/cluster/cluster build > /dev/null; } & cluster=$$!; \
 		$(MAKE) --no-print-directory image || { kill $$cluster; exit 1; }; \
 		CARGO="$(CARGO)" KEYVAULT_CSI_IMAGE=$(IMAGE) e2e/run
 
-bench: image ## what the driver costs: writes target/bench.json, draws docs/performance.svg, prints a table; wants an idle machine
+bench: image ## benchmark, for an idle machine: writes target/bench.json and docs/performance.svg
 	@e2e/prerequisites test
 	@echo "Building the benchmark (some minutes the first time) ..."
 	@$(CARGO) build --locked --profile tools --package keyvault-csi-bench --package keyvault-csi-e2e --bin bench --bin load
@@ -53,7 +55,7 @@ lint: ## formatting and clippy, warnings denied
 	@$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
 	@$(CARGO) clippy --locked --workspace --test cluster -- --deny warnings
 
-soak: ## what takes long: many more random cases, attacks at full size, hundreds of expensive archives, ten minutes of rotation
+soak: ## long runs: random cases, attacks at full size, expensive archives, ten minutes of rotation
 	@e2e/prerequisites demo
 	@KEYVAULT_CSI_FUZZ_CASES=200000 PROPTEST_CASES=20000 $(CARGO) test --locked --lib
 	@$(release)
@@ -61,6 +63,6 @@ soak: ## what takes long: many more random cases, attacks at full size, hundreds
 	@KEYVAULT_CSI_RELEASE=$(RELEASE) $(CARGO) test --locked --test it -- --ignored key_derivation --nocapture
 	@KEYVAULT_CSI_FLOOD_MIB=128 $(CARGO) test --locked --test it -- hostile_frames
 
-manifests: ## render manifests/deploy from the chart, and copy the CRDs into it
+manifests: ## render manifests/deploy from the chart, and copy the CRDs into the chart
 	@e2e/prerequisites test
 	@$$(e2e/python) e2e/chart/render.py
