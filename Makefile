@@ -1,36 +1,38 @@
-# The commands of this project; README.md says what they are for. Each ends with 0 only if what it shows was checked.
+# The commands of this project; CONTRIBUTING.md describes them. Each exits with 0 only if all of its
+# checks hold.
 .PHONY: help demo check test release budgets image e2e bench lint soak manifests
 
 CARGO ?= cargo
 CARGO_TARGET_DIR ?= $(CURDIR)/target
 RELEASE := $(CARGO_TARGET_DIR)/release/keyvault-csi
 IMAGE := $(CARGO_TARGET_DIR)/image.tar
-# Built in one way only, the image's: static, so that an empty image can run it; relocations in the form that takes no room.
+# One way to build: static, so that an empty image can run it, with packed relocations
+# (docs/decisions.md#d67).
 release = $(CARGO) rustc --locked --release --bin keyvault-csi -- -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs
 
 help: ## list the commands
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/make \1\t\2/p' Makefile
 
-demo: ## the main job on this machine: no cluster and no Azure needed
+demo: ## the driver on this machine, without a cluster and without Azure
 	@e2e/prerequisites demo
 	@echo "Building the driver and the demo (some minutes the first time) ..."
 	@$(CARGO) build --locked --workspace --bin keyvault-csi --bin demo
 	@target/debug/demo target/debug/keyvault-csi
 
-# What the integration tests need beside cargo: a kube-apiserver with etcd, and a Python with clients and the Helm engine.
+# The integration tests need a kube-apiserver with etcd, and a Python with clients and the Helm engine.
 fixtures = KUBEBUILDER_ASSETS="$${KUBEBUILDER_ASSETS:-$$(e2e/cluster/cluster assets)}" KEYVAULT_CSI_PYTHON=$$(e2e/python)
 
-check: ## formatting, clippy, and the tests that start no process: the quick loop
+check: ## the quick loop: formatting, clippy, unit tests
 	@$(CARGO) fmt --all --check
 	@$(CARGO) clippy --locked --workspace --all-targets --quiet -- --deny warnings
 	@$(CARGO) test --locked --workspace --lib --quiet -- --test-threads 8
 
-test: ## all tests but those on a real cluster; TEST=rotation:: runs those whose names contain it
+test: ## all tests except those on a real cluster; TEST=rotation:: selects by name
 	@e2e/prerequisites test
 	@echo "Building and running the tests ..."
 	@$(fixtures) $(CARGO) test --locked --workspace -- $(TEST)
 
-release: ## the release binary, as the image has it
+release: ## the release binary, as in the image
 	@e2e/prerequisites demo
 	@$(release)
 
@@ -39,19 +41,19 @@ budgets: release ## size and idle memory of the release binary
 	@$(fixtures) KEYVAULT_CSI_RELEASE=$(RELEASE) \
 		$(CARGO) test --locked --workspace --test it -- --ignored budgets:: --test-threads 1
 
-image: release ## the OCI image target/image.tar, without a daemon and without pulling anything
+image: release ## build the OCI image target/image.tar, without a daemon and without pulling
 	@e2e/prerequisites image
 	@e2e/image $(RELEASE) $(IMAGE)
 
-e2e: ## the image and the chart on a real Kubernetes, which is built and started; KUBECONFIG names another one
+e2e: ## image and chart on a real Kubernetes, which it starts; KUBECONFIG for another cluster
 	@e2e/prerequisites image
 	@e2e/prerequisites test
-	@# The cluster is built beside, where it is not yet: linking the image's program keeps one processor busy only.
+	@# The cluster is built in parallel: linking the image's program uses one CPU only.
 	@{ [ -n "$${KUBECONFIG:-}" ] || e2e/cluster/cluster build > /dev/null; } & cluster=$$!; \
 		$(MAKE) --no-print-directory image || { kill $$cluster; exit 1; }; \
 		CARGO="$(CARGO)" KEYVAULT_CSI_IMAGE=$(IMAGE) e2e/run
 
-bench: image ## what the driver costs: writes target/bench.json, draws docs/performance.svg, prints a table; wants an idle machine
+bench: image ## benchmark, for an idle machine: writes target/bench.json and docs/performance.svg
 	@e2e/prerequisites test
 	@echo "Building the benchmark (some minutes the first time) ..."
 	@$(CARGO) build --locked --profile tools --package keyvault-csi-bench --package keyvault-csi-e2e --bin bench --bin load
@@ -64,7 +66,7 @@ lint: ## formatting, clippy, dependencies, documentation, shell scripts, YAML; w
 	@$(CARGO) clippy --locked --workspace --test cluster -- --deny warnings
 	@CARGO="$(CARGO)" e2e/lint/run
 
-soak: ## what takes long: many more random cases, attacks at full size, hundreds of expensive archives, ten minutes of rotation
+soak: ## long runs: random cases, attacks at full size, expensive archives, ten minutes of rotation
 	@e2e/prerequisites demo
 	@KEYVAULT_CSI_FUZZ_CASES=200000 PROPTEST_CASES=20000 $(CARGO) test --locked --package keyvault-csi --package h2-authority --lib
 	@$(release)
@@ -72,6 +74,6 @@ soak: ## what takes long: many more random cases, attacks at full size, hundreds
 	@KEYVAULT_CSI_RELEASE=$(RELEASE) $(CARGO) test --locked --test it -- --ignored key_derivation --nocapture
 	@KEYVAULT_CSI_FLOOD_MIB=128 $(CARGO) test --locked --test it -- hostile_frames
 
-manifests: ## render manifests/deploy from the chart, and copy the CRDs into it
+manifests: ## render manifests/deploy from the chart, and copy the CRDs into the chart
 	@e2e/prerequisites test
 	@$$(e2e/python) e2e/chart/render.py

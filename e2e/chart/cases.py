@@ -1,7 +1,4 @@
-"""What the chart must render, as tables: values and flags, roles and rights, mistakes and the words that name them.
-
-`check.py` asks; here is nothing that runs.
-"""
+"""The expectations of `check.py`: values and flags, roles and rights, mistakes and messages."""
 
 
 def nested(values):
@@ -9,16 +6,16 @@ def nested(values):
     return {"secrets-store-csi-driver": values}
 
 
-# Values, and what becomes of them.
+# Values, and the flags that they become.
 RENDERED = [
     # The settings of the Arc extension, in its own spelling, and the same ones without the prefix.
     (nested({"enableSecretRotation": True, "rotationPollInterval": "3m", "syncSecret": {"enabled": True}}),
      {"--enable-secret-rotation": "true", "--rotation-poll-interval": "3m", "--sync-secret": "true"}),
     ({"enableSecretRotation": True, "rotationPollInterval": "3m", "syncSecret": {"enabled": True}},
      {"--enable-secret-rotation": "true", "--rotation-poll-interval": "3m", "--sync-secret": "true"}),
-    # Tools that make text of everything.
+    # Booleans as text, which some tools write.
     ({"enableSecretRotation": "true", "syncSecret": {"enabled": "false"}}, {"--enable-secret-rotation": "true", "--sync-secret": "false"}),
-    # The nested spelling comes first, also where it says false.
+    # The nested spelling has precedence, also if it is false.
     ({"enableSecretRotation": True, "rotationPollInterval": "9m", **nested({"enableSecretRotation": False, "rotationPollInterval": "1m"})},
      {"--enable-secret-rotation": "false", "--rotation-poll-interval": "1m"}),
     ({"constructPEMChain": False}, {"--construct-pem-chain": "false"}),
@@ -46,12 +43,12 @@ RENDERED = [
     ({"startupTaint": {"enabled": True}}, {"--startup-taint": "secrets-store.csi.k8s.io/agent-not-ready"}),
 ]
 
-# The same where only the provider is installed.
+# The same for the provider alone.
 ALONE = nested({"install": False, "enableSecretRotation": True, "syncSecret": {"enabled": True}, "linux": {"metricsAddr": ":1"}})
 PROVIDER_RENDERED = [
     (ALONE, {"--endpoint": "unix:///provider/azure.sock", "--healthz-addr": "127.0.0.1", "--healthz-port": "8989", "--healthz-path": "/healthz", "--healthz-timeout": "5s",
              "--prometheus-port": "8898", "--construct-pem-chain": "true", "--write-cert-and-key-in-separate-files": "false"}),
-    # The command lines of upstream's pages.
+    # The command lines of upstream's documentation.
     ({**nested({"install": "false"}), "enableSecretRotation": True, "linux": {"enabled": True}}, {"--prometheus-port": "8898"}),
     ({**ALONE, "metricsAddr": "9090"}, {"--prometheus-port": "9090"}),
     ({**ALONE, "metricsAddr": ":9090"}, {"--prometheus-port": "9090"}),
@@ -65,7 +62,7 @@ PROVIDER_RENDERED = [
     ({**ALONE, "tokenProxyURL": "https://proxy:443", "sniName": "x.y"}, {"--token-proxy-url": "https://proxy:443", "--sni-name": "x.y"}),
 ]
 
-# What the node's account may do, by role.
+# The rights of the driver's account, by role.
 RIGHTS = {
     "secretproviderclasses-role": {
         ("secrets-store.csi.x-k8s.io", "secretproviderclasses"): "get list watch",
@@ -93,7 +90,7 @@ RIGHTS_WITH_OWNERS = {
     "secretprovidersyncing-role": {**RIGHTS["secretprovidersyncing-role"], ("", "secrets"): "create delete get patch"},
 }
 OPENSHIFT = "security.openshift.io/v1"
-# Values, what the API server has besides Kubernetes' own APIs, and whether the roles are for that plug-in.
+# Values, additional APIs of the server, and whether the roles are for that plug-in.
 OWNERS = [
     ({}, [], False),
     ({}, [OPENSHIFT], True),
@@ -109,7 +106,7 @@ OWNERS = [
     (nested({"rbac": {"ownerReferencesPermissionEnforcement": False}}), [OPENSHIFT], False),
 ]
 
-# Values, and a word that must stand in their refusal.
+# Values, and a word that the error must contain.
 REJECTED = [
     ({"enableSecretRotation": "yes"}, "enableSecretRotation"),
     ({"rbac": {"ownerReferencesPermissionEnforcement": "yes"}}, "ownerReferencesPermissionEnforcement"),

@@ -1,9 +1,9 @@
-"""What the chart must render, asked of the real Helm engine. No cluster is needed.
+"""Checks of the rendered chart, with the real Helm engine. Needs no cluster.
 
-    python e2e/chart/check.py                  all checks of what is rendered
-    python e2e/chart/check.py --binary PATH    that the program knows every flag that the DaemonSet passes; nothing else
+    python e2e/chart/check.py                  all checks
+    python e2e/chart/check.py --binary PATH    only: the program accepts every flag that the DaemonSets pass
 
-Prints `ok NAME` for each check and ends with 0 only if all of them hold.
+Prints `ok NAME` for each check, and exits with 0 only if all of them hold.
 """
 
 import copy
@@ -46,11 +46,11 @@ def driver(objects):
 
 
 def flags(objects, suffix="", role="node"):
-    """The arguments behind the subcommand, as a dictionary."""
+    """The arguments after the subcommand, as a dictionary."""
     subcommand, *arguments = container(objects, suffix)["args"]
     assert subcommand == role, subcommand
     pairs = [argument.partition("=")[::2] for argument in arguments]
-    assert len({name for name, _ in pairs}) == len(pairs), f"a flag twice: {arguments}"
+    assert len({name for name, _ in pairs}) == len(pairs), f"a flag is passed twice: {arguments}"
     return dict(pairs)
 
 
@@ -58,15 +58,15 @@ def names(objects, kind):
     return {name for found, name in objects if found == kind}
 
 
-def same(what, found, wanted):
-    assert found == wanted, f"{what}: {found!r}, should be {wanted!r}"
+def same(what, found, expected):
+    assert found == expected, f"{what}: {found!r}, should be {expected!r}"
 
 
 @check
 def defaults_are_upstreams():
     objects = chart.objects()
     found = flags(objects)
-    for name, wanted in {
+    for name, expected in {
         "--endpoint": "$(CSI_ENDPOINT)",
         "--nodeid": "$(KUBE_NODE_NAME)",
         "--registration-dir": "/registration",
@@ -83,7 +83,7 @@ def defaults_are_upstreams():
         "--max-call-recv-msg-size": "4194304",
         "--provider-health-check": "false",
     }.items():
-        same(name, found.pop(name), wanted)
+        same(name, found.pop(name), expected)
     same("other flags", found, {})
     env = {e["name"]: e.get("value") or e["valueFrom"]["fieldRef"]["fieldPath"] for e in container(objects)["env"]}
     same("env", env, {"CSI_ENDPOINT": "unix:///csi/csi.sock", "KUBE_NODE_NAME": "spec.nodeName", "MALLOC_ARENA_MAX": "2"})
@@ -110,29 +110,29 @@ def names_are_upstreams():
     same("default container", template["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"], "secrets-store")
     same("ports", {p["name"]: p["containerPort"] for p in container(objects)["ports"]}, {"healthz": 9808, "metrics": 8095})
     same("volumes", {v["name"] for v in pod(objects)["volumes"]}, {"plugin-dir", "registration-dir", "mountpoint-dir", "providers-dir", "providers-dir-0"})
-    for release, values, wanted in (
+    for release, values, expected in (
         ("csi", {}, "csi-secrets-store-csi-driver"),
         ("my-secrets-store-csi-driver", {}, "my-secrets-store-csi-driver"),
         ("csi", {"fullnameOverride": "one"}, "one"),
         ("csi", {"nameOverride": "two"}, "csi-two"),
         ("csi", nested({"fullnameOverride": "secrets-store-csi-driver"}), "secrets-store-csi-driver"),
     ):
-        same("name", names(chart.objects(values, release=release), "DaemonSet"), {wanted})
+        same("name", names(chart.objects(values, release=release), "DaemonSet"), {expected})
 
 
 @check
 def settings_become_flags():
-    for values, wanted in RENDERED:
+    for values, expected in RENDERED:
         found = flags(chart.objects(values))
-        for name, value in wanted.items():
+        for name, value in expected.items():
             same(f"{values} {name}", found.get(name), value)
 
 
 @check
-def settings_are_read_as_their_documents_write_them():
-    """The command lines of the Arc extension's page and of upstream's, by Helm's own reader of --set."""
+def documented_command_lines_work():
+    """Command lines in the documentation of Arc and of upstream, with Helm's own parser of --set."""
     prefix = "secrets-store-csi-driver."
-    for line, wanted in (
+    for line, expected in (
         (f"{prefix}enableSecretRotation=true,{prefix}rotationPollInterval=3m,{prefix}syncSecret.enabled=true",
          {"--enable-secret-rotation": "true", "--rotation-poll-interval": "3m", "--sync-secret": "true"}),
         ("enableSecretRotation=true,rotationPollInterval=30s,syncSecret.enabled=true,tokenRequests[0].audience=conjur,logVerbosity=4",
@@ -145,21 +145,21 @@ def settings_are_read_as_their_documents_write_them():
             if read is helm_python.parse_set_string_values and "tokenRequests" in line:
                 continue
             found = flags(chart.objects(read(line)))
-            for name, value in wanted.items():
+            for name, value in expected.items():
                 same(f"{line} {name}", found.get(name), value)
 
 
-def the_program_knows_every_flag(binary):
+def the_program_accepts_every_flag(binary):
     for values, _ in RENDERED + PROVIDER_RENDERED:
-        # As the kubelet fills in the container's variables.
+        # As the kubelet expands the container's variables.
         variables = {"$(CSI_ENDPOINT)": "unix:///csi/csi.sock", "$(KUBE_NODE_NAME)": "node"}
         arguments = container(chart.objects(values))["args"]
         for name, value in variables.items():
             arguments = [argument.replace(name, value) for argument in arguments]
-        # The help comes only if every flag before it was taken.
-        told = subprocess.run([binary, *arguments, "--help"], capture_output=True, text=True)
-        assert told.returncode == 0, f"{arguments}: {told.stderr}"
-        assert "--endpoint" in told.stdout, told.stdout
+        # The program prints its help only if it accepts every flag before.
+        done = subprocess.run([binary, *arguments, "--help"], capture_output=True, text=True)
+        assert done.returncode == 0, f"{arguments}: {done.stderr}"
+        assert "--endpoint" in done.stdout, done.stdout
 
 
 @check
@@ -174,12 +174,13 @@ def rotation_and_tokens_reach_the_csidriver():
         for kubernetes in KUBERNETES:
             found = driver(chart.objects(values, kubernetes=kubernetes))
             assert not {"tokenRequests", "serviceAccountTokenInSecrets"} & found.keys(), found
-    # Needs no fsGroupPolicy, which cannot be changed before 1.29 where upstream's object is taken over.
+    # No fsGroupPolicy: before 1.29 it could not be changed in upstream's object when that is taken
+    # over.
     assert "fsGroupPolicy" not in base
 
 
 @check
-def each_kubernetes_version_gets_what_it_knows():
+def each_kubernetes_version_gets_fields_that_it_has():
     for kubernetes in KUBERNETES:
         objects = chart.objects({"enableSecretRotation": True, "syncSecret": {"enabled": True}, "windows": {"enabled": True}}, kubernetes=kubernetes)
         at_least_35 = tuple(map(int, kubernetes.split(".")))[:2] >= (1, 35)
@@ -192,7 +193,7 @@ def each_kubernetes_version_gets_what_it_knows():
 
 
 @check
-def one_container_with_no_more_than_it_needs():
+def one_container_with_least_privileges():
     objects = chart.objects()
     spec, one = pod(objects), container(objects)
     same("containers", (len(spec["containers"]), spec.get("initContainers")), (1, None))
@@ -207,7 +208,7 @@ def one_container_with_no_more_than_it_needs():
     same("nodes", spec["nodeSelector"], {"kubernetes.io/os": "linux"})
     mounts = {m["name"]: m for m in one["volumeMounts"]}
     same("propagation", {n: m.get("mountPropagation") for n, m in mounts.items() if "mountPropagation" in m}, {"mountpoint-dir": "Bidirectional"})
-    # The path inside must be the one outside: kubelets send it.
+    # The paths inside and outside must be equal, because kubelets send the outer one.
     paths = {v["name"]: v["hostPath"]["path"] for v in spec["volumes"]}
     for name in ("mountpoint-dir", "providers-dir", "providers-dir-0"):
         same(name, mounts[name]["mountPath"], paths[name])
@@ -216,8 +217,8 @@ def one_container_with_no_more_than_it_needs():
 
 
 @check
-def health_is_on_loopback_where_pods_share_no_network():
-    """On the node's network the kubelet reaches the loopback address and no pod does; on the pods' the probe goes to the pod."""
+def health_is_on_loopback_with_host_network():
+    """On the node's network pods do not reach loopback; on the pod network the kubelet probes the pod."""
     for values in ({}, ALONE):
         for on, host in ((True, "127.0.0.1"), (False, None), ("true", "127.0.0.1"), ("false", None)):
             objects = chart.objects({**values, "linux": {"hostNetwork": on}})
@@ -231,7 +232,7 @@ def health_is_on_loopback_where_pods_share_no_network():
 
 
 @check
-def what_users_set_on_the_pod_arrives():
+def settings_of_the_pod_take_effect():
     settings = {
         "kubeletRootDir": "/opt/rke/var/lib/kubelet", "providersDir": "/p", "additionalProvidersDirs": ["/p", "/q"],
         "nodeSelector": {"a": "b"}, "tolerations": [], "affinity": {"podAffinity": {}}, "priorityClassName": "",
@@ -262,13 +263,14 @@ def what_users_set_on_the_pod_arrives():
             same(f"{key}: common label", found["metadata"]["labels"].get("team"), "x")
     digest = "sha256:" + "0" * 64
     same("digest", container(chart.objects({"linux": {"image": {"tag": "1", "digest": digest}}}))["image"], f"keyvault-csi@{digest}")
-    # Upstream's image stands below the nested key in values written for its chart; it is not ours to run.
+    # Values for upstream's chart have its image below the nested key, which this chart must not
+    # use.
     values = nested({"linux": {"image": {"repository": "registry.k8s.io/csi-secrets-store/driver", "tag": "v1.5.6"}}})
     same("image", container(chart.objects(values))["image"], f"keyvault-csi:{program_version()}")
 
 
 def bound_rights(objects):
-    """What the node's account may do, by role: verbs by API group and resource."""
+    """The rights of the driver's account, by role: verbs by API group and resource."""
     bound = {}
     for (kind, _), o in objects.items():
         if kind == "ClusterRoleBinding":
@@ -279,7 +281,7 @@ def bound_rights(objects):
 
 
 @check
-def delete_is_granted_only_for_the_admission_plugin_that_asks_for_it():
+def delete_is_granted_only_for_the_admission_plugin_that_requires_it():
     switches = {"enableSecretRotation": True, "syncSecret": {"enabled": True}, "startupTaint": {"enabled": True}}
     for values, apis, on in OWNERS:
         objects = chart.objects({**switches, **copy.deepcopy(values)}, apis=apis)
@@ -307,14 +309,14 @@ def each_right_comes_with_its_switch():
 
 @check
 def crds_outlive_the_release():
-    for values, wanted in (({}, 2), ({"linux": {"crds": {"enabled": False}}}, 0), (nested({"linux": {"crds": {"enabled": False}}}), 0)):
+    for values, expected in (({}, 2), ({"linux": {"crds": {"enabled": False}}}, 0), (nested({"linux": {"crds": {"enabled": False}}}), 0)):
         crds = [o for (kind, _), o in chart.objects(values).items() if kind == "CustomResourceDefinition"]
-        same("crds", len(crds), wanted)
+        same("crds", len(crds), expected)
         for crd in crds:
             same("policy", crd["metadata"]["annotations"]["helm.sh/resource-policy"], "keep")
-            assert "helm.sh/hook" not in crd["metadata"]["annotations"], "a hook would be made anew"
+            assert "helm.sh/hook" not in crd["metadata"]["annotations"], "Helm would delete and create a hook"
             same("versions", {v["name"]: (v["served"], v["storage"]) for v in crd["spec"]["versions"]}, {"v1": (True, True), "v1alpha1": (True, False)})
-    assert not (CHART / "crds").exists(), "Helm never upgrades what stands in crds/"
+    assert not (CHART / "crds").exists(), "Helm never upgrades CRDs in crds/"
 
 
 @check
@@ -330,8 +332,8 @@ def a_proxy_as_arc_sets_it():
     def checksum(values):
         return daemonset(chart.objects({"Azure": {"proxySettings": values}}))["spec"]["template"]["metadata"]["annotations"].get("checksum/proxy")
 
-    assert checksum(proxy) == checksum(dict(proxy)) != checksum({**proxy, "noProxy": "x"}), "pods do not roll when the proxy changes"
-    assert proxy["httpProxy"] not in str(daemonset(objects)), "the password stands in the DaemonSet"
+    assert checksum(proxy) == checksum(dict(proxy)) != checksum({**proxy, "noProxy": "x"}), "a changed proxy does not restart the pods"
+    assert proxy["httpProxy"] not in str(daemonset(objects)), "the DaemonSet contains the password"
     for off in ({}, {"Azure": {"proxySettings": {**proxy, "isProxyEnabled": False}}}, {"Azure": {"Cluster": {}}}):
         objects = chart.objects(off)
         assert not names(objects, "Secret") and "envFrom" not in container(objects), off
@@ -341,7 +343,7 @@ def a_proxy_as_arc_sets_it():
 
 @check
 def files_of_custom_clouds_are_mounted_whole():
-    """In both DaemonSets, read-only, and not as a subPath, which the kubelet would never update."""
+    """In both DaemonSets, read-only, and not as a subPath, which the kubelet never updates."""
     for base in ({}, ALONE):
         for files, source, path in (
             ({"configMap": "clouds"}, {"configMap": {"name": "clouds"}}, "/etc/keyvault-csi/clouds"),
@@ -351,13 +353,13 @@ def files_of_custom_clouds_are_mounted_whole():
             same("volume", [v for v in pod(objects)["volumes"] if v["name"] == "cloud-files"], [{"name": "cloud-files", **source}])
             same("mount", [m for m in container(objects)["volumeMounts"] if m["name"] == "cloud-files"],
                  [{"name": "cloud-files", "mountPath": path, "readOnly": True}])
-        assert "cloud-files" not in str(chart.objects(base)), "without the setting nothing is mounted"
+        assert "cloud-files" not in str(chart.objects(base)), "a mount without the setting"
     windows = chart.objects({"windows": {"enabled": True}, "cloudFiles": {"configMap": "clouds"}})
     same("windows", flags(windows, "windows")["--cloud-files-dir"], r"C:\keyvault-csi\clouds")
 
 
 @check
-def windows_only_when_asked_for():
+def windows_is_off_by_default():
     same("off", names(chart.objects(), "DaemonSet"), {"csi-secrets-store-csi-driver"})
     for values in ({"windows": {"enabled": True}}, nested({"windows": {"enabled": True}})):
         objects = chart.objects(values)
@@ -365,20 +367,20 @@ def windows_only_when_asked_for():
         same("nodes", spec["nodeSelector"]["kubernetes.io/os"], "windows")
         assert "securityContext" not in container(objects, "windows") and "hostNetwork" not in spec
         same("socket", flags(objects, "windows")["--kubelet-registration-path"], r"C:\var\lib\kubelet\plugins\csi-secrets-store\csi.sock")
-        assert "--kubelet-root" not in flags(objects, "windows"), "the root is a path of Linux"
+        assert "--kubelet-root" not in flags(objects, "windows"), "--kubelet-root is for Linux only"
     only = chart.objects({"linux": {"enabled": False}, "windows": {"enabled": True}})
     same("only", names(only, "DaemonSet"), {"csi-secrets-store-csi-driver-windows"})
 
 
 @check
-def the_provider_alone_is_upstreams_to_look_at():
-    for values, wanted in PROVIDER_RENDERED:
+def the_provider_alone_looks_like_upstreams():
+    for values, expected in PROVIDER_RENDERED:
         found = flags(chart.objects(values), role="provider")
-        for name, value in wanted.items():
+        for name, value in expected.items():
             same(f"{values} {name}", found.get(name), value)
     for kubernetes in KUBERNETES:
         objects = chart.objects(ALONE, kubernetes=kubernetes)
-        # No role, no CSIDriver, no CustomResourceDefinition: those are the driver's.
+        # No role, no CSIDriver, no CustomResourceDefinition: those belong to the driver.
         same("objects", set(objects), {("DaemonSet", "csi-csi-secrets-store-provider-azure"), ("ServiceAccount", "csi-secrets-store-provider-azure")})
     same("selector", daemonset(objects)["spec"]["selector"], {"matchLabels": {"app": "csi-secrets-store-provider-azure"}})
     spec, one = pod(objects), container(objects)
@@ -395,12 +397,12 @@ def the_provider_alone_is_upstreams_to_look_at():
          {"runAsUser": 0, "readOnlyRootFilesystem": True, "privileged": True})
     same("no account", names(chart.objects({**ALONE, "rbac": {"install": False}}), "ServiceAccount"), set())
     same("not on Linux", chart.objects({**ALONE, "linux": {"enabled": False}, "rbac": {"install": False}}), {})
-    for release, values, wanted in (
+    for release, values, expected in (
         ("csi-secrets-store-provider-azure", ALONE, "csi-secrets-store-provider-azure"),
         ("csi", {**ALONE, "fullnameOverride": "one"}, "one"),
         ("csi", nested({"install": False, "fullnameOverride": "secrets-store-csi-driver"}), "csi-csi-secrets-store-provider-azure"),
     ):
-        same("name", names(chart.objects(values, release=release), "DaemonSet"), {wanted})
+        same("name", names(chart.objects(values, release=release), "DaemonSet"), {expected})
     proxy = {"isProxyEnabled": True, "httpsProxy": "http://proxy:3128", "proxyCert": "x"}
     objects = chart.objects({**ALONE, "Azure": {"proxySettings": proxy}})
     same("proxy", container(objects)["envFrom"], [{"secretRef": {"name": "arc-proxy-config"}}])
@@ -429,7 +431,7 @@ def mistakes_are_named():
 
 @check
 def values_of_upstreams_charts_are_accepted():
-    """Everything that their documentation sets; what has no meaning here changes nothing."""
+    """All settings of their documentation; those without a meaning here change nothing."""
     meaningless = {
         "enableArcExtension": True, "arc": {"enableMonitoring": False}, "filteredWatchSecret": True,
         "Azure": {"Cluster": {"ResourceId": "x", "Region": "y", "Distribution": "z"}, "Identity": {"isEnabled": True, "Type": "SystemAssigned"}, "Extension": {"Name": "n"}},
@@ -441,7 +443,7 @@ def values_of_upstreams_charts_are_accepted():
                                      "crds": {"image": {"tag": "x"}, "enabled": True}}},
     }
     same("objects", chart.objects(meaningless), chart.objects())
-    # The file that Microsoft's extension sets in place of the defaults.
+    # The values file of Microsoft's extension.
     arc = {"logFormatJSON": True, "linux": {"tolerations": [], "dnsPolicy": ""}, "windows": {"enabled": True, "tolerations": []},
            **nested({"logFormatJSON": True, "tokenRequests": [{"audience": "api://AzureADTokenExchange"}], "windows": {"enabled": True},
                      "linux": {"podAnnotations": {"prometheus.io/port": "8080"}, "metricsAddr": ":8080"}, "fullnameOverride": "secrets-store-csi-driver"})}
@@ -452,14 +454,14 @@ def values_of_upstreams_charts_are_accepted():
 
 
 @check
-def plain_yaml_and_crds_are_in_step():
+def plain_yaml_and_crds_are_current():
     found = render.stale(render.copies(), (CHART / "files" / "crds").rglob("*.yaml")) + render.stale(render.rendered(), render.DEPLOY.rglob("*.yaml"))
-    same("run `make manifests`; not in step", [str(path.relative_to(ROOT)) for path in found], [])
+    same("out of date; run `make manifests`", [str(path.relative_to(ROOT)) for path in found], [])
 
 
 @check
-def the_readme_tells_every_setting():
-    told = (CHART / "README.md").read_text()
+def the_readme_lists_every_setting():
+    readme = (CHART / "README.md").read_text()
 
     def leaves(value, at=""):
         if isinstance(value, dict) and value and not at.endswith(("affinity", "resources", "updateStrategy", "image")):
@@ -468,7 +470,7 @@ def the_readme_tells_every_setting():
         else:
             yield at
 
-    missing = [name for name in leaves(chart.loaded.values) if f"`{name}`" not in told and f"`<os>.{name.partition('.')[2]}`" not in told]
+    missing = [name for name in leaves(chart.loaded.values) if f"`{name}`" not in readme and f"`<os>.{name.partition('.')[2]}`" not in readme]
     same("not in README.md", missing, [])
     same("version", chart.loaded.metadata["appVersion"], program_version())
 
@@ -480,14 +482,14 @@ def program_version():
 def main():
     checks, failed = CHECKS, 0
     if len(sys.argv) == 3 and sys.argv[1] == "--binary":
-        checks = [functools.wraps(the_program_knows_every_flag)(lambda: the_program_knows_every_flag(sys.argv[2]))]
+        checks = [functools.wraps(the_program_accepts_every_flag)(lambda: the_program_accepts_every_flag(sys.argv[2]))]
     elif len(sys.argv) != 1:
         sys.exit(__doc__)
     for function in checks:
         try:
             function()
             print(f"ok {function.__name__}")
-        except Exception:  # noqa: BLE001: the others are to be told too.
+        except Exception:  # noqa: BLE001: the other checks run nevertheless.
             failed += 1
             print(f"FAILED {function.__name__}\n{traceback.format_exc(limit=-2)}")
     print(f"{len(checks) - failed} of {len(checks)} checks hold, Helm {helm_python.helm_sdk_version()}")

@@ -1,9 +1,10 @@
-"""Installs, upgrades, takes over and uninstalls the chart on a real API server, with the real Helm engine.
+"""Installs, upgrades, takes over and uninstalls the chart on a real API server, with the Helm engine.
 
     KUBECONFIG=... python e2e/chart/cluster.py
 
-Needs an API server without the driver, and kubectl (or KUBECTL). Pods are kept off every node by a selector: what they do is for other
-tests. Leaves nothing behind; refuses to start where a driver is installed, since it deletes the CustomResourceDefinitions.
+Needs an API server without the driver, and kubectl (or KUBECTL). A node selector prevents pods: other
+tests cover them. Removes all of its objects. Refuses to start if a driver is installed, because it
+deletes the CustomResourceDefinitions.
 """
 
 import json
@@ -65,19 +66,19 @@ def classes():
 
 
 def ours():
-    """What is in the cluster with the label of the chart's objects, other than the CRDs."""
+    """The objects in the cluster with the chart's label, except the CRDs."""
     listed = kubectl("get", KINDS, "--all-namespaces", "--selector", "app=secrets-store-csi-driver", "--output", "json")
     return {(o["kind"], o["metadata"]["name"]) for o in json.loads(listed)["items"]}
 
 
 def may(*what):
-    """Whether the driver's account may do this."""
+    """Whether the driver's account has this right."""
     account = f"system:serviceaccount:{NAMESPACE}:secrets-store-csi-driver"
     return kubectl("auth", "can-i", *what, "--namespace", "default", "--as", account, check=False).stdout.strip() == "yes"
 
 
 def make_class(name, version="v1"):
-    # A CRD that was just made is served a moment later.
+    # The API server serves a new CRD after a moment.
     deadline = time.monotonic() + 20
     while True:
         done = kubectl("apply", "--filename", "-", stdin=CLASS % (version, name), check=False)
@@ -88,7 +89,7 @@ def make_class(name, version="v1"):
 
 
 class Helm:
-    """The engine, with the options that its Python side does not offer."""
+    """The Helm engine, with options that its Python API lacks."""
 
     def __init__(self):
         self.config = helm_python.Config(namespace=NAMESPACE)
@@ -107,7 +108,7 @@ class Helm:
         except helm_python.HelmError as error:
             assert word in str(error), f"{word!r} is missing in: {error}"
             return
-        raise AssertionError(f"{arguments} went through")
+        raise AssertionError(f"{arguments} succeeded")
 
     def roll_back(self, release, **options):
         _native.call_status("helm_rollback", self.config._raw(), release, json.dumps({"timeout_seconds": 60, **options}))
@@ -117,7 +118,7 @@ class Helm:
 
 
 def change_driver(helm, values, **options):
-    """Upgrades; first as docs/install.md says for API servers on which a CSIDriver cannot be changed."""
+    """Upgrades; deletes the CSIDriver first where it is immutable, as docs/install.md says."""
     if server_minor() < 22:
         helm.refuses("immutable", "upgrade", RELEASE, values, **options)
         kubectl("delete", *DRIVER)
@@ -128,7 +129,7 @@ def server_minor():
     return int(json.loads(kubectl("version", "--output", "json"))["serverVersion"]["minor"].rstrip("+"))
 
 
-def a_fresh_install_brings_everything(helm):
+def a_fresh_install_creates_everything(helm):
     helm.put("install", RELEASE)
     assert len(crds()) == 2, crds()
     make_class("one")
@@ -154,8 +155,8 @@ def settings_can_be_changed_later(helm):
     assert classes() == {"one", "older"}
 
 
-def delete_is_granted_where_the_api_server_is_openshifts(helm):
-    """By a CustomResourceDefinition of OpenShift's name, which is all that the chart can see of the admission plug-in there."""
+def delete_is_granted_on_openshift(helm):
+    """A CustomResourceDefinition of its API group emulates OpenShift, as the chart recognizes it."""
     statuses = f"secretproviderclasspodstatuses.{GROUP}"
     both = [("delete", "secrets"), ("delete", statuses)]
     sync, setting = {"syncSecret": {"enabled": True}}, "ownerReferencesPermissionEnforcement"
@@ -166,7 +167,7 @@ def delete_is_granted_where_the_api_server_is_openshifts(helm):
     try:
         kubectl("apply", "--filename", "-", stdin=OPENSHIFT)
         kubectl("wait", "--for=condition=Established", f"crd/{OPENSHIFT_CRD}", "--timeout=60s")
-        # The engine asks a server once which APIs it has.
+        # An engine reads the APIs of a server once.
         Helm().put("upgrade", RELEASE, sync)
         assert all(may(*what) for what in both)
         Helm().put("upgrade", RELEASE, {**sync, "rbac": {setting: False}})
@@ -177,7 +178,7 @@ def delete_is_granted_where_the_api_server_is_openshifts(helm):
 
 
 def an_upgrade_upgrades_the_crds(helm):
-    """The chart as a later version, whose CRD has a column that the installed one lacks; and back."""
+    """To a later version of the chart, whose CRD has one more column, and back."""
     with tempfile.TemporaryDirectory() as folder:
         later = Path(folder) / "chart"
         shutil.copytree(CHART, later)
@@ -189,14 +190,14 @@ def an_upgrade_upgrades_the_crds(helm):
         before = get("crd", f"secretproviderclasses.{GROUP}")
         helm.put("upgrade", RELEASE, NOWHERE, chart=later)
         after = get("crd", f"secretproviderclasses.{GROUP}")
-        assert after["metadata"]["uid"] == before["metadata"]["uid"], "the CRD was made anew, and every class with it deleted"
-        assert column in after["spec"]["versions"][0]["additionalPrinterColumns"], "the CRD is as it was"
+        assert after["metadata"]["uid"] == before["metadata"]["uid"], "the CRD was deleted and created, and every class with it deleted"
+        assert column in after["spec"]["versions"][0]["additionalPrinterColumns"], "the CRD was not upgraded"
     helm.put("upgrade", RELEASE)
     assert get("crd", f"secretproviderclasses.{GROUP}")["spec"] == before["spec"]
     assert classes() == {"one", "older"}
 
 
-def what_was_deleted_or_changed_comes_back(helm):
+def deleted_and_changed_objects_are_restored(helm):
     role = ("clusterrole", "secretproviderclasses-role")
     before = get(*role)["rules"]
     kubectl("delete", *role)
@@ -208,13 +209,13 @@ def what_was_deleted_or_changed_comes_back(helm):
     assert get(*role)["rules"] == before
 
 
-def uninstalling_leaves_crds_and_classes(helm):
+def uninstalling_keeps_crds_and_classes(helm):
     helm.uninstall(RELEASE)
     assert ours() == set(), ours()
     assert len(crds()) == 2 and classes() == {"one", "older"}
 
 
-def crds_of_another_are_not_taken_in_passing(helm):
+def crds_of_another_owner_need_take_ownership(helm):
     helm.refuses("invalid ownership metadata", "install", "other")
     helm.config.uninstall("other", ignore_not_found=True)
     assert ours() == set(), ours()
@@ -228,13 +229,14 @@ def crds_of_another_are_not_taken_in_passing(helm):
 
 
 def upstreams_release_is_upgraded_to_this_chart(helm):
-    # As a release that Helm 3 made, and as one of Helm 4: that goes on in the way of the release that it finds.
+    # As a release of Helm 3, and of Helm 4, which continues with the apply method of an existing
+    # release.
     for server_side in (False, True):
         take_over(helm, server_side)
 
 
 def take_over(helm, server_side):
-    """Its CRDs were put there from crds/, so Helm does not own them; its DaemonSet has the name and the selector of ours."""
+    """Upstream's CRDs come from crds/, so Helm does not own them. The DaemonSet keeps its name."""
     delete_crds()
     with tempfile.TemporaryDirectory() as folder:
         upstream = Path(folder) / "upstream"
@@ -247,14 +249,14 @@ def take_over(helm, server_side):
     helm.refuses("invalid ownership metadata", "upgrade", RELEASE)
     helm.put("upgrade", RELEASE, take_ownership=True)
     after = get("daemonset", "csi-secrets-store-csi-driver")
-    assert after["metadata"]["uid"] == before["metadata"]["uid"], "the DaemonSet was made anew instead of being rolled"
+    assert after["metadata"]["uid"] == before["metadata"]["uid"], "the DaemonSet was deleted and created instead of being updated"
     assert [c["name"] for c in after["spec"]["template"]["spec"]["containers"]] == ["secrets-store"]
-    assert kubectl("get", "clusterrole", "secretprovidertokenrequest-role", check=False).returncode != 0, "the right to mint tokens stays"
+    assert kubectl("get", "clusterrole", "secretprovidertokenrequest-role", check=False).returncode != 0, "the role with the right to create tokens still exists"
     rules = get("clusterrole", "secretproviderclasses-role")["rules"]
     assert not any("pods" in rule["resources"] for rule in rules), rules
     assert classes() == {"one"}
-    # And back, as docs/install.md says: upstream's objects return, classes stay. Server-side apply cannot take a probe away: it
-    # leaves an empty one, which the API server refuses.
+    # And back, as docs/install.md says: upstream's objects return, classes stay. Server-side apply
+    # cannot remove a probe: it leaves an empty one, which the API server rejects.
     helm.roll_back(RELEASE, version=1, server_side_apply="false")
     back = get("daemonset", "csi-secrets-store-csi-driver")
     assert len(back["spec"]["template"]["spec"]["containers"]) == 3 and back["metadata"]["uid"] == before["metadata"]["uid"]
@@ -262,8 +264,8 @@ def take_over(helm, server_side):
     helm.uninstall(RELEASE)
 
 
-def upstreams_provider_alone_is_upgraded_to_ours(helm):
-    """The driver is another release's, and is not touched."""
+def upstreams_provider_is_upgraded_to_this_chart(helm):
+    """The driver belongs to another release, which does not change."""
     alone = {"secrets-store-csi-driver": {"install": False}}
     name = ("daemonset", f"{RELEASE}-csi-secrets-store-provider-azure")
     for server_side in (False, True):
@@ -274,7 +276,7 @@ def upstreams_provider_alone_is_upgraded_to_ours(helm):
         before = get(*name)
         helm.put("upgrade", RELEASE, alone)
         after = get(*name)
-        assert after["metadata"]["uid"] == before["metadata"]["uid"], "the DaemonSet was made anew instead of being rolled"
+        assert after["metadata"]["uid"] == before["metadata"]["uid"], "the DaemonSet was deleted and created instead of being updated"
         (one,) = after["spec"]["template"]["spec"]["containers"]
         assert one["args"][0] == "provider" and one["securityContext"]["capabilities"] == {"drop": ["ALL"]}, one
         assert one["livenessProbe"]["httpGet"]["port"] == "healthz", one["livenessProbe"]
@@ -282,10 +284,10 @@ def upstreams_provider_alone_is_upgraded_to_ours(helm):
         assert get(*name)["spec"]["template"]["spec"]["containers"][0]["args"] == before["spec"]["template"]["spec"]["containers"][0]["args"]
         helm.uninstall(RELEASE)
         found = get("daemonset", "other-secrets-store-csi-driver")["metadata"]
-        assert (found["uid"], found["generation"]) == (driver["uid"], driver["generation"]), "the driver was touched"
+        assert (found["uid"], found["generation"]) == (driver["uid"], driver["generation"]), "the driver's DaemonSet was changed"
         assert len(crds()) == 2
         helm.uninstall("other")
-    # As plain YAML.
+    # With plain YAML.
     file = str(DEPLOY / "provider-alone" / "provider.yaml")
     kubectl("apply", "--filename", file)
     kubectl("delete", "--filename", file)
@@ -303,7 +305,7 @@ def plain_yaml_can_be_applied(helm):
         kubectl("apply", "--filename", str(DEPLOY / "from-1.35" / "csidriver-rotation.yaml"))
         assert get(*DRIVER)["spec"]["serviceAccountTokenInSecrets"] is True
     else:
-        print("   not asked: from-1.35/ needs a newer API server")
+        print("   skipped: from-1.35/ needs a newer API server")
     make_class("one")
     kubectl("apply", "--dry-run=server", "--filename", str(ROOT / "manifests" / "examples"))
     # Uninstalling, as docs/install.md says.
@@ -318,22 +320,22 @@ def delete_crds():
 
 
 STEPS = [
-    a_fresh_install_brings_everything,
+    a_fresh_install_creates_everything,
     settings_can_be_changed_later,
-    delete_is_granted_where_the_api_server_is_openshifts,
+    delete_is_granted_on_openshift,
     an_upgrade_upgrades_the_crds,
-    what_was_deleted_or_changed_comes_back,
-    uninstalling_leaves_crds_and_classes,
-    crds_of_another_are_not_taken_in_passing,
+    deleted_and_changed_objects_are_restored,
+    uninstalling_keeps_crds_and_classes,
+    crds_of_another_owner_need_take_ownership,
     upstreams_release_is_upgraded_to_this_chart,
-    upstreams_provider_alone_is_upgraded_to_ours,
+    upstreams_provider_is_upgraded_to_this_chart,
     plain_yaml_can_be_applied,
 ]
 
 
 def main():
     if kubectl("get", *DRIVER, check=False).returncode == 0 or crds():
-        sys.exit("a driver, or what one left, is in this cluster: name one by KUBECONFIG that has none")
+        sys.exit("this cluster has a driver or its CRDs: set KUBECONFIG to a cluster without them")
     helm = Helm()
     done = 0
     try:
@@ -342,7 +344,7 @@ def main():
             step(helm)
             done += 1
             print(f"ok {step.__name__}, {time.monotonic() - began:.1f} s", flush=True)
-    except Exception:  # noqa: BLE001: the steps stand on one another; the first that fails is told.
+    except Exception:  # noqa: BLE001: each step needs the one before.
         print(f"FAILED {step.__name__}\n{traceback.format_exc(limit=-3)}")
     finally:
         for release in (RELEASE, "other"):

@@ -1,6 +1,7 @@
 """The chart, rendered by the real Helm engine, as Python values.
 
-Knows where the chart is and how to ask for a Kubernetes version; decides nothing. `check.py`, `render.py`, `roles.py` and `cluster.py` use it.
+Has the paths of the chart and passes the Kubernetes version; asserts nothing. `check.py`, `render.py`,
+`roles.py` and `cluster.py` use it.
 """
 
 import json
@@ -16,10 +17,11 @@ CHART = ROOT / "manifests" / "chart"
 CRDS = ROOT / "manifests" / "crds"
 DEPLOY = ROOT / "manifests" / "deploy"
 
-# Name of the release in what is rendered; its DaemonSet gets upstream's name by it.
+# Name of the rendered release, which gives the DaemonSet upstream's name.
 RELEASE = "csi"
 NAMESPACE = "kube-system"
-# The oldest that the chart accepts, the oldest and the newest that users have, and the step between them.
+# The oldest version that the chart accepts, the oldest and newest supported ones, and the first one
+# with serviceAccountTokenInSecrets.
 KUBERNETES = ("1.20.2", "1.27.0", "1.35.0", "1.37.0")
 
 
@@ -31,7 +33,7 @@ class Chart:
         self.loaded = helm_python.Chart.load(self.path)
 
     def texts(self, values=None, kubernetes="1.34.0", release=RELEASE, namespace=NAMESPACE, apis=()):
-        """The template's file name and its text, for each that renders to something; `apis` are what the API server has besides."""
+        """File name and text of each rendered template; `apis` are additional APIs of the server."""
         # The public render() cannot name a Kubernetes version or APIs; the library behind it can.
         answer = _native.call_string(
             "helm_render",
@@ -43,7 +45,7 @@ class Chart:
         return {name: text for name, text in texts.items() if text.strip()}
 
     def objects(self, values=None, **options):
-        """Every Kubernetes object by kind and name; the same twice is an error."""
+        """Every Kubernetes object by kind and name; a duplicate is an error."""
         found = {}
         for name, text in self.texts(values, **options).items():
             if not name.endswith(".yaml"):
@@ -58,7 +60,7 @@ class Chart:
 
 
 class Strict(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error, as it is to server-side validation."""
+    """YAML in which a duplicate key is an error, as in server-side validation."""
 
 
 def _mapping(loader, node):
@@ -72,6 +74,6 @@ Strict.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
 def plain(text):
-    """A rendered text without what only Helm wants, and without runs of empty lines."""
+    """A rendered text without labels and annotations for Helm, and without runs of empty lines."""
     lines = [line for line in text.splitlines() if not re.match(r"\s+(helm\.sh/(chart|resource-policy)|app\.kubernetes\.io/managed-by):", line)]
     return re.sub(r"\n{2,}", "\n", "\n".join(lines)).strip() + "\n"

@@ -1,9 +1,9 @@
-"""Installs, upgrades and uninstalls the chart's release in the cluster of KUBECONFIG, with the real Helm engine.
+"""Installs, upgrades and uninstalls the chart in the cluster of KUBECONFIG, with the Helm engine.
 
-    python release.py install|upgrade RELEASE [FILE]     FILE holds values as JSON; without one the defaults are taken
+    python release.py install|upgrade RELEASE [FILE]     FILE has the values as JSON; default: none
     python release.py uninstall RELEASE
 
-What `helm` does from a shell, for tests that are no Python. The namespace is the one that docs/install.md names.
+Replaces the command `helm` for tests that are not Python. The namespace is that of docs/install.md.
 """
 
 import json

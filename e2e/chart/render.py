@@ -1,9 +1,10 @@
-"""Keeps what is made from something else in step: the chart's copy of the CRDs, and manifests/deploy rendered from the chart.
+"""Writes derived files: the chart's copy of the CRDs, and manifests/deploy rendered from the chart.
 
     python e2e/chart/render.py            write them
-    python e2e/chart/render.py --check    change nothing; fail and name what is not in step
+    python e2e/chart/render.py --check    change nothing; fail and list files that are out of date
 
-The CRDs are copied, since a packaged chart and tools that fetch a folder of a repository do not follow links out of it.
+The CRDs are copied, because a packaged chart, and tools that fetch a directory of a repository, do not
+follow links.
 """
 
 import sys
@@ -13,7 +14,7 @@ from engine import CHART, CRDS, DEPLOY, ROOT, Chart, plain
 NAMES = {"fullnameOverride": "secrets-store-csi-driver"}
 PROVIDER = {"secrets-store-csi-driver": {"install": False}, "fullnameOverride": "csi-secrets-store-provider-azure"}
 BOTH = {**NAMES, "enableSecretRotation": True, "syncSecret": {"enabled": True}}
-HEAD = "# Rendered from manifests/chart by `make manifests`; edit that. docs/install.md tells how to apply it.\n"
+HEAD = "# Rendered from manifests/chart by `make manifests`: edit the chart. See docs/install.md.\n"
 
 
 def copies():
@@ -47,28 +48,28 @@ def rendered():
 
 
 def stale(wanted, present):
-    """What differs, is missing, or should not be there."""
+    """Files that differ, are missing, or should not exist."""
     differing = [path for path, text in wanted.items() if not path.is_file() or path.read_text() != text]
     return differing + [path for path in present if path not in wanted]
 
 
 def main():
     write = "--check" not in sys.argv[1:]
-    out_of_step = []
-    # The second is rendered from what the first copies.
+    out_of_date = []
+    # The second one renders the copies of the first.
     for make, folder in ((copies, CHART / "files" / "crds"), (rendered, DEPLOY)):
         wanted = make()
         found = stale(wanted, folder.rglob("*.yaml"))
-        out_of_step += found
+        out_of_date += found
         for path in found if write else []:
             if path in wanted:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(wanted[path])
             else:
                 path.unlink()
-    for path in out_of_step:
-        print(f"{'written' if write else 'not in step'}: {path.relative_to(ROOT)}")
-    if out_of_step and not write:
+    for path in out_of_date:
+        print(f"{'written' if write else 'out of date'}: {path.relative_to(ROOT)}")
+    if out_of_date and not write:
         sys.exit("run `make manifests`")
 
 

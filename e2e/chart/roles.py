@@ -1,6 +1,6 @@
 """Prints every role that the chart renders, as JSON: its name and its rules.
 
-    python e2e/chart/roles.py [VALUES]      VALUES as JSON; without them every switch is on
+    python e2e/chart/roles.py [VALUES]      VALUES as JSON; default: every switch is on
 
 For tests that grant these rules to a user of a real API server.
 """

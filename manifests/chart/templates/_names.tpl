@@ -1,11 +1,11 @@
-{{/* Names and labels. All of them are upstream's, so that tools, dashboards and policies find what they look for. */}}
+{{/* Names and labels are upstream's, so that tools, dashboards and policies keep working. */}}
 
-{{/* What upstream's chart of the same content is called, and its pods' label `app`; takes the scope. */}}
+{{/* Name of upstream's chart of the same content, and its pods' label `app`. Argument: the scope. */}}
 {{- define "keyvault-csi.app" -}}
 {{- if include "keyvault-csi.driver" .settings -}}secrets-store-csi-driver{{- else -}}csi-secrets-store-provider-azure{{- end -}}
 {{- end -}}
 
-{{/* Release name and upstream's name, unless the release name has it already; takes the scope. */}}
+{{/* Release name and upstream's name, unless the release name contains it. Argument: the scope. */}}
 {{- define "keyvault-csi.fullname" -}}
 {{- $name := default (include "keyvault-csi.app" .) .settings.nameOverride -}}
 {{- if .settings.fullnameOverride -}}
@@ -17,7 +17,10 @@
 {{- end -}}
 {{- end -}}
 
-{{/* What a DaemonSet selects by; immutable, and equal to upstream's, so that its release can be upgraded to this chart. */}}
+{{/*
+The selector of a DaemonSet: immutable, and equal to upstream's, so that its release can be upgraded to
+this chart.
+*/}}
 {{- define "keyvault-csi.selector" -}}
 app: {{ include "keyvault-csi.app" . }}
 {{- end -}}
@@ -34,11 +37,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- end -}}
 
-{{/* repository@digest, or repository:tag; takes the image and the chart. */}}
+{{/* repository@digest, or repository:tag. Arguments: os, image, appVersion. */}}
 {{- define "keyvault-csi.image" -}}
 {{- $image := .image -}}
 {{- if regexMatch "csi-secrets-store/driver|secrets-store/(driver|provider-azure)" $image.repository -}}
-{{- fail (printf "%s.image.repository is %s: that is upstream's image, not this program's; remove linux.image and windows.image from values written for upstream's charts" .os $image.repository) -}}
+{{- fail (printf "%s.image.repository is %s: that is upstream's image, not this chart's; remove linux.image and windows.image from values written for upstream's charts" .os $image.repository) -}}
 {{- end -}}
 {{- if $image.digest -}}
 {{- printf "%s@%s" $image.repository $image.digest -}}

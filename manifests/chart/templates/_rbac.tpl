@@ -1,7 +1,7 @@
 {{/*
-"true" where a role must have delete on objects whose owners the driver changes: the API server's admission plug-in
-OwnerReferencesPermissionEnforcement asks for it. The server does not tell which plug-ins it has; OpenShift has this one, and is known by
-its own API. Takes the context of Helm, since the scope has no Capabilities.
+"true" if a role needs delete on objects whose owners the driver changes: the admission plug-in
+OwnerReferencesPermissionEnforcement requires it. No API lists a server's plug-ins; OpenShift has this
+one, and is recognized by its own API. Argument: Helm's context, because the scope has no Capabilities.
 */}}
 {{- define "keyvault-csi.owner-references" -}}
 {{- $scope := include "keyvault-csi.scope" . | fromJson -}}
@@ -13,7 +13,7 @@ true
 {{- end -}}
 {{- end -}}
 
-{{/* Binds one of the node's roles to its account; takes scope, binding and role. */}}
+{{/* Binds a role to the driver's account. Arguments: scope, binding, role. */}}
 {{- define "keyvault-csi.binding" -}}
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding

@@ -1,17 +1,17 @@
 {{/*
-The settings in force: the values of this chart, and over them what stands below "secrets-store-csi-driver" (the spelling
-of the Azure provider's chart and of the Arc extension). What names an image of upstream's, or its helper containers, is
-left out. "install" is false where only the provider is wanted. Gives JSON; read it with fromJson.
+The effective settings: the values of this chart, overlaid by those below "secrets-store-csi-driver"
+(the spelling of the Azure provider's chart and of the Arc extension), without settings of upstream's
+images and helper containers. "install" is false for the provider alone. Returns JSON, for fromJson.
 */}}
 {{- define "keyvault-csi.settings" -}}
 {{- $values := .Values | toJson | fromJson -}}
 {{- $settings := omit $values "secrets-store-csi-driver" -}}
 {{- $nested := default (dict) (get $values "secrets-store-csi-driver") -}}
 {{- if eq (toString (dig "install" true $nested)) "false" -}}
-{{- /* What stands below the prefix is about a driver that is not installed. */ -}}
+{{- /* Settings below the prefix are for a driver that is not installed. */ -}}
 {{- $nested = dict "install" false -}}
 {{- end -}}
-{{- /* The provider's chart has one port for metrics; below linux and windows stand the driver's addresses. */ -}}
+{{- /* The provider's chart has one port for metrics; linux and windows have the driver's addresses. */ -}}
 {{- with $settings.metricsAddr -}}
 {{- $_ := set $settings.linux "metricsAddr" (toString .) -}}
 {{- $_ := set $settings.windows "metricsAddr" (toString .) -}}
@@ -24,7 +24,7 @@ left out. "install" is false where only the provider is wanted. Gives JSON; read
 {{- $settings | toJson -}}
 {{- end -}}
 
-{{/* Puts one map over another, in place. Not mergeOverwrite: to that, false and [] are as good as nothing. */}}
+{{/* Overlays one map with another, in place. mergeOverwrite would ignore false and []. */}}
 {{- define "keyvault-csi.overlay" -}}
 {{- $base := .base -}}
 {{- range $key, $value := .over -}}
@@ -36,36 +36,36 @@ left out. "install" is false where only the provider is wanted. Gives JSON; read
 {{- end -}}
 {{- end -}}
 
-{{/* What a template needs: the settings, and of the context what names and labels are made of. Gives JSON as well. */}}
+{{/* The scope of a template: the settings, and the context of names and labels. Returns JSON. */}}
 {{- define "keyvault-csi.scope" -}}
 {{- dict "settings" (include "keyvault-csi.settings" . | fromJson) "Release" .Release "Chart" (dict "Name" .Chart.Name "Version" .Chart.Version "AppVersion" .Chart.AppVersion) | toJson -}}
 {{- end -}}
 
-{{/* "true" or nothing, for booleans and for their spelling as text. */}}
+{{/* "true" or nothing, for booleans and booleans as text. */}}
 {{- define "keyvault-csi.on" -}}
 {{- if eq (toString .) "true" -}}true{{- end -}}
 {{- end -}}
 
-{{/* "true", or nothing where only the provider is wanted; takes the settings. */}}
+{{/* "true", or nothing for the provider alone. Argument: the settings. */}}
 {{- define "keyvault-csi.driver" -}}
 {{- include "keyvault-csi.on" (dig "install" true .) -}}
 {{- end -}}
 
-{{/* ":8095" from ":8095", "8095" and 8095; "0" stays and means none. */}}
+{{/* ":8095" for ":8095", "8095" and 8095; "0" stays and means none. */}}
 {{- define "keyvault-csi.address" -}}
 {{- $address := toString . -}}
 {{- if and (regexMatch "^[0-9]+$" $address) (ne $address "0") -}}:{{- end -}}{{ $address }}
 {{- end -}}
 
 {{/*
-The address of the health check: the node's loopback on the node's network, where the kubelet is and pods are not; nothing, for
-every address, on the pods' network. Takes the settings of the system.
+The address of the health check: on the node's network its loopback, which the kubelet reaches and pods do
+not; on the pod network nothing, for every address. Argument: the settings of the system.
 */}}
 {{- define "keyvault-csi.loopback" -}}
 {{- if include "keyvault-csi.on" .hostNetwork -}}127.0.0.1{{- end -}}
 {{- end -}}
 
-{{/* The flags that are the same on both systems; takes context, settings and those of the system. */}}
+{{/* The flags that are the same on both systems. Arguments: settings, os. */}}
 {{- define "keyvault-csi.flags" -}}
 {{- $s := .settings -}}
 - --nodeid=$(KUBE_NODE_NAME)
@@ -93,8 +93,8 @@ every address, on the pods' network. Takes the settings of the system.
 {{- end -}}
 
 {{/*
-Where the container has the files of custom clouds, or nothing; takes settings, and of Windows the folder of a ConfigMap. A folder of
-the node keeps its path, so that classes that name a file by its path there go on working.
+The container's directory of custom clouds, or nothing. Arguments: settings, and for Windows clouds, the
+directory of a ConfigMap. A directory of the node keeps its path, so that paths in classes stay valid.
 */}}
 {{- define "keyvault-csi.cloud-files-dir" -}}
 {{- $files := default (dict) .settings.cloudFiles -}}
@@ -104,7 +104,7 @@ the node keeps its path, so that classes that name a file by its path there go o
 {{- if $files.configMap -}}{{ default "/etc/keyvault-csi/clouds" .clouds }}{{- else if $files.hostPath -}}{{ $files.hostPath }}{{- end -}}
 {{- end -}}
 
-{{/* The mount of those files; the whole folder, since the kubelet updates no subPath. */}}
+{{/* The mount of those files: the whole directory, because the kubelet does not update a subPath. */}}
 {{- define "keyvault-csi.cloud-files-mount" -}}
 {{- with include "keyvault-csi.cloud-files-dir" . -}}
 - name: cloud-files
@@ -128,7 +128,7 @@ the node keeps its path, so that classes that name a file by its path there go o
 {{- end -}}
 {{- end -}}
 
-{{/* The flags of the Azure provider and of the log, the same for driver and provider; takes settings and those of the system. */}}
+{{/* The flags for Azure and for the log, the same for driver and provider. Arguments: settings, os. */}}
 {{- define "keyvault-csi.azure-flags" -}}
 {{- $s := .settings -}}
 - --construct-pem-chain={{ if include "keyvault-csi.on" $s.constructPEMChain }}true{{ else }}false{{ end }}
@@ -156,7 +156,7 @@ the node keeps its path, so that classes that name a file by its path there go o
 {{- end }}
 {{- end -}}
 
-{{/* The probes and ports of the one container; takes settings and those of the system. */}}
+{{/* The probes and ports of the container. Arguments: settings, os. */}}
 {{- define "keyvault-csi.health" -}}
 {{- $metrics := regexFind "[0-9]+$" (include "keyvault-csi.address" .os.metricsAddr) -}}
 {{- $loopback := include "keyvault-csi.loopback" .os -}}
@@ -180,7 +180,7 @@ livenessProbe:
   periodSeconds: 15
   timeoutSeconds: 10
   failureThreshold: 5
-# Registration takes the kubelet about a second; asking each second shows it at once and costs nothing to speak of.
+# The kubelet needs about a second for the registration; a period of 1 s shows it without delay.
 readinessProbe:
   httpGet:
     {{- with $loopback }}
