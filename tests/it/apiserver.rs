@@ -79,7 +79,7 @@ impl Rights {
 }
 
 /// Waits until a driver watches classes.
-pub(crate) fn watching(node: &Node) -> Result<()> {
+pub(crate) fn wait_for_watch(node: &Node) -> Result<()> {
     wait_for("the driver watches", PATIENCE, || Ok(node.log().contains("\"watching secretproviderclasses\"")))
 }
 

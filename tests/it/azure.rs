@@ -229,7 +229,7 @@ fn objects_are_fetched_at_once_but_bounded() -> Result<()> {
 fn sovereign_and_custom_clouds_work() -> Result<()> {
     let (setup, clouds) = harness().setup_with_clouds()?;
     let node = Node::start(setup)?;
-    let government = harness().vault_in("vault.usgovcloudapi.net");
+    let government = harness().vault_in_cloud("vault.usgovcloudapi.net");
     let value = government.set("password");
     let mut parameters = government.parameters(&["password"]);
     parameters.insert("cloudName".to_owned(), "azureusgovernmentcloud".to_owned());
@@ -237,7 +237,7 @@ fn sovereign_and_custom_clouds_work() -> Result<()> {
     let target = node.publish(&government.volume("demo"))?;
     assert_eq!(fs::read_to_string(target.join("password"))?, value);
 
-    let stack = harness().vault_in(STACK.0);
+    let stack = harness().vault_in_cloud(STACK.0);
     let value = stack.set("password");
     fs::write(clouds.join("cloud.json"), stack_file(""))?;
     let mut parameters = stack.parameters(&["password"]);

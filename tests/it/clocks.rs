@@ -218,7 +218,7 @@ fn a_login_by_certificate_fails_by_name_and_comes_back() -> Result<()> {
     for jump in ["+1d", "+10y", "-10y"] {
         clock.jump(jump)?;
         // A new pod has no token yet: another application, by the same certificate.
-        let other = harness().vault_of(&vault.suffix, Some(&vault.tenant));
+        let other = harness().vault_in_tenant(&vault.suffix, Some(&vault.tenant));
         harness().azure().add_client_certificate(&other.tenant, &other.client_id, &der);
         other.set("object-0");
         node.class("other", &other.parameters(&["object-0"]))?;

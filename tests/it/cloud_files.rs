@@ -33,7 +33,7 @@ pub(crate) fn as_configmap(folder: &Path, generation: &str, name: &str, content:
 fn a_mounted_configmap_is_a_folder_of_clouds() -> Result<()> {
     let (setup, clouds) = harness().setup_with_clouds()?;
     as_configmap(&clouds, "..2026_11_22_00_00_00.1", "stack.json", "{}")?;
-    let (node, vault) = (Node::start(setup)?, harness().vault_in(STACK.0));
+    let (node, vault) = (Node::start(setup)?, harness().vault_in_cloud(STACK.0));
     let value = vault.set("password");
     let mut parameters = vault.parameters(&["password"]);
     parameters.insert("cloudName".to_owned(), "AzureStackCloud".to_owned());
@@ -64,7 +64,7 @@ fn a_file_of_the_node_never_says_where_a_token_goes() -> Result<()> {
     symlink("../theirs.json", clouds.join("out.json"))?;
     symlink("/etc/absent.json", clouds.join("dangling.json"))?;
     fs::write(setup.folder.join("theirs.json"), stack_file(""))?;
-    let (node, vault) = (Node::start(setup)?, harness().vault_in(STACK.0));
+    let (node, vault) = (Node::start(setup)?, harness().vault_in_cloud(STACK.0));
     vault.set("password");
     let identity = "cccccccc-0000-4000-8000-0000000000c1";
     harness().azure().add_managed_identity(&vault.tenant, identity);
@@ -133,7 +133,7 @@ fn the_administrators_file_can_be_named_by_its_path() -> Result<()> {
     setup.environment.push(("AZURE_ENVIRONMENT_FILEPATH".to_owned(), file.display().to_string()));
     let beside = setup.folder.join("beside.json");
     fs::write(&beside, stack_file(""))?;
-    let (node, vault) = (Node::start(setup)?, harness().vault_in(STACK.0));
+    let (node, vault) = (Node::start(setup)?, harness().vault_in_cloud(STACK.0));
     let value = vault.set("password");
     let mut parameters = vault.parameters(&["password"]);
     parameters.insert("cloudName".to_owned(), "AzureStackCloud".to_owned());

@@ -13,7 +13,7 @@ use keyvault_csi_e2e::kubelet::Volume;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 
-use crate::apiserver::{CLASSES, Rights, cluster, watching};
+use crate::apiserver::{CLASSES, Rights, cluster, wait_for_watch};
 use crate::harness::{Node, Vault, harness};
 
 trials! { "cluster_classes":
@@ -40,7 +40,7 @@ fn a_class_is_found_in_the_moment_it_is_made() -> Result<()> {
     let (cluster, vault) = (cluster()?, harness().vault());
     let value = vault.set("password");
     let (node, user) = cluster.node()?;
-    watching(&node)?;
+    wait_for_watch(&node)?;
     let namespace = cluster.namespace()?;
     for class in 0..10 {
         let class = format!("c{class}");
@@ -70,7 +70,7 @@ fn a_changed_class_counts_and_a_deleted_one_is_gone() -> Result<()> {
     let (node, _) = cluster.node()?;
     let namespace = cluster.namespace()?;
     cluster.class(&namespace, "demo", &vault, &["first"])?;
-    watching(&node)?;
+    wait_for_watch(&node)?;
     let api = cluster.api(CLASSES, Some(&namespace));
     let change = json!({ "spec": { "parameters": vault.parameters(&["second"]) } });
     cluster.block_on(api.patch("demo", &PatchParams::default(), &Patch::Merge(change)))?;
@@ -93,7 +93,7 @@ fn a_class_in_another_namespace_is_not_found_and_only_the_log_says_where_it_is()
     let (there, here) = (cluster.namespace()?, cluster.namespace()?);
     // Of a name that no other test gives: the log lists the first few namespaces only.
     cluster.class(&there, "strayed", &vault, &["password"])?;
-    watching(&node)?;
+    wait_for_watch(&node)?;
     wait_for("the log names the other namespace", PATIENCE, || {
         let status = node.refused(&volume(&vault, &here, "strayed"))?;
         let text = status.message();
@@ -118,7 +118,7 @@ fn a_malformed_object_hides_no_other_and_its_own_publish_says_what_is_wrong() ->
     let spec = json!({ "provider": "azure", "parameters": { "keyvaultName": 5 } });
     cluster.write_past(&namespace, "listed", &malformed("listed", spec))?;
     let (node, user) = cluster.node()?;
-    watching(&node)?;
+    wait_for_watch(&node)?;
     cluster.write_past(&namespace, "watched", &malformed("watched", json!({ "provider": ["azure"] })))?;
     cluster.class(&namespace, "good", &vault, &["password"])?;
     let status = node.refused(&volume(&vault, &namespace, "listed"))?;
@@ -144,7 +144,7 @@ fn a_long_list_comes_in_pages_and_whole() -> Result<()> {
         cluster.class(&namespace, &format!("c{number}"), &vault, &["password"])?;
     }
     let (node, user) = cluster.node()?;
-    watching(&node)?;
+    wait_for_watch(&node)?;
     for number in [0, MANY / 2, MANY - 1] {
         node.publish(&volume(&vault, &namespace, &format!("c{number}")))?;
     }
@@ -273,7 +273,7 @@ fn a_server_that_refuses_everybody_is_not_hammered() -> Result<()> {
     assert_eq!(warnings, 1, "each try is a warning");
     door.open.store(true, Ordering::Relaxed);
     node.publish(&volume(&vault, &namespace, "demo"))?;
-    watching(&node)
+    wait_for_watch(&node)
 }
 
 fn without_manifests_and_credentials_the_driver_says_what_is_missing() -> Result<()> {

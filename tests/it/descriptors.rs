@@ -10,7 +10,7 @@ use keyvault_csi_e2e::driver::{Setup, wait_for};
 use keyvault_csi_e2e::kubelet::Volume;
 use libtest_mimic::Trial;
 
-use crate::harness::{Node, SPARE, Vault, class_manifest, harness, spare};
+use crate::harness::{Node, SPARE_VAULTS, Vault, class_manifest, harness, spare_vault};
 
 trials! { "descriptors":
     the_soft_limit_is_raised_to_the_hard_one,
@@ -22,7 +22,7 @@ trials! { "descriptors":
 /// The reproduction as it was: 1,500 vaults of one tenant.
 pub(crate) fn soak() -> Vec<Trial> {
     let big = || {
-        let mut setup = harness().shipped();
+        let mut setup = harness().release_setup();
         setup.descriptors = Some([1_024, 8_192]);
         hold_open(setup, &silent(1_500), 1, Duration::from_secs(100))
     };
@@ -129,8 +129,9 @@ fn hold_open(setup: Setup, vaults: &[Vault], objects: usize, patience: Duration)
 fn a_tenants_hanging_vaults_take_no_descriptor_of_a_neighbour() -> Result<()> {
     let mut setup = harness().setup();
     setup.descriptors = Some([128, 512]);
-    let login = harness().vault_in("vault.usgovcloudapi.net");
-    let hostile: Vec<Vault> = (0..SPARE).map(|number| Vault { name: spare(number), ..login.clone() }).collect();
+    let login = harness().vault_in_cloud("vault.usgovcloudapi.net");
+    let hostile: Vec<Vault> =
+        (0..SPARE_VAULTS).map(|number| Vault { name: spare_vault(number), ..login.clone() }).collect();
     for vault in &hostile {
         harness().azure().add_fault(Fault::new(Action::Hang).host(&vault.name));
     }

@@ -15,10 +15,10 @@ use keyvault_csi_e2e::kubelet::Volume;
 use tonic::Code;
 
 use crate::external_fixture::{
-    NAME, PATIENCE, ROTATING, TOKENS, both, class, driver, folders, last, options, parameters, provider, set, tokens,
-    volume, with_tokens,
+    NAME, PATIENCE, ROTATING, TOKENS, both, class, driver, last, options, parameters, provider, set, tokens, volume,
+    with_tokens,
 };
-use crate::harness::{Node, class_manifest, harness, mounts_on};
+use crate::harness::{Node, class_manifest, harness, mounts_on, provider_dirs};
 
 trials! { "external":
     a_class_of_another_provider_is_mounted_and_unmounted,
@@ -133,7 +133,7 @@ fn a_name_that_no_socket_has_and_one_that_none_can_have() -> Result<()> {
     write("absent", "vault")?;
     write("path", "../../e2e-provider")?;
     write("long", &"x".repeat(31))?;
-    let [more, main] = folders(node.setup()).map(|folder| folder.join("vault.sock").display().to_string());
+    let [more, main] = provider_dirs(node.setup()).map(|folder| folder.join("vault.sock").display().to_string());
     for (class, words) in [
         ("absent", &["default/absent", "provider vault: provider not found", more.as_str(), &main, "DaemonSet"][..]),
         ("path", &["default/path", "provider not found", "is no provider's name"]),

@@ -16,9 +16,9 @@ use kube::core::{ApiResource, DynamicObject};
 use serde_json::{Value, json};
 use tonic::Code;
 
-use crate::apiserver::{CLASSES, Cluster, Rights, STATUSES, User, cluster, watching};
-use crate::external_fixture::{NAME, look_there, objects, options, parameters, provider};
-use crate::harness::{Node, harness};
+use crate::apiserver::{CLASSES, Cluster, Rights, STATUSES, User, cluster, wait_for_watch};
+use crate::external_fixture::{NAME, objects, options, parameters, provider};
+use crate::harness::{Node, harness, set_provider_dirs};
 use crate::mirror_fixture::{Fixture, PATIENCE, PODS, decoded, opaque, owners};
 
 trials! { "external_cluster":
@@ -35,7 +35,7 @@ trials! { "external_cluster":
 fn both(fixture: &Fixture, flags: &[&str]) -> Result<(Node, User, ProviderProcess)> {
     let user = fixture.cluster.user(Rights::Sync)?;
     let mut setup = fixture.setup(&user, "a", ["--sync-secret=true"].iter().chain(flags).copied());
-    look_there(&mut setup)?;
+    set_provider_dirs(&mut setup)?;
     let provider = provider(&options(&setup, 1, 8080)?)?;
     Ok((Node::start(setup)?, user, provider))
 }
@@ -112,7 +112,7 @@ fn the_class_is_the_pods_namespaces_own() -> Result<()> {
         &json!([opaque("s", &[("foo", "k")])]),
     )?;
     class(fixture.cluster, &elsewhere, "only-there", NAME, &["objectName: foo"], &json!([]))?;
-    watching(&node)?;
+    wait_for_watch(&node)?;
     node.publish(&fixture.pod("web", "a", "demo", &fixture.replica_set("web")?)?)?;
     wait_for("one owns it", PATIENCE, || Ok(owners(&fixture.there("s")?).len() == 1))?;
     let mut pod = fixture.pod("lost", "a", "only-there", &Value::Null)?;

@@ -2,7 +2,6 @@
 //! as a process beside it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use keyvault_csi_e2e::driver::Setup;
 use keyvault_csi_e2e::kubelet::Volume;
 use keyvault_csi_e2e::reference::{self, Options, ProviderProcess, Seen};
 
-use crate::harness::{Node, class_manifest, harness};
+use crate::harness::{Node, class_manifest, harness, provider_dirs, set_provider_dirs};
 
 /// The name of upstream's mock.
 pub(crate) const NAME: &str = "e2e-provider";
@@ -23,32 +22,16 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 const ROLE: &str = "reference-provider";
 
 /// Runs as a reference provider if the command line says so.
-pub(crate) fn is_provider() -> Option<Result<()>> {
+pub(crate) fn run_if_provider() -> Option<Result<()>> {
     let mut words = std::env::args_os().skip(1).peekable();
     words.next_if(|word| word == ROLE)?;
     let words = std::iter::once(ROLE.into()).chain(words);
     Some(Options::try_parse_from(words).map_err(Into::into).and_then(|options| reference::run(&options)))
 }
 
-/// Where a driver of this setup looks: the additional folder, then the main one.
-pub(crate) fn folders(setup: &Setup) -> [PathBuf; 2] {
-    ["more", "providers"].map(|folder| setup.folder.join(folder))
-}
-
-/// Makes a driver of this setup look there.
-pub(crate) fn look_there(setup: &mut Setup) -> Result<()> {
-    let [more, main] = folders(setup);
-    for folder in [&more, &main] {
-        std::fs::create_dir_all(folder)?;
-    }
-    setup.flags.push(format!("--additional-provider-volume-paths={}", more.display()));
-    setup.flags.push(format!("--provider-volume={}", main.display()));
-    Ok(())
-}
-
 /// How a provider for a driver of this setup is started.
 pub(crate) fn options(setup: &Setup, folder: usize, port: u16) -> Result<Options> {
-    let socket = folders(setup)[folder].join(format!("{NAME}.sock"));
+    let socket = provider_dirs(setup)[folder].join(format!("{NAME}.sock"));
     Ok(Options { socket, control: format!("{}:{port}", setup.address).parse()? })
 }
 
@@ -69,7 +52,7 @@ pub(crate) fn both(flags: &[&str]) -> Result<(Node, ProviderProcess)> {
 /// A driver without a provider.
 pub(crate) fn driver(flags: &[&str]) -> Result<Node> {
     let mut setup = harness().setup();
-    look_there(&mut setup)?;
+    set_provider_dirs(&mut setup)?;
     setup.flags.extend(flags.iter().map(|&flag| flag.to_owned()));
     Node::start(setup)
 }

@@ -24,7 +24,7 @@ trials! { "health":
 
 /// What takes the bound of a machine that does nothing else.
 pub(crate) fn soak() -> Vec<Trial> {
-    let exact = || starve(&Node::start(harness().shipped())?, Duration::from_secs(1));
+    let exact = || starve(&Node::start(harness().release_setup())?, Duration::from_secs(1));
     vec![crate::trial("health::soak_every_probe_within_a_second", exact).with_ignored_flag(true)]
 }
 

@@ -1,7 +1,6 @@
 //! Directories of the host: with `--kubelet-root`, whoever reaches the CSI socket gets nothing mounted, cleared or removed but the
 //! kubelet's own volumes.
 
-use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -9,15 +8,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use keyvault_csi_e2e::driver::{Setup, wait_for};
+use keyvault_csi_e2e::driver::wait_for;
 use keyvault_csi_e2e::kubelet::{DEADLINE, Volume};
 use keyvault_csi_proto::csi::NodeUnpublishVolumeRequest;
 use libtest_mimic::Trial;
 use rustix::mount::{MountFlags, mount, mount_bind};
 use tonic::{Code, Status};
 
-use crate::external_fixture::{self, look_there};
-use crate::harness::{Node, Vault, harness, mounts_on};
+use crate::external_fixture;
+use crate::harness::{Node, Vault, harness, kubelet_root_flag, mounts_on, set_provider_dirs, with_kubelet_root};
 use crate::{kernels, takeover, unpublish};
 
 trials! { "host_directories":
@@ -33,39 +32,18 @@ trials! { "host_directories":
     a_root_that_is_none_keeps_the_driver_from_starting,
 }
 
-thread_local! {
-    /// Whether drivers of this test are told the root of their kubelet.
-    static TOLD: Cell<bool> = const { Cell::new(false) };
-}
-
 /// The tests of volumes' lives that are made once more with `--kubelet-root`: all of it is below the root, so nothing may differ.
 pub(crate) fn variants() -> Vec<Trial> {
-    let with_root = |test: fn() -> Result<()>| {
-        TOLD.set(true);
-        let outcome = std::panic::catch_unwind(test);
-        // The thread goes on to other tests.
-        TOLD.set(false);
-        outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    };
     let tests = [kernels::TESTS, takeover::TESTS, unpublish::TESTS].into_iter().flatten();
-    tests.map(|&(name, test)| crate::trial(&format!("host_directories::{name}"), move || with_root(test))).collect()
-}
-
-/// Tells a driver the root of its kubelet, where a test is made once more so.
-pub(crate) fn tell_root(setup: &mut Setup) {
-    if TOLD.get() {
-        setup.flags.push(root_flag(&setup.kubelet_root()));
-    }
-}
-
-fn root_flag(root: &Path) -> String {
-    format!("--kubelet-root={}", root.display())
+    tests
+        .map(|&(name, test)| crate::trial(&format!("host_directories::{name}"), move || with_kubelet_root(test)))
+        .collect()
 }
 
 /// A driver that knows its kubelet's root, with more flags.
 fn told(flags: &[&str]) -> Result<Node> {
     let mut setup = harness().setup();
-    setup.flags.push(root_flag(&setup.kubelet_root()));
+    setup.flags.push(kubelet_root_flag(&setup.kubelet_root()));
     setup.flags.extend(flags.iter().map(|&flag| flag.to_owned()));
     Node::start(setup)
 }
@@ -255,8 +233,8 @@ fn a_first_publish_outside_of_the_root_is_refused() -> Result<()> {
 
 fn other_providers_are_held_to_the_root_too() -> Result<()> {
     let mut setup = harness().setup();
-    look_there(&mut setup)?;
-    setup.flags.push(root_flag(&setup.kubelet_root()));
+    set_provider_dirs(&mut setup)?;
+    setup.flags.push(kubelet_root_flag(&setup.kubelet_root()));
     let node = Node::start(setup)?;
     let provider = external_fixture::provider(&external_fixture::options(node.setup(), 1, 8080)?)?;
     external_fixture::set(&provider, "foo", "v1")?;
@@ -283,7 +261,7 @@ fn a_volume_that_is_mounted_outside_of_the_root_stays() -> Result<()> {
     fs::create_dir_all(target.parent().context("a parent")?)?;
     publish_at(&node, &volume, &target)?;
     let mut setup = node.driver.kill()?;
-    setup.flags.push(root_flag(&setup.kubelet_root()));
+    setup.flags.push(kubelet_root_flag(&setup.kubelet_root()));
     let node = Node::start(setup)?;
     let asked = vault.counters().total();
     for _ in 0..3 {

@@ -150,7 +150,7 @@ fn an_object_that_is_a_bomb_is_refused() -> Result<()> {
 fn the_largest_class_that_the_api_server_takes_is_refused() -> Result<()> {
     let cluster = cluster()?;
     let (node, _) = cluster.node()?;
-    crate::apiserver::watching(&node)?;
+    crate::apiserver::wait_for_watch(&node)?;
     let (vault, namespace) = (harness().vault(), cluster.namespace()?);
     let mut parameters = vault.parameters_of(&objects(LARGEST / 50));
     let length = parameters["objects"].len();

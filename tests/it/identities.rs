@@ -10,8 +10,7 @@ use azure_emulator::{Issuer, Kind, Permission, TokenProxyOptions};
 use keyvault_csi_e2e::kubelet::Volume;
 use serde_json::json;
 
-use crate::harness::{Node, STACK, Vault, harness, stack_file};
-use crate::matrix;
+use crate::harness::{Node, STACK, Vault, harness, has_external_provider, stack_file};
 
 trials! { "identities":
     a_service_principal_logs_in_with_a_certificate,
@@ -156,7 +155,7 @@ fn a_damaged_key_is_told_wherever_it_is_damaged() -> Result<()> {
 
 fn an_application_of_adfs_logs_in() -> Result<()> {
     let (setup, clouds) = harness().setup_with_clouds()?;
-    let (node, vault) = (Node::start(setup)?, harness().vault_of(STACK.0, Some("adfs")));
+    let (node, vault) = (Node::start(setup)?, harness().vault_in_tenant(STACK.0, Some("adfs")));
     let value = vault.set("password");
     fs::write(clouds.join("cloud.json"), stack_file("adfs"))?;
     let mut parameters = vault.parameters(&["password"]);
@@ -216,7 +215,7 @@ fn bound(node: &Node) -> Result<(Vault, Issuer, String)> {
 
 /// Where a test has its cluster's API server: another address each time that `matrix` makes it, since the servers stay.
 fn api_server(number: u8) -> Ipv4Addr {
-    Ipv4Addr::new(127, 0, 2, if matrix::is_by_socket() { 100 + number } else { number })
+    Ipv4Addr::new(127, 0, 2, if has_external_provider() { 100 + number } else { number })
 }
 
 fn an_identity_binding_works_as_soon_as_the_cluster_does() -> Result<()> {

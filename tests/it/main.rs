@@ -117,7 +117,7 @@ const IDLE: [&str; 2] = [
 ];
 
 fn main() -> ExitCode {
-    if let Some(ended) = external_fixture::is_provider() {
+    if let Some(ended) = external_fixture::run_if_provider() {
         return if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let arguments = Arguments::from_args();
