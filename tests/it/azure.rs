@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use azure_emulator::{Access, Action, Fault, Kind, Permission};
-use keyvault_csi::formats::yaml::documents;
 use tonic::Code;
 
 use crate::harness::{Node, STACK, Vault, harness, stack_file};
@@ -264,7 +263,7 @@ fn the_seeds_class_works_verbatim() -> Result<()> {
     let seed = include_str!("fixtures/seeds/003-secretproviderclass.yaml");
     let filled = seed.replace("<key-vault-name>", &vault.name).replace("<tenant-Id>", &vault.tenant);
     node.manifest("003.yaml", &filled)?;
-    let pod = documents(include_str!("fixtures/seeds/003-pod.yaml")).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let pod: Vec<serde_json::Value> = serde_saphyr::from_multiple(include_str!("fixtures/seeds/003-pod.yaml"))?;
     let csi = &pod[0]["spec"]["volumes"][0]["csi"];
     assert_eq!(csi["driver"], "secrets-store.csi.k8s.io");
     ensure!(csi["nodePublishSecretRef"]["name"].is_string(), "{csi}");

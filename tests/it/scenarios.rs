@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use azure_emulator::{CertificateMaterial, Jwk};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
 use crate::certificates::{Made, matches, openssl};
 use crate::harness::{Node, Vault, harness};
@@ -77,7 +79,7 @@ fn rsa_numbers(made: &Made) -> Result<(String, String)> {
     let bytes: Vec<u8> = (0..hexadecimal.len() / 2)
         .map(|at| u8::from_str_radix(&hexadecimal[2 * at..2 * at + 2], 16))
         .collect::<Result<_, _>>()?;
-    Ok((keyvault_csi::formats::encoding::base64url(&bytes), "AQAB".to_owned()))
+    Ok((BASE64_URL_SAFE_NO_PAD.encode(&bytes), "AQAB".to_owned()))
 }
 
 impl Fixtures {

@@ -6,7 +6,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use keyvault_csi::formats::yaml::documents;
 use keyvault_csi_e2e::driver::wait_for;
 use keyvault_csi_e2e::kubelet::Volume;
 use keyvault_csi_e2e::provider::UpstreamDriver;
@@ -383,7 +382,7 @@ fn the_example_of_a_custom_cloud_works() -> Result<()> {
         .replace("namespace: default", &format!("namespace: {namespace}"));
     let blocks = filled.split("```yaml\n").skip(1).map(|block| block.split("```").next().unwrap_or_default());
     let text = blocks.collect::<Vec<_>>().join("---\n");
-    let objects = documents(&text).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&text)?;
     let [map, class] = &objects[..] else { anyhow::bail!("{} objects", objects.len()) };
     let map = cluster.create(("ConfigMap", "configmaps"), Some(&namespace), map.clone())?;
     cluster.create(CLASSES, Some(&namespace), class.clone())?;
