@@ -11,18 +11,18 @@ use crate::harness::{Node, STACK, Vault, harness, stack_file};
 
 trials! { "azure":
     refusals_of_entra_reach_the_pods_event,
-    refusals_of_the_vault_name_object_and_cure,
+    refusals_of_the_vault_name_object_and_fix,
     a_vault_that_does_not_exist_is_named,
-    passing_faults_cost_time_only,
-    lasting_faults_are_told_by_their_cause,
-    a_hang_is_not_waited_for_until_the_kubelet_gives_up,
-    retry_after_beyond_the_deadline_is_told_at_once,
+    transient_faults_only_cost_time,
+    persistent_faults_are_reported_with_their_cause,
+    a_hang_times_out_before_the_kubelet_does,
+    a_retry_after_beyond_the_deadline_fails_at_once,
     bodies_never_reach_an_error,
-    a_wrong_answer_is_not_written,
-    a_value_in_the_wrong_encoding_is_told,
-    objects_are_fetched_at_once_but_bounded,
+    an_invalid_response_is_not_written,
+    a_value_in_the_wrong_encoding_is_reported,
+    objects_are_fetched_concurrently_up_to_a_limit,
     sovereign_and_custom_clouds_work,
-    the_seeds_class_works_verbatim,
+    a_users_own_class_works_verbatim,
 }
 
 fn ready() -> Result<(Node, Vault)> {
@@ -58,7 +58,7 @@ fn refusals_of_entra_reach_the_pods_event() -> Result<()> {
     told(&node, &vault, &["AADSTS90002", "TenantNotFound"])
 }
 
-fn refusals_of_the_vault_name_object_and_cure() -> Result<()> {
+fn refusals_of_the_vault_name_object_and_fix() -> Result<()> {
     let (node, vault) = ready()?;
     let azure = harness().azure();
     let host = vault.host();
@@ -94,7 +94,7 @@ fn a_vault_that_does_not_exist_is_named() -> Result<()> {
     Ok(())
 }
 
-fn passing_faults_cost_time_only() -> Result<()> {
+fn transient_faults_only_cost_time() -> Result<()> {
     let (node, vault) = ready()?;
     for (kind, action) in [
         (Kind::Get, Action::status(503)),
@@ -114,7 +114,7 @@ fn passing_faults_cost_time_only() -> Result<()> {
     Ok(())
 }
 
-fn lasting_faults_are_told_by_their_cause() -> Result<()> {
+fn persistent_faults_are_reported_with_their_cause() -> Result<()> {
     for (kind, action, words) in [
         (Kind::Get, Action::status(503), &["503", "VaultUnavailable"][..]),
         (Kind::Get, Action::status_retry_after(429, 1), &["429", "Throttled"]),
@@ -135,7 +135,7 @@ fn lasting_faults_are_told_by_their_cause() -> Result<()> {
     Ok(())
 }
 
-fn a_hang_is_not_waited_for_until_the_kubelet_gives_up() -> Result<()> {
+fn a_hang_times_out_before_the_kubelet_does() -> Result<()> {
     let (node, vault) = ready()?;
     harness().azure().add_fault(Fault::new(Action::Hang).host(&vault.name).kind(Kind::Get));
     let began = Instant::now();
@@ -154,7 +154,7 @@ fn a_hang_is_not_waited_for_until_the_kubelet_gives_up() -> Result<()> {
     Ok(())
 }
 
-fn retry_after_beyond_the_deadline_is_told_at_once() -> Result<()> {
+fn a_retry_after_beyond_the_deadline_fails_at_once() -> Result<()> {
     let (node, vault) = ready()?;
     harness().azure().add_fault(Fault::new(Action::status_retry_after(429, 300)).host(&vault.name).kind(Kind::Get));
     let began = Instant::now();
@@ -183,7 +183,7 @@ fn bodies_never_reach_an_error() -> Result<()> {
     Ok(())
 }
 
-fn a_wrong_answer_is_not_written() -> Result<()> {
+fn an_invalid_response_is_not_written() -> Result<()> {
     let (node, vault) = ready()?;
     for action in [
         Action::ContentType { content_type: "text/html".to_owned() },
@@ -198,7 +198,7 @@ fn a_wrong_answer_is_not_written() -> Result<()> {
     Ok(())
 }
 
-fn a_value_in_the_wrong_encoding_is_told() -> Result<()> {
+fn a_value_in_the_wrong_encoding_is_reported() -> Result<()> {
     let (node, vault) = ready()?;
     let value = vault.set("not-base64");
     let objects = "array:\n- |\n  objectName: not-base64\n  objectType: secret\n  objectEncoding: base64\n";
@@ -208,7 +208,7 @@ fn a_value_in_the_wrong_encoding_is_told() -> Result<()> {
     Ok(())
 }
 
-fn objects_are_fetched_at_once_but_bounded() -> Result<()> {
+fn objects_are_fetched_concurrently_up_to_a_limit() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     let names: Vec<String> = (0..40).map(|number| format!("object-{number}")).collect();
     for name in &names {
@@ -256,7 +256,7 @@ fn sovereign_and_custom_clouds_work() -> Result<()> {
     Ok(())
 }
 
-fn the_seeds_class_works_verbatim() -> Result<()> {
+fn a_users_own_class_works_verbatim() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     let value = vault.set("DemoSecret");
     // The user's own file; only what stands in angle brackets is filled in.

@@ -11,7 +11,7 @@ use keyvault_csi_e2e::driver::{Setup, wait_for};
 use crate::harness::{Node, harness};
 
 trials! { "bundles":
-    a_damaged_bundle_at_the_start_is_told_by_its_name,
+    a_damaged_bundle_at_the_start_is_an_error_that_names_it,
     a_bundle_that_is_damaged_in_part_serves_with_the_rest,
     a_bundle_that_is_damaged_while_running_changes_nothing,
 }
@@ -51,7 +51,7 @@ fn damages(good: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-fn a_damaged_bundle_at_the_start_is_told_by_its_name() -> Result<()> {
+fn a_damaged_bundle_at_the_start_is_an_error_that_names_it() -> Result<()> {
     let (_, _, good) = with_bundle()?;
     for (name, content) in damages(&good) {
         let (setup, bundle, _) = with_bundle()?;

@@ -11,11 +11,11 @@ use crate::harness::{Node, Vault, harness};
 
 trials! { "certificates":
     a_pkcs12_secret_becomes_key_and_certificate_in_pem,
-    a_pkcs12_secret_can_be_had_as_it_is,
+    a_pkcs12_secret_can_be_mounted_unchanged,
     a_pem_secret_is_written_as_it_is,
-    certificate_and_key_get_files_of_their_own,
+    certificate_and_key_get_separate_files,
     a_certificate_alone_is_its_leaf_in_pem,
-    a_damaged_archive_is_told_without_its_content,
+    a_damaged_archive_is_reported_without_its_content,
 }
 
 /// A self-signed certificate and its key, made by openssl in a folder of their own.
@@ -99,7 +99,7 @@ fn a_pkcs12_secret_becomes_key_and_certificate_in_pem() -> Result<()> {
     Ok(())
 }
 
-fn a_pkcs12_secret_can_be_had_as_it_is() -> Result<()> {
+fn a_pkcs12_secret_can_be_mounted_unchanged() -> Result<()> {
     let made = Made::new(RSA)?;
     let (node, vault) = with_certificate(&made, &[], true)?;
     let file = publish(&node, &vault, "    objectFormat: PFX\n    objectEncoding: base64\n")?.join("server");
@@ -118,7 +118,7 @@ fn a_pem_secret_is_written_as_it_is() -> Result<()> {
     Ok(())
 }
 
-fn certificate_and_key_get_files_of_their_own() -> Result<()> {
+fn certificate_and_key_get_separate_files() -> Result<()> {
     let made = Made::new(RSA)?;
     let (node, vault) = with_certificate(&made, &["--write-cert-and-key-in-separate-files"], true)?;
     let target = publish(&node, &vault, "    objectAlias: tls/server\n")?;
@@ -137,7 +137,7 @@ fn a_certificate_alone_is_its_leaf_in_pem() -> Result<()> {
     Ok(())
 }
 
-fn a_damaged_archive_is_told_without_its_content() -> Result<()> {
+fn a_damaged_archive_is_reported_without_its_content() -> Result<()> {
     let made = Made::new(RSA)?;
     let (node, vault) = (harness().node()?, harness().vault());
     let mut material = CertificateMaterial::from_pfx(&made.read("archive.pfx")?, "")?;

@@ -7,16 +7,16 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 trials! { "chart":
-    it_renders_what_it_should,
-    the_program_knows_every_flag_it_passes,
+    the_chart_renders_as_expected,
+    the_program_accepts_every_flag_of_the_chart,
 }
 
-fn it_renders_what_it_should() -> Result<()> {
+fn the_chart_renders_as_expected() -> Result<()> {
     ensure!(check(&[])? >= 15, "checks are missing");
     Ok(())
 }
 
-fn the_program_knows_every_flag_it_passes() -> Result<()> {
+fn the_program_accepts_every_flag_of_the_chart() -> Result<()> {
     ensure!(check(&["--binary", env!("CARGO_BIN_EXE_keyvault-csi")])? == 1);
     Ok(())
 }

@@ -11,14 +11,14 @@ use crate::harness::{class_manifest, harness};
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
 trials! { "classes":
-    a_changed_manifest_counts_at_the_next_publish,
+    a_changed_manifest_takes_effect_at_the_next_publish,
     a_broken_manifest_hides_no_other_and_keeps_its_last_good_content,
-    the_class_of_the_pods_own_namespace_is_taken,
+    the_class_of_the_pods_own_namespace_is_used,
     the_same_class_in_two_files_is_an_error,
     the_example_manifests_are_read,
 }
 
-fn a_changed_manifest_counts_at_the_next_publish() -> Result<()> {
+fn a_changed_manifest_takes_effect_at_the_next_publish() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     vault.set("first");
     vault.set("second");
@@ -54,7 +54,7 @@ fn a_broken_manifest_hides_no_other_and_keeps_its_last_good_content() -> Result<
     Ok(())
 }
 
-fn the_class_of_the_pods_own_namespace_is_taken() -> Result<()> {
+fn the_class_of_the_pods_own_namespace_is_used() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     let value = vault.set("password");
     let mut bad = vault.parameters(&["password"]);

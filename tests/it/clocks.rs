@@ -23,8 +23,8 @@ use crate::sharing::pods;
 trials! { "clocks":
     files_follow_the_vault_across_jumps_of_a_day_and_of_ten_years,
     a_driver_that_starts_in_another_year_works,
-    a_login_by_certificate_fails_by_name_and_comes_back,
-    a_mirrored_secret_follows_after_the_clock_came_back,
+    a_login_by_certificate_fails_with_its_cause_and_recovers,
+    a_mirrored_secret_is_updated_across_jumps,
 }
 
 /// From true time to a day and to ten years ahead, to as much behind, and back.
@@ -197,7 +197,7 @@ fn this_year() -> Result<i64> {
 
 /// Entra ID takes no assertion that was signed in another year; the files stay, and the login works again when the
 /// clock does.
-fn a_login_by_certificate_fails_by_name_and_comes_back() -> Result<()> {
+fn a_login_by_certificate_fails_with_its_cause_and_recovers() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = |name: &str| folder.path().join(name).display().to_string();
     let options = ["req", "-newkey", "rsa:2048", "-nodes", "-x509", "-days", "365", "-subj", "/CN=pod"];
@@ -242,7 +242,7 @@ fn a_login_by_certificate_fails_by_name_and_comes_back() -> Result<()> {
 
 /// The Secret notes when its content was written; one that notes a time to come must not stand in the way of newer
 /// content.
-fn a_mirrored_secret_follows_after_the_clock_came_back() -> Result<()> {
+fn a_mirrored_secret_is_updated_across_jumps() -> Result<()> {
     let fixture = Fixture::new()?;
     let value = fixture.vault.set("a");
     let user = fixture.cluster.user(crate::apiserver::Rights::Sync)?;

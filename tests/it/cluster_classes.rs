@@ -17,15 +17,15 @@ use crate::apiserver::{CLASSES, Rights, cluster, wait_for_watch};
 use crate::harness::{Node, Vault, harness};
 
 trials! { "cluster_classes":
-    a_class_is_found_in_the_moment_it_is_made,
-    a_changed_class_counts_and_a_deleted_one_is_gone,
+    a_class_is_found_as_soon_as_it_is_created,
+    a_changed_class_takes_effect_and_a_deleted_one_is_gone,
     a_class_in_another_namespace_is_not_found_and_only_the_log_says_where_it_is,
     a_malformed_object_hides_no_other_and_its_own_publish_says_what_is_wrong,
-    a_long_list_comes_in_pages_and_whole,
-    a_driver_that_may_not_list_asks_for_each_class,
-    a_driver_that_may_nothing_says_what_to_grant,
-    an_api_server_that_comes_later_and_restarts_is_followed,
-    a_server_that_refuses_everybody_is_not_hammered,
+    a_long_list_is_read_in_pages_and_completely,
+    a_driver_without_the_right_to_list_gets_each_class,
+    a_driver_without_rights_names_what_to_grant,
+    an_api_server_that_starts_late_and_restarts_is_watched,
+    a_server_that_refuses_every_connection_is_retried_with_backoff,
     without_manifests_and_credentials_the_driver_says_what_is_missing,
     a_kubeconfig_that_cannot_be_read_is_an_error,
 }
@@ -36,7 +36,7 @@ fn volume(vault: &Vault, namespace: &str, class: &str) -> Volume {
     Volume { namespace: namespace.to_owned(), ..vault.volume(class) }
 }
 
-fn a_class_is_found_in_the_moment_it_is_made() -> Result<()> {
+fn a_class_is_found_as_soon_as_it_is_created() -> Result<()> {
     let (cluster, vault) = (cluster()?, harness().vault());
     let value = vault.set("password");
     let (node, user) = cluster.node()?;
@@ -63,7 +63,7 @@ fn a_class_is_found_in_the_moment_it_is_made() -> Result<()> {
     Ok(())
 }
 
-fn a_changed_class_counts_and_a_deleted_one_is_gone() -> Result<()> {
+fn a_changed_class_takes_effect_and_a_deleted_one_is_gone() -> Result<()> {
     let (cluster, vault) = (cluster()?, harness().vault());
     vault.set("first");
     vault.set("second");
@@ -135,7 +135,7 @@ fn a_malformed_object_hides_no_other_and_its_own_publish_says_what_is_wrong() ->
     Ok(())
 }
 
-fn a_long_list_comes_in_pages_and_whole() -> Result<()> {
+fn a_long_list_is_read_in_pages_and_completely() -> Result<()> {
     const MANY: usize = 230;
     let (cluster, vault) = (cluster()?, harness().vault());
     vault.set("password");
@@ -153,7 +153,7 @@ fn a_long_list_comes_in_pages_and_whole() -> Result<()> {
     Ok(())
 }
 
-fn a_driver_that_may_not_list_asks_for_each_class() -> Result<()> {
+fn a_driver_without_the_right_to_list_gets_each_class() -> Result<()> {
     let (cluster, vault) = (cluster()?, harness().vault());
     vault.set("password");
     let namespace = cluster.namespace()?;
@@ -169,7 +169,7 @@ fn a_driver_that_may_not_list_asks_for_each_class() -> Result<()> {
     wait_for("the log says it for statuses", PATIENCE, || Ok(node.log().contains("secretproviderclasspodstatuses of")))
 }
 
-fn a_driver_that_may_nothing_says_what_to_grant() -> Result<()> {
+fn a_driver_without_rights_names_what_to_grant() -> Result<()> {
     let (cluster, vault) = (cluster()?, harness().vault());
     let namespace = cluster.namespace()?;
     cluster.class(&namespace, "demo", &vault, &["password"])?;
@@ -183,7 +183,7 @@ fn a_driver_that_may_nothing_says_what_to_grant() -> Result<()> {
     Ok(())
 }
 
-fn an_api_server_that_comes_later_and_restarts_is_followed() -> Result<()> {
+fn an_api_server_that_starts_late_and_restarts_is_watched() -> Result<()> {
     const PORT: u16 = 6444;
     let (cluster, vault) = (cluster()?, harness().vault());
     vault.set("first");
@@ -256,7 +256,7 @@ fn pump(from: &TcpStream, to: &TcpStream) {
     });
 }
 
-fn a_server_that_refuses_everybody_is_not_hammered() -> Result<()> {
+fn a_server_that_refuses_every_connection_is_retried_with_backoff() -> Result<()> {
     const PORT: u16 = 6445;
     let (cluster, vault) = (cluster()?, harness().vault());
     vault.set("password");

@@ -15,7 +15,7 @@ use crate::harness::{Node, Vault, harness};
 trials! { "cluster_reports":
     a_published_volume_has_upstreams_status,
     a_quiet_node_writes_nothing,
-    a_status_as_the_go_driver_wrote_it_is_adopted,
+    a_status_of_upstreams_driver_is_adopted,
     a_pod_that_moved_takes_its_status_along,
     an_object_without_labels_and_status_is_filled,
     two_volumes_of_one_class_share_a_status,
@@ -23,8 +23,8 @@ trials! { "cluster_reports":
     long_names_are_cut,
     a_status_that_cannot_be_written_holds_up_no_pod,
     the_idle_process_with_the_api_needs_at_most_twelve_mib,
-    a_failed_publish_is_told_once,
-    the_columns_of_kubectl_show_something,
+    a_failed_publish_is_reported_once,
+    the_columns_of_kubectl_are_filled,
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -125,7 +125,7 @@ fn a_quiet_node_writes_nothing() -> Result<()> {
     Ok(())
 }
 
-fn a_status_as_the_go_driver_wrote_it_is_adopted() -> Result<()> {
+fn a_status_of_upstreams_driver_is_adopted() -> Result<()> {
     let cluster = cluster()?;
     let (vault, namespace) = fixture(cluster)?;
     let (node, user) = cluster.node()?;
@@ -281,7 +281,7 @@ fn the_idle_process_with_the_api_needs_at_most_twelve_mib() -> Result<()> {
     Ok(())
 }
 
-fn a_failed_publish_is_told_once() -> Result<()> {
+fn a_failed_publish_is_reported_once() -> Result<()> {
     let cluster = cluster()?;
     let (vault, namespace) = fixture(cluster)?;
     let (node, user) = cluster.node()?;
@@ -310,7 +310,7 @@ fn a_failed_publish_is_told_once() -> Result<()> {
     wait_for("two were sent", PATIENCE, || Ok(cluster.count(&user, "create", EVENTS.1)? == 2))
 }
 
-fn the_columns_of_kubectl_show_something() -> Result<()> {
+fn the_columns_of_kubectl_are_filled() -> Result<()> {
     let cluster = cluster()?;
     let (vault, namespace) = fixture(cluster)?;
     let (node, _) = cluster.node()?;

@@ -17,7 +17,7 @@ use crate::rotation::PATIENCE;
 use crate::sharing::{pods, publish_all};
 
 trials! { "costs":
-    a_publish_costs_so_many_system_calls,
+    a_publish_makes_a_known_number_of_system_calls,
     a_quiet_cycle_touches_no_file,
 }
 
@@ -59,7 +59,7 @@ fn each(few: &Calls, many: &Calls, more: f64) -> Calls {
 }
 
 /// Ten secrets that are in memory: what is left is the call, the mount and the files.
-fn a_publish_costs_so_many_system_calls() -> Result<()> {
+fn a_publish_makes_a_known_number_of_system_calls() -> Result<()> {
     let count = |volumes: usize| -> Result<Calls> {
         counted(&["--freshness-window=1h"], |node| {
             let vault = harness().vault();

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 
 trials! { "dockerfiles":
-    the_images_that_build_are_pinned,
+    base_images_are_pinned,
     planted_tags_are_found,
 }
 
@@ -16,7 +16,7 @@ trials! { "dockerfiles":
 const FILES: [(&str, &[&str]); 2] =
     [("Dockerfile.linux", &["RUST_DIGEST"]), ("Dockerfile.windows", &["RUST_DIGEST", "OS_DIGEST"])];
 
-fn the_images_that_build_are_pinned() -> Result<()> {
+fn base_images_are_pinned() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |name: &str| fs::read_to_string(root.join(name)).with_context(|| name.to_owned());
     let toolchain = read("rust-toolchain.toml")?;

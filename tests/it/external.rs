@@ -1,7 +1,7 @@
 //! Other providers under our driver: the scenarios of upstream's `e2e-provider` suite
 //! (docs/reference/csi-driver.md#end-to-end-scenarios), row by row.
 //!
-//! Row by row: *validation config* is `tokens_for_the_audiences_that_the_provider_demands`; *SPC v1* and *unmount* are
+//! Row by row: *validation config* is `tokens_arrive_for_the_required_audiences`; *SPC v1* and *unmount* are
 //! `a_class_of_another_provider_is_mounted_and_unmounted`; *rotation of mount only* and *rotation* stand in `external_rotation`;
 //! *in-place upgrade* is `a_driver_that_restarts_finds_the_volume_and_the_provider`; *nodePublishSecretRef* is
 //! `secrets_of_the_pod_arrive`. The rows with a cluster stand in `external_cluster`. *CRDs and RBAC objects by name* are `chart`'s.
@@ -22,15 +22,15 @@ use crate::harness::{Node, class_manifest, harness, mounts_on, provider_dirs};
 
 trials! { "external":
     a_class_of_another_provider_is_mounted_and_unmounted,
-    the_request_is_upstreams,
-    tokens_for_the_audiences_that_the_provider_demands,
+    the_request_equals_upstreams,
+    tokens_arrive_for_the_required_audiences,
     secrets_of_the_pod_arrive,
-    two_classes_in_one_pod,
-    a_name_that_no_socket_has_and_one_that_none_can_have,
+    two_classes_mount_in_one_pod,
+    a_provider_without_a_socket_and_an_invalid_name_are_refused,
     sockets_are_searched_in_upstreams_order,
-    a_socket_that_appears_late_and_one_that_moves,
+    a_socket_is_found_when_it_appears_and_when_it_moves,
     a_driver_that_restarts_finds_the_volume_and_the_provider,
-    azure_can_be_a_socket_too,
+    azure_can_be_an_external_provider,
     health_is_a_gauge_by_provider,
 }
 
@@ -60,7 +60,7 @@ fn a_class_of_another_provider_is_mounted_and_unmounted() -> Result<()> {
     Ok(())
 }
 
-fn the_request_is_upstreams() -> Result<()> {
+fn the_request_equals_upstreams() -> Result<()> {
     let (node, provider) = both(&[])?;
     class(&node, "demo", &["objectName: foo"], "")?;
     let mut volume = volume("demo");
@@ -83,7 +83,7 @@ fn the_request_is_upstreams() -> Result<()> {
     Ok(())
 }
 
-fn tokens_for_the_audiences_that_the_provider_demands() -> Result<()> {
+fn tokens_arrive_for_the_required_audiences() -> Result<()> {
     let (node, provider) = both(&[])?;
     class(&node, "demo", &["objectName: foo"], "")?;
     let audiences = ["aud1", "aud2", "aud3", "aud4", "aud5"];
@@ -114,7 +114,7 @@ fn secrets_of_the_pod_arrive() -> Result<()> {
     Ok(())
 }
 
-fn two_classes_in_one_pod() -> Result<()> {
+fn two_classes_mount_in_one_pod() -> Result<()> {
     let (node, _provider) = both(&[])?;
     class(&node, "one", &["objectName: foo"], "")?;
     class(&node, "two", &["objectName: fookey"], "")?;
@@ -124,7 +124,7 @@ fn two_classes_in_one_pod() -> Result<()> {
     Ok(())
 }
 
-fn a_name_that_no_socket_has_and_one_that_none_can_have() -> Result<()> {
+fn a_provider_without_a_socket_and_an_invalid_name_are_refused() -> Result<()> {
     let (node, _provider) = both(&[])?;
     let write = |name: &str, provider: &str| {
         let parameters = parameters(&["objectName: foo"], "");
@@ -166,7 +166,7 @@ fn sockets_are_searched_in_upstreams_order() -> Result<()> {
     Ok(())
 }
 
-fn a_socket_that_appears_late_and_one_that_moves() -> Result<()> {
+fn a_socket_is_found_when_it_appears_and_when_it_moves() -> Result<()> {
     let node = driver(&[])?;
     let (additional, main) = (options(node.setup(), 0, 8080)?, options(node.setup(), 1, 8081)?);
     class(&node, "demo", &["objectName: foo"], "")?;
@@ -199,7 +199,7 @@ fn a_driver_that_restarts_finds_the_volume_and_the_provider() -> Result<()> {
     wait_for("it is refreshed", PATIENCE, || Ok(fs::read_to_string(target.join("password"))? == value))
 }
 
-fn azure_can_be_a_socket_too() -> Result<()> {
+fn azure_can_be_an_external_provider() -> Result<()> {
     let node = driver(&["--azure-provider=external"])?;
     let mut options = options(node.setup(), 1, 8080)?;
     options.socket.set_file_name("azure.sock");

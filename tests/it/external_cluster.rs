@@ -3,7 +3,7 @@
 //!
 //! Row by row: *v1alpha1 SPC* is `a_class_of_the_deprecated_version_mounts`; *sync*, *delete first Deployment* and *annotations and
 //! nested object names* are `two_deployments_of_one_class_own_one_secret`; *namespaced SPC* and *no SPC in namespace* are
-//! `the_class_is_the_pods_namespaces_own`; *two SPCs, two volumes, one pod* is `two_volumes_of_one_pod_make_two_secrets`; *rotation*
+//! `a_pod_uses_the_class_of_its_namespace`; *two SPCs, two volumes, one pod* is `two_volumes_of_one_pod_make_two_secrets`; *rotation*
 //! and *metrics* are `rotation_reaches_file_secret_and_status`. That a Secret without owners goes is the garbage collector's work,
 //! which only a whole cluster has.
 
@@ -24,11 +24,11 @@ use crate::mirror_fixture::{Fixture, PATIENCE, PODS, decoded, opaque, owners};
 trials! { "external_cluster":
     a_class_of_the_deprecated_version_mounts,
     two_deployments_of_one_class_own_one_secret,
-    the_class_is_the_pods_namespaces_own,
+    a_pod_uses_the_class_of_its_namespace,
     two_volumes_of_one_pod_make_two_secrets,
     rotation_reaches_file_secret_and_status,
     a_status_has_the_providers_versions,
-    a_failure_is_an_event_without_what_was_sent,
+    a_failure_is_an_event_without_the_credentials,
 }
 
 /// A driver that mirrors, and a provider beside it.
@@ -98,7 +98,7 @@ fn two_deployments_of_one_class_own_one_secret() -> Result<()> {
     Ok(())
 }
 
-fn the_class_is_the_pods_namespaces_own() -> Result<()> {
+fn a_pod_uses_the_class_of_its_namespace() -> Result<()> {
     let fixture = Fixture::new()?;
     let (node, _, _provider) = both(&fixture, &[])?;
     let elsewhere = fixture.cluster.namespace()?;
@@ -196,7 +196,7 @@ fn a_status_has_the_providers_versions() -> Result<()> {
     wait_for("the status", PATIENCE, || Ok(versions(&fixture, "web")? == sorted))
 }
 
-fn a_failure_is_an_event_without_what_was_sent() -> Result<()> {
+fn a_failure_is_an_event_without_the_credentials() -> Result<()> {
     let cluster = cluster()?;
     let fixture = Fixture::new()?;
     let (node, _, provider) = both(&fixture, &[])?;

@@ -15,16 +15,16 @@ use crate::external_fixture::{NAME, PATIENCE, both, class, driver, options, prov
 use crate::harness::{Node, harness};
 
 trials! { "external_faults":
-    what_a_bad_reply_is_told_as,
+    each_bad_reply_has_its_error_text,
     bad_paths_are_refused_and_nothing_is_left,
-    ten_kilobytes_and_five_megabytes,
-    a_reply_above_a_small_limit_says_which_flag_to_raise,
+    ten_kilobytes_mount_and_five_megabytes_need_the_flag,
+    a_reply_above_the_limit_names_the_flag_to_raise,
     a_provider_that_hangs_ends_with_the_deadline,
-    a_socket_on_which_nobody_accepts_is_waited_for,
+    a_socket_without_a_listener_is_waited_for,
     unavailable_is_tried_three_times,
     a_provider_that_is_killed_and_restarted_during_two_hundred_publishes,
-    what_was_sent_in_confidence_is_in_no_log_error_or_metric,
-    no_form_of_a_secret_passes,
+    credentials_are_in_no_log_error_or_metric,
+    no_encoding_of_a_secret_is_shown,
 }
 
 /// Publishes a volume of a class that wants this answer; it must fail, and say all of this.
@@ -45,7 +45,7 @@ fn counted(node: &Node, error_type: &str, reason: &str) -> Result<()> {
     Ok(())
 }
 
-fn what_a_bad_reply_is_told_as() -> Result<()> {
+fn each_bad_reply_has_its_error_text() -> Result<()> {
     let (node, _provider) = both(&[])?;
     let good = &["objectName: foo"][..];
     fails(&node, good, "code=AuthenticationFailed", &["provider error code AuthenticationFailed", "(ProviderFailed)"])?;
@@ -93,7 +93,7 @@ fn bad_paths_are_refused_and_nothing_is_left() -> Result<()> {
 
 const LARGE: &str = "objectName: foo, size: 5000000";
 
-fn ten_kilobytes_and_five_megabytes() -> Result<()> {
+fn ten_kilobytes_mount_and_five_megabytes_need_the_flag() -> Result<()> {
     let (node, _provider) = both(&[])?;
     class(&node, "small", &["objectName: foo, size: 10240"], "")?;
     assert_eq!(fs::metadata(node.publish(&volume("small"))?.join("foo"))?.len(), 10_240);
@@ -109,7 +109,7 @@ fn ten_kilobytes_and_five_megabytes() -> Result<()> {
     wait_for("it is refreshed", PATIENCE, || Ok(fs::read(target.join("foo"))?.starts_with(b"rotatedrotated")))
 }
 
-fn a_reply_above_a_small_limit_says_which_flag_to_raise() -> Result<()> {
+fn a_reply_above_the_limit_names_the_flag_to_raise() -> Result<()> {
     let (node, _provider) = both(&["--max-call-recv-msg-size=5"])?;
     fails(&node, &["objectName: foo"], "", &["larger than 5 bytes", "maxCallRecvMsgSize"])
 }
@@ -135,7 +135,7 @@ fn a_provider_that_hangs_ends_with_the_deadline() -> Result<()> {
     })
 }
 
-fn a_socket_on_which_nobody_accepts_is_waited_for() -> Result<()> {
+fn a_socket_without_a_listener_is_waited_for() -> Result<()> {
     let node = driver(&[])?;
     let options = options(node.setup(), 1, 8080)?;
     class(&node, "demo", &["objectName: foo"], "")?;
@@ -232,7 +232,7 @@ fn a_provider_that_is_killed_and_restarted_during_two_hundred_publishes() -> Res
     Ok(())
 }
 
-fn what_was_sent_in_confidence_is_in_no_log_error_or_metric() -> Result<()> {
+fn credentials_are_in_no_log_error_or_metric() -> Result<()> {
     let (node, provider) = both(&[
         "--provider-health-check",
         "--provider-health-check-interval=100ms",
@@ -272,7 +272,7 @@ fn what_was_sent_in_confidence_is_in_no_log_error_or_metric() -> Result<()> {
 }
 
 /// A provider may print what it got in any form, whole or in pieces, as an error's text, as its code, or as a path.
-fn no_form_of_a_secret_passes() -> Result<()> {
+fn no_encoding_of_a_secret_is_shown() -> Result<()> {
     const RUN: usize = 16;
     let (node, provider) = both(&[])?;
     class(&node, "demo", &["objectName: foo"], "")?;

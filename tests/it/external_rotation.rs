@@ -15,15 +15,15 @@ use crate::rotation::metric;
 
 trials! { "external_rotation":
     a_rotated_value_comes_with_its_version,
-    a_quiet_provider_costs_no_write,
+    unchanged_objects_cause_no_write,
     a_new_value_under_the_old_version_is_written_too,
     a_new_version_of_the_old_value_writes_nothing,
-    each_volume_is_asked_for_by_itself_and_with_its_own_pod,
+    each_volume_has_requests_of_its_own_with_its_pod,
     fresh_tokens_are_used,
-    lapsed_credentials_are_told_and_nothing_is_asked_with_them,
-    a_failure_keeps_the_files_and_is_told_by_the_providers_code,
-    a_class_that_changes_its_provider_is_followed,
-    a_changed_class_is_asked_for_without_the_old_versions,
+    expired_credentials_are_reported_and_not_used,
+    a_failure_keeps_the_files_and_is_counted_by_the_providers_code,
+    a_class_may_change_its_provider,
+    a_changed_class_is_fetched_without_the_old_versions,
     a_provider_that_hangs_holds_up_no_vault,
 }
 
@@ -70,7 +70,7 @@ fn a_rotated_value_comes_with_its_version() -> Result<()> {
     Ok(())
 }
 
-fn a_quiet_provider_costs_no_write() -> Result<()> {
+fn unchanged_objects_cause_no_write() -> Result<()> {
     let (node, provider) = both(&ROTATING)?;
     set(&provider, "password", "v1")?;
     class(&node, "demo", &["objectName: password", "objectName: password, path: a/b"], "")?;
@@ -107,7 +107,7 @@ fn a_new_version_of_the_old_value_writes_nothing() -> Result<()> {
 }
 
 /// Nobody here can know who a provider takes a pod for, so that two pods never share an answer.
-fn each_volume_is_asked_for_by_itself_and_with_its_own_pod() -> Result<()> {
+fn each_volume_has_requests_of_its_own_with_its_pod() -> Result<()> {
     let (node, provider) = both(&ROTATING)?;
     class(&node, "demo", &["objectName: foo"], "")?;
     let volumes = [volume("demo"), volume("demo"), volume("demo")];
@@ -143,7 +143,7 @@ fn fresh_tokens_are_used() -> Result<()> {
     wait_for("the new ones are used", PATIENCE, || Ok(last(&provider)?.audiences == ["second"]))
 }
 
-fn lapsed_credentials_are_told_and_nothing_is_asked_with_them() -> Result<()> {
+fn expired_credentials_are_reported_and_not_used() -> Result<()> {
     let flags = ["--enable-secret-rotation", "--rotation-poll-interval=200ms", "--republish-period=300ms"];
     let (node, provider) = both(&flags)?;
     class(&node, "demo", &["objectName: foo"], "")?;
@@ -162,7 +162,7 @@ fn lapsed_credentials_are_told_and_nothing_is_asked_with_them() -> Result<()> {
     Ok(())
 }
 
-fn a_failure_keeps_the_files_and_is_told_by_the_providers_code() -> Result<()> {
+fn a_failure_keeps_the_files_and_is_counted_by_the_providers_code() -> Result<()> {
     let (node, provider) = both(&ROTATING)?;
     let value = set(&provider, "password", "v1")?;
     class(&node, "demo", &["objectName: password"], "")?;
@@ -187,7 +187,7 @@ fn a_failure_keeps_the_files_and_is_told_by_the_providers_code() -> Result<()> {
     wait_for("nothing fails", PATIENCE, || Ok(metric(&node, "rotation_volumes_failing{", &[])? == 0.0))
 }
 
-fn a_class_that_changes_its_provider_is_followed() -> Result<()> {
+fn a_class_may_change_its_provider() -> Result<()> {
     let (node, provider) = both(&["--enable-secret-rotation", "--rotation-poll-interval=1h"])?;
     let vault = harness().vault();
     let value = vault.set("password");
@@ -206,7 +206,7 @@ fn a_class_that_changes_its_provider_is_followed() -> Result<()> {
     Ok(())
 }
 
-fn a_changed_class_is_asked_for_without_the_old_versions() -> Result<()> {
+fn a_changed_class_is_fetched_without_the_old_versions() -> Result<()> {
     let (node, provider) = both(&["--enable-secret-rotation", "--rotation-poll-interval=1h"])?;
     class(&node, "demo", &["objectName: foo"], "")?;
     let target = node.publish(&volume("demo"))?;

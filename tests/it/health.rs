@@ -15,11 +15,11 @@ use crate::plugin::Fixture;
 trials! { "health":
     five_hundred_idle_clients_do_not_starve_the_probe,
     the_providers_probe_is_answered_under_the_same_attack,
-    a_head_has_a_second,
-    those_who_say_nothing_make_room,
-    probes_of_a_second_share_one_look_at_the_socket,
-    a_crowd_at_the_metrics_gets_what_was_made_last,
-    the_provider_serves_health_where_it_is_told,
+    a_request_head_must_arrive_within_a_second,
+    silent_connections_make_room,
+    probes_within_a_second_share_one_check_of_the_socket,
+    frequent_scrapes_get_the_last_rendering,
+    the_provider_serves_health_at_its_configured_address,
 }
 
 /// What takes the bound of a machine that does nothing else.
@@ -196,7 +196,7 @@ fn kept(stream: &mut TcpStream, sent: &[u8], patience: Duration) -> Result<Durat
     }
 }
 
-fn a_head_has_a_second() -> Result<()> {
+fn a_request_head_must_arrive_within_a_second() -> Result<()> {
     let node = harness().node()?;
     for port in [8095, 9808] {
         for sent in ["", "GET /healthz HTTP/1.1\r\n"] {
@@ -209,7 +209,7 @@ fn a_head_has_a_second() -> Result<()> {
     Ok(())
 }
 
-fn those_who_say_nothing_make_room() -> Result<()> {
+fn silent_connections_make_room() -> Result<()> {
     let node = harness().node()?;
     let address = health_address(&node);
     let mut oldest = TcpStream::connect(&address)?;
@@ -224,7 +224,7 @@ fn those_who_say_nothing_make_room() -> Result<()> {
 }
 
 /// How often the process was asked for a sign of life, by a socket in its own socket's place.
-fn probes_of_a_second_share_one_look_at_the_socket() -> Result<()> {
+fn probes_within_a_second_share_one_check_of_the_socket() -> Result<()> {
     let node = harness().node()?;
     let socket = node.setup().socket();
     std::fs::rename(&socket, socket.with_extension("away"))?;
@@ -247,7 +247,7 @@ fn probes_of_a_second_share_one_look_at_the_socket() -> Result<()> {
     Ok(())
 }
 
-fn a_crowd_at_the_metrics_gets_what_was_made_last() -> Result<()> {
+fn frequent_scrapes_get_the_last_rendering() -> Result<()> {
     let node = harness().node()?;
     let first = node.metrics()?;
     for _ in 0..100 {
@@ -261,7 +261,7 @@ fn a_crowd_at_the_metrics_gets_what_was_made_last() -> Result<()> {
     })
 }
 
-fn the_provider_serves_health_where_it_is_told() -> Result<()> {
+fn the_provider_serves_health_at_its_configured_address() -> Result<()> {
     let fixture = Fixture::new(&["--healthz-addr=127.0.0.7"])?;
     let port = fixture.provider.setup().ports[0];
     ensure!(get(&format!("127.0.0.7:{port}"), "/healthz", PATIENCE)?.starts_with("HTTP/1.1 200 "));

@@ -20,16 +20,16 @@ use crate::harness::{Node, Vault, harness, kubelet_root_flag, mounts_on, set_pro
 use crate::{kernels, takeover, unpublish};
 
 trials! { "host_directories":
-    what_is_not_a_volume_below_the_root_is_not_touched,
-    a_link_on_the_way_leads_nowhere,
-    a_tmpfs_under_another_root_is_taken_off_and_no_more,
+    only_volumes_below_the_root_are_touched,
+    a_link_in_the_target_path_is_not_followed,
+    a_tmpfs_under_another_root_is_unmounted_and_nothing_else,
     a_first_publish_outside_of_the_root_is_refused,
-    other_providers_are_held_to_the_root_too,
+    the_root_applies_to_external_providers_too,
     a_volume_that_is_mounted_outside_of_the_root_stays,
-    a_bare_directory_is_cleared_and_what_is_mounted_below_is_not_entered,
-    a_component_that_is_swapped_all_the_time_never_leads_out,
+    a_bare_directory_is_cleared_and_mounts_below_it_are_not_entered,
+    a_component_that_is_swapped_constantly_never_leads_outside,
     the_root_itself_may_be_a_link_or_a_mount,
-    a_root_that_is_none_keeps_the_driver_from_starting,
+    an_invalid_root_prevents_the_start,
 }
 
 /// The tests of volumes' lives that are made once more with `--kubelet-root`: all of it is below the root, so nothing may differ.
@@ -92,7 +92,7 @@ fn is_whole(folder: &Path) -> bool {
     fs::read_to_string(folder.join("nested/file")).is_ok_and(|text| text == "precious")
 }
 
-fn what_is_not_a_volume_below_the_root_is_not_touched() -> Result<()> {
+fn only_volumes_below_the_root_are_touched() -> Result<()> {
     let (node, _, volume) = fixture()?;
     let (folder, root) = (node.setup().folder.clone(), node.setup().kubelet_root());
     let pod = root.join("pods").join(&volume.uid);
@@ -142,7 +142,7 @@ fn what_is_not_a_volume_below_the_root_is_not_touched() -> Result<()> {
     Ok(())
 }
 
-fn a_link_on_the_way_leads_nowhere() -> Result<()> {
+fn a_link_in_the_target_path_is_not_followed() -> Result<()> {
     let (node, _, volume) = fixture()?;
     let (folder, root) = (node.setup().folder.clone(), node.setup().kubelet_root());
     let parts = ["pods", volume.uid.as_str(), "volumes", "kubernetes.io~csi", "v", "mount"];
@@ -170,7 +170,7 @@ fn a_link_on_the_way_leads_nowhere() -> Result<()> {
     Ok(())
 }
 
-fn a_tmpfs_under_another_root_is_taken_off_and_no_more() -> Result<()> {
+fn a_tmpfs_under_another_root_is_unmounted_and_nothing_else() -> Result<()> {
     let (node, ..) = fixture()?;
     let folder = node.setup().folder.clone();
     let target = under(&folder.join("var/lib/other"))?;
@@ -231,7 +231,7 @@ fn a_first_publish_outside_of_the_root_is_refused() -> Result<()> {
     Ok(())
 }
 
-fn other_providers_are_held_to_the_root_too() -> Result<()> {
+fn the_root_applies_to_external_providers_too() -> Result<()> {
     let mut setup = harness().setup();
     set_provider_dirs(&mut setup)?;
     setup.flags.push(kubelet_root_flag(&setup.kubelet_root()));
@@ -291,7 +291,7 @@ fn a_volume_that_is_mounted_outside_of_the_root_stays() -> Result<()> {
 }
 
 /// After a reboot the mount is gone, and another program may have written into what is left.
-fn a_bare_directory_is_cleared_and_what_is_mounted_below_is_not_entered() -> Result<()> {
+fn a_bare_directory_is_cleared_and_mounts_below_it_are_not_entered() -> Result<()> {
     let (node, vault, volume) = fixture()?;
     node.kubelet.prepare(&volume)?;
     let target = node.kubelet.target(&volume);
@@ -325,7 +325,7 @@ fn a_bare_directory_is_cleared_and_what_is_mounted_below_is_not_entered() -> Res
 }
 
 /// Somebody who may write into the directories above the target swaps one of them for a link as fast as it goes.
-fn a_component_that_is_swapped_all_the_time_never_leads_out() -> Result<()> {
+fn a_component_that_is_swapped_constantly_never_leads_outside() -> Result<()> {
     let (node, _, volume) = fixture()?;
     let csi = node.setup().kubelet_root().join("pods").join(&volume.uid).join("volumes/kubernetes.io~csi");
     let (name, real, link) = (csi.join(&volume.name), csi.join("real"), csi.join("link"));
@@ -398,7 +398,7 @@ fn the_root_itself_may_be_a_link_or_a_mount() -> Result<()> {
     Ok(())
 }
 
-fn a_root_that_is_none_keeps_the_driver_from_starting() -> Result<()> {
+fn an_invalid_root_prevents_the_start() -> Result<()> {
     for root in ["", "/", "var/lib/kubelet", "/var/../etc"] {
         let setup = harness().setup();
         let output = setup.command().arg(format!("--kubelet-root={root}")).output()?;

@@ -16,7 +16,7 @@ trials! { "hostile_classes":
     ten_thousand_objects_are_refused_without_a_request,
     yaml_bombs_are_refused,
     an_object_that_is_a_bomb_is_refused,
-    the_largest_class_that_the_api_server_takes_is_refused,
+    the_largest_class_that_the_api_server_accepts_is_refused,
 }
 
 /// How much memory one class may cost while it is read: its text some times over, and what becomes of it.
@@ -147,7 +147,7 @@ fn an_object_that_is_a_bomb_is_refused() -> Result<()> {
     Ok(())
 }
 
-fn the_largest_class_that_the_api_server_takes_is_refused() -> Result<()> {
+fn the_largest_class_that_the_api_server_accepts_is_refused() -> Result<()> {
     let cluster = cluster()?;
     let (node, _) = cluster.node()?;
     crate::apiserver::wait_for_watch(&node)?;

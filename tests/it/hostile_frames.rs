@@ -22,9 +22,9 @@ trials! { "hostile_frames":
     header_blocks_that_unpack_to_hundreds_of_megabytes_end,
     a_table_that_is_resized_and_refilled_without_end_is_bounded,
     streams_that_are_reset_at_once_cost_nothing_lasting,
-    settings_and_pings_whose_answers_nobody_reads_are_bounded,
+    settings_and_pings_with_unread_answers_are_bounded,
     window_updates_and_priorities_without_end_are_bounded,
-    data_that_nobody_asked_for_is_bounded,
+    unrequested_data_is_bounded,
 }
 
 /// How much memory the connections of two attackers may cost, whatever they send.
@@ -302,7 +302,7 @@ fn streams_that_are_reset_at_once_cost_nothing_lasting() -> Result<()> {
     })
 }
 
-fn settings_and_pings_whose_answers_nobody_reads_are_bounded() -> Result<()> {
+fn settings_and_pings_with_unread_answers_are_bounded() -> Result<()> {
     attack(false, |attacker| {
         attacker.flood(|number| match number % 2 {
             0 => frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0xff, 0xff]),
@@ -321,7 +321,7 @@ fn window_updates_and_priorities_without_end_are_bounded() -> Result<()> {
 }
 
 /// A message that is announced with four gigabytes, on a stream whose window is not looked at.
-fn data_that_nobody_asked_for_is_bounded() -> Result<()> {
+fn unrequested_data_is_bounded() -> Result<()> {
     let filler = vec![0; LARGEST];
     attack(true, |attacker| {
         let open = frame(HEADERS, END_HEADERS, 1, &call());

@@ -14,13 +14,13 @@ use crate::harness::{Node, STACK, Vault, harness, has_external_provider, stack_f
 
 trials! { "identities":
     a_service_principal_logs_in_with_a_certificate,
-    a_certificate_that_the_application_does_not_know_is_told,
-    a_certificate_that_has_ended_is_told,
-    a_damaged_key_is_told_wherever_it_is_damaged,
+    a_certificate_that_the_application_does_not_have_is_reported,
+    an_expired_certificate_is_reported,
+    a_damaged_key_is_reported_wherever_the_damage_is,
     an_application_of_adfs_logs_in,
     an_identity_binding_works_as_soon_as_the_cluster_does,
     an_identity_binding_and_workload_identity_share_nothing,
-    the_nodes_own_identity_works_whatever_other_programs_endpoints_say,
+    the_nodes_identity_ignores_endpoints_of_other_programs,
     pod_identity_is_refused_with_its_replacement,
 }
 
@@ -93,7 +93,7 @@ fn a_service_principal_logs_in_with_a_certificate() -> Result<()> {
     Ok(())
 }
 
-fn a_certificate_that_the_application_does_not_know_is_told() -> Result<()> {
+fn a_certificate_that_the_application_does_not_have_is_reported() -> Result<()> {
     let (node, vault, _) = ready()?;
     let made = Made::new("-days 30")?;
     let pem = made.read("cert")? + &made.read("key")?;
@@ -104,7 +104,7 @@ fn a_certificate_that_the_application_does_not_know_is_told() -> Result<()> {
     Ok(())
 }
 
-fn a_certificate_that_has_ended_is_told() -> Result<()> {
+fn an_expired_certificate_is_reported() -> Result<()> {
     let (node, vault, _) = ready()?;
     let made = Made::new("-not_before 20200101000000Z -not_after 20210101000000Z").or_else(|_| {
         // Before OpenSSL 3.4, only `ca` and `x509` with a negative number of days can make one.
@@ -123,7 +123,7 @@ fn a_certificate_that_has_ended_is_told() -> Result<()> {
 }
 
 /// Some damage shows when the key is read, some when its numbers are compared, and some only in what it signs.
-fn a_damaged_key_is_told_wherever_it_is_damaged() -> Result<()> {
+fn a_damaged_key_is_reported_wherever_the_damage_is() -> Result<()> {
     const BYTES: usize = 47;
     let (node, vault, _) = ready()?;
     let made = Made::new("-days 30")?;
@@ -300,7 +300,7 @@ fn an_identity_binding_and_workload_identity_share_nothing() -> Result<()> {
     Ok(())
 }
 
-fn the_nodes_own_identity_works_whatever_other_programs_endpoints_say() -> Result<()> {
+fn the_nodes_identity_ignores_endpoints_of_other_programs() -> Result<()> {
     let mut setup = harness().setup();
     setup.environment = [
         ("IDENTITY_ENDPOINT", "http://127.0.0.1:9/token"),

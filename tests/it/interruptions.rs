@@ -17,7 +17,7 @@ trials! { "interruptions":
     a_killed_driver_leaves_nothing_that_the_next_publish_cannot_use,
     a_driver_killed_while_it_unpublishes_leaves_no_half_volume,
     an_unpublish_wins_over_a_publish_that_still_fetches,
-    a_tree_that_the_kubelet_removed_is_not_made_anew,
+    a_tree_that_the_kubelet_removed_is_not_created_again,
     two_publishes_of_one_volume_make_one_mount,
     many_pods_at_once_all_start,
 }
@@ -143,7 +143,7 @@ fn an_unpublish_wins_over_a_publish_that_still_fetches() -> Result<()> {
     Ok(())
 }
 
-fn a_tree_that_the_kubelet_removed_is_not_made_anew() -> Result<()> {
+fn a_tree_that_the_kubelet_removed_is_not_created_again() -> Result<()> {
     let (node, vault, _) = ready()?;
     let slow = Fault::new(Action::latency(Duration::from_secs(2))).host(&vault.name).kind(Kind::Get);
     harness().azure().add_fault(slow);
