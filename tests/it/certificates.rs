@@ -1,4 +1,4 @@
-//! Secrets that belong to certificates: as PEM, as PKCS#12, in separate files; openssl has the last word.
+//! Secrets of certificates: as PEM, as PKCS#12, in separate files; openssl checks the files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ trials! { "certificates":
     a_damaged_archive_is_reported_without_its_content,
 }
 
-/// A self-signed certificate and its key, made by openssl in a folder of their own.
+/// A self-signed certificate and its key, created by openssl in a folder of their own.
 pub(crate) struct Made {
     folder: tempfile::TempDir,
 }
@@ -53,7 +53,7 @@ impl Made {
     }
 }
 
-/// Checks with openssl that both files hold one key pair.
+/// Checks with openssl that the key belongs to the certificate.
 pub(crate) fn matches(key: &Path, certificate: &Path) -> Result<()> {
     let (key, certificate) = (key.display().to_string(), certificate.display().to_string());
     let of_key = openssl(&["pkey", "-in", &key, "-pubout"])?;

@@ -116,10 +116,10 @@ fn a_malformed_object_hides_no_other_and_its_own_publish_says_what_is_wrong() ->
         })
     };
     let spec = json!({ "provider": "azure", "parameters": { "keyvaultName": 5 } });
-    cluster.write_past(&namespace, "listed", &malformed("listed", spec))?;
+    cluster.write_to_etcd(&namespace, "listed", &malformed("listed", spec))?;
     let (node, user) = cluster.node()?;
     wait_for_watch(&node)?;
-    cluster.write_past(&namespace, "watched", &malformed("watched", json!({ "provider": ["azure"] })))?;
+    cluster.write_to_etcd(&namespace, "watched", &malformed("watched", json!({ "provider": ["azure"] })))?;
     cluster.class(&namespace, "good", &vault, &["password"])?;
     let status = node.refused(&volume(&vault, &namespace, "listed"))?;
     for word in [&format!("{namespace}/listed"), "spec.parameters.keyvaultName is a number", "ClassInvalid"] {

@@ -1,7 +1,9 @@
-//! The environment of the running test: which side fetches, and whether drivers get `--kubelet-root`.
+//! The environment of the running test: which side fetches, and whether drivers get
+//! `--kubelet-root`.
 //!
-//! A test runs on one thread, so the environment is a thread-local. It is restored also after a panic, since the thread
-//! goes on to other tests. This file holds the state only: `setup` and `external_provider` act on it.
+//! A test runs on one thread, so the environment is a thread-local. It is restored also after a
+//! panic, since the thread goes on to other tests. This file holds the state only: `setup` and
+//! `external_provider` act on it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -21,7 +23,8 @@ pub(crate) enum Outcome {
 }
 
 thread_local! {
-    /// How many external providers this test has started; `None` while drivers use the built-in one.
+    /// How many external providers this test has started; `None` while drivers use the built-in
+    /// one.
     static EXTERNAL_PROVIDERS: Cell<Option<usize>> = const { Cell::new(None) };
     static KUBELET_ROOT: Cell<bool> = const { Cell::new(false) };
     static OUTCOMES: RefCell<Vec<Outcome>> = const { RefCell::new(Vec::new()) };

@@ -24,8 +24,8 @@ const FETCH_FLAGS: &[&str] = &[
     "--write-cert-and-key-in-separate-files",
 ];
 
-/// Starts our provider in the main provider directory of a driver, if the environment has one, with those of the
-/// driver's flags that concern fetching.
+/// Starts our provider in the main provider directory of a driver, if the environment has one, with
+/// those of the driver's flags that concern fetching.
 pub(super) fn start(setup: &mut Setup) -> Result<Option<ProviderProcess>> {
     if !environment::has_external_provider() {
         return Ok(None);

@@ -22,7 +22,8 @@ impl Harness {
             ca: self.ca.clone(),
             kubeconfig: None,
             node_id: "node-1".to_owned(),
-            // A test that changes a value expects it in the next publish; `sharing` tests the default.
+            // A test that changes a value expects it in the next publish; `sharing` tests the
+            // default.
             flags: vec!["-v=10".to_owned(), "--freshness-window=0s".to_owned()],
             environment: Vec::new(),
             kernel: Kernel::Present,
@@ -36,7 +37,8 @@ impl Harness {
         setup
     }
 
-    /// The same with a folder for the files of custom clouds, as an administrator mounts one; returns the folder too.
+    /// The same with a folder for the files of custom clouds, as an administrator mounts one;
+    /// returns the folder too.
     pub(crate) fn setup_with_clouds(&self) -> Result<(Setup, PathBuf)> {
         let mut setup = self.setup();
         let clouds = setup.folder.join("clouds");
@@ -79,7 +81,8 @@ pub(crate) fn kubelet_root_flag(root: &Path) -> String {
     format!("--kubelet-root={}", root.display())
 }
 
-/// The directories in which a driver of this setup looks for providers' sockets: the additional one, then the main one.
+/// The directories in which a driver of this setup looks for providers' sockets: the additional
+/// one, then the main one.
 pub(crate) fn provider_dirs(setup: &Setup) -> [PathBuf; 2] {
     ["more", "providers"].map(|folder| setup.folder.join(folder))
 }

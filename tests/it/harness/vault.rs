@@ -18,7 +18,8 @@ pub(crate) struct Vault {
 }
 
 impl Harness {
-    /// A vault of Azure's public cloud in an Entra tenant of its own, with one service principal that may read it.
+    /// A vault of Azure's public cloud in an Entra tenant of its own, with one service principal
+    /// that may read it.
     pub(crate) fn vault(&self) -> Vault {
         self.vault_in_cloud("vault.azure.net")
     }
@@ -90,7 +91,8 @@ impl Vault {
     }
 }
 
-/// The file of the custom cloud. `path` is that of its login host: `adfs` with AD FS, otherwise empty.
+/// The file of the custom cloud. `path` is that of its login host: `adfs` with AD FS, otherwise
+/// empty.
 pub(crate) fn stack_file(path: &str) -> String {
     let environment = serde_json::json!({
         "name": "AzureStackCloud",
