@@ -75,7 +75,11 @@ fn refusals_of_the_vault_name_object_and_fix() -> Result<()> {
     node.class("demo", &vault.parameters(&["password"]))?;
     refused_with(&node, &vault, &["secret/password", "403", "Forbidden", &vault.client_id, "access policy", &host])?;
     azure.set_access(&vault.name, Access::Rbac);
-    refused_with(&node, &vault, &["secret/password", "403", "Forbidden", &vault.client_id, "Key Vault Secrets User", &host])
+    refused_with(
+        &node,
+        &vault,
+        &["secret/password", "403", "Forbidden", &vault.client_id, "Key Vault Secrets User", &host],
+    )
 }
 
 fn a_vault_that_does_not_exist_is_named() -> Result<()> {

@@ -100,7 +100,8 @@ fn a_bundle_that_is_damaged_while_running_changes_nothing() -> Result<()> {
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     node.publish(&vault.volume("demo"))?;
-    let warnings = || node.log().matches("the CA certificates have changed and cannot be used; the old ones stay").count();
+    let warnings =
+        || node.log().matches("the CA certificates have changed and cannot be used; the old ones stay").count();
     // The driver notices each within five seconds, and handles all alike: every third one is
     // enough.
     for (name, content) in damages(&good).into_iter().step_by(3) {

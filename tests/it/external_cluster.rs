@@ -1,11 +1,13 @@
-//! Other providers with a real API server: the rows of upstream's `e2e-provider` suite
+//! External providers with a real API server: the rows of upstream's `e2e-provider` suite
 //! (docs/reference/csi-driver.md#end-to-end-scenarios) that need one.
 //!
-//! Row by row: *v1alpha1 SPC* is `a_class_of_the_deprecated_version_mounts`; *sync*, *delete first Deployment* and *annotations and
-//! nested object names* are `two_deployments_of_one_class_own_one_secret`; *namespaced SPC* and *no SPC in namespace* are
-//! `a_pod_uses_the_class_of_its_namespace`; *two SPCs, two volumes, one pod* is `two_volumes_of_one_pod_make_two_secrets`; *rotation*
-//! and *metrics* are `rotation_reaches_file_secret_and_status`. That a Secret without owners goes is the garbage collector's work,
-//! which only a whole cluster has.
+//! Row by row: *v1alpha1 SPC* is `a_class_of_the_deprecated_version_mounts`; *sync*, *delete first
+//! Deployment* and *annotations and nested object names* are
+//! `two_deployments_of_one_class_own_one_secret`; *namespaced SPC* and *no SPC in namespace* are
+//! `a_pod_uses_the_class_of_its_namespace`; *two SPCs, two volumes, one pod* is
+//! `two_volumes_of_one_pod_make_two_secrets`; *rotation* and *metrics* are
+//! `rotation_reaches_file_secret_and_status`. The deletion of a Secret without owners needs the
+//! garbage collector, which only a complete cluster has.
 
 use anyhow::{Context as _, Result, ensure};
 use keyvault_csi_e2e::driver::wait_for;
@@ -17,7 +19,7 @@ use serde_json::{Value, json};
 use tonic::Code;
 
 use crate::apiserver::{CLASSES, Cluster, Rights, STATUSES, User, cluster, wait_for_watch};
-use crate::external_fixture::{NAME, objects, options, parameters, provider};
+use crate::external_fixture::{NAME, ROTATING, objects, options, parameters, provider};
 use crate::harness::{Node, harness, set_provider_dirs};
 use crate::mirror_fixture::{Fixture, PATIENCE, PODS, decoded, opaque, owners};
 
@@ -31,7 +33,7 @@ trials! { "external_cluster":
     a_failure_is_an_event_without_the_credentials,
 }
 
-/// A driver that mirrors, and a provider beside it.
+/// A driver that mirrors Secrets, and its provider.
 fn both(fixture: &Fixture, flags: &[&str]) -> Result<(Node, User, ProviderProcess)> {
     let user = fixture.cluster.user(Rights::Sync)?;
     let mut setup = fixture.setup(&user, "a", ["--sync-secret=true"].iter().chain(flags).copied());
@@ -93,7 +95,7 @@ fn two_deployments_of_one_class_own_one_secret() -> Result<()> {
     let labels = json!({ "environment": "test", "secrets-store.csi.k8s.io/managed": "true" });
     assert_eq!(secret["metadata"]["labels"], labels);
     assert_eq!(secret["metadata"]["annotations"]["kept"], "yes");
-    wait_for("both own it", PATIENCE, || Ok(owners(&fixture.there("foosecret")?).len() == 2))?;
+    wait_for("both own the Secret", PATIENCE, || Ok(owners(&fixture.there("foosecret")?).len() == 2))?;
     ensure!(node.metrics()?.lines().any(|line| line.starts_with("sync_k8s_secret_total") && line.contains(NAME)));
     Ok(())
 }
@@ -114,7 +116,7 @@ fn a_pod_uses_the_class_of_its_namespace() -> Result<()> {
     class(fixture.cluster, &elsewhere, "only-there", NAME, &["objectName: foo"], &json!([]))?;
     wait_for_watch(&node)?;
     node.publish(&fixture.pod("web", "a", "demo", &fixture.replica_set("web")?)?)?;
-    wait_for("one owns it", PATIENCE, || Ok(owners(&fixture.there("s")?).len() == 1))?;
+    wait_for("one owner is set", PATIENCE, || Ok(owners(&fixture.there("s")?).len() == 1))?;
     let mut pod = fixture.pod("lost", "a", "only-there", &Value::Null)?;
     let status = node.refused(&pod)?;
     let expected = format!("failed to get secretproviderclass {}/only-there: not found", fixture.namespace);
@@ -160,7 +162,7 @@ fn two_volumes_of_one_pod_make_two_secrets() -> Result<()> {
 
 fn rotation_reaches_file_secret_and_status() -> Result<()> {
     let fixture = Fixture::new()?;
-    let (node, _, provider) = both(&fixture, &crate::external_fixture::ROTATING)?;
+    let (node, _, provider) = both(&fixture, &ROTATING)?;
     let secrets = json!([opaque("rotated", &[("foo", "k")])]);
     class(fixture.cluster, &fixture.namespace, "demo", NAME, &["objectName: foo"], &secrets)?;
     let pod = fixture.pod("web", "a", "demo", &fixture.replica_set("web")?)?;
@@ -205,9 +207,9 @@ fn a_failure_is_an_event_without_the_credentials() -> Result<()> {
     let pod = fixture.pod("web", "a", "demo", &Value::Null)?;
     node.refused(&pod)?;
     wait_for("the event is there", PATIENCE, || Ok(!fixture.events("FailedMountProviderFailed")?.is_empty()))?;
-    let told = fixture.events("FailedMountProviderFailed")?;
+    let events = fixture.events("FailedMountProviderFailed")?;
     let secret = &pod.secrets["clientsecret"];
-    ensure!(told[0].contains("cannot serve") && !told[0].contains(secret.as_str()), "{told:?}");
-    harness().remember(&told[0]);
+    ensure!(events[0].contains("cannot serve") && !events[0].contains(secret.as_str()), "{events:?}");
+    harness().remember(&events[0]);
     Ok(())
 }

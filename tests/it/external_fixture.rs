@@ -1,5 +1,5 @@
-//! What the tests of other providers stand on: a driver that looks for sockets in folders of its own, and the reference provider
-//! as a process beside it.
+//! The fixture of the tests of external providers: a driver with provider directories of its own,
+//! and the reference provider as a process.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -18,31 +18,30 @@ pub(crate) const NAME: &str = "e2e-provider";
 pub(crate) const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The word that makes the test binary a reference provider: a process of its own, so that it can be killed.
+/// The argument that makes the test binary a reference provider: a separate process can be killed.
 const ROLE: &str = "reference-provider";
 
-/// Runs as a reference provider if the command line says so.
-pub(crate) fn run_if_provider() -> Option<Result<()>> {
+/// Runs the reference provider if the command line asks for it.
+pub(crate) fn run_reference_provider() -> Option<Result<()>> {
     let mut words = std::env::args_os().skip(1).peekable();
     words.next_if(|word| word == ROLE)?;
     let words = std::iter::once(ROLE.into()).chain(words);
     Some(Options::try_parse_from(words).map_err(Into::into).and_then(|options| reference::run(&options)))
 }
 
-/// How a provider for a driver of this setup is started.
-pub(crate) fn options(setup: &Setup, folder: usize, port: u16) -> Result<Options> {
-    let socket = provider_dirs(setup)[folder].join(format!("{NAME}.sock"));
+/// The options of a provider in one of the driver's provider directories, by index.
+pub(crate) fn options(setup: &Setup, directory: usize, port: u16) -> Result<Options> {
+    let socket = provider_dirs(setup)[directory].join(format!("{NAME}.sock"));
     Ok(Options { socket, control: format!("{}:{port}", setup.address).parse()? })
 }
 
-/// Starts a provider.
 pub(crate) fn provider(options: &Options) -> Result<ProviderProcess> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg(ROLE);
     ProviderProcess::start(command, options)
 }
 
-/// A driver and a provider in its main folder.
+/// A driver, and a provider in its main directory.
 pub(crate) fn both(flags: &[&str]) -> Result<(Node, ProviderProcess)> {
     let node = driver(flags)?;
     let provider = provider(&options(node.setup(), 1, 8080)?)?;
@@ -57,16 +56,16 @@ pub(crate) fn driver(flags: &[&str]) -> Result<Node> {
     Node::start(setup)
 }
 
-/// The flags of a driver that rotates.
+/// The flags of a driver that rotates secrets.
 pub(crate) const ROTATING: [&str; 2] = ["--enable-secret-rotation", "--rotation-poll-interval=200ms"];
 
-/// The `objects` of a class: each is the YAML of one object.
+/// The `objects` parameter of a class, from the fields of each object.
 pub(crate) fn objects(objects: &[&str]) -> String {
     let text = |object: &&str| format!("  - |\n    {}\n", object.replace(", ", "\n    "));
     objects.iter().fold("array:\n".to_owned(), |all, object| all + &text(object))
 }
 
-/// The parameters of a class of these objects that wants this answer.
+/// The parameters of a class of these objects that requests this answer.
 pub(crate) fn parameters(of: &[&str], answer: &str) -> BTreeMap<String, String> {
     let mut parameters = BTreeMap::from([("objects".to_owned(), objects(of))]);
     if !answer.is_empty() {
@@ -75,7 +74,7 @@ pub(crate) fn parameters(of: &[&str], answer: &str) -> BTreeMap<String, String> 
     parameters
 }
 
-/// Writes a class of the provider.
+/// Writes a class of the reference provider.
 pub(crate) fn class(node: &Node, name: &str, of: &[&str], answer: &str) -> Result<()> {
     let manifest = class_manifest("default", name, Some(NAME), &parameters(of, answer));
     node.manifest(&format!("{name}.yaml"), &manifest)
@@ -92,7 +91,7 @@ pub(crate) fn with_tokens(mut volume: Volume, audiences: &[&str]) -> Volume {
     volume
 }
 
-/// Tokens as a kubelet brings them.
+/// Tokens as the kubelet sends them.
 pub(crate) fn tokens(audiences: &[&str]) -> String {
     let token = |audience: &&str| {
         let token =
@@ -102,14 +101,14 @@ pub(crate) fn tokens(audiences: &[&str]) -> String {
     serde_json::Value::Object(audiences.iter().map(token).collect()).to_string()
 }
 
-/// Sets a value of the provider and remembers it as secret.
+/// Sets a new value in the provider and returns it.
 pub(crate) fn set(provider: &ProviderProcess, name: &str, version: &str) -> Result<String> {
     let value = harness().secret(name);
     provider.tell("/secret", &[("name", name), ("value", &value), ("version", version)])?;
     Ok(value)
 }
 
-/// The last request that the provider saw.
+/// The last request to the provider.
 pub(crate) fn last(provider: &ProviderProcess) -> Result<Seen> {
-    provider.requests()?.pop().context("the provider was not asked")
+    provider.requests()?.pop().context("the provider has no request")
 }

@@ -1,4 +1,4 @@
-//! Volumes of other providers that are brought up to date: what is asked, what is written, what is told.
+//! Refreshes of volumes of external providers: requests, writes and reports.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -27,26 +27,26 @@ trials! { "external_rotation":
     a_provider_that_hangs_holds_up_no_vault,
 }
 
-/// How many volumes of one provider are brought up to date at a time.
+/// How many volumes of one provider the driver refreshes at a time.
 const PLACES: usize = 4;
 
-/// For how long one refresh may take.
+/// The deadline of one refresh.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// What tells one write of a volume from the next.
-fn print(target: &Path) -> Result<Vec<(u64, i64, i64)>> {
-    let facts = |path: &Path| -> Result<_> {
-        let facts = fs::symlink_metadata(path)?;
-        Ok((facts.ino(), facts.ctime(), facts.ctime_nsec()))
+/// Inodes and change times of a volume, which differ after each write.
+fn fingerprint(target: &Path) -> Result<Vec<(u64, i64, i64)>> {
+    let one = |path: &Path| -> Result<_> {
+        let metadata = fs::symlink_metadata(path)?;
+        Ok((metadata.ino(), metadata.ctime(), metadata.ctime_nsec()))
     };
-    let files = fs::read_dir(target.join("..data"))?.map(|entry| facts(&entry?.path()));
-    [facts(target), facts(&target.join("..data"))].into_iter().chain(files).collect()
+    let files = fs::read_dir(target.join("..data"))?.map(|entry| one(&entry?.path()));
+    [one(target), one(&target.join("..data"))].into_iter().chain(files).collect()
 }
 
-/// Waits until the provider was asked that many times more.
-fn asked_again(provider: &ProviderProcess, times: usize) -> Result<()> {
+/// Waits until the provider has had this number of further requests.
+fn wait_for_requests(provider: &ProviderProcess, times: usize) -> Result<()> {
     let before = provider.requests()?.len();
-    wait_for("it is asked again", PATIENCE, || Ok(provider.requests()?.len() >= before + times))
+    wait_for("requests arrive", PATIENCE, || Ok(provider.requests()?.len() >= before + times))
 }
 
 fn refreshes(node: &Node, rotated: bool) -> Result<f64> {
@@ -54,17 +54,18 @@ fn refreshes(node: &Node, rotated: bool) -> Result<f64> {
     metric(node, "rotation_reconcile_total{", &[&provider, &rotated])
 }
 
-/// The scenario of upstream's suite: the mock gives pods that it has seen before another value from now on.
+/// The scenario of upstream's suite: from now on the mock returns another value to pods that it has
+/// seen before.
 fn a_rotated_value_comes_with_its_version() -> Result<()> {
     let (node, provider) = both(&ROTATING)?;
     class(&node, "demo", &["objectName: foo"], "")?;
     let target = node.publish(&volume("demo"))?;
     assert_eq!(fs::read_to_string(target.join("foo"))?, "secret");
-    asked_again(&provider, 2)?;
+    wait_for_requests(&provider, 2)?;
     assert_eq!(last(&provider)?.held, [("secret/foo".to_owned(), "v1".to_owned())].into());
     provider.tell("/rotation", &[("rotated", "true")])?;
     wait_for("it is rotated", PATIENCE, || Ok(fs::read_to_string(target.join("foo"))? == "rotated"))?;
-    asked_again(&provider, 2)?;
+    wait_for_requests(&provider, 2)?;
     assert_eq!(last(&provider)?.held, [("secret/foo".to_owned(), "v2".to_owned())].into());
     assert_eq!(refreshes(&node, true)?, 1.0);
     Ok(())
@@ -75,9 +76,9 @@ fn unchanged_objects_cause_no_write() -> Result<()> {
     set(&provider, "password", "v1")?;
     class(&node, "demo", &["objectName: password", "objectName: password, path: a/b"], "")?;
     let target = node.publish(&volume("demo"))?;
-    let before = print(&target)?;
-    asked_again(&provider, 20)?;
-    ensure!(print(&target)? == before, "something was written");
+    let before = fingerprint(&target)?;
+    wait_for_requests(&provider, 20)?;
+    ensure!(fingerprint(&target)? == before, "something was written");
     wait_for("they are counted", PATIENCE, || Ok(refreshes(&node, false)? >= 19.0))?;
     assert_eq!(refreshes(&node, true)?, 0.0);
     Ok(())
@@ -97,16 +98,17 @@ fn a_new_version_of_the_old_value_writes_nothing() -> Result<()> {
     let value = set(&provider, "password", "v1")?;
     class(&node, "demo", &["objectName: password"], "")?;
     let target = node.publish(&volume("demo"))?;
-    let before = print(&target)?;
+    let before = fingerprint(&target)?;
     provider.tell("/secret", &[("name", "password"), ("value", &value), ("version", "v2")])?;
     wait_for("the new version is known", PATIENCE, || {
         Ok(last(&provider)?.held.get("secret/password").is_some_and(|version| version == "v2"))
     })?;
-    ensure!(print(&target)? == before, "something was written");
+    ensure!(fingerprint(&target)? == before, "something was written");
     Ok(())
 }
 
-/// Nobody here can know who a provider takes a pod for, so that two pods never share an answer.
+/// The driver does not know as which identity a provider sees a pod, so that two pods never share a
+/// reply.
 fn each_volume_has_requests_of_its_own_with_its_pod() -> Result<()> {
     let (node, provider) = both(&ROTATING)?;
     class(&node, "demo", &["objectName: foo"], "")?;
@@ -115,7 +117,7 @@ fn each_volume_has_requests_of_its_own_with_its_pod() -> Result<()> {
         node.publish(volume)?;
     }
     let before = provider.requests()?.len();
-    let asked_for = |uid: &str| -> Result<bool> {
+    let refreshed = |uid: &str| -> Result<bool> {
         let seen = provider.requests()?;
         let mut later = seen.iter().skip(before);
         Ok(later.any(|seen| {
@@ -126,7 +128,7 @@ fn each_volume_has_requests_of_its_own_with_its_pod() -> Result<()> {
         }))
     };
     for volume in &volumes {
-        wait_for("its refresh is asked for", PATIENCE, || asked_for(&volume.uid))?;
+        wait_for("the volume is refreshed", PATIENCE, || refreshed(&volume.uid))?;
     }
     Ok(())
 }
@@ -136,9 +138,9 @@ fn fresh_tokens_are_used() -> Result<()> {
     class(&node, "demo", &["objectName: foo"], "")?;
     let volume = volume("demo");
     node.publish(&with_tokens(volume.clone(), &["first"]))?;
-    asked_again(&provider, 1)?;
+    wait_for_requests(&provider, 1)?;
     assert_eq!(last(&provider)?.audiences, ["first"]);
-    // The kubelet's next call brings others.
+    // The kubelet's next call delivers other tokens.
     node.publish(&with_tokens(volume, &["second"]))?;
     wait_for("the new ones are used", PATIENCE, || Ok(last(&provider)?.audiences == ["second"]))
 }
@@ -150,11 +152,12 @@ fn expired_credentials_are_reported_and_not_used() -> Result<()> {
     let (bare, volume) = (volume("demo"), volume("demo").with_service_principal("c", &harness().secret("principal")));
     node.publish(&bare)?;
     node.publish(&volume)?;
-    let lapsed = || Ok(metric(&node, "rotation_reconcile_error_total{", &["CredentialsMissing", NAME])? >= 1.0);
-    wait_for("it is told", PATIENCE, lapsed)?;
-    // A pod that never brought any is still served, and nobody is asked with nothing in the name of the other one.
+    let expired = || Ok(metric(&node, "rotation_reconcile_error_total{", &["CredentialsMissing", NAME])? >= 1.0);
+    wait_for("the expiry is counted", PATIENCE, expired)?;
+    // The refreshes of the pod that never had credentials continue; the other pod has no request
+    // without them.
     let before = provider.requests()?.len();
-    asked_again(&provider, 3)?;
+    wait_for_requests(&provider, 3)?;
     for seen in &provider.requests()?[before..] {
         assert_eq!((seen.secrets.is_none(), seen.target.contains(&bare.uid)), (true, true));
     }
@@ -199,10 +202,10 @@ fn a_class_may_change_its_provider() -> Result<()> {
         Ok(fs::read_to_string(target.join("password")).is_ok_and(|found| found == value))
     })?;
     ensure!(!target.join("foo").exists());
-    let asked = provider.requests()?.len();
+    let before = provider.requests()?.len();
     class(&node, "demo", &["objectName: fookey"], "")?;
-    wait_for("the provider's is", Duration::from_secs(30), || Ok(target.join("fookey").exists()))?;
-    ensure!(provider.requests()?.len() > asked);
+    wait_for("the provider's object is there", Duration::from_secs(30), || Ok(target.join("fookey").exists()))?;
+    ensure!(provider.requests()?.len() > before);
     Ok(())
 }
 
@@ -216,7 +219,8 @@ fn a_changed_class_is_fetched_without_the_old_versions() -> Result<()> {
     Ok(())
 }
 
-/// More volumes of it than refreshes run at a time, all due at once, and each waits for a minute.
+/// More of its volumes than refreshes run at a time are due at once, and each refresh hangs until
+/// its deadline.
 fn a_provider_that_hangs_holds_up_no_vault() -> Result<()> {
     let (node, provider) = both(&ROTATING)?;
     let write = |refresh: &str| -> Result<()> {
@@ -243,9 +247,9 @@ fn a_provider_that_hangs_holds_up_no_vault() -> Result<()> {
         let arrived = || Ok(fs::read_to_string(target.join("password"))? == value);
         wait_for("the vault's value is there", Duration::from_secs(10), arrived)?;
     }
-    // On a slow machine the first may have ended by now, and the next have come.
+    // On a slow machine the first refreshes may have timed out by now, and others have started.
     let rounds = began.elapsed().div_duration_f64(DEADLINE) as usize + 1;
-    let asked = provider.requests()?.len() - before;
-    ensure!(asked <= rounds * PLACES, "{asked} requests in {rounds} times {DEADLINE:?}");
+    let requests = provider.requests()?.len() - before;
+    ensure!(requests <= rounds * PLACES, "{requests} requests in {rounds} times {DEADLINE:?}");
     Ok(())
 }

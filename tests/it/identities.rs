@@ -1,4 +1,5 @@
-//! Logging in with everything but a client secret: certificates, AD FS, identity bindings, the node's own identity.
+//! Identities other than a client secret: certificates, AD FS, identity bindings, the node's
+//! managed identity.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -24,7 +25,7 @@ trials! { "identities":
     pod_identity_is_refused_with_its_replacement,
 }
 
-/// A certificate with its key, made by openssl.
+/// A certificate with its key, created by openssl.
 struct Made {
     folder: tempfile::TempDir,
 }
@@ -58,7 +59,7 @@ fn ready() -> Result<(Node, Vault, String)> {
     Ok((node, vault, value))
 }
 
-/// A pod's volume with these keys in the Secret of nodePublishSecretRef.
+/// A pod's volume with these keys in its nodePublishSecretRef.
 fn volume(vault: &Vault, keys: &[(&str, &str)]) -> Volume {
     let mut volume = Volume::of_class("default", "web", "demo");
     volume.secrets.extend(keys.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
@@ -84,8 +85,8 @@ fn a_service_principal_logs_in_with_a_certificate() -> Result<()> {
         let target = node.publish(&volume).map_err(|status| anyhow::anyhow!("{}: {status}", keys[0].0))?;
         assert_eq!(fs::read_to_string(target.join("password"))?, value);
     }
-    assert_eq!(vault.entra().get(Kind::Token), 1, "three forms of one identity");
-    // Both at once could mean either.
+    assert_eq!(vault.entra().get(Kind::Token), 1, "the three forms are one identity");
+    // A Secret with both is ambiguous.
     let status = node.refused(&volume(&vault, &[("clientsecret", "s"), ("clientcertificate", &archive)]))?;
     for word in ["clientsecret", "clientcertificate", "CredentialsMissing"] {
         ensure!(status.message().contains(word), "{word:?} is missing in: {status}");
@@ -107,7 +108,8 @@ fn a_certificate_that_the_application_does_not_have_is_reported() -> Result<()> 
 fn an_expired_certificate_is_reported() -> Result<()> {
     let (node, vault, _) = ready()?;
     let made = Made::new("-not_before 20200101000000Z -not_after 20210101000000Z").or_else(|_| {
-        // Before OpenSSL 3.4, only `ca` and `x509` with a negative number of days can make one.
+        // Before OpenSSL 3.4, only `ca`, and `x509` with a negative number of days, can create an
+        // expired one.
         let made = Made::new("-days 30")?;
         made.openssl("req -new -key key -subj /CN=app -out request")?;
         made.openssl("x509 -req -in request -key key -days -1 -out cert")?;
@@ -122,7 +124,8 @@ fn an_expired_certificate_is_reported() -> Result<()> {
     Ok(())
 }
 
-/// Some damage shows when the key is read, some when its numbers are compared, and some only in what it signs.
+/// Some damage is found when the key is parsed, some when its numbers are checked, and some only in
+/// a signature.
 fn a_damaged_key_is_reported_wherever_the_damage_is() -> Result<()> {
     const BYTES: usize = 47;
     let (node, vault, _) = ready()?;
@@ -138,7 +141,7 @@ fn a_damaged_key_is_reported_wherever_the_damage_is() -> Result<()> {
         let key = format!("-----BEGIN PRIVATE KEY-----\n{body}-----END PRIVATE KEY-----\n");
         let volume = volume(&vault, &[("clientcertificate", &(certificate.clone() + &key))]);
         match node.publish(&volume) {
-            // The private exponent is not used where the others are.
+            // The private exponent is not used if the other numbers are present.
             Ok(_) => node.kubelet.unpublish(&volume)?,
             Err(status) => {
                 let text = status.message();
@@ -197,7 +200,7 @@ fn pod(issuer: &Issuer, class: &str) -> Volume {
     volume
 }
 
-/// A vault that one identity may read through a cluster's token proxy, with the class `bound`.
+/// A vault that one identity can read through a cluster's token proxy, with the class `bound`.
 fn bound(node: &Node) -> Result<(Vault, Issuer, String)> {
     let vault = harness().vault();
     vault.set("password");
@@ -213,7 +216,8 @@ fn bound(node: &Node) -> Result<(Vault, Issuer, String)> {
     Ok((vault, issuer, client))
 }
 
-/// Where a test has its cluster's API server: another address each time that `matrix` makes it, since the servers stay.
+/// The address of a test's API server: another one for each environment of `matrix`, since the
+/// servers keep running.
 fn api_server(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 2, if has_external_provider() { 100 + number } else { number })
 }
@@ -236,7 +240,7 @@ fn an_identity_binding_works_as_soon_as_the_cluster_does() -> Result<()> {
             .into();
     let node = Node::start(setup)?;
     let (vault, issuer, _) = bound(&node)?;
-    // The driver starts without any of it, and each failure is of that publish only.
+    // The driver starts without CA and proxy, and only the publishes that need them fail.
     let status = node.refused(&pod(&issuer, "bound"))?;
     for word in ["token proxy", "ca.crt", "--sni-name", "IdentityUnavailable"] {
         ensure!(status.message().contains(word), "{word:?} is missing in: {status}");
@@ -246,9 +250,9 @@ fn an_identity_binding_works_as_soon_as_the_cluster_does() -> Result<()> {
     let proxy = harness().token_proxy(&options)?;
     fs::write(&authority, proxy.ca_pem())?;
     node.publish(&pod(&issuer, "bound"))?;
-    assert_eq!(vault.entra().get(Kind::Token), 0, "Entra ID was asked past the proxy");
-    ensure!(node.log().contains(proxy.sni()), "the name that was found is logged");
-    // The service account of another pod has no binding.
+    assert_eq!(vault.entra().get(Kind::Token), 0, "the driver sent a request to Entra ID instead of the proxy");
+    ensure!(node.log().contains(proxy.sni()), "the log has the SNI name");
+    // The binding of the service account is removed.
     harness()
         .azure()
         .remove_federated_credentials(&vault.tenant, &format!("{}f", &vault.client_id[..vault.client_id.len() - 1]));
@@ -278,7 +282,7 @@ fn an_identity_binding_and_workload_identity_share_nothing() -> Result<()> {
     let authority = setup.folder.join("ca.crt");
     fs::create_dir_all(&setup.folder)?;
     fs::write(&authority, proxy.ca_pem())?;
-    // By address, and under a name that is given: nothing is asked of the API server.
+    // With an address and an SNI name as flags, the driver sends no requests to the API server.
     setup.flags.extend([
         format!("--token-proxy-url=https://{}:6443", api_server(2)),
         "--sni-name=aeaf29ip1hi5q38ebc3u4daum81u0unk52t5bg50j25234fmuj78g.ests.aks".to_owned(),
@@ -290,9 +294,9 @@ fn an_identity_binding_and_workload_identity_share_nothing() -> Result<()> {
     let mut parameters = vault.parameters(&["password"]);
     parameters.insert("clientID".to_owned(), client.clone());
     node.class("plain", &parameters)?;
-    // The same client and service account, but Entra ID itself knows no federated credential of it.
+    // The same client and service account, but Entra ID has no federated credential for it.
     let status = node.refused(&pod(&issuer, "plain"))?;
-    ensure!(status.message().contains("AADSTS70025"), "it was given the binding's token: {status}");
+    ensure!(status.message().contains("AADSTS70025"), "the driver used the binding's token: {status}");
     let issuer_url = issuer.url().to_owned();
     harness().azure().add_federated_credential(&vault.tenant, &client, &issuer_url, SUBJECT, WORKLOAD);
     node.publish(&pod(&issuer, "plain"))?;
@@ -321,7 +325,7 @@ fn the_nodes_identity_ignores_endpoints_of_other_programs() -> Result<()> {
     node.class("demo", &parameters)?;
     let target = node.publish(&Volume::of_class("default", "web", "demo"))?;
     assert_eq!(fs::read_to_string(target.join("password"))?, value);
-    assert_eq!(vault.entra().get(Kind::Token), 0, "Entra ID is not asked");
+    assert_eq!(vault.entra().get(Kind::Token), 0, "the driver sent a request to Entra ID");
     Ok(())
 }
 
@@ -335,6 +339,6 @@ fn pod_identity_is_refused_with_its_replacement() -> Result<()> {
     for word in ["usePodIdentity", "retired", "workload identity", "clientID", "ClassInvalid"] {
         ensure!(status.message().contains(word), "{word:?} is missing in: {status}");
     }
-    ensure!(began.elapsed() < Duration::from_secs(5) && vault.counters().total() == 0, "something was asked");
+    ensure!(began.elapsed() < Duration::from_secs(5) && vault.counters().total() == 0, "the driver sent requests");
     Ok(())
 }
