@@ -1,5 +1,5 @@
-//! A real kube-apiserver with etcd: started once, for the first test that needs it; each test has a
-//! namespace.
+//! A real kube-apiserver with etcd: started once, for the first test that needs it;
+//! each test has a namespace.
 //!
 //! The programs come from KUBEBUILDER_ASSETS, as in kubebuilder's envtest; `make test` sets it.
 //! Each driver has a user of its own, so that the audit log separates the requests of the drivers.

@@ -225,8 +225,8 @@ fn objects_are_fetched_concurrently_up_to_a_limit() -> Result<()> {
         .add_fault(Fault::new(Action::latency(Duration::from_millis(100))).host(&vault.name).kind(Kind::Get));
     node.publish(&vault.volume("demo"))?;
     let most = harness().azure().max_in_flight(&vault.name);
-    // Without a limit 40, in sequence 1. A busy machine may not open all sixteen connections in
-    // time.
+    // Without a limit 40, in sequence 1.
+    // A busy machine may not open all sixteen connections in time.
     ensure!((8..=16).contains(&most), "{most} requests were in flight");
     Ok(())
 }
@@ -251,8 +251,8 @@ fn sovereign_and_custom_clouds_work() -> Result<()> {
     node.class("demo", &parameters)?;
     let target = node.publish(&stack.volume("demo"))?;
     assert_eq!(fs::read_to_string(target.join("password"))?, value);
-    // The provider reads the file at each mount, and the next class without one does not inherit
-    // it.
+    // The provider reads the file at each mount,
+    // and the next class without one does not inherit it.
     fs::write(clouds.join("cloud.json"), "{}")?;
     let status = node.refused(&stack.volume("demo"))?;
     ensure!(status.message().contains("activeDirectoryEndpoint"), "{status}");

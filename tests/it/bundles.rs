@@ -66,7 +66,7 @@ fn a_damaged_bundle_at_the_start_is_an_error_that_names_it() -> Result<()> {
                 ensure!(!text.contains("panicked") && text.len() < 16 << 10, "{name}: {text}");
             }
         }
-        // Repaired, it starts in the same folder.
+        // With a repaired bundle, the driver starts in the same folder.
         fs::write(&bundle, &good)?;
         setup.start().with_context(|| format!("after: {name}"))?;
     }
@@ -102,8 +102,8 @@ fn a_bundle_that_is_damaged_while_running_changes_nothing() -> Result<()> {
     node.publish(&vault.volume("demo"))?;
     let warnings =
         || node.log().matches("the CA certificates have changed and cannot be used; the old ones stay").count();
-    // The driver notices each within five seconds, and handles all alike: every third one is
-    // enough.
+    // The driver notices each within five seconds, and handles all alike:
+    // every third one is enough.
     for (name, content) in damages(&good).into_iter().step_by(3) {
         let before = warnings();
         // In place, as an editor or a full disk damages a file.

@@ -1,5 +1,5 @@
-//! Classes from a directory of manifests: looked up in the pod's namespace, and read again when
-//! they change.
+//! Classes from a directory of manifests:
+//! looked up in the pod's namespace, and read again when they change.
 
 use std::fs;
 

@@ -31,8 +31,8 @@ trials! { "clocks":
 const JUMPS: [&str; 6] = ["+1d", "+10y", "+0", "-1d", "-10y", "+0"];
 /// How long a change may take to reach the files; the poll interval is half a second.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How many tokens one identity may request because of one jump: one that seems expired, and one in
-/// flight.
+/// How many tokens one identity may request because of one jump:
+/// one that seems expired, and one in flight.
 const TOKENS: u64 = 2;
 
 /// The library of Debian's package libfaketime, in the directory of this machine's architecture.
@@ -152,11 +152,11 @@ fn files_follow_the_vault_across_jumps_of_a_day_and_of_ten_years() -> Result<()>
             volumes.iter().try_for_each(|volume| node.publish(volume).map(drop))?;
         }
         let requested: Vec<u64> = tokens().iter().zip(before).map(|(now, before)| now - before).collect();
-        // With a service account token that is expired by the driver's clock, each fetch logs in
-        // again.
+        // With a service account token that is expired by the driver's clock,
+        // each fetch logs in again.
         let most = [TOKENS, TOKENS + fetches() - fetched, TOKENS];
         ensure!(requested.iter().zip(most).all(|(count, most)| *count <= most), "{jump}: {requested:?} token requests");
-        // A new pod starts, and an old one ends.
+        // A new pod starts and ends.
         let volume = principal.volume("principal");
         node.publish(&volume).with_context(|| jump.to_owned())?;
         node.kubelet.unpublish(&volume)?;

@@ -1,5 +1,5 @@
-//! Files of custom clouds: which of them a class can name, and that it can name no other file of
-//! the node.
+//! Files of custom clouds: which of them a class can name,
+//! and that it can name no other file of the node.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -124,8 +124,8 @@ fn a_file_of_the_node_never_says_where_a_token_goes() -> Result<()> {
         ensure!(messages[0].contains(word), "{word:?} is missing in: {}", messages[0]);
     }
     assert_eq!(vault.counters().total() + vault.entra().total(), 0, "the driver sent requests");
-    // The same identity and class work with the administrator's file: the refusals were for the
-    // file.
+    // The same identity and class work with the administrator's file:
+    // the refusals were for the file.
     fs::write(clouds.join("stack.json"), stack_file(""))?;
     let mut parameters = managed;
     parameters.insert("cloudEnvFileName".to_owned(), "stack.json".to_owned());

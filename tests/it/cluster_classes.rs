@@ -1,5 +1,5 @@
-//! Classes from a real API server: found at once, watched, and available again after each kind of
-//! failure.
+//! Classes from a real API server: found at once, watched,
+//! and available again after each kind of failure.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -163,12 +163,14 @@ fn a_driver_without_the_right_to_list_gets_each_class() -> Result<()> {
     let user = cluster.user(Rights::GetOnly)?;
     let node = Node::start(cluster.setup(&user))?;
     node.publish(&volume(&vault, &namespace, "demo"))?;
-    wait_for("it asked for the class", PATIENCE, || Ok(cluster.count(&user, "get", CLASSES.1)? >= 1))?;
+    wait_for("the driver gets the class", PATIENCE, || Ok(cluster.count(&user, "get", CLASSES.1)? >= 1))?;
     wait_for("the log says what to grant", PATIENCE, || {
         Ok(node.log().contains("ClusterRole secretproviderclasses-role"))
     })?;
     // Without the rights on statuses and events, the volume is mounted all the same.
-    wait_for("the log says it for statuses", PATIENCE, || Ok(node.log().contains("secretproviderclasspodstatuses of")))
+    wait_for("the log names the rights on statuses", PATIENCE, || {
+        Ok(node.log().contains("secretproviderclasspodstatuses of"))
+    })
 }
 
 fn a_driver_without_rights_names_what_to_grant() -> Result<()> {
@@ -201,7 +203,7 @@ fn an_api_server_that_starts_late_and_restarts_is_watched() -> Result<()> {
     let server = cluster.serve(PORT)?;
     node.publish(&volume(&vault, &namespace, "demo"))?;
     let times = |words: &str| node.log().matches(words).count();
-    wait_for("it is watched", PATIENCE, || Ok(times("secretproviderclasses are watched again") >= 1))?;
+    wait_for("the driver watches", PATIENCE, || Ok(times("secretproviderclasses are watched again") >= 1))?;
     // After a crash of the server, the driver uses the class from its cache. A server that starts
     // refuses requests at first, so the log may have such a warning already.
     let warnings = times("cannot watch secretproviderclasses");
@@ -215,16 +217,15 @@ fn an_api_server_that_starts_late_and_restarts_is_watched() -> Result<()> {
     let server = cluster.serve(PORT)?;
     let target = node.publish(&volume(&vault, &namespace, "demo"))?;
     ensure!(target.join("second").exists(), "the publish used the cached class although the server was back");
-    // The longest backoff, and the longest time for which a server that is not ready may hold a
-    // request.
-    wait_for("it is watched again", 2 * PATIENCE, || Ok(times("secretproviderclasses are watched again") >= 2))?;
+    // The longest backoff, and the longest time for which an unready server may hold a request.
+    wait_for("the driver watches again", 2 * PATIENCE, || Ok(times("secretproviderclasses are watched again") >= 2))?;
     let target = node.publish(&volume(&vault, &namespace, "demo"))?;
     ensure!(target.join("second").exists(), "the watch missed the change during the outage");
     cluster.kill(server)
 }
 
-/// A proxy in front of the API server that counts connections, and closes them at once while it is
-/// shut.
+/// A proxy in front of the API server that counts connections,
+/// and closes them at once while it is shut.
 struct Gate {
     open: Arc<AtomicBool>,
     connections: Arc<AtomicUsize>,

@@ -1,5 +1,5 @@
-//! What the driver writes to a real API server about volumes: statuses as upstream has them, and
-//! few events.
+//! What the driver writes to a real API server about volumes:
+//! statuses as upstream has them, and few events.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -64,8 +64,8 @@ fn set(vault: &Vault, name: &str) -> String {
     harness().azure().set_secret(&vault.name, name, &harness().secret(name))
 }
 
-/// The objects of the class `demo` as a status lists them: sorted, in whatever order the class has
-/// them.
+/// The objects of the class `demo` as a status lists them:
+/// sorted, in whatever order the class has them.
 fn objects(a: &str, b: &str) -> Value {
     json!([{ "id": "secret/a", "version": a }, { "id": "secret/b", "version": b }])
 }
@@ -138,7 +138,7 @@ fn a_status_of_upstreams_driver_is_adopted() -> Result<()> {
     let made = cluster.create(STATUSES, Some(&namespace), old)?;
     node.publish(&volume)?;
     // The status is complete: the driver reads it and does not update it.
-    wait_for("it was read", PATIENCE, || Ok(cluster.count(&user, "get", STATUSES.1)? == 1))?;
+    wait_for("the driver reads the status", PATIENCE, || Ok(cluster.count(&user, "get", STATUSES.1)? == 1))?;
     let name = format!("web-{namespace}-demo");
     let calls = cluster.calls(&user)?;
     ensure!(!calls.iter().any(|call| call.verb == "update"), "{calls:?}");
@@ -149,7 +149,7 @@ fn a_status_of_upstreams_driver_is_adopted() -> Result<()> {
     node.publish(&volume)?;
     let new = wait_for_field(cluster, &namespace, &name, "/status/objects", &objects(&a, &b))?;
     assert_eq!(new.metadata.uid, made.metadata.uid);
-    wait_for("it was replaced once", PATIENCE, || Ok(cluster.count(&user, "update", STATUSES.1)? == 1))
+    wait_for("the driver replaced the status once", PATIENCE, || Ok(cluster.count(&user, "update", STATUSES.1)? == 1))
 }
 
 fn a_pod_that_moved_takes_its_status_along() -> Result<()> {
@@ -213,8 +213,8 @@ fn a_pod_whose_name_is_taken_gets_another() -> Result<()> {
     let cluster = cluster()?;
     let (vault, namespace) = fixture(cluster)?;
     let (node, _) = cluster.node()?;
-    // Pod web with class <namespace>-demo, and pod web-<namespace> with class demo, have the same
-    // plain name.
+    // Pod web with class <namespace>-demo, and pod web-<namespace>
+    // with class demo, have the same plain name.
     cluster.class(&namespace, &format!("{namespace}-demo"), &vault, &["a"])?;
     node.publish(&volume(&vault, &namespace, "web", &format!("{namespace}-demo")))?;
     let name = format!("web-{namespace}-{namespace}-demo");
@@ -256,7 +256,7 @@ fn a_status_that_cannot_be_written_holds_up_no_pod() -> Result<()> {
     let node = Node::start(cluster.setup(&user))?;
     let volume = volume(&vault, &namespace, "web", "demo");
     node.publish(&volume)?;
-    wait_for("it is tried again", PATIENCE, || Ok(cluster.count(&user, "create", STATUSES.1)? >= 3))?;
+    wait_for("the driver retries", PATIENCE, || Ok(cluster.count(&user, "create", STATUSES.1)? >= 3))?;
     ensure!(node.log().contains("the volume is whole, and it is tried again"));
     assert_eq!(node.log().matches("cannot write the SecretProviderClassPodStatus").count(), 1);
     // The driver forgets an unpublished volume, and so it terminates at once.
@@ -274,7 +274,7 @@ fn the_idle_process_with_the_api_needs_at_most_twelve_mib() -> Result<()> {
     setup.binary = binary.context("KEYVAULT_CSI_RELEASE is not set: run `make test`, which builds it and names it")?;
     setup.flags.clear();
     let node = Node::start(setup)?;
-    wait_for("it is listed", PATIENCE, || Ok(node.log().contains("secretproviderclasses listed")))?;
+    wait_for("the driver lists the classes", PATIENCE, || Ok(node.log().contains("secretproviderclasses listed")))?;
     node.kubelet.register(&node.setup().registration_socket())?;
     node.metrics()?;
     let resident = node.resident_kib()?;
@@ -310,7 +310,7 @@ fn a_failed_publish_is_reported_once() -> Result<()> {
     for event in cluster.list(EVENTS, &namespace)? {
         harness().remember(&event.data.to_string());
     }
-    wait_for("two were sent", PATIENCE, || Ok(cluster.count(&user, "create", EVENTS.1)? == 2))
+    wait_for("two events were sent", PATIENCE, || Ok(cluster.count(&user, "create", EVENTS.1)? == 2))
 }
 
 fn the_columns_of_kubectl_are_filled() -> Result<()> {

@@ -1,5 +1,5 @@
-//! System calls of a publish and of a refresh without changes: counts, which a slow machine does
-//! not change.
+//! System calls of a publish and of a refresh without changes:
+//! counts, which a slow machine does not change.
 //!
 //! strace counts them in the driver. `sharing`, `rotation` and `cluster_reports` count requests to
 //! the vault and to the API server; the benchmark measures times and memory.
@@ -43,7 +43,7 @@ fn count_calls(flags: &[&str], work: impl FnOnce(&Node) -> Result<()>) -> Result
     work(&node)?;
     node.driver.terminate()?;
     let total = |text: &str| text.lines().any(|line| line.split_whitespace().nth(1) == Some("total"));
-    wait_for("the table", PATIENCE, || Ok(fs::read_to_string(&table).is_ok_and(|text| total(&text))))?;
+    wait_for("strace writes its table", PATIENCE, || Ok(fs::read_to_string(&table).is_ok_and(|text| total(&text))))?;
     let text = fs::read_to_string(&table)?;
     let rows = text.lines().filter_map(|line| line.trim().split_once(' '));
     Ok(rows.filter_map(|(count, name)| Some((name.trim().to_owned(), count.parse().ok()?))).collect())
@@ -98,8 +98,8 @@ fn a_quiet_cycle_touches_no_file() -> Result<()> {
             let vault = harness().vault();
             let volumes: Vec<Volume> = pods(node, &vault, 10, 1, 100)?;
             publish_all(node, &volumes)?;
-            // Ten for the first volume, and ten per cycle. The driver's metrics would cost system
-            // calls.
+            // Ten for the first volume, and ten per cycle.
+            // The driver's metrics would cost system calls.
             let gets = || vault.counters().get(Kind::Get) as f64;
             wait_for("cycles", PATIENCE, || Ok(gets() >= 10.0 * (least + 1.0)))?;
             cycles = gets() / 10.0 - 1.0;

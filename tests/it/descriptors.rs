@@ -1,5 +1,5 @@
-//! Descriptors under attack: connections to one tenant's vaults leave enough descriptors for its
-//! neighbours.
+//! Descriptors under attack: connections to one tenant's vaults
+//! leave enough descriptors for its neighbours.
 
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -142,8 +142,8 @@ fn a_tenants_hanging_vaults_take_no_descriptor_of_a_neighbour() -> Result<()> {
     }
     hold_open(setup, &hostile, 16, Duration::from_secs(20))?;
     let hanging: u64 = hostile.iter().map(|vault| vault.counters().get(Kind::Challenge)).sum();
-    // One fetch for each vault, until the namespace has used its share: half of a twelfth of the
-    // limit.
+    // One fetch for each vault, until the namespace has used its share:
+    // half of a twelfth of the limit.
     ensure!(hanging >= 21, "{hanging} requests hang");
     Ok(())
 }

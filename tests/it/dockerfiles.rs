@@ -1,5 +1,5 @@
-//! The Dockerfiles: each image that they pull has a full version, and a digest where the build
-//! passes one.
+//! The Dockerfiles: each image that they pull has a full version,
+//! and a digest where the build passes one.
 //!
 //! Reads them as text; `make image` builds them. docs/release.md describes where digests come from.
 
@@ -63,7 +63,7 @@ fn digest(text: &str, image: &str, toolchain: &str) -> Result<String> {
         Ok,
     )?;
     let argument = rest.split_once(":+@$").context("the digest is not appended where it is given")?;
-    let argument = (argument.0, argument.1.strip_suffix('}').context("the digest is not the end")?);
+    let argument = (argument.0, argument.1.strip_suffix('}').context("the digest is not at the end")?);
     ensure!(argument.0 == argument.1, "{} is tested, and {} is used", argument.0, argument.1);
     let declared = |name: &str| {
         // A FROM sees only the arguments before the first FROM.

@@ -3,8 +3,8 @@
 //!
 //! Row by row: *validation config* is `tokens_arrive_for_the_required_audiences`; *SPC v1* and
 //! *unmount* are `a_class_of_another_provider_is_mounted_and_unmounted`; *rotation of mount only*
-//! and *rotation* are in `external_rotation`;
-//! *in-place upgrade* is `a_driver_that_restarts_finds_the_volume_and_the_provider`; *nodePublishSecretRef* is
+//! and *rotation* are in `external_rotation`; the *in-place upgrade* is
+//! `a_driver_that_restarts_finds_the_volume_and_the_provider`; *nodePublishSecretRef* is
 //! `secrets_of_the_pod_arrive`. The rows with a cluster are in `external_cluster`. *CRDs and RBAC
 //! objects by name* is in `chart`.
 
@@ -17,8 +17,8 @@ use keyvault_csi_e2e::kubelet::Volume;
 use tonic::Code;
 
 use crate::external_fixture::{
-    NAME, PATIENCE, ROTATING, TOKENS, both, class, driver, last, options, parameters, provider, set, tokens, volume,
-    with_tokens,
+    NAME, PATIENCE, ROTATING, TOKENS, class, driver, driver_and_provider, last_request, options, parameters, provider,
+    set_secret, tokens, volume, with_tokens,
 };
 use crate::harness::{Node, class_manifest, harness, mounts_on, provider_dirs};
 
@@ -37,7 +37,7 @@ trials! { "external":
 }
 
 fn a_class_of_another_provider_is_mounted_and_unmounted() -> Result<()> {
-    let (node, _provider) = both(&[])?;
+    let (node, _provider) = driver_and_provider(&[])?;
     class(
         &node,
         "demo",
@@ -63,7 +63,7 @@ fn a_class_of_another_provider_is_mounted_and_unmounted() -> Result<()> {
 }
 
 fn the_request_equals_upstreams() -> Result<()> {
-    let (node, provider) = both(&[])?;
+    let (node, provider) = driver_and_provider(&[])?;
     class(&node, "demo", &["objectName: foo"], "")?;
     let mut volume = volume("demo");
     // A pod's attribute overrides the class's parameter: a contract of upstream's.
@@ -71,7 +71,7 @@ fn the_request_equals_upstreams() -> Result<()> {
     volume.attributes.insert("own".to_owned(), "<&>\"\u{1}ü".to_owned());
     let target = node.publish(&volume)?;
     ensure!(target.join("fookey").exists() && !target.join("foo").exists());
-    let seen = last(&provider)?;
+    let seen = last_request(&provider)?;
     let keys = ["pod.name", "pod.namespace", "pod.uid", "serviceAccount.name", "ephemeral"];
     let values = ["web", "default", &volume.uid, "default", "true"];
     for (key, value) in keys.into_iter().zip(values) {
@@ -86,7 +86,7 @@ fn the_request_equals_upstreams() -> Result<()> {
 }
 
 fn tokens_arrive_for_the_required_audiences() -> Result<()> {
-    let (node, provider) = both(&[])?;
+    let (node, provider) = driver_and_provider(&[])?;
     class(&node, "demo", &["objectName: foo"], "")?;
     let audiences = ["aud1", "aud2", "aud3", "aud4", "aud5"];
     provider.tell("/validate-token-requests", &[("audience", &audiences.join(","))])?;
@@ -101,23 +101,23 @@ fn tokens_arrive_for_the_required_audiences() -> Result<()> {
     let mut in_secrets = with_tokens(volume("demo"), &["other"]);
     in_secrets.secrets.insert(TOKENS.to_owned(), tokens(&audiences));
     node.publish(&in_secrets)?;
-    let seen = last(&provider)?;
+    let seen = last_request(&provider)?;
     assert_eq!(seen.audiences, audiences);
     assert_eq!(seen.secrets, Some(vec![TOKENS.to_owned()]));
     Ok(())
 }
 
 fn secrets_of_the_pod_arrive() -> Result<()> {
-    let (node, provider) = both(&[])?;
+    let (node, provider) = driver_and_provider(&[])?;
     class(&node, "demo", &["objectName: foo"], "")?;
     let volume = volume("demo").with_service_principal("client", &harness().secret("principal"));
     node.publish(&volume)?;
-    assert_eq!(last(&provider)?.secrets, Some(vec!["clientid".to_owned(), "clientsecret".to_owned()]));
+    assert_eq!(last_request(&provider)?.secrets, Some(vec!["clientid".to_owned(), "clientsecret".to_owned()]));
     Ok(())
 }
 
 fn two_classes_mount_in_one_pod() -> Result<()> {
-    let (node, _provider) = both(&[])?;
+    let (node, _provider) = driver_and_provider(&[])?;
     class(&node, "one", &["objectName: foo"], "")?;
     class(&node, "two", &["objectName: fookey"], "")?;
     let first = volume("one");
@@ -127,7 +127,7 @@ fn two_classes_mount_in_one_pod() -> Result<()> {
 }
 
 fn a_provider_without_a_socket_and_an_invalid_name_are_refused() -> Result<()> {
-    let (node, _provider) = both(&[])?;
+    let (node, _provider) = driver_and_provider(&[])?;
     let write = |name: &str, provider: &str| {
         let parameters = parameters(&["objectName: foo"], "");
         node.manifest(&format!("{name}.yaml"), &class_manifest("default", name, Some(provider), &parameters))
@@ -193,13 +193,13 @@ fn a_socket_is_found_when_it_appears_and_when_it_moves() -> Result<()> {
 }
 
 fn a_driver_that_restarts_finds_the_volume_and_the_provider() -> Result<()> {
-    let (node, provider) = both(&ROTATING)?;
-    set(&provider, "password", "v1")?;
+    let (node, provider) = driver_and_provider(&ROTATING)?;
+    set_secret(&provider, "password", "v1")?;
     class(&node, "demo", &["objectName: password"], "")?;
     let volume = volume("demo");
     let target = node.publish(&volume)?;
     let node = Node::start(node.driver.kill()?)?;
-    let value = set(&provider, "password", "v2")?;
+    let value = set_secret(&provider, "password", "v2")?;
     // The kubelet's next call registers the volume again.
     node.publish(&volume)?;
     wait_for("it is refreshed", PATIENCE, || Ok(fs::read_to_string(target.join("password"))? == value))
@@ -217,7 +217,7 @@ fn azure_can_be_an_external_provider() -> Result<()> {
     assert_eq!(provider.requests()?.len(), 1);
     ensure!(node.metrics()?.contains("provider=\"azure\"} 1"));
     // The built-in provider ignores the socket.
-    let (builtin, provider) = both(&[])?;
+    let (builtin, provider) = driver_and_provider(&[])?;
     builtin.manifest("demo.yaml", &manifest)?;
     fs::rename(provider.socket(), provider.socket().with_file_name("azure.sock"))?;
     ensure!(builtin.refused(&volume("demo"))?.message().contains("keyvaultName"));
@@ -225,7 +225,7 @@ fn azure_can_be_an_external_provider() -> Result<()> {
 }
 
 fn health_is_a_gauge_by_provider() -> Result<()> {
-    let (node, provider) = both(&["--provider-health-check", "--provider-health-check-interval=100ms"])?;
+    let (node, provider) = driver_and_provider(&["--provider-health-check", "--provider-health-check-interval=100ms"])?;
     class(&node, "demo", &["objectName: foo"], "")?;
     node.publish(&volume("demo"))?;
     let gauge = |value: &str| -> Result<bool> {

@@ -34,7 +34,7 @@ trials! { "external_cluster":
 }
 
 /// A driver that mirrors Secrets, and its provider.
-fn both(fixture: &Fixture, flags: &[&str]) -> Result<(Node, User, ProviderProcess)> {
+fn driver_and_provider(fixture: &Fixture, flags: &[&str]) -> Result<(Node, User, ProviderProcess)> {
     let user = fixture.cluster.user(Rights::Sync)?;
     let mut setup = fixture.setup(&user, "a", ["--sync-secret=true"].iter().chain(flags).copied());
     set_provider_dirs(&mut setup)?;
@@ -50,7 +50,7 @@ fn class(cluster: &Cluster, namespace: &str, name: &str, provider: &str, of: &[&
 
 fn a_class_of_the_deprecated_version_mounts() -> Result<()> {
     let fixture = Fixture::new()?;
-    let (node, _, _provider) = both(&fixture, &[])?;
+    let (node, _, _provider) = driver_and_provider(&fixture, &[])?;
     let resource = ApiResource {
         group: "secrets-store.csi.x-k8s.io".to_owned(),
         version: "v1alpha1".to_owned(),
@@ -72,7 +72,7 @@ fn a_class_of_the_deprecated_version_mounts() -> Result<()> {
 
 fn two_deployments_of_one_class_own_one_secret() -> Result<()> {
     let fixture = Fixture::new()?;
-    let (node, _, _provider) = both(&fixture, &["--secret-check-interval=1s"])?;
+    let (node, _, _provider) = driver_and_provider(&fixture, &["--secret-check-interval=1s"])?;
     let object = json!({
         "secretName": "foosecret", "type": "Opaque", "labels": { "environment": "test" }, "annotations": { "kept": "yes" },
         "data": [{ "objectName": "foo", "key": "username" }, { "objectName": "nested/bar", "key": "nested" }],
@@ -102,7 +102,7 @@ fn two_deployments_of_one_class_own_one_secret() -> Result<()> {
 
 fn a_pod_uses_the_class_of_its_namespace() -> Result<()> {
     let fixture = Fixture::new()?;
-    let (node, _, _provider) = both(&fixture, &[])?;
+    let (node, _, _provider) = driver_and_provider(&fixture, &[])?;
     let elsewhere = fixture.cluster.namespace()?;
     class(fixture.cluster, &elsewhere, "demo", "no-such-provider", &["objectName: foo"], &json!([]))?;
     class(
@@ -129,7 +129,7 @@ fn a_pod_uses_the_class_of_its_namespace() -> Result<()> {
 
 fn two_volumes_of_one_pod_make_two_secrets() -> Result<()> {
     let fixture = Fixture::new()?;
-    let (node, _, _provider) = both(&fixture, &[])?;
+    let (node, _, _provider) = driver_and_provider(&fixture, &[])?;
     for (name, key) in [("one", "foo"), ("two", "fookey")] {
         let secrets = json!([opaque(&format!("secret-{name}"), &[(key, "k")])]);
         class(fixture.cluster, &fixture.namespace, name, NAME, &[&format!("objectName: {key}")], &secrets)?;
@@ -162,7 +162,7 @@ fn two_volumes_of_one_pod_make_two_secrets() -> Result<()> {
 
 fn rotation_reaches_file_secret_and_status() -> Result<()> {
     let fixture = Fixture::new()?;
-    let (node, _, provider) = both(&fixture, &ROTATING)?;
+    let (node, _, provider) = driver_and_provider(&fixture, &ROTATING)?;
     let secrets = json!([opaque("rotated", &[("foo", "k")])]);
     class(fixture.cluster, &fixture.namespace, "demo", NAME, &["objectName: foo"], &secrets)?;
     let pod = fixture.pod("web", "a", "demo", &fixture.replica_set("web")?)?;
@@ -190,7 +190,7 @@ fn versions(fixture: &Fixture, pod: &str) -> Result<Value> {
 
 fn a_status_has_the_providers_versions() -> Result<()> {
     let fixture = Fixture::new()?;
-    let (node, _, _provider) = both(&fixture, &[])?;
+    let (node, _, _provider) = driver_and_provider(&fixture, &[])?;
     let of = ["objectName: fookey, objectVersion: b2", "objectName: foo"];
     class(fixture.cluster, &fixture.namespace, "demo", NAME, &of, &json!([]))?;
     node.publish(&fixture.pod("web", "a", "demo", &Value::Null)?)?;
@@ -201,7 +201,7 @@ fn a_status_has_the_providers_versions() -> Result<()> {
 fn a_failure_is_an_event_without_the_credentials() -> Result<()> {
     let cluster = cluster()?;
     let fixture = Fixture::new()?;
-    let (node, _, provider) = both(&fixture, &[])?;
+    let (node, _, provider) = driver_and_provider(&fixture, &[])?;
     class(cluster, &fixture.namespace, "demo", NAME, &["objectName: foo"], &json!([]))?;
     provider.tell("/answer", &[("answer", "quote")])?;
     let pod = fixture.pod("web", "a", "demo", &Value::Null)?;

@@ -1,5 +1,5 @@
-//! External providers that reply badly, late or not at all: the error of the publish, and the state
-//! after it.
+//! External providers that reply badly, late or not at all:
+//! the error of the publish, and the state after it.
 
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,9 @@ use keyvault_csi_e2e::driver::wait_for;
 use keyvault_csi_e2e::kubelet::is_final;
 use tonic::Code;
 
-use crate::external_fixture::{NAME, PATIENCE, both, class, driver, options, provider, set, volume, with_tokens};
+use crate::external_fixture::{
+    NAME, PATIENCE, class, driver, driver_and_provider, options, provider, set_secret, volume, with_tokens,
+};
 use crate::harness::{Node, harness};
 
 trials! { "external_faults":
@@ -47,7 +49,7 @@ fn ensure_counted(node: &Node, error_type: &str, reason: &str) -> Result<()> {
 }
 
 fn each_bad_reply_has_its_error_text() -> Result<()> {
-    let (node, _provider) = both(&[])?;
+    let (node, _provider) = driver_and_provider(&[])?;
     let good = &["objectName: foo"][..];
     fails_with(
         &node,
@@ -79,7 +81,7 @@ fn each_bad_reply_has_its_error_text() -> Result<()> {
 }
 
 fn bad_paths_are_refused_and_nothing_is_left() -> Result<()> {
-    let (node, _provider) = both(&[])?;
+    let (node, _provider) = driver_and_provider(&[])?;
     let long = format!("objectName: foo, path: {}", "x".repeat(256));
     for (object, words) in [
         ("objectName: foo, path: /dev/null", "relative to the mount"),
@@ -106,12 +108,15 @@ fn bad_paths_are_refused_and_nothing_is_left() -> Result<()> {
 const LARGE: &str = "objectName: foo, size: 5000000";
 
 fn ten_kilobytes_mount_and_five_megabytes_need_the_flag() -> Result<()> {
-    let (node, _provider) = both(&[])?;
+    let (node, _provider) = driver_and_provider(&[])?;
     class(&node, "small", &["objectName: foo, size: 10240"], "")?;
     assert_eq!(fs::metadata(node.publish(&volume("small"))?.join("foo"))?.len(), 10_240);
     fails_with(&node, &[LARGE], "", &["larger than 4194304 bytes", "--max-call-recv-msg-size", "(TooLarge)"])?;
-    let (node, provider) =
-        both(&["--max-call-recv-msg-size=8388608", "--enable-secret-rotation", "--rotation-poll-interval=200ms"])?;
+    let (node, provider) = driver_and_provider(&[
+        "--max-call-recv-msg-size=8388608",
+        "--enable-secret-rotation",
+        "--rotation-poll-interval=200ms",
+    ])?;
     class(&node, "large", &[LARGE], "")?;
     let target = node.publish(&volume("large"))?;
     let content = fs::read(target.join("foo"))?;
@@ -122,12 +127,12 @@ fn ten_kilobytes_mount_and_five_megabytes_need_the_flag() -> Result<()> {
 }
 
 fn a_reply_above_the_limit_names_the_flag_to_raise() -> Result<()> {
-    let (node, _provider) = both(&["--max-call-recv-msg-size=5"])?;
+    let (node, _provider) = driver_and_provider(&["--max-call-recv-msg-size=5"])?;
     fails_with(&node, &["objectName: foo"], "", &["larger than 5 bytes", "maxCallRecvMsgSize"])
 }
 
 fn a_provider_that_hangs_ends_with_the_deadline() -> Result<()> {
-    let (node, provider) = both(&[])?;
+    let (node, provider) = driver_and_provider(&[])?;
     class(&node, "demo", &["objectName: foo"], "hang")?;
     let began = Instant::now();
     let status = node.refused_within(&volume("demo"), Duration::from_secs(4))?;
@@ -140,7 +145,7 @@ fn a_provider_that_hangs_ends_with_the_deadline() -> Result<()> {
     class(&node, "fine", &["objectName: foo"], "")?;
     std::thread::scope(|scope| {
         let hanging = scope.spawn(|| node.refused_within(&volume("demo"), Duration::from_secs(4)));
-        wait_for("it hangs", Duration::from_secs(4), || Ok(provider.requests()?.len() == 2))?;
+        wait_for("the publish hangs", Duration::from_secs(4), || Ok(provider.requests()?.len() == 2))?;
         node.publish(&volume("fine"))?;
         ensure!(!hanging.is_finished());
         hanging.join().map_err(|_| anyhow::anyhow!("it panicked"))?.map(drop)
@@ -160,7 +165,7 @@ fn a_socket_without_a_listener_is_waited_for() -> Result<()> {
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| node.publish_within(&volume("demo"), Duration::from_secs(30)));
         let waits = || Ok(node.log().matches("node publish volume").count() >= 2);
-        wait_for("it waits", Duration::from_secs(10), waits)?;
+        wait_for("the publish waits", Duration::from_secs(10), waits)?;
         let _provider = provider(&options)?;
         waiting.join().map_err(|_| anyhow::anyhow!("it panicked"))??;
         Ok(())
@@ -168,7 +173,7 @@ fn a_socket_without_a_listener_is_waited_for() -> Result<()> {
 }
 
 fn unavailable_is_tried_three_times() -> Result<()> {
-    let (node, provider) = both(&[])?;
+    let (node, provider) = driver_and_provider(&[])?;
     class(&node, "demo", &["objectName: foo"], "unavailable=2")?;
     node.publish(&volume("demo"))?;
     assert_eq!(provider.requests()?.len(), 3);
@@ -250,13 +255,13 @@ fn two_hundred_publishes_survive_restarts_of_the_provider() -> Result<()> {
 }
 
 fn credentials_are_in_no_log_error_or_metric() -> Result<()> {
-    let (node, provider) = both(&[
+    let (node, provider) = driver_and_provider(&[
         "--provider-health-check",
         "--provider-health-check-interval=100ms",
         "--enable-secret-rotation",
         "--rotation-poll-interval=200ms",
     ])?;
-    let value = set(&provider, "password", "v1")?;
+    let value = set_secret(&provider, "password", "v1")?;
     class(&node, "demo", &["objectName: password"], "")?;
     let (secret, audience) = (harness().secret("principal"), "api://audience");
     let volume = with_tokens(
@@ -292,7 +297,7 @@ fn credentials_are_in_no_log_error_or_metric() -> Result<()> {
 /// code, or as a path.
 fn no_encoding_of_a_secret_is_shown() -> Result<()> {
     const RUN: usize = 16;
-    let (node, provider) = both(&[])?;
+    let (node, provider) = driver_and_provider(&[])?;
     class(&node, "demo", &["objectName: foo"], "")?;
     let secret = harness().secret("with/some+signs & a \"quote\"");
     let volume = volume("demo").with_service_principal("00000000-0000-4000-9000-000000000000", &secret);

@@ -42,7 +42,7 @@ pub(crate) fn provider(options: &Options) -> Result<ProviderProcess> {
 }
 
 /// A driver, and a provider in its main directory.
-pub(crate) fn both(flags: &[&str]) -> Result<(Node, ProviderProcess)> {
+pub(crate) fn driver_and_provider(flags: &[&str]) -> Result<(Node, ProviderProcess)> {
     let node = driver(flags)?;
     let provider = provider(&options(node.setup(), 1, 8080)?)?;
     Ok((node, provider))
@@ -102,13 +102,13 @@ pub(crate) fn tokens(audiences: &[&str]) -> String {
 }
 
 /// Sets a new value in the provider and returns it.
-pub(crate) fn set(provider: &ProviderProcess, name: &str, version: &str) -> Result<String> {
+pub(crate) fn set_secret(provider: &ProviderProcess, name: &str, version: &str) -> Result<String> {
     let value = harness().secret(name);
     provider.tell("/secret", &[("name", name), ("value", &value), ("version", version)])?;
     Ok(value)
 }
 
 /// The last request to the provider.
-pub(crate) fn last(provider: &ProviderProcess) -> Result<Seen> {
+pub(crate) fn last_request(provider: &ProviderProcess) -> Result<Seen> {
     provider.requests()?.pop().context("the provider has no request")
 }

@@ -1,9 +1,9 @@
 //! The harness of every test: one Azure emulator in a private network, and a vault, an Entra tenant
 //! and a driver for each test.
 //!
-//! Tests run in parallel, and share neither faults nor counters. The harness records every secret
-//! that it hands out, and every text that a driver returns: `leaks` searches the second for the
-//! first.
+//! Tests run in parallel, and share neither faults nor counters. The harness records
+//! every secret that it hands out, and every text that a driver returns: `leaks`
+//! searches the second for the first.
 
 mod environment;
 mod external_provider;
@@ -29,8 +29,8 @@ pub(crate) use vault::{Vault, stack_file};
 
 static HARNESS: OnceLock<Harness> = OnceLock::new();
 
-/// How many vaults all tests together may have: the hosts file has their names before the first
-/// test starts.
+/// How many vaults all tests together may have:
+/// the hosts file has their names before the first test starts.
 const VAULTS: u32 = 1_500;
 
 /// Vaults of Azure's government cloud that [`Harness::vault`] never returns: for faults that must

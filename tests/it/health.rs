@@ -1,5 +1,5 @@
-//! The probe under attack: clients of the health or metrics address cannot keep other clients from
-//! a response.
+//! The probe under attack: clients of the health or metrics address
+//! cannot keep other clients from a response.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -112,8 +112,8 @@ impl Attack {
                     *connection = self.connect();
                 }
             }
-            // One thread for all fifty. It never waits for the server, but yields to it on a small
-            // machine.
+            // One thread for all fifty. It never waits for the server,
+            // but yields to it on a small machine.
             std::thread::yield_now();
         }
     }
@@ -141,8 +141,8 @@ fn probe_all(address: &str, path: &str, bound: Duration) -> Result<()> {
         let response = get(address, path, bound).with_context(|| format!("probe {number}"))?;
         ensure!(response.starts_with("HTTP/1.1 200 "), "probe {number}: {response}");
         slowest = slowest.max(began.elapsed());
-        // Spread over some seconds, so that clients time out and checks of the socket start anew
-        // meanwhile.
+        // Spread over some seconds, so that clients time out and
+        // checks of the socket start anew meanwhile.
         std::thread::park_timeout(PAUSE);
     }
     ensure!(slowest <= bound, "the slowest of {PROBES} probes took {slowest:?}");
@@ -165,8 +165,8 @@ fn health_address(node: &Node) -> String {
 
 fn starve(node: &Node, bound: Duration) -> Result<()> {
     let address = health_address(node);
-    // A second attack on the metrics of the same process, which have a connection limit of their
-    // own.
+    // A second attack on the metrics of the same process,
+    // which have a connection limit of their own.
     let attack = Attack::new(&address, "/healthz")?;
     let on_metrics = Attack::new(&format!("{}:8095", node.setup().address), "/metrics")?;
     on_metrics.during(|| attack.during(|| probe_all(&address, "/healthz", bound)))?;

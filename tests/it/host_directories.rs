@@ -240,7 +240,7 @@ fn the_root_applies_to_external_providers_too() -> Result<()> {
     setup.flags.push(kubelet_root_flag(&setup.kubelet_root()));
     let node = Node::start(setup)?;
     let provider = external_fixture::provider(&external_fixture::options(node.setup(), 1, 8080)?)?;
-    external_fixture::set(&provider, "foo", "v1")?;
+    external_fixture::set_secret(&provider, "foo", "v1")?;
     external_fixture::class(&node, "demo", &["objectName: foo, objectVersion: v1"], "")?;
     let volume = external_fixture::volume("demo");
     let status = publish_at(&node, &volume, &node.setup().folder.join("target")).err().context("it was published")?;
@@ -278,8 +278,8 @@ fn a_volume_that_is_mounted_outside_of_the_root_stays() -> Result<()> {
     faulty.target_path = target.display().to_string();
     faulty.volume_context.clear();
     node.kubelet.send(faulty, DEADLINE)?;
-    // A second volume, below the root, is refreshed: so cycles run, and this volume stays as it
-    // was.
+    // A second volume, below the root, is refreshed:
+    // so cycles run, and this volume stays as it was.
     let second = vault.volume("demo");
     let refreshed = node.publish(&second)?;
     let newer = vault.set("password");

@@ -19,16 +19,16 @@ trials! { "hostile_classes":
     the_largest_class_that_the_api_server_accepts_is_refused,
 }
 
-/// How many MiB one class may cost while the driver reads it: several copies of its text, and the
-/// result.
+/// How many MiB one class may cost while the driver reads it:
+/// several copies of its text, and the result.
 const MEMORY: u64 = 48;
 /// How long reading one class may take, in a debug build and on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Close to the largest API object, in bytes: etcd's limit is 1.5 MiB.
 const LARGEST: usize = 1_400_000;
 
-/// Publishes a volume whose class must be refused without a request to Azure; returns the error
-/// text.
+/// Publishes a volume whose class must be refused without a request to Azure;
+/// returns the error text.
 fn refused(node: &Node, vault: &Vault, volume: &Volume) -> Result<String> {
     let text = refused_for(node, volume)?;
     ensure!(vault.counters().total() + vault.entra().total() == 0, "the driver sent requests: {text}");

@@ -30,8 +30,8 @@ trials! { "hostile_frames":
 
 /// How many MiB the connections of two attackers may cost.
 const MEMORY: u64 = 16;
-/// How many MiB an attacker sends unless the server closes the connection; KEYVAULT_CSI_FLOOD_MIB
-/// overrides it.
+/// How many MiB an attacker sends unless the server closes the connection;
+/// KEYVAULT_CSI_FLOOD_MIB overrides it.
 const FLOOD: usize = 8;
 /// If a write blocks for this long, the server has stopped reading, and the flood is over.
 const STUCK: Duration = Duration::from_millis(500);
@@ -113,8 +113,8 @@ impl Attacker {
         }
     }
 
-    /// Sends pieces until the server closes the connection or stops reading; false if all were
-    /// sent.
+    /// Sends pieces until the server closes the connection or stops reading;
+    /// false if all were sent.
     fn flood(&mut self, mut piece: impl FnMut(u32) -> Vec<u8>) -> Result<bool> {
         // In large writes, so that the attacker is as fast as the server.
         let mut number = 0;
@@ -157,8 +157,8 @@ impl Fixture {
         ]
     }
 
-    /// Checks that other clients are served: pods, the kubelet's registration, and the provider's
-    /// driver.
+    /// Checks that other clients are served:
+    /// pods, the kubelet's registration, and the provider's driver.
     fn serves(&self) -> Result<()> {
         self.neighbour.is_served(&self.node)?;
         self.node.kubelet.register(&self.node.setup().registration_socket())?;
@@ -179,8 +179,8 @@ fn attack(must_end: bool, flood: impl Fn(&mut Attacker) -> Result<bool> + Sync) 
             let mut attacker = Attacker::connect(socket)?;
             let ended = flood(&mut attacker)?;
             ensure!(ended || !must_end, "the server read {} bytes", attacker.sent);
-            // The connection stays open, unless the server closes it, until the other clients were
-            // served.
+            // The connection stays open, unless the server closes it,
+            // until the other clients were served.
             open.push(attacker);
             if !ended {
                 break;
@@ -207,8 +207,8 @@ fn attack(must_end: bool, flood: impl Fn(&mut Attacker) -> Result<bool> + Sync) 
     Ok(())
 }
 
-/// The servers answer a call of these frames, so no flood ends because of an encoding mistake in
-/// this file.
+/// The servers answer a call of these frames, so no flood ends
+/// because of an encoding mistake in this file.
 fn a_call_by_these_frames_is_answered() -> Result<()> {
     let fixture = Fixture::new()?;
     for (socket, _) in fixture.sockets() {
@@ -256,8 +256,8 @@ fn a_flood_of_empty_continuations_ends() -> Result<()> {
     })
 }
 
-/// Single bytes that refer to one entry of the dynamic table: sixty thousand times four thousand
-/// bytes.
+/// Single bytes that refer to one entry of the dynamic table:
+/// sixty thousand times four thousand bytes.
 fn header_blocks_that_unpack_to_hundreds_of_megabytes_end() -> Result<()> {
     const VALUE: usize = 4_000;
     // "Literal with incremental indexing", and its length as an integer of a 7-bit prefix.

@@ -26,15 +26,16 @@ trials! { "identities":
 }
 
 /// A certificate with its key, created by openssl.
-struct Made {
+struct CertifiedKey {
     folder: tempfile::TempDir,
 }
 
-impl Made {
-    fn new(options: &str) -> Result<Made> {
-        let made = Made { folder: tempfile::tempdir()? };
-        made.openssl(&format!("req -x509 -newkey rsa:2048 -nodes -subj /CN=app -keyout key -out cert {options}"))?;
-        Ok(made)
+impl CertifiedKey {
+    fn new(options: &str) -> Result<CertifiedKey> {
+        let certified = CertifiedKey { folder: tempfile::tempdir()? };
+        certified
+            .openssl(&format!("req -x509 -newkey rsa:2048 -nodes -subj /CN=app -keyout key -out cert {options}"))?;
+        Ok(certified)
     }
 
     fn openssl(&self, arguments: &str) -> Result<Vec<u8>> {
@@ -69,13 +70,13 @@ fn volume(vault: &Vault, keys: &[(&str, &str)]) -> Volume {
 
 fn a_service_principal_logs_in_with_a_certificate() -> Result<()> {
     let (node, vault, value) = ready()?;
-    let made = Made::new("-days 30")?;
-    harness().azure().add_client_certificate(&vault.tenant, &vault.client_id, &made.der()?);
-    let (key, certificate) = (made.read("key")?, made.read("cert")?);
+    let certified = CertifiedKey::new("-days 30")?;
+    harness().azure().add_client_certificate(&vault.tenant, &vault.client_id, &certified.der()?);
+    let (key, certificate) = (certified.read("key")?, certified.read("cert")?);
     harness().secrets.lock().unwrap().push(key.lines().nth(3).context("a key")?.to_owned());
-    let archive = made
+    let archive = certified
         .openssl("pkcs12 -export -inkey key -in cert -passout pass:geheim -out archive")
-        .and_then(|_| made.openssl("base64 -in archive").and_then(|text| Ok(String::from_utf8(text)?)))?;
+        .and_then(|_| certified.openssl("base64 -in archive").and_then(|text| Ok(String::from_utf8(text)?)))?;
     for keys in [
         &[("clientcertificate", &*format!("{certificate}{key}"))][..],
         &[("tls.crt", &*certificate), ("tls.key", &*key)],
@@ -96,8 +97,8 @@ fn a_service_principal_logs_in_with_a_certificate() -> Result<()> {
 
 fn a_certificate_that_the_application_does_not_have_is_reported() -> Result<()> {
     let (node, vault, _) = ready()?;
-    let made = Made::new("-days 30")?;
-    let pem = made.read("cert")? + &made.read("key")?;
+    let certified = CertifiedKey::new("-days 30")?;
+    let pem = certified.read("cert")? + &certified.read("key")?;
     let status = node.refused(&volume(&vault, &[("clientcertificate", &pem)]))?;
     for word in ["AADSTS700027", "add the certificate to the application", "CredentialsRejected"] {
         ensure!(status.message().contains(word), "{word:?} is missing in: {status}");
@@ -107,16 +108,16 @@ fn a_certificate_that_the_application_does_not_have_is_reported() -> Result<()> 
 
 fn an_expired_certificate_is_reported() -> Result<()> {
     let (node, vault, _) = ready()?;
-    let made = Made::new("-not_before 20200101000000Z -not_after 20210101000000Z").or_else(|_| {
-        // Before OpenSSL 3.4, only `ca`, and `x509` with a negative number of days, can create an
-        // expired one.
-        let made = Made::new("-days 30")?;
-        made.openssl("req -new -key key -subj /CN=app -out request")?;
-        made.openssl("x509 -req -in request -key key -days -1 -out cert")?;
-        Ok::<_, anyhow::Error>(made)
+    let certified = CertifiedKey::new("-not_before 20200101000000Z -not_after 20210101000000Z").or_else(|_| {
+        // Before OpenSSL 3.4, only `ca`, and `x509` with a negative
+        // number of days, can create an expired one.
+        let certified = CertifiedKey::new("-days 30")?;
+        certified.openssl("req -new -key key -subj /CN=app -out request")?;
+        certified.openssl("x509 -req -in request -key key -days -1 -out cert")?;
+        Ok::<_, anyhow::Error>(certified)
     })?;
-    harness().azure().add_client_certificate(&vault.tenant, &vault.client_id, &made.der()?);
-    let pem = made.read("cert")? + &made.read("key")?;
+    harness().azure().add_client_certificate(&vault.tenant, &vault.client_id, &certified.der()?);
+    let pem = certified.read("cert")? + &certified.read("key")?;
     let status = node.refused(&volume(&vault, &[("clientcertificate", &pem)]))?;
     for word in ["AADSTS700027", "ended on 20", "renew it", "CredentialsRejected"] {
         ensure!(status.message().contains(word), "{word:?} is missing in: {status}");
@@ -124,20 +125,21 @@ fn an_expired_certificate_is_reported() -> Result<()> {
     Ok(())
 }
 
-/// Some damage is found when the key is parsed, some when its numbers are checked, and some only in
-/// a signature.
+/// Some damage is found when the key is parsed, some when its numbers are checked,
+/// and some only in a signature.
 fn a_damaged_key_is_reported_wherever_the_damage_is() -> Result<()> {
     const BYTES: usize = 47;
     let (node, vault, _) = ready()?;
-    let made = Made::new("-days 30")?;
-    harness().azure().add_client_certificate(&vault.tenant, &vault.client_id, &made.der()?);
-    let (certificate, der) = (made.read("cert")?, made.openssl("pkcs8 -topk8 -nocrypt -in key -outform DER")?);
+    let certified = CertifiedKey::new("-days 30")?;
+    harness().azure().add_client_certificate(&vault.tenant, &vault.client_id, &certified.der()?);
+    let (certificate, der) =
+        (certified.read("cert")?, certified.openssl("pkcs8 -topk8 -nocrypt -in key -outform DER")?);
     let mut causes = [false; 2];
     for at in (0..der.len()).step_by(BYTES) {
         let mut damaged = der.clone();
         damaged[at] ^= 0x10;
-        fs::write(made.folder.path().join("damaged"), &damaged)?;
-        let body = String::from_utf8(made.openssl("base64 -in damaged")?)?;
+        fs::write(certified.folder.path().join("damaged"), &damaged)?;
+        let body = String::from_utf8(certified.openssl("base64 -in damaged")?)?;
         let key = format!("-----BEGIN PRIVATE KEY-----\n{body}-----END PRIVATE KEY-----\n");
         let volume = volume(&vault, &[("clientcertificate", &(certificate.clone() + &key))]);
         match node.publish(&volume) {
@@ -170,9 +172,9 @@ fn an_application_of_adfs_logs_in() -> Result<()> {
         let target = node.publish(&vault.volume("demo"))?;
         assert_eq!(fs::read_to_string(target.join("password"))?, value);
     }
-    let made = Made::new("-days 30")?;
-    harness().azure().add_client_certificate("adfs", &vault.client_id, &made.der()?);
-    let pem = made.read("cert")? + &made.read("key")?;
+    let certified = CertifiedKey::new("-days 30")?;
+    harness().azure().add_client_certificate("adfs", &vault.client_id, &certified.der()?);
+    let pem = certified.read("cert")? + &certified.read("key")?;
     node.publish(&volume(&vault, &[("clientcertificate", &pem)]))?;
     let wrong = harness().secret("wrong");
     let status = node.refused(&volume(&vault, &[("clientsecret", &wrong)]))?;

@@ -1,5 +1,5 @@
-//! Cancelled calls, killed drivers, and unpublishes during a publish: the volume is complete or
-//! absent.
+//! Cancelled calls, killed drivers, and unpublishes during a publish:
+//! the volume is complete or absent.
 
 use std::fs;
 use std::path::Path;
@@ -51,8 +51,8 @@ fn a_caller_that_hangs_up_leaves_a_whole_volume_or_nothing() -> Result<()> {
     harness().azure().add_fault(Fault::new(Action::latency(Duration::from_millis(5))).host(&vault.name));
     let volumes: Vec<Volume> = (0..200).map(|_| vault.volume("demo")).collect();
     for (number, volume) in volumes.iter().enumerate() {
-        // Cancelled at a time from before the driver reads the request until after its response, in
-        // steps of 0.2 ms.
+        // Cancelled at a time from before the driver reads the request
+        // until after its response, in steps of 0.2 ms.
         node.kubelet.publish_and_hang_up(volume, Duration::from_micros(200 * number as u64))?;
     }
     // The driver answers this call after it has read all requests before it.
@@ -72,8 +72,8 @@ fn a_caller_that_hangs_up_leaves_a_whole_volume_or_nothing() -> Result<()> {
         ensure!(whole(&target, &values)?);
         node.kubelet.unpublish(volume)?;
     }
-    // The driver continues without the caller, so nearly all are complete; the rest never reached
-    // the driver.
+    // The driver continues without the caller, so nearly all are complete;
+    // the rest never reached the driver.
     ensure!(counts[1] > 100, "too few volumes are complete: {counts:?}");
     Ok(())
 }

@@ -1,9 +1,9 @@
-//! The tests of the Azure provider, each run in two environments: with the driver's built-in provider, and with
-//! `--azure-provider=external` and our provider behind its socket. Both must have the same outcomes: files, modes and
-//! Reasons, publish by publish.
+//! The tests of the Azure provider, each run in two environments: with the driver's built-in
+//! provider, and with `--azure-provider=external` and our provider behind its socket. Both must
+//! have the same outcomes: files, modes and Reasons, publish by publish.
 //!
-//! Contents differ between the runs, since each run creates its values. The tests assert them, and `provider_parity`
-//! compares those of one vault byte by byte.
+//! Contents differ between the runs, since each run creates its values. The tests assert them, and
+//! `provider_parity` compares those of one vault byte by byte.
 
 use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::Trial;

@@ -1,5 +1,5 @@
-//! ClusterRoles for the drivers of tests: the rules of the shipped manifests, a part of them, or
-//! none.
+//! ClusterRoles for the drivers of tests:
+//! the rules of the shipped manifests, a part of them, or none.
 
 use std::fs;
 use std::path::Path;

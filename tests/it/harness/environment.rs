@@ -1,5 +1,5 @@
-//! The environment of the running test: which side fetches, and whether drivers get
-//! `--kubelet-root`.
+//! The environment of the running test: which provider fetches, and whether drivers
+//! get `--kubelet-root`.
 //!
 //! A test runs on one thread, so the environment is a thread-local. It is restored also after a
 //! panic, since the thread goes on to other tests. This file holds the state only: `setup` and
@@ -23,8 +23,8 @@ pub(crate) enum Outcome {
 }
 
 thread_local! {
-    /// How many external providers this test has started; `None` while drivers use the built-in
-    /// one.
+    /// How many external providers this test has started;
+    /// `None` while drivers use the built-in one.
     static EXTERNAL_PROVIDERS: Cell<Option<usize>> = const { Cell::new(None) };
     static KUBELET_ROOT: Cell<bool> = const { Cell::new(false) };
     static OUTCOMES: RefCell<Vec<Outcome>> = const { RefCell::new(Vec::new()) };

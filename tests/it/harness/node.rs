@@ -81,8 +81,8 @@ impl Node {
         published.inspect_err(|status| harness().remember(status.message()))
     }
 
-    /// Publishes a volume that must fail; checks that no mount and no target is left, and returns
-    /// the status.
+    /// Publishes a volume that must fail;
+    /// checks that no mount and no target is left, and returns the status.
     pub(crate) fn refused(&self, volume: &Volume) -> Result<Status> {
         self.refused_within(volume, DEADLINE)
     }

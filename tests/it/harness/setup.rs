@@ -22,8 +22,8 @@ impl Harness {
             ca: self.ca.clone(),
             kubeconfig: None,
             node_id: "node-1".to_owned(),
-            // A test that changes a value expects it in the next publish; `sharing` tests the
-            // default.
+            // A test that changes a value expects it in the next publish;
+            // `sharing` tests the default.
             flags: vec!["-v=10".to_owned(), "--freshness-window=0s".to_owned()],
             environment: Vec::new(),
             kernel: Kernel::Present,

@@ -91,8 +91,8 @@ impl Vault {
     }
 }
 
-/// The file of the custom cloud. `path` is that of its login host: `adfs` with AD FS, otherwise
-/// empty.
+/// The file of the custom cloud. `path` is that of its login host:
+/// `adfs` with AD FS, otherwise empty.
 pub(crate) fn stack_file(path: &str) -> String {
     let environment = serde_json::json!({
         "name": "AzureStackCloud",
