@@ -56,8 +56,8 @@ fn refreshes(node: &Node, rotated: bool) -> Result<f64> {
     metric(node, "rotation_reconcile_total{", &[&provider, &rotated])
 }
 
-/// The scenario of upstream's suite: from now on the mock returns
-/// another value to pods that it has seen before.
+/// The scenario of upstream's suite: from now on the mock returns another value to pods that it has
+/// seen before.
 fn a_rotated_value_comes_with_its_version() -> Result<()> {
     let (node, provider) = driver_and_provider(&ROTATING)?;
     class(&node, "demo", &["objectName: foo"], "")?;
@@ -109,8 +109,8 @@ fn a_new_version_of_the_old_value_writes_nothing() -> Result<()> {
     Ok(())
 }
 
-/// The driver does not know as which identity a provider sees a pod,
-/// so that two pods never share a reply.
+/// The driver does not know as which identity a provider sees a pod, so that two pods never share a
+/// reply.
 fn each_volume_has_requests_of_its_own_with_its_pod() -> Result<()> {
     let (node, provider) = driver_and_provider(&ROTATING)?;
     class(&node, "demo", &["objectName: foo"], "")?;
@@ -221,8 +221,8 @@ fn a_changed_class_is_fetched_without_the_old_versions() -> Result<()> {
     Ok(())
 }
 
-/// Of 24 volumes that are due at once, four are refreshed at a time, and each refresh hangs until its
-/// deadline.
+/// Of 24 volumes that are due at once, four are refreshed at a time, and each refresh hangs until
+/// its deadline.
 fn a_provider_that_hangs_holds_up_no_vault() -> Result<()> {
     let (node, provider) = driver_and_provider(&ROTATING)?;
     let write = |refresh: &str| -> Result<()> {

@@ -1,7 +1,7 @@
 //! A name server for names that are not in the hosts file (RFC 1035 §4.1.1).
 
-/// Answers queries with NXDOMAIN, with SERVFAIL for names that begin with `servfail`, and not at all
-/// for names that begin with `silent`.
+/// Answers queries with NXDOMAIN, with SERVFAIL for names that begin with `servfail`, and not at
+/// all for names that begin with `silent`.
 pub(super) fn start() {
     let socket = std::net::UdpSocket::bind("127.0.0.1:53").unwrap();
     std::thread::spawn(move || {
