@@ -1,7 +1,8 @@
-//! A real kube-apiserver with its etcd, started once for all tests that ask for it; each test has a namespace.
+//! A real kube-apiserver with etcd: started once, for the first test that needs it;
+//! each test has a namespace.
 //!
-//! The programs come from KUBEBUILDER_ASSETS, the convention of the ecosystem; `make test` sets it. Every driver has a
-//! user of its own, so that the audit log tells its requests from everybody else's.
+//! The programs come from KUBEBUILDER_ASSETS, as in kubebuilder's envtest; `make test` sets it.
+//! Each driver has a user of its own, so that the audit log separates the requests of the drivers.
 
 mod rights;
 
@@ -19,14 +20,14 @@ use serde_json::{Value, json};
 
 use crate::harness::{Node, Vault, harness};
 
-/// How long a server may take to be ready; a busy machine needs most of it.
+/// How long the server may take to be ready; on a busy machine it needs most of it.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Users for drivers; tokens must be known before the server starts.
+/// Users for drivers. The server reads their tokens when it starts.
 const USERS: usize = 500;
 
 static CLUSTER: OnceLock<Result<Cluster, String>> = OnceLock::new();
 
-/// The cluster, as far as there is one: an API server, and nobody who acts on it.
+/// An API server without controllers, scheduler and kubelets.
 pub(crate) struct Cluster {
     server: Server,
     next: AtomicUsize,
@@ -40,20 +41,19 @@ impl Deref for Cluster {
     }
 }
 
-/// What a driver may do.
+/// The RBAC rights of a driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rights {
-    /// What the shipped manifests grant by default.
+    /// The rights that the shipped manifests grant by default.
     All,
-    /// Nothing.
     None,
-    /// Classes one by one, and nothing else.
+    /// Only `get` on classes.
     GetOnly,
-    /// What the shipped manifests grant with syncSecret.enabled.
+    /// The rights with syncSecret.enabled.
     Sync,
-    /// What the shipped manifests grant with enableSecretRotation.
+    /// The rights with enableSecretRotation.
     Rotation,
-    /// The same without the rights on Secrets.
+    /// Those of `Sync` without the rights on Secrets.
     AllButSecrets,
 }
 
@@ -61,7 +61,7 @@ impl Rights {
     const EACH: [Rights; 6] =
         [Rights::All, Rights::None, Rights::GetOnly, Rights::Sync, Rights::Rotation, Rights::AllButSecrets];
 
-    /// The group of the users who have them.
+    /// The group of the users with these rights.
     fn group(self) -> &'static str {
         match self {
             Rights::All => "all",
@@ -78,8 +78,8 @@ impl Rights {
     }
 }
 
-/// Waits until a driver watches classes.
-pub(crate) fn watching(node: &Node) -> Result<()> {
+/// Waits until the driver watches classes.
+pub(crate) fn wait_for_watch(node: &Node) -> Result<()> {
     wait_for("the driver watches", PATIENCE, || Ok(node.log().contains("\"watching secretproviderclasses\"")))
 }
 
@@ -100,9 +100,9 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Grants a user more, under a name of its own.
-    pub(crate) fn allow(&self, user: &User, about: &str, rules: Value) -> Result<()> {
-        let metadata = json!({ "name": format!("{}-{about}", user.name) });
+    /// Grants a user more rights, by a ClusterRole of its own.
+    pub(crate) fn allow(&self, user: &User, label: &str, rules: Value) -> Result<()> {
+        let metadata = json!({ "name": format!("{}-{label}", user.name) });
         self.create(("ClusterRole", "clusterroles"), None, json!({ "metadata": metadata, "rules": rules }))?;
         let binding = json!({
             "metadata": metadata,
@@ -113,33 +113,33 @@ impl Cluster {
         Ok(())
     }
 
-    /// A user that nobody else is.
+    /// A user that no other driver has.
     pub(crate) fn user(&self, rights: Rights) -> Result<User> {
         self.user_at(rights, PORT)
     }
 
-    /// A user whose kubeconfig leads to this port.
+    /// The same, with a kubeconfig for this port.
     pub(crate) fn user_at(&self, rights: Rights, port: u16) -> Result<User> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         ensure!(number < USERS, "raise USERS");
         self.server.user(&rights.user(number), port)
     }
 
-    /// A namespace that nobody else has.
+    /// A namespace that no other test has.
     pub(crate) fn namespace(&self) -> Result<String> {
         let name = format!("ns-{}", self.next.fetch_add(1, Ordering::Relaxed));
         self.create(("Namespace", "namespaces"), None, json!({ "metadata": { "name": name } }))?;
         Ok(name)
     }
 
-    /// A driver that takes its classes from this cluster.
+    /// A driver that watches this cluster.
     pub(crate) fn setup(&self, user: &User) -> Setup {
         let mut setup = harness().setup();
         setup.kubeconfig = Some(user.kubeconfig.clone());
         setup
     }
 
-    /// A driver with all rights, and its user.
+    /// A running driver with all rights, and its user.
     pub(crate) fn node(&self) -> Result<(Node, User)> {
         let user = self.user(Rights::All)?;
         Ok((Node::start(self.setup(&user))?, user))
@@ -152,13 +152,13 @@ impl Cluster {
         Ok(())
     }
 
-    /// Writes an object past the API server, as no server would take it.
-    pub(crate) fn write_past(&self, namespace: &str, name: &str, object: &Value) -> Result<()> {
+    /// Writes an object into etcd that the API server would refuse.
+    pub(crate) fn write_to_etcd(&self, namespace: &str, name: &str, object: &Value) -> Result<()> {
         let key = format!("/registry/secrets-store.csi.x-k8s.io/secretproviderclasses/{namespace}/{name}");
         let encode = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
         let body = json!({ "key": encode(key.as_bytes()), "value": encode(object.to_string().as_bytes()) }).to_string();
-        let answer = post("127.0.0.1:2379", "/v3/kv/put", &body)?;
-        ensure!(answer.contains(" 200 "), "etcd answers: {answer}");
+        let response = post("127.0.0.1:2379", "/v3/kv/put", &body)?;
+        ensure!(response.contains(" 200 "), "etcd answers: {response}");
         Ok(())
     }
 }
@@ -172,7 +172,7 @@ fn post(address: &str, path: &str, body: &str) -> Result<String> {
         stream,
         "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
     )?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
+    let mut response = String::new();
+    stream.read_to_string(&mut response)?;
+    Ok(response)
 }

@@ -1,29 +1,28 @@
-//! What Azure answers, and what becomes of it: faults, refusals, clouds.
+//! Responses of Azure and what a publish makes of them: faults, refusals, clouds.
 
 use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use azure_emulator::{Access, Action, Fault, Kind, Permission};
-use keyvault_csi::formats::yaml::documents;
 use tonic::Code;
 
 use crate::harness::{Node, STACK, Vault, harness, stack_file};
 
 trials! { "azure":
     refusals_of_entra_reach_the_pods_event,
-    refusals_of_the_vault_name_object_and_cure,
+    refusals_of_the_vault_name_object_and_fix,
     a_vault_that_does_not_exist_is_named,
-    passing_faults_cost_time_only,
-    lasting_faults_are_told_by_their_cause,
-    a_hang_is_not_waited_for_until_the_kubelet_gives_up,
-    retry_after_beyond_the_deadline_is_told_at_once,
+    transient_faults_only_cost_time,
+    persistent_faults_are_reported_with_their_cause,
+    a_hang_times_out_before_the_kubelet_does,
+    a_retry_after_beyond_the_deadline_fails_at_once,
     bodies_never_reach_an_error,
-    a_wrong_answer_is_not_written,
-    a_value_in_the_wrong_encoding_is_told,
-    objects_are_fetched_at_once_but_bounded,
+    an_invalid_response_is_not_written,
+    a_value_in_the_wrong_encoding_is_reported,
+    objects_are_fetched_concurrently_up_to_a_limit,
     sovereign_and_custom_clouds_work,
-    the_seeds_class_works_verbatim,
+    a_users_own_class_works_verbatim,
 }
 
 fn ready() -> Result<(Node, Vault)> {
@@ -33,7 +32,7 @@ fn ready() -> Result<(Node, Vault)> {
     Ok((node, vault))
 }
 
-fn told(node: &Node, vault: &Vault, words: &[&str]) -> Result<()> {
+fn refused_with(node: &Node, vault: &Vault, words: &[&str]) -> Result<()> {
     let status = node.refused_within(&vault.volume("demo"), Duration::from_secs(30))?;
     ensure!(status.code() == Code::Unknown, "{:?}: {}", status.code(), status.message());
     ensure!(status.message().contains("default/demo"), "the class is missing in: {}", status.message());
@@ -47,19 +46,19 @@ fn refusals_of_entra_reach_the_pods_event() -> Result<()> {
     let (node, vault) = ready()?;
     let mut wrong = vault.clone();
     wrong.client_secret = harness().secret("wrong");
-    told(&node, &wrong, &["AADSTS7000215", "clientsecret", "CredentialsRejected"])?;
+    refused_with(&node, &wrong, &["AADSTS7000215", "clientsecret", "CredentialsRejected"])?;
     wrong = vault.clone();
     wrong.client_id = "99999999-0000-4000-9000-000000000000".to_owned();
-    told(&node, &wrong, &["AADSTS700016", "CredentialsRejected"])?;
+    refused_with(&node, &wrong, &["AADSTS700016", "CredentialsRejected"])?;
     harness().azure().expire_client_secret(&vault.tenant, &vault.client_id);
-    told(&node, &vault, &["AADSTS7000222", "CredentialsRejected"])?;
+    refused_with(&node, &vault, &["AADSTS7000222", "CredentialsRejected"])?;
     let mut parameters = vault.parameters(&["password"]);
     parameters.insert("tenantID".to_owned(), "no-such-tenant.example".to_owned());
     node.class("demo", &parameters)?;
-    told(&node, &vault, &["AADSTS90002", "TenantNotFound"])
+    refused_with(&node, &vault, &["AADSTS90002", "TenantNotFound"])
 }
 
-fn refusals_of_the_vault_name_object_and_cure() -> Result<()> {
+fn refusals_of_the_vault_name_object_and_fix() -> Result<()> {
     let (node, vault) = ready()?;
     let azure = harness().azure();
     let host = vault.host();
@@ -70,32 +69,36 @@ fn refusals_of_the_vault_name_object_and_cure() -> Result<()> {
         ("disabled", &["secret/disabled", "ObjectDisabled", &host]),
     ] {
         node.class("demo", &vault.parameters(&[object]))?;
-        told(&node, &vault, words)?;
+        refused_with(&node, &vault, words)?;
     }
     azure.revoke_grant(&vault.name, &vault.client_id, &[Permission::Get]);
     node.class("demo", &vault.parameters(&["password"]))?;
-    told(&node, &vault, &["secret/password", "403", "Forbidden", &vault.client_id, "access policy", &host])?;
+    refused_with(&node, &vault, &["secret/password", "403", "Forbidden", &vault.client_id, "access policy", &host])?;
     azure.set_access(&vault.name, Access::Rbac);
-    told(&node, &vault, &["secret/password", "403", "Forbidden", &vault.client_id, "Key Vault Secrets User", &host])
+    refused_with(
+        &node,
+        &vault,
+        &["secret/password", "403", "Forbidden", &vault.client_id, "Key Vault Secrets User", &host],
+    )
 }
 
 fn a_vault_that_does_not_exist_is_named() -> Result<()> {
     let (node, vault) = ready()?;
-    // In the hosts file, but no vault: whatever answers there is no Key Vault.
+    // The hosts file has this name, but its host is not a Key Vault.
     let mut parameters = vault.parameters(&["password"]);
     parameters.insert("keyvaultName".to_owned(), "kv-199".to_owned());
     node.class("demo", &parameters)?;
-    told(&node, &vault, &["kv-199.vault.azure.net"])?;
-    // The harness's name server says that there is no such name, as Azure's does; that is not tried again.
+    refused_with(&node, &vault, &["kv-199.vault.azure.net"])?;
+    // NXDOMAIN, as from Azure's name servers, is not retried.
     parameters.insert("keyvaultName".to_owned(), "no-such-vault".to_owned());
     node.class("demo", &parameters)?;
     let began = Instant::now();
-    told(&node, &vault, &["no-such-vault.vault.azure.net", "keyvaultName", "VaultNotFound"])?;
+    refused_with(&node, &vault, &["no-such-vault.vault.azure.net", "keyvaultName", "VaultNotFound"])?;
     ensure!(began.elapsed() < Duration::from_secs(2), "it took {:?}", began.elapsed());
     Ok(())
 }
 
-fn passing_faults_cost_time_only() -> Result<()> {
+fn transient_faults_only_cost_time() -> Result<()> {
     let (node, vault) = ready()?;
     for (kind, action) in [
         (Kind::Get, Action::status(503)),
@@ -105,8 +108,8 @@ fn passing_faults_cost_time_only() -> Result<()> {
         (Kind::Token, Action::status(500)),
         (Kind::Token, Action::Cut),
     ] {
-        let place = if kind == Kind::Token { &vault.tenant } else { &vault.name };
-        harness().azure().add_fault(Fault::new(action.clone()).host(place).kind(kind).times(1));
+        let host = if kind == Kind::Token { &vault.tenant } else { &vault.name };
+        harness().azure().add_fault(Fault::new(action.clone()).host(host).kind(kind).times(1));
         let volume = vault.volume("demo");
         let target = node.publish(&volume).map_err(|status| anyhow::anyhow!("{action:?}: {}", status.message()))?;
         ensure!(target.join("password").exists());
@@ -115,7 +118,7 @@ fn passing_faults_cost_time_only() -> Result<()> {
     Ok(())
 }
 
-fn lasting_faults_are_told_by_their_cause() -> Result<()> {
+fn persistent_faults_are_reported_with_their_cause() -> Result<()> {
     for (kind, action, words) in [
         (Kind::Get, Action::status(503), &["503", "VaultUnavailable"][..]),
         (Kind::Get, Action::status_retry_after(429, 1), &["429", "Throttled"]),
@@ -123,8 +126,8 @@ fn lasting_faults_are_told_by_their_cause() -> Result<()> {
         (Kind::Get, Action::Cut, &["kv-"]),
     ] {
         let (node, vault) = ready()?;
-        let place = if kind == Kind::Token { &vault.tenant } else { &vault.name };
-        harness().azure().add_fault(Fault::new(action).host(place).kind(kind));
+        let host = if kind == Kind::Token { &vault.tenant } else { &vault.name };
+        harness().azure().add_fault(Fault::new(action).host(host).kind(kind));
         let began = Instant::now();
         let status = node.refused_within(&vault.volume("demo"), Duration::from_secs(4))?;
         ensure!(began.elapsed() < Duration::from_secs(4), "the caller's deadline passed first");
@@ -136,7 +139,7 @@ fn lasting_faults_are_told_by_their_cause() -> Result<()> {
     Ok(())
 }
 
-fn a_hang_is_not_waited_for_until_the_kubelet_gives_up() -> Result<()> {
+fn a_hang_times_out_before_the_kubelet_does() -> Result<()> {
     let (node, vault) = ready()?;
     harness().azure().add_fault(Fault::new(Action::Hang).host(&vault.name).kind(Kind::Get));
     let began = Instant::now();
@@ -145,7 +148,8 @@ fn a_hang_is_not_waited_for_until_the_kubelet_gives_up() -> Result<()> {
     for word in [vault.host().as_str(), "Timeout"] {
         ensure!(status.message().contains(word), "{word:?} is missing in: {}", status.message());
     }
-    // A try that hangs is given up after ten seconds, and the next one succeeds: the pod waits ten seconds, not 120.
+    // An attempt times out after ten seconds, and the next one succeeds: the pod waits for ten
+    // seconds, not for 120.
     harness().azure().clear_faults(&vault.name);
     harness().azure().add_fault(Fault::new(Action::Hang).host(&vault.name).kind(Kind::Get).times(1));
     let began = Instant::now();
@@ -155,7 +159,7 @@ fn a_hang_is_not_waited_for_until_the_kubelet_gives_up() -> Result<()> {
     Ok(())
 }
 
-fn retry_after_beyond_the_deadline_is_told_at_once() -> Result<()> {
+fn a_retry_after_beyond_the_deadline_fails_at_once() -> Result<()> {
     let (node, vault) = ready()?;
     harness().azure().add_fault(Fault::new(Action::status_retry_after(429, 300)).host(&vault.name).kind(Kind::Get));
     let began = Instant::now();
@@ -184,7 +188,7 @@ fn bodies_never_reach_an_error() -> Result<()> {
     Ok(())
 }
 
-fn a_wrong_answer_is_not_written() -> Result<()> {
+fn an_invalid_response_is_not_written() -> Result<()> {
     let (node, vault) = ready()?;
     for action in [
         Action::ContentType { content_type: "text/html".to_owned() },
@@ -199,17 +203,17 @@ fn a_wrong_answer_is_not_written() -> Result<()> {
     Ok(())
 }
 
-fn a_value_in_the_wrong_encoding_is_told() -> Result<()> {
+fn a_value_in_the_wrong_encoding_is_reported() -> Result<()> {
     let (node, vault) = ready()?;
     let value = vault.set("not-base64");
     let objects = "array:\n- |\n  objectName: not-base64\n  objectType: secret\n  objectEncoding: base64\n";
     node.class("demo", &vault.parameters_of(objects))?;
-    told(&node, &vault, &["not-base64", "base64", "ObjectInvalid"])?;
+    refused_with(&node, &vault, &["not-base64", "base64", "ObjectInvalid"])?;
     ensure!(!node.log().contains(&value));
     Ok(())
 }
 
-fn objects_are_fetched_at_once_but_bounded() -> Result<()> {
+fn objects_are_fetched_concurrently_up_to_a_limit() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     let names: Vec<String> = (0..40).map(|number| format!("object-{number}")).collect();
     for name in &names {
@@ -221,15 +225,16 @@ fn objects_are_fetched_at_once_but_bounded() -> Result<()> {
         .add_fault(Fault::new(Action::latency(Duration::from_millis(100))).host(&vault.name).kind(Kind::Get));
     node.publish(&vault.volume("demo"))?;
     let most = harness().azure().max_in_flight(&vault.name);
-    // All at once would be 40; one after another, 1. A loaded machine may not have all sixteen connections up in time.
-    ensure!((8..=16).contains(&most), "{most} at once");
+    // Without a limit 40, in sequence 1.
+    // A busy machine may not open all sixteen connections in time.
+    ensure!((8..=16).contains(&most), "{most} requests were in flight");
     Ok(())
 }
 
 fn sovereign_and_custom_clouds_work() -> Result<()> {
     let (setup, clouds) = harness().setup_with_clouds()?;
     let node = Node::start(setup)?;
-    let government = harness().vault_in("vault.usgovcloudapi.net");
+    let government = harness().vault_in_cloud("vault.usgovcloudapi.net");
     let value = government.set("password");
     let mut parameters = government.parameters(&["password"]);
     parameters.insert("cloudName".to_owned(), "azureusgovernmentcloud".to_owned());
@@ -237,7 +242,7 @@ fn sovereign_and_custom_clouds_work() -> Result<()> {
     let target = node.publish(&government.volume("demo"))?;
     assert_eq!(fs::read_to_string(target.join("password"))?, value);
 
-    let stack = harness().vault_in(STACK.0);
+    let stack = harness().vault_in_cloud(STACK.0);
     let value = stack.set("password");
     fs::write(clouds.join("cloud.json"), stack_file(""))?;
     let mut parameters = stack.parameters(&["password"]);
@@ -246,7 +251,8 @@ fn sovereign_and_custom_clouds_work() -> Result<()> {
     node.class("demo", &parameters)?;
     let target = node.publish(&stack.volume("demo"))?;
     assert_eq!(fs::read_to_string(target.join("password"))?, value);
-    // The file is read at each mount, and the next class without one does not inherit it.
+    // The provider reads the file at each mount,
+    // and the next class without one does not inherit it.
     fs::write(clouds.join("cloud.json"), "{}")?;
     let status = node.refused(&stack.volume("demo"))?;
     ensure!(status.message().contains("activeDirectoryEndpoint"), "{status}");
@@ -257,14 +263,14 @@ fn sovereign_and_custom_clouds_work() -> Result<()> {
     Ok(())
 }
 
-fn the_seeds_class_works_verbatim() -> Result<()> {
+fn a_users_own_class_works_verbatim() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     let value = vault.set("DemoSecret");
-    // The user's own file; only what stands in angle brackets is filled in.
+    // A user's own file; only the placeholders in angle brackets are replaced.
     let seed = include_str!("fixtures/seeds/003-secretproviderclass.yaml");
     let filled = seed.replace("<key-vault-name>", &vault.name).replace("<tenant-Id>", &vault.tenant);
     node.manifest("003.yaml", &filled)?;
-    let pod = documents(include_str!("fixtures/seeds/003-pod.yaml")).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let pod: Vec<serde_json::Value> = serde_saphyr::from_multiple(include_str!("fixtures/seeds/003-pod.yaml"))?;
     let csi = &pod[0]["spec"]["volumes"][0]["csi"];
     assert_eq!(csi["driver"], "secrets-store.csi.k8s.io");
     ensure!(csi["nodePublishSecretRef"]["name"].is_string(), "{csi}");

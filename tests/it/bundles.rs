@@ -1,5 +1,5 @@
-//! A bundle of CA certificates that is damaged: at the start the driver says so and ends, later it goes on with what it
-//! had.
+//! A damaged CA bundle: at the start the driver exits with an error, later it continues with the
+//! last good bundle.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,14 +11,14 @@ use keyvault_csi_e2e::driver::{Setup, wait_for};
 use crate::harness::{Node, harness};
 
 trials! { "bundles":
-    a_damaged_bundle_at_the_start_is_told_by_its_name,
+    a_damaged_bundle_at_the_start_is_an_error_that_names_it,
     a_bundle_that_is_damaged_in_part_serves_with_the_rest,
     a_bundle_that_is_damaged_while_running_changes_nothing,
 }
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A driver whose bundle is a file of its own.
+/// A driver with a CA bundle of its own, and the content of a good one.
 fn with_bundle() -> Result<(Setup, PathBuf, Vec<u8>)> {
     let mut setup = harness().setup();
     let bundle = setup.folder.join("bundle.pem");
@@ -27,15 +27,15 @@ fn with_bundle() -> Result<(Setup, PathBuf, Vec<u8>)> {
     Ok((setup, bundle, good))
 }
 
-/// What can become of a file: cut off, overwritten, emptied, filled with something else.
+/// Ways in which a file gets damaged: truncated, overwritten, emptied, or replaced.
 fn damages(good: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let end = good.len() - 40;
     let mut flipped = good.to_vec();
-    // In the middle of the base64, so that the lines around it are whole.
+    // In the middle of the base64, so that the lines around it stay intact.
     flipped[good.len() / 2] = b'!';
     let mut other_content = good.to_vec();
     let at = good.len() / 2;
-    // Base64 still, but of other bytes, and DER no more.
+    // Valid base64 that is not DER.
     other_content[at - 8..at].fill(b'A');
     vec![
         ("empty", Vec::new()),
@@ -51,7 +51,7 @@ fn damages(good: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-fn a_damaged_bundle_at_the_start_is_told_by_its_name() -> Result<()> {
+fn a_damaged_bundle_at_the_start_is_an_error_that_names_it() -> Result<()> {
     let (_, _, good) = with_bundle()?;
     for (name, content) in damages(&good) {
         let (setup, bundle, _) = with_bundle()?;
@@ -66,7 +66,7 @@ fn a_damaged_bundle_at_the_start_is_told_by_its_name() -> Result<()> {
                 ensure!(!text.contains("panicked") && text.len() < 16 << 10, "{name}: {text}");
             }
         }
-        // Repaired, it starts in the same folder.
+        // With a repaired bundle, the driver starts in the same folder.
         fs::write(&bundle, &good)?;
         setup.start().with_context(|| format!("after: {name}"))?;
     }
@@ -100,25 +100,27 @@ fn a_bundle_that_is_damaged_while_running_changes_nothing() -> Result<()> {
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     node.publish(&vault.volume("demo"))?;
-    let told = || node.log().matches("the CA certificates have changed and cannot be used; the old ones stay").count();
-    // Each is noticed within five seconds; which kind of damage it is makes no difference from there on.
+    let warnings =
+        || node.log().matches("the CA certificates have changed and cannot be used; the old ones stay").count();
+    // The driver notices each within five seconds, and handles all alike:
+    // every third one is enough.
     for (name, content) in damages(&good).into_iter().step_by(3) {
-        let before = told();
-        // In place, as an editor or a full disk does it.
+        let before = warnings();
+        // In place, as an editor or a full disk damages a file.
         fs::write(&bundle, content)?;
-        // The files are looked at every five seconds, when a request comes.
+        // The driver checks the files every five seconds, when it has a request.
         wait_for(&format!("the driver notices: {name}"), PATIENCE, || {
             node.publish(&vault.volume("demo")).with_context(|| name.to_owned())?;
-            Ok(told() > before)
+            Ok(warnings() > before)
         })?;
-        ensure!(told() == before + 1, "{name}: told {} times", told() - before);
+        ensure!(warnings() == before + 1, "{name}: {} warnings", warnings() - before);
     }
     fs::remove_file(&bundle)?;
     node.publish(&vault.volume("demo"))?;
-    // Whole again, with one more certificate, it is taken.
+    // The driver reads a repaired bundle, here with one more certificate.
     let more = rcgen::generate_simple_self_signed(vec!["one.more".to_owned()])?.cert.pem();
     fs::write(&bundle, [&good, more.as_bytes()].concat())?;
-    wait_for("the driver takes the repaired bundle", PATIENCE, || {
+    wait_for("the driver reads the repaired bundle", PATIENCE, || {
         node.publish(&vault.volume("demo"))?;
         Ok(node.log().contains("the CA certificates have changed and were read again"))
     })

@@ -1,4 +1,4 @@
-//! Secrets that belong to certificates: as PEM, as PKCS#12, in separate files; openssl has the last word.
+//! Secrets of certificates: as PEM, as PKCS#12, in separate files; openssl checks the files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,15 +11,15 @@ use crate::harness::{Node, Vault, harness};
 
 trials! { "certificates":
     a_pkcs12_secret_becomes_key_and_certificate_in_pem,
-    a_pkcs12_secret_can_be_had_as_it_is,
+    a_pkcs12_secret_can_be_mounted_unchanged,
     a_pem_secret_is_written_as_it_is,
-    certificate_and_key_get_files_of_their_own,
+    certificate_and_key_get_separate_files,
     a_certificate_alone_is_its_leaf_in_pem,
-    a_damaged_archive_is_told_without_its_content,
+    a_damaged_archive_is_reported_without_its_content,
 }
 
-/// A self-signed certificate and its key, made by openssl in a folder of their own.
-pub(crate) struct Made {
+/// A self-signed certificate and its key, created by openssl in a folder of their own.
+pub(crate) struct CertifiedKey {
     folder: tempfile::TempDir,
 }
 
@@ -29,15 +29,15 @@ pub(crate) fn openssl(arguments: &[&str]) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-impl Made {
-    pub(crate) fn new(algorithm: &[&str]) -> Result<Made> {
-        let made = Made { folder: tempfile::tempdir()? };
-        let (key, certificate) = (made.path("key.pem"), made.path("cert.pem"));
+impl CertifiedKey {
+    pub(crate) fn new(algorithm: &[&str]) -> Result<CertifiedKey> {
+        let certified = CertifiedKey { folder: tempfile::tempdir()? };
+        let (key, certificate) = (certified.path("key.pem"), certified.path("cert.pem"));
         let fixed = ["-nodes", "-x509", "-days", "30", "-subj", "/CN=test.domain.com"];
         openssl(&[&["req"], &["-newkey"], algorithm, &fixed, &["-keyout", &key, "-out", &certificate]].concat())?;
-        let archive = made.path("archive.pfx");
+        let archive = certified.path("archive.pfx");
         openssl(&["pkcs12", "-export", "-inkey", &key, "-in", &certificate, "-passout", "pass:", "-out", &archive])?;
-        Ok(made)
+        Ok(certified)
     }
 
     pub(crate) fn path(&self, name: &str) -> String {
@@ -53,8 +53,8 @@ impl Made {
     }
 }
 
-/// Checks with openssl that both files hold one key pair.
-pub(crate) fn matches(key: &Path, certificate: &Path) -> Result<()> {
+/// Checks with openssl that the key belongs to the certificate.
+pub(crate) fn ensure_key_pair(key: &Path, certificate: &Path) -> Result<()> {
     let (key, certificate) = (key.display().to_string(), certificate.display().to_string());
     let of_key = openssl(&["pkey", "-in", &key, "-pubout"])?;
     let of_certificate = openssl(&["x509", "-in", &certificate, "-noout", "-pubkey"])?;
@@ -62,13 +62,13 @@ pub(crate) fn matches(key: &Path, certificate: &Path) -> Result<()> {
     Ok(())
 }
 
-fn with_certificate(made: &Made, flags: &[&str], archive: bool) -> Result<(Node, Vault)> {
+fn with_certificate(certified: &CertifiedKey, flags: &[&str], archive: bool) -> Result<(Node, Vault)> {
     let mut setup = harness().setup();
     setup.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
     let (node, vault) = (Node::start(setup)?, harness().vault());
     let material = match archive {
-        true => CertificateMaterial::from_pfx(&made.read("archive.pfx")?, "")?,
-        false => CertificateMaterial::from_pem(&made.pem()?)?,
+        true => CertificateMaterial::from_pfx(&certified.read("archive.pfx")?, "")?,
+        false => CertificateMaterial::from_pem(&certified.pem()?)?,
     };
     let secret = material.secret_value.clone();
     harness().azure().set_certificate(&vault.name, "server", &material);
@@ -88,20 +88,20 @@ const EC: &[&str] = &["ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
 
 fn a_pkcs12_secret_becomes_key_and_certificate_in_pem() -> Result<()> {
     for algorithm in [RSA, EC] {
-        let made = Made::new(algorithm)?;
-        let (node, vault) = with_certificate(&made, &[], true)?;
+        let certified = CertifiedKey::new(algorithm)?;
+        let (node, vault) = with_certificate(&certified, &[], true)?;
         let file = publish(&node, &vault, "")?.join("server");
         let text = fs::read_to_string(&file)?;
         ensure!(text.starts_with("-----BEGIN PRIVATE KEY-----\n"), "the key comes first");
         ensure!(text.ends_with("-----END CERTIFICATE-----\n"));
-        matches(&file, &file)?;
+        ensure_key_pair(&file, &file)?;
     }
     Ok(())
 }
 
-fn a_pkcs12_secret_can_be_had_as_it_is() -> Result<()> {
-    let made = Made::new(RSA)?;
-    let (node, vault) = with_certificate(&made, &[], true)?;
+fn a_pkcs12_secret_can_be_mounted_unchanged() -> Result<()> {
+    let certified = CertifiedKey::new(RSA)?;
+    let (node, vault) = with_certificate(&certified, &[], true)?;
     let file = publish(&node, &vault, "    objectFormat: PFX\n    objectEncoding: base64\n")?.join("server");
     let opened = openssl(&["pkcs12", "-in", &file.display().to_string(), "-passin", "pass:", "-nodes"])?;
     ensure!(String::from_utf8_lossy(&opened).contains("BEGIN PRIVATE KEY"));
@@ -111,36 +111,36 @@ fn a_pkcs12_secret_can_be_had_as_it_is() -> Result<()> {
 }
 
 fn a_pem_secret_is_written_as_it_is() -> Result<()> {
-    let made = Made::new(EC)?;
-    let (node, vault) = with_certificate(&made, &[], false)?;
+    let certified = CertifiedKey::new(EC)?;
+    let (node, vault) = with_certificate(&certified, &[], false)?;
     let file = publish(&node, &vault, "")?.join("server");
-    assert_eq!(fs::read_to_string(&file)?, made.pem()?);
+    assert_eq!(fs::read_to_string(&file)?, certified.pem()?);
     Ok(())
 }
 
-fn certificate_and_key_get_files_of_their_own() -> Result<()> {
-    let made = Made::new(RSA)?;
-    let (node, vault) = with_certificate(&made, &["--write-cert-and-key-in-separate-files"], true)?;
+fn certificate_and_key_get_separate_files() -> Result<()> {
+    let certified = CertifiedKey::new(RSA)?;
+    let (node, vault) = with_certificate(&certified, &["--write-cert-and-key-in-separate-files"], true)?;
     let target = publish(&node, &vault, "    objectAlias: tls/server\n")?;
-    matches(&target.join("tls/server.key"), &target.join("tls/server.crt"))?;
-    matches(&target.join("tls/server"), &target.join("tls/server"))?;
+    ensure_key_pair(&target.join("tls/server.key"), &target.join("tls/server.crt"))?;
+    ensure_key_pair(&target.join("tls/server"), &target.join("tls/server"))?;
     ensure!(!fs::read_to_string(target.join("tls/server.crt"))?.contains("PRIVATE"));
     Ok(())
 }
 
 fn a_certificate_alone_is_its_leaf_in_pem() -> Result<()> {
-    let made = Made::new(EC)?;
-    let (node, vault) = with_certificate(&made, &[], true)?;
+    let certified = CertifiedKey::new(EC)?;
+    let (node, vault) = with_certificate(&certified, &[], true)?;
     node.class("demo", &vault.parameters_of("array:\n  - |\n    objectName: server\n    objectType: cert\n"))?;
     let file = node.publish(&vault.volume("demo"))?.join("server");
-    assert_eq!(fs::read(file)?, made.read("cert.pem")?);
+    assert_eq!(fs::read(file)?, certified.read("cert.pem")?);
     Ok(())
 }
 
-fn a_damaged_archive_is_told_without_its_content() -> Result<()> {
-    let made = Made::new(RSA)?;
+fn a_damaged_archive_is_reported_without_its_content() -> Result<()> {
+    let certified = CertifiedKey::new(RSA)?;
     let (node, vault) = (harness().node()?, harness().vault());
-    let mut material = CertificateMaterial::from_pfx(&made.read("archive.pfx")?, "")?;
+    let mut material = CertificateMaterial::from_pfx(&certified.read("archive.pfx")?, "")?;
     let half = material.secret_value.len() / 2 / 4 * 4;
     material.secret_value.truncate(half);
     harness().azure().set_certificate(&vault.name, "server", &material);

@@ -1,4 +1,5 @@
-//! Classes from a directory of manifests: found in the pod's namespace, read again when they change.
+//! Classes from a directory of manifests:
+//! looked up in the pod's namespace, and read again when they change.
 
 use std::fs;
 
@@ -7,25 +8,25 @@ use keyvault_csi_e2e::driver::wait_for;
 
 use crate::harness::{class_manifest, harness};
 
-/// How long a line of the log may take.
+/// How long a line may take to appear in the log.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
 trials! { "classes":
-    a_changed_manifest_counts_at_the_next_publish,
+    a_changed_manifest_takes_effect_at_the_next_publish,
     a_broken_manifest_hides_no_other_and_keeps_its_last_good_content,
-    the_class_of_the_pods_own_namespace_is_taken,
+    the_class_of_the_pods_own_namespace_is_used,
     the_same_class_in_two_files_is_an_error,
     the_example_manifests_are_read,
 }
 
-fn a_changed_manifest_counts_at_the_next_publish() -> Result<()> {
+fn a_changed_manifest_takes_effect_at_the_next_publish() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     vault.set("first");
     vault.set("second");
     for object in ["first", "second", "first"] {
         node.class("demo", &vault.parameters(&[object]))?;
         let target = node.publish(&vault.volume("demo"))?;
-        ensure!(target.join(object).exists(), "{object} is not there");
+        ensure!(target.join(object).exists(), "{object} is missing");
     }
     fs::remove_file(node.setup().manifests().join("demo.yaml"))?;
     ensure!(node.refused(&vault.volume("demo"))?.message().contains("not found"));
@@ -44,7 +45,7 @@ fn a_broken_manifest_hides_no_other_and_keeps_its_last_good_content() -> Result<
         node.publish(&vault.volume(class))?;
     }
     let status = node.refused(&vault.volume("absent"))?;
-    // The files of the node are for the administrator, who reads the log.
+    // Only the log names files of the node: events are for tenants.
     ensure!(status.message().contains("some manifests of the driver cannot be read"), "{status}");
     wait_for("the log names file and line", PATIENCE, || {
         let log = node.log();
@@ -54,7 +55,7 @@ fn a_broken_manifest_hides_no_other_and_keeps_its_last_good_content() -> Result<
     Ok(())
 }
 
-fn the_class_of_the_pods_own_namespace_is_taken() -> Result<()> {
+fn the_class_of_the_pods_own_namespace_is_used() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     let value = vault.set("password");
     let mut bad = vault.parameters(&["password"]);
@@ -91,7 +92,7 @@ fn the_example_manifests_are_read() -> Result<()> {
         node.manifest(&entry.file_name().to_string_lossy(), &fs::read_to_string(entry.path())?)?;
     }
     let status = node.refused(&keyvault_csi_e2e::kubelet::Volume::of_class("default", "web", "demo"))?;
-    // Found and valid: what is missing is the pod's part.
+    // The class is valid; only the pod's credentials are missing.
     ensure!(status.message().contains("nodePublishSecretRef"), "{status}");
     ensure!(status.message().contains("demo-vault"), "{status}");
     Ok(())

@@ -1,8 +1,8 @@
-//! The node's wall clock jumps while the driver runs: files go on following the vault, logins are judged as they should
-//! be, nothing spins.
+//! The node's wall clock jumps while the driver runs: refreshes continue, logins fail only with a
+//! wrong clock, and no loop spins.
 //!
-//! Debian's libfaketime stands between the driver and the C library, and reads the time from a file at each look; the
-//! monotonic clock is left alone, as the kernel leaves it when a clock is set. Azure's side keeps the true time.
+//! Debian's libfaketime, preloaded into the driver, reads the time from a file at each call. The
+//! monotonic clock stays true, as in a kernel whose clock is set. The emulator keeps the true time.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,16 +23,16 @@ use crate::sharing::pods;
 trials! { "clocks":
     files_follow_the_vault_across_jumps_of_a_day_and_of_ten_years,
     a_driver_that_starts_in_another_year_works,
-    a_login_by_certificate_fails_by_name_and_comes_back,
-    a_mirrored_secret_follows_after_the_clock_came_back,
+    a_login_by_certificate_fails_with_its_cause_and_recovers,
+    a_mirrored_secret_is_updated_across_jumps,
 }
 
-/// From true time to a day and to ten years ahead, to as much behind, and back.
+/// From the true time a day and ten years ahead, as much behind, and back.
 const JUMPS: [&str; 6] = ["+1d", "+10y", "+0", "-1d", "-10y", "+0"];
-/// How long a change may take to arrive; the interval is half a second.
+/// How long a change may take to reach the files; the poll interval is half a second.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How many tokens one identity may ask for because of one jump: one that was believed to have ended, and one in
-/// flight.
+/// How many tokens one identity may request because of one jump:
+/// one that seems expired, and one in flight.
 const TOKENS: u64 = 2;
 
 /// The library of Debian's package libfaketime, in the directory of this machine's architecture.
@@ -54,10 +54,10 @@ impl Clock {
             ("LD_PRELOAD", library()?.display().to_string()),
             ("FAKETIME_TIMESTAMP_FILE", clock.0.display().to_string()),
             ("FAKETIME_NO_CACHE", "1".to_owned()),
-            // Both names: older versions know the first.
+            // Older versions of libfaketime read the first.
             ("DONT_FAKE_MONOTONIC", "1".to_owned()),
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
-            // The times of files are the kernel's.
+            // File times come from the kernel.
             ("NO_FAKE_STAT", "1".to_owned()),
         ] {
             setup.environment.push((name.to_owned(), value));
@@ -73,8 +73,8 @@ impl Clock {
     }
 }
 
-/// How much processor time a process has used.
-pub(crate) fn used(process: u32) -> Result<Duration> {
+/// The CPU time of a process.
+pub(crate) fn cpu_time(process: u32) -> Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
     let fields: Vec<&str> = stat.rsplit_once(')').context("no name")?.1.split_whitespace().collect();
     // User and system time, in hundredths of a second (proc(5)).
@@ -82,8 +82,8 @@ pub(crate) fn used(process: u32) -> Result<Duration> {
     Ok(Duration::from_millis(ticks * 10))
 }
 
-/// The year that the driver wrote a volume in, by its own clock: the generation's name begins with it.
-fn written_in(target: &Path) -> Result<i64> {
+/// The year of a write by the driver's clock: the generation's name begins with it.
+fn year_of_write(target: &Path) -> Result<i64> {
     let generation = fs::read_link(target.join("..data"))?.display().to_string();
     Ok(generation.get(2..6).context("no year")?.parse()?)
 }
@@ -96,10 +96,24 @@ fn rotating() -> Result<(Node, Clock)> {
 }
 
 /// Waits until a file has a value.
-fn follows(file: &Path, value: &str, after: &str) -> Result<()> {
-    wait_for(&format!("{} is new after {after}", file.display()), PATIENCE, || {
+fn wait_for_value(file: &Path, value: &str, after: &str) -> Result<()> {
+    wait_for(&format!("{} has the new value after {after}", file.display()), PATIENCE, || {
         Ok(fs::read_to_string(file).is_ok_and(|found| found == value))
     })
+}
+
+/// Ten cycles must not take more than a part of one CPU.
+fn does_not_spin(node: &Node) -> Result<()> {
+    let (busy, began) = (cpu_time(node.id())?, Instant::now());
+    let cycles = || metric(node, "rotation_reconcile_duration_sec_count", &[]);
+    let first = cycles()?;
+    wait_for("ten cycles", PATIENCE, || Ok(cycles()? >= first + 10.0))?;
+    let share = (cpu_time(node.id())? - busy).as_secs_f64() / began.elapsed().as_secs_f64();
+    ensure!(share < 0.6, "the driver used {share:.2} of a CPU");
+    // Each of the three fetch keys has at most two cycles a second, with jitter.
+    let often = (cycles()? - first) / began.elapsed().as_secs_f64();
+    ensure!(often < 12.0, "{often:.0} cycles a second");
+    Ok(())
 }
 
 fn files_follow_the_vault_across_jumps_of_a_day_and_of_ten_years() -> Result<()> {
@@ -132,29 +146,21 @@ fn files_follow_the_vault_across_jumps_of_a_day_and_of_ten_years() -> Result<()>
         clock.jump(jump)?;
         for _ in 0..3 {
             for (vault, file) in vaults.iter().zip(&files) {
-                follows(file, &vault.set("object-0"), jump)?;
+                wait_for_value(file, &vault.set("object-0"), jump)?;
             }
-            // What the kubelet does each minute.
+            // The kubelet republishes each minute.
             volumes.iter().try_for_each(|volume| node.publish(volume).map(drop))?;
         }
-        let asked: Vec<u64> = tokens().iter().zip(before).map(|(now, before)| now - before).collect();
-        // A service account's token that has ended by the driver's clock shares nothing: Entra ID judges it at each fetch.
+        let requested: Vec<u64> = tokens().iter().zip(before).map(|(now, before)| now - before).collect();
+        // With a service account token that is expired by the driver's clock,
+        // each fetch logs in again.
         let most = [TOKENS, TOKENS + fetches() - fetched, TOKENS];
-        ensure!(asked.iter().zip(most).all(|(asked, most)| *asked <= most), "{jump}: {asked:?} tokens were asked for");
-        // A new pod starts, and an old one ends.
+        ensure!(requested.iter().zip(most).all(|(count, most)| *count <= most), "{jump}: {requested:?} token requests");
+        // A new pod starts and ends.
         let volume = principal.volume("principal");
         node.publish(&volume).with_context(|| jump.to_owned())?;
         node.kubelet.unpublish(&volume)?;
-        // Ten idle seconds' worth of cycles must not take more than a part of one processor.
-        let (busy, began) = (used(node.id())?, Instant::now());
-        let cycles = || metric(&node, "rotation_reconcile_duration_sec_count", &[]);
-        let first = cycles()?;
-        wait_for("ten cycles", PATIENCE, || Ok(cycles()? >= first + 10.0))?;
-        let share = (used(node.id())? - busy).as_secs_f64() / began.elapsed().as_secs_f64();
-        ensure!(share < 0.6, "{jump}: {share:.2} of a processor were used");
-        // Each of three groups has two cycles a second at most, with jitter.
-        let often = (cycles()? - first) / began.elapsed().as_secs_f64();
-        ensure!(often < 12.0, "{jump}: {often:.0} cycles a second");
+        does_not_spin(&node).with_context(|| jump.to_owned())?;
         ensure!(node.health("/healthz")?.0 == 200, "{jump}: the driver is not healthy");
         let failed = metric(&node, "rotation_reconcile_error_total", &[])?;
         ensure!(failed == 0.0, "{jump}: {failed} refreshes failed:\n{}", node.log());
@@ -173,16 +179,16 @@ fn a_driver_that_starts_in_another_year_works() -> Result<()> {
         let (node, vault) = (Node::start(setup)?, harness().vault());
         let volume = pods(&node, &vault, 1, 1, 1)?.remove(0);
         let target = node.publish(&volume)?;
-        let written = written_in(&target)?;
+        let written = year_of_write(&target)?;
         ensure!(
             (written - this_year()? - years).abs() <= 1,
             "the volume was written in {written}: the clock did not jump"
         );
         let file = target.join("object-0");
-        follows(&file, &vault.set("object-0"), jump)?;
-        // The true time comes, as when a node's clock is set after its start.
+        wait_for_value(&file, &vault.set("object-0"), jump)?;
+        // As when a node's clock is set after its start.
         clock.jump("+0")?;
-        follows(&file, &vault.set("object-0"), "+0")?;
+        wait_for_value(&file, &vault.set("object-0"), "+0")?;
         node.publish(&volume)?;
         node.kubelet.unpublish(&volume)?;
     }
@@ -195,9 +201,9 @@ fn this_year() -> Result<i64> {
     Ok(1970 + i64::try_from(seconds / 31_556_952)?)
 }
 
-/// Entra ID takes no assertion that was signed in another year; the files stay, and the login works again when the
-/// clock does.
-fn a_login_by_certificate_fails_by_name_and_comes_back() -> Result<()> {
+/// Entra ID refuses an assertion that was signed in another year. The files stay, and the login
+/// works again with the right time.
+fn a_login_by_certificate_fails_with_its_cause_and_recovers() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = |name: &str| folder.path().join(name).display().to_string();
     let options = ["req", "-newkey", "rsa:2048", "-nodes", "-x509", "-days", "365", "-subj", "/CN=pod"];
@@ -217,8 +223,8 @@ fn a_login_by_certificate_fails_by_name_and_comes_back() -> Result<()> {
     let file = node.publish(&volume)?.join("object-0");
     for jump in ["+1d", "+10y", "-10y"] {
         clock.jump(jump)?;
-        // A new pod has no token yet: another application, by the same certificate.
-        let other = harness().vault_of(&vault.suffix, Some(&vault.tenant));
+        // Another application with the same certificate, which has no token yet.
+        let other = harness().vault_in_tenant(&vault.suffix, Some(&vault.tenant));
         harness().azure().add_client_certificate(&other.tenant, &other.client_id, &der);
         other.set("object-0");
         node.class("other", &other.parameters(&["object-0"]))?;
@@ -232,17 +238,16 @@ fn a_login_by_certificate_fails_by_name_and_comes_back() -> Result<()> {
             "{jump}: {status}"
         );
         ensure!(fs::read_to_string(&file)? == value, "the files of the other pod are gone");
-        // The clock is set.
+        // The clock is set right.
         clock.jump("+0")?;
         node.publish(&pod).with_context(|| format!("back from {jump}"))?;
         node.kubelet.unpublish(&pod)?;
     }
-    follows(&file, &vault.set("object-0"), "+0")
+    wait_for_value(&file, &vault.set("object-0"), "+0")
 }
 
-/// The Secret notes when its content was written; one that notes a time to come must not stand in the way of newer
-/// content.
-fn a_mirrored_secret_follows_after_the_clock_came_back() -> Result<()> {
+/// A Secret records when its content was written; a time in the future must not prevent an update.
+fn a_mirrored_secret_is_updated_across_jumps() -> Result<()> {
     let fixture = Fixture::new()?;
     let value = fixture.vault.set("a");
     let user = fixture.cluster.user(crate::apiserver::Rights::Sync)?;

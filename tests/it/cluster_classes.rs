@@ -1,4 +1,5 @@
-//! Classes from a real API server: found at once, followed, and had again after every kind of trouble.
+//! Classes from a real API server: found at once, watched,
+//! and available again after each kind of failure.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -13,19 +14,19 @@ use keyvault_csi_e2e::kubelet::Volume;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 
-use crate::apiserver::{CLASSES, Rights, cluster, watching};
+use crate::apiserver::{CLASSES, Rights, cluster, wait_for_watch};
 use crate::harness::{Node, Vault, harness};
 
 trials! { "cluster_classes":
-    a_class_is_found_in_the_moment_it_is_made,
-    a_changed_class_counts_and_a_deleted_one_is_gone,
+    a_class_is_found_as_soon_as_it_is_created,
+    a_changed_class_takes_effect_and_a_deleted_one_is_gone,
     a_class_in_another_namespace_is_not_found_and_only_the_log_says_where_it_is,
     a_malformed_object_hides_no_other_and_its_own_publish_says_what_is_wrong,
-    a_long_list_comes_in_pages_and_whole,
-    a_driver_that_may_not_list_asks_for_each_class,
-    a_driver_that_may_nothing_says_what_to_grant,
-    an_api_server_that_comes_later_and_restarts_is_followed,
-    a_server_that_refuses_everybody_is_not_hammered,
+    a_long_list_is_read_in_pages_and_completely,
+    a_driver_without_the_right_to_list_gets_each_class,
+    a_driver_without_rights_names_what_to_grant,
+    an_api_server_that_starts_late_and_restarts_is_watched,
+    a_server_that_refuses_every_connection_is_retried_with_backoff,
     without_manifests_and_credentials_the_driver_says_what_is_missing,
     a_kubeconfig_that_cannot_be_read_is_an_error,
 }
@@ -36,11 +37,11 @@ fn volume(vault: &Vault, namespace: &str, class: &str) -> Volume {
     Volume { namespace: namespace.to_owned(), ..vault.volume(class) }
 }
 
-fn a_class_is_found_in_the_moment_it_is_made() -> Result<()> {
+fn a_class_is_found_as_soon_as_it_is_created() -> Result<()> {
     let (cluster, vault) = (cluster()?, harness().vault());
     let value = vault.set("password");
     let (node, user) = cluster.node()?;
-    watching(&node)?;
+    wait_for_watch(&node)?;
     let namespace = cluster.namespace()?;
     for class in 0..10 {
         let class = format!("c{class}");
@@ -48,29 +49,30 @@ fn a_class_is_found_in_the_moment_it_is_made() -> Result<()> {
         let target = node.publish(&volume(&vault, &namespace, &class))?;
         assert_eq!(fs::read_to_string(target.join("password"))?, value);
     }
-    // What the watch has brought is not asked for again. A class that is not there marks a place in the audit log.
-    let asked = |absent: usize| -> Result<usize> {
+    // The driver does not GET a class that its watch cache has. A GET of an absent class marks a
+    // position in the audit log.
+    let gets = |absent: usize| -> Result<usize> {
         node.refused(&volume(&vault, &namespace, "absent"))?;
         wait_for("the mark is in the log", PATIENCE, || {
             Ok(cluster.calls(&user)?.iter().filter(|call| call.code == 404).count() == absent)
         })?;
         Ok(cluster.count(&user, "get", CLASSES.1)? - absent)
     };
-    let before = asked(1)?;
+    let before = gets(1)?;
     node.publish(&volume(&vault, &namespace, "c0"))?;
-    assert_eq!(asked(2)?, before);
+    assert_eq!(gets(2)?, before);
     assert_eq!(cluster.count(&user, "list", CLASSES.1)?, 1);
     Ok(())
 }
 
-fn a_changed_class_counts_and_a_deleted_one_is_gone() -> Result<()> {
+fn a_changed_class_takes_effect_and_a_deleted_one_is_gone() -> Result<()> {
     let (cluster, vault) = (cluster()?, harness().vault());
     vault.set("first");
     vault.set("second");
     let (node, _) = cluster.node()?;
     let namespace = cluster.namespace()?;
     cluster.class(&namespace, "demo", &vault, &["first"])?;
-    watching(&node)?;
+    wait_for_watch(&node)?;
     let api = cluster.api(CLASSES, Some(&namespace));
     let change = json!({ "spec": { "parameters": vault.parameters(&["second"]) } });
     cluster.block_on(api.patch("demo", &PatchParams::default(), &Patch::Merge(change)))?;
@@ -91,9 +93,9 @@ fn a_class_in_another_namespace_is_not_found_and_only_the_log_says_where_it_is()
     vault.set("password");
     let (node, _) = cluster.node()?;
     let (there, here) = (cluster.namespace()?, cluster.namespace()?);
-    // Of a name that no other test gives: the log lists the first few namespaces only.
+    // No other test uses this name: the log lists only the first few namespaces.
     cluster.class(&there, "strayed", &vault, &["password"])?;
-    watching(&node)?;
+    wait_for_watch(&node)?;
     wait_for("the log names the other namespace", PATIENCE, || {
         let status = node.refused(&volume(&vault, &here, "strayed"))?;
         let text = status.message();
@@ -116,10 +118,10 @@ fn a_malformed_object_hides_no_other_and_its_own_publish_says_what_is_wrong() ->
         })
     };
     let spec = json!({ "provider": "azure", "parameters": { "keyvaultName": 5 } });
-    cluster.write_past(&namespace, "listed", &malformed("listed", spec))?;
+    cluster.write_to_etcd(&namespace, "listed", &malformed("listed", spec))?;
     let (node, user) = cluster.node()?;
-    watching(&node)?;
-    cluster.write_past(&namespace, "watched", &malformed("watched", json!({ "provider": ["azure"] })))?;
+    wait_for_watch(&node)?;
+    cluster.write_to_etcd(&namespace, "watched", &malformed("watched", json!({ "provider": ["azure"] })))?;
     cluster.class(&namespace, "good", &vault, &["password"])?;
     let status = node.refused(&volume(&vault, &namespace, "listed"))?;
     for word in [&format!("{namespace}/listed"), "spec.parameters.keyvaultName is a number", "ClassInvalid"] {
@@ -128,14 +130,14 @@ fn a_malformed_object_hides_no_other_and_its_own_publish_says_what_is_wrong() ->
     let status = node.refused(&volume(&vault, &namespace, "watched"))?;
     ensure!(status.message().contains("spec.provider is a list"), "{status}");
     node.publish(&volume(&vault, &namespace, "good"))?;
-    // The watch that brought them goes on.
+    // The watch that delivered the malformed objects continues.
     cluster.class(&namespace, "later", &vault, &["password"])?;
     node.publish(&volume(&vault, &namespace, "later"))?;
     assert_eq!(cluster.count(&user, "list", CLASSES.1)?, 1);
     Ok(())
 }
 
-fn a_long_list_comes_in_pages_and_whole() -> Result<()> {
+fn a_long_list_is_read_in_pages_and_completely() -> Result<()> {
     const MANY: usize = 230;
     let (cluster, vault) = (cluster()?, harness().vault());
     vault.set("password");
@@ -144,7 +146,7 @@ fn a_long_list_comes_in_pages_and_whole() -> Result<()> {
         cluster.class(&namespace, &format!("c{number}"), &vault, &["password"])?;
     }
     let (node, user) = cluster.node()?;
-    watching(&node)?;
+    wait_for_watch(&node)?;
     for number in [0, MANY / 2, MANY - 1] {
         node.publish(&volume(&vault, &namespace, &format!("c{number}")))?;
     }
@@ -153,7 +155,7 @@ fn a_long_list_comes_in_pages_and_whole() -> Result<()> {
     Ok(())
 }
 
-fn a_driver_that_may_not_list_asks_for_each_class() -> Result<()> {
+fn a_driver_without_the_right_to_list_gets_each_class() -> Result<()> {
     let (cluster, vault) = (cluster()?, harness().vault());
     vault.set("password");
     let namespace = cluster.namespace()?;
@@ -161,15 +163,17 @@ fn a_driver_that_may_not_list_asks_for_each_class() -> Result<()> {
     let user = cluster.user(Rights::GetOnly)?;
     let node = Node::start(cluster.setup(&user))?;
     node.publish(&volume(&vault, &namespace, "demo"))?;
-    wait_for("it asked for the class", PATIENCE, || Ok(cluster.count(&user, "get", CLASSES.1)? >= 1))?;
+    wait_for("the driver gets the class", PATIENCE, || Ok(cluster.count(&user, "get", CLASSES.1)? >= 1))?;
     wait_for("the log says what to grant", PATIENCE, || {
         Ok(node.log().contains("ClusterRole secretproviderclasses-role"))
     })?;
-    // Neither status nor events are allowed: the volume is there all the same.
-    wait_for("the log says it for statuses", PATIENCE, || Ok(node.log().contains("secretproviderclasspodstatuses of")))
+    // Without the rights on statuses and events, the volume is mounted all the same.
+    wait_for("the log names the rights on statuses", PATIENCE, || {
+        Ok(node.log().contains("secretproviderclasspodstatuses of"))
+    })
 }
 
-fn a_driver_that_may_nothing_says_what_to_grant() -> Result<()> {
+fn a_driver_without_rights_names_what_to_grant() -> Result<()> {
     let (cluster, vault) = (cluster()?, harness().vault());
     let namespace = cluster.namespace()?;
     cluster.class(&namespace, "demo", &vault, &["password"])?;
@@ -183,7 +187,7 @@ fn a_driver_that_may_nothing_says_what_to_grant() -> Result<()> {
     Ok(())
 }
 
-fn an_api_server_that_comes_later_and_restarts_is_followed() -> Result<()> {
+fn an_api_server_that_starts_late_and_restarts_is_watched() -> Result<()> {
     const PORT: u16 = 6444;
     let (cluster, vault) = (cluster()?, harness().vault());
     vault.set("first");
@@ -191,7 +195,7 @@ fn an_api_server_that_comes_later_and_restarts_is_followed() -> Result<()> {
     let namespace = cluster.namespace()?;
     cluster.class(&namespace, "demo", &vault, &["first"])?;
     let user = cluster.user_at(Rights::All, PORT)?;
-    // Away when the driver starts: it registers all the same, and a publish names the cause.
+    // Without an API server the driver registers all the same, and a publish names the cause.
     let node = Node::start(cluster.setup(&user))?;
     node.kubelet.register(&node.setup().registration_socket())?;
     let status = node.refused(&volume(&vault, &namespace, "demo"))?;
@@ -199,56 +203,58 @@ fn an_api_server_that_comes_later_and_restarts_is_followed() -> Result<()> {
     let server = cluster.serve(PORT)?;
     node.publish(&volume(&vault, &namespace, "demo"))?;
     let times = |words: &str| node.log().matches(words).count();
-    wait_for("it is watched", PATIENCE, || Ok(times("secretproviderclasses are watched again") >= 1))?;
-    // Crashed: what was seen before can be had. (A server that starts refuses everybody first: that may have been told too.)
-    let troubles = times("cannot watch secretproviderclasses");
+    wait_for("the driver watches", PATIENCE, || Ok(times("secretproviderclasses are watched again") >= 1))?;
+    // After a crash of the server, the driver uses the class from its cache. A server that starts
+    // refuses requests at first, so the log may have such a warning already.
+    let warnings = times("cannot watch secretproviderclasses");
     cluster.kill(server)?;
-    wait_for("the driver notices", PATIENCE, || Ok(times("cannot watch secretproviderclasses") > troubles))?;
+    wait_for("the driver notices", PATIENCE, || Ok(times("cannot watch secretproviderclasses") > warnings))?;
     node.publish(&volume(&vault, &namespace, "demo"))?;
-    // Changed while it was away; back again: the change counts at the first publish.
+    // A change during the outage takes effect at the first publish after it.
     let change = json!({ "spec": { "parameters": vault.parameters(&["second"]) } });
     let api = cluster.api(CLASSES, Some(&namespace));
     cluster.block_on(api.patch("demo", &PatchParams::default(), &Patch::Merge(change)))?;
     let server = cluster.serve(PORT)?;
     let target = node.publish(&volume(&vault, &namespace, "demo"))?;
-    ensure!(target.join("second").exists(), "the old class was taken from a server that knows better");
-    // The longest pause, and the longest that a server which is not ready yet may keep a request.
-    wait_for("it is watched again", 2 * PATIENCE, || Ok(times("secretproviderclasses are watched again") >= 2))?;
+    ensure!(target.join("second").exists(), "the publish used the cached class although the server was back");
+    // The longest backoff, and the longest time for which an unready server may hold a request.
+    wait_for("the driver watches again", 2 * PATIENCE, || Ok(times("secretproviderclasses are watched again") >= 2))?;
     let target = node.publish(&volume(&vault, &namespace, "demo"))?;
-    ensure!(target.join("second").exists(), "the watch did not bring what happened meanwhile");
+    ensure!(target.join("second").exists(), "the watch missed the change during the outage");
     cluster.kill(server)
 }
 
-/// A door before the API server that can be shut: it then hangs up on everybody, and counts.
-struct Door {
+/// A proxy in front of the API server that counts connections,
+/// and closes them at once while it is shut.
+struct Gate {
     open: Arc<AtomicBool>,
-    knocks: Arc<AtomicUsize>,
+    connections: Arc<AtomicUsize>,
 }
 
-impl Door {
-    fn new(port: u16) -> Result<Door> {
-        let door = Door { open: Arc::new(AtomicBool::new(false)), knocks: Arc::default() };
+impl Gate {
+    fn new(port: u16) -> Result<Gate> {
+        let gate = Gate { open: Arc::new(AtomicBool::new(false)), connections: Arc::default() };
         let listener = TcpListener::bind(("127.0.0.1", port))?;
-        let (open, knocks) = (Arc::clone(&door.open), Arc::clone(&door.knocks));
+        let (open, connections) = (Arc::clone(&gate.open), Arc::clone(&gate.connections));
         std::thread::spawn(move || {
-            for guest in listener.incoming().flatten() {
-                knocks.fetch_add(1, Ordering::Relaxed);
+            for client in listener.incoming().flatten() {
+                connections.fetch_add(1, Ordering::Relaxed);
                 if let (true, Ok(server)) = (open.load(Ordering::Relaxed), TcpStream::connect("127.0.0.1:6443")) {
-                    pump(&guest, &server);
-                    pump(&server, &guest);
+                    pump(&client, &server);
+                    pump(&server, &client);
                 }
             }
         });
-        Ok(door)
+        Ok(gate)
     }
 }
 
 fn pump(from: &TcpStream, to: &TcpStream) {
     let (Ok(mut from), Ok(mut to)) = (from.try_clone(), to.try_clone()) else { return };
     std::thread::spawn(move || {
-        let mut some = [0; 16384];
-        while let Ok(length @ 1..) = from.read(&mut some) {
-            if to.write_all(&some[..length]).is_err() {
+        let mut buffer = [0; 16384];
+        while let Ok(length @ 1..) = from.read(&mut buffer) {
+            if to.write_all(&buffer[..length]).is_err() {
                 break;
             }
         }
@@ -256,24 +262,24 @@ fn pump(from: &TcpStream, to: &TcpStream) {
     });
 }
 
-fn a_server_that_refuses_everybody_is_not_hammered() -> Result<()> {
+fn a_server_that_refuses_every_connection_is_retried_with_backoff() -> Result<()> {
     const PORT: u16 = 6445;
     let (cluster, vault) = (cluster()?, harness().vault());
     vault.set("password");
     let namespace = cluster.namespace()?;
     cluster.class(&namespace, "demo", &vault, &["password"])?;
-    let door = Door::new(PORT)?;
+    let gate = Gate::new(PORT)?;
     let user = cluster.user_at(Rights::All, PORT)?;
     let node = Node::start(cluster.setup(&user))?;
     let began = Instant::now();
-    wait_for("the driver has tried five times", PATIENCE, || Ok(door.knocks.load(Ordering::Relaxed) >= 5))?;
-    // Pauses of 0.5, 1, 2 and 4 s at least lie between five tries.
-    ensure!(began.elapsed() >= Duration::from_secs(5), "five tries within {:?}", began.elapsed());
+    wait_for("the driver has tried five times", PATIENCE, || Ok(gate.connections.load(Ordering::Relaxed) >= 5))?;
+    // The backoff between five attempts is at least 0.5, 1, 2 and 4 s.
+    ensure!(began.elapsed() >= Duration::from_secs(5), "five attempts within {:?}", began.elapsed());
     let warnings = node.log().matches("cannot watch secretproviderclasses").count();
-    assert_eq!(warnings, 1, "each try is a warning");
-    door.open.store(true, Ordering::Relaxed);
+    assert_eq!(warnings, 1, "the log has a warning for each attempt");
+    gate.open.store(true, Ordering::Relaxed);
     node.publish(&volume(&vault, &namespace, "demo"))?;
-    watching(&node)
+    wait_for_watch(&node)
 }
 
 fn without_manifests_and_credentials_the_driver_says_what_is_missing() -> Result<()> {

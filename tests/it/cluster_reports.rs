@@ -1,4 +1,5 @@
-//! What a real API server is told about volumes: statuses as upstream writes them, and few events.
+//! What the driver writes to a real API server about volumes:
+//! statuses as upstream has them, and few events.
 
 use std::time::Duration;
 
@@ -14,15 +15,15 @@ use crate::harness::{Node, Vault, harness};
 trials! { "cluster_reports":
     a_published_volume_has_upstreams_status,
     a_quiet_node_writes_nothing,
-    a_status_as_the_go_driver_wrote_it_is_adopted,
+    a_status_of_upstreams_driver_is_adopted,
     a_pod_that_moved_takes_its_status_along,
     an_object_without_labels_and_status_is_filled,
     two_volumes_of_one_class_share_a_status,
     a_pod_whose_name_is_taken_gets_another,
     long_names_are_cut,
     a_status_that_cannot_be_written_holds_up_no_pod,
-    a_failed_publish_is_told_once,
-    the_columns_of_kubectl_show_something,
+    a_failed_publish_is_reported_once,
+    the_columns_of_kubectl_are_filled,
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -45,11 +46,11 @@ fn fixture(cluster: &Cluster) -> Result<(Vault, String)> {
 
 fn status(cluster: &Cluster, namespace: &str, name: &str) -> Result<DynamicObject> {
     wait_for("the status is there", PATIENCE, || Ok(cluster.get(STATUSES, namespace, name)?.is_some()))?;
-    cluster.get(STATUSES, namespace, name)?.context("the status went")
+    cluster.get(STATUSES, namespace, name)?.context("the status was deleted")
 }
 
-/// Waits until a status says this at this place.
-fn says(cluster: &Cluster, namespace: &str, name: &str, path: &str, value: &Value) -> Result<DynamicObject> {
+/// Waits until a status has this value at this path.
+fn wait_for_field(cluster: &Cluster, namespace: &str, name: &str, path: &str, value: &Value) -> Result<DynamicObject> {
     wait_for(&format!("{path} is {value}"), PATIENCE, || {
         Ok(serde_json::to_value(status(cluster, namespace, name)?)?.pointer(path) == Some(value))
     })?;
@@ -61,7 +62,8 @@ fn set(vault: &Vault, name: &str) -> String {
     harness().azure().set_secret(&vault.name, name, &harness().secret(name))
 }
 
-/// The objects of the class `demo` as a status lists them: sorted, whatever the class's order.
+/// The objects of the class `demo` as a status lists them:
+/// sorted, in whatever order the class has them.
 fn objects(a: &str, b: &str) -> Value {
     json!([{ "id": "secret/a", "version": a }, { "id": "secret/b", "version": b }])
 }
@@ -112,7 +114,7 @@ fn a_quiet_node_writes_nothing() -> Result<()> {
     for _ in 0..20 {
         node.publish(&volume)?;
     }
-    // The event of a failure marks a place in the audit log.
+    // The event of a failure marks a position in the audit log.
     node.refused(&self::volume(&vault, &namespace, "web", "absent"))?;
     wait_for("the mark is there", PATIENCE, || Ok(cluster.count(&user, "create", EVENTS.1)? == 1))?;
     let calls = cluster.calls(&user)?;
@@ -123,7 +125,7 @@ fn a_quiet_node_writes_nothing() -> Result<()> {
     Ok(())
 }
 
-fn a_status_as_the_go_driver_wrote_it_is_adopted() -> Result<()> {
+fn a_status_of_upstreams_driver_is_adopted() -> Result<()> {
     let cluster = cluster()?;
     let (vault, namespace) = fixture(cluster)?;
     let (node, user) = cluster.node()?;
@@ -133,19 +135,19 @@ fn a_status_as_the_go_driver_wrote_it_is_adopted() -> Result<()> {
     let old = as_upstream(&volume, "node-1", &target, &objects(&a, &b));
     let made = cluster.create(STATUSES, Some(&namespace), old)?;
     node.publish(&volume)?;
-    // It says all that is to be said: read, and left as it is.
-    wait_for("it was read", PATIENCE, || Ok(cluster.count(&user, "get", STATUSES.1)? == 1))?;
+    // The status is complete: the driver reads it and does not update it.
+    wait_for("the driver reads the status", PATIENCE, || Ok(cluster.count(&user, "get", STATUSES.1)? == 1))?;
     let name = format!("web-{namespace}-demo");
     let calls = cluster.calls(&user)?;
     ensure!(!calls.iter().any(|call| call.verb == "update"), "{calls:?}");
     assert_eq!(status(cluster, &namespace, &name)?.metadata.resource_version, made.metadata.resource_version);
-    // A new version of an object: replaced, in place.
+    // After a new version of an object, the driver updates the status.
     let a = set(&vault, "a");
     node.kubelet.unpublish(&volume)?;
     node.publish(&volume)?;
-    let new = says(cluster, &namespace, &name, "/status/objects", &objects(&a, &b))?;
+    let new = wait_for_field(cluster, &namespace, &name, "/status/objects", &objects(&a, &b))?;
     assert_eq!(new.metadata.uid, made.metadata.uid);
-    wait_for("it was replaced once", PATIENCE, || Ok(cluster.count(&user, "update", STATUSES.1)? == 1))
+    wait_for("the driver replaced the status once", PATIENCE, || Ok(cluster.count(&user, "update", STATUSES.1)? == 1))
 }
 
 fn a_pod_that_moved_takes_its_status_along() -> Result<()> {
@@ -160,7 +162,7 @@ fn a_pod_that_moved_takes_its_status_along() -> Result<()> {
     let target = node.publish(&before)?;
     let name = format!("web-0-{namespace}-demo");
     let target = target.display().to_string();
-    let new = says(cluster, &namespace, &name, "/status/targetPath", &target.into())?;
+    let new = wait_for_field(cluster, &namespace, &name, "/status/targetPath", &target.into())?;
     assert_eq!(new.metadata.uid, made.metadata.uid);
     assert_eq!(new.metadata.labels.context("no labels")?[NODE_LABEL], "node-1");
     let owners = new.metadata.owner_references.context("no owners")?;
@@ -176,7 +178,7 @@ fn an_object_without_labels_and_status_is_filled() -> Result<()> {
     let name = format!("web-{namespace}-demo");
     cluster.create(STATUSES, Some(&namespace), json!({ "metadata": { "name": name } }))?;
     node.publish(&volume(&vault, &namespace, "web", "demo"))?;
-    let new = says(cluster, &namespace, &name, "/status/mounted", &true.into())?;
+    let new = wait_for_field(cluster, &namespace, &name, "/status/mounted", &true.into())?;
     assert_eq!(new.metadata.labels.context("no labels")?[NODE_LABEL], "node-1");
     Ok(())
 }
@@ -189,18 +191,18 @@ fn two_volumes_of_one_class_share_a_status() -> Result<()> {
     let second = Volume { name: "another".to_owned(), ..first.clone() };
     let one = node.publish(&first)?.display().to_string();
     let name = format!("web-{namespace}-demo");
-    says(cluster, &namespace, &name, "/status/targetPath", &one.as_str().into())?;
+    wait_for_field(cluster, &namespace, &name, "/status/targetPath", &one.as_str().into())?;
     let two = node.publish(&second)?.display().to_string();
     let mut both = [one.clone(), two];
     both.sort();
-    let found = says(cluster, &namespace, &name, "/status/targetPaths", &json!(both))?;
+    let found = wait_for_field(cluster, &namespace, &name, "/status/targetPaths", &json!(both))?;
     assert_eq!(found.data["status"]["targetPath"], one);
-    // Published again, neither writes: the other's part is not in its way.
+    // A second publish of either writes nothing: each keeps the other's part.
     for volume in [&first, &second] {
         node.kubelet.unpublish(volume)?;
         node.publish(volume)?;
     }
-    wait_for("both were looked at", PATIENCE, || Ok(cluster.count(&user, "get", STATUSES.1)? == 3))?;
+    wait_for("the driver read the status for both", PATIENCE, || Ok(cluster.count(&user, "get", STATUSES.1)? == 3))?;
     assert_eq!(cluster.count(&user, "update", STATUSES.1)?, 1);
     Ok(())
 }
@@ -209,7 +211,8 @@ fn a_pod_whose_name_is_taken_gets_another() -> Result<()> {
     let cluster = cluster()?;
     let (vault, namespace) = fixture(cluster)?;
     let (node, _) = cluster.node()?;
-    // Pod web with class <namespace>-demo, and pod web-<namespace> with class demo, have one plain name.
+    // Pod web with class <namespace>-demo, and pod web-<namespace>
+    // with class demo, have the same plain name.
     cluster.class(&namespace, &format!("{namespace}-demo"), &vault, &["a"])?;
     node.publish(&volume(&vault, &namespace, "web", &format!("{namespace}-demo")))?;
     let name = format!("web-{namespace}-{namespace}-demo");
@@ -218,7 +221,7 @@ fn a_pod_whose_name_is_taken_gets_another() -> Result<()> {
     node.publish(&volume(&vault, &namespace, &other, "demo"))?;
     wait_for("both have a status", PATIENCE, || Ok(cluster.list(STATUSES, &namespace)?.len() == 2))?;
     let all = cluster.list(STATUSES, &namespace)?;
-    let mut pods: Vec<_> = all.iter().map(|one| one.data["status"]["podName"].clone()).collect();
+    let mut pods: Vec<_> = all.iter().map(|status| status.data["status"]["podName"].clone()).collect();
     pods.sort_by_key(ToString::to_string);
     assert_eq!(pods, [json!("web"), json!(other)]);
     Ok(())
@@ -251,16 +254,16 @@ fn a_status_that_cannot_be_written_holds_up_no_pod() -> Result<()> {
     let node = Node::start(cluster.setup(&user))?;
     let volume = volume(&vault, &namespace, "web", "demo");
     node.publish(&volume)?;
-    wait_for("it is tried again", PATIENCE, || Ok(cluster.count(&user, "create", STATUSES.1)? >= 3))?;
+    wait_for("the driver retries", PATIENCE, || Ok(cluster.count(&user, "create", STATUSES.1)? >= 3))?;
     ensure!(node.log().contains("the volume is whole, and it is tried again"));
     assert_eq!(node.log().matches("cannot write the SecretProviderClassPodStatus").count(), 1);
-    // A volume that is gone is forgotten, and so the driver ends at once.
+    // The driver forgets an unpublished volume, and so it terminates at once.
     node.kubelet.unpublish(&volume)?;
     ensure!(node.driver.terminate()?.success());
     Ok(())
 }
 
-fn a_failed_publish_is_told_once() -> Result<()> {
+fn a_failed_publish_is_reported_once() -> Result<()> {
     let cluster = cluster()?;
     let (vault, namespace) = fixture(cluster)?;
     let (node, user) = cluster.node()?;
@@ -278,7 +281,7 @@ fn a_failed_publish_is_told_once() -> Result<()> {
     let text = event["message"].as_str().context("no message")?;
     ensure!(text.contains(&format!("failed to get secretproviderclass {namespace}/absent: not found")), "{text}");
     harness().remember(text);
-    // Another kind of failure is told; by then the ten are long judged.
+    // A failure of another kind is reported. By then the driver has handled all ten.
     vault.set("c");
     cluster.class(&namespace, "faulty", &vault, &["absent-object"])?;
     node.refused(&Volume { attributes: [("secretProviderClass".to_owned(), "faulty".to_owned())].into(), ..volume })?;
@@ -286,10 +289,10 @@ fn a_failed_publish_is_told_once() -> Result<()> {
     for event in cluster.list(EVENTS, &namespace)? {
         harness().remember(&event.data.to_string());
     }
-    wait_for("two were sent", PATIENCE, || Ok(cluster.count(&user, "create", EVENTS.1)? == 2))
+    wait_for("two events were sent", PATIENCE, || Ok(cluster.count(&user, "create", EVENTS.1)? == 2))
 }
 
-fn the_columns_of_kubectl_show_something() -> Result<()> {
+fn the_columns_of_kubectl_are_filled() -> Result<()> {
     let cluster = cluster()?;
     let (vault, namespace) = fixture(cluster)?;
     let (node, _) = cluster.node()?;

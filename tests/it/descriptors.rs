@@ -1,4 +1,5 @@
-//! Descriptors under attack: what one tenant's vaults hold open takes nothing from its neighbours.
+//! Descriptors under attack: connections to one tenant's vaults
+//! leave enough descriptors for its neighbours.
 
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +11,7 @@ use keyvault_csi_e2e::driver::{Setup, wait_for};
 use keyvault_csi_e2e::kubelet::Volume;
 use libtest_mimic::Trial;
 
-use crate::harness::{Node, SPARE, Vault, class_manifest, harness, spare};
+use crate::harness::{Node, SPARE_VAULTS, Vault, class_manifest, harness, spare_vault};
 
 trials! { "descriptors":
     the_soft_limit_is_raised_to_the_hard_one,
@@ -19,10 +20,10 @@ trials! { "descriptors":
     idle_connections_of_many_vaults_are_closed,
 }
 
-/// The reproduction as it was: 1,500 vaults of one tenant.
+/// The attack in full size: 1,500 vaults of one tenant.
 pub(crate) fn soak() -> Vec<Trial> {
     let big = || {
-        let mut setup = harness().shipped();
+        let mut setup = harness().release_setup();
         setup.descriptors = Some([1_024, 8_192]);
         hold_open(setup, &silent(1_500), 1, Duration::from_secs(100))
     };
@@ -38,7 +39,7 @@ fn limits(node: &Node) -> Result<[u64; 2]> {
     Ok([next()?, next()?])
 }
 
-fn open(node: &Node) -> Result<usize> {
+fn open_descriptors(node: &Node) -> Result<usize> {
     Ok(fs::read_dir(format!("/proc/{}/fd", node.id()))?.count())
 }
 
@@ -55,7 +56,7 @@ fn the_soft_limit_is_raised_to_the_hard_one() -> Result<()> {
     Ok(())
 }
 
-/// A class with so many objects of a vault.
+/// Writes a class with these objects of a vault.
 fn class(node: &Node, namespace: &str, name: &str, vault: &Vault, objects: &[String]) -> Result<()> {
     let objects: Vec<&str> = objects.iter().map(String::as_str).collect();
     let mut parameters = vault.parameters(&objects);
@@ -66,14 +67,15 @@ fn class(node: &Node, namespace: &str, name: &str, vault: &Vault, objects: &[Str
     node.manifest(&format!("{namespace}-{name}.yaml"), &manifest)
 }
 
-/// Vaults about which the harness's name server keeps silent, so that each look-up holds its sockets until it is given up.
+/// Vaults whose DNS queries the harness's name server does not answer: each lookup holds its
+/// sockets until it times out.
 fn silent(count: usize) -> Vec<Vault> {
     let vault = harness().vault();
     (0..count).map(|number| Vault { name: format!("silent-{number}"), ..vault.clone() }).collect()
 }
 
-/// Has a tenant hold connections open: a volume for each of its vaults, each with so many objects. Then looks whether a
-/// neighbour's publish, the probe and the metrics are served.
+/// Has a tenant hold connections open: one volume for each of its vaults, with this number of
+/// objects. Meanwhile a neighbour's publish, the probe and the metrics must be served.
 fn hold_open(setup: Setup, vaults: &[Vault], objects: usize, patience: Duration) -> Result<()> {
     let node = Node::start(setup)?;
     let neighbour = harness().vault();
@@ -89,18 +91,18 @@ fn hold_open(setup: Setup, vaults: &[Vault], objects: usize, patience: Duration)
                 .with_service_principal(&vault.client_id, &vault.client_secret))
         })
         .collect::<Result<_>>()?;
-    let ended = AtomicUsize::new(0);
-    let (served, slowest) = std::thread::scope(|scope| {
+    let finished = AtomicUsize::new(0);
+    let (most, slowest) = std::thread::scope(|scope| {
         for volume in &volumes {
             scope.spawn(|| {
-                // It fails, or is given up when the neighbour is served.
+                // Fails, or ends with the test.
                 let _ = node.kubelet.publish_within(volume, patience);
-                ended.fetch_add(1, Ordering::Relaxed);
+                finished.fetch_add(1, Ordering::Relaxed);
             });
         }
-        // Each call has a connection of its own, as kubelets have.
-        let height = || Ok(open(&node)? >= vaults.len());
-        wait_for("the attack is under way", Duration::from_secs(30), height)?;
+        // Each call has a connection of its own, as with kubelets.
+        let under_way = || Ok(open_descriptors(&node)? >= vaults.len());
+        wait_for("the attack is under way", Duration::from_secs(30), under_way)?;
         let (mut most, mut slowest) = (0, Duration::ZERO);
         for round in 0..5 {
             let volume = Volume::of_class("neighbour", "web", "good")
@@ -112,32 +114,37 @@ fn hold_open(setup: Setup, vaults: &[Vault], objects: usize, patience: Duration)
             node.kubelet.unpublish(&volume)?;
             assert_eq!(node.health("/healthz")?, (200, "ok\n".to_owned()));
             node.metrics()?;
-            most = most.max(open(&node)?);
+            most = most.max(open_descriptors(&node)?);
         }
-        ensure!(ended.load(Ordering::Relaxed) < vaults.len(), "the attack was over before the neighbour came");
+        ensure!(
+            finished.load(Ordering::Relaxed) < vaults.len(),
+            "the attack was over before the neighbour's publishes"
+        );
         Ok((most, slowest))
     })?;
     let [_, hard] = limits(&node)?;
-    ensure!((served as u64) < hard, "{served} of {hard} descriptors were open");
+    ensure!((most as u64) < hard, "{most} of {hard} descriptors were open");
     ensure!(slowest < patience, "the slowest of the neighbour's publishes took {slowest:?}");
     ensure!(!node.log().contains("os error 24"), "EMFILE in: {}", node.log());
     Ok(())
 }
 
-/// Each has a connection of its own, on which it says nothing: a client library may send all requests to one vault over
-/// one.
+/// Many vaults with a hanging connection each: a client library may send all requests to one vault
+/// over one connection.
 fn a_tenants_hanging_vaults_take_no_descriptor_of_a_neighbour() -> Result<()> {
     let mut setup = harness().setup();
     setup.descriptors = Some([128, 512]);
-    let login = harness().vault_in("vault.usgovcloudapi.net");
-    let hostile: Vec<Vault> = (0..SPARE).map(|number| Vault { name: spare(number), ..login.clone() }).collect();
+    let login = harness().vault_in_cloud("vault.usgovcloudapi.net");
+    let hostile: Vec<Vault> =
+        (0..SPARE_VAULTS).map(|number| Vault { name: spare_vault(number), ..login.clone() }).collect();
     for vault in &hostile {
         harness().azure().add_fault(Fault::new(Action::Hang).host(&vault.name));
     }
     hold_open(setup, &hostile, 16, Duration::from_secs(20))?;
-    let asked: u64 = hostile.iter().map(|vault| vault.counters().get(Kind::Challenge)).sum();
-    // One fetch for each vault, until the places of the namespace are taken: half of a twelfth of the limit.
-    ensure!(asked >= 21, "{asked} requests were left hanging");
+    let hanging: u64 = hostile.iter().map(|vault| vault.counters().get(Kind::Challenge)).sum();
+    // One fetch for each vault, until the namespace has used its share:
+    // half of a twelfth of the limit.
+    ensure!(hanging >= 21, "{hanging} requests hang");
     Ok(())
 }
 
@@ -152,7 +159,7 @@ fn idle_connections_of_many_vaults_are_closed() -> Result<()> {
     setup.descriptors = Some([256, 256]);
     let node = Node::start(setup)?;
     let value = harness().secret("shared");
-    // One tenant may have as many vaults as it likes; each is asked once and leaves a connection behind.
+    // The number of a tenant's vaults has no limit; each leaves an idle connection.
     for number in 0..120 {
         let vault = harness().vault();
         harness().azure().set_secret(&vault.name, "password", &value);
@@ -163,8 +170,8 @@ fn idle_connections_of_many_vaults_are_closed() -> Result<()> {
         let target = node.publish(&volume)?;
         assert_eq!(fs::read_to_string(target.join("password"))?, value);
         node.kubelet.unpublish(&volume)?;
-        let open = open(&node)?;
-        // A twelfth of the limit may lie idle; the rest is what the process has anyway.
+        let open = open_descriptors(&node)?;
+        // A twelfth of the limit may be idle; 40 are the process's own.
         ensure!(open < 256 / 12 + 40, "{open} descriptors are open after {number} vaults");
     }
     Ok(())

@@ -1,6 +1,7 @@
-//! The Dockerfiles: each image that they pull is named with its full version, and by a digest where one is given.
+//! The Dockerfiles: each image that they pull has a full version,
+//! and a digest where the build passes one.
 //!
-//! Reads them as text. That they build is shown by `make image`; docs/release.md tells where digests come from.
+//! Reads them as text; `make image` builds them. docs/release.md describes where digests come from.
 
 use std::fs;
 use std::path::Path;
@@ -8,15 +9,15 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 
 trials! { "dockerfiles":
-    the_images_that_build_are_pinned,
+    base_images_are_pinned,
     planted_tags_are_found,
 }
 
-/// Each Dockerfile, and the build arguments for digests of the images that it pulls, in order.
+/// Each Dockerfile, and the build arguments for the digests of the images that it pulls, in order.
 const FILES: [(&str, &[&str]); 2] =
     [("Dockerfile.linux", &["RUST_DIGEST"]), ("Dockerfile.windows", &["RUST_DIGEST", "OS_DIGEST"])];
 
-fn the_images_that_build_are_pinned() -> Result<()> {
+fn base_images_are_pinned() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |name: &str| fs::read_to_string(root.join(name)).with_context(|| name.to_owned());
     let toolchain = read("rust-toolchain.toml")?;
@@ -24,16 +25,16 @@ fn the_images_that_build_are_pinned() -> Result<()> {
     let toolchain = toolchain.context("no channel")?.trim_matches('"').to_owned();
     for (name, digests) in FILES {
         let found = pulled(&read(name)?, &toolchain).with_context(|| name.to_owned())?;
-        ensure!(found == *digests, "{name} takes the digests {found:?} instead of {digests:?}");
+        ensure!(found == *digests, "{name} has the digests {found:?} instead of {digests:?}");
     }
     let page = read("docs/release.md")?;
     for digest in FILES.iter().flat_map(|(_, digests)| *digests) {
-        ensure!(page.contains(&format!("`{digest}`")), "docs/release.md does not tell of {digest}");
+        ensure!(page.contains(&format!("`{digest}`")), "docs/release.md does not name {digest}");
     }
     Ok(())
 }
 
-/// The build arguments that take the digests of the images that a Dockerfile pulls.
+/// The build arguments for the digests of the images that a Dockerfile pulls.
 fn pulled(text: &str, toolchain: &str) -> Result<Vec<String>> {
     let mut stages = vec!["scratch".to_owned()];
     let mut digests = Vec::new();
@@ -51,21 +52,21 @@ fn pulled(text: &str, toolchain: &str) -> Result<Vec<String>> {
     Ok(digests)
 }
 
-/// The build argument that takes the digest of an image.
+/// The build argument for the digest of an image.
 fn digest(text: &str, image: &str, toolchain: &str) -> Result<String> {
     let (named, rest) = image.split_once("${").filter(|(named, _)| !named.ends_with(':')).map_or_else(
         || {
-            // The tag is an argument itself, as that of the operating system's version.
+            // The tag is an argument itself, such as the version of the operating system.
             let end = image.find('}').context("no digest")?;
             Ok::<_, anyhow::Error>((&image[..=end], image[end + 1..].strip_prefix("${").context("no digest")?))
         },
         Ok,
     )?;
     let argument = rest.split_once(":+@$").context("the digest is not appended where it is given")?;
-    let argument = (argument.0, argument.1.strip_suffix('}').context("the digest is not the end")?);
-    ensure!(argument.0 == argument.1, "{} is asked for, and {} is taken", argument.0, argument.1);
+    let argument = (argument.0, argument.1.strip_suffix('}').context("the digest is not at the end")?);
+    ensure!(argument.0 == argument.1, "{} is tested, and {} is used", argument.0, argument.1);
     let declared = |name: &str| {
-        // Only what stands before the first FROM is known to a FROM.
+        // A FROM sees only the arguments before the first FROM.
         let before = text.split("\nFROM ").next().unwrap_or_default();
         before.lines().any(|line| line.strip_prefix("ARG ").and_then(|rest| rest.split('=').next()) == Some(name))
     };
@@ -92,7 +93,7 @@ fn planted_tags_are_found() -> Result<()> {
         ("FROM docker.io/library/rust:1.95-bookworm${D:+@$D}", Err("1.95 is not the toolchain's")),
         ("FROM docker.io/library/rust:latest${D:+@$D}", Err("latest is not the toolchain's")),
         ("FROM docker.io/library/rust:1.95.0${E:+@$E}", Err("E is not declared")),
-        ("FROM docker.io/library/rust:1.95.0${D:+@$OS}", Err("OS is taken")),
+        ("FROM docker.io/library/rust:1.95.0${D:+@$OS}", Err("OS is used")),
         ("FROM rust:1.95.0${D:+@$D}", Err("names no registry")),
         ("FROM mcr.microsoft.com/windows/nanoserver:${OS}", Err("no digest")),
         ("FROM scratch AS a\nARG E\nFROM docker.io/library/rust:1.95.0${E:+@$E}", Err("E is not declared")),

@@ -1,10 +1,12 @@
-//! Other providers under our driver: the scenarios of upstream's `e2e-provider` suite
-//! (docs/reference/csi-driver.md#end-to-end-scenarios), row by row.
+//! External providers under our driver: the scenarios of upstream's `e2e-provider` suite
+//! (docs/reference/csi-driver.md#end-to-end-scenarios).
 //!
-//! Row by row: *validation config* is `tokens_for_the_audiences_that_the_provider_demands`; *SPC v1* and *unmount* are
-//! `a_class_of_another_provider_is_mounted_and_unmounted`; *rotation of mount only* and *rotation* stand in `external_rotation`;
-//! *in-place upgrade* is `a_driver_that_restarts_finds_the_volume_and_the_provider`; *nodePublishSecretRef* is
-//! `secrets_of_the_pod_arrive`. The rows with a cluster stand in `external_cluster`. *CRDs and RBAC objects by name* are `chart`'s.
+//! Row by row: *validation config* is `tokens_arrive_for_the_required_audiences`; *SPC v1* and
+//! *unmount* are `a_class_of_another_provider_is_mounted_and_unmounted`; *rotation of mount only*
+//! and *rotation* are in `external_rotation`; the *in-place upgrade* is
+//! `a_driver_that_restarts_finds_the_volume_and_the_provider`; *nodePublishSecretRef* is
+//! `secrets_of_the_pod_arrive`. The rows with a cluster are in `external_cluster`. *CRDs and RBAC
+//! objects by name* is in `chart`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -15,27 +17,27 @@ use keyvault_csi_e2e::kubelet::Volume;
 use tonic::Code;
 
 use crate::external_fixture::{
-    NAME, PATIENCE, ROTATING, TOKENS, both, class, driver, folders, last, options, parameters, provider, set, tokens,
-    volume, with_tokens,
+    NAME, PATIENCE, ROTATING, TOKENS, class, driver, driver_and_provider, last_request, options, parameters, provider,
+    set_secret, tokens, volume, with_tokens,
 };
-use crate::harness::{Node, class_manifest, harness, mounts_on};
+use crate::harness::{Node, class_manifest, harness, mounts_on, provider_dirs};
 
 trials! { "external":
     a_class_of_another_provider_is_mounted_and_unmounted,
-    the_request_is_upstreams,
-    tokens_for_the_audiences_that_the_provider_demands,
+    the_request_equals_upstreams,
+    tokens_arrive_for_the_required_audiences,
     secrets_of_the_pod_arrive,
-    two_classes_in_one_pod,
-    a_name_that_no_socket_has_and_one_that_none_can_have,
+    two_classes_mount_in_one_pod,
+    a_provider_without_a_socket_and_an_invalid_name_are_refused,
     sockets_are_searched_in_upstreams_order,
-    a_socket_that_appears_late_and_one_that_moves,
+    a_socket_is_found_when_it_appears_and_when_it_moves,
     a_driver_that_restarts_finds_the_volume_and_the_provider,
-    azure_can_be_a_socket_too,
+    azure_can_be_an_external_provider,
     health_is_a_gauge_by_provider,
 }
 
 fn a_class_of_another_provider_is_mounted_and_unmounted() -> Result<()> {
-    let (node, _provider) = both(&[])?;
+    let (node, _provider) = driver_and_provider(&[])?;
     class(
         &node,
         "demo",
@@ -47,7 +49,7 @@ fn a_class_of_another_provider_is_mounted_and_unmounted() -> Result<()> {
     assert_eq!(fs::read_to_string(target.join("foo"))?, "secret");
     ensure!(fs::read_to_string(target.join("fookey"))?.starts_with("-----BEGIN PUBLIC KEY-----\n"));
     let mode = |file: &str| -> Result<u32> { Ok(fs::metadata(target.join(file))?.permissions().mode() & 0o7777) };
-    // No mode, one, and one with more than permissions: the regular file's bits, as Go has them.
+    // Without a mode, with one, and with a Go FileMode that has more than permission bits.
     assert_eq!((mode("foo")?, mode("fookey")?, mode("a/b")?), (0o644, 0o400, 0o777));
     let mounted = mounts_on(&target)?;
     ensure!(mounted.len() == 1 && mounted[0].contains("tmpfs"), "{mounted:?}");
@@ -60,31 +62,31 @@ fn a_class_of_another_provider_is_mounted_and_unmounted() -> Result<()> {
     Ok(())
 }
 
-fn the_request_is_upstreams() -> Result<()> {
-    let (node, provider) = both(&[])?;
+fn the_request_equals_upstreams() -> Result<()> {
+    let (node, provider) = driver_and_provider(&[])?;
     class(&node, "demo", &["objectName: foo"], "")?;
     let mut volume = volume("demo");
-    // The pod's author overrides the class; a contract.
+    // A pod's attribute overrides the class's parameter: a contract of upstream's.
     volume.attributes.insert("objects".to_owned(), crate::external_fixture::objects(&["objectName: fookey"]));
     volume.attributes.insert("own".to_owned(), "<&>\"\u{1}ü".to_owned());
     let target = node.publish(&volume)?;
     ensure!(target.join("fookey").exists() && !target.join("foo").exists());
-    let seen = last(&provider)?;
-    let kubelets = ["pod.name", "pod.namespace", "pod.uid", "serviceAccount.name", "ephemeral"];
+    let seen = last_request(&provider)?;
+    let keys = ["pod.name", "pod.namespace", "pod.uid", "serviceAccount.name", "ephemeral"];
     let values = ["web", "default", &volume.uid, "default", "true"];
-    for (key, value) in kubelets.into_iter().zip(values) {
+    for (key, value) in keys.into_iter().zip(values) {
         assert_eq!(seen.attributes.get(&format!("csi.storage.k8s.io/{key}")).map(String::as_str), Some(value), "{key}");
     }
     assert_eq!(seen.attributes["secretProviderClass"], "demo");
     assert_eq!(seen.attributes["own"], "<&>\"\u{1}ü");
     assert_eq!((seen.permission, &seen.secrets, seen.held.len()), (420, &None, 0));
     assert_eq!(seen.target, target.display().to_string());
-    assert_eq!(provider.version_calls()?, 0, "the version is asked for by the health check only");
+    assert_eq!(provider.version_calls()?, 0, "only the health check calls Version");
     Ok(())
 }
 
-fn tokens_for_the_audiences_that_the_provider_demands() -> Result<()> {
-    let (node, provider) = both(&[])?;
+fn tokens_arrive_for_the_required_audiences() -> Result<()> {
+    let (node, provider) = driver_and_provider(&[])?;
     class(&node, "demo", &["objectName: foo"], "")?;
     let audiences = ["aud1", "aud2", "aud3", "aud4", "aud5"];
     provider.tell("/validate-token-requests", &[("audience", &audiences.join(","))])?;
@@ -94,28 +96,28 @@ fn tokens_for_the_audiences_that_the_provider_demands() -> Result<()> {
         ensure!(status.message().contains("no token for audience"), "{status}");
     }
     node.publish(&with_tokens(volume("demo"), &audiences))?;
-    // Where the kubelet brings them as secrets, they stand in both, and win
-    // (docs/reference/csi-driver.md#service-account-tokens).
+    // If the kubelet sends tokens as secrets, the request has them in both places, and the secrets
+    // win (docs/reference/csi-driver.md#service-account-tokens).
     let mut in_secrets = with_tokens(volume("demo"), &["other"]);
     in_secrets.secrets.insert(TOKENS.to_owned(), tokens(&audiences));
     node.publish(&in_secrets)?;
-    let seen = last(&provider)?;
+    let seen = last_request(&provider)?;
     assert_eq!(seen.audiences, audiences);
     assert_eq!(seen.secrets, Some(vec![TOKENS.to_owned()]));
     Ok(())
 }
 
 fn secrets_of_the_pod_arrive() -> Result<()> {
-    let (node, provider) = both(&[])?;
+    let (node, provider) = driver_and_provider(&[])?;
     class(&node, "demo", &["objectName: foo"], "")?;
     let volume = volume("demo").with_service_principal("client", &harness().secret("principal"));
     node.publish(&volume)?;
-    assert_eq!(last(&provider)?.secrets, Some(vec!["clientid".to_owned(), "clientsecret".to_owned()]));
+    assert_eq!(last_request(&provider)?.secrets, Some(vec!["clientid".to_owned(), "clientsecret".to_owned()]));
     Ok(())
 }
 
-fn two_classes_in_one_pod() -> Result<()> {
-    let (node, _provider) = both(&[])?;
+fn two_classes_mount_in_one_pod() -> Result<()> {
+    let (node, _provider) = driver_and_provider(&[])?;
     class(&node, "one", &["objectName: foo"], "")?;
     class(&node, "two", &["objectName: fookey"], "")?;
     let first = volume("one");
@@ -124,8 +126,8 @@ fn two_classes_in_one_pod() -> Result<()> {
     Ok(())
 }
 
-fn a_name_that_no_socket_has_and_one_that_none_can_have() -> Result<()> {
-    let (node, _provider) = both(&[])?;
+fn a_provider_without_a_socket_and_an_invalid_name_are_refused() -> Result<()> {
+    let (node, _provider) = driver_and_provider(&[])?;
     let write = |name: &str, provider: &str| {
         let parameters = parameters(&["objectName: foo"], "");
         node.manifest(&format!("{name}.yaml"), &class_manifest("default", name, Some(provider), &parameters))
@@ -133,15 +135,18 @@ fn a_name_that_no_socket_has_and_one_that_none_can_have() -> Result<()> {
     write("absent", "vault")?;
     write("path", "../../e2e-provider")?;
     write("long", &"x".repeat(31))?;
-    let [more, main] = folders(node.setup()).map(|folder| folder.join("vault.sock").display().to_string());
+    let [additional, main] = provider_dirs(node.setup()).map(|folder| folder.join("vault.sock").display().to_string());
     for (class, words) in [
-        ("absent", &["default/absent", "provider vault: provider not found", more.as_str(), &main, "DaemonSet"][..]),
+        (
+            "absent",
+            &["default/absent", "provider vault: provider not found", additional.as_str(), &main, "DaemonSet"][..],
+        ),
         ("path", &["default/path", "provider not found", "is no provider's name"]),
         ("long", &["default/long", "is no provider's name"]),
     ] {
         let began = std::time::Instant::now();
         let status = node.refused(&volume(class))?;
-        ensure!(began.elapsed().as_secs() < 5, "nobody waits for what is not there");
+        ensure!(began.elapsed().as_secs() < 5, "the publish waited for an absent provider");
         assert_eq!(status.code(), Code::Unknown);
         for word in words {
             ensure!(status.message().contains(word), "{word:?} is missing in: {status}");
@@ -166,7 +171,7 @@ fn sockets_are_searched_in_upstreams_order() -> Result<()> {
     Ok(())
 }
 
-fn a_socket_that_appears_late_and_one_that_moves() -> Result<()> {
+fn a_socket_is_found_when_it_appears_and_when_it_moves() -> Result<()> {
     let node = driver(&[])?;
     let (additional, main) = (options(node.setup(), 0, 8080)?, options(node.setup(), 1, 8081)?);
     class(&node, "demo", &["objectName: foo"], "")?;
@@ -177,7 +182,8 @@ fn a_socket_that_appears_late_and_one_that_moves() -> Result<()> {
     ensure!(node.refused(&volume("demo"))?.message().contains("provider not found"));
     let second = provider(&additional)?;
     node.publish(&volume("demo"))?;
-    // One that was killed leaves its socket in the folder that is searched first; the one that lives counts.
+    // A killed provider leaves its socket in the directory that the driver searches first; the
+    // driver uses the provider that runs.
     second.kill()?;
     ensure!(additional.socket.exists());
     let third = provider(&main)?;
@@ -187,19 +193,19 @@ fn a_socket_that_appears_late_and_one_that_moves() -> Result<()> {
 }
 
 fn a_driver_that_restarts_finds_the_volume_and_the_provider() -> Result<()> {
-    let (node, provider) = both(&ROTATING)?;
-    set(&provider, "password", "v1")?;
+    let (node, provider) = driver_and_provider(&ROTATING)?;
+    set_secret(&provider, "password", "v1")?;
     class(&node, "demo", &["objectName: password"], "")?;
     let volume = volume("demo");
     let target = node.publish(&volume)?;
     let node = Node::start(node.driver.kill()?)?;
-    let value = set(&provider, "password", "v2")?;
-    // The kubelet's next call makes the volume known again.
+    let value = set_secret(&provider, "password", "v2")?;
+    // The kubelet's next call registers the volume again.
     node.publish(&volume)?;
     wait_for("it is refreshed", PATIENCE, || Ok(fs::read_to_string(target.join("password"))? == value))
 }
 
-fn azure_can_be_a_socket_too() -> Result<()> {
+fn azure_can_be_an_external_provider() -> Result<()> {
     let node = driver(&["--azure-provider=external"])?;
     let mut options = options(node.setup(), 1, 8080)?;
     options.socket.set_file_name("azure.sock");
@@ -210,8 +216,8 @@ fn azure_can_be_a_socket_too() -> Result<()> {
     assert_eq!(fs::read_to_string(target.join("foo"))?, "secret");
     assert_eq!(provider.requests()?.len(), 1);
     ensure!(node.metrics()?.contains("provider=\"azure\"} 1"));
-    // Built in, the socket does not matter.
-    let (builtin, provider) = both(&[])?;
+    // The built-in provider ignores the socket.
+    let (builtin, provider) = driver_and_provider(&[])?;
     builtin.manifest("demo.yaml", &manifest)?;
     fs::rename(provider.socket(), provider.socket().with_file_name("azure.sock"))?;
     ensure!(builtin.refused(&volume("demo"))?.message().contains("keyvaultName"));
@@ -219,7 +225,7 @@ fn azure_can_be_a_socket_too() -> Result<()> {
 }
 
 fn health_is_a_gauge_by_provider() -> Result<()> {
-    let (node, provider) = both(&["--provider-health-check", "--provider-health-check-interval=100ms"])?;
+    let (node, provider) = driver_and_provider(&["--provider-health-check", "--provider-health-check-interval=100ms"])?;
     class(&node, "demo", &["objectName: foo"], "")?;
     node.publish(&volume("demo"))?;
     let gauge = |value: &str| -> Result<bool> {
@@ -231,12 +237,12 @@ fn health_is_a_gauge_by_provider() -> Result<()> {
     ensure!(provider.version_calls()? > 0 && node.log().contains("reference-provider"), "{}", node.log());
     let again = options(node.setup(), 1, 8080)?;
     provider.kill()?;
-    wait_for("it is not", PATIENCE, || gauge(" 0"))?;
+    wait_for("it is unhealthy", PATIENCE, || gauge(" 0"))?;
     let _provider = self::provider(&again)?;
-    wait_for("it is again", PATIENCE, || gauge(" 1"))?;
-    let said = node.log();
-    let said = said.lines().filter(|line| line.contains("the provider does not answer") && line.starts_with('W'));
-    assert_eq!(said.count(), 1, "a change is told once");
+    wait_for("it is healthy again", PATIENCE, || gauge(" 1"))?;
+    let log = node.log();
+    let warnings = log.lines().filter(|line| line.contains("the provider does not answer") && line.starts_with('W'));
+    assert_eq!(warnings.count(), 1, "the driver logs a change once");
     node.metrics()?.lines().find(|line| line.starts_with("provider_healthy{")).context("no gauge")?;
     Ok(())
 }

@@ -1,11 +1,13 @@
-//! Other providers with a real API server: the rows of upstream's `e2e-provider` suite
+//! External providers with a real API server: the rows of upstream's `e2e-provider` suite
 //! (docs/reference/csi-driver.md#end-to-end-scenarios) that need one.
 //!
-//! Row by row: *v1alpha1 SPC* is `a_class_of_the_deprecated_version_mounts`; *sync*, *delete first Deployment* and *annotations and
-//! nested object names* are `two_deployments_of_one_class_own_one_secret`; *namespaced SPC* and *no SPC in namespace* are
-//! `the_class_is_the_pods_namespaces_own`; *two SPCs, two volumes, one pod* is `two_volumes_of_one_pod_make_two_secrets`; *rotation*
-//! and *metrics* are `rotation_reaches_file_secret_and_status`. That a Secret without owners goes is the garbage collector's work,
-//! which only a whole cluster has.
+//! Row by row: *v1alpha1 SPC* is `a_class_of_the_deprecated_version_mounts`; *sync*, *delete first
+//! Deployment* and *annotations and nested object names* are
+//! `two_deployments_of_one_class_own_one_secret`; *namespaced SPC* and *no SPC in namespace* are
+//! `a_pod_uses_the_class_of_its_namespace`; *two SPCs, two volumes, one pod* is
+//! `two_volumes_of_one_pod_make_two_secrets`; *rotation* and *metrics* are
+//! `rotation_reaches_file_secret_and_status`. The deletion of a Secret without owners needs the
+//! garbage collector, which only a complete cluster has.
 
 use anyhow::{Context as _, Result, ensure};
 use keyvault_csi_e2e::driver::wait_for;
@@ -16,26 +18,26 @@ use kube::core::{ApiResource, DynamicObject};
 use serde_json::{Value, json};
 use tonic::Code;
 
-use crate::apiserver::{CLASSES, Cluster, Rights, STATUSES, User, cluster, watching};
-use crate::external_fixture::{NAME, look_there, objects, options, parameters, provider};
-use crate::harness::{Node, harness};
+use crate::apiserver::{CLASSES, Cluster, Rights, STATUSES, User, cluster, wait_for_watch};
+use crate::external_fixture::{NAME, ROTATING, objects, options, parameters, provider};
+use crate::harness::{Node, harness, set_provider_dirs};
 use crate::mirror_fixture::{Fixture, PATIENCE, PODS, decoded, opaque, owners};
 
 trials! { "external_cluster":
     a_class_of_the_deprecated_version_mounts,
     two_deployments_of_one_class_own_one_secret,
-    the_class_is_the_pods_namespaces_own,
+    a_pod_uses_the_class_of_its_namespace,
     two_volumes_of_one_pod_make_two_secrets,
     rotation_reaches_file_secret_and_status,
     a_status_has_the_providers_versions,
-    a_failure_is_an_event_without_what_was_sent,
+    a_failure_is_an_event_without_the_credentials,
 }
 
-/// A driver that mirrors, and a provider beside it.
-fn both(fixture: &Fixture, flags: &[&str]) -> Result<(Node, User, ProviderProcess)> {
+/// A driver that mirrors Secrets, and its provider.
+fn driver_and_provider(fixture: &Fixture, flags: &[&str]) -> Result<(Node, User, ProviderProcess)> {
     let user = fixture.cluster.user(Rights::Sync)?;
     let mut setup = fixture.setup(&user, "a", ["--sync-secret=true"].iter().chain(flags).copied());
-    look_there(&mut setup)?;
+    set_provider_dirs(&mut setup)?;
     let provider = provider(&options(&setup, 1, 8080)?)?;
     Ok((Node::start(setup)?, user, provider))
 }
@@ -48,7 +50,7 @@ fn class(cluster: &Cluster, namespace: &str, name: &str, provider: &str, of: &[&
 
 fn a_class_of_the_deprecated_version_mounts() -> Result<()> {
     let fixture = Fixture::new()?;
-    let (node, _, _provider) = both(&fixture, &[])?;
+    let (node, _, _provider) = driver_and_provider(&fixture, &[])?;
     let resource = ApiResource {
         group: "secrets-store.csi.x-k8s.io".to_owned(),
         version: "v1alpha1".to_owned(),
@@ -70,7 +72,7 @@ fn a_class_of_the_deprecated_version_mounts() -> Result<()> {
 
 fn two_deployments_of_one_class_own_one_secret() -> Result<()> {
     let fixture = Fixture::new()?;
-    let (node, _, _provider) = both(&fixture, &["--secret-check-interval=1s"])?;
+    let (node, _, _provider) = driver_and_provider(&fixture, &["--secret-check-interval=1s"])?;
     let object = json!({
         "secretName": "foosecret", "type": "Opaque", "labels": { "environment": "test" }, "annotations": { "kept": "yes" },
         "data": [{ "objectName": "foo", "key": "username" }, { "objectName": "nested/bar", "key": "nested" }],
@@ -93,14 +95,14 @@ fn two_deployments_of_one_class_own_one_secret() -> Result<()> {
     let labels = json!({ "environment": "test", "secrets-store.csi.k8s.io/managed": "true" });
     assert_eq!(secret["metadata"]["labels"], labels);
     assert_eq!(secret["metadata"]["annotations"]["kept"], "yes");
-    wait_for("both own it", PATIENCE, || Ok(owners(&fixture.there("foosecret")?).len() == 2))?;
+    wait_for("both own the Secret", PATIENCE, || Ok(owners(&fixture.there("foosecret")?).len() == 2))?;
     ensure!(node.metrics()?.lines().any(|line| line.starts_with("sync_k8s_secret_total") && line.contains(NAME)));
     Ok(())
 }
 
-fn the_class_is_the_pods_namespaces_own() -> Result<()> {
+fn a_pod_uses_the_class_of_its_namespace() -> Result<()> {
     let fixture = Fixture::new()?;
-    let (node, _, _provider) = both(&fixture, &[])?;
+    let (node, _, _provider) = driver_and_provider(&fixture, &[])?;
     let elsewhere = fixture.cluster.namespace()?;
     class(fixture.cluster, &elsewhere, "demo", "no-such-provider", &["objectName: foo"], &json!([]))?;
     class(
@@ -112,9 +114,9 @@ fn the_class_is_the_pods_namespaces_own() -> Result<()> {
         &json!([opaque("s", &[("foo", "k")])]),
     )?;
     class(fixture.cluster, &elsewhere, "only-there", NAME, &["objectName: foo"], &json!([]))?;
-    watching(&node)?;
+    wait_for_watch(&node)?;
     node.publish(&fixture.pod("web", "a", "demo", &fixture.replica_set("web")?)?)?;
-    wait_for("one owns it", PATIENCE, || Ok(owners(&fixture.there("s")?).len() == 1))?;
+    wait_for("one owner is set", PATIENCE, || Ok(owners(&fixture.there("s")?).len() == 1))?;
     let mut pod = fixture.pod("lost", "a", "only-there", &Value::Null)?;
     let status = node.refused(&pod)?;
     let expected = format!("failed to get secretproviderclass {}/only-there: not found", fixture.namespace);
@@ -127,7 +129,7 @@ fn the_class_is_the_pods_namespaces_own() -> Result<()> {
 
 fn two_volumes_of_one_pod_make_two_secrets() -> Result<()> {
     let fixture = Fixture::new()?;
-    let (node, _, _provider) = both(&fixture, &[])?;
+    let (node, _, _provider) = driver_and_provider(&fixture, &[])?;
     for (name, key) in [("one", "foo"), ("two", "fookey")] {
         let secrets = json!([opaque(&format!("secret-{name}"), &[(key, "k")])]);
         class(fixture.cluster, &fixture.namespace, name, NAME, &[&format!("objectName: {key}")], &secrets)?;
@@ -160,7 +162,7 @@ fn two_volumes_of_one_pod_make_two_secrets() -> Result<()> {
 
 fn rotation_reaches_file_secret_and_status() -> Result<()> {
     let fixture = Fixture::new()?;
-    let (node, _, provider) = both(&fixture, &crate::external_fixture::ROTATING)?;
+    let (node, _, provider) = driver_and_provider(&fixture, &ROTATING)?;
     let secrets = json!([opaque("rotated", &[("foo", "k")])]);
     class(fixture.cluster, &fixture.namespace, "demo", NAME, &["objectName: foo"], &secrets)?;
     let pod = fixture.pod("web", "a", "demo", &fixture.replica_set("web")?)?;
@@ -188,7 +190,7 @@ fn versions(fixture: &Fixture, pod: &str) -> Result<Value> {
 
 fn a_status_has_the_providers_versions() -> Result<()> {
     let fixture = Fixture::new()?;
-    let (node, _, _provider) = both(&fixture, &[])?;
+    let (node, _, _provider) = driver_and_provider(&fixture, &[])?;
     let of = ["objectName: fookey, objectVersion: b2", "objectName: foo"];
     class(fixture.cluster, &fixture.namespace, "demo", NAME, &of, &json!([]))?;
     node.publish(&fixture.pod("web", "a", "demo", &Value::Null)?)?;
@@ -196,18 +198,18 @@ fn a_status_has_the_providers_versions() -> Result<()> {
     wait_for("the status", PATIENCE, || Ok(versions(&fixture, "web")? == sorted))
 }
 
-fn a_failure_is_an_event_without_what_was_sent() -> Result<()> {
+fn a_failure_is_an_event_without_the_credentials() -> Result<()> {
     let cluster = cluster()?;
     let fixture = Fixture::new()?;
-    let (node, _, provider) = both(&fixture, &[])?;
+    let (node, _, provider) = driver_and_provider(&fixture, &[])?;
     class(cluster, &fixture.namespace, "demo", NAME, &["objectName: foo"], &json!([]))?;
     provider.tell("/answer", &[("answer", "quote")])?;
     let pod = fixture.pod("web", "a", "demo", &Value::Null)?;
     node.refused(&pod)?;
     wait_for("the event is there", PATIENCE, || Ok(!fixture.events("FailedMountProviderFailed")?.is_empty()))?;
-    let told = fixture.events("FailedMountProviderFailed")?;
+    let events = fixture.events("FailedMountProviderFailed")?;
     let secret = &pod.secrets["clientsecret"];
-    ensure!(told[0].contains("cannot serve") && !told[0].contains(secret.as_str()), "{told:?}");
-    harness().remember(&told[0]);
+    ensure!(events[0].contains("cannot serve") && !events[0].contains(secret.as_str()), "{events:?}");
+    harness().remember(&events[0]);
     Ok(())
 }

@@ -1,7 +1,8 @@
-//! Other providers that answer badly, late or not at all: what a publish says, and what is left.
+//! External providers that reply badly, late or not at all:
+//! the error of the publish, and the state after it.
 
 use std::fs;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -11,24 +12,26 @@ use keyvault_csi_e2e::driver::wait_for;
 use keyvault_csi_e2e::kubelet::is_final;
 use tonic::Code;
 
-use crate::external_fixture::{NAME, PATIENCE, both, class, driver, options, provider, set, volume, with_tokens};
+use crate::external_fixture::{
+    NAME, PATIENCE, class, driver, driver_and_provider, options, provider, set_secret, volume, with_tokens,
+};
 use crate::harness::{Node, harness};
 
 trials! { "external_faults":
-    what_a_bad_reply_is_told_as,
+    each_bad_reply_has_its_error_text,
     bad_paths_are_refused_and_nothing_is_left,
-    ten_kilobytes_and_five_megabytes,
-    a_reply_above_a_small_limit_says_which_flag_to_raise,
+    ten_kilobytes_mount_and_five_megabytes_need_the_flag,
+    a_reply_above_the_limit_names_the_flag_to_raise,
     a_provider_that_hangs_ends_with_the_deadline,
-    a_socket_on_which_nobody_accepts_is_waited_for,
+    a_socket_without_a_listener_is_waited_for,
     unavailable_is_tried_three_times,
-    a_provider_that_is_killed_and_restarted_during_two_hundred_publishes,
-    what_was_sent_in_confidence_is_in_no_log_error_or_metric,
-    no_form_of_a_secret_passes,
+    two_hundred_publishes_survive_restarts_of_the_provider,
+    credentials_are_in_no_log_error_or_metric,
+    no_encoding_of_a_secret_is_shown,
 }
 
-/// Publishes a volume of a class that wants this answer; it must fail, and say all of this.
-fn fails(node: &Node, of: &[&str], answer: &str, words: &[&str]) -> Result<()> {
+/// Publishes a volume of a class that requests this answer; it must fail with all of these words.
+fn fails_with(node: &Node, of: &[&str], answer: &str, words: &[&str]) -> Result<()> {
     class(node, "faulty", of, answer)?;
     let status = node.refused_within(&volume("faulty"), Duration::from_secs(20))?;
     assert_eq!(status.code(), Code::Unknown, "{status}");
@@ -38,36 +41,47 @@ fn fails(node: &Node, of: &[&str], answer: &str, words: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn counted(node: &Node, error_type: &str, reason: &str) -> Result<()> {
+fn ensure_counted(node: &Node, error_type: &str, reason: &str) -> Result<()> {
     let metrics = node.metrics()?;
     let line = format!("provider=\"{NAME}\",error_type=\"{error_type}\",reason=\"{reason}\"");
     ensure!(metrics.contains(&line), "{line} is missing in {metrics}");
     Ok(())
 }
 
-fn what_a_bad_reply_is_told_as() -> Result<()> {
-    let (node, _provider) = both(&[])?;
+fn each_bad_reply_has_its_error_text() -> Result<()> {
+    let (node, _provider) = driver_and_provider(&[])?;
     let good = &["objectName: foo"][..];
-    fails(&node, good, "code=AuthenticationFailed", &["provider error code AuthenticationFailed", "(ProviderFailed)"])?;
-    counted(&node, "AuthenticationFailed", "ProviderFailed")?;
-    fails(&node, good, "code=a \"bad\" label", &["a \"bad\" label"])?;
-    counted(&node, "other", "ProviderFailed")?;
-    fails(&node, good, "status=7:who are you", &["code = PermissionDenied desc = who are you", "(ProviderFailed)"])?;
-    counted(&node, "GRPCProviderError", "ProviderFailed")?;
-    // Long texts are headers that many clients refuse.
-    fails(&node, good, &format!("status=7:{}", "x".repeat(20_000)), &["code = PermissionDenied desc = xxxx"])?;
-    // Codes that mean something else to the kubelet stay inside (docs/decisions.md#d8).
+    fails_with(
+        &node,
+        good,
+        "code=AuthenticationFailed",
+        &["provider error code AuthenticationFailed", "(ProviderFailed)"],
+    )?;
+    ensure_counted(&node, "AuthenticationFailed", "ProviderFailed")?;
+    fails_with(&node, good, "code=a \"bad\" label", &["a \"bad\" label"])?;
+    ensure_counted(&node, "other", "ProviderFailed")?;
+    fails_with(
+        &node,
+        good,
+        "status=7:who are you",
+        &["code = PermissionDenied desc = who are you", "(ProviderFailed)"],
+    )?;
+    ensure_counted(&node, "GRPCProviderError", "ProviderFailed")?;
+    // A long text is a long header, which many clients refuse.
+    fails_with(&node, good, &format!("status=7:{}", "x".repeat(20_000)), &["code = PermissionDenied desc = xxxx"])?;
+    // The driver does not pass on codes that mean something else to the kubelet
+    // (docs/decisions.md#d8).
     for code in [1, 4, 8, 10] {
-        fails(&node, good, &format!("status={code}:no"), &["desc = no"])?;
+        fails_with(&node, good, &format!("status={code}:no"), &["desc = no"])?;
     }
-    fails(&node, good, "versionless", &["no object versions", "(ProviderFailed)"])?;
-    fails(&node, good, "fileless", &["no files", "write into the volume themselves are not supported"])?;
-    fails(&node, &["objectName: absent"], "", &["secret absent not found"])?;
+    fails_with(&node, good, "versionless", &["no object versions", "(ProviderFailed)"])?;
+    fails_with(&node, good, "fileless", &["no files", "write into the volume themselves are not supported"])?;
+    fails_with(&node, &["objectName: absent"], "", &["secret absent not found"])?;
     Ok(())
 }
 
 fn bad_paths_are_refused_and_nothing_is_left() -> Result<()> {
-    let (node, _provider) = both(&[])?;
+    let (node, _provider) = driver_and_provider(&[])?;
     let long = format!("objectName: foo, path: {}", "x".repeat(256));
     for (object, words) in [
         ("objectName: foo, path: /dev/null", "relative to the mount"),
@@ -79,67 +93,70 @@ fn bad_paths_are_refused_and_nothing_is_left() -> Result<()> {
         ("objectName: foo, path: \"\"", "empty"),
         (&long, "256 bytes"),
     ] {
-        fails(
+        fails_with(
             &node,
             &["objectName: fookey", object],
             "",
             &["the reply has the path", words, "(ProviderReplyInvalid)"],
         )?;
     }
-    fails(&node, &["objectName: foo", "objectName: foo, path: foo/bar"], "", &["is a file and, because of"])?;
-    fails(&node, &["objectName: foo, mode: -1"], "", &["the mode -1"])?;
-    counted(&node, "FileWriteError", "ProviderReplyInvalid")
+    fails_with(&node, &["objectName: foo", "objectName: foo, path: foo/bar"], "", &["is a file and, because of"])?;
+    fails_with(&node, &["objectName: foo, mode: -1"], "", &["the mode -1"])?;
+    ensure_counted(&node, "FileWriteError", "ProviderReplyInvalid")
 }
 
 const LARGE: &str = "objectName: foo, size: 5000000";
 
-fn ten_kilobytes_and_five_megabytes() -> Result<()> {
-    let (node, _provider) = both(&[])?;
+fn ten_kilobytes_mount_and_five_megabytes_need_the_flag() -> Result<()> {
+    let (node, _provider) = driver_and_provider(&[])?;
     class(&node, "small", &["objectName: foo, size: 10240"], "")?;
     assert_eq!(fs::metadata(node.publish(&volume("small"))?.join("foo"))?.len(), 10_240);
-    fails(&node, &[LARGE], "", &["larger than 4194304 bytes", "--max-call-recv-msg-size", "(TooLarge)"])?;
-    let (node, provider) =
-        both(&["--max-call-recv-msg-size=8388608", "--enable-secret-rotation", "--rotation-poll-interval=200ms"])?;
+    fails_with(&node, &[LARGE], "", &["larger than 4194304 bytes", "--max-call-recv-msg-size", "(TooLarge)"])?;
+    let (node, provider) = driver_and_provider(&[
+        "--max-call-recv-msg-size=8388608",
+        "--enable-secret-rotation",
+        "--rotation-poll-interval=200ms",
+    ])?;
     class(&node, "large", &[LARGE], "")?;
     let target = node.publish(&volume("large"))?;
     let content = fs::read(target.join("foo"))?;
     ensure!(content.len() == 5_000_000 && content.starts_with(b"secretsecret"), "{}", content.len());
-    // A refresh holds both generations for a moment.
+    // During a refresh the tmpfs holds two generations.
     provider.tell("/rotation", &[("rotated", "true")])?;
     wait_for("it is refreshed", PATIENCE, || Ok(fs::read(target.join("foo"))?.starts_with(b"rotatedrotated")))
 }
 
-fn a_reply_above_a_small_limit_says_which_flag_to_raise() -> Result<()> {
-    let (node, _provider) = both(&["--max-call-recv-msg-size=5"])?;
-    fails(&node, &["objectName: foo"], "", &["larger than 5 bytes", "maxCallRecvMsgSize"])
+fn a_reply_above_the_limit_names_the_flag_to_raise() -> Result<()> {
+    let (node, _provider) = driver_and_provider(&["--max-call-recv-msg-size=5"])?;
+    fails_with(&node, &["objectName: foo"], "", &["larger than 5 bytes", "maxCallRecvMsgSize"])
 }
 
 fn a_provider_that_hangs_ends_with_the_deadline() -> Result<()> {
-    let (node, provider) = both(&[])?;
+    let (node, provider) = driver_and_provider(&[])?;
     class(&node, "demo", &["objectName: foo"], "hang")?;
     let began = Instant::now();
     let status = node.refused_within(&volume("demo"), Duration::from_secs(4))?;
     let took = began.elapsed();
-    // Ours is a tenth shorter than the caller's, so that the cause arrives.
+    // The driver's deadline is a tenth shorter than the caller's, so that the cause reaches it.
     ensure!((Duration::from_secs(3)..Duration::from_secs(4)).contains(&took), "{took:?}");
     assert_eq!(status.code(), Code::Unknown, "{status}");
     ensure!(status.message().contains("no answer within 3 s") && status.message().contains("(Timeout)"), "{status}");
-    // Other volumes are not held up meanwhile.
+    // Meanwhile other volumes are published.
     class(&node, "fine", &["objectName: foo"], "")?;
     std::thread::scope(|scope| {
         let hanging = scope.spawn(|| node.refused_within(&volume("demo"), Duration::from_secs(4)));
-        wait_for("it hangs", Duration::from_secs(4), || Ok(provider.requests()?.len() == 2))?;
+        wait_for("the publish hangs", Duration::from_secs(4), || Ok(provider.requests()?.len() == 2))?;
         node.publish(&volume("fine"))?;
         ensure!(!hanging.is_finished());
         hanging.join().map_err(|_| anyhow::anyhow!("it panicked"))?.map(drop)
     })
 }
 
-fn a_socket_on_which_nobody_accepts_is_waited_for() -> Result<()> {
+fn a_socket_without_a_listener_is_waited_for() -> Result<()> {
     let node = driver(&[])?;
     let options = options(node.setup(), 1, 8080)?;
     class(&node, "demo", &["objectName: foo"], "")?;
-    // As a provider leaves it that was killed.
+    // As a killed provider leaves it.
     drop(std::os::unix::net::UnixListener::bind(&options.socket)?);
     let status = node.refused_within(&volume("demo"), Duration::from_secs(3))?;
     for word in ["nobody answers on", &options.socket.display().to_string(), "refused", "(ProviderUnavailable)"] {
@@ -147,8 +164,8 @@ fn a_socket_on_which_nobody_accepts_is_waited_for() -> Result<()> {
     }
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| node.publish_within(&volume("demo"), Duration::from_secs(30)));
-        let known = || Ok(node.log().matches("node publish volume").count() >= 2);
-        wait_for("it waits", Duration::from_secs(10), known)?;
+        let waits = || Ok(node.log().matches("node publish volume").count() >= 2);
+        wait_for("the publish waits", Duration::from_secs(10), waits)?;
         let _provider = provider(&options)?;
         waiting.join().map_err(|_| anyhow::anyhow!("it panicked"))??;
         Ok(())
@@ -156,90 +173,95 @@ fn a_socket_on_which_nobody_accepts_is_waited_for() -> Result<()> {
 }
 
 fn unavailable_is_tried_three_times() -> Result<()> {
-    let (node, provider) = both(&[])?;
+    let (node, provider) = driver_and_provider(&[])?;
     class(&node, "demo", &["objectName: foo"], "unavailable=2")?;
     node.publish(&volume("demo"))?;
     assert_eq!(provider.requests()?.len(), 3);
-    fails(&node, &["objectName: foo"], "unavailable=9", &["code = Unavailable desc = not yet"])?;
+    fails_with(&node, &["objectName: foo"], "unavailable=9", &["code = Unavailable desc = not yet"])?;
     assert_eq!(provider.requests()?.len(), 6);
     Ok(())
 }
 
-/// Each pod is called for again as long as the kubelet would, and none waits longer than a publish may.
-fn a_provider_that_is_killed_and_restarted_during_two_hundred_publishes() -> Result<()> {
-    const PODS: usize = 200;
+/// Publishes a pod as the kubelet does, with retries; returns how many calls failed. No call
+/// exceeds its deadline.
+fn publish_with_retries(node: &Node) -> Result<usize> {
     const DEADLINE: Duration = Duration::from_secs(30);
+    let volume = volume("demo");
+    let mut failures = 0;
+    loop {
+        let began = Instant::now();
+        let outcome = node.publish_within(&volume, DEADLINE);
+        ensure!(began.elapsed() <= DEADLINE, "a publish took {:?}", began.elapsed());
+        match outcome {
+            Ok(target) => {
+                assert_eq!(fs::read_to_string(target.join("foo"))?, "secret");
+                return Ok(failures);
+            }
+            Err(status) => {
+                failures += 1;
+                ensure!(failures < 10, "a pod does not start: {status}");
+                ensure!(is_final(status.code()) || status.code() == Code::Aborted, "{status}");
+            }
+        }
+    }
+}
+
+fn two_hundred_publishes_survive_restarts_of_the_provider() -> Result<()> {
+    const PODS: usize = 200;
     let node = driver(&[])?;
     let options = options(node.setup(), 1, 8080)?;
     class(&node, "demo", &["objectName: foo"], "delay=50")?;
     let mut running = Some(provider(&options)?);
-    let (next, done, over) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicBool::new(false));
+    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let publish_all = || -> Result<usize> {
-        let mut again = 0;
+        let mut failures = 0;
         while next.fetch_add(1, Ordering::Relaxed) < PODS {
-            let volume = volume("demo");
-            for tries in 1.. {
-                let began = Instant::now();
-                let outcome = node.publish_within(&volume, DEADLINE);
-                ensure!(began.elapsed() <= DEADLINE, "a publish took {:?}", began.elapsed());
-                match outcome {
-                    Ok(target) => {
-                        assert_eq!(fs::read_to_string(target.join("foo"))?, "secret");
-                        break;
-                    }
-                    Err(status) => {
-                        ensure!(tries < 10, "a pod does not start: {status}");
-                        ensure!(is_final(status.code()) || status.code() == Code::Aborted, "{status}");
-                        again += 1;
-                    }
-                }
-            }
+            failures += publish_with_retries(&node)?;
             done.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(again)
+        Ok(failures)
     };
-    let (again, kills) = std::thread::scope(|scope| {
+    let (failures, restarts) = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..8).map(|_| scope.spawn(publish_all)).collect();
-        let mut kills = 0;
-        while !over.load(Ordering::Relaxed) {
-            let at = done.load(Ordering::Relaxed);
-            let more =
-                || Ok(done.load(Ordering::Relaxed) >= (at + 20).min(PODS) || workers.iter().all(|w| w.is_finished()));
-            wait_for("publishes go on", Duration::from_secs(120), more)?;
-            if done.load(Ordering::Relaxed) >= PODS || workers.iter().all(|worker| worker.is_finished()) {
-                over.store(true, Ordering::Relaxed);
-                continue;
+        let finished = || workers.iter().all(|worker| worker.is_finished());
+        let mut restarts = 0;
+        loop {
+            let before = done.load(Ordering::Relaxed);
+            let progress = || Ok(done.load(Ordering::Relaxed) >= (before + 20).min(PODS) || finished());
+            wait_for("twenty more publishes succeed", Duration::from_secs(120), progress)?;
+            if done.load(Ordering::Relaxed) >= PODS || finished() {
+                break;
             }
             let provider = running.take().context("no provider")?;
-            // In turn as a crash and as an update.
-            if kills % 2 == 0 {
+            // Alternately as in a crash and as in an update.
+            if restarts % 2 == 0 {
                 provider.kill()?
             } else {
                 provider.terminate()?
             }
-            kills += 1;
+            restarts += 1;
             running = Some(self::provider(&options)?);
         }
-        let mut again = 0;
+        let mut failures = 0;
         for worker in workers {
-            again += worker.join().map_err(|_| anyhow::anyhow!("a publisher panicked"))??;
+            failures += worker.join().map_err(|_| anyhow::anyhow!("a publisher panicked"))??;
         }
-        Ok::<_, anyhow::Error>((again, kills))
+        Ok::<_, anyhow::Error>((failures, restarts))
     })?;
-    ensure!(kills >= 5, "killed {kills} times only");
+    ensure!(restarts >= 5, "only {restarts} restarts");
     ensure!(done.load(Ordering::Relaxed) == PODS);
-    ensure!(again <= PODS / 4, "{again} publishes failed in {kills} restarts");
+    ensure!(failures <= PODS / 4, "{failures} publishes failed in {restarts} restarts");
     Ok(())
 }
 
-fn what_was_sent_in_confidence_is_in_no_log_error_or_metric() -> Result<()> {
-    let (node, provider) = both(&[
+fn credentials_are_in_no_log_error_or_metric() -> Result<()> {
+    let (node, provider) = driver_and_provider(&[
         "--provider-health-check",
         "--provider-health-check-interval=100ms",
         "--enable-secret-rotation",
         "--rotation-poll-interval=200ms",
     ])?;
-    let value = set(&provider, "password", "v1")?;
+    let value = set_secret(&provider, "password", "v1")?;
     class(&node, "demo", &["objectName: password"], "")?;
     let (secret, audience) = (harness().secret("principal"), "api://audience");
     let volume = with_tokens(
@@ -257,8 +279,8 @@ fn what_was_sent_in_confidence_is_in_no_log_error_or_metric() -> Result<()> {
     other.uid = "00000000-0000-4000-8000-00000000abcd".to_owned();
     let status = node.refused(&other)?;
     ensure!(status.message().contains("cannot serve") && status.message().contains("***stripped***"), "{status}");
-    for rest in ["clientsecret", "secretProviderClass", "objectName: password"] {
-        ensure!(status.message().contains(rest), "{rest} is missing in: {status}");
+    for kept in ["clientsecret", "secretProviderClass", "objectName: password"] {
+        ensure!(status.message().contains(kept), "{kept} is missing in: {status}");
     }
     provider.tell("/answer", &[("answer", &format!("code={secret}"))])?;
     let coded = node.refused(&other)?;
@@ -271,10 +293,11 @@ fn what_was_sent_in_confidence_is_in_no_log_error_or_metric() -> Result<()> {
     Ok(())
 }
 
-/// A provider may print what it got in any form, whole or in pieces, as an error's text, as its code, or as a path.
-fn no_form_of_a_secret_passes() -> Result<()> {
+/// A provider may return credentials in any encoding, whole or in pieces, as an error's text or
+/// code, or as a path.
+fn no_encoding_of_a_secret_is_shown() -> Result<()> {
     const RUN: usize = 16;
-    let (node, provider) = both(&[])?;
+    let (node, provider) = driver_and_provider(&[])?;
     class(&node, "demo", &["objectName: foo"], "")?;
     let secret = harness().secret("with/some+signs & a \"quote\"");
     let volume = volume("demo").with_service_principal("00000000-0000-4000-9000-000000000000", &secret);

@@ -1,8 +1,7 @@
-//! What the tests of other providers stand on: a driver that looks for sockets in folders of its own, and the reference provider
-//! as a process beside it.
+//! The fixture of the tests of external providers: a driver with provider directories of its own,
+//! and the reference provider as a process.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -12,55 +11,38 @@ use keyvault_csi_e2e::driver::Setup;
 use keyvault_csi_e2e::kubelet::Volume;
 use keyvault_csi_e2e::reference::{self, Options, ProviderProcess, Seen};
 
-use crate::harness::{Node, class_manifest, harness};
+use crate::harness::{Node, class_manifest, harness, provider_dirs, set_provider_dirs};
 
 /// The name of upstream's mock.
 pub(crate) const NAME: &str = "e2e-provider";
 pub(crate) const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The word that makes the test binary a reference provider: a process of its own, so that it can be killed.
+/// The argument that makes the test binary a reference provider: a separate process can be killed.
 const ROLE: &str = "reference-provider";
 
-/// Runs as a reference provider if the command line says so.
-pub(crate) fn is_provider() -> Option<Result<()>> {
+/// Runs the reference provider if the command line asks for it.
+pub(crate) fn run_reference_provider() -> Option<Result<()>> {
     let mut words = std::env::args_os().skip(1).peekable();
     words.next_if(|word| word == ROLE)?;
     let words = std::iter::once(ROLE.into()).chain(words);
     Some(Options::try_parse_from(words).map_err(Into::into).and_then(|options| reference::run(&options)))
 }
 
-/// Where a driver of this setup looks: the additional folder, then the main one.
-pub(crate) fn folders(setup: &Setup) -> [PathBuf; 2] {
-    ["more", "providers"].map(|folder| setup.folder.join(folder))
-}
-
-/// Makes a driver of this setup look there.
-pub(crate) fn look_there(setup: &mut Setup) -> Result<()> {
-    let [more, main] = folders(setup);
-    for folder in [&more, &main] {
-        std::fs::create_dir_all(folder)?;
-    }
-    setup.flags.push(format!("--additional-provider-volume-paths={}", more.display()));
-    setup.flags.push(format!("--provider-volume={}", main.display()));
-    Ok(())
-}
-
-/// How a provider for a driver of this setup is started.
-pub(crate) fn options(setup: &Setup, folder: usize, port: u16) -> Result<Options> {
-    let socket = folders(setup)[folder].join(format!("{NAME}.sock"));
+/// The options of a provider in one of the driver's provider directories, by index.
+pub(crate) fn options(setup: &Setup, directory: usize, port: u16) -> Result<Options> {
+    let socket = provider_dirs(setup)[directory].join(format!("{NAME}.sock"));
     Ok(Options { socket, control: format!("{}:{port}", setup.address).parse()? })
 }
 
-/// Starts a provider.
 pub(crate) fn provider(options: &Options) -> Result<ProviderProcess> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg(ROLE);
     ProviderProcess::start(command, options)
 }
 
-/// A driver and a provider in its main folder.
-pub(crate) fn both(flags: &[&str]) -> Result<(Node, ProviderProcess)> {
+/// A driver, and a provider in its main directory.
+pub(crate) fn driver_and_provider(flags: &[&str]) -> Result<(Node, ProviderProcess)> {
     let node = driver(flags)?;
     let provider = provider(&options(node.setup(), 1, 8080)?)?;
     Ok((node, provider))
@@ -69,21 +51,21 @@ pub(crate) fn both(flags: &[&str]) -> Result<(Node, ProviderProcess)> {
 /// A driver without a provider.
 pub(crate) fn driver(flags: &[&str]) -> Result<Node> {
     let mut setup = harness().setup();
-    look_there(&mut setup)?;
+    set_provider_dirs(&mut setup)?;
     setup.flags.extend(flags.iter().map(|&flag| flag.to_owned()));
     Node::start(setup)
 }
 
-/// The flags of a driver that rotates.
+/// The flags of a driver that rotates secrets.
 pub(crate) const ROTATING: [&str; 2] = ["--enable-secret-rotation", "--rotation-poll-interval=200ms"];
 
-/// The `objects` of a class: each is the YAML of one object.
+/// The `objects` parameter of a class, from the fields of each object.
 pub(crate) fn objects(objects: &[&str]) -> String {
     let text = |object: &&str| format!("  - |\n    {}\n", object.replace(", ", "\n    "));
     objects.iter().fold("array:\n".to_owned(), |all, object| all + &text(object))
 }
 
-/// The parameters of a class of these objects that wants this answer.
+/// The parameters of a class of these objects that requests this answer.
 pub(crate) fn parameters(of: &[&str], answer: &str) -> BTreeMap<String, String> {
     let mut parameters = BTreeMap::from([("objects".to_owned(), objects(of))]);
     if !answer.is_empty() {
@@ -92,7 +74,7 @@ pub(crate) fn parameters(of: &[&str], answer: &str) -> BTreeMap<String, String> 
     parameters
 }
 
-/// Writes a class of the provider.
+/// Writes a class of the reference provider.
 pub(crate) fn class(node: &Node, name: &str, of: &[&str], answer: &str) -> Result<()> {
     let manifest = class_manifest("default", name, Some(NAME), &parameters(of, answer));
     node.manifest(&format!("{name}.yaml"), &manifest)
@@ -109,7 +91,7 @@ pub(crate) fn with_tokens(mut volume: Volume, audiences: &[&str]) -> Volume {
     volume
 }
 
-/// Tokens as a kubelet brings them.
+/// Tokens as the kubelet sends them.
 pub(crate) fn tokens(audiences: &[&str]) -> String {
     let token = |audience: &&str| {
         let token =
@@ -119,14 +101,14 @@ pub(crate) fn tokens(audiences: &[&str]) -> String {
     serde_json::Value::Object(audiences.iter().map(token).collect()).to_string()
 }
 
-/// Sets a value of the provider and remembers it as secret.
-pub(crate) fn set(provider: &ProviderProcess, name: &str, version: &str) -> Result<String> {
+/// Sets a new value in the provider and returns it.
+pub(crate) fn set_secret(provider: &ProviderProcess, name: &str, version: &str) -> Result<String> {
     let value = harness().secret(name);
     provider.tell("/secret", &[("name", name), ("value", &value), ("version", version)])?;
     Ok(value)
 }
 
-/// The last request that the provider saw.
-pub(crate) fn last(provider: &ProviderProcess) -> Result<Seen> {
-    provider.requests()?.pop().context("the provider was not asked")
+/// The last request to the provider.
+pub(crate) fn last_request(provider: &ProviderProcess) -> Result<Seen> {
+    provider.requests()?.pop().context("the provider has no request")
 }

@@ -1,4 +1,4 @@
-//! Volumes of other providers that are brought up to date: what is asked, what is written, what is told.
+//! Refreshes of volumes of external providers: requests, writes and reports.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -9,44 +9,46 @@ use anyhow::{Result, ensure};
 use keyvault_csi_e2e::driver::wait_for;
 use keyvault_csi_e2e::reference::ProviderProcess;
 
-use crate::external_fixture::{NAME, PATIENCE, ROTATING, both, class, last, parameters, set, volume, with_tokens};
+use crate::external_fixture::{
+    NAME, PATIENCE, ROTATING, class, driver_and_provider, last_request, parameters, set_secret, volume, with_tokens,
+};
 use crate::harness::{Node, class_manifest, harness};
 use crate::rotation::metric;
 
 trials! { "external_rotation":
     a_rotated_value_comes_with_its_version,
-    a_quiet_provider_costs_no_write,
+    unchanged_objects_cause_no_write,
     a_new_value_under_the_old_version_is_written_too,
     a_new_version_of_the_old_value_writes_nothing,
-    each_volume_is_asked_for_by_itself_and_with_its_own_pod,
+    each_volume_has_requests_of_its_own_with_its_pod,
     fresh_tokens_are_used,
-    lapsed_credentials_are_told_and_nothing_is_asked_with_them,
-    a_failure_keeps_the_files_and_is_told_by_the_providers_code,
-    a_class_that_changes_its_provider_is_followed,
-    a_changed_class_is_asked_for_without_the_old_versions,
+    expired_credentials_are_reported_and_not_used,
+    a_failure_keeps_the_files_and_is_counted_by_the_providers_code,
+    a_class_may_change_its_provider,
+    a_changed_class_is_fetched_without_the_old_versions,
     a_provider_that_hangs_holds_up_no_vault,
 }
 
-/// How many volumes of one provider are brought up to date at a time.
-const PLACES: usize = 4;
+/// How many volumes of one provider the driver refreshes at a time.
+const CONCURRENT_REFRESHES: usize = 4;
 
-/// For how long one refresh may take.
+/// The deadline of one refresh.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// What tells one write of a volume from the next.
-fn print(target: &Path) -> Result<Vec<(u64, i64, i64)>> {
-    let facts = |path: &Path| -> Result<_> {
-        let facts = fs::symlink_metadata(path)?;
-        Ok((facts.ino(), facts.ctime(), facts.ctime_nsec()))
+/// Inodes and change times of a volume, which differ after each write.
+fn fingerprint(target: &Path) -> Result<Vec<(u64, i64, i64)>> {
+    let one = |path: &Path| -> Result<_> {
+        let metadata = fs::symlink_metadata(path)?;
+        Ok((metadata.ino(), metadata.ctime(), metadata.ctime_nsec()))
     };
-    let files = fs::read_dir(target.join("..data"))?.map(|entry| facts(&entry?.path()));
-    [facts(target), facts(&target.join("..data"))].into_iter().chain(files).collect()
+    let files = fs::read_dir(target.join("..data"))?.map(|entry| one(&entry?.path()));
+    [one(target), one(&target.join("..data"))].into_iter().chain(files).collect()
 }
 
-/// Waits until the provider was asked that many times more.
-fn asked_again(provider: &ProviderProcess, times: usize) -> Result<()> {
+/// Waits until the provider has had this number of further requests.
+fn wait_for_requests(provider: &ProviderProcess, times: usize) -> Result<()> {
     let before = provider.requests()?.len();
-    wait_for("it is asked again", PATIENCE, || Ok(provider.requests()?.len() >= before + times))
+    wait_for("requests arrive", PATIENCE, || Ok(provider.requests()?.len() >= before + times))
 }
 
 fn refreshes(node: &Node, rotated: bool) -> Result<f64> {
@@ -54,68 +56,70 @@ fn refreshes(node: &Node, rotated: bool) -> Result<f64> {
     metric(node, "rotation_reconcile_total{", &[&provider, &rotated])
 }
 
-/// The scenario of upstream's suite: the mock gives pods that it has seen before another value from now on.
+/// The scenario of upstream's suite: from now on the mock returns another value to pods that it has
+/// seen before.
 fn a_rotated_value_comes_with_its_version() -> Result<()> {
-    let (node, provider) = both(&ROTATING)?;
+    let (node, provider) = driver_and_provider(&ROTATING)?;
     class(&node, "demo", &["objectName: foo"], "")?;
     let target = node.publish(&volume("demo"))?;
     assert_eq!(fs::read_to_string(target.join("foo"))?, "secret");
-    asked_again(&provider, 2)?;
-    assert_eq!(last(&provider)?.held, [("secret/foo".to_owned(), "v1".to_owned())].into());
+    wait_for_requests(&provider, 2)?;
+    assert_eq!(last_request(&provider)?.held, [("secret/foo".to_owned(), "v1".to_owned())].into());
     provider.tell("/rotation", &[("rotated", "true")])?;
     wait_for("it is rotated", PATIENCE, || Ok(fs::read_to_string(target.join("foo"))? == "rotated"))?;
-    asked_again(&provider, 2)?;
-    assert_eq!(last(&provider)?.held, [("secret/foo".to_owned(), "v2".to_owned())].into());
+    wait_for_requests(&provider, 2)?;
+    assert_eq!(last_request(&provider)?.held, [("secret/foo".to_owned(), "v2".to_owned())].into());
     assert_eq!(refreshes(&node, true)?, 1.0);
     Ok(())
 }
 
-fn a_quiet_provider_costs_no_write() -> Result<()> {
-    let (node, provider) = both(&ROTATING)?;
-    set(&provider, "password", "v1")?;
+fn unchanged_objects_cause_no_write() -> Result<()> {
+    let (node, provider) = driver_and_provider(&ROTATING)?;
+    set_secret(&provider, "password", "v1")?;
     class(&node, "demo", &["objectName: password", "objectName: password, path: a/b"], "")?;
     let target = node.publish(&volume("demo"))?;
-    let before = print(&target)?;
-    asked_again(&provider, 20)?;
-    ensure!(print(&target)? == before, "something was written");
-    wait_for("they are counted", PATIENCE, || Ok(refreshes(&node, false)? >= 19.0))?;
+    let before = fingerprint(&target)?;
+    wait_for_requests(&provider, 20)?;
+    ensure!(fingerprint(&target)? == before, "something was written");
+    wait_for("the refreshes are counted", PATIENCE, || Ok(refreshes(&node, false)? >= 19.0))?;
     assert_eq!(refreshes(&node, true)?, 0.0);
     Ok(())
 }
 
 fn a_new_value_under_the_old_version_is_written_too() -> Result<()> {
-    let (node, provider) = both(&ROTATING)?;
-    set(&provider, "password", "same")?;
+    let (node, provider) = driver_and_provider(&ROTATING)?;
+    set_secret(&provider, "password", "same")?;
     class(&node, "demo", &["objectName: password"], "")?;
     let target = node.publish(&volume("demo"))?;
-    let value = set(&provider, "password", "same")?;
+    let value = set_secret(&provider, "password", "same")?;
     wait_for("the value is there", PATIENCE, || Ok(fs::read_to_string(target.join("password"))? == value))
 }
 
 fn a_new_version_of_the_old_value_writes_nothing() -> Result<()> {
-    let (node, provider) = both(&ROTATING)?;
-    let value = set(&provider, "password", "v1")?;
+    let (node, provider) = driver_and_provider(&ROTATING)?;
+    let value = set_secret(&provider, "password", "v1")?;
     class(&node, "demo", &["objectName: password"], "")?;
     let target = node.publish(&volume("demo"))?;
-    let before = print(&target)?;
+    let before = fingerprint(&target)?;
     provider.tell("/secret", &[("name", "password"), ("value", &value), ("version", "v2")])?;
-    wait_for("the new version is known", PATIENCE, || {
-        Ok(last(&provider)?.held.get("secret/password").is_some_and(|version| version == "v2"))
+    wait_for("the request has the new version", PATIENCE, || {
+        Ok(last_request(&provider)?.held.get("secret/password").is_some_and(|version| version == "v2"))
     })?;
-    ensure!(print(&target)? == before, "something was written");
+    ensure!(fingerprint(&target)? == before, "something was written");
     Ok(())
 }
 
-/// Nobody here can know who a provider takes a pod for, so that two pods never share an answer.
-fn each_volume_is_asked_for_by_itself_and_with_its_own_pod() -> Result<()> {
-    let (node, provider) = both(&ROTATING)?;
+/// The driver does not know as which identity a provider sees a pod, so that two pods never share a
+/// reply.
+fn each_volume_has_requests_of_its_own_with_its_pod() -> Result<()> {
+    let (node, provider) = driver_and_provider(&ROTATING)?;
     class(&node, "demo", &["objectName: foo"], "")?;
     let volumes = [volume("demo"), volume("demo"), volume("demo")];
     for volume in &volumes {
         node.publish(volume)?;
     }
     let before = provider.requests()?.len();
-    let asked_for = |uid: &str| -> Result<bool> {
+    let refreshed = |uid: &str| -> Result<bool> {
         let seen = provider.requests()?;
         let mut later = seen.iter().skip(before);
         Ok(later.any(|seen| {
@@ -126,35 +130,36 @@ fn each_volume_is_asked_for_by_itself_and_with_its_own_pod() -> Result<()> {
         }))
     };
     for volume in &volumes {
-        wait_for("its refresh is asked for", PATIENCE, || asked_for(&volume.uid))?;
+        wait_for("the volume is refreshed", PATIENCE, || refreshed(&volume.uid))?;
     }
     Ok(())
 }
 
 fn fresh_tokens_are_used() -> Result<()> {
-    let (node, provider) = both(&ROTATING)?;
+    let (node, provider) = driver_and_provider(&ROTATING)?;
     class(&node, "demo", &["objectName: foo"], "")?;
     let volume = volume("demo");
     node.publish(&with_tokens(volume.clone(), &["first"]))?;
-    asked_again(&provider, 1)?;
-    assert_eq!(last(&provider)?.audiences, ["first"]);
-    // The kubelet's next call brings others.
+    wait_for_requests(&provider, 1)?;
+    assert_eq!(last_request(&provider)?.audiences, ["first"]);
+    // The kubelet's next call delivers other tokens.
     node.publish(&with_tokens(volume, &["second"]))?;
-    wait_for("the new ones are used", PATIENCE, || Ok(last(&provider)?.audiences == ["second"]))
+    wait_for("the new tokens are used", PATIENCE, || Ok(last_request(&provider)?.audiences == ["second"]))
 }
 
-fn lapsed_credentials_are_told_and_nothing_is_asked_with_them() -> Result<()> {
+fn expired_credentials_are_reported_and_not_used() -> Result<()> {
     let flags = ["--enable-secret-rotation", "--rotation-poll-interval=200ms", "--republish-period=300ms"];
-    let (node, provider) = both(&flags)?;
+    let (node, provider) = driver_and_provider(&flags)?;
     class(&node, "demo", &["objectName: foo"], "")?;
     let (bare, volume) = (volume("demo"), volume("demo").with_service_principal("c", &harness().secret("principal")));
     node.publish(&bare)?;
     node.publish(&volume)?;
-    let lapsed = || Ok(metric(&node, "rotation_reconcile_error_total{", &["CredentialsMissing", NAME])? >= 1.0);
-    wait_for("it is told", PATIENCE, lapsed)?;
-    // A pod that never brought any is still served, and nobody is asked with nothing in the name of the other one.
+    let expired = || Ok(metric(&node, "rotation_reconcile_error_total{", &["CredentialsMissing", NAME])? >= 1.0);
+    wait_for("the expiry is counted", PATIENCE, expired)?;
+    // The refreshes of the pod that never had credentials continue;
+    // the other pod has no request without them.
     let before = provider.requests()?.len();
-    asked_again(&provider, 3)?;
+    wait_for_requests(&provider, 3)?;
     for seen in &provider.requests()?[before..] {
         assert_eq!((seen.secrets.is_none(), seen.target.contains(&bare.uid)), (true, true));
     }
@@ -162,9 +167,9 @@ fn lapsed_credentials_are_told_and_nothing_is_asked_with_them() -> Result<()> {
     Ok(())
 }
 
-fn a_failure_keeps_the_files_and_is_told_by_the_providers_code() -> Result<()> {
-    let (node, provider) = both(&ROTATING)?;
-    let value = set(&provider, "password", "v1")?;
+fn a_failure_keeps_the_files_and_is_counted_by_the_providers_code() -> Result<()> {
+    let (node, provider) = driver_and_provider(&ROTATING)?;
+    let value = set_secret(&provider, "password", "v1")?;
     class(&node, "demo", &["objectName: password"], "")?;
     let volume = volume("demo");
     let target = node.publish(&volume)?;
@@ -182,13 +187,13 @@ fn a_failure_keeps_the_files_and_is_told_by_the_providers_code() -> Result<()> {
         node.publish(&volume)?;
     }
     provider.tell("/answer", &[])?;
-    let value = set(&provider, "password", "v2")?;
-    wait_for("it goes on", PATIENCE, || Ok(fs::read_to_string(target.join("password"))? == value))?;
+    let value = set_secret(&provider, "password", "v2")?;
+    wait_for("refreshes succeed again", PATIENCE, || Ok(fs::read_to_string(target.join("password"))? == value))?;
     wait_for("nothing fails", PATIENCE, || Ok(metric(&node, "rotation_volumes_failing{", &[])? == 0.0))
 }
 
-fn a_class_that_changes_its_provider_is_followed() -> Result<()> {
-    let (node, provider) = both(&["--enable-secret-rotation", "--rotation-poll-interval=1h"])?;
+fn a_class_may_change_its_provider() -> Result<()> {
+    let (node, provider) = driver_and_provider(&["--enable-secret-rotation", "--rotation-poll-interval=1h"])?;
     let vault = harness().vault();
     let value = vault.set("password");
     class(&node, "demo", &["objectName: foo"], "")?;
@@ -199,26 +204,27 @@ fn a_class_that_changes_its_provider_is_followed() -> Result<()> {
         Ok(fs::read_to_string(target.join("password")).is_ok_and(|found| found == value))
     })?;
     ensure!(!target.join("foo").exists());
-    let asked = provider.requests()?.len();
+    let before = provider.requests()?.len();
     class(&node, "demo", &["objectName: fookey"], "")?;
-    wait_for("the provider's is", Duration::from_secs(30), || Ok(target.join("fookey").exists()))?;
-    ensure!(provider.requests()?.len() > asked);
+    wait_for("the provider's object is there", Duration::from_secs(30), || Ok(target.join("fookey").exists()))?;
+    ensure!(provider.requests()?.len() > before);
     Ok(())
 }
 
-fn a_changed_class_is_asked_for_without_the_old_versions() -> Result<()> {
-    let (node, provider) = both(&["--enable-secret-rotation", "--rotation-poll-interval=1h"])?;
+fn a_changed_class_is_fetched_without_the_old_versions() -> Result<()> {
+    let (node, provider) = driver_and_provider(&["--enable-secret-rotation", "--rotation-poll-interval=1h"])?;
     class(&node, "demo", &["objectName: foo"], "")?;
     let target = node.publish(&volume("demo"))?;
     class(&node, "demo", &["objectName: foo", "objectName: fookey"], "")?;
     wait_for("the new object is there", PATIENCE, || Ok(target.join("fookey").exists()))?;
-    assert_eq!(last(&provider)?.held, [].into());
+    assert_eq!(last_request(&provider)?.held, [].into());
     Ok(())
 }
 
-/// More volumes of it than refreshes run at a time, all due at once, and each waits for a minute.
+/// Of 24 volumes that are due at once, four are refreshed at a time, and each refresh hangs until
+/// its deadline.
 fn a_provider_that_hangs_holds_up_no_vault() -> Result<()> {
-    let (node, provider) = both(&ROTATING)?;
+    let (node, provider) = driver_and_provider(&ROTATING)?;
     let write = |refresh: &str| -> Result<()> {
         let text = class_manifest("default", "demo", Some(NAME), &parameters(&["objectName: foo"], ""));
         let mut class: serde_json::Value = serde_json::from_str(&text)?;
@@ -237,15 +243,15 @@ fn a_provider_that_hangs_holds_up_no_vault() -> Result<()> {
     provider.tell("/answer", &[("answer", "hang")])?;
     let (before, began) = (provider.requests()?.len(), Instant::now());
     write("2")?;
-    wait_for("refreshes hang", PATIENCE, || Ok(provider.requests()?.len() >= before + PLACES))?;
+    wait_for("refreshes hang", PATIENCE, || Ok(provider.requests()?.len() >= before + CONCURRENT_REFRESHES))?;
     for _ in 0..3 {
         let value = vault.set("password");
         let arrived = || Ok(fs::read_to_string(target.join("password"))? == value);
         wait_for("the vault's value is there", Duration::from_secs(10), arrived)?;
     }
-    // On a slow machine the first may have ended by now, and the next have come.
+    // On a slow machine the first refreshes may have timed out by now, and others have started.
     let rounds = began.elapsed().div_duration_f64(DEADLINE) as usize + 1;
-    let asked = provider.requests()?.len() - before;
-    ensure!(asked <= rounds * PLACES, "{asked} requests in {rounds} times {DEADLINE:?}");
+    let requests = provider.requests()?.len() - before;
+    ensure!(requests <= rounds * CONCURRENT_REFRESHES, "{requests} requests in {rounds} times {DEADLINE:?}");
     Ok(())
 }

@@ -1,7 +1,6 @@
-//! Directories of the host: with `--kubelet-root`, whoever reaches the CSI socket gets nothing mounted, cleared or removed but the
-//! kubelet's own volumes.
+//! Directories of the host: with `--kubelet-root`, a client of the CSI socket can have only the
+//! kubelet's own volumes mounted, cleared and removed.
 
-use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -9,70 +8,50 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use keyvault_csi_e2e::driver::{Setup, wait_for};
+use keyvault_csi_e2e::driver::wait_for;
 use keyvault_csi_e2e::kubelet::{DEADLINE, Volume};
 use keyvault_csi_proto::csi::NodeUnpublishVolumeRequest;
 use libtest_mimic::Trial;
 use rustix::mount::{MountFlags, mount, mount_bind};
 use tonic::{Code, Status};
 
-use crate::external_fixture::{self, look_there};
-use crate::harness::{Node, Vault, harness, mounts_on};
+use crate::external_fixture;
+use crate::harness::{Node, Vault, harness, kubelet_root_flag, mounts_on, set_provider_dirs, with_kubelet_root};
 use crate::{kernels, takeover, unpublish};
 
 trials! { "host_directories":
-    what_is_not_a_volume_below_the_root_is_not_touched,
-    a_link_on_the_way_leads_nowhere,
-    a_tmpfs_under_another_root_is_taken_off_and_no_more,
+    only_volumes_below_the_root_are_touched,
+    a_link_in_the_target_path_is_not_followed,
+    a_tmpfs_under_another_root_is_unmounted_and_nothing_else,
     a_first_publish_outside_of_the_root_is_refused,
-    other_providers_are_held_to_the_root_too,
+    the_root_applies_to_external_providers_too,
     a_volume_that_is_mounted_outside_of_the_root_stays,
-    a_bare_directory_is_cleared_and_what_is_mounted_below_is_not_entered,
-    a_component_that_is_swapped_all_the_time_never_leads_out,
+    a_bare_directory_is_cleared_and_mounts_below_it_are_not_entered,
+    a_component_that_is_swapped_constantly_never_leads_outside,
     the_root_itself_may_be_a_link_or_a_mount,
-    a_root_that_is_none_keeps_the_driver_from_starting,
+    an_invalid_root_prevents_the_start,
 }
 
-thread_local! {
-    /// Whether drivers of this test are told the root of their kubelet.
-    static TOLD: Cell<bool> = const { Cell::new(false) };
-}
-
-/// The tests of volumes' lives that are made once more with `--kubelet-root`: all of it is below the root, so nothing may differ.
+/// The tests of volumes' life cycles, run again with `--kubelet-root`: all targets are below the
+/// root, so nothing may differ.
 pub(crate) fn variants() -> Vec<Trial> {
-    let with_root = |test: fn() -> Result<()>| {
-        TOLD.set(true);
-        let outcome = std::panic::catch_unwind(test);
-        // The thread goes on to other tests.
-        TOLD.set(false);
-        outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    };
     let tests = [kernels::TESTS, takeover::TESTS, unpublish::TESTS].into_iter().flatten();
-    tests.map(|&(name, test)| crate::trial(&format!("host_directories::{name}"), move || with_root(test))).collect()
+    tests
+        .map(|&(name, test)| crate::trial(&format!("host_directories::{name}"), move || with_kubelet_root(test)))
+        .collect()
 }
 
-/// Tells a driver the root of its kubelet, where a test is made once more so.
-pub(crate) fn tell_root(setup: &mut Setup) {
-    if TOLD.get() {
-        setup.flags.push(root_flag(&setup.kubelet_root()));
-    }
-}
-
-fn root_flag(root: &Path) -> String {
-    format!("--kubelet-root={}", root.display())
-}
-
-/// A driver that knows its kubelet's root, with more flags.
-fn told(flags: &[&str]) -> Result<Node> {
+/// A driver with `--kubelet-root` and more flags.
+fn rooted(flags: &[&str]) -> Result<Node> {
     let mut setup = harness().setup();
-    setup.flags.push(root_flag(&setup.kubelet_root()));
+    setup.flags.push(kubelet_root_flag(&setup.kubelet_root()));
     setup.flags.extend(flags.iter().map(|&flag| flag.to_owned()));
     Node::start(setup)
 }
 
-/// The same, a vault, and a pod's volume of the class `demo`.
+/// The driver, a vault, and a pod's volume of the class `demo`.
 fn fixture() -> Result<(Node, Vault, Volume)> {
-    let (node, vault) = (told(&[])?, harness().vault());
+    let (node, vault) = (rooted(&[])?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     let volume = vault.volume("demo");
@@ -91,7 +70,7 @@ fn publish_at(node: &Node, volume: &Volume, target: &Path) -> Result<(), Status>
     sent.inspect_err(|status| harness().remember(status.message()))
 }
 
-/// Where a kubelet of another root has a volume; the directories above are made.
+/// The target of a volume below another kubelet root; creates the directories above it.
 fn under(root: &Path) -> Result<PathBuf> {
     let folder = root.join("pods/11111111-2222-4333-8444-555555555555/volumes/kubernetes.io~csi/v");
     fs::create_dir_all(&folder)?;
@@ -103,7 +82,7 @@ fn tmpfs(target: &Path) -> Result<()> {
     Ok(mount("tmpfs", target, "tmpfs", MountFlags::empty(), None)?)
 }
 
-/// A directory with something in it that must stay.
+/// A directory with content that must stay.
 fn precious(folder: &Path) -> Result<PathBuf> {
     fs::create_dir_all(folder.join("nested"))?;
     fs::write(folder.join("nested/file"), "precious")?;
@@ -114,7 +93,7 @@ fn is_whole(folder: &Path) -> bool {
     fs::read_to_string(folder.join("nested/file")).is_ok_and(|text| text == "precious")
 }
 
-fn what_is_not_a_volume_below_the_root_is_not_touched() -> Result<()> {
+fn only_volumes_below_the_root_are_touched() -> Result<()> {
     let (node, _, volume) = fixture()?;
     let (folder, root) = (node.setup().folder.clone(), node.setup().kubelet_root());
     let pod = root.join("pods").join(&volume.uid);
@@ -129,11 +108,11 @@ fn what_is_not_a_volume_below_the_root_is_not_touched() -> Result<()> {
         csi.join("v/mount/below"),
         csi.join("v/other"),
         pod.join("volume-subpaths/kubernetes.io~csi/v/mount"),
-        // What a pod may write, laid out as a kubelet's root.
+        // A directory that a pod can write, laid out as a kubelet root.
         under(&pod.join("volumes/kubernetes.io~empty-dir/data"))?,
-        // The root as text, and not as a directory.
+        // The root as a prefix of the text only.
         PathBuf::from(format!("{}-2/pods/u/volumes/kubernetes.io~csi/v/mount", root.display())),
-        // Another root, and no mount there.
+        // Below another root, and not a mount.
         under(&folder.join("other-root"))?,
     ] {
         precious(&directory)?;
@@ -145,7 +124,7 @@ fn what_is_not_a_volume_below_the_root_is_not_touched() -> Result<()> {
         unpublish_at(&node, &file)?;
         assert_eq!(fs::read_to_string(&file)?, "precious");
     }
-    // Any tmpfs, and any other mount.
+    // A tmpfs elsewhere, and a mount that is not a tmpfs.
     for target in [folder.join("shm"), csi.join("w"), csi.join("w2/mount/below")] {
         tmpfs(&target)?;
         precious(&target)?;
@@ -156,20 +135,23 @@ fn what_is_not_a_volume_below_the_root_is_not_touched() -> Result<()> {
     fs::create_dir(&at)?;
     mount_bind(&bound, &at)?;
     unpublish_at(&node, &at)?;
-    ensure!(is_whole(&at) && mounts_on(&at)?.len() == 1, "a mount that is no tmpfs was taken off under another root");
+    ensure!(
+        is_whole(&at) && mounts_on(&at)?.len() == 1,
+        "a mount that is not a tmpfs was unmounted under another root"
+    );
     ensure!(node.log().contains("not below --kubelet-root"), "{}", node.log());
-    // What is nowhere is a success as ever.
+    // As without the flag, an absent target is a success.
     unpublish_at(&node, &root.join("pods/gone/volumes/kubernetes.io~csi/v/mount"))?;
     unpublish_at(&node, Path::new("/nowhere/at/all"))?;
     Ok(())
 }
 
-fn a_link_on_the_way_leads_nowhere() -> Result<()> {
+fn a_link_in_the_target_path_is_not_followed() -> Result<()> {
     let (node, _, volume) = fixture()?;
     let (folder, root) = (node.setup().folder.clone(), node.setup().kubelet_root());
     let parts = ["pods", volume.uid.as_str(), "volumes", "kubernetes.io~csi", "v", "mount"];
     for at in 1..parts.len() {
-        // The component `at` is a link to where the others go on.
+        // The component `at` is a link to the directory with the components after it.
         let there = folder.join(format!("there-{at}"));
         let target = precious(&parts[at + 1..].iter().fold(there.clone(), |path, part| path.join(part)))?;
         let link = parts[1..=at].iter().fold(root.join("pods"), |path, part| path.join(part));
@@ -182,22 +164,22 @@ fn a_link_on_the_way_leads_nowhere() -> Result<()> {
         let status = publish_at(&node, &volume, &path).err().context("published through a link")?;
         ensure!(matches!(status.code(), Code::InvalidArgument | Code::Internal), "{status}");
         ensure!(is_whole(&target) && mounts_on(&target)?.is_empty() && mounts_on(&path)?.is_empty());
-        // A tmpfs behind the link is not ours either.
+        // A tmpfs behind the link is not unmounted either.
         tmpfs(&target)?;
         precious(&target)?;
         unpublish_at(&node, &path)?;
-        ensure!(is_whole(&target) && mounts_on(&target)?.len() == 1, "component {at}: the tmpfs was taken off");
+        ensure!(is_whole(&target) && mounts_on(&target)?.len() == 1, "component {at}: the tmpfs was unmounted");
         fs::remove_file(&link)?;
     }
     Ok(())
 }
 
-fn a_tmpfs_under_another_root_is_taken_off_and_no_more() -> Result<()> {
+fn a_tmpfs_under_another_root_is_unmounted_and_nothing_else() -> Result<()> {
     let (node, ..) = fixture()?;
     let folder = node.setup().folder.clone();
     let target = under(&folder.join("var/lib/other"))?;
     precious(&target)?;
-    // Stacked, and one that is seen elsewhere, too: its content stays there.
+    // Stacked mounts, one of which is also mounted elsewhere: its content stays.
     let elsewhere = folder.join("elsewhere");
     tmpfs(&elsewhere)?;
     precious(&elsewhere)?;
@@ -208,9 +190,8 @@ fn a_tmpfs_under_another_root_is_taken_off_and_no_more() -> Result<()> {
     ensure!(mounts_on(&target)?.is_empty(), "a mount is left");
     ensure!(is_whole(&elsewhere), "the content of a tmpfs was cleared");
     ensure!(is_whole(&target), "the directory below the mounts was touched");
-    // In the root directory itself, as with a kubelet whose root is /.
     ensure!(node.log().contains("its tmpfs was taken off"), "{}", node.log());
-    // Through a link below that root, no.
+    // Not through a link below that root.
     let hidden = under(&folder.join("hidden"))?;
     tmpfs(&hidden)?;
     let linked = folder.join("linked/pods/u/volumes/kubernetes.io~csi");
@@ -243,33 +224,33 @@ fn a_first_publish_outside_of_the_root_is_refused() -> Result<()> {
             ensure!(status.message().contains(word), "{word:?} is missing in: {status}");
         }
         ensure!(!target.exists(), "{} was made", target.display());
-        // A directory that is there already is no volume either.
+        // Nor is an existing directory a volume.
         precious(&target)?;
         publish_at(&node, &volume, &target).err().context("it was published")?;
         ensure!(is_whole(&target) && mounts_on(&target)?.is_empty());
     }
-    assert_eq!(vault.counters().total() + vault.entra().total(), 0, "somebody was asked");
+    assert_eq!(vault.counters().total() + vault.entra().total(), 0, "the driver sent requests");
     node.publish(&vault.volume("demo"))?;
     Ok(())
 }
 
-fn other_providers_are_held_to_the_root_too() -> Result<()> {
+fn the_root_applies_to_external_providers_too() -> Result<()> {
     let mut setup = harness().setup();
-    look_there(&mut setup)?;
-    setup.flags.push(root_flag(&setup.kubelet_root()));
+    set_provider_dirs(&mut setup)?;
+    setup.flags.push(kubelet_root_flag(&setup.kubelet_root()));
     let node = Node::start(setup)?;
     let provider = external_fixture::provider(&external_fixture::options(node.setup(), 1, 8080)?)?;
-    external_fixture::set(&provider, "foo", "v1")?;
+    external_fixture::set_secret(&provider, "foo", "v1")?;
     external_fixture::class(&node, "demo", &["objectName: foo, objectVersion: v1"], "")?;
     let volume = external_fixture::volume("demo");
     let status = publish_at(&node, &volume, &node.setup().folder.join("target")).err().context("it was published")?;
     ensure!(status.message().contains("--kubelet-root"), "{status}");
-    ensure!(provider.requests()?.is_empty(), "the provider was asked");
+    ensure!(provider.requests()?.is_empty(), "the provider had a request");
     node.publish(&volume)?;
     Ok(())
 }
 
-/// The chart's value was changed, or corrected, while pods ran.
+/// As when the chart's value changes while pods run.
 fn a_volume_that_is_mounted_outside_of_the_root_stays() -> Result<()> {
     let vault = harness().vault();
     let value = vault.set("password");
@@ -283,44 +264,45 @@ fn a_volume_that_is_mounted_outside_of_the_root_stays() -> Result<()> {
     fs::create_dir_all(target.parent().context("a parent")?)?;
     publish_at(&node, &volume, &target)?;
     let mut setup = node.driver.kill()?;
-    setup.flags.push(root_flag(&setup.kubelet_root()));
+    setup.flags.push(kubelet_root_flag(&setup.kubelet_root()));
     let node = Node::start(setup)?;
-    let asked = vault.counters().total();
+    let before = vault.counters().total();
     for _ in 0..3 {
         publish_at(&node, &volume, &target)?;
         assert_eq!(fs::read_to_string(target.join("password"))?, value);
     }
     let log = node.log();
     ensure!(log.contains("not below --kubelet-root") && log.contains("tokens are dropped"), "{log}");
-    // Even a request that is refused otherwise is a success for it.
+    // Even a request that is invalid otherwise succeeds for this volume.
     let mut faulty = node.kubelet.publish_request(&volume);
     faulty.target_path = target.display().to_string();
     faulty.volume_context.clear();
     node.kubelet.send(faulty, DEADLINE)?;
-    // A volume of ours beside it is refreshed, so that cycles are seen to go on; this one is as it was.
-    let ours = vault.volume("demo");
-    let refreshed = node.publish(&ours)?;
+    // A second volume, below the root, is refreshed:
+    // so cycles run, and this volume stays as it was.
+    let second = vault.volume("demo");
+    let refreshed = node.publish(&second)?;
     let newer = vault.set("password");
-    wait_for("the other volume is refreshed", Duration::from_secs(60), || {
+    wait_for("the second volume is refreshed", Duration::from_secs(60), || {
         Ok(fs::read_to_string(refreshed.join("password"))? == newer)
     })?;
     assert_eq!(fs::read_to_string(target.join("password"))?, value);
-    ensure!(vault.counters().total() > asked);
-    // And its pod can go.
+    ensure!(vault.counters().total() > before);
+    // The pod can still be deleted.
     unpublish_at(&node, &target)?;
     ensure!(mounts_on(&target)?.is_empty() && fs::read_dir(&target)?.next().is_none());
     Ok(())
 }
 
-/// After a reboot the mount is gone, and another program may have written into what is left.
-fn a_bare_directory_is_cleared_and_what_is_mounted_below_is_not_entered() -> Result<()> {
+/// After a reboot the mount is gone, and another program may have written into the bare directory.
+fn a_bare_directory_is_cleared_and_mounts_below_it_are_not_entered() -> Result<()> {
     let (node, vault, volume) = fixture()?;
     node.kubelet.prepare(&volume)?;
     let target = node.kubelet.target(&volume);
     precious(&target)?;
     node.kubelet.unpublish(&volume)?;
     ensure!(!target.exists() && node.kubelet.has_forgotten(&volume));
-    // A tmpfs, another directory of the same file system, and a file, each mounted somewhere below.
+    // Mounts below: a tmpfs, a directory of the same file system, and a file.
     let beside = precious(&node.setup().folder.join("beside"))?;
     node.kubelet.prepare(&volume)?;
     precious(&target)?;
@@ -332,7 +314,7 @@ fn a_bare_directory_is_cleared_and_what_is_mounted_below_is_not_entered() -> Res
     mount_bind(&beside, target.join("bound/b/c"))?;
     fs::write(target.join("file"), "")?;
     mount_bind(beside.join("nested/file"), target.join("file"))?;
-    let status = unpublish_at(&node, &target).err().context("it cannot be gone")?;
+    let status = unpublish_at(&node, &target).err().context("the unpublish succeeded")?;
     assert_eq!(status.code(), Code::Internal, "{status}");
     ensure!(is_whole(&beside) && is_whole(&target.join("tmpfs/a")) && is_whole(&target.join("bound/b/c")));
     ensure!(!target.join("nested").exists(), "what is not mounted is cleared");
@@ -346,8 +328,8 @@ fn a_bare_directory_is_cleared_and_what_is_mounted_below_is_not_entered() -> Res
     Ok(())
 }
 
-/// Somebody who may write into the directories above the target swaps one of them for a link as fast as it goes.
-fn a_component_that_is_swapped_all_the_time_never_leads_out() -> Result<()> {
+/// A process with write access above the target swaps one component for a link as fast as possible.
+fn a_component_that_is_swapped_constantly_never_leads_outside() -> Result<()> {
     let (node, _, volume) = fixture()?;
     let csi = node.setup().kubelet_root().join("pods").join(&volume.uid).join("volumes/kubernetes.io~csi");
     let (name, real, link) = (csi.join(&volume.name), csi.join("real"), csi.join("link"));
@@ -361,7 +343,7 @@ fn a_component_that_is_swapped_all_the_time_never_leads_out() -> Result<()> {
         let swapping = scope.spawn(|| {
             let mut swaps = 0;
             while !stop.load(Ordering::Relaxed) {
-                // The two change places in one step, so that there always is one of them.
+                // An atomic exchange: the path always exists.
                 let flags = rustix::fs::RenameFlags::EXCHANGE;
                 if rustix::fs::renameat_with(rustix::fs::CWD, &name, rustix::fs::CWD, &link, flags).is_ok() {
                     swaps += 1;
@@ -392,7 +374,7 @@ fn a_component_that_is_swapped_all_the_time_never_leads_out() -> Result<()> {
     Ok(())
 }
 
-/// On some hosts the kubelet's root is a link to another disk, or a disk of its own.
+/// On some hosts the kubelet's root is a link to another disk, or a mount.
 fn the_root_itself_may_be_a_link_or_a_mount() -> Result<()> {
     for is_link in [true, false] {
         let vault = harness().vault();
@@ -406,7 +388,7 @@ fn the_root_itself_may_be_a_link_or_a_mount() -> Result<()> {
             fs::create_dir_all(&root)?;
             mount_bind(&disk, &root)?;
         }
-        // As people write it.
+        // Trailing slashes are allowed.
         setup.flags.push(format!("--kubelet-root={}//", root.display()));
         let node = Node::start(setup)?;
         node.class("demo", &vault.parameters(&["password"]))?;
@@ -420,14 +402,14 @@ fn the_root_itself_may_be_a_link_or_a_mount() -> Result<()> {
     Ok(())
 }
 
-fn a_root_that_is_none_keeps_the_driver_from_starting() -> Result<()> {
+fn an_invalid_root_prevents_the_start() -> Result<()> {
     for root in ["", "/", "var/lib/kubelet", "/var/../etc"] {
         let setup = harness().setup();
         let output = setup.command().arg(format!("--kubelet-root={root}")).output()?;
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(
-            !output.status.success() && told.contains("--kubelet-root") && told.contains("absolute path"),
-            "{root}: {told}"
+            !output.status.success() && text.contains("--kubelet-root") && text.contains("absolute path"),
+            "{root}: {text}"
         );
     }
     Ok(())

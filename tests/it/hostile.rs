@@ -1,4 +1,5 @@
-//! What tests of hostile input share: how far a process's memory rose, and that the driver still serves a neighbour.
+//! Helpers of the tests of hostile input: the rise of a process's memory, and a neighbour that the
+//! driver must serve.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -7,30 +8,30 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::harness::{Node, Vault, harness};
 
-/// How long a neighbour's publish may take while the driver is under attack, on a busy machine.
+/// How long a neighbour's publish may take during an attack, on a busy machine.
 const NEIGHBOUR: Duration = Duration::from_secs(30);
 
-/// The memory of a process, from now on.
+/// The peak memory of a process since a point in time.
 pub(crate) struct Peak {
     process: u32,
     before: u64,
 }
 
 impl Peak {
-    /// Sets the kernel's high-water mark of a process to what it has now.
+    /// Resets the kernel's high-water mark of a process.
     pub(crate) fn of(process: u32) -> Result<Peak> {
-        // The value that resets the mark (proc(5), clear_refs).
+        // 5 resets the mark (proc(5), clear_refs).
         fs::write(format!("/proc/{process}/clear_refs"), "5")
             .context("cannot reset the high-water mark: run as root")?;
         Ok(Peak { process, before: status(process, "VmRSS:")? })
     }
 
-    /// How many KiB more than at the beginning were resident at the highest point since.
+    /// The rise of the resident memory at its peak, in KiB.
     pub(crate) fn risen(&self) -> Result<u64> {
         Ok(status(self.process, "VmHWM:")?.saturating_sub(self.before))
     }
 
-    /// The memory must not have risen by more than this many MiB.
+    /// Fails if the memory rose by more than this number of MiB.
     pub(crate) fn at_most(&self, mib: u64) -> Result<()> {
         let risen = self.risen()?;
         ensure!(risen <= mib << 10, "memory rose by {risen} KiB; at most {mib} MiB are allowed");
@@ -45,14 +46,13 @@ fn status(process: u32, name: &str) -> Result<u64> {
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
-/// A tenant of the same node, with a vault and a class of its own.
+/// Another tenant of the node, with a vault and a class of its own.
 pub(crate) struct Neighbour {
     vault: Vault,
     value: String,
 }
 
 impl Neighbour {
-    /// Makes the vault and the class.
     pub(crate) fn new(node: &Node) -> Result<Neighbour> {
         let vault = harness().vault();
         let value = vault.set("password");
@@ -60,14 +60,14 @@ impl Neighbour {
         Ok(Neighbour { vault, value })
     }
 
-    /// A new pod of the neighbour starts and ends, and its files are right.
+    /// Publishes and unpublishes a new pod of the neighbour, and checks its file.
     pub(crate) fn is_served(&self, node: &Node) -> Result<()> {
         self.is_served_within(node, NEIGHBOUR)?;
         ensure!(!node.log().contains("panicked"), "the driver panicked:\n{}", node.log());
         Ok(())
     }
 
-    /// The same with another deadline, for drivers that are expected to fail.
+    /// The same with another deadline, for drivers that may fail.
     pub(crate) fn is_served_within(&self, node: &Node, patience: Duration) -> Result<()> {
         let began = Instant::now();
         let volume = self.vault.volume("neighbour");

@@ -1,5 +1,5 @@
-//! Classes that a hostile author could write: what is too large, too deep or refers to itself is refused by name, soon
-//! and in little memory.
+//! Hostile classes: the driver refuses YAML that is too large, too deep or refers to itself,
+//! quickly and in little memory, and its error names the class.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -16,20 +16,22 @@ trials! { "hostile_classes":
     ten_thousand_objects_are_refused_without_a_request,
     yaml_bombs_are_refused,
     an_object_that_is_a_bomb_is_refused,
-    the_largest_class_that_the_api_server_takes_is_refused,
+    the_largest_class_that_the_api_server_accepts_is_refused,
 }
 
-/// How much memory one class may cost while it is read: its text some times over, and what becomes of it.
+/// How many MiB one class may cost while the driver reads it:
+/// several copies of its text, and the result.
 const MEMORY: u64 = 48;
-/// The longest that reading one class may take, unoptimised and on a busy machine.
+/// How long reading one class may take, in a debug build and on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// The most that an object of the API may have: etcd's limit is 1.5 MiB.
+/// Close to the largest API object, in bytes: etcd's limit is 1.5 MiB.
 const LARGEST: usize = 1_400_000;
 
-/// Publishes a volume that must be refused for its class, without a request; returns what is said.
+/// Publishes a volume whose class must be refused without a request to Azure;
+/// returns the error text.
 fn refused(node: &Node, vault: &Vault, volume: &Volume) -> Result<String> {
     let text = refused_for(node, volume)?;
-    ensure!(vault.counters().total() + vault.entra().total() == 0, "Azure was asked: {text}");
+    ensure!(vault.counters().total() + vault.entra().total() == 0, "the driver sent requests: {text}");
     Ok(text)
 }
 
@@ -43,10 +45,10 @@ fn refused_for(node: &Node, volume: &Volume) -> Result<String> {
     Ok(text)
 }
 
-/// The text of a class's `objects` with so many secrets.
+/// The `objects` of a class with this number of secrets.
 fn objects(count: usize) -> String {
     (0..count).fold("array:\n".to_owned(), |mut text, number| {
-        // A String takes everything.
+        // Writing to a String cannot fail.
         let _ = write!(text, "  - |\n    objectName: s{number}\n    objectType: secret\n");
         text
     })
@@ -61,13 +63,13 @@ fn ten_thousand_objects_are_refused_without_a_request() -> Result<()> {
     neighbour.is_served(&node)
 }
 
-/// Texts that cost a careless reader memory or time without bound, by name.
+/// Texts that cost a naive YAML parser unbounded memory or time, by name.
 fn bombs() -> Vec<(&'static str, String)> {
     let mut laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
     let mut merges = "a0: &a0 {k0: x, k1: x, k2: x, k3: x}\n".to_owned();
     for level in 1..30 {
         let row = vec![format!("*a{}", level - 1); 9].join(", ");
-        // A String takes everything.
+        // Writing to a String cannot fail.
         let _ = writeln!(laughs, "a{level}: &a{level} [{row}]");
         let _ = writeln!(merges, "a{level}: &a{level} {{<<: [{row}]}}");
     }
@@ -99,8 +101,8 @@ fn bombs() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// As an attribute of the pod's own volume, which comes before the class's parameter and is read in the same way,
-/// whatever its length.
+/// A volume with this `objects` attribute, which overrides the class's parameter and has no limit
+/// of the API server's.
 fn with_objects(vault: &Vault, text: &str) -> Volume {
     let mut volume = vault.volume("demo");
     volume.attributes.insert("objects".to_owned(), text.to_owned());
@@ -119,17 +121,17 @@ fn yaml_bombs_are_refused() -> Result<()> {
     Ok(())
 }
 
-/// The same as one object's own text, which is YAML in YAML.
+/// The same bombs in the text of one object, which is YAML within YAML.
 fn an_object_that_is_a_bomb_is_refused() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     let neighbour = Neighbour::new(&node)?;
     node.class("demo", &vault.parameters(&["password"]))?;
     for (name, bomb) in bombs() {
-        // As a quoted text, in which everything can stand.
+        // Quoted, since a bomb may have any character.
         let object = serde_json::to_string(&format!("objectName: a\nobjectType: secret\n{bomb}"))?;
         let volume = with_objects(&vault, &format!("array:\n  - {object}\n"));
         match name {
-            // Nothing of this is a mistake by YAML's rules: the object is one that the vault does not have.
+            // Valid YAML: the vault does not have the object.
             "comments" | "blanks" | "documents" | "keys" | "anchors" | "one text" => {
                 let (peak, began) = (Peak::of(node.id())?, Instant::now());
                 node.refused_within(&volume, PATIENCE * 2)?;
@@ -139,7 +141,7 @@ fn an_object_that_is_a_bomb_is_refused() -> Result<()> {
             _ => {
                 let before = vault.counters().total();
                 let text = refused_for(&node, &volume).with_context(|| name.to_owned())?;
-                ensure!(vault.counters().total() == before, "{name}: the vault was asked: {text}");
+                ensure!(vault.counters().total() == before, "{name}: the driver sent requests to the vault: {text}");
             }
         }
         neighbour.is_served(&node).with_context(|| name.to_owned())?;
@@ -147,10 +149,10 @@ fn an_object_that_is_a_bomb_is_refused() -> Result<()> {
     Ok(())
 }
 
-fn the_largest_class_that_the_api_server_takes_is_refused() -> Result<()> {
+fn the_largest_class_that_the_api_server_accepts_is_refused() -> Result<()> {
     let cluster = cluster()?;
     let (node, _) = cluster.node()?;
-    crate::apiserver::watching(&node)?;
+    crate::apiserver::wait_for_watch(&node)?;
     let (vault, namespace) = (harness().vault(), cluster.namespace()?);
     let mut parameters = vault.parameters_of(&objects(LARGEST / 50));
     let length = parameters["objects"].len();
@@ -162,7 +164,7 @@ fn the_largest_class_that_the_api_server_takes_is_refused() -> Result<()> {
         volume.namespace.clone_from(&namespace);
         let text = refused(&node, &vault, &volume)?;
         ensure!(text.contains("at most 1048576 are read") && text.contains(name), "{text}");
-        // Another one as large, which has few objects.
+        // The next class is as large, with one object and a long comment.
         let comment = format!("#{}\n", "-".repeat(60));
         let text =
             format!("array:\n  - |\n    objectName: a\n    objectType: secret\n{}", comment.repeat(LARGEST / 62));

@@ -1,8 +1,9 @@
-//! HTTP/2 frames that no gRPC client sends, on the sockets of driver and provider: floods end, and cost little memory.
+//! HTTP/2 frames that no gRPC client sends, on the sockets of driver and provider: floods end and
+//! cost little memory.
 //!
-//! Frames are written by hand (RFC 9113), header blocks too (RFC 7541). The attacker never reads an answer. Whether the
-//! server closes the connection or stops reading from it is its choice; what must hold is that it lives, that its
-//! memory is bounded, and that others are served.
+//! The tests encode frames (RFC 9113) and header blocks (RFC 7541) themselves, and never read a
+//! response. The server may close the connection or stop reading; it must stay alive, its memory
+//! bounded, and other clients served.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -22,20 +23,21 @@ trials! { "hostile_frames":
     header_blocks_that_unpack_to_hundreds_of_megabytes_end,
     a_table_that_is_resized_and_refilled_without_end_is_bounded,
     streams_that_are_reset_at_once_cost_nothing_lasting,
-    settings_and_pings_whose_answers_nobody_reads_are_bounded,
+    settings_and_pings_with_unread_answers_are_bounded,
     window_updates_and_priorities_without_end_are_bounded,
-    data_that_nobody_asked_for_is_bounded,
+    unrequested_data_is_bounded,
 }
 
-/// How much memory the connections of two attackers may cost, whatever they send.
+/// How many MiB the connections of two attackers may cost.
 const MEMORY: u64 = 16;
-/// How many MiB an attacker sends, unless it is cut off before, and KEYVAULT_CSI_FLOOD_MIB does not say otherwise.
+/// How many MiB an attacker sends unless the server closes the connection;
+/// KEYVAULT_CSI_FLOOD_MIB overrides it.
 const FLOOD: usize = 8;
-/// When a write waits as long as this, the server has stopped reading, and the flood is over.
+/// If a write blocks for this long, the server has stopped reading, and the flood is over.
 const STUCK: Duration = Duration::from_millis(500);
-/// How often an attacker connects anew after it was cut off or held up.
+/// How many connections an attacker opens in turn.
 const AGAIN: usize = 5;
-/// How long one MiB may take, unoptimised and on a busy machine.
+/// How long one MiB may take, in a debug build and on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(8);
 
 const DATA: u8 = 0;
@@ -48,7 +50,7 @@ const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
-/// The largest payload that a server takes unless it says otherwise.
+/// The default SETTINGS_MAX_FRAME_SIZE.
 const LARGEST: usize = 16_384;
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -62,7 +64,7 @@ fn field(name: &str, value: &str) -> Vec<u8> {
     [&[0, length(name)], name.as_bytes(), &[length(value)], value.as_bytes()].concat()
 }
 
-/// The header block of a call that a kubelet makes.
+/// The header block of a kubelet's call.
 fn call() -> Vec<u8> {
     [
         field(":method", "POST"),
@@ -75,7 +77,7 @@ fn call() -> Vec<u8> {
     .concat()
 }
 
-/// A connection on which nobody reads.
+/// A connection whose responses stay unread.
 struct Attacker {
     stream: UnixStream,
     sent: usize,
@@ -95,7 +97,7 @@ impl Attacker {
         Ok(attacker)
     }
 
-    /// Sends this; false when the server has cut the connection or does not read any more.
+    /// Sends bytes; false if the server closed the connection or stopped reading.
     fn send(&mut self, bytes: &[u8]) -> Result<bool> {
         let patience = PATIENCE * u32::try_from(self.mib)?;
         ensure!(self.began.elapsed() < patience, "the flood did not end: {} bytes were sent", self.sent);
@@ -111,9 +113,10 @@ impl Attacker {
         }
     }
 
-    /// Sends pieces until the server has enough, or all are sent; says whether the server had enough.
+    /// Sends pieces until the server closes the connection or stops reading;
+    /// false if all were sent.
     fn flood(&mut self, mut piece: impl FnMut(u32) -> Vec<u8>) -> Result<bool> {
-        // In larger writes, so that the attacker is no slower than the server.
+        // In large writes, so that the attacker is as fast as the server.
         let mut number = 0;
         while self.sent < self.mib << 20 {
             let mut bytes = Vec::with_capacity(LARGEST * 2);
@@ -129,7 +132,7 @@ impl Attacker {
     }
 }
 
-/// The servers that others speak to by a socket, and what must go on while one of them is attacked.
+/// The servers behind sockets, and the clients that they must serve during an attack.
 struct Fixture {
     node: Node,
     provider: ProviderProcess,
@@ -154,7 +157,8 @@ impl Fixture {
         ]
     }
 
-    /// Everybody else is served: pods of the node, the kubelet's registration, and the driver above the provider.
+    /// Checks that other clients are served:
+    /// pods, the kubelet's registration, and the provider's driver.
     fn serves(&self) -> Result<()> {
         self.neighbour.is_served(&self.node)?;
         self.node.kubelet.register(&self.node.setup().registration_socket())?;
@@ -165,8 +169,8 @@ impl Fixture {
     }
 }
 
-/// Attacks each socket by two attackers at once, each on one connection after another; `must_end` says that the server
-/// has to cut them off.
+/// Attacks each socket with two attackers in parallel, each with one connection after another. With
+/// `must_end` the server must end each flood.
 fn attack(must_end: bool, flood: impl Fn(&mut Attacker) -> Result<bool> + Sync) -> Result<()> {
     let fixture = Fixture::new()?;
     let one = |socket: &Path| -> Result<Vec<Attacker>> {
@@ -174,8 +178,9 @@ fn attack(must_end: bool, flood: impl Fn(&mut Attacker) -> Result<bool> + Sync) 
         for _ in 0..AGAIN {
             let mut attacker = Attacker::connect(socket)?;
             let ended = flood(&mut attacker)?;
-            ensure!(ended || !must_end, "{} bytes were taken", attacker.sent);
-            // It stays open until the others have been served, for as long as the server lets it.
+            ensure!(ended || !must_end, "the server read {} bytes", attacker.sent);
+            // The connection stays open, unless the server closes it,
+            // until the other clients were served.
             open.push(attacker);
             if !ended {
                 break;
@@ -187,7 +192,7 @@ fn attack(must_end: bool, flood: impl Fn(&mut Attacker) -> Result<bool> + Sync) 
         let peak = Peak::of(process)?;
         let attacked = std::thread::scope(|scope| -> Result<()> {
             let attackers = [scope.spawn(|| one(&socket)), scope.spawn(|| one(&socket))];
-            fixture.serves().context("while it lasts")?;
+            fixture.serves().context("during the attack")?;
             let open: Vec<_> = attackers
                 .into_iter()
                 .map(|attacker| attacker.join().ok().context("the attacker panicked")?)
@@ -202,12 +207,13 @@ fn attack(must_end: bool, flood: impl Fn(&mut Attacker) -> Result<bool> + Sync) 
     Ok(())
 }
 
-/// What the attacks are made of is what the servers take for a call, so that no flood ends for a mistake of this file.
+/// The servers answer a call of these frames, so no flood ends
+/// because of an encoding mistake in this file.
 fn a_call_by_these_frames_is_answered() -> Result<()> {
     let fixture = Fixture::new()?;
     for (socket, _) in fixture.sockets() {
         let mut attacker = Attacker::connect(&socket)?;
-        // An empty message: not compressed, no bytes.
+        // An empty message without compression.
         let frames = [frame(HEADERS, END_HEADERS, 1, &call()), frame(DATA, END_STREAM, 1, &[0; 5])];
         ensure!(attacker.send(&frames.concat())?);
         attacker.stream.set_read_timeout(Some(PATIENCE))?;
@@ -230,7 +236,7 @@ fn a_call_by_these_frames_is_answered() -> Result<()> {
 
 /// CVE-2024-27316 and its kind: a header block that never ends.
 fn a_flood_of_continuations_ends() -> Result<()> {
-    // A field that never ends, so that nothing of it can be given to anybody.
+    // One field that never ends, so that the server cannot decode any of it.
     let filler = vec![b'a'; LARGEST];
     attack(true, |attacker| {
         let head = [call(), vec![0, 1, b'x', 0x7f, 0xff, 0xff, 0xff, 0x7f]].concat();
@@ -250,7 +256,8 @@ fn a_flood_of_empty_continuations_ends() -> Result<()> {
     })
 }
 
-/// One entry of the dynamic table, referred to by single bytes: sixty thousand times four thousand bytes.
+/// Single bytes that refer to one entry of the dynamic table:
+/// sixty thousand times four thousand bytes.
 fn header_blocks_that_unpack_to_hundreds_of_megabytes_end() -> Result<()> {
     const VALUE: usize = 4_000;
     // "Literal with incremental indexing", and its length as an integer of a 7-bit prefix.
@@ -273,17 +280,17 @@ fn header_blocks_that_unpack_to_hundreds_of_megabytes_end() -> Result<()> {
     })
 }
 
-/// Each block empties the table, allows it the most that may be, and fills it.
+/// Each block resizes the table to zero and to its maximum, and fills it.
 fn a_table_that_is_resized_and_refilled_without_end_is_bounded() -> Result<()> {
-    // Table sizes of 0 and 4,096; then fields that are to be kept.
+    // Table sizes of 0 and 4,096; then fields with indexing.
     let sizes = [0x20, 0x3f, 0xe1, 0x1f];
     attack(false, |attacker| {
         attacker.flood(|number| {
-            let kept = (0..60).flat_map(|at| {
+            let indexed = (0..60).flat_map(|at| {
                 let name = format!("k{at:02}");
                 [&[0x40, 3], name.as_bytes(), &[40], &[b'v'; 40]].concat()
             });
-            let block = [sizes.to_vec(), call(), kept.collect()].concat();
+            let block = [sizes.to_vec(), call(), indexed.collect()].concat();
             let stream = 1 + number * 2;
             [frame(HEADERS, END_HEADERS | END_STREAM, stream, &block), frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])]
                 .concat()
@@ -291,7 +298,7 @@ fn a_table_that_is_resized_and_refilled_without_end_is_bounded() -> Result<()> {
     })
 }
 
-/// CVE-2023-44487: calls that are taken back before they are answered.
+/// CVE-2023-44487: calls that the client resets before the response.
 fn streams_that_are_reset_at_once_cost_nothing_lasting() -> Result<()> {
     attack(false, |attacker| {
         attacker.flood(|number| {
@@ -302,7 +309,7 @@ fn streams_that_are_reset_at_once_cost_nothing_lasting() -> Result<()> {
     })
 }
 
-fn settings_and_pings_whose_answers_nobody_reads_are_bounded() -> Result<()> {
+fn settings_and_pings_with_unread_answers_are_bounded() -> Result<()> {
     attack(false, |attacker| {
         attacker.flood(|number| match number % 2 {
             0 => frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0xff, 0xff]),
@@ -320,8 +327,8 @@ fn window_updates_and_priorities_without_end_are_bounded() -> Result<()> {
     })
 }
 
-/// A message that is announced with four gigabytes, on a stream whose window is not looked at.
-fn data_that_nobody_asked_for_is_bounded() -> Result<()> {
+/// A message with an announced length of four gigabytes, beyond the window of its stream.
+fn unrequested_data_is_bounded() -> Result<()> {
     let filler = vec![0; LARGEST];
     attack(true, |attacker| {
         let open = frame(HEADERS, END_HEADERS, 1, &call());

@@ -1,5 +1,5 @@
-//! Answers that a hostile vault or login service could give: their size costs the driver little memory, and no
-//! neighbour anything.
+//! Responses of a hostile vault or login service: their size costs the driver little memory, and
+//! neighbours are served.
 
 use std::time::{Duration, Instant};
 
@@ -17,14 +17,14 @@ trials! { "hostile_vaults":
     a_list_whose_next_link_never_ends_is_given_up,
 }
 
-/// As many as are fetched at once.
+/// As many as one fetch requests concurrently.
 const OBJECTS: usize = 16;
-/// How much memory sixteen answers of the largest size may take together, with their buffers: 2 MiB each, and the
-/// process's own needs.
+/// How many MiB sixteen responses of the largest size may take together: 2 MiB each with their
+/// buffers, and the process's own needs.
 const MEMORY: u64 = 48;
-/// The longest that the driver may deal with one hostile answer after another, on a busy machine.
+/// How long one attacked publish may take, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long the publish is asked for: what may pass by itself is tried again until then.
+/// The publish's deadline: the driver retries transient errors until then.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// A driver, a neighbour, and a vault whose class `demo` mounts sixteen secrets.
@@ -38,8 +38,8 @@ fn ready() -> Result<(Node, Neighbour, Vault)> {
     Ok((node, neighbour, vault))
 }
 
-/// Publishes while all requests of this kind are answered so: it fails in time and without much memory, and the
-/// neighbour is served.
+/// Publishes while all requests of this kind get this response: the publish must fail in time and
+/// in little memory, and the neighbour must be served.
 fn attacked(kind: Kind, action: &Action) -> Result<Status> {
     let (node, neighbour, vault) = ready()?;
     let host = if kind == Kind::Token { &vault.tenant } else { &vault.name };
@@ -93,7 +93,7 @@ fn a_list_whose_next_link_never_ends_is_given_up() -> Result<()> {
     let status = node.refused_within(&vault.volume("demo"), PATIENCE)?;
     ensure!(status.message().contains("more than") && status.message().contains("TooLarge"), "{status}");
     let lists = vault.counters().get(Kind::ListVersions);
-    // The limit, and not once more by another try.
+    // The limit, without a retry.
     ensure!(lists <= 100, "{lists} pages were read");
     peak.at_most(MEMORY)?;
     neighbour.is_served(&node)

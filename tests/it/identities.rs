@@ -1,4 +1,5 @@
-//! Logging in with everything but a client secret: certificates, AD FS, identity bindings, the node's own identity.
+//! Identities other than a client secret: certificates, AD FS, identity bindings, the node's
+//! managed identity.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -10,31 +11,31 @@ use azure_emulator::{Issuer, Kind, Permission, TokenProxyOptions};
 use keyvault_csi_e2e::kubelet::Volume;
 use serde_json::json;
 
-use crate::harness::{Node, STACK, Vault, harness, stack_file};
-use crate::matrix;
+use crate::harness::{Node, STACK, Vault, harness, has_external_provider, stack_file};
 
 trials! { "identities":
     a_service_principal_logs_in_with_a_certificate,
-    a_certificate_that_the_application_does_not_know_is_told,
-    a_certificate_that_has_ended_is_told,
-    a_damaged_key_is_told_wherever_it_is_damaged,
+    a_certificate_that_the_application_does_not_have_is_reported,
+    an_expired_certificate_is_reported,
+    a_damaged_key_is_reported_wherever_the_damage_is,
     an_application_of_adfs_logs_in,
     an_identity_binding_works_as_soon_as_the_cluster_does,
     an_identity_binding_and_workload_identity_share_nothing,
-    the_nodes_own_identity_works_whatever_other_programs_endpoints_say,
+    the_nodes_identity_ignores_endpoints_of_other_programs,
     pod_identity_is_refused_with_its_replacement,
 }
 
-/// A certificate with its key, made by openssl.
-struct Made {
+/// A certificate with its key, created by openssl.
+struct CertifiedKey {
     folder: tempfile::TempDir,
 }
 
-impl Made {
-    fn new(options: &str) -> Result<Made> {
-        let made = Made { folder: tempfile::tempdir()? };
-        made.openssl(&format!("req -x509 -newkey rsa:2048 -nodes -subj /CN=app -keyout key -out cert {options}"))?;
-        Ok(made)
+impl CertifiedKey {
+    fn new(options: &str) -> Result<CertifiedKey> {
+        let certified = CertifiedKey { folder: tempfile::tempdir()? };
+        certified
+            .openssl(&format!("req -x509 -newkey rsa:2048 -nodes -subj /CN=app -keyout key -out cert {options}"))?;
+        Ok(certified)
     }
 
     fn openssl(&self, arguments: &str) -> Result<Vec<u8>> {
@@ -59,7 +60,7 @@ fn ready() -> Result<(Node, Vault, String)> {
     Ok((node, vault, value))
 }
 
-/// A pod's volume with these keys in the Secret of nodePublishSecretRef.
+/// A pod's volume with these keys in its nodePublishSecretRef.
 fn volume(vault: &Vault, keys: &[(&str, &str)]) -> Volume {
     let mut volume = Volume::of_class("default", "web", "demo");
     volume.secrets.extend(keys.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
@@ -69,13 +70,13 @@ fn volume(vault: &Vault, keys: &[(&str, &str)]) -> Volume {
 
 fn a_service_principal_logs_in_with_a_certificate() -> Result<()> {
     let (node, vault, value) = ready()?;
-    let made = Made::new("-days 30")?;
-    harness().azure().add_client_certificate(&vault.tenant, &vault.client_id, &made.der()?);
-    let (key, certificate) = (made.read("key")?, made.read("cert")?);
+    let certified = CertifiedKey::new("-days 30")?;
+    harness().azure().add_client_certificate(&vault.tenant, &vault.client_id, &certified.der()?);
+    let (key, certificate) = (certified.read("key")?, certified.read("cert")?);
     harness().secrets.lock().unwrap().push(key.lines().nth(3).context("a key")?.to_owned());
-    let archive = made
+    let archive = certified
         .openssl("pkcs12 -export -inkey key -in cert -passout pass:geheim -out archive")
-        .and_then(|_| made.openssl("base64 -in archive").and_then(|text| Ok(String::from_utf8(text)?)))?;
+        .and_then(|_| certified.openssl("base64 -in archive").and_then(|text| Ok(String::from_utf8(text)?)))?;
     for keys in [
         &[("clientcertificate", &*format!("{certificate}{key}"))][..],
         &[("tls.crt", &*certificate), ("tls.key", &*key)],
@@ -85,8 +86,8 @@ fn a_service_principal_logs_in_with_a_certificate() -> Result<()> {
         let target = node.publish(&volume).map_err(|status| anyhow::anyhow!("{}: {status}", keys[0].0))?;
         assert_eq!(fs::read_to_string(target.join("password"))?, value);
     }
-    assert_eq!(vault.entra().get(Kind::Token), 1, "three forms of one identity");
-    // Both at once could mean either.
+    assert_eq!(vault.entra().get(Kind::Token), 1, "the three forms are one identity");
+    // A Secret with both is ambiguous.
     let status = node.refused(&volume(&vault, &[("clientsecret", "s"), ("clientcertificate", &archive)]))?;
     for word in ["clientsecret", "clientcertificate", "CredentialsMissing"] {
         ensure!(status.message().contains(word), "{word:?} is missing in: {status}");
@@ -94,10 +95,10 @@ fn a_service_principal_logs_in_with_a_certificate() -> Result<()> {
     Ok(())
 }
 
-fn a_certificate_that_the_application_does_not_know_is_told() -> Result<()> {
+fn a_certificate_that_the_application_does_not_have_is_reported() -> Result<()> {
     let (node, vault, _) = ready()?;
-    let made = Made::new("-days 30")?;
-    let pem = made.read("cert")? + &made.read("key")?;
+    let certified = CertifiedKey::new("-days 30")?;
+    let pem = certified.read("cert")? + &certified.read("key")?;
     let status = node.refused(&volume(&vault, &[("clientcertificate", &pem)]))?;
     for word in ["AADSTS700027", "add the certificate to the application", "CredentialsRejected"] {
         ensure!(status.message().contains(word), "{word:?} is missing in: {status}");
@@ -105,17 +106,18 @@ fn a_certificate_that_the_application_does_not_know_is_told() -> Result<()> {
     Ok(())
 }
 
-fn a_certificate_that_has_ended_is_told() -> Result<()> {
+fn an_expired_certificate_is_reported() -> Result<()> {
     let (node, vault, _) = ready()?;
-    let made = Made::new("-not_before 20200101000000Z -not_after 20210101000000Z").or_else(|_| {
-        // Before OpenSSL 3.4, only `ca` and `x509` with a negative number of days can make one.
-        let made = Made::new("-days 30")?;
-        made.openssl("req -new -key key -subj /CN=app -out request")?;
-        made.openssl("x509 -req -in request -key key -days -1 -out cert")?;
-        Ok::<_, anyhow::Error>(made)
+    let certified = CertifiedKey::new("-not_before 20200101000000Z -not_after 20210101000000Z").or_else(|_| {
+        // Before OpenSSL 3.4, only `ca`, and `x509` with a negative
+        // number of days, can create an expired one.
+        let certified = CertifiedKey::new("-days 30")?;
+        certified.openssl("req -new -key key -subj /CN=app -out request")?;
+        certified.openssl("x509 -req -in request -key key -days -1 -out cert")?;
+        Ok::<_, anyhow::Error>(certified)
     })?;
-    harness().azure().add_client_certificate(&vault.tenant, &vault.client_id, &made.der()?);
-    let pem = made.read("cert")? + &made.read("key")?;
+    harness().azure().add_client_certificate(&vault.tenant, &vault.client_id, &certified.der()?);
+    let pem = certified.read("cert")? + &certified.read("key")?;
     let status = node.refused(&volume(&vault, &[("clientcertificate", &pem)]))?;
     for word in ["AADSTS700027", "ended on 20", "renew it", "CredentialsRejected"] {
         ensure!(status.message().contains(word), "{word:?} is missing in: {status}");
@@ -123,23 +125,25 @@ fn a_certificate_that_has_ended_is_told() -> Result<()> {
     Ok(())
 }
 
-/// Some damage shows when the key is read, some when its numbers are compared, and some only in what it signs.
-fn a_damaged_key_is_told_wherever_it_is_damaged() -> Result<()> {
+/// Some damage is found when the key is parsed, some when its numbers are checked,
+/// and some only in a signature.
+fn a_damaged_key_is_reported_wherever_the_damage_is() -> Result<()> {
     const BYTES: usize = 47;
     let (node, vault, _) = ready()?;
-    let made = Made::new("-days 30")?;
-    harness().azure().add_client_certificate(&vault.tenant, &vault.client_id, &made.der()?);
-    let (certificate, der) = (made.read("cert")?, made.openssl("pkcs8 -topk8 -nocrypt -in key -outform DER")?);
+    let certified = CertifiedKey::new("-days 30")?;
+    harness().azure().add_client_certificate(&vault.tenant, &vault.client_id, &certified.der()?);
+    let (certificate, der) =
+        (certified.read("cert")?, certified.openssl("pkcs8 -topk8 -nocrypt -in key -outform DER")?);
     let mut causes = [false; 2];
     for at in (0..der.len()).step_by(BYTES) {
         let mut damaged = der.clone();
         damaged[at] ^= 0x10;
-        fs::write(made.folder.path().join("damaged"), &damaged)?;
-        let body = String::from_utf8(made.openssl("base64 -in damaged")?)?;
+        fs::write(certified.folder.path().join("damaged"), &damaged)?;
+        let body = String::from_utf8(certified.openssl("base64 -in damaged")?)?;
         let key = format!("-----BEGIN PRIVATE KEY-----\n{body}-----END PRIVATE KEY-----\n");
         let volume = volume(&vault, &[("clientcertificate", &(certificate.clone() + &key))]);
         match node.publish(&volume) {
-            // The private exponent is not used where the others are.
+            // The private exponent is not used if the other numbers are present.
             Ok(_) => node.kubelet.unpublish(&volume)?,
             Err(status) => {
                 let text = status.message();
@@ -156,7 +160,7 @@ fn a_damaged_key_is_told_wherever_it_is_damaged() -> Result<()> {
 
 fn an_application_of_adfs_logs_in() -> Result<()> {
     let (setup, clouds) = harness().setup_with_clouds()?;
-    let (node, vault) = (Node::start(setup)?, harness().vault_of(STACK.0, Some("adfs")));
+    let (node, vault) = (Node::start(setup)?, harness().vault_in_tenant(STACK.0, Some("adfs")));
     let value = vault.set("password");
     fs::write(clouds.join("cloud.json"), stack_file("adfs"))?;
     let mut parameters = vault.parameters(&["password"]);
@@ -168,9 +172,9 @@ fn an_application_of_adfs_logs_in() -> Result<()> {
         let target = node.publish(&vault.volume("demo"))?;
         assert_eq!(fs::read_to_string(target.join("password"))?, value);
     }
-    let made = Made::new("-days 30")?;
-    harness().azure().add_client_certificate("adfs", &vault.client_id, &made.der()?);
-    let pem = made.read("cert")? + &made.read("key")?;
+    let certified = CertifiedKey::new("-days 30")?;
+    harness().azure().add_client_certificate("adfs", &vault.client_id, &certified.der()?);
+    let pem = certified.read("cert")? + &certified.read("key")?;
     node.publish(&volume(&vault, &[("clientcertificate", &pem)]))?;
     let wrong = harness().secret("wrong");
     let status = node.refused(&volume(&vault, &[("clientsecret", &wrong)]))?;
@@ -198,7 +202,7 @@ fn pod(issuer: &Issuer, class: &str) -> Volume {
     volume
 }
 
-/// A vault that one identity may read through a cluster's token proxy, with the class `bound`.
+/// A vault that one identity can read through a cluster's token proxy, with the class `bound`.
 fn bound(node: &Node) -> Result<(Vault, Issuer, String)> {
     let vault = harness().vault();
     vault.set("password");
@@ -214,9 +218,10 @@ fn bound(node: &Node) -> Result<(Vault, Issuer, String)> {
     Ok((vault, issuer, client))
 }
 
-/// Where a test has its cluster's API server: another address each time that `matrix` makes it, since the servers stay.
+/// The address of a test's API server: another one for each environment of `matrix`, since the
+/// servers keep running.
 fn api_server(number: u8) -> Ipv4Addr {
-    Ipv4Addr::new(127, 0, 2, if matrix::is_by_socket() { 100 + number } else { number })
+    Ipv4Addr::new(127, 0, 2, if has_external_provider() { 100 + number } else { number })
 }
 
 fn an_identity_binding_works_as_soon_as_the_cluster_does() -> Result<()> {
@@ -237,7 +242,7 @@ fn an_identity_binding_works_as_soon_as_the_cluster_does() -> Result<()> {
             .into();
     let node = Node::start(setup)?;
     let (vault, issuer, _) = bound(&node)?;
-    // The driver starts without any of it, and each failure is of that publish only.
+    // The driver starts without CA and proxy, and only the publishes that need them fail.
     let status = node.refused(&pod(&issuer, "bound"))?;
     for word in ["token proxy", "ca.crt", "--sni-name", "IdentityUnavailable"] {
         ensure!(status.message().contains(word), "{word:?} is missing in: {status}");
@@ -247,9 +252,9 @@ fn an_identity_binding_works_as_soon_as_the_cluster_does() -> Result<()> {
     let proxy = harness().token_proxy(&options)?;
     fs::write(&authority, proxy.ca_pem())?;
     node.publish(&pod(&issuer, "bound"))?;
-    assert_eq!(vault.entra().get(Kind::Token), 0, "Entra ID was asked past the proxy");
-    ensure!(node.log().contains(proxy.sni()), "the name that was found is logged");
-    // The service account of another pod has no binding.
+    assert_eq!(vault.entra().get(Kind::Token), 0, "the driver sent a request to Entra ID instead of the proxy");
+    ensure!(node.log().contains(proxy.sni()), "the log has the SNI name");
+    // The binding of the service account is removed.
     harness()
         .azure()
         .remove_federated_credentials(&vault.tenant, &format!("{}f", &vault.client_id[..vault.client_id.len() - 1]));
@@ -279,7 +284,7 @@ fn an_identity_binding_and_workload_identity_share_nothing() -> Result<()> {
     let authority = setup.folder.join("ca.crt");
     fs::create_dir_all(&setup.folder)?;
     fs::write(&authority, proxy.ca_pem())?;
-    // By address, and under a name that is given: nothing is asked of the API server.
+    // With an address and an SNI name as flags, the driver sends no requests to the API server.
     setup.flags.extend([
         format!("--token-proxy-url=https://{}:6443", api_server(2)),
         "--sni-name=aeaf29ip1hi5q38ebc3u4daum81u0unk52t5bg50j25234fmuj78g.ests.aks".to_owned(),
@@ -291,9 +296,9 @@ fn an_identity_binding_and_workload_identity_share_nothing() -> Result<()> {
     let mut parameters = vault.parameters(&["password"]);
     parameters.insert("clientID".to_owned(), client.clone());
     node.class("plain", &parameters)?;
-    // The same client and service account, but Entra ID itself knows no federated credential of it.
+    // The same client and service account, but Entra ID has no federated credential for it.
     let status = node.refused(&pod(&issuer, "plain"))?;
-    ensure!(status.message().contains("AADSTS70025"), "it was given the binding's token: {status}");
+    ensure!(status.message().contains("AADSTS70025"), "the driver used the binding's token: {status}");
     let issuer_url = issuer.url().to_owned();
     harness().azure().add_federated_credential(&vault.tenant, &client, &issuer_url, SUBJECT, WORKLOAD);
     node.publish(&pod(&issuer, "plain"))?;
@@ -301,7 +306,7 @@ fn an_identity_binding_and_workload_identity_share_nothing() -> Result<()> {
     Ok(())
 }
 
-fn the_nodes_own_identity_works_whatever_other_programs_endpoints_say() -> Result<()> {
+fn the_nodes_identity_ignores_endpoints_of_other_programs() -> Result<()> {
     let mut setup = harness().setup();
     setup.environment = [
         ("IDENTITY_ENDPOINT", "http://127.0.0.1:9/token"),
@@ -322,7 +327,7 @@ fn the_nodes_own_identity_works_whatever_other_programs_endpoints_say() -> Resul
     node.class("demo", &parameters)?;
     let target = node.publish(&Volume::of_class("default", "web", "demo"))?;
     assert_eq!(fs::read_to_string(target.join("password"))?, value);
-    assert_eq!(vault.entra().get(Kind::Token), 0, "Entra ID is not asked");
+    assert_eq!(vault.entra().get(Kind::Token), 0, "the driver sent a request to Entra ID");
     Ok(())
 }
 
@@ -336,6 +341,6 @@ fn pod_identity_is_refused_with_its_replacement() -> Result<()> {
     for word in ["usePodIdentity", "retired", "workload identity", "clientID", "ClassInvalid"] {
         ensure!(status.message().contains(word), "{word:?} is missing in: {status}");
     }
-    ensure!(began.elapsed() < Duration::from_secs(5) && vault.counters().total() == 0, "something was asked");
+    ensure!(began.elapsed() < Duration::from_secs(5) && vault.counters().total() == 0, "the driver sent requests");
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Callers that hang up, drivers that are killed, kubelets that change their mind: a whole volume or nothing.
+//! Cancelled calls, killed drivers, and unpublishes during a publish:
+//! the volume is complete or absent.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +18,7 @@ trials! { "interruptions":
     a_killed_driver_leaves_nothing_that_the_next_publish_cannot_use,
     a_driver_killed_while_it_unpublishes_leaves_no_half_volume,
     an_unpublish_wins_over_a_publish_that_still_fetches,
-    a_tree_that_the_kubelet_removed_is_not_made_anew,
+    a_tree_that_the_kubelet_removed_is_not_created_again,
     two_publishes_of_one_volume_make_one_mount,
     many_pods_at_once_all_start,
 }
@@ -31,7 +32,7 @@ fn ready() -> Result<(Node, Vault, Vec<String>)> {
     Ok((node, vault, values))
 }
 
-/// Whether the volume is whole; fails when it is anything between whole and absent.
+/// Whether the volume is complete; fails if it is neither complete nor absent.
 fn whole(target: &Path, values: &[String]) -> Result<bool> {
     if mounts_on(target)?.is_empty() {
         ensure!(!target.exists(), "{} is a bare directory", target.display());
@@ -50,17 +51,18 @@ fn a_caller_that_hangs_up_leaves_a_whole_volume_or_nothing() -> Result<()> {
     harness().azure().add_fault(Fault::new(Action::latency(Duration::from_millis(5))).host(&vault.name));
     let volumes: Vec<Volume> = (0..200).map(|_| vault.volume("demo")).collect();
     for (number, volume) in volumes.iter().enumerate() {
-        // From before the request is read until after the answer, in steps of 0.2 ms.
+        // Cancelled at a time from before the driver reads the request
+        // until after its response, in steps of 0.2 ms.
         node.kubelet.publish_and_hang_up(volume, Duration::from_micros(200 * number as u64))?;
     }
-    // A last call is answered after everything that was sent before it was read.
+    // The driver answers this call after it has read all requests before it.
     node.publish(&vault.volume("demo"))?;
-    // Every call that reached the driver ends, whether or not anybody waits for it; the last one's answer came.
-    let ended = |log: &str| log.matches("\"volume published\"").count() + log.matches("\"publish failed\"").count();
-    let begun = |log: &str| log.matches("\"node publish volume\"").count();
-    wait_for("all publishes end", Duration::from_secs(30), || {
+    // Each call that reached the driver finishes, also without its caller.
+    let finished = |log: &str| log.matches("\"volume published\"").count() + log.matches("\"publish failed\"").count();
+    let started = |log: &str| log.matches("\"node publish volume\"").count();
+    wait_for("all publishes finish", Duration::from_secs(30), || {
         let log = node.log();
-        Ok(begun(&log) == ended(&log))
+        Ok(started(&log) == finished(&log))
     })?;
     let mut counts = [0, 0];
     for volume in &volumes {
@@ -70,8 +72,9 @@ fn a_caller_that_hangs_up_leaves_a_whole_volume_or_nothing() -> Result<()> {
         ensure!(whole(&target, &values)?);
         node.kubelet.unpublish(volume)?;
     }
-    // The work goes on without its caller, so that nearly all are whole; the others never reached the driver.
-    ensure!(counts[1] > 100, "hardly a volume is there: {counts:?}");
+    // The driver continues without the caller, so nearly all are complete;
+    // the rest never reached the driver.
+    ensure!(counts[1] > 100, "too few volumes are complete: {counts:?}");
     Ok(())
 }
 
@@ -98,7 +101,7 @@ fn a_killed_driver_leaves_nothing_that_the_next_publish_cannot_use() -> Result<(
         ensure!(whole(&target, &values)?);
         node.kubelet.unpublish(&volume)?;
     }
-    ensure!(counts[0] > 0 && counts[1] > 0, "the moments did not differ: {counts:?}");
+    ensure!(counts[0] > 0 && counts[1] > 0, "all kills had the same outcome: {counts:?}");
     Ok(())
 }
 
@@ -129,7 +132,7 @@ fn an_unpublish_wins_over_a_publish_that_still_fetches() -> Result<()> {
     let volume = vault.volume("demo");
     let status = std::thread::scope(|scope| {
         let publishing = scope.spawn(|| node.publish(&volume));
-        wait_for("the vault is asked", Duration::from_secs(5), || Ok(vault.counters().get(Kind::Get) == 3))?;
+        wait_for("requests reach the vault", Duration::from_secs(5), || Ok(vault.counters().get(Kind::Get) == 3))?;
         let target_path = node.kubelet.target(&volume).display().to_string();
         let request = keyvault_csi_proto::csi::NodeUnpublishVolumeRequest { volume_id: volume.id(), target_path };
         node.kubelet.send_unpublish(request)?;
@@ -143,7 +146,7 @@ fn an_unpublish_wins_over_a_publish_that_still_fetches() -> Result<()> {
     Ok(())
 }
 
-fn a_tree_that_the_kubelet_removed_is_not_made_anew() -> Result<()> {
+fn a_tree_that_the_kubelet_removed_is_not_created_again() -> Result<()> {
     let (node, vault, _) = ready()?;
     let slow = Fault::new(Action::latency(Duration::from_secs(2))).host(&vault.name).kind(Kind::Get);
     harness().azure().add_fault(slow);
@@ -151,14 +154,14 @@ fn a_tree_that_the_kubelet_removed_is_not_made_anew() -> Result<()> {
     let pods = node.setup().kubelet_root().join("pods");
     let status = std::thread::scope(|scope| {
         let publishing = scope.spawn(|| node.publish(&volume));
-        wait_for("the vault is asked", Duration::from_secs(5), || Ok(vault.counters().get(Kind::Get) == 3))?;
-        // What a 1.20 kubelet does eleven seconds after a delete, under a publish in flight.
+        wait_for("requests reach the vault", Duration::from_secs(5), || Ok(vault.counters().get(Kind::Get) == 3))?;
+        // As kubelet 1.20 does eleven seconds after a delete, during a publish.
         fs::remove_dir_all(pods.join(&volume.uid))?;
         let published = publishing.join().map_err(|_| anyhow::anyhow!("the publish panicked"))?;
-        published.err().context("the volume was mounted into a tree that nobody owns")
+        published.err().context("the volume was mounted into an orphaned tree")
     })?;
     assert_eq!(status.code(), Code::Internal, "{status}");
-    ensure!(!pods.join(&volume.uid).exists(), "the tree was made anew");
+    ensure!(!pods.join(&volume.uid).exists(), "the tree was created again");
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use keyvault_csi_e2e::driver::wait_for;
 use keyvault_csi_e2e::kubelet::Volume;
 use libtest_mimic::Trial;
 
-use crate::certificates::{Made, openssl};
+use crate::certificates::{CertifiedKey, openssl};
 use crate::harness::{Node, Vault, class_manifest, harness};
 use crate::mirror_fixture::{self, Fixture};
 use crate::rotation::{PATIENCE, cycles, metric, rotating};
@@ -46,7 +46,7 @@ const ABOVE: &str = "-iter 500500 -nomac -certpbe AES-256-CBC";
 const USUAL: &str = "";
 
 /// An archive of the key and certificate, in base64.
-fn archive(made: &Made, options: &str) -> Result<String> {
+fn archive(made: &CertifiedKey, options: &str) -> Result<String> {
     let (key, certificate) = (made.path("key.pem"), made.path("cert.pem"));
     let fixed = ["pkcs12", "-export", "-inkey", &key, "-in", &certificate, "-passout", "pass:"];
     let der = openssl(&[&fixed[..], &options.split_whitespace().collect::<Vec<_>>()].concat())?;
@@ -68,13 +68,13 @@ fn derivations(node: &Node) -> Result<f64> {
 struct Tenant {
     namespace: &'static str,
     vault: Vault,
-    made: Made,
+    made: CertifiedKey,
 }
 
 impl Tenant {
     /// A tenant whose class `demo` mounts the secret `password`.
     fn new(node: &Node, namespace: &'static str) -> Result<Tenant> {
-        let (vault, made) = (harness().vault(), Made::new(&["rsa:2048"])?);
+        let (vault, made) = (harness().vault(), CertifiedKey::new(&["rsa:2048"])?);
         vault.set("password");
         let der = openssl(&["x509", "-in", &made.path("cert.pem"), "-outform", "DER"])?;
         harness().azure().add_client_certificate(&vault.tenant, &vault.client_id, &der);
@@ -393,11 +393,11 @@ fn what_the_volume_holds_is_not_decoded_at_a_refresh() -> Result<()> {
     assert_eq!(derivations(&node)?, before);
     quiet(&node, "quiet cycles afterwards")?;
     // The archive itself changes: it is decoded once, for both volumes.
-    let renewed = Made::new(&["rsa:2048"])?;
+    let renewed = CertifiedKey::new(&["rsa:2048"])?;
     tenant.import("server", &archive(&renewed, USUAL)?)?;
     for target in &targets {
         wait_for("the new key is there", PATIENCE, || Ok(files(target)? != held))?;
-        crate::certificates::matches(&target.join("tls/server.key"), &target.join("tls/server.crt"))?;
+        crate::certificates::ensure_key_pair(&target.join("tls/server.key"), &target.join("tls/server.crt"))?;
     }
     assert_eq!(derivations(&node)?, before + 1.0);
     // One that nobody may ask for is told once, costs nothing, and the files stay.
@@ -459,7 +459,7 @@ fn a_pod_that_is_deleted_takes_its_archives_out_of_the_queue() -> Result<()> {
 
 fn a_mirrored_archive_is_opened_once() -> Result<()> {
     let fixture = Fixture::new()?;
-    let made = Made::new(&["rsa:2048"])?;
+    let made = CertifiedKey::new(&["rsa:2048"])?;
     let material = CertificateMaterial::from_pfx(&made.read("archive.pfx")?, "")?;
     harness().azure().set_certificate(&fixture.vault.name, "server", &material);
     let object = "array:\n  - |\n    objectName: server\n    objectType: secret\n    objectFormat: pfx\n";

@@ -88,7 +88,7 @@ fn a_driver_whose_descriptors_run_out_goes_on_when_they_come_back() -> Result<()
     let target = node.publish(&vault.volume("demo"))?;
     neighbour.is_served(&node)?;
     let process = Pid::from_raw(i32::try_from(node.id())?).context("a process id")?;
-    let (peak, busy, began) = (Peak::of(node.id())?, crate::clocks::used(node.id())?, Instant::now());
+    let (peak, busy, began) = (Peak::of(node.id())?, crate::clocks::cpu_time(node.id())?, Instant::now());
     // The next descriptor is refused, whatever is open now. The hard limit stays, so that the other can be raised again
     // without a right.
     let maximum = hard_limit(node.id())?;
@@ -98,7 +98,7 @@ fn a_driver_whose_descriptors_run_out_goes_on_when_they_come_back() -> Result<()
     for _ in 0..3 {
         ensure!(!served_or_told(&node, &neighbour)?, "it was served without a descriptor");
     }
-    let share = (crate::clocks::used(node.id())? - busy).as_secs_f64() / began.elapsed().as_secs_f64();
+    let share = (crate::clocks::cpu_time(node.id())? - busy).as_secs_f64() / began.elapsed().as_secs_f64();
     ensure!(share < 0.6, "{share:.2} of a processor were used");
     peak.at_most(16)?;
     ensure!(names_descriptors(&node.log()), "the log does not say what is missing");

@@ -1,9 +1,9 @@
-//! The integration tests: the built driver as a process, a kubelet on its sockets, the Azure emulator over real HTTPS,
-//! real tmpfs. One binary, since linking costs more than running.
+//! The integration tests: the built driver as a process, a kubelet on its sockets, the Azure
+//! emulator over HTTPS, and tmpfs mounts. One binary, since linking takes longer than the tests.
 //!
-//! The process moves into a private network before it has threads, which is why it has its own `main`. Modules stand
-//! in reading order; a test that is not listed in its module's `trials!` is dead code, and that is an error.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // A test that cannot go on ends.
+//! A `main` of its own moves the process into a private network before it has threads. A test that
+//! its module's `trials!` does not list is dead code, and therefore an error.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // A panic is a failed test.
 #![allow(missing_docs)] // Test names are sentences.
 
 /// A test's name, and the test.
@@ -12,11 +12,10 @@ pub(crate) type Test = (&'static str, fn() -> anyhow::Result<()>);
 /// Lists a module's tests: functions without arguments that return `anyhow::Result<()>`.
 macro_rules! trials {
     ($module:literal: $($test:ident,)*) => {
-        /// By name.
         pub(crate) const TESTS: &[crate::Test] =
             &[$((concat!($module, "::", stringify!($test)), $test),)*];
 
-        #[allow(dead_code)] // Some are made by `matrix`.
+        #[allow(dead_code)] // `matrix` runs some modules by `TESTS`.
         pub(crate) fn trials() -> Vec<libtest_mimic::Trial> {
             TESTS.iter().map(|&(name, test)| crate::trial(name, test)).collect()
         }
@@ -107,11 +106,11 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use libtest_mimic::{Arguments, run};
+use libtest_mimic::{Arguments, Trial, run};
 
-fn trial(name: &str, test: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> libtest_mimic::Trial {
+fn trial(name: &str, test: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> Trial {
     let shown = name.to_owned();
-    libtest_mimic::Trial::test(name, move || {
+    Trial::test(name, move || {
         let began = Instant::now();
         let result = test();
         DURATIONS.lock().unwrap().push((began.elapsed(), shown));
@@ -136,13 +135,27 @@ fn show_slowest() {
 }
 
 fn main() -> ExitCode {
-    if let Some(ended) = external_fixture::is_provider() {
-        return if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    if let Some(result) = external_fixture::run_reference_provider() {
+        return if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let arguments = Arguments::from_args();
     if !arguments.list {
         harness::enter();
     }
+    let trials = [volumes(), api_server(), refreshes(), provider_role(), attacks(), repository()];
+    let conclusion = run(&arguments, trials.into_iter().flatten().collect());
+    // `leaks` comes last: it searches the logs, errors, metrics and files of all tests before it.
+    let leaks = run(&arguments, leaks::trials());
+    apiserver::stop();
+    show_slowest();
+    match [conclusion, leaks].iter().any(|conclusion| conclusion.has_failed()) {
+        true => ExitCode::FAILURE,
+        false => ExitCode::SUCCESS,
+    }
+}
+
+/// Volumes of one node, without an API server.
+fn volumes() -> Vec<Trial> {
     let trials = [
         matrix::trials(),
         unpublish::trials(),
@@ -171,6 +184,13 @@ fn main() -> ExitCode {
         external::trials(),
         external_faults::trials(),
         external_rotation::trials(),
+    ];
+    trials.into_iter().flatten().collect()
+}
+
+/// The driver with an API server, the chart, and memory.
+fn api_server() -> Vec<Trial> {
+    let trials = [
         cluster_classes::trials(),
         cluster_reports::trials(),
         external_cluster::trials(),
@@ -181,15 +201,31 @@ fn main() -> ExitCode {
         rights::trials(),
         chart::trials(),
         memory::trials(),
+    ];
+    trials.into_iter().flatten().collect()
+}
+
+fn refreshes() -> Vec<Trial> {
+    let trials = [
         rotation::trials(),
         rotation_failures::trials(),
         rotation_cluster::trials(),
         rotation_pods::trials(),
         rotation_soak::trials(),
         rotation_steps::trials(),
-        plugin::trials(),
-        plugin_process::trials(),
-        provider_parity::trials(),
+    ];
+    trials.into_iter().flatten().collect()
+}
+
+/// Our provider under another driver.
+fn provider_role() -> Vec<Trial> {
+    let trials = [plugin::trials(), plugin_process::trials(), provider_parity::trials()];
+    trials.into_iter().flatten().collect()
+}
+
+/// Budgets, hostile input, faults of the node, and scarce resources.
+fn attacks() -> Vec<Trial> {
+    let trials = [
         budgets::trials(),
         bundles::trials(),
         clocks::trials(),
@@ -198,18 +234,12 @@ fn main() -> ExitCode {
         hostile_vaults::trials(),
         low_descriptors::trials(),
         reboots::trials(),
-        dockerfiles::trials(),
-        proto::trials(),
-        security_page::trials(),
     ];
-    let trials = trials.into_iter().flatten().collect();
-    let conclusion = run(&arguments, trials);
-    // Last, since it looks at everything that the others left: logs, errors, metrics, files.
-    let leaks = run(&arguments, leaks::trials());
-    apiserver::stop();
-    show_slowest();
-    match [conclusion, leaks].iter().any(|conclusion| conclusion.has_failed()) {
-        true => ExitCode::FAILURE,
-        false => ExitCode::SUCCESS,
-    }
+    trials.into_iter().flatten().collect()
+}
+
+/// Checks of files of the repository.
+fn repository() -> Vec<Trial> {
+    let trials = [dockerfiles::trials(), proto::trials(), security_page::trials()];
+    trials.into_iter().flatten().collect()
 }

@@ -11,7 +11,7 @@ use keyvault_csi_e2e::kubelet::Volume;
 use serde_json::{Value, json};
 
 use crate::apiserver::STATUSES;
-use crate::certificates::{Made, matches};
+use crate::certificates::{CertifiedKey, ensure_key_pair};
 use crate::harness::{Node, harness};
 use crate::mirror_fixture::{Fixture, PATIENCE, decoded, opaque};
 
@@ -134,7 +134,7 @@ fn every_type_is_written() -> Result<()> {
     let (name, password) = (fixture.vault.set("name"), fixture.vault.set("password"));
     let mut made = Vec::new();
     for (name, algorithm) in [("rsa", &["rsa:2048"][..]), ("ed", &["ed25519"])] {
-        let one = Made::new(algorithm)?;
+        let one = CertifiedKey::new(algorithm)?;
         let pem = one.pem()?;
         harness().azure().set_secret(&fixture.vault.name, name, &pem);
         // The key's text is a secret like any other.
@@ -188,7 +188,7 @@ fn every_type_is_written() -> Result<()> {
             let (key, certificate) = (folder.path().join("key"), folder.path().join("certificate"));
             fs::write(&key, decoded(&secret, "tls.key").context("no key")?)?;
             fs::write(&certificate, decoded(&secret, "tls.crt").context("no certificate")?)?;
-            matches(&key, &certificate)?;
+            ensure_key_pair(&key, &certificate)?;
             assert_eq!(decoded(&secret, "ca.crt"), decoded(&secret, "tls.crt"));
         }
     }

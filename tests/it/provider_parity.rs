@@ -11,8 +11,7 @@ use keyvault_csi_e2e::kubelet::Volume;
 use serde_json::{Value, json};
 
 use crate::apiserver::{CLASSES, Cluster, Rights, STATUSES, cluster};
-use crate::harness::{Node, harness};
-use crate::matrix::{by_socket, tree};
+use crate::harness::{Node, harness, tree, with_external_provider};
 use crate::plugin::objects;
 use crate::scenarios::content;
 
@@ -83,7 +82,7 @@ fn files_modes_and_versions_are_the_same() -> Result<()> {
     for (flagged, flags) in
         [&[][..], &["--write-cert-and-key-in-separate-files", "--construct-pem-chain=false"]].iter().enumerate()
     {
-        let (own, socket) = (driver(cluster, flags)?, by_socket(|| driver(cluster, flags))?);
+        let (own, socket) = (driver(cluster, flags)?, with_external_provider(|| driver(cluster, flags))?);
         for (number, asked) in ASKED.iter().enumerate() {
             // What has an encoding has no companion that it could be applied to.
             let asked: Vec<_> = asked
@@ -164,7 +163,8 @@ fn failures_have_the_same_words_and_reasons() -> Result<()> {
     let (vault, azure) = (harness().vault(), harness().azure());
     vault.set("password");
     azure.set_secret(&vault.name, "large", &"x".repeat(12_289));
-    let mut both = Both { own: harness().node()?, socket: by_socket(|| harness().node())?, reasons: BTreeSet::new() };
+    let mut both =
+        Both { own: harness().node()?, socket: with_external_provider(|| harness().node())?, reasons: BTreeSet::new() };
     let (pod, bare) = (vault.volume("demo"), Volume::of_class("default", "web", "demo"));
     let good = vault.parameters(&["password"]);
     let with = |key: &str, value: &str| {
@@ -207,7 +207,7 @@ fn failures_have_the_same_words_and_reasons() -> Result<()> {
     let hanging = Fault::new(Action::Hang).host(&vault.name).kind(Kind::Get);
     let fresh = |both: &mut Both| -> Result<()> {
         // Nothing is left of the faults before: neither breaker nor token.
-        (both.own, both.socket) = (harness().node()?, by_socket(|| harness().node())?);
+        (both.own, both.socket) = (harness().node()?, with_external_provider(|| harness().node())?);
         Ok(())
     };
     fresh(&mut both)?;
@@ -226,7 +226,7 @@ fn failures_have_the_same_words_and_reasons() -> Result<()> {
 fn files_follow_the_vault_by_the_socket_too() -> Result<()> {
     let vault = harness().vault();
     let older = vault.set("password");
-    let node = by_socket(|| {
+    let node = with_external_provider(|| {
         let mut setup = harness().setup();
         setup.flags.extend(["--enable-secret-rotation", "--rotation-poll-interval=200ms"].map(str::to_owned));
         Node::start(setup)

@@ -10,7 +10,7 @@ use keyvault_csi_e2e::kubelet::Volume;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::apiserver::{CLASSES, Cluster, Rights, STATUSES, User, cluster, watching};
+use crate::apiserver::{CLASSES, Cluster, Rights, STATUSES, User, cluster, wait_for_watch};
 use crate::harness::{Node, Vault, harness};
 use crate::rotation::{PATIENCE, cycles, metric};
 
@@ -44,7 +44,7 @@ fn fixture(interval: &str) -> Result<Fixture> {
     setup.flags.push("--enable-secret-rotation".to_owned());
     setup.flags.push(format!("--rotation-poll-interval={interval}"));
     let node = Node::start(setup)?;
-    watching(&node)?;
+    wait_for_watch(&node)?;
     wait_for("the driver watches pods", PATIENCE, || Ok(node.log().contains("\"watching pods\"")))?;
     Ok(Fixture { cluster, node, user, vault, namespace })
 }

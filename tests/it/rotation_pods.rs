@@ -9,7 +9,7 @@ use keyvault_csi_e2e::driver::wait_for;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
-use crate::apiserver::{Rights, User, watching};
+use crate::apiserver::{Rights, User, wait_for_watch};
 use crate::harness::Node;
 use crate::mirror_fixture::{Fixture, PODS, decoded};
 use crate::rotation::{PATIENCE, cycles};
@@ -26,7 +26,7 @@ fn rotating(fixture: &Fixture, rights: Rights, flags: &[&str]) -> Result<(Node, 
     let user = fixture.cluster.user(rights)?;
     let flags = ["--enable-secret-rotation"].iter().chain(flags);
     let node = Node::start(fixture.setup(&user, "a", flags.copied()))?;
-    watching(&node)?;
+    wait_for_watch(&node)?;
     Ok((node, user))
 }
 

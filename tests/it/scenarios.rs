@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use azure_emulator::{CertificateMaterial, Jwk};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
-use crate::certificates::{Made, matches, openssl};
+use crate::certificates::{CertifiedKey, ensure_key_pair, openssl};
 use crate::harness::{Node, Vault, harness};
 
 trials! { "scenarios":
@@ -23,9 +25,9 @@ trials! { "scenarios":
 pub(crate) struct Content {
     pub(crate) vault: Vault,
     value: String,
-    rsa: Made,
-    pem: Made,
-    ec: Made,
+    rsa: CertifiedKey,
+    pem: CertifiedKey,
+    ec: CertifiedKey,
 }
 
 /// Those, and a driver.
@@ -33,9 +35,9 @@ struct Fixtures {
     node: Node,
     vault: Vault,
     value: String,
-    rsa: Made,
-    pem: Made,
-    ec: Made,
+    rsa: CertifiedKey,
+    pem: CertifiedKey,
+    ec: CertifiedKey,
 }
 
 fn fixtures(flags: &[&str]) -> Result<Fixtures> {
@@ -49,8 +51,8 @@ fn fixtures(flags: &[&str]) -> Result<Fixtures> {
 pub(crate) fn content() -> Result<Content> {
     let vault = harness().vault();
     let value = vault.set("secret1");
-    let (rsa, pem) = (Made::new(&["rsa:2048"])?, Made::new(&["rsa:2048"])?);
-    let ec = Made::new(&["ec", "-pkeyopt", "ec_paramgen_curve:P-256"])?;
+    let (rsa, pem) = (CertifiedKey::new(&["rsa:2048"])?, CertifiedKey::new(&["rsa:2048"])?);
+    let ec = CertifiedKey::new(&["ec", "-pkeyopt", "ec_paramgen_curve:P-256"])?;
     let azure = harness().azure();
     for (name, made, is_archive) in [("pkcs12cert1", &rsa, true), ("pemcert1", &pem, false), ("ecccert1", &ec, true)] {
         let material = match is_archive {
@@ -71,13 +73,13 @@ pub(crate) fn content() -> Result<Content> {
 }
 
 /// Modulus and exponent in base64url, as a JWK has them.
-fn rsa_numbers(made: &Made) -> Result<(String, String)> {
+fn rsa_numbers(made: &CertifiedKey) -> Result<(String, String)> {
     let text = String::from_utf8(openssl(&["rsa", "-in", &made.path("key.pem"), "-noout", "-modulus"])?)?;
     let hexadecimal = text.trim().strip_prefix("Modulus=").context("a modulus")?;
     let bytes: Vec<u8> = (0..hexadecimal.len() / 2)
         .map(|at| u8::from_str_radix(&hexadecimal[2 * at..2 * at + 2], 16))
         .collect::<Result<_, _>>()?;
-    Ok((keyvault_csi::formats::encoding::base64url(&bytes), "AQAB".to_owned()))
+    Ok((BASE64_URL_SAFE_NO_PAD.encode(&bytes), "AQAB".to_owned()))
 }
 
 impl Fixtures {
@@ -140,7 +142,7 @@ fn eleven_objects_over_three_certificates() -> Result<()> {
         let public = openssl(&["x509", "-in", &text(&folder.join(name)), "-noout", "-pubkey"])?;
         assert_eq!(fs::read(folder.join(format!("{name}-pub-key")))?, public, "{name}");
         let secret = folder.join(format!("{name}-secret"));
-        matches(&secret, &secret)?;
+        ensure_key_pair(&secret, &secret)?;
     }
     let binary = folder.join("pkcs12cert1-binary");
     openssl(&["pkcs12", "-in", &text(&binary), "-passin", "pass:", "-nodes"])?;
@@ -158,7 +160,7 @@ fn certificates_have_files_of_their_own_when_asked() -> Result<()> {
         ("secret", "secret1", ""),
     ])?;
     for base in ["pemcert1", "pkcs12cert1", "ecccert1/0"] {
-        matches(&folder.join(format!("{base}.key")), &folder.join(format!("{base}.crt")))?;
+        ensure_key_pair(&folder.join(format!("{base}.key")), &folder.join(format!("{base}.crt")))?;
         ensure!(folder.join(base).exists());
     }
     ensure!(!folder.join("secret1.crt").exists(), "an ordinary secret has one file");

@@ -25,7 +25,7 @@ trials! { "streams":
 
 /// The same with more of everything, on the program that is shipped, and its memory a minute later.
 pub(crate) fn soak() -> Vec<Trial> {
-    let big = || attack(&Node::start(harness().shipped())?, 2_000, Duration::from_secs(60));
+    let big = || attack(&Node::start(harness().release_setup())?, 2_000, Duration::from_secs(60));
     vec![crate::trial("streams::soak_memory_is_back_after_a_minute", big).with_ignored_flag(true)]
 }
 

@@ -6,14 +6,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use keyvault_csi::formats::yaml::documents;
 use keyvault_csi_e2e::driver::wait_for;
 use keyvault_csi_e2e::kubelet::Volume;
 use keyvault_csi_e2e::provider::UpstreamDriver;
 use serde_json::{Value, json};
 use tonic::Code;
 
-use crate::apiserver::{CLASSES, Cluster, Rights, STATUSES, User, cluster, watching};
+use crate::apiserver::{CLASSES, Cluster, Rights, STATUSES, User, cluster, wait_for_watch};
 use crate::cloud_files::as_configmap;
 use crate::harness::{Node, STACK, Vault, class_manifest, harness, stack_file};
 use crate::mirror_fixture::{EVENTS, Fixture as Mirror, PATIENCE, SECRETS, opaque, owners};
@@ -267,7 +266,7 @@ fn a_status_that_the_server_refuses_is_not_sent_again() -> Result<()> {
     // The node's name becomes a label; with this end the server answers 422.
     setup.node_id = "node-1-".to_owned();
     let node = Node::start(setup)?;
-    watching(&node)?;
+    wait_for_watch(&node)?;
     let refused = volume(&vault, &namespace, "demo");
     node.publish(&refused)?;
     wait_for("the refusal is told", PATIENCE, || Ok(node.log().contains("the request is not repeated")))?;
@@ -328,7 +327,7 @@ fn renamed(clouds: &Path, vault: &Vault) -> Result<(BTreeMap<String, String>, Vo
 
 fn a_volumes_attributes_name_no_cloud_file_to_the_node() -> Result<()> {
     let (setup, clouds) = harness().setup_with_clouds()?;
-    let (node, vault) = (Node::start(setup)?, harness().vault_in(STACK.0));
+    let (node, vault) = (Node::start(setup)?, harness().vault_in_cloud(STACK.0));
     let value = vault.set("password");
     let (mut parameters, mut volume) = renamed(&clouds, &vault)?;
     for name in ["other.json", "/etc/passwd", "../x"] {
@@ -348,7 +347,7 @@ fn a_volumes_attributes_name_no_cloud_file_to_the_node() -> Result<()> {
 fn a_volumes_attributes_name_a_file_of_the_folder_to_the_provider() -> Result<()> {
     let clouds = harness().setup_with_clouds()?.1;
     let fixture = Plugin::new(&[&format!("--cloud-files-dir={}", clouds.display())])?;
-    let vault = harness().vault_in(STACK.0);
+    let vault = harness().vault_in_cloud(STACK.0);
     vault.set("password");
     let (parameters, mut volume) = renamed(&clouds, &vault)?;
     let mount = |volume: &Volume| fixture.mount(&UpstreamDriver::request(&parameters, volume));
@@ -370,7 +369,7 @@ fn a_volumes_attributes_name_a_file_of_the_folder_to_the_provider() -> Result<()
 
 /// The objects of docs/custom-clouds.md, taken by a real API server, laid out as the kubelet does.
 fn the_example_of_a_custom_cloud_works() -> Result<()> {
-    let (cluster, vault) = (cluster()?, harness().vault_in(STACK.0));
+    let (cluster, vault) = (cluster()?, harness().vault_in_cloud(STACK.0));
     let value = vault.set("password");
     let namespace = cluster.namespace()?;
     let page = include_str!("../../docs/custom-clouds.md");
@@ -383,7 +382,7 @@ fn the_example_of_a_custom_cloud_works() -> Result<()> {
         .replace("namespace: default", &format!("namespace: {namespace}"));
     let blocks = filled.split("```yaml\n").skip(1).map(|block| block.split("```").next().unwrap_or_default());
     let text = blocks.collect::<Vec<_>>().join("---\n");
-    let objects = documents(&text).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&text)?;
     let [map, class] = &objects[..] else { anyhow::bail!("{} objects", objects.len()) };
     let map = cluster.create(("ConfigMap", "configmaps"), Some(&namespace), map.clone())?;
     cluster.create(CLASSES, Some(&namespace), class.clone())?;

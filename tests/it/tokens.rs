@@ -294,13 +294,16 @@ fn a_context_with_another_pods_uid_is_refused() -> Result<()> {
 }
 
 fn a_provider_of_another_name_judges_its_tokens_itself() -> Result<()> {
-    let (node, provider) = external_fixture::both(&[])?;
-    let value = external_fixture::set(&provider, "foo", "v1")?;
+    let (node, provider) = external_fixture::driver_and_provider(&[])?;
+    let value = external_fixture::set_secret(&provider, "foo", "v1")?;
     external_fixture::class(&node, "demo", &["objectName: foo, objectVersion: v1"], "")?;
     let volume = with_token(&external_fixture::volume("demo"), "garbage");
     send(&node, &volume, |context| drop(context.insert(UID.to_owned(), "another".to_owned())))??;
     ensure!(!value.is_empty() && mounts_on(&node.kubelet.target(&volume))?.len() == 1);
-    ensure!(external_fixture::last(&provider)?.audiences == [WORKLOAD], "the provider gets its tokens as they are");
+    ensure!(
+        external_fixture::last_request(&provider)?.audiences == [WORKLOAD],
+        "the provider gets its tokens as they are"
+    );
     Ok(())
 }
 

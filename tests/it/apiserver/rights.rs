@@ -1,4 +1,5 @@
-//! What drivers may do in the tests: the rules of the manifests that are shipped, some of them, and none.
+//! ClusterRoles for the drivers of tests:
+//! the rules of the shipped manifests, a part of them, or none.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +11,7 @@ use super::Cluster;
 
 const GROUP: &str = "secrets-store.csi.x-k8s.io";
 
-/// Makes the roles and gives them to the groups of users.
+/// Creates a ClusterRole for each group of users, and binds it.
 pub(super) fn grant(cluster: &Cluster) -> Result<()> {
     let all = shipped(&["secretproviderclasses-role"])?;
     let get = json!([{ "apiGroups": [GROUP], "resources": ["secretproviderclasses"], "verbs": ["get"] }]);
@@ -33,7 +34,7 @@ pub(super) fn grant(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// The rules of roles in `manifests/deploy`, joined.
+/// The rules of these ClusterRoles in `manifests/deploy`, joined.
 pub(crate) fn shipped(roles: &[&str]) -> Result<Value> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/deploy");
     let mut rules = Vec::new();

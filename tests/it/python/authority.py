@@ -2,7 +2,7 @@
 
 usage: authority.py CSI_SOCKET REGISTRATION_SOCKET
 
-Needs grpcio. Messages are given as bytes, so that nothing of the product's is in use here.
+Needs grpcio. Messages are plain bytes: the script imports nothing of the product.
 """
 
 import sys

@@ -2,7 +2,7 @@
 
 usage: provider_authority.py SOCKET
 
-Needs grpcio. Messages are given as bytes, so that nothing of the product's is in use here.
+Needs grpcio. Messages are plain bytes: the script imports nothing of the product.
 """
 
 import sys
@@ -11,7 +11,7 @@ import grpc
 
 (socket,) = sys.argv[1:]
 
-# Upstream's driver since 1.6; before, the path, raw or as the gRPC library escapes it.
+# Upstream's driver since 1.6; older ones send the path, raw or escaped by the gRPC library.
 AUTHORITIES = ["localhost", "/provider/azure.sock", "%2Fprovider%2Fazure.sock"]
 METHOD = "/v1alpha1.CSIDriverProvider/Version"
 
