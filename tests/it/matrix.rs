@@ -19,8 +19,8 @@ use tonic::Status;
 use crate::external_fixture::{folders, look_there};
 use crate::harness::harness;
 use crate::{
-    azure, certificates, cloud_files, identities, networks, objects, publish, refusals, scenarios, sharing,
-    troubleshooting,
+    azure, certificates, cloud_files, identities, identity_binding, networks, objects, publish, refusals, scenarios,
+    sharing, troubleshooting,
 };
 
 /// The tests that are made both ways.
@@ -29,6 +29,7 @@ const CORPUS: &[&[crate::Test]] = &[
     certificates::TESTS,
     cloud_files::TESTS,
     identities::TESTS,
+    identity_binding::TESTS,
     networks::TESTS,
     objects::TESTS,
     publish::TESTS,
