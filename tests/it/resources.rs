@@ -1,4 +1,4 @@
-//! What the process costs, and what it leaves behind.
+//! Memory, descriptors and threads of the process, and the absence of core files.
 
 use std::fs::{self, File};
 use std::os::fd::AsRawFd as _;
@@ -14,7 +14,7 @@ use crate::harness::{Node, harness};
 trials! { "resources":
     the_idle_process_needs_at_most_ten_mib,
     descriptors_and_threads_do_not_grow,
-    it_writes_no_core_file_and_may_not_be_read,
+    the_process_writes_no_core_file_and_cannot_be_read,
 }
 
 fn the_idle_process_needs_at_most_ten_mib() -> Result<()> {
@@ -34,14 +34,14 @@ fn the_idle_process_needs_at_most_ten_mib() -> Result<()> {
     Ok(())
 }
 
-/// The binary as a file in memory, of single pages.
+/// Copies the binary into a file in memory, of which the kernel maps single pages.
 ///
-/// Of one on a disk the kernel maps more or less around every page that is touched, by how it came into the page cache: 8.9 MiB were
-/// resident after linking, 10.3 after other builds had pushed the same bytes out and they were read again.
+/// Of a file on a disk the kernel maps more or fewer pages around each page in use, depending on the state of the page
+/// cache: 8.9 MiB were resident after linking, and 10.3 MiB when the same bytes had been evicted and read again.
 fn in_memory(binary: &Path) -> Result<File> {
     let memory = File::from(memfd_create(c"keyvault-csi", MFdFlags::MFD_CLOEXEC)?);
     std::io::copy(&mut File::open(binary)?, &mut &memory)?;
-    // What is open for writing cannot be executed.
+    // A file that is open for writing cannot be executed.
     Ok(File::open(format!("/proc/self/fd/{}", memory.as_raw_fd()))?)
 }
 
@@ -61,21 +61,21 @@ fn descriptors_and_threads_do_not_grow() -> Result<()> {
     round()?;
     let before = count("fd")?;
     round()?;
-    // A connection that was just closed may still be open on the other side.
-    wait_for("descriptors go back", Duration::from_secs(5), || Ok(count("fd")? <= before + 2))?;
+    // The other side of a closed connection may still be open for a moment.
+    wait_for("the descriptors are closed", Duration::from_secs(5), || Ok(count("fd")? <= before + 2))?;
     ensure!(count("task")? <= 2 + 8 + 2, "{} threads", count("task")?);
     Ok(())
 }
 
-fn it_writes_no_core_file_and_may_not_be_read() -> Result<()> {
+fn the_process_writes_no_core_file_and_cannot_be_read() -> Result<()> {
     let node = harness().node()?;
     let limits = fs::read_to_string(format!("/proc/{}/limits", node.id()))?;
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).context("no limit")?;
     assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"]);
-    // Killed by a signal that makes others dump, it leaves no core: the kernel says so in the wait status.
+    // SIGQUIT makes other processes dump core; the wait status has the kernel's flag for it.
     node.signal(nix::sys::signal::Signal::SIGQUIT)?;
     let id = nix::unistd::Pid::from_raw(i32::try_from(node.id())?);
-    let ended = nix::sys::wait::waitpid(id, None)?;
-    assert_eq!(ended, nix::sys::wait::WaitStatus::Signaled(id, nix::sys::signal::Signal::SIGQUIT, false));
+    let status = nix::sys::wait::waitpid(id, None)?;
+    assert_eq!(status, nix::sys::wait::WaitStatus::Signaled(id, nix::sys::signal::Signal::SIGQUIT, false));
     Ok(())
 }

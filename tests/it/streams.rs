@@ -14,13 +14,13 @@ use crate::raw_http2::{
 };
 
 trials! { "streams":
-    streams_without_end_do_not_grow_the_process,
+    unfinished_streams_do_not_grow_the_process,
     the_providers_socket_has_the_same_limits,
-    a_request_that_never_comes_whole_is_given_up,
+    an_incomplete_request_is_given_up,
     idle_connections_make_room_for_kubelets_and_the_probe,
-    connections_that_lie_idle_are_closed_when_there_are_many,
+    idle_connections_are_closed_when_there_are_many,
     streams_that_are_reset_at_once_end_the_connection,
-    header_lists_have_sixteen_kib,
+    header_lists_are_limited_to_sixteen_kib,
 }
 
 /// The same with more of everything, on the program that is shipped, and its memory a minute later.
@@ -120,7 +120,7 @@ fn serves(node: &Node, vault: &Vault) -> Result<()> {
     Ok(())
 }
 
-fn streams_without_end_do_not_grow_the_process() -> Result<()> {
+fn unfinished_streams_do_not_grow_the_process() -> Result<()> {
     attack(&harness().node()?, 200, Duration::from_secs(90))
 }
 
@@ -134,7 +134,7 @@ fn the_providers_socket_has_the_same_limits() -> Result<()> {
     Ok(())
 }
 
-fn a_request_that_never_comes_whole_is_given_up() -> Result<()> {
+fn an_incomplete_request_is_given_up() -> Result<()> {
     let node = harness().node()?;
     let mut client = RawHttp2::connect(&node.setup().socket())?;
     let stream = client.open(&call(PUBLISH, &[]), 0)?;
@@ -169,7 +169,7 @@ fn idle_connections_make_room_for_kubelets_and_the_probe() -> Result<()> {
     Ok(())
 }
 
-fn connections_that_lie_idle_are_closed_when_there_are_many() -> Result<()> {
+fn idle_connections_are_closed_when_there_are_many() -> Result<()> {
     let node = harness().node()?;
     let socket = node.setup().socket();
     let mut idle: Vec<RawHttp2> = (0..200).map(|_| RawHttp2::connect(&socket)).collect::<Result<_>>()?;
@@ -206,7 +206,7 @@ fn streams_that_are_reset_at_once_end_the_connection() -> Result<()> {
     Ok(())
 }
 
-fn header_lists_have_sixteen_kib() -> Result<()> {
+fn header_lists_are_limited_to_sixteen_kib() -> Result<()> {
     let node = harness().node()?;
     let probe = |length: usize| -> Result<RawHttp2> {
         let mut client = RawHttp2::connect(&node.setup().socket())?;

@@ -24,14 +24,14 @@ trials! { "surface":
     a_stale_socket_is_replaced_and_a_live_one_refused,
     the_registration_says_what_the_kubelet_needs,
     a_refused_registration_is_offered_again,
-    it_claims_what_it_does,
-    health_and_readiness_tell_the_truth,
+    the_driver_declares_its_capabilities,
+    health_and_readiness_report_the_actual_state,
     metrics_have_upstreams_names,
-    logs_come_as_text_and_as_json,
-    sigterm_lets_open_calls_end,
-    signals_end_it_and_its_sockets,
-    silent_connections_hold_nothing_up,
-    a_predecessor_leaves_its_successors_socket_alone,
+    logs_are_text_or_json,
+    open_calls_finish_after_sigterm,
+    signals_end_the_driver_and_remove_its_sockets,
+    silent_connections_block_nothing,
+    a_predecessor_does_not_remove_its_successors_socket,
     bad_flags_say_what_to_do,
     a_grpc_client_may_send_any_authority,
 }
@@ -82,7 +82,7 @@ fn a_refused_registration_is_offered_again() -> Result<()> {
     Ok(())
 }
 
-fn it_claims_what_it_does() -> Result<()> {
+fn the_driver_declares_its_capabilities() -> Result<()> {
     let node = harness().node()?;
     let (mut client, runtime) = node.kubelet.node()?;
     runtime.block_on(async {
@@ -102,7 +102,7 @@ fn it_claims_what_it_does() -> Result<()> {
     })
 }
 
-fn health_and_readiness_tell_the_truth() -> Result<()> {
+fn health_and_readiness_report_the_actual_state() -> Result<()> {
     let node = harness().node()?;
     assert_eq!(node.health("/healthz")?, (200, "ok\n".to_owned()));
     let (status, body) = node.health("/readyz")?;
@@ -146,7 +146,7 @@ fn metrics_have_upstreams_names() -> Result<()> {
     Ok(())
 }
 
-fn logs_come_as_text_and_as_json() -> Result<()> {
+fn logs_are_text_or_json() -> Result<()> {
     let vault = harness().vault();
     let run = |flags: &[&str]| -> Result<String> {
         let mut setup = harness().setup();
@@ -173,7 +173,7 @@ fn logs_come_as_text_and_as_json() -> Result<()> {
     Ok(())
 }
 
-fn sigterm_lets_open_calls_end() -> Result<()> {
+fn open_calls_finish_after_sigterm() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
@@ -193,7 +193,7 @@ fn sigterm_lets_open_calls_end() -> Result<()> {
     Ok(())
 }
 
-fn signals_end_it_and_its_sockets() -> Result<()> {
+fn signals_end_the_driver_and_remove_its_sockets() -> Result<()> {
     let node = harness().node()?;
     let (socket, registration) = (node.setup().socket(), node.setup().registration_socket());
     node.signal(Signal::SIGINT)?;
@@ -203,7 +203,7 @@ fn signals_end_it_and_its_sockets() -> Result<()> {
     Ok(())
 }
 
-fn silent_connections_hold_nothing_up() -> Result<()> {
+fn silent_connections_block_nothing() -> Result<()> {
     let node = harness().node()?;
     let _silent =
         [UnixStream::connect(node.setup().socket())?, UnixStream::connect(node.setup().registration_socket())?];
@@ -230,7 +230,7 @@ fn silent_connections_hold_nothing_up() -> Result<()> {
     Ok(())
 }
 
-fn a_predecessor_leaves_its_successors_socket_alone() -> Result<()> {
+fn a_predecessor_does_not_remove_its_successors_socket() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;

@@ -19,11 +19,11 @@ use crate::harness::{Node, Vault, harness, mounts_on};
 
 trials! { "takeover":
     a_volume_of_the_go_driver_is_found_published,
-    one_whose_write_was_cut_off_is_mended,
-    one_whose_provider_wrote_the_files_itself_is_left_alone,
-    what_a_failed_publish_of_the_go_driver_left_is_published,
-    two_volumes_of_one_pod_are_taken_over_and_go_one_by_one,
-    with_rotation_they_follow_the_vault,
+    an_interrupted_write_of_the_go_driver_is_repaired,
+    a_legacy_volume_is_not_changed,
+    a_failed_publish_of_the_go_driver_is_published_again,
+    two_volumes_of_one_pod_are_taken_over_and_unpublished_one_by_one,
+    with_rotation_taken_over_volumes_follow_the_vault,
 }
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -97,7 +97,7 @@ fn a_volume_of_the_go_driver_is_found_published() -> Result<()> {
 }
 
 /// Upstream stopped between two steps: from then on each of its own writes fails until the pod is deleted.
-fn one_whose_write_was_cut_off_is_mended() -> Result<()> {
+fn an_interrupted_write_of_the_go_driver_is_repaired() -> Result<()> {
     let (node, vault, volume) = fixture()?;
     let target = mounted(&node, &volume)?;
     written(&target)?;
@@ -111,7 +111,7 @@ fn one_whose_write_was_cut_off_is_mended() -> Result<()> {
     gone(&node, &volume, &target)
 }
 
-fn one_whose_provider_wrote_the_files_itself_is_left_alone() -> Result<()> {
+fn a_legacy_volume_is_not_changed() -> Result<()> {
     let (node, vault, volume) = fixture()?;
     let target = mounted(&node, &volume)?;
     fs::write(target.join("password"), "as it was")?;
@@ -125,7 +125,7 @@ fn one_whose_provider_wrote_the_files_itself_is_left_alone() -> Result<()> {
 }
 
 /// Upstream may leave the bare directory, or its tmpfs with nothing in it.
-fn what_a_failed_publish_of_the_go_driver_left_is_published() -> Result<()> {
+fn a_failed_publish_of_the_go_driver_is_published_again() -> Result<()> {
     let (node, vault, volume) = fixture()?;
     let value = vault.set("password");
     let target = mounted(&node, &volume)?;
@@ -140,7 +140,7 @@ fn what_a_failed_publish_of_the_go_driver_left_is_published() -> Result<()> {
     gone(&node, &volume, &target)
 }
 
-fn two_volumes_of_one_pod_are_taken_over_and_go_one_by_one() -> Result<()> {
+fn two_volumes_of_one_pod_are_taken_over_and_unpublished_one_by_one() -> Result<()> {
     let (node, vault, first) = fixture()?;
     let second = Volume { name: format!("{}-2", first.name), ..first.clone() };
     for volume in [&first, &second] {
@@ -154,7 +154,7 @@ fn two_volumes_of_one_pod_are_taken_over_and_go_one_by_one() -> Result<()> {
     gone(&node, &second, &left)
 }
 
-fn with_rotation_they_follow_the_vault() -> Result<()> {
+fn with_rotation_taken_over_volumes_follow_the_vault() -> Result<()> {
     let vault = harness().vault();
     let mut setup = harness().setup();
     setup.flags.extend(["--enable-secret-rotation=true", "--rotation-poll-interval=200ms"].map(str::to_owned));

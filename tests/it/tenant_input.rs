@@ -29,8 +29,8 @@ trials! { "tenant_input":
     labels_that_no_secret_can_have_are_not_sent,
     a_status_that_the_server_refuses_is_not_sent_again,
     a_secret_that_the_server_refuses_is_not_sent_again,
-    a_volumes_attributes_name_no_cloud_file_to_the_node,
-    a_volumes_attributes_name_a_file_of_the_folder_to_the_provider,
+    volume_attributes_cannot_name_a_cloud_file_to_the_node,
+    volume_attributes_name_only_files_of_the_folder_to_the_provider,
     the_example_of_a_custom_cloud_works,
 }
 
@@ -240,7 +240,7 @@ fn labels_that_no_secret_can_have_are_not_sent() -> Result<()> {
     let (node, user) = fixture.node("a", &["--secret-check-interval=1s"])?;
     node.publish(&fixture.pod("web", "a", "demo", &fixture.replica_set("web")?)?)?;
     fixture.holds("good", "k", &value)?;
-    let text = fixture.told(&["spec.secretObjects[0]", "spec.secretObjects[3]"])?;
+    let text = fixture.failure_event(&["spec.secretObjects[0]", "spec.secretObjects[3]"])?;
     for part in
         ["\"no value of a label!\" is not the value of a label", "\"no key!\" is not the key of a label or annotation"]
     {
@@ -296,7 +296,7 @@ fn a_secret_that_the_server_refuses_is_not_sent_again() -> Result<()> {
     let (node, user) = fixture.node("a", &["--secret-check-interval=1s"])?;
     node.publish(&fixture.pod("web", "a", "demo", &fixture.replica_set("web")?)?)?;
     fixture.holds("good", "k", &value)?;
-    fixture.told(&["the API server refuses it"])?;
+    fixture.failure_event(&["the API server refuses it"])?;
     let gets = || {
         let uri = format!("/api/v1/namespaces/{}/secrets/frozen", fixture.namespace);
         Ok::<_, anyhow::Error>(asked(fixture.cluster, &user)?.iter().filter(|asked| **asked == uri).count())
@@ -326,7 +326,7 @@ fn renamed(clouds: &Path, vault: &Vault) -> Result<(BTreeMap<String, String>, Vo
     Ok((parameters, volume))
 }
 
-fn a_volumes_attributes_name_no_cloud_file_to_the_node() -> Result<()> {
+fn volume_attributes_cannot_name_a_cloud_file_to_the_node() -> Result<()> {
     let (setup, clouds) = harness().setup_with_clouds()?;
     let (node, vault) = (Node::start(setup)?, harness().vault_in(STACK.0));
     let value = vault.set("password");
@@ -345,7 +345,7 @@ fn a_volumes_attributes_name_no_cloud_file_to_the_node() -> Result<()> {
     Ok(())
 }
 
-fn a_volumes_attributes_name_a_file_of_the_folder_to_the_provider() -> Result<()> {
+fn volume_attributes_name_only_files_of_the_folder_to_the_provider() -> Result<()> {
     let clouds = harness().setup_with_clouds()?.1;
     let fixture = Plugin::new(&[&format!("--cloud-files-dir={}", clouds.display())])?;
     let vault = harness().vault_in(STACK.0);

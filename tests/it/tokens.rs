@@ -25,16 +25,16 @@ use crate::plugin;
 use crate::rotation::{metric, rotating};
 
 trials! { "tokens":
-    what_is_not_a_token_of_the_pod_reaches_no_cache,
-    an_expired_token_gets_no_hit_and_entra_id_judges,
-    a_token_of_another_audience_gets_no_hit,
+    a_token_that_is_not_the_pods_own_reaches_no_cache,
+    an_expired_token_misses_the_cache_and_entra_id_judges_it,
+    a_token_of_another_audience_misses_the_cache,
     a_context_with_another_pods_uid_is_refused,
-    a_provider_of_another_name_judges_its_tokens_itself,
-    a_mounted_volume_keeps_its_files_whatever_a_call_brings,
-    a_call_that_brings_a_bad_token_takes_the_good_one_away,
+    an_external_provider_gets_its_tokens_unchecked,
+    a_mounted_volume_keeps_its_files_after_a_call_with_bad_tokens,
+    a_call_with_a_bad_token_drops_the_good_one,
     a_call_with_another_pods_uid_changes_nothing_of_a_mounted_volume,
-    under_another_driver_the_same_is_refused,
-    a_pod_that_a_context_pretends_to_be_of_gets_no_event,
+    behind_another_driver_foreign_tokens_are_refused,
+    a_pod_named_by_a_forged_context_gets_no_event,
 }
 
 const WORKLOAD: &str = "api://AzureADTokenExchange";
@@ -127,7 +127,7 @@ fn refused(node: &Node, volume: &Volume, sent: Result<(), Status>, what: &str) -
     sent.err().ok_or_else(|| anyhow::anyhow!("{what}: the publish succeeded"))
 }
 
-fn what_is_not_a_token_of_the_pod_reaches_no_cache() -> Result<()> {
+fn a_token_that_is_not_the_pods_own_reaches_no_cache() -> Result<()> {
     let (node, victim) = (remembering()?, Victim::new());
     victim.class(&node)?;
     node.publish(&victim.pod())?;
@@ -206,7 +206,7 @@ fn what_is_not_a_token_of_the_pod_reaches_no_cache() -> Result<()> {
     Ok(())
 }
 
-fn an_expired_token_gets_no_hit_and_entra_id_judges() -> Result<()> {
+fn an_expired_token_misses_the_cache_and_entra_id_judges_it() -> Result<()> {
     let (node, victim) = (remembering()?, Victim::new());
     victim.class(&node)?;
     node.publish(&victim.pod())?;
@@ -233,7 +233,7 @@ fn an_expired_token_gets_no_hit_and_entra_id_judges() -> Result<()> {
     Ok(())
 }
 
-fn a_token_of_another_audience_gets_no_hit() -> Result<()> {
+fn a_token_of_another_audience_misses_the_cache() -> Result<()> {
     let (node, victim) = (remembering()?, Victim::new());
     victim.class(&node)?;
     node.publish(&victim.pod())?;
@@ -293,7 +293,7 @@ fn a_context_with_another_pods_uid_is_refused() -> Result<()> {
     Ok(())
 }
 
-fn a_provider_of_another_name_judges_its_tokens_itself() -> Result<()> {
+fn an_external_provider_gets_its_tokens_unchecked() -> Result<()> {
     let (node, provider) = external_fixture::both(&[])?;
     let value = external_fixture::set(&provider, "foo", "v1")?;
     external_fixture::class(&node, "demo", &["objectName: foo, objectVersion: v1"], "")?;
@@ -304,7 +304,7 @@ fn a_provider_of_another_name_judges_its_tokens_itself() -> Result<()> {
     Ok(())
 }
 
-fn a_mounted_volume_keeps_its_files_whatever_a_call_brings() -> Result<()> {
+fn a_mounted_volume_keeps_its_files_after_a_call_with_bad_tokens() -> Result<()> {
     let (node, victim) = (remembering()?, Victim::new());
     victim.class(&node)?;
     let pod = victim.pod();
@@ -326,7 +326,7 @@ fn a_mounted_volume_keeps_its_files_whatever_a_call_brings() -> Result<()> {
     Ok(())
 }
 
-fn a_call_that_brings_a_bad_token_takes_the_good_one_away() -> Result<()> {
+fn a_call_with_a_bad_token_drops_the_good_one() -> Result<()> {
     let (node, victim) = (rotating("200ms", &[])?, Victim::new());
     victim.class(&node)?;
     let pod = victim.pod();
@@ -385,7 +385,7 @@ fn a_call_with_another_pods_uid_changes_nothing_of_a_mounted_volume() -> Result<
     Ok(())
 }
 
-fn under_another_driver_the_same_is_refused() -> Result<()> {
+fn behind_another_driver_foreign_tokens_are_refused() -> Result<()> {
     let (fixture, victim) = (plugin::Fixture::new(&["--freshness-window=10m"])?, Victim::new());
     let mut parameters = victim.vault.parameters(&["password"]);
     parameters.insert("clientID".to_owned(), victim.client.clone());
@@ -412,7 +412,7 @@ fn under_another_driver_the_same_is_refused() -> Result<()> {
     Ok(())
 }
 
-fn a_pod_that_a_context_pretends_to_be_of_gets_no_event() -> Result<()> {
+fn a_pod_named_by_a_forged_context_gets_no_event() -> Result<()> {
     let (cluster, vault) = (cluster()?, harness().vault());
     let namespace = cluster.namespace()?;
     let (node, _) = cluster.node()?;

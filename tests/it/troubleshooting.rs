@@ -14,8 +14,8 @@ use serde_json::json;
 use crate::harness::{Node, Vault, harness};
 
 trials! { "troubleshooting":
-    each_symptom_has_its_cause_and_its_cure,
-    each_symptom_of_federation_has_its_cause_and_its_cure,
+    each_symptom_is_reported_with_cause_and_fix,
+    each_federation_error_is_reported_with_cause_and_fix,
 }
 
 const AUDIENCE: &str = "api://AzureADTokenExchange";
@@ -54,7 +54,7 @@ impl Table {
     }
 }
 
-fn each_symptom_has_its_cause_and_its_cure() -> Result<()> {
+fn each_symptom_is_reported_with_cause_and_fix() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     let azure = harness().azure();
@@ -167,7 +167,7 @@ fn each_symptom_has_its_cause_and_its_cure() -> Result<()> {
     table.row("AADSTS7000222", &[], &pod, &["AADSTS7000222", "has expired; create a new one", "CredentialsRejected"])
 }
 
-fn each_symptom_of_federation_has_its_cause_and_its_cure() -> Result<()> {
+fn each_federation_error_is_reported_with_cause_and_fix() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     let azure = harness().azure();

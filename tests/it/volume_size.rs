@@ -13,7 +13,7 @@ use crate::rotation::{metric, rotating};
 trials! { "volume_size":
     five_hundred_long_aliases_are_refreshed,
     deep_paths_are_refreshed,
-    a_class_may_grow_to_all_that_can_be_published,
+    a_class_may_grow_to_the_limits_of_a_volume,
     a_volume_that_an_older_driver_made_is_enlarged,
 }
 
@@ -86,7 +86,7 @@ fn deep_paths_are_refreshed() -> Result<()> {
 }
 
 /// From one small object to the most and the longest, and from there to others: every name goes, and every name comes.
-fn a_class_may_grow_to_all_that_can_be_published() -> Result<()> {
+fn a_class_may_grow_to_the_limits_of_a_volume() -> Result<()> {
     let (node, vault) = (rotating("500ms", &["--vault-requests-per-second=10000"])?, harness().vault());
     let small = [("o-0".to_owned(), "small".to_owned())];
     let set = |kind: &str| -> Vec<_> { (0..OBJECTS).map(|at| (format!("o-{at}"), long(at, kind))).collect() };
