@@ -1,7 +1,9 @@
-//! AKS identity binding end to end: tokens come from a cluster's token proxy, and no token request goes past it to
-//! Entra ID (docs/identities.md#identity-binding-aks-only, docs/reference/azure-provider.md#identity-binding).
+//! AKS identity binding end to end: tokens come from a cluster's token proxy, and no token request
+//! goes past it to Entra ID (docs/identities.md#identity-binding-aks-only,
+//! docs/reference/azure-provider.md#identity-binding).
 //!
-//! The emulator has one counter and one list of faults for all its token proxies, so these tests take turns.
+//! The emulator has one counter and one list of faults for all its token proxies, so these tests
+//! take turns.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -43,7 +45,8 @@ fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The address of a test's cluster: another one for each run by `matrix`, since the servers keep listening.
+/// The address of a test's cluster: another one for each run by `matrix`, since the servers keep
+/// listening.
 fn address(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 2, if matrix::is_by_socket() { 100 + number } else { number })
 }
@@ -194,7 +197,8 @@ fn a_binding_and_workload_identity_share_nothing() -> Result<()> {
     Ok(())
 }
 
-/// With the flags' defaults: the proxy accepts the token of its own audience only, and a handshake with its own name only.
+/// With the flags' defaults: the proxy accepts the token of its own audience only, and a handshake
+/// with its own name only.
 fn the_example_manifest_reads_the_vault_through_the_proxy() -> Result<()> {
     let _turn = turn();
     let proxy = cluster(3, 443, "/")?;
@@ -244,7 +248,8 @@ fn a_refresh_gets_new_tokens_from_the_proxy() -> Result<()> {
     let second = bound.vault.set("password");
     wait_for("a refresh writes the new value", PATIENCE, || holds(&second))?;
     assert_eq!(exchanges() - before, 1, "a refresh has the token of the mount");
-    // Without the binding there is no token in the place of a revoked one, and the files stay as they are.
+    // Without the binding there is no token in the place of a revoked one, and the files stay as
+    // they are.
     harness().azure().remove_federated_credentials(&bound.vault.tenant, &bound.client);
     harness().azure().revoke_tokens(&bound.client);
     let third = bound.vault.set("password");
@@ -314,7 +319,8 @@ fn a_refused_exchange_names_the_cause_and_the_fix() -> Result<()> {
     let status = node.refused(&bound.pod_for("bound", &[WORKLOAD]))?;
     has(&status, &[BINDING, "tokenRequests", "CredentialsMissing"])?;
     assert_eq!(exchanges(), before);
-    // The proxy's own refusal, without a code of Entra ID: the service account may not use the identity.
+    // The proxy's own refusal, without a code of Entra ID: the service account may not use the
+    // identity.
     let body = json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403}).to_string();
     let forbidden = Action::Body { status: 403, content_type: "application/json".to_owned(), body };
     harness().azure().add_fault(Fault::new(forbidden).host(PROXY).kind(Kind::Token));

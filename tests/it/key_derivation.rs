@@ -2,7 +2,8 @@
 //! and which archives are refused.
 //!
 //! The attacker has one namespace: pods with a Secret or a vault of their own. The attack is small
-//! here; `soak` has a hundred archives of each kind, the release binary and the promised time bounds.
+//! here; `soak` has a hundred archives of each kind, the release binary and the promised time
+//! bounds.
 
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -38,8 +39,8 @@ pub(crate) fn soak() -> Vec<Trial> {
     vec![Trial::test("key_derivation::a_hundred_archives_below_and_above_the_ceiling", test).with_ignored_flag(true)]
 }
 
-/// Iterations just below and just above the ceiling of a million, in two derivations. `-iter` is first, since it
-/// also turns on the MAC.
+/// Iterations just below and just above the ceiling of a million, in two derivations. `-iter` is
+/// first, since it also turns on the MAC.
 const BELOW: &str = "-iter 499000 -nomac -certpbe AES-256-CBC";
 const ABOVE: &str = "-iter 500500 -nomac -certpbe AES-256-CBC";
 /// OpenSSL's default: three derivations of 2,048 iterations.
@@ -132,7 +133,8 @@ impl Tenant {
     }
 }
 
-/// Times of probes and of a neighbour's publishes, alone and while a namespace publishes its archives.
+/// Times of probes and of a neighbour's publishes, alone and while a namespace publishes its
+/// archives.
 #[derive(Debug, Default)]
 struct Times {
     probes: Vec<Duration>,
@@ -142,8 +144,8 @@ struct Times {
     /// The same with an archive of a few thousand iterations.
     alone_with_archive: Vec<Duration>,
     with_archive: Vec<Duration>,
-    /// The smallest number of the attacker's publishes that finished during one publish of the neighbour with an
-    /// archive.
+    /// The smallest number of the attacker's publishes that finished during one publish of the
+    /// neighbour with an archive.
     before: usize,
 }
 
@@ -178,7 +180,8 @@ fn probe(node: &Node) -> Result<Duration> {
     Ok(began.elapsed())
 }
 
-/// Publishes all archives at once, and meanwhile probes and publishes for a neighbour, one after the other.
+/// Publishes all archives at once, and meanwhile probes and publishes for a neighbour, one after
+/// the other.
 fn attack(node: &Node, attacker: &Tenant, count: usize, in_vault: bool) -> Result<Times> {
     let neighbour = Tenant::new(node, "neighbour")?;
     let below = attacker.pods(node, count, BELOW, in_vault)?;
@@ -228,13 +231,15 @@ fn attack(node: &Node, attacker: &Tenant, count: usize, in_vault: bool) -> Resul
     })
 }
 
-/// A small attack, with time bounds that a loaded machine and a debug build keep; it asserts orders and counts.
+/// A small attack, with time bounds that a loaded machine and a debug build keep; it asserts orders
+/// and counts.
 fn small_attack(in_vault: bool) -> Result<()> {
     const COUNT: usize = 16;
     let node = harness().node()?;
     let attacker = Tenant::new(&node, "attacker")?;
     let times = attack(&node, &attacker, COUNT, in_vault)?;
-    // Without turns the neighbour would wait for all of them. Its own publish takes as long as a few archives.
+    // Without turns the neighbour would wait for all of them. Its own publish takes as long as a
+    // few archives.
     ensure!(
         times.before <= COUNT / 2,
         "each of the neighbour's publishes waited behind {} of the attacker's archives",
@@ -314,8 +319,8 @@ fn an_archive_is_derived_again_only_for_a_new_token() -> Result<()> {
     harness().azure().revoke_tokens(&tenant.vault.client_id);
     node.publish(&tenant.with_archive(&text))?;
     assert_eq!((derivations(&node)?, tenant.vault.entra().get(Kind::Token)), (2.0, 2));
-    // With another password, or in another namespace, the same archive counts as another one. Only the derivation
-    // shows that the password is wrong.
+    // With another password, or in another namespace, the same archive counts as another one. Only
+    // the derivation shows that the password is wrong.
     let mut wrong = tenant.with_archive(&text);
     wrong.secrets.insert("clientcertificatepassword".to_owned(), harness().secret("wrong"));
     for _ in 0..3 {
@@ -364,8 +369,8 @@ fn after_a_restart_archives_are_read_again_and_nothing_fails() -> Result<()> {
         }
         Ok(seen > each && cycle >= since + 5.0)
     })?;
-    // Each archive once, and one of them again for the token, since all are one identity. A token request that does not
-    // finish within its cycle, on a slow machine, reads the key again.
+    // Each archive once, and one of them again for the token, since all are one identity. A token
+    // request that does not finish within its cycle, on a slow machine, reads the key again.
     ensure!(seen <= 2.0 * each, "{seen} derivations for {each} archives");
     assert_eq!(metric(&node, "rotation_reconcile_error_total", &[])?, 0.0);
     Ok(())

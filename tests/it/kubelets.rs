@@ -1,6 +1,7 @@
 //! Replays recorded publish and unpublish calls of real kubelets against the driver.
 //!
-//! `fixtures/kubelet` has the recordings of kubelets 1.20 and 1.36; `docs/reference/kubelet.md` explains them.
+//! `fixtures/kubelet` has the recordings of kubelets 1.20 and 1.36; `docs/reference/kubelet.md`
+//! explains them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
@@ -86,8 +87,8 @@ fn replay_publish(node: &Node, vault: &Vault, request: NodePublishVolumeRequest)
         .as_ref()
         .is_some_and(|capability| format!("{capability:?}").contains("group: \"2000\""));
     if grouped && !has_groups()? {
-        // A user namespace of an unprivileged user has one group only; the driver then fails with that cause, since pods
-        // could not read the files.
+        // A user namespace of an unprivileged user has one group only; the driver then fails with
+        // that cause, since pods could not read the files.
         return replay_without_group(node, vault, request, &target).map(|()| false);
     }
     let expected = if !informed || !request.readonly {

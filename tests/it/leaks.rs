@@ -1,4 +1,5 @@
-//! Searches the logs of every level, errors, metrics and files that the other tests left for their secrets.
+//! Searches the logs of every level, errors, metrics and files that the other tests left for their
+//! secrets.
 //!
 //! Runs after all other tests, and skips files in tmpfs.
 
@@ -64,7 +65,8 @@ fn forms(secret: &str) -> Vec<String> {
     vec![secret.to_owned(), hex, decimal, base64(bytes), base64(&bytes[1..]), base64(&bytes[2..])]
 }
 
-/// Returns standard base64 of whole three-byte groups; the form of the rest depends on the next bytes.
+/// Returns standard base64 of whole three-byte groups; the form of the rest depends on the next
+/// bytes.
 fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let groups = bytes.chunks_exact(3).flat_map(|group| {
@@ -95,7 +97,8 @@ fn no_secret_is_in_any_log_error_metric_or_file() -> Result<()> {
     ensure!(found.is_empty(), "{}", found.join("\n"));
     let nodes = fs::read_dir(harness().folder.path())?.filter_map(Result::ok);
     let logs = nodes.filter(|node| node.path().join("node.log").exists()).count();
-    // With a filter on the command line there may be no logs; but logs without secrets are a mistake of the harness.
+    // With a filter on the command line there may be no logs; but logs without secrets are a
+    // mistake of the harness.
     ensure!(logs == 0 || !secrets.is_empty(), "{logs} logs, but no secret to search for");
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! A driver with too few file descriptors names the cause, does not spin, and recovers when it has some again.
+//! A driver with too few file descriptors names the cause, does not spin, and recovers when it has
+//! some again.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -67,7 +68,8 @@ fn a_start_with_twenty_four_descriptors_works_or_says_why_not() -> Result<()> {
     Neighbour::new(&node)?.is_served(&node)
 }
 
-/// Whether a pod starts. If not, the error must name descriptors, or say that the call was not even accepted.
+/// Whether a pod starts. If not, the error must name descriptors, or say that the call was not even
+/// accepted.
 fn served_or_explained(node: &Node, neighbour: &Neighbour) -> Result<bool> {
     let Err(error) = neighbour.is_served_within(node, CALL) else { return Ok(true) };
     let text = format!("{error:#}");
@@ -89,8 +91,8 @@ fn a_driver_recovers_from_running_out_of_descriptors() -> Result<()> {
     neighbour.is_served(&node)?;
     let process = Pid::from_raw(i32::try_from(node.id())?).context("a process id")?;
     let (peak, busy, began) = (Peak::of(node.id())?, crate::clocks::used(node.id())?, Instant::now());
-    // The kernel refuses the next descriptor, however many are open. The hard limit stays, since raising it needs a
-    // capability.
+    // The kernel refuses the next descriptor, however many are open. The hard limit stays, since
+    // raising it needs a capability.
     let maximum = hard_limit(node.id())?;
     let before = prlimit(Some(process), Resource::Nofile, Rlimit { current: Some(3), maximum: Some(maximum) })?;
     let value = vault.set("password");

@@ -1,8 +1,9 @@
-//! Runs each test of the Azure provider twice: with the built-in provider, and with `--azure-provider=external` and our
-//! provider behind its socket. The outcomes of the publishes must be equal: paths, modes and reasons, one by one.
+//! Runs each test of the Azure provider twice: with the built-in provider, and with
+//! `--azure-provider=external` and our provider behind its socket. The outcomes of the publishes
+//! must be equal: paths, modes and reasons, one by one.
 //!
-//! Contents differ between runs, since values are random; the tests assert them, and `provider_parity` compares the
-//! bytes of one vault.
+//! Contents differ between runs, since values are random; the tests assert them, and
+//! `provider_parity` compares the bytes of one vault.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -38,7 +39,8 @@ const TESTS: &[&[crate::Test]] = &[
     troubleshooting::TESTS,
 ];
 
-/// The flags that both roles have. A driver that does not fetch needs none of them; they go to the provider.
+/// The flags that both roles have. A driver that does not fetch needs none of them; they go to the
+/// provider.
 const FETCHING: &[&str] = &[
     "-v",
     "--cloud-file",
@@ -62,7 +64,8 @@ enum Outcome {
 }
 
 thread_local! {
-    /// The number of providers that this test has started; `None` while its drivers use the built-in one.
+    /// The number of providers that this test has started; `None` while its drivers use the
+    /// built-in one.
     static PROVIDERS: Cell<Option<usize>> = const { Cell::new(None) };
     /// The outcomes of this test's publishes.
     static OUTCOMES: RefCell<Vec<Outcome>> = const { RefCell::new(Vec::new()) };
@@ -99,8 +102,8 @@ pub(crate) fn is_by_socket() -> bool {
     PROVIDERS.get().is_some()
 }
 
-/// Inside [`by_socket`], starts our provider in the folder in which a driver of this setup searches for sockets, with the
-/// driver's flags about fetching.
+/// Inside [`by_socket`], starts our provider in the folder in which a driver of this setup searches
+/// for sockets, with the driver's flags about fetching.
 pub(crate) fn provider_beside(setup: &mut Setup) -> Result<Option<ProviderProcess>> {
     let Some(started) = PROVIDERS.get() else {
         return Ok(None);
@@ -120,7 +123,8 @@ pub(crate) fn provider_beside(setup: &mut Setup) -> Result<Option<ProviderProces
     provider.start().map(Some)
 }
 
-/// Notes the outcome of a publish of this test. A publish that a test repeats until something changes counts once.
+/// Notes the outcome of a publish of this test. A publish that a test repeats until something
+/// changes counts once.
 pub(crate) fn note(published: &Result<PathBuf, Status>) -> Result<()> {
     let outcome = match published {
         Ok(target) => {

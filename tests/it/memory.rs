@@ -1,4 +1,5 @@
-//! A driver's memory has no value of a secret after its work, whichever library's buffer the value was in.
+//! A driver's memory has no value of a secret after its work, whichever library's buffer the value
+//! was in.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
@@ -13,7 +14,8 @@ trials! { "memory":
     values_are_wiped_from_memory,
 }
 
-/// How long values may stay: an idle connection is closed within 20 s, and its buffers have the last responses.
+/// How long values may stay: an idle connection is closed within 20 s, and its buffers have the
+/// last responses.
 const KEPT: Duration = Duration::from_secs(40);
 
 /// Counts `wanted` in the writable memory of a process.
@@ -37,7 +39,8 @@ fn occurrences(process: u32, wanted: &[u8]) -> Result<usize> {
     Ok(found)
 }
 
-/// The SDK, its JSON reader and the HTTP client keep values in plain strings: the allocator wipes them.
+/// The SDK, its JSON reader and the HTTP client keep values in plain strings: the allocator wipes
+/// them.
 fn values_are_wiped_from_memory() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     // The driver's own flag, as a check of the search.

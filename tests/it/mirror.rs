@@ -1,4 +1,5 @@
-//! The mirror into Kubernetes Secrets, on a real API server: what the driver writes and when, and what it never writes.
+//! The mirror into Kubernetes Secrets, on a real API server: what the driver writes and when, and
+//! what it never writes.
 
 use anyhow::{Context as _, Result, ensure};
 use keyvault_csi_e2e::driver::wait_for;

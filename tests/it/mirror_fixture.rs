@@ -1,4 +1,5 @@
-//! The fixture of the mirror's tests: a namespace with classes, pods and their owners, and nodes of its own.
+//! The fixture of the mirror's tests: a namespace with classes, pods and their owners, and nodes of
+//! its own.
 //!
 //! Pods and ReplicaSets are objects only. No controller acts on them, so each test sets the owners.
 

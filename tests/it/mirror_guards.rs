@@ -1,4 +1,5 @@
-//! What the mirror reads and what it does not: false statuses, volumes of upstream's driver, every type of Secret.
+//! What the mirror reads and what it does not: false statuses, volumes of upstream's driver, every
+//! type of Secret.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -57,7 +58,8 @@ fn a_false_status_makes_the_driver_read_nothing() -> Result<()> {
     let victim = fixture.pod("victim", "a", "demo", &fixture.replica_set("web")?)?;
     let target = node.publish(&victim)?;
     fixture.there("good")?;
-    // A pod that mounts another class, a path of the host, another pod's UID, and a pod without a published volume.
+    // A pod that mounts another class, a path of the host, another pod's UID, and a pod without a
+    // published volume.
     let owner = theirs.replica_set("thief")?;
     let thief = theirs.pod("thief", "a", "steal", &owner)?;
     status(&fixture, "false-1", ("victim", &victim.uid), "steal", &target)?;
@@ -107,7 +109,8 @@ fn volumes_that_upstream_published_are_mirrored() -> Result<()> {
     status(&fixture, "written", ("web-1", &pod.uid), "written", &target)?;
     fixture.holds("written", "k", &plain)?;
     assert_eq!(decoded(&fixture.there("written")?, "b").as_deref(), Some(nested.as_str()));
-    // A volume without `..data`, as while upstream unpublishes it, does not count as a volume without files.
+    // A volume without `..data`, as while upstream unpublishes it, does not count as a volume
+    // without files.
     fs::remove_file(target.join("..data"))?;
     fixture.change_class("written", &json!({ "spec": { "secretObjects": [opaque("absent", &[("absent", "k")])] } }))?;
     // A legacy volume (docs/reference/csi-driver.md#files-of-providers).

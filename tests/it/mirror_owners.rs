@@ -1,4 +1,5 @@
-//! Ownership of mirrored Secrets: two nodes, several owners, Secrets of other managers, and lifetimes.
+//! Ownership of mirrored Secrets: two nodes, several owners, Secrets of other managers, and
+//! lifetimes.
 
 use std::time::Duration;
 
@@ -92,9 +93,10 @@ fn two_nodes_and_two_deployments_make_exactly_two_owners_and_no_conflict() -> Re
     Ok(())
 }
 
-/// Checks that the API server refused only second creations and outdated writes, and that no event and no log line
-/// reports a failure. Returns the number of outdated writes: the node had read the Secret before the other one wrote it.
-/// (No conflict between field managers is among them, since each write is forced.)
+/// Checks that the API server refused only second creations and outdated writes, and that no event
+/// and no log line reports a failure. Returns the number of outdated writes: the node had read the
+/// Secret before the other one wrote it. (No conflict between field managers is among them, since
+/// each write is forced.)
 fn outdated_writes(fixture: &Fixture, nodes: &[(Node, User)]) -> Result<usize> {
     let mut outdated = 0;
     for (node, user) in nodes {
@@ -135,7 +137,8 @@ fn two_nodes_that_rotate_at_once_make_no_conflict() -> Result<()> {
         fixture.holds("shop", "k", &value)?;
     }
     assert_eq!(owners(&fixture.there("shop")?), expected);
-    // The second node finds the value written. If both write at the same moment, one is refused and reads again.
+    // The second node finds the value written. If both write at the same moment, one is refused and
+    // reads again.
     let made = [wrote(&nodes[0].1)? - before[0], wrote(&nodes[1].1)? - before[1]];
     ensure!(made[0] > 0 && made[1] > 0, "one node wrote everything: {made:?}");
     let outdated = outdated_writes(&fixture, &nodes)?;
@@ -353,6 +356,10 @@ fn without_the_roles_the_event_says_what_to_grant() -> Result<()> {
     let began = std::time::Instant::now();
     node.publish(&fixture.pod("web-1", "a", "demo", &fixture.replica_set("web")?)?)?;
     ensure!(began.elapsed() < Duration::from_secs(10), "the pod waited");
-    fixture.failure_event(&["ApiServerForbidden", "syncSecret.enabled=true", &format!("{}/shop", fixture.namespace)])?;
+    fixture.failure_event(&[
+        "ApiServerForbidden",
+        "syncSecret.enabled=true",
+        &format!("{}/shop", fixture.namespace),
+    ])?;
     Ok(())
 }

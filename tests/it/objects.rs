@@ -151,8 +151,7 @@ fn managed(user: Option<&str>) -> Result<(Node, Vault)> {
     if let Some(user) = user {
         parameters.insert("userAssignedIdentityID".to_owned(), user.to_owned());
     }
-    // A managed identity ignores clientID
-    // (docs/reference/azure-provider.md#identity-selection).
+    // A managed identity ignores clientID (docs/reference/azure-provider.md#identity-selection).
     parameters.insert("clientID".to_owned(), "stray".to_owned());
     node.class("demo", &parameters)?;
     Ok((node, vault))

@@ -17,8 +17,8 @@ trials! { "pauses":
     a_fetch_cut_short_by_a_pause_is_repeated,
 }
 
-/// The kubelet's period in these tests. After the pause the driver has one period for its first cycle, which is why it
-/// is not shorter.
+/// The kubelet's period in these tests. After the pause the driver has one period for its first
+/// cycle, which is why it is not shorter.
 const PERIOD: Duration = Duration::from_secs(4);
 
 fn republish() -> String {

@@ -1,4 +1,5 @@
-//! Our provider behind upstream's driver: the result of a Mount with each identity, and its error when it fails.
+//! Our provider behind upstream's driver: the result of a Mount with each identity, and its error
+//! when it fails.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -49,7 +50,8 @@ impl Fixture {
         Ok(Fixture { provider, driver, vault: harness().vault() })
     }
 
-    /// Returns the driver's request for a pod with the service principal and a class with these objects.
+    /// Returns the driver's request for a pod with the service principal and a class with these
+    /// objects.
     pub(crate) fn request(&self, objects: &str) -> MountRequest {
         UpstreamDriver::request(&self.vault.parameters_of(objects), &self.vault.volume("demo"))
     }
@@ -64,7 +66,8 @@ impl Fixture {
     }
 }
 
-/// Returns the parameter `objects` for these objects: type, name, and more fields, separated by `;`.
+/// Returns the parameter `objects` for these objects: type, name, and more fields, separated by
+/// `;`.
 pub(crate) fn objects(objects: &[(&str, &str, &str)]) -> String {
     objects.iter().fold("array:\n".to_owned(), |text, (kind, name, more)| {
         let more: String = more.split_terminator(';').map(|line| format!("    {line}\n")).collect();
@@ -127,7 +130,8 @@ fn a_service_account_logs_in_with_tokens_in_attributes_or_secrets() -> Result<()
     let tokens = json!({AUDIENCE: {"token": token, "expirationTimestamp": "2030-01-01T00:00:00Z"}}).to_string();
     let mut parameters = vault.parameters(&["password"]);
     parameters.insert("clientID".to_owned(), client.to_owned());
-    // Before Kubernetes 1.35 the kubelet sends tokens in the volume context, since then among the secrets.
+    // Before Kubernetes 1.35 the kubelet sends tokens in the volume context, since then among the
+    // secrets.
     let (mut before, mut since) =
         (Volume::of_class("default", "web", "demo"), Volume::of_class("default", "web", "demo"));
     before.attributes.insert(TOKENS.to_owned(), tokens.clone());
@@ -186,7 +190,8 @@ fn concurrent_mounts_share_requests() -> Result<()> {
     Ok(())
 }
 
-/// When a driver cancels its call, as at its deadline, the fetch continues, and the next call gets its result.
+/// When a driver cancels its call, as at its deadline, the fetch continues, and the next call gets
+/// its result.
 fn a_fetch_outlives_the_call_that_started_it() -> Result<()> {
     let fixture = Fixture::new(&["--freshness-window=60s"])?;
     fixture.vault.set("password");
@@ -277,7 +282,8 @@ fn malformed_requests_are_refused_without_their_values() -> Result<()> {
     Ok(())
 }
 
-/// Files of three pages each: within the limit of a volume, but above that of a response with names and versions.
+/// Files of three pages each: within the limit of a volume, but above that of a response with names
+/// and versions.
 fn a_response_too_large_for_drivers_is_not_sent() -> Result<()> {
     let fixture = Fixture::new(&["--freshness-window=60s"])?;
     let secret = harness().secret("large");

@@ -1,5 +1,6 @@
-//! One vault, read by the built-in provider and by our provider behind its socket: equal bytes, modes and versions, and
-//! equal texts for every failure. `matrix` runs all other tests of the provider in both ways.
+//! One vault, read by the built-in provider and by our provider behind its socket: equal bytes,
+//! modes and versions, and equal texts for every failure. `matrix` runs all other tests of the
+//! provider in both ways.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -132,7 +133,8 @@ fn normal(text: &str) -> String {
     words.join(" ").replace("try;", "tries;")
 }
 
-/// A driver with the built-in provider, one with our provider behind a socket, and the reasons that both gave.
+/// A driver with the built-in provider, one with our provider behind a socket, and the reasons that
+/// both gave.
 struct Both {
     own: Node,
     socket: Node,
@@ -222,7 +224,8 @@ fn failures_have_the_same_texts_and_reasons() -> Result<()> {
     Ok(())
 }
 
-/// Without a freshness window, which would delay refreshes: the protocol does not say what a Mount is for.
+/// Without a freshness window, which would delay refreshes: the protocol does not say what a Mount
+/// is for.
 fn files_follow_the_vault_through_the_socket() -> Result<()> {
     let vault = harness().vault();
     let older = vault.set("password");

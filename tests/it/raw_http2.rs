@@ -1,5 +1,5 @@
-//! An HTTP/2 client without any rule but the layout of frames (RFC 9113 §4.1): a test decides which frames it sends and
-//! leaves out.
+//! An HTTP/2 client without any rule but the layout of frames (RFC 9113 §4.1): a test decides which
+//! frames it sends and leaves out.
 //!
 //! Builds frames by hand, since client libraries refuse to send what a hostile client would.
 
@@ -57,7 +57,8 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// Returns a call's header block without Huffman code and without the dynamic table (RFC 7541 §6.2.2).
+/// Returns a call's header block without Huffman code and without the dynamic table (RFC 7541
+/// §6.2.2).
 pub(crate) fn call(path: &str, more: &[(&str, &str)]) -> Vec<u8> {
     let fields = [
         (":method", "POST"),

@@ -1,5 +1,5 @@
-//! After a reboot of the node the mounts are gone. Files below the mount points are on the disk, and the driver does not
-//! treat them as a volume.
+//! After a reboot of the node the mounts are gone. Files below the mount points are on the disk,
+//! and the driver does not treat them as a volume.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -24,8 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const GENERATION: &str = "..2026_01_01_00_00_00.1234567890";
 const LEFTOVER: &str = "from before the reboot";
 
-/// A node after its reboot: the driver starts again, the mount of a volume is gone, and its directory has the layout of a
-/// whole volume, as after a copy or when another driver wrote to the disk.
+/// A node after its reboot: the driver starts again, the mount of a volume is gone, and its
+/// directory has the layout of a whole volume, as after a copy or when another driver wrote to the
+/// disk.
 fn rebooted(flags: &[&str]) -> Result<(Node, Vault, Volume)> {
     let mut setup = harness().setup();
     setup.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
@@ -79,8 +80,8 @@ fn a_pod_that_is_gone_leaves_nothing() -> Result<()> {
     Ok(())
 }
 
-/// The kubelet calls again for a pod of before the reboot. This registers the volume for refreshes, and none of them may
-/// write to the disk.
+/// The kubelet calls again for a pod of before the reboot. This registers the volume for refreshes,
+/// and none of them may write to the disk.
 fn a_refresh_writes_nothing_into_the_leftovers() -> Result<()> {
     let (node, vault, volume) = rebooted(&["--enable-secret-rotation", "--rotation-poll-interval=200ms"])?;
     let target = node.publish(&volume)?;

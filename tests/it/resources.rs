@@ -36,8 +36,9 @@ fn the_idle_process_needs_at_most_ten_mib() -> Result<()> {
 
 /// Copies the binary into a file in memory, of which the kernel maps single pages.
 ///
-/// Of a file on a disk the kernel maps more or fewer pages around each page in use, depending on the state of the page
-/// cache: 8.9 MiB were resident after linking, and 10.3 MiB when the same bytes had been evicted and read again.
+/// Of a file on a disk the kernel maps more or fewer pages around each page in use, depending on
+/// the state of the page cache: 8.9 MiB were resident after linking, and 10.3 MiB when the same
+/// bytes had been evicted and read again.
 fn in_memory(binary: &Path) -> Result<File> {
     let memory = File::from(memfd_create(c"keyvault-csi", MFdFlags::MFD_CLOEXEC)?);
     std::io::copy(&mut File::open(binary)?, &mut &memory)?;

@@ -1,7 +1,9 @@
-//! Removes each right of each role in the chart in turn, with real RBAC: something must fail that works with the right.
+//! Removes each right of each role in the chart in turn, with real RBAC: something must fail that
+//! works with the right.
 //!
-//! The API server has the admission plug-in OwnerReferencesPermissionEnforcement; all other tests use a server without
-//! it and the chart's default roles. A right without which nothing fails has to be removed from the chart.
+//! The API server has the admission plug-in OwnerReferencesPermissionEnforcement; all other tests
+//! use a server without it and the chart's default roles. A right without which nothing fails has
+//! to be removed from the chart.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -60,7 +62,8 @@ fn strict_server() -> Result<u16> {
     started.clone().map(|()| PORT).map_err(|error| anyhow!("{error}"))
 }
 
-/// Returns the rights of each role that the chart renders with these values; without values, with every feature on.
+/// Returns the rights of each role that the chart renders with these values; without values, with
+/// every feature on.
 fn rendered(values: Option<&Value>) -> Result<BTreeMap<String, Vec<Right>>> {
     let python = std::env::var_os("KEYVAULT_CSI_PYTHON")
         .context("KEYVAULT_CSI_PYTHON is not set: run `make test`, which makes a Python with the Helm engine")?;
@@ -112,8 +115,8 @@ fn every_role_of_the_chart_is_tested() -> Result<()> {
     Ok(())
 }
 
-/// Removes each right of `role` in turn from a driver that also has the rights of `others`; `act` makes the driver use
-/// the right.
+/// Removes each right of `role` in turn from a driver that also has the rights of `others`; `act`
+/// makes the driver use the right.
 fn each(role: &str, others: &[&str], flags: &[&str], act: Act) -> Result<()> {
     let own = rights_of(&[role])?;
     let all = [rights_of(others)?, own.clone()].concat();
@@ -168,7 +171,8 @@ fn missed(all: &[Right], flags: &[&str], right: &Right, act: Act) -> Result<()> 
     Ok(())
 }
 
-/// Returns the lines of a log about this missing right: in the API server's words, or in ours where it concerns owners.
+/// Returns the lines of a log about this missing right: in the API server's words, or in ours where
+/// it concerns owners.
 fn refusals(log: &str, right: &Right) -> Vec<String> {
     let words = match right.verb.as_str() {
         "delete" => vec![SETTING.to_owned()],
@@ -284,7 +288,8 @@ struct Person {
     client: kube::Client,
 }
 
-/// Creates a user with these rights, and waits until the API server applies them to the `expected` one.
+/// Creates a user with these rights, and waits until the API server applies them to the `expected`
+/// one.
 fn person(rights: &[&Right], expected: &Right) -> Result<Person> {
     let fixture = Fixture::new()?;
     let user = fixture.cluster.user(Rights::None)?;

@@ -110,7 +110,8 @@ fn a_new_value_is_in_a_hundred_volumes_within_the_interval() -> Result<()> {
     })
 }
 
-/// Returns the parameters for two files of one secret: a fetch gets it once, so both are equal in every generation.
+/// Returns the parameters for two files of one secret: a fetch gets it once, so both are equal in
+/// every generation.
 fn twins(vault: &Vault) -> std::collections::BTreeMap<String, String> {
     let object =
         |alias: &str| format!("  - |\n    objectName: twin\n    objectType: secret\n    objectAlias: {alias}\n");
@@ -250,7 +251,8 @@ fn a_first_mount_has_priority_over_refreshes() -> Result<()> {
     let few = ["few-0", "few-1", "few-2"];
     few.iter().for_each(|name| drop(vault.set(name)));
     node.class("few", &vault.parameters(&few))?;
-    // The burst is used up, and dozens of requests wait: six fetches of sixteen concurrent requests.
+    // The burst is used up, and dozens of requests wait: six fetches of sixteen concurrent
+    // requests.
     wait_for("many requests of refreshes", PATIENCE, || Ok(vault.counters().get(Kind::Get) >= 250))?;
     for _ in 0..5 {
         let began = Instant::now();
@@ -299,7 +301,8 @@ fn a_republish_costs_no_request_and_never_fails() -> Result<()> {
     Ok(())
 }
 
-/// Two identities with one class are two fetches: when one loses its permission, the other one still gets the object.
+/// Two identities with one class are two fetches: when one loses its permission, the other one
+/// still gets the object.
 fn a_volume_gets_only_what_its_identity_may_read() -> Result<()> {
     let (node, vault) = (rotating("200ms", &[])?, harness().vault());
     let volumes = pods(&node, &vault, 1, 21, 42)?;
@@ -319,7 +322,10 @@ fn a_volume_gets_only_what_its_identity_may_read() -> Result<()> {
     let after = cycles(&node)? + 42.0;
     wait_for("two more rounds", PATIENCE, || Ok(cycles(&node)? >= after))?;
     for volume in [&volumes[20], &volumes[41]] {
-        ensure!(fs::read_to_string(node.kubelet.target(volume).join("object-0"))? != value, "the identity may not read this");
+        ensure!(
+            fs::read_to_string(node.kubelet.target(volume).join("object-0"))? != value,
+            "the identity may not read this"
+        );
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! What a real API server gets about refreshes: nothing in quiet times, each change once, each failure once.
+//! What a real API server gets about refreshes: nothing in quiet times, each change once, each
+//! failure once.
 
 use std::fs;
 use std::time::Duration;
@@ -32,8 +33,8 @@ struct Fixture {
     namespace: String,
 }
 
-/// Starts a driver that rotates at this interval, and creates a namespace with the class `demo` of the secrets `a` and
-/// `b`.
+/// Starts a driver that rotates at this interval, and creates a namespace with the class `demo` of
+/// the secrets `a` and `b`.
 fn fixture(interval: &str) -> Result<Fixture> {
     let (cluster, vault) = (cluster()?, harness().vault());
     vault.set("a");
@@ -63,9 +64,7 @@ impl Fixture {
             self.node.publish(pod)?;
         }
         // The server logs a call after its response.
-        wait_for("all statuses", PATIENCE, || {
-            Ok(self.cluster.count(&self.user, "create", STATUSES.1)? == count)
-        })?;
+        wait_for("all statuses", PATIENCE, || Ok(self.cluster.count(&self.user, "create", STATUSES.1)? == count))?;
         Ok(pods)
     }
 

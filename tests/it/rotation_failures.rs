@@ -1,4 +1,5 @@
-//! Refreshes that fail, are interrupted, or finish too late: the files stay whole, and nothing is written without a mount.
+//! Refreshes that fail, are interrupted, or finish too late: the files stay whole, and nothing is
+//! written without a mount.
 
 use std::fs;
 use std::path::Path;
@@ -73,8 +74,8 @@ fn most_in_a_second(times: &[i64]) -> usize {
     times.iter().map(within).max().unwrap_or_default()
 }
 
-/// Six classes grow to 180 objects as soon as the vault recovers: all are due at once, with a budget of twenty requests a
-/// second.
+/// Six classes grow to 180 objects as soon as the vault recovers: all are due at once, with a
+/// budget of twenty requests a second.
 fn refreshes_after_an_outage_keep_the_rate_limit() -> Result<()> {
     const RATE: usize = 20;
     let (node, vault) = (rotating("15s", &["--vault-requests-per-second=20"])?, harness().vault());
@@ -142,7 +143,8 @@ fn a_driver_killed_while_it_refreshes_leaves_whole_volumes() -> Result<()> {
         let new = values();
         let until = Instant::now() + Duration::from_micros(seed % 70_000 * if round % 2 == 0 { 10 } else { 1 });
         while Instant::now() < until {
-            // In every other round, wait for the middle of a write, when a second generation exists.
+            // In every other round, wait for the middle of a write, when a second generation
+            // exists.
             if round % 2 == 0 && entries(&watched) != whole {
                 break;
             }
@@ -176,14 +178,17 @@ fn a_driver_killed_while_it_refreshes_leaves_whole_volumes() -> Result<()> {
     Ok(())
 }
 
-/// Whether a volume has these values, one generation, and nothing else with a name of the driver's own.
+/// Whether a volume has these values, one generation, and nothing else with a name of the driver's
+/// own.
 fn is_refreshed(target: &Path, names: &[&str], values: &[String]) -> Result<bool> {
-    let holds = |(name, value): (&&str, &String)| fs::read_to_string(target.join(name)).is_ok_and(|read| read == *value);
+    let holds =
+        |(name, value): (&&str, &String)| fs::read_to_string(target.join(name)).is_ok_and(|read| read == *value);
     let entries = fs::read_dir(target)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     Ok(names.iter().zip(values).all(holds) && entries.filter(|name| name.starts_with("..")).count() == 2)
 }
 
-/// Waits until a fetch is in progress that will get a new value; returns the number of cycles before it.
+/// Waits until a fetch is in progress that will get a new value; returns the number of cycles
+/// before it.
 fn fetching(node: &Node, vault: &Vault) -> Result<f64> {
     harness().azure().add_fault(Fault::new(Action::latency(Duration::from_secs(1))).host(&vault.name).kind(Kind::Get));
     harness().azure().reset_counters(&vault.name);
@@ -263,7 +268,8 @@ fn an_interrupted_write_is_repaired_after_a_restart() -> Result<()> {
     Ok(())
 }
 
-/// The state after a driver was killed between the mount and the write, on kernels without the mount API.
+/// The state after a driver was killed between the mount and the write, on kernels without the
+/// mount API.
 fn a_mount_that_was_never_filled_is_published_again() -> Result<()> {
     let (node, vault) = (rotating("200ms", &[])?, harness().vault());
     class(&node, &vault)?;

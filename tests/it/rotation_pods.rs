@@ -1,4 +1,5 @@
-//! Terminating, finished and annotated pods: how rotation uses the watch of this node's pods, with the chart's RBAC rules.
+//! Terminating, finished and annotated pods: how rotation uses the watch of this node's pods, with
+//! the chart's RBAC rules.
 
 use std::fs;
 use std::path::Path;
@@ -47,7 +48,8 @@ fn an_annotated_pod_is_refreshed_and_no_other() -> Result<()> {
     for _ in 0..3 {
         let value = fixture.vault.set("password");
         let change = |value: &str| json!({ "metadata": { "annotations": { "keyvault-csi/refresh": value } } });
-        // Only a change triggers a refresh, and the watch may see the pod for the first time only now.
+        // Only a change triggers a refresh, and the watch may see the pod for the first time only
+        // now.
         wait_for("a refresh", PATIENCE, || {
             number += 1;
             fixture.merge(PODS, "annotated", &change(&number.to_string()))?;

@@ -1,4 +1,5 @@
-//! Thousands of cycles of many volumes: memory, descriptors and threads do not grow. Takes minutes; `make soak` runs it.
+//! Thousands of cycles of many volumes: memory, descriptors and threads do not grow. Takes minutes;
+//! `make soak` runs it.
 
 use std::fs;
 use std::io::Write as _;

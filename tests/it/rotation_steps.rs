@@ -1,6 +1,8 @@
-//! The kernel kills a driver at each step of a refresh: the volume is whole, and refreshed after the restart.
+//! The kernel kills a driver at each step of a refresh: the volume is whole, and refreshed after
+//! the restart.
 //!
-//! A system-call filter ends the process before the step's call, so each step is certain to be tested.
+//! A system-call filter ends the process before the step's call, so each step is certain to be
+//! tested.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,7 +27,8 @@ enum Seen {
     New,
 }
 
-/// Returns the steps of a refresh in order: the state, the call before which the process dies, and what readers see.
+/// Returns the steps of a refresh in order: the state, the call before which the process dies, and
+/// what readers see.
 fn steps() -> Vec<(&'static str, Call, Seen)> {
     let call = |number, argument| Call { number, argument };
     let create = (libc::O_CREAT | libc::O_EXCL) as u64;
@@ -39,7 +42,11 @@ fn steps() -> Vec<(&'static str, Call, Seen)> {
         ("another file has no mode", call(libc::SYS_fchmod, mode(0o440)), Seen::Old),
         ("all files are written", call(libc::SYS_symlinkat, None), Seen::Old),
         ("the new generation is prepared", call(libc::SYS_renameat, None), Seen::Old),
-        ("the link of a removed object still exists", call(libc::SYS_unlinkat, Some((2, remove_directory, 0))), Seen::New),
+        (
+            "the link of a removed object still exists",
+            call(libc::SYS_unlinkat, Some((2, remove_directory, 0))),
+            Seen::New,
+        ),
         (
             "the old generation is empty",
             call(libc::SYS_unlinkat, Some((2, remove_directory, remove_directory))),
@@ -68,7 +75,8 @@ fn a_driver_killed_at_any_step_of_a_refresh_leaves_a_whole_volume() -> Result<()
     steps().into_iter().try_for_each(|(step, call, seen)| killed(call, seen).with_context(|| step.to_owned()))
 }
 
-/// Kills a driver at one step of a refresh in which one object changes, one is removed and one is added.
+/// Kills a driver at one step of a refresh in which one object changes, one is removed and one is
+/// added.
 fn killed(call: Call, seen: Seen) -> Result<()> {
     let (node, vault) = (rotating("1h", &[])?, harness().vault());
     let set =

@@ -1,6 +1,6 @@
 //! The scenarios of the end-to-end suite of upstream's Azure provider
-//! (docs/reference/azure-provider.md#end-to-end-scenarios), against the emulator. Scenarios that need a
-//! cluster are in `make e2e`.
+//! (docs/reference/azure-provider.md#end-to-end-scenarios), against the emulator. Scenarios that
+//! need a cluster are in `make e2e`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -19,7 +19,8 @@ trials! { "scenarios":
     versions_and_modes_are_as_the_class_says,
 }
 
-/// A vault with upstream's fixtures: a secret, keys of software and hardware, certificates as PEM and PKCS#12, RSA and EC.
+/// A vault with upstream's fixtures: a secret, keys of software and hardware, certificates as PEM
+/// and PKCS#12, RSA and EC.
 pub(crate) struct Content {
     pub(crate) vault: Vault,
     value: String,
@@ -81,7 +82,8 @@ fn rsa_numbers(made: &Made) -> Result<(String, String)> {
 }
 
 impl Fixtures {
-    /// Mounts these objects (type, name, and more fields, separated by `;`), and returns the target.
+    /// Mounts these objects (type, name, and more fields, separated by `;`), and returns the
+    /// target.
     fn mount(&self, objects: &[(&str, &str, &str)]) -> Result<PathBuf> {
         let text = objects.iter().fold("array:\n".to_owned(), |text, (kind, name, more)| {
             let more: String = more.split_terminator(';').map(|line| format!("    {line}\n")).collect();

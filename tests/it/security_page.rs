@@ -1,8 +1,8 @@
 //! docs/security.md: every promise in its tables names a test that exists.
 //!
-//! A table of promises has the head `| promise | test |`. The second cell of a row has, each in backticks, one or more
-//! of: `module::name` for a test in a `trials!` of `tests/it` or `e2e/tests/cluster`; or the path of a source file,
-//! followed by the names of tests in it.
+//! A table of promises has the head `| promise | test |`. The second cell of a row has, each in
+//! backticks, one or more of: `module::name` for a test in a `trials!` of `tests/it` or
+//! `e2e/tests/cluster`; or the path of a source file, followed by the names of tests in it.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,8 @@ trials! { "security_page":
 
 const PAGE: &str = "docs/security.md";
 
-/// The names that a row may use: tests that print `module::name`, and functions in the text of a source file.
+/// The names that a row may use: tests that print `module::name`, and functions in the text of a
+/// source file.
 struct Sources {
     printed: Vec<String>,
     read: fn(&str) -> Option<String>,
@@ -42,7 +43,8 @@ fn every_promise_names_an_existing_test() -> Result<()> {
     Ok(())
 }
 
-/// Returns the printed names of a file's tests: those of its `trials!`, and those of single `Trial`s.
+/// Returns the printed names of a file's tests: those of its `trials!`, and those of single
+/// `Trial`s.
 fn listed(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     if let Some((_, list)) = text.split_once("\ntrials! { \"") {

@@ -39,7 +39,8 @@ fn ten(node: &Node, vault: &Vault) -> Result<()> {
     node.class("demo", &vault.parameters(&names.iter().map(String::as_str).collect::<Vec<_>>()))
 }
 
-/// Lets the service accounts `sa-0`, `sa-1`, … read the vault through the class `demo`, and returns volumes of many pods.
+/// Lets the service accounts `sa-0`, `sa-1`, … read the vault through the class `demo`, and returns
+/// volumes of many pods.
 pub(crate) fn pods(node: &Node, vault: &Vault, objects: usize, accounts: usize, count: usize) -> Result<Vec<Volume>> {
     let names: Vec<String> = (0..objects).map(|number| format!("object-{number}")).collect();
     for name in &names {
@@ -135,7 +136,8 @@ fn a_hundred_service_accounts_cost_one_token_and_its_objects_each() -> Result<()
     Ok(())
 }
 
-/// The cache has the objects for the first identity; the second one is forbidden, and the third one has a wrong secret.
+/// The cache has the objects for the first identity; the second one is forbidden, and the third one
+/// has a wrong secret.
 fn pods_of_other_identities_never_get_cached_objects() -> Result<()> {
     let (node, vault) = (sharing()?, harness().vault());
     ten(&node, &vault)?;

@@ -33,8 +33,8 @@ fn the_version_is_upstreams_json() -> Result<()> {
     Ok(())
 }
 
-/// The chart of upstream's provider renders unset values as empty flags: an empty metrics address means port 8080, an
-/// empty path means none.
+/// The chart of upstream's provider renders unset values as empty flags: an empty metrics address
+/// means port 8080, an empty path means none.
 fn empty_flag_values_mean_what_they_mean_in_go() -> Result<()> {
     let mut setup = harness().setup();
     let flags = ["--metrics-addr=", "--kubeconfig=", "--provider-volume=", "--max-call-recv-msg-size=2147483647"];
@@ -49,7 +49,8 @@ fn empty_flag_values_mean_what_they_mean_in_go() -> Result<()> {
     Ok(())
 }
 
-/// Creates a node with the startup taint and another one, and starts a driver that has to remove the startup taint.
+/// Creates a node with the startup taint and another one, and starts a driver that has to remove
+/// the startup taint.
 fn tainted(cluster: &Cluster, name: &str, rights: bool) -> Result<(Node, User)> {
     let taints = json!([
         { "key": TAINT, "effect": "NoSchedule" }, { "key": "other", "value": "stays", "effect": "NoExecute" },

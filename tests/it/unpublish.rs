@@ -1,4 +1,4 @@
-//! Unpublishing: idempotent, whatever is found on the target
+//! Unpublish is idempotent, and works for every kind of entry at the target
 //! (docs/reference/csi-driver.md#unpublish-checks).
 
 use std::fs;
@@ -143,7 +143,7 @@ fn a_path_with_blanks_and_tabs_works() -> Result<()> {
     assert_eq!(fs::read_to_string(target.join("password"))?, password);
     let requests = vault.counters().total();
     node.publish(&volume)?;
-    assert_eq!(vault.counters().total(), requests, "it was not found mounted");
+    assert_eq!(vault.counters().total(), requests, "the mounted volume was fetched again");
     node.kubelet.unpublish(&volume)?;
     ensure!(node.kubelet.has_forgotten(&volume));
     Ok(())
