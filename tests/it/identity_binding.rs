@@ -41,16 +41,17 @@ const PROXY: &str = "token-proxy";
 
 fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
-    // The turn of a test that panicked is over, too.
+    // A test that panicked has released its turn.
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The address of a test's cluster: another one for each run by `matrix`, since the servers keep
+/// Returns the address of a test's cluster. Each run by `matrix` has its own, since servers keep
 /// listening.
 fn address(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 2, if matrix::is_by_socket() { 100 + number } else { number })
 }
 
+/// Starts a cluster's API server and token proxy.
 fn cluster(number: u8, port: u16, path: &str) -> Result<TokenProxy> {
     let options = TokenProxyOptions {
         listen: (address(number), port).into(),
@@ -60,7 +61,7 @@ fn cluster(number: u8, port: u16, path: &str) -> Result<TokenProxy> {
     Ok(harness().token_proxy(&options)?)
 }
 
-/// A driver as a pod of the cluster has it, with a file for the cluster's CA.
+/// Returns the setup of a driver in a pod of the cluster, and the path of its cluster CA.
 fn setup(number: u8, port: u16) -> (Setup, PathBuf) {
     let mut setup = harness().setup();
     let ca_file = setup.folder.join("ca.crt");
@@ -72,12 +73,12 @@ fn setup(number: u8, port: u16) -> (Setup, PathBuf) {
     (setup, ca_file)
 }
 
-/// Token requests to all proxies so far.
+/// Returns the number of token requests to all proxies so far.
 fn exchanges() -> u64 {
     harness().azure().counters(PROXY).get(Kind::Token)
 }
 
-/// A vault that one identity may read, bound to the cluster that signs with `issuer`.
+/// A vault, and a managed identity that may read it and is bound to a cluster.
 struct Bound {
     vault: Vault,
     issuer: Issuer,
@@ -116,7 +117,7 @@ impl Bound {
         node.class(name, &parameters)
     }
 
-    /// A new pod's volume with the service account's tokens for these audiences.
+    /// Returns a new pod's volume with the service account's tokens for these audiences.
     fn pod_for(&self, class: &str, audiences: &[&str]) -> Volume {
         let token = |audience: &&str| {
             let token = self.issuer.token(&self.subject(), audience, Duration::from_secs(3600), json!({}));
@@ -130,13 +131,14 @@ impl Bound {
         volume
     }
 
+    /// Returns a new pod's volume with tokens for workload identity and for identity binding.
     fn pod(&self, class: &str) -> Volume {
         self.pod_for(class, &[WORKLOAD, BINDING])
     }
 
     /// Checks that Entra ID got no request past the proxy.
     fn nothing_past_the_proxy(&self) {
-        assert_eq!(self.vault.entra().total(), 0, "Entra ID was asked past the proxy");
+        assert_eq!(self.vault.entra().total(), 0, "Entra ID got a request past the proxy");
     }
 }
 
@@ -154,7 +156,7 @@ fn a_binding_works_as_soon_as_the_cluster_is_ready() -> Result<()> {
     let (node, bound) = (Node::start(setup)?, Bound::new("default"));
     bound.vault.set("password");
     bound.class(&node, "bound", "password", &bound.client, true)?;
-    // The driver starts without any of it, and each failure is of that publish only.
+    // The driver starts without CA and proxy, and only publishes fail.
     has(&node.refused(&bound.pod("bound"))?, &["token proxy", "ca.crt", "--sni-name", "IdentityUnavailable"])?;
     fs::write(&ca_file, "-----BEGIN")?;
     has(&node.refused(&bound.pod("bound"))?, &["holds no CA certificate"])?;
@@ -162,7 +164,7 @@ fn a_binding_works_as_soon_as_the_cluster_is_ready() -> Result<()> {
     fs::write(&ca_file, proxy.ca_pem())?;
     node.publish(&bound.pod("bound"))?;
     bound.nothing_past_the_proxy();
-    ensure!(node.log().contains(proxy.sni()), "the log has the name that was found");
+    ensure!(node.log().contains(proxy.sni()), "the log does not have the proxy's name");
     // Without the binding, a new token is refused.
     harness().azure().remove_federated_credentials(&bound.vault.tenant, &bound.client);
     harness().azure().revoke_tokens(&bound.client);
@@ -178,7 +180,7 @@ fn a_binding_and_workload_identity_share_nothing() -> Result<()> {
     let proxy = cluster(2, 6443, "/")?;
     let (mut setup, ca_file) = setup(2, 6443);
     fs::write(&ca_file, proxy.ca_pem())?;
-    // With an address and a name the driver needs no API server.
+    // With an address and a name the driver makes no request to the API server.
     setup.environment.clear();
     setup.flags.push(format!("--token-proxy-url=https://{}:6443", address(2)));
     setup.flags.push(format!("--sni-name={}", proxy.sni()));
@@ -189,7 +191,7 @@ fn a_binding_and_workload_identity_share_nothing() -> Result<()> {
     bound.class(&node, "plain", "password", &bound.client, false)?;
     // The same client and service account, but Entra ID itself has no federated credential of it.
     let status = node.refused(&bound.pod("plain"))?;
-    ensure!(status.message().contains("AADSTS70025"), "it got the binding's token: {status}");
+    ensure!(status.message().contains("AADSTS70025"), "workload identity got the binding's token: {status}");
     let (tenant, issuer) = (&bound.vault.tenant, bound.issuer.url());
     harness().azure().add_federated_credential(tenant, &bound.client, issuer, &bound.subject(), WORKLOAD);
     node.publish(&bound.pod("plain"))?;
@@ -197,7 +199,7 @@ fn a_binding_and_workload_identity_share_nothing() -> Result<()> {
     Ok(())
 }
 
-/// With the flags' defaults: the proxy accepts the token of its own audience only, and a handshake
+/// Uses the defaults of the flags. The proxy accepts tokens of its own audience only, and handshakes
 /// with its own name only.
 fn the_example_manifest_reads_the_vault_through_the_proxy() -> Result<()> {
     let _turn = turn();
@@ -228,7 +230,7 @@ fn the_example_manifest_reads_the_vault_through_the_proxy() -> Result<()> {
     let request = journal.iter().filter(|entry| entry.kind == Kind::Token).find(ours).context("no token request")?;
     assert_eq!((request.place.as_str(), request.host.as_str(), request.status), (PROXY, LOGIN, Some(200)));
     assert_eq!(request.path, format!("/{}/oauth2/v2.0/token", bound.vault.tenant));
-    ensure!(node.log().contains(proxy.sni()), "the log has the name that was found");
+    ensure!(node.log().contains(proxy.sni()), "the log does not have the proxy's name");
     bound.nothing_past_the_proxy();
     Ok(())
 }
@@ -248,8 +250,7 @@ fn a_refresh_gets_new_tokens_from_the_proxy() -> Result<()> {
     let second = bound.vault.set("password");
     wait_for("a refresh writes the new value", PATIENCE, || holds(&second))?;
     assert_eq!(exchanges() - before, 1, "a refresh has the token of the mount");
-    // Without the binding there is no token in the place of a revoked one, and the files stay as
-    // they are.
+    // Without the binding the driver cannot replace a revoked token, and the files stay unchanged.
     harness().azure().remove_federated_credentials(&bound.vault.tenant, &bound.client);
     harness().azure().revoke_tokens(&bound.client);
     let third = bound.vault.set("password");
@@ -270,11 +271,11 @@ fn a_cluster_with_another_ca_is_not_trusted() -> Result<()> {
     let bound = Bound::new("default");
     bound.vault.set("password");
     let name = format!("--sni-name={}", proxy.sni());
-    // The driver meets the API server first, or the proxy at once where its name is given.
+    // The driver connects to the API server first, or to the proxy only if it has the proxy's name.
     for flag in [None, Some(name)] {
         let (mut setup, ca_file) = setup(5, 443);
         setup.flags.extend(flag);
-        // Azure's CA, which is in the system's bundle, too.
+        // Azure's CA, which is trusted for everything else.
         fs::copy(&harness().ca, &ca_file)?;
         let node = Node::start(setup)?;
         bound.class(&node, "bound", "password", &bound.client, true)?;
@@ -315,12 +316,12 @@ fn a_refused_exchange_names_the_cause_and_the_fix() -> Result<()> {
     bound.vault.set("password");
     bound.class(&node, "bound", "password", &bound.client, true)?;
     let before = exchanges();
-    // The kubelet brings no token for the proxy.
+    // The pod has no token for the proxy's audience.
     let status = node.refused(&bound.pod_for("bound", &[WORKLOAD]))?;
     has(&status, &[BINDING, "tokenRequests", "CredentialsMissing"])?;
     assert_eq!(exchanges(), before);
-    // The proxy's own refusal, without a code of Entra ID: the service account may not use the
-    // identity.
+    // The proxy's own refusal, without a code of Entra ID: no ClusterRole lets the service account
+    // use the identity.
     let body = json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403}).to_string();
     let forbidden = Action::Body { status: 403, content_type: "application/json".to_owned(), body };
     harness().azure().add_fault(Fault::new(forbidden).host(PROXY).kind(Kind::Token));
@@ -335,7 +336,7 @@ fn a_refused_exchange_names_the_cause_and_the_fix() -> Result<()> {
     bound.service_account = "default";
     harness().azure().remove_federated_credentials(&bound.vault.tenant, &bound.client);
     has(&node.refused(&bound.pod("bound"))?, &["AADSTS70025", "add one", "CredentialsRejected"])?;
-    ensure!(exchanges() - before >= 4, "the proxy was asked {} times", exchanges() - before);
+    ensure!(exchanges() - before >= 4, "the proxy got {} requests", exchanges() - before);
     assert_eq!(bound.vault.counters().get(Kind::Get), 0);
     bound.nothing_past_the_proxy();
     Ok(())

@@ -55,7 +55,7 @@ fn archive(made: &Made, options: &str) -> Result<String> {
 }
 
 /// Returns the same archive in lines of another length: other bytes, which no cache has.
-fn another(text: &str, number: usize) -> String {
+fn rewrapped(text: &str, number: usize) -> String {
     let lines: Vec<&str> =
         text.as_bytes().chunks(40 + number).filter_map(|line| std::str::from_utf8(line).ok()).collect();
     lines.join("\n")
@@ -126,8 +126,8 @@ impl Tenant {
         let text = archive(&self.made, options)?;
         let kind = if options == BELOW { "below" } else { "above" };
         let pod = |number| match in_vault {
-            false => Ok(self.with_archive(&another(&text, number))),
-            true => self.mounting(node, &format!("{kind}-{number}"), &another(&text, number)),
+            false => Ok(self.with_archive(&rewrapped(&text, number))),
+            true => self.mounting(node, &format!("{kind}-{number}"), &rewrapped(&text, number)),
         };
         (0..count).map(pod).collect()
     }
@@ -187,7 +187,7 @@ fn attack(node: &Node, attacker: &Tenant, count: usize, in_vault: bool) -> Resul
     let below = attacker.pods(node, count, BELOW, in_vault)?;
     let above = attacker.pods(node, count, ABOVE, in_vault)?;
     let usual = archive(&neighbour.made, USUAL)?;
-    let with_archive = |number| timed(node, &neighbour.with_archive(&another(&usual, number)));
+    let with_archive = |number| timed(node, &neighbour.with_archive(&rewrapped(&usual, number)));
     let plain = || timed(node, &neighbour.plain("demo"));
     let mut times = Times { before: usize::MAX, ..Times::default() };
     node.publish(&neighbour.plain("demo"))?;
@@ -294,13 +294,13 @@ fn a_hundred_of_each() -> Result<()> {
             let [alone, under_attack] = [alone, under_attack].map(|values| quantile(values, 0.99));
             ensure!(under_attack < alone + Duration::from_secs(1), "p99 {under_attack:?}, alone {alone:?}");
         }
-        quiet(&node, "a hundred volumes are refreshed")?;
+        wait_for_quiet_cycles(&node, "a hundred volumes are refreshed")?;
     }
     Ok(())
 }
 
 /// Waits for five cycles in which nothing is derived.
-fn quiet(node: &Node, what: &str) -> Result<()> {
+fn wait_for_quiet_cycles(node: &Node, what: &str) -> Result<()> {
     let (before, first) = (derivations(node)?, cycles(node)?);
     wait_for(what, PATIENCE, || Ok(cycles(node)? >= first + 5.0))?;
     assert_eq!(derivations(node)?, before);
@@ -339,11 +339,11 @@ fn a_quiet_cycle_derives_nothing() -> Result<()> {
     let tenant = Tenant::new(&node, "tenant")?;
     let text = archive(&tenant.made, USUAL)?;
     for number in 0..5 {
-        node.publish(&tenant.with_archive(&another(&text, number)))?;
-        node.publish(&tenant.mounting(&node, &format!("archive-{number}"), &another(&text, number))?)?;
+        node.publish(&tenant.with_archive(&rewrapped(&text, number)))?;
+        node.publish(&tenant.mounting(&node, &format!("archive-{number}"), &rewrapped(&text, number))?)?;
     }
     assert_eq!(derivations(&node)?, 10.0);
-    quiet(&node, "cycles")?;
+    wait_for_quiet_cycles(&node, "cycles")?;
     Ok(())
 }
 
@@ -398,7 +398,7 @@ fn a_refresh_decodes_only_changed_archives() -> Result<()> {
         ensure!(files(target)? == held, "the certificate's files changed");
     }
     assert_eq!(derivations(&node)?, before);
-    quiet(&node, "quiet cycles afterwards")?;
+    wait_for_quiet_cycles(&node, "quiet cycles afterwards")?;
     // The archive itself changes: it is decoded once, for both volumes.
     let renewed = Made::new(&["rsa:2048"])?;
     tenant.import("server", &archive(&renewed, USUAL)?)?;

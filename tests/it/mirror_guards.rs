@@ -80,7 +80,7 @@ fn a_false_status_makes_the_driver_read_nothing() -> Result<()> {
 }
 
 /// Mounts a tmpfs at the volume's target.
-fn mounted(node: &Node, volume: &Volume) -> Result<std::path::PathBuf> {
+fn mount_tmpfs(node: &Node, volume: &Volume) -> Result<std::path::PathBuf> {
     let target = node.kubelet.target(volume);
     fs::create_dir_all(&target)?;
     rustix::mount::mount("tmpfs", &target, "tmpfs", rustix::mount::MountFlags::empty(), None)?;
@@ -95,7 +95,7 @@ fn volumes_that_upstream_published_are_mirrored() -> Result<()> {
     // The layout of upstream's writer (docs/reference/csi-driver.md#volume-layout).
     fixture.class("written", &["a"], &json!([opaque("written", &data)]))?;
     let pod = fixture.pod("web-1", "a", "written", &owner)?;
-    let target = mounted(&node, &pod)?;
+    let target = mount_tmpfs(&node, &pod)?;
     let generation = target.join("..2026_01_02_03_04_05.678");
     fs::create_dir_all(generation.join("nested"))?;
     let (plain, nested) = (harness().secret("plain"), harness().secret("nested"));
@@ -116,7 +116,7 @@ fn volumes_that_upstream_published_are_mirrored() -> Result<()> {
     // A legacy volume (docs/reference/csi-driver.md#files-of-providers).
     fixture.class("legacy", &["a"], &json!([opaque("legacy", &data), opaque("linked", &[("passwd", "k")])]))?;
     let pod = fixture.pod("web-2", "a", "legacy", &owner)?;
-    let target = mounted(&node, &pod)?;
+    let target = mount_tmpfs(&node, &pod)?;
     fs::create_dir(target.join("nested"))?;
     fs::write(target.join("nested/bar"), &nested)?;
     fs::write(target.join("a"), &plain)?;

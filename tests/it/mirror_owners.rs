@@ -31,13 +31,13 @@ const SOON: &str = "--secret-check-interval=1s";
 const MANAGED: &str = "secrets-store.csi.k8s.io/managed";
 
 /// Two nodes, each with one pod of each of two ReplicaSets.
-struct Four {
+struct TwoNodes {
     nodes: [(Node, User); 2],
     pods: [Vec<Volume>; 2],
     owners: Vec<String>,
 }
 
-fn four(fixture: &Fixture, flags: &[&str]) -> Result<Four> {
+fn two_nodes(fixture: &Fixture, flags: &[&str]) -> Result<TwoNodes> {
     let nodes = [fixture.node("a", flags)?, fixture.node("b", flags)?];
     let sets = [fixture.replica_set("one")?, fixture.replica_set("two")?];
     let mut pods = [Vec::new(), Vec::new()];
@@ -49,14 +49,14 @@ fn four(fixture: &Fixture, flags: &[&str]) -> Result<Four> {
     }
     let mut owners: Vec<String> = sets.iter().filter_map(|set| set["uid"].as_str().map(str::to_owned)).collect();
     owners.sort();
-    Ok(Four { nodes, pods, owners })
+    Ok(TwoNodes { nodes, pods, owners })
 }
 
 fn two_nodes_and_two_deployments_make_exactly_two_owners_and_no_conflict() -> Result<()> {
     let fixture = Fixture::new()?;
     let first = fixture.vault.set("a");
     fixture.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
-    let Four { nodes, pods, owners: expected } = four(&fixture, &[SOON])?;
+    let TwoNodes { nodes, pods, owners: expected } = two_nodes(&fixture, &[SOON])?;
     let publish = |at: usize| -> Result<()> {
         for pod in &pods[at] {
             nodes[at].0.kubelet.unpublish(pod)?;
@@ -118,7 +118,7 @@ fn two_nodes_that_rotate_at_once_make_no_conflict() -> Result<()> {
     let first = fixture.vault.set("a");
     fixture.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
     let flags = ["--enable-secret-rotation", "--rotation-poll-interval=100ms", "--secret-check-interval=1h"];
-    let Four { nodes, pods, owners: expected } = four(&fixture, &flags)?;
+    let TwoNodes { nodes, pods, owners: expected } = two_nodes(&fixture, &flags)?;
     let mut files = Vec::new();
     for (at, (node, _)) in nodes.iter().enumerate() {
         for pod in &pods[at] {

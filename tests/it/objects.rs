@@ -164,7 +164,7 @@ fn a_pod_logs_in_with_the_nodes_identity() -> Result<()> {
     harness().azure().grant(&vault.name, user, &[Permission::Get]);
     let target = node.publish(&Volume::of_class("default", "web", "demo"))?;
     ensure!(target.join("password").exists());
-    assert_eq!(vault.entra().get(Kind::Token), 0, "Entra ID is not asked");
+    assert_eq!(vault.entra().get(Kind::Token), 0, "Entra ID got a request");
     Ok(())
 }
 

@@ -75,8 +75,8 @@ fn a_fetch_cut_short_by_a_pause_is_repeated() -> Result<()> {
     node.class("demo", &vault.parameters(&["password"]))?;
     let target = node.publish(&vault.volume("demo"))?;
     harness().azure().add_fault(Fault::new(Action::Hang).host(&vault.name));
-    let asked = vault.counters().get(Kind::Get);
-    wait_for("a fetch hangs", PATIENCE, || Ok(vault.counters().get(Kind::Get) > asked))?;
+    let gets = vault.counters().get(Kind::Get);
+    wait_for("a fetch hangs", PATIENCE, || Ok(vault.counters().get(Kind::Get) > gets))?;
     let mut value = String::new();
     pause(&node, PERIOD + Duration::from_secs(3), || {
         harness().azure().clear_faults(&vault.name);

@@ -29,7 +29,7 @@ trials! { "plugin":
     a_response_too_large_for_drivers_is_not_sent,
 }
 
-/// The rest of the kubelet's two minutes.
+/// What remains of the kubelet's two minutes when a driver calls its provider.
 const DEADLINE: Duration = Duration::from_secs(115);
 const AUDIENCE: &str = "api://AzureADTokenExchange";
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
@@ -278,7 +278,7 @@ fn malformed_requests_are_refused_without_their_values() -> Result<()> {
         spoil(&mut request, &hidden);
         check(&fixture.refused(&request)?, Reason::InvalidRequest, &[word])?;
     }
-    assert_eq!(fixture.vault.counters().total() + fixture.vault.entra().total(), 0, "nothing was asked of Azure");
+    assert_eq!(fixture.vault.counters().total() + fixture.vault.entra().total(), 0, "Azure got a request");
     Ok(())
 }
 

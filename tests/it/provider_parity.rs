@@ -118,7 +118,7 @@ fn files_modes_and_versions_are_the_same() -> Result<()> {
 }
 
 /// Returns a text without the parts that differ between calls: request ids and times.
-fn normal(text: &str) -> String {
+fn without_varying_parts(text: &str) -> String {
     let (mut words, mut is_id) = (Vec::new(), 0);
     for word in text.split(' ') {
         is_id = match (is_id, word) {
@@ -154,7 +154,7 @@ impl Both {
             node.class("demo", parameters)?;
             let status = node.refused_within(volume, Duration::from_secs(4))?;
             ensure!(status.message().ends_with(&format!(" ({reason})")), "{what}, {reason}: {status}");
-            errors.push((status.code(), normal(status.message())));
+            errors.push((status.code(), without_varying_parts(status.message())));
         }
         ensure!(errors[0] == errors[1], "{what}:\n{}\n{}", errors[0].1, errors[1].1);
         self.reasons.insert(reason.to_owned());

@@ -43,13 +43,13 @@ fn rebooted(flags: &[&str]) -> Result<(Node, Vault, Volume)> {
     symlink(GENERATION, target.join("..data"))?;
     symlink("..data/password", target.join("password"))?;
     // Links out of the volume, which the driver must not follow.
-    symlink(precious(&setup.folder)?, target.join("precious"))?;
+    symlink(host_directory(&setup.folder)?, target.join("precious"))?;
     symlink("/", target.join("root"))?;
     Ok((Node::start(setup)?, vault, volume))
 }
 
 /// Creates a directory of the host beside the kubelet's.
-fn precious(folder: &Path) -> Result<std::path::PathBuf> {
+fn host_directory(folder: &Path) -> Result<std::path::PathBuf> {
     let precious = folder.join("precious");
     fs::create_dir_all(&precious)?;
     fs::write(precious.join("file"), "x")?;

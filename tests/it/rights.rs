@@ -117,12 +117,12 @@ fn every_role_of_the_chart_is_tested() -> Result<()> {
 
 /// Removes each right of `role` in turn from a driver that also has the rights of `others`; `act`
 /// makes the driver use the right.
-fn each(role: &str, others: &[&str], flags: &[&str], act: Act) -> Result<()> {
+fn check_rights(role: &str, others: &[&str], flags: &[&str], act: Act) -> Result<()> {
     let own = rights_of(&[role])?;
     let all = [rights_of(others)?, own.clone()].concat();
     for right in &own {
-        used(&all, flags, right, act).with_context(|| format!("{role} with {right:?}"))?;
-        missed(&all, flags, right, act).with_context(|| format!("{role} without {right:?}"))?;
+        works_with(&all, flags, right, act).with_context(|| format!("{role} with {right:?}"))?;
+        fails_without(&all, flags, right, act).with_context(|| format!("{role} without {right:?}"))?;
     }
     Ok(())
 }
@@ -141,7 +141,7 @@ fn driver(rights: &Value, flags: &[&str]) -> Result<(Fixture, Node, User)> {
 }
 
 /// With all rights, the driver makes the request, the API server allows it, and nothing is deleted.
-fn used(all: &[Right], flags: &[&str], right: &Right, act: Act) -> Result<()> {
+fn works_with(all: &[Right], flags: &[&str], right: &Right, act: Act) -> Result<()> {
     let (fixture, node, user) = driver(&granting(all.iter()), flags)?;
     act(&fixture, &node, &right.resource, &right.verb)?;
     // The plug-in requires the right to delete when owners change.
@@ -163,7 +163,7 @@ fn used(all: &[Right], flags: &[&str], right: &Right, act: Act) -> Result<()> {
 }
 
 /// Without this right the driver's log names the refused request.
-fn missed(all: &[Right], flags: &[&str], right: &Right, act: Act) -> Result<()> {
+fn fails_without(all: &[Right], flags: &[&str], right: &Right, act: Act) -> Result<()> {
     let (fixture, node, _) = driver(&granting(all.iter().filter(|one| *one != right)), flags)?;
     act(&fixture, &node, &right.resource, &right.verb)?;
     wait_for("the log names the refused request", PATIENCE, || Ok(!refusals(&node.log(), right).is_empty()))?;
@@ -183,12 +183,12 @@ fn refusals(log: &str, right: &Right) -> Vec<String> {
 }
 
 /// Publishes the volume of a new pod of the class `demo`.
-fn published(fixture: &Fixture, node: &Node, pod: &str) -> Result<()> {
+fn publish(fixture: &Fixture, node: &Node, pod: &str) -> Result<()> {
     Ok(node.publish(&fixture.pod(pod, "a", "demo", &Value::Null)?).map(drop)?)
 }
 
 fn every_right_of_the_driver_is_needed() -> Result<()> {
-    each(DRIVER, &[], &[], |fixture, node, resource, verb| {
+    check_rights(DRIVER, &[], &[], |fixture, node, resource, verb| {
         fixture.class("demo", &["a"], &json!([]))?;
         match (resource, verb) {
             ("secretproviderclasses", "get") => {
@@ -206,20 +206,20 @@ fn every_right_of_the_driver_is_needed() -> Result<()> {
                     Some(&fixture.namespace),
                     json!({ "metadata": { "name": name }, "status": status }),
                 )?;
-                published(fixture, node, "web")
+                publish(fixture, node, "web")
             }
-            _ => published(fixture, node, "web"),
+            _ => publish(fixture, node, "web"),
         }
     })
 }
 
 fn every_right_of_rotation_is_needed() -> Result<()> {
     let flags = ["--enable-secret-rotation=true", "--rotation-poll-interval=1s"];
-    each(ROTATION, &[DRIVER], &flags, |_, _, _, _| Ok(()))
+    check_rights(ROTATION, &[DRIVER], &flags, |_, _, _, _| Ok(()))
 }
 
 fn every_right_of_the_mirror_is_needed() -> Result<()> {
-    each(MIRROR, &[DRIVER], &["--sync-secret=true"], |fixture, node, resource, verb| {
+    check_rights(MIRROR, &[DRIVER], &["--sync-secret=true"], |fixture, node, resource, verb| {
         fixture.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
         if resource == "secrets" && ["get", "patch"].contains(&verb) {
             // An existing Secret of upstream's driver.
@@ -233,18 +233,18 @@ fn every_right_of_the_mirror_is_needed() -> Result<()> {
             fixture.delete(PODS, "web")?;
             return Ok(node.publish(&pod).map(drop)?);
         }
-        published(fixture, node, "web")?;
+        publish(fixture, node, "web")?;
         if verb == "delete" {
             // The second pod becomes a second owner.
             fixture.there("shop")?;
-            published(fixture, node, "web-2")?;
+            publish(fixture, node, "web-2")?;
         }
         Ok(())
     })
 }
 
 fn every_right_of_the_startup_taint_is_needed() -> Result<()> {
-    each(TAINT, &[DRIVER], &["--startup-taint=starting"], |_, node, _, _| {
+    check_rights(TAINT, &[DRIVER], &["--startup-taint=starting"], |_, node, _, _| {
         node.kubelet.register(&node.setup().registration_socket()).map(drop)
     })
 }
@@ -256,10 +256,10 @@ fn a_missing_right_to_delete_is_reported_with_the_setting() -> Result<()> {
     ensure!(!rights.iter().any(|right| right.verb == "delete"), "{rights:?}");
     let (fixture, node, user) = driver(&granting(rights.iter()), &["--sync-secret=true"])?;
     fixture.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
-    published(&fixture, &node, "web")?;
+    publish(&fixture, &node, "web")?;
     fixture.there("shop")?;
     // The second pod would be a second owner. It runs all the same, and its events have the fix.
-    published(&fixture, &node, "web-2")?;
+    publish(&fixture, &node, "web-2")?;
     let event = fixture.failure_event(&["refuses to change its owners", SETTING])?;
     ensure!(event.contains("Secret") && event.contains("shop"), "{event}");
     let allowed = fixture.cluster.allowed(&user);

@@ -90,7 +90,7 @@ fn twenty_quiet_cycles_of_a_hundred_volumes_cost_ten_gets_each_and_write_nothing
     ensure!(fingerprints(&volumes)? == before, "a file was written");
     assert_eq!(metric(&node, "rotation_reconcile_total", &["rotated=\"true\""])?, 0.0);
     ensure!(metric(&node, "rotation_reconcile_total", &["rotated=\"false\""])? >= 1_900.0);
-    wait_for("all are counted", PATIENCE, || Ok(metric(&node, "rotation_volumes{", &[])? == 100.0))?;
+    wait_for("the number of volumes", PATIENCE, || Ok(metric(&node, "rotation_volumes{", &[])? == 100.0))?;
     Ok(())
 }
 
@@ -101,11 +101,11 @@ fn a_new_value_is_in_a_hundred_volumes_within_the_interval() -> Result<()> {
     let value = vault.set("object-7");
     let began = Instant::now();
     let targets: Vec<PathBuf> = volumes.iter().map(|volume| node.kubelet.target(volume).join("object-7")).collect();
-    wait_for("the value is everywhere", PATIENCE, || {
+    wait_for("the value in all volumes", PATIENCE, || {
         Ok(targets.iter().all(|file| fs::read_to_string(file).is_ok_and(|found| found == value)))
     })?;
     ensure!(began.elapsed() < Duration::from_secs(6), "only after {:?}", began.elapsed());
-    wait_for("all are counted", PATIENCE, || {
+    wait_for("the number of refreshes", PATIENCE, || {
         Ok(metric(&node, "rotation_reconcile_total", &["rotated=\"true\""])? == 100.0)
     })
 }
@@ -320,7 +320,7 @@ fn a_volume_gets_only_what_its_identity_may_read() -> Result<()> {
         wait_for(&format!("the value in volume {number}"), PATIENCE, || Ok(fs::read_to_string(&file)? == value))?;
     }
     let after = cycles(&node)? + 42.0;
-    wait_for("two more rounds", PATIENCE, || Ok(cycles(&node)? >= after))?;
+    wait_for("two more cycles of each fetch", PATIENCE, || Ok(cycles(&node)? >= after))?;
     for volume in [&volumes[20], &volumes[41]] {
         ensure!(
             fs::read_to_string(node.kubelet.target(volume).join("object-0"))? != value,

@@ -48,7 +48,11 @@ fn a_vault_that_fails_for_a_while_costs_no_file() -> Result<()> {
     for target in &targets {
         ensure!(holds(target, &before)?);
     }
-    wait_for("all are counted", PATIENCE, || Ok(metric(&node, "rotation_volumes_failing{", &[])? == 5.0))?;
+    wait_for(
+        "the number of failing volumes",
+        PATIENCE,
+        || Ok(metric(&node, "rotation_volumes_failing{", &[])? == 5.0),
+    )?;
     assert_eq!(node.log().matches("volumes cannot be refreshed").count(), 1, "one line in the log");
     harness().azure().clear_faults(&vault.name);
     let began = Instant::now();

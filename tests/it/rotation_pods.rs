@@ -71,23 +71,23 @@ fn a_terminating_pod_is_not_refreshed() -> Result<()> {
     fixture.vault.set("password");
     fixture.class("demo", &["password"], &Value::Null)?;
     let (node, _) = rotating(&fixture, Rights::Rotation, &["--rotation-poll-interval=200ms"])?;
-    let (ends, stays) =
-        (fixture.pod("ends", "a", "demo", &Value::Null)?, fixture.pod("stays", "a", "demo", &Value::Null)?);
-    let (ending, staying) = (node.publish(&ends)?, node.publish(&stays)?);
+    let (terminating, running) =
+        (fixture.pod("terminating", "a", "demo", &Value::Null)?, fixture.pod("running", "a", "demo", &Value::Null)?);
+    let (target, other) = (node.publish(&terminating)?, node.publish(&running)?);
     let old = fixture.vault.set("password");
-    wait_for("both are refreshed", PATIENCE, || Ok(holds(&ending, &old)? && holds(&staying, &old)?))?;
+    wait_for("refreshes of both pods", PATIENCE, || Ok(holds(&target, &old)? && holds(&other, &old)?))?;
     let api = fixture.cluster.api(PODS, Some(&fixture.namespace));
-    let deleted = fixture
-        .cluster
-        .block_on(api.delete("ends", &DeleteParams { grace_period_seconds: Some(600), ..DeleteParams::default() }))?;
-    ensure!(deleted.left().is_some_and(|pod| pod.metadata.deletion_timestamp.is_some()), "it is gone at once");
+    let deleted = fixture.cluster.block_on(
+        api.delete("terminating", &DeleteParams { grace_period_seconds: Some(600), ..DeleteParams::default() }),
+    )?;
+    ensure!(deleted.left().is_some_and(|pod| pod.metadata.deletion_timestamp.is_some()), "the pod is gone at once");
     // Until the watch has the change, a cycle may still write.
     let before = cycles(&node)?;
     wait_for("some cycles", PATIENCE, || Ok(cycles(&node)? >= before + 5.0))?;
     let new = fixture.vault.set("password");
-    wait_for("a refresh of the other pod", PATIENCE, || holds(&staying, &new))?;
-    ensure!(holds(&ending, &old)?, "a terminating pod's volume was written");
-    node.kubelet.unpublish(&ends)?;
+    wait_for("a refresh of the other pod", PATIENCE, || holds(&other, &new))?;
+    ensure!(holds(&target, &old)?, "a terminating pod's volume was written");
+    node.kubelet.unpublish(&terminating)?;
     Ok(())
 }
 

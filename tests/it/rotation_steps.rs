@@ -72,12 +72,12 @@ fn visible(target: &Path) -> Result<BTreeMap<String, String>> {
 }
 
 fn a_driver_killed_at_any_step_of_a_refresh_leaves_a_whole_volume() -> Result<()> {
-    steps().into_iter().try_for_each(|(step, call, seen)| killed(call, seen).with_context(|| step.to_owned()))
+    steps().into_iter().try_for_each(|(step, call, seen)| kill_at(call, seen).with_context(|| step.to_owned()))
 }
 
 /// Kills a driver at one step of a refresh in which one object changes, one is removed and one is
 /// added.
-fn killed(call: Call, seen: Seen) -> Result<()> {
+fn kill_at(call: Call, seen: Seen) -> Result<()> {
     let (node, vault) = (rotating("1h", &[])?, harness().vault());
     let set =
         |names: [&str; 2]| -> BTreeMap<String, String> { names.map(|name| (name.to_owned(), vault.set(name))).into() };

@@ -31,7 +31,7 @@ fn sharing() -> Result<Node> {
 }
 
 /// Creates ten secrets and a class `demo` of them.
-fn ten(node: &Node, vault: &Vault) -> Result<()> {
+fn ten_secrets(node: &Node, vault: &Vault) -> Result<()> {
     let names: Vec<String> = (0..10).map(|number| format!("object-{number}")).collect();
     for name in &names {
         vault.set(name);
@@ -89,7 +89,7 @@ pub(crate) fn publish_all(node: &Node, volumes: &[Volume]) -> Result<()> {
 
 fn a_new_identity_costs_one_token_and_its_objects() -> Result<()> {
     let (node, vault) = (sharing()?, harness().vault());
-    ten(&node, &vault)?;
+    ten_secrets(&node, &vault)?;
     node.publish(&vault.volume("demo"))?;
     assert_eq!(vault.counters().get(Kind::Challenge), 1, "the vault is new to this process");
     // Another service principal; the vault's challenge is cached by now.
@@ -140,7 +140,7 @@ fn a_hundred_service_accounts_cost_one_token_and_its_objects_each() -> Result<()
 /// has a wrong secret.
 fn pods_of_other_identities_never_get_cached_objects() -> Result<()> {
     let (node, vault) = (sharing()?, harness().vault());
-    ten(&node, &vault)?;
+    ten_secrets(&node, &vault)?;
     node.publish(&vault.volume("demo"))?;
     let mut forbidden = vault.clone();
     forbidden.client_id = format!("{}e", &vault.client_id[..vault.client_id.len() - 1]);

@@ -88,8 +88,8 @@ fn hoard(socket: &Path, path: &str) -> Result<RawHttp2> {
     Ok(client)
 }
 
-/// Attacks in all ways at once, checks that another client is served, and then the memory while the
-/// attackers' connections are open.
+/// Attacks in all ways at once, and checks that another client is served and that the memory is
+/// freed while the attackers' connections are still open.
 fn attack(node: &Node, connections: usize, patience: Duration) -> Result<()> {
     let vault = harness().vault();
     vault.set("password");
@@ -99,7 +99,7 @@ fn attack(node: &Node, connections: usize, patience: Duration) -> Result<()> {
     // the attack's.
     open_streams(&socket, PUBLISH)?;
     drop(hoard(&socket, PUBLISH)?);
-    serves(node, &vault)?;
+    check_served(node, &vault)?;
     let before = node.resident_kib()?;
     for _ in 0..10 {
         open_streams(&socket, PUBLISH)?;
@@ -107,7 +107,7 @@ fn attack(node: &Node, connections: usize, patience: Duration) -> Result<()> {
     let hoarded: Vec<RawHttp2> = (0..connections).map(|_| hoard(&socket, PUBLISH)).collect::<Result<_>>()?;
     let peak = node.resident_kib()?;
     ensure!(peak < before + PEAK_KIB, "{before} KiB grew to {peak}");
-    serves(node, &vault)?;
+    check_served(node, &vault)?;
     let back = || Ok(node.resident_kib()? <= before + MORE_KIB);
     wait_for("the memory is freed", patience, back)
         .with_context(|| format!("{before} KiB, {peak} at the peak, {:?} now", node.resident_kib()))?;
@@ -116,7 +116,7 @@ fn attack(node: &Node, connections: usize, patience: Duration) -> Result<()> {
 }
 
 /// Checks that another client's publish and the probe get a response.
-fn serves(node: &Node, vault: &Vault) -> Result<()> {
+fn check_served(node: &Node, vault: &Vault) -> Result<()> {
     let volume = vault.volume("demo");
     node.publish(&volume)?;
     node.kubelet.unpublish(&volume)?;
@@ -164,7 +164,7 @@ fn idle_connections_make_room_for_kubelets_and_the_probe() -> Result<()> {
         idle.push(RawHttp2::silent(&socket)?);
         idle.push(RawHttp2::connect(&socket)?);
     }
-    serves(&node, &vault)?;
+    check_served(&node, &vault)?;
     let open = std::fs::read_dir(format!("/proc/{}/fd", node.id()))?.count();
     ensure!(open <= 2_048 + 256, "{open} descriptors are open");
     wait_for("the oldest connections are closed", Duration::from_secs(20), || {

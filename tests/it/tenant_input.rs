@@ -213,7 +213,7 @@ fn a_forged_class_in_a_secrets_annotation_leads_to_no_request() -> Result<()> {
     // The driver does not watch classes, so each read of a class would be in the audit log.
     let (node, user) = fixture.node("a", &[])?;
     node.publish(&fixture.pod("web", "a", "demo", &fixture.replica_set("web")?)?)?;
-    // No class has such a name, so the Secrets have no owner and this class takes them over.
+    // No class has such a name, so the Secrets belong to no class and this one takes them over.
     for name in &names {
         fixture.holds(name, "k", &value)?;
     }

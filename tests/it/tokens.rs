@@ -1,5 +1,4 @@
-//! Forged tokens in a tenant's volume attributes: with none of them a pod gets another pod's cached
-//! objects.
+//! Forged tokens in a tenant's volume attributes never give a pod another pod's cached objects.
 //!
 //! A tenant writes `volumeAttributes`. Where the CSIDriver object has no `podInfoOnMount` or no
 //! `tokenRequests`, the kubelet does not overwrite keys of `csi.storage.k8s.io` there, so these
@@ -74,8 +73,8 @@ impl Victim {
         node.class("demo", &parameters)
     }
 
-    fn token(&self, subject: &str, audience: &str, life: Duration) -> String {
-        let token = self.issuer.token(subject, audience, life, json!({}));
+    fn token(&self, subject: &str, audience: &str, lifetime: Duration) -> String {
+        let token = self.issuer.token(subject, audience, lifetime, json!({}));
         harness().secrets.lock().unwrap().push(token.clone());
         token
     }
