@@ -1,9 +1,8 @@
-//! Runs each test of the Azure provider twice: with the built-in provider, and with
-//! `--azure-provider=external` and our provider behind its socket. The outcomes of the publishes
-//! must be equal: paths, modes and reasons, one by one.
+//! The tests of the Azure provider, each made both ways: with the driver's own provider, and with `--azure-provider=external` and our
+//! provider behind its socket. The second has to bring what the first brought: files, modes and Reasons, publish by publish.
 //!
-//! Contents differ between runs, since values are random; the tests assert them, and
-//! `provider_parity` compares the bytes of one vault.
+//! Contents differ from run to run, since values are made up; the tests themselves say what they must be, and
+//! `provider_parity` holds one vault's against each other byte by byte.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -24,7 +23,8 @@ use crate::{
     sharing, troubleshooting,
 };
 
-const TESTS: &[&[crate::Test]] = &[
+/// The tests that are made both ways.
+const CORPUS: &[&[crate::Test]] = &[
     azure::TESTS,
     certificates::TESTS,
     cloud_files::TESTS,
@@ -39,8 +39,7 @@ const TESTS: &[&[crate::Test]] = &[
     troubleshooting::TESTS,
 ];
 
-/// The flags that both roles have. A driver that does not fetch needs none of them; they go to the
-/// provider.
+/// The flags that both roles have: where the driver does not fetch, they are the provider's.
 const FETCHING: &[&str] = &[
     "-v",
     "--cloud-file",
@@ -56,7 +55,7 @@ const FETCHING: &[&str] = &[
     "--write-cert-and-key-in-separate-files",
 ];
 
-/// The outcome of a publish: the modes of its files, or code and reason.
+/// How a publish ended: the modes of its files, or code and Reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Outcome {
     Published(Vec<(String, u32)>),
@@ -64,51 +63,50 @@ enum Outcome {
 }
 
 thread_local! {
-    /// The number of providers that this test has started; `None` while its drivers use the
-    /// built-in one.
-    static PROVIDERS: Cell<Option<usize>> = const { Cell::new(None) };
-    /// The outcomes of this test's publishes.
-    static OUTCOMES: RefCell<Vec<Outcome>> = const { RefCell::new(Vec::new()) };
+    /// How many providers this test has started beside its drivers; `None` while drivers are to have their own.
+    static BESIDE: Cell<Option<usize>> = const { Cell::new(None) };
+    /// What publishes of this test brought.
+    static BROUGHT: RefCell<Vec<Outcome>> = const { RefCell::new(Vec::new()) };
 }
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests = TESTS.iter().copied().flatten();
+    let tests = CORPUS.iter().copied().flatten();
     tests.map(|&(name, test)| crate::trial(name, move || provider_parity(test))).collect()
 }
 
 fn provider_parity(test: fn() -> Result<()>) -> Result<()> {
-    OUTCOMES.take();
+    BROUGHT.take();
     test()?;
-    let built_in = OUTCOMES.take();
+    let built_in = BROUGHT.take();
     by_socket(|| test().context("by socket"))?;
-    let by_socket = OUTCOMES.take();
+    let by_socket = BROUGHT.take();
     ensure!(built_in == by_socket, "built in: {built_in:?}\nby socket: {by_socket:?}");
     Ok(())
 }
 
-/// Runs something whose drivers use our provider behind a socket.
-pub(crate) fn by_socket<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
-    PROVIDERS.set(Some(0));
-    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
-    // The thread runs other tests later.
-    let started = PROVIDERS.take();
+/// Does something whose drivers have our provider behind a socket.
+pub(crate) fn by_socket<T>(does: impl FnOnce() -> Result<T>) -> Result<T> {
+    BESIDE.set(Some(0));
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(does));
+    // The thread goes on to other tests.
+    let started = BESIDE.take();
     let outcome = outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     ensure!(started > Some(0), "no provider was started");
     Ok(outcome)
 }
 
-/// Whether this thread's drivers use our provider behind a socket now.
+/// Whether drivers have our provider behind a socket at this moment.
 pub(crate) fn is_by_socket() -> bool {
-    PROVIDERS.get().is_some()
+    BESIDE.get().is_some()
 }
 
-/// Inside [`by_socket`], starts our provider in the folder in which a driver of this setup searches
-/// for sockets, with the driver's flags about fetching.
+/// Starts our provider where a driver of this setup looks, if it is to have one: with the driver's own flags as far as they are
+/// about fetching.
 pub(crate) fn provider_beside(setup: &mut Setup) -> Result<Option<ProviderProcess>> {
-    let Some(started) = PROVIDERS.get() else {
+    let Some(started) = BESIDE.get() else {
         return Ok(None);
     };
-    PROVIDERS.set(Some(started + 1));
+    BESIDE.set(Some(started + 1));
     let mut provider = harness().provider_setup();
     let is_fetching = |flag: &&String| FETCHING.contains(&flag.split('=').next().unwrap_or_default());
     provider.flags = setup.flags.iter().filter(is_fetching).cloned().collect();
@@ -123,8 +121,7 @@ pub(crate) fn provider_beside(setup: &mut Setup) -> Result<Option<ProviderProces
     provider.start().map(Some)
 }
 
-/// Notes the outcome of a publish of this test. A publish that a test repeats until something
-/// changes counts once.
+/// Notes what a publish of this test brought; one that is made again and again until something changes counts once.
 pub(crate) fn note(published: &Result<PathBuf, Status>) -> Result<()> {
     let outcome = match published {
         Ok(target) => {
@@ -132,20 +129,20 @@ pub(crate) fn note(published: &Result<PathBuf, Status>) -> Result<()> {
             Outcome::Published(files.into_iter().map(|(path, (mode, _))| (path, mode)).collect())
         }
         Err(status) => {
-            let text = status.message();
-            let reason = text.rsplit_once(" (").and_then(|(_, end)| end.strip_suffix(')'));
-            Outcome::Refused(format!("{:?} {}", status.code(), reason.unwrap_or(text)))
+            let said = status.message();
+            let reason = said.rsplit_once(" (").and_then(|(_, end)| end.strip_suffix(')'));
+            Outcome::Refused(format!("{:?} {}", status.code(), reason.unwrap_or(said)))
         }
     };
-    OUTCOMES.with_borrow_mut(|outcomes| {
-        if outcomes.last() != Some(&outcome) {
-            outcomes.push(outcome);
+    BROUGHT.with_borrow_mut(|brought| {
+        if brought.last() != Some(&outcome) {
+            brought.push(outcome);
         }
     });
     Ok(())
 }
 
-/// Returns the files of a volume as a pod sees them: mode and content by path.
+/// The files of a volume as a pod sees them: mode and content by path.
 pub(crate) fn tree(target: &Path) -> Result<BTreeMap<String, (u32, Vec<u8>)>> {
     let mut files = BTreeMap::new();
     let mut pending = vec![target.to_owned()];
@@ -157,12 +154,12 @@ pub(crate) fn tree(target: &Path) -> Result<BTreeMap<String, (u32, Vec<u8>)>> {
             {
                 continue;
             }
-            let metadata = fs::metadata(&path)?;
-            if metadata.is_dir() {
+            let about = fs::metadata(&path)?;
+            if about.is_dir() {
                 pending.push(path);
             } else {
                 let below = path.strip_prefix(target)?.display().to_string();
-                files.insert(below, (metadata.permissions().mode() & 0o7777, fs::read(&path)?));
+                files.insert(below, (about.permissions().mode() & 0o7777, fs::read(&path)?));
             }
         }
     }
