@@ -1,17 +1,14 @@
-//! Identities other than a client secret: certificates, AD FS, identity bindings, the node's
-//! managed identity.
+//! Logging in with everything but a client secret: certificates, AD FS, the node's own identity.
 
 use std::fs;
-use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use azure_emulator::{Issuer, Kind, Permission, TokenProxyOptions};
+use azure_emulator::{Kind, Permission};
 use keyvault_csi_e2e::kubelet::Volume;
-use serde_json::json;
 
-use crate::harness::{Node, STACK, Vault, harness, has_external_provider, stack_file};
+use crate::harness::{Node, STACK, Vault, harness, stack_file};
 
 trials! { "identities":
     a_service_principal_logs_in_with_a_certificate,
@@ -19,9 +16,7 @@ trials! { "identities":
     an_expired_certificate_is_reported,
     a_damaged_key_is_reported_wherever_the_damage_is,
     an_application_of_adfs_logs_in,
-    an_identity_binding_works_as_soon_as_the_cluster_does,
-    an_identity_binding_and_workload_identity_share_nothing,
-    the_nodes_identity_ignores_endpoints_of_other_programs,
+    the_nodes_own_identity_works_whatever_other_programs_endpoints_say,
     pod_identity_is_refused_with_its_replacement,
 }
 
@@ -184,129 +179,7 @@ fn an_application_of_adfs_logs_in() -> Result<()> {
     Ok(())
 }
 
-const WORKLOAD: &str = "api://AzureADTokenExchange";
-const BINDING: &str = "api://AKSIdentityBinding";
-const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
-const SUBJECT: &str = "system:serviceaccount:default:default";
-
-/// A pod's volume with tokens for both audiences.
-fn pod(issuer: &Issuer, class: &str) -> Volume {
-    let token = |audience: &str| {
-        let token = issuer.token(SUBJECT, audience, Duration::from_secs(3600), json!({}));
-        harness().secrets.lock().unwrap().push(token.clone());
-        json!({"token": token, "expirationTimestamp": "2030-01-01T00:00:00Z"})
-    };
-    let tokens = json!({WORKLOAD: token(WORKLOAD), BINDING: token(BINDING)}).to_string();
-    let mut volume = Volume::of_class("default", "web", class);
-    volume.attributes.insert(TOKENS.to_owned(), tokens);
-    volume
-}
-
-/// A vault that one identity can read through a cluster's token proxy, with the class `bound`.
-fn bound(node: &Node) -> Result<(Vault, Issuer, String)> {
-    let vault = harness().vault();
-    vault.set("password");
-    let issuer_url = format!("https://issuer.{}/", vault.tenant);
-    let issuer = harness().azure().add_issuer(&issuer_url);
-    let client = format!("{}f", &vault.client_id[..vault.client_id.len() - 1]);
-    harness().azure().add_identity_binding(&vault.tenant, &client, &issuer_url, SUBJECT);
-    harness().azure().grant(&vault.name, &client, &[Permission::Get]);
-    let mut parameters = vault.parameters(&["password"]);
-    parameters.insert("clientID".to_owned(), client.clone());
-    parameters.insert("useAzureTokenProxy".to_owned(), "true".to_owned());
-    node.class("bound", &parameters)?;
-    Ok((vault, issuer, client))
-}
-
-/// The address of a test's API server: another one for each environment of `matrix`, since the
-/// servers keep running.
-fn api_server(number: u8) -> Ipv4Addr {
-    Ipv4Addr::new(127, 0, 2, if has_external_provider() { 100 + number } else { number })
-}
-
-fn an_identity_binding_works_as_soon_as_the_cluster_does() -> Result<()> {
-    let options = TokenProxyOptions {
-        listen: (api_server(1), 6443).into(),
-        cluster_id: "abc123def456".to_owned(),
-        path: "/base".to_owned(),
-    };
-    let mut setup = harness().setup();
-    let authority = setup.folder.join("ca.crt");
-    setup.flags.extend([
-        "--token-proxy-url=https://kubernetes.default.svc.cluster.local:6443/base".to_owned(),
-        format!("--token-proxy-ca-file={}", authority.display()),
-    ]);
-    setup.environment =
-        [("KUBERNETES_SERVICE_HOST", api_server(1).to_string()), ("KUBERNETES_SERVICE_PORT", "6443".to_owned())]
-            .map(|(key, value)| (key.to_owned(), value))
-            .into();
-    let node = Node::start(setup)?;
-    let (vault, issuer, _) = bound(&node)?;
-    // The driver starts without CA and proxy, and only the publishes that need them fail.
-    let status = node.refused(&pod(&issuer, "bound"))?;
-    for word in ["token proxy", "ca.crt", "--sni-name", "IdentityUnavailable"] {
-        ensure!(status.message().contains(word), "{word:?} is missing in: {status}");
-    }
-    fs::write(&authority, "-----BEGIN")?;
-    ensure!(node.refused(&pod(&issuer, "bound"))?.message().contains("holds no CA certificate"));
-    let proxy = harness().token_proxy(&options)?;
-    fs::write(&authority, proxy.ca_pem())?;
-    node.publish(&pod(&issuer, "bound"))?;
-    assert_eq!(vault.entra().get(Kind::Token), 0, "the driver sent a request to Entra ID instead of the proxy");
-    ensure!(node.log().contains(proxy.sni()), "the log has the SNI name");
-    // The binding of the service account is removed.
-    harness()
-        .azure()
-        .remove_federated_credentials(&vault.tenant, &format!("{}f", &vault.client_id[..vault.client_id.len() - 1]));
-    harness().azure().revoke_tokens(&format!("{}f", &vault.client_id[..vault.client_id.len() - 1]));
-    let mut pod = pod(&issuer, "bound");
-    pod.pod = "another".to_owned();
-    harness().azure().set_secret(&vault.name, "second", &harness().secret("second"));
-    let mut parameters = vault.parameters(&["second"]);
-    parameters.insert("clientID".to_owned(), format!("{}f", &vault.client_id[..vault.client_id.len() - 1]));
-    parameters.insert("useAzureTokenProxy".to_owned(), "true".to_owned());
-    node.class("bound", &parameters)?;
-    let status = node.refused(&pod)?;
-    for word in ["AADSTS70025", "CredentialsRejected"] {
-        ensure!(status.message().contains(word), "{word:?} is missing in: {status}");
-    }
-    Ok(())
-}
-
-fn an_identity_binding_and_workload_identity_share_nothing() -> Result<()> {
-    let options = TokenProxyOptions {
-        listen: (api_server(2), 6443).into(),
-        cluster_id: "696995ccb303450001b31a18".to_owned(),
-        path: "/".to_owned(),
-    };
-    let proxy = harness().token_proxy(&options)?;
-    let mut setup = harness().setup();
-    let authority = setup.folder.join("ca.crt");
-    fs::create_dir_all(&setup.folder)?;
-    fs::write(&authority, proxy.ca_pem())?;
-    // With an address and an SNI name as flags, the driver sends no requests to the API server.
-    setup.flags.extend([
-        format!("--token-proxy-url=https://{}:6443", api_server(2)),
-        "--sni-name=aeaf29ip1hi5q38ebc3u4daum81u0unk52t5bg50j25234fmuj78g.ests.aks".to_owned(),
-        format!("--token-proxy-ca-file={}", authority.display()),
-    ]);
-    let node = Node::start(setup)?;
-    let (vault, issuer, client) = bound(&node)?;
-    node.publish(&pod(&issuer, "bound"))?;
-    let mut parameters = vault.parameters(&["password"]);
-    parameters.insert("clientID".to_owned(), client.clone());
-    node.class("plain", &parameters)?;
-    // The same client and service account, but Entra ID has no federated credential for it.
-    let status = node.refused(&pod(&issuer, "plain"))?;
-    ensure!(status.message().contains("AADSTS70025"), "the driver used the binding's token: {status}");
-    let issuer_url = issuer.url().to_owned();
-    harness().azure().add_federated_credential(&vault.tenant, &client, &issuer_url, SUBJECT, WORKLOAD);
-    node.publish(&pod(&issuer, "plain"))?;
-    ensure!(vault.entra().get(Kind::Token) >= 2, "the plain identity has a token of its own");
-    Ok(())
-}
-
-fn the_nodes_identity_ignores_endpoints_of_other_programs() -> Result<()> {
+fn the_nodes_own_identity_works_whatever_other_programs_endpoints_say() -> Result<()> {
     let mut setup = harness().setup();
     setup.environment = [
         ("IDENTITY_ENDPOINT", "http://127.0.0.1:9/token"),

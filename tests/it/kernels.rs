@@ -1,4 +1,4 @@
-//! Kernels without the newer mount API, and a tmpfs that is full.
+//! Kernels without the mount API of 5.2 or without `noswap`, and writes that fail.
 
 use std::fs;
 use std::time::Duration;
@@ -10,9 +10,9 @@ use crate::harness::{Node, harness, mounts_on};
 
 trials! { "kernels":
     without_the_new_mount_api_a_volume_is_mounted_and_filled,
-    without_it_too_a_failure_leaves_nothing,
-    the_new_mount_api_shows_a_volume_only_when_it_is_full,
-    volumes_that_may_be_swapped_are_told_of_once,
+    without_the_new_mount_api_a_failed_publish_leaves_nothing,
+    with_the_new_mount_api_no_mount_is_seen_without_files,
+    the_log_warns_once_of_volumes_that_may_be_swapped,
 }
 
 fn old_kernel() -> Result<Node> {
@@ -38,8 +38,8 @@ fn without_the_new_mount_api_a_volume_is_mounted_and_filled() -> Result<()> {
     Ok(())
 }
 
-/// The write fails after the mount, since the process may write no file as large as the secret.
-fn without_it_too_a_failure_leaves_nothing() -> Result<()> {
+/// The write fails after the mount, since the process's file size limit is below the secret's size.
+fn without_the_new_mount_api_a_failed_publish_leaves_nothing() -> Result<()> {
     let mut setup = harness().setup();
     setup.kernel = Kernel::WithoutMountApi;
     setup.largest_file = Some(8);
@@ -51,8 +51,8 @@ fn without_it_too_a_failure_leaves_nothing() -> Result<()> {
     Ok(())
 }
 
-/// Most publishes are looked at in the moment in which the mount appears: with mount(2) some would be seen empty.
-fn the_new_mount_api_shows_a_volume_only_when_it_is_full() -> Result<()> {
+/// Looks at the target at the moment at which the mount appears: with mount(2) some would be empty.
+fn with_the_new_mount_api_no_mount_is_seen_without_files() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
@@ -72,12 +72,12 @@ fn the_new_mount_api_shows_a_volume_only_when_it_is_full() -> Result<()> {
             Ok(())
         })?;
     }
-    ensure!(looks > 0, "every publish had ended before the first look");
+    ensure!(looks > 0, "every publish finished before the first look");
     Ok(())
 }
 
-fn volumes_that_may_be_swapped_are_told_of_once() -> Result<()> {
-    const TOLD: &str = "volumes may be written to the node's swap";
+fn the_log_warns_once_of_volumes_that_may_be_swapped() -> Result<()> {
+    const WARNING: &str = "volumes may be written to the node's swap";
     for kernel in [Kernel::Present, Kernel::WithoutNoswap] {
         let mut setup = harness().setup();
         setup.kernel = kernel;
@@ -90,10 +90,10 @@ fn volumes_that_may_be_swapped_are_told_of_once() -> Result<()> {
             assert_eq!(fs::read_to_string(target.join("password"))?, value);
             kept = mounts_on(&target)?[0].contains("noswap");
         }
-        ensure!(kernel == Kernel::Present || !kept, "the kernel knows noswap");
+        ensure!(kernel == Kernel::Present || !kept, "the kernel has noswap");
         let expected = usize::from(!kept);
-        wait_for("it is told", Duration::from_secs(30), || Ok(node.log().matches(TOLD).count() >= expected))?;
-        assert_eq!(node.log().matches(TOLD).count(), expected, "{kernel:?}");
+        wait_for("the warning", Duration::from_secs(30), || Ok(node.log().matches(WARNING).count() >= expected))?;
+        assert_eq!(node.log().matches(WARNING).count(), expected, "{kernel:?}");
     }
     Ok(())
 }

@@ -1,8 +1,9 @@
-//! PKCS#12 archives of tenants that ask for much computing: who waits for it, how often it is done, and what is
-//! refused.
+//! Tenants' PKCS#12 archives that need much computing: which pods wait, how often a key is derived,
+//! and which archives are refused.
 //!
-//! The attacker has a namespace: pods with a Secret or a vault of their own. Small here; `soak` has a hundred of each,
-//! against the release binary, with the bounds of time that are promised.
+//! The attacker has one namespace: pods with a Secret or a vault of their own. The attack is small
+//! here; `soak` has a hundred archives of each kind, the release binary and the promised time
+//! bounds.
 
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,29 +24,29 @@ use crate::rotation::{PATIENCE, cycles, metric, rotating};
 trials! { "key_derivation":
     expensive_archives_in_secrets_delay_neither_the_probe_nor_neighbours,
     expensive_archives_in_vaults_delay_neither_the_probe_nor_neighbours,
-    an_archive_is_derived_once_and_again_for_a_token_only,
+    an_archive_is_derived_again_only_for_a_new_token,
     a_quiet_cycle_derives_nothing,
-    what_the_volume_holds_is_not_decoded_at_a_refresh,
-    what_is_refused_is_told_and_remembered,
+    a_refresh_decodes_only_changed_archives,
+    a_refused_archive_is_reported_with_its_fix_and_never_derived,
     after_a_restart_archives_are_read_again_and_nothing_fails,
-    a_pod_that_is_deleted_takes_its_archives_out_of_the_queue,
+    archives_of_a_deleted_pod_leave_the_queue,
     a_mirrored_archive_is_opened_once,
 }
 
-/// The test that takes minutes.
+/// A test that runs for minutes.
 pub(crate) fn soak() -> Vec<Trial> {
     let test = || a_hundred_of_each().map_err(|error: anyhow::Error| format!("{error:#}").into());
     vec![Trial::test("key_derivation::a_hundred_archives_below_and_above_the_ceiling", test).with_ignored_flag(true)]
 }
 
-/// Just below the ceiling of a million, and just above, in two derivations; `-iter` comes first, since it asks for a
-/// MAC.
+/// Iterations just below and just above the ceiling of a million, in two derivations. `-iter` is
+/// first, since it also turns on the MAC.
 const BELOW: &str = "-iter 499000 -nomac -certpbe AES-256-CBC";
 const ABOVE: &str = "-iter 500500 -nomac -certpbe AES-256-CBC";
-/// As openssl writes them unless told otherwise: three derivations of 2,048.
+/// OpenSSL's default: three derivations of 2,048 iterations.
 const USUAL: &str = "";
 
-/// An archive of the key and certificate, in base64.
+/// Returns an archive of the key and certificate, in base64.
 fn archive(made: &CertifiedKey, options: &str) -> Result<String> {
     let (key, certificate) = (made.path("key.pem"), made.path("cert.pem"));
     let fixed = ["pkcs12", "-export", "-inkey", &key, "-in", &certificate, "-passout", "pass:"];
@@ -53,8 +54,8 @@ fn archive(made: &CertifiedKey, options: &str) -> Result<String> {
     Ok(base64::engine::general_purpose::STANDARD.encode(der))
 }
 
-/// The same archive in lines of another length: other bytes, and so nothing that was seen before.
-fn another(text: &str, number: usize) -> String {
+/// Returns the same archive in lines of another length: other bytes, which no cache has.
+fn rewrapped(text: &str, number: usize) -> String {
     let lines: Vec<&str> =
         text.as_bytes().chunks(40 + number).filter_map(|line| std::str::from_utf8(line).ok()).collect();
     lines.join("\n")
@@ -64,7 +65,7 @@ fn derivations(node: &Node) -> Result<f64> {
     metric(node, "key_derivations_total", &[])
 }
 
-/// A tenant with a namespace, a vault and an application whose certificate is in archives.
+/// A tenant with a namespace, a vault, and an application that logs in with archives.
 struct Tenant {
     namespace: &'static str,
     vault: Vault,
@@ -72,7 +73,7 @@ struct Tenant {
 }
 
 impl Tenant {
-    /// A tenant whose class `demo` mounts the secret `password`.
+    /// Creates a tenant whose class `demo` mounts the secret `password`.
     fn new(node: &Node, namespace: &'static str) -> Result<Tenant> {
         let (vault, made) = (harness().vault(), CertifiedKey::new(&["rsa:2048"])?);
         vault.set("password");
@@ -88,12 +89,12 @@ impl Tenant {
         node.manifest(&format!("{}-{name}.yaml", self.namespace), &manifest)
     }
 
-    /// A pod that logs in with the application's secret.
+    /// Returns a pod that logs in with the application's secret.
     fn plain(&self, class: &str) -> Volume {
         Volume { namespace: self.namespace.to_owned(), ..self.vault.volume(class) }
     }
 
-    /// A pod that logs in with this archive.
+    /// Returns a pod that logs in with this archive.
     fn with_archive(&self, text: &str) -> Volume {
         let mut volume = Volume::of_class(self.namespace, "web", "demo");
         volume.secrets.insert("clientid".to_owned(), self.vault.client_id.clone());
@@ -113,103 +114,106 @@ impl Tenant {
         Ok(())
     }
 
-    /// Puts an archive into the vault, and makes a pod that mounts it.
+    /// Puts an archive into the vault, and returns a pod that mounts it.
     fn mounting(&self, node: &Node, name: &str, text: &str) -> Result<Volume> {
         self.import(name, text)?;
         self.class(node, name, &self.vault.parameters(&[name]))?;
         Ok(self.plain(name))
     }
 
-    /// Pods with different archives in their Secrets, or in the vault.
+    /// Returns pods with different archives in their Secrets, or in the vault.
     fn pods(&self, node: &Node, count: usize, options: &str, in_vault: bool) -> Result<Vec<Volume>> {
         let text = archive(&self.made, options)?;
         let kind = if options == BELOW { "below" } else { "above" };
         let pod = |number| match in_vault {
-            false => Ok(self.with_archive(&another(&text, number))),
-            true => self.mounting(node, &format!("{kind}-{number}"), &another(&text, number)),
+            false => Ok(self.with_archive(&rewrapped(&text, number))),
+            true => self.mounting(node, &format!("{kind}-{number}"), &rewrapped(&text, number)),
         };
         (0..count).map(pod).collect()
     }
 }
 
-/// What others felt while a namespace published its archives.
+/// Times of probes and of a neighbour's publishes, alone and while a namespace publishes its
+/// archives.
 #[derive(Debug, Default)]
-struct Felt {
+struct Times {
     probes: Vec<Duration>,
     /// Publishes with a client secret, alone and then under attack.
     alone: Vec<Duration>,
     plain: Vec<Duration>,
-    /// Publishes with an archive of a few thousand iterations, the same.
+    /// The same with an archive of a few thousand iterations.
     alone_with_archive: Vec<Duration>,
     with_archive: Vec<Duration>,
-    /// How many of the attacker's publishes ended while one of the neighbour's with an archive was under way, at the
-    /// least.
+    /// The smallest number of the attacker's publishes that finished during one publish of the
+    /// neighbour with an archive.
     before: usize,
 }
 
-/// The value that this share of values does not exceed.
+/// Returns the value that this share of the values does not exceed.
 fn quantile(values: &[Duration], share: f64) -> Duration {
     let mut sorted = values.to_vec();
     sorted.sort();
     sorted.get(((sorted.len() as f64 * share).ceil() as usize).saturating_sub(1)).copied().unwrap_or_default()
 }
 
-/// Publishes all archives at once, and meanwhile probes and publishes for a neighbour, one after the other.
-fn attack(node: &Node, attacker: &Tenant, count: usize, in_vault: bool) -> Result<Felt> {
+/// Publishes and unpublishes a neighbour's volume, and returns how long the publish took.
+fn timed(node: &Node, volume: &Volume) -> Result<Duration> {
+    let began = Instant::now();
+    node.publish(volume).map_err(|status| anyhow::anyhow!("a neighbour's publish: {status}"))?;
+    let took = began.elapsed();
+    node.kubelet.unpublish(volume)?;
+    Ok(took)
+}
+
+/// Measures again and again, at least once, while `running` is true.
+fn repeated(running: impl Fn() -> bool, measure: impl Fn() -> Result<Duration>) -> Result<Vec<Duration>> {
+    let mut times = Vec::new();
+    while running() || times.is_empty() {
+        times.push(measure()?);
+    }
+    Ok(times)
+}
+
+fn probe(node: &Node) -> Result<Duration> {
+    let began = Instant::now();
+    ensure!(node.health("/healthz")?.0 == 200, "the probe failed");
+    Ok(began.elapsed())
+}
+
+/// Publishes all archives at once, and meanwhile probes and publishes for a neighbour, one after
+/// the other.
+fn attack(node: &Node, attacker: &Tenant, count: usize, in_vault: bool) -> Result<Times> {
     let neighbour = Tenant::new(node, "neighbour")?;
     let below = attacker.pods(node, count, BELOW, in_vault)?;
     let above = attacker.pods(node, count, ABOVE, in_vault)?;
     let usual = archive(&neighbour.made, USUAL)?;
-    let timed = |volume: Volume| -> Result<Duration> {
-        let began = Instant::now();
-        node.publish(&volume).map_err(|status| anyhow::anyhow!("a neighbour's publish: {status}"))?;
-        let took = began.elapsed();
-        node.kubelet.unpublish(&volume)?;
-        Ok(took)
-    };
-    let mut felt = Felt { before: usize::MAX, ..Felt::default() };
+    let with_archive = |number| timed(node, &neighbour.with_archive(&rewrapped(&usual, number)));
+    let plain = || timed(node, &neighbour.plain("demo"));
+    let mut times = Times { before: usize::MAX, ..Times::default() };
     node.publish(&neighbour.plain("demo"))?;
     for number in 0..20 {
-        felt.alone.push(timed(neighbour.plain("demo"))?);
-        felt.alone_with_archive.push(timed(neighbour.with_archive(&another(&usual, number)))?);
+        times.alone.push(plain()?);
+        times.alone_with_archive.push(with_archive(number)?);
     }
-    let (ended, all) = (AtomicUsize::new(0), 2 * count);
-    let going = || ended.load(Ordering::SeqCst) < all;
+    let (finished, all) = (AtomicUsize::new(0), 2 * count);
+    let running = || finished.load(Ordering::SeqCst) < all;
     let publish = |volume: &Volume| {
         let published = node.publish(volume);
-        ended.fetch_add(1, Ordering::SeqCst);
+        finished.fetch_add(1, Ordering::SeqCst);
         published
     };
     std::thread::scope(|scope| {
-        let calls = below.iter().chain(&above).map(|volume| {
-            scope.spawn({
-                let publish = &publish;
-                move || publish(volume)
-            })
-        });
+        let publish = &publish;
+        let calls = below.iter().chain(&above).map(|volume| scope.spawn(move || publish(volume)));
         let calls: Vec<_> = calls.collect();
-        let probes = scope.spawn(|| -> Result<Vec<Duration>> {
-            let mut took = Vec::new();
-            while going() || took.is_empty() {
-                let began = Instant::now();
-                ensure!(node.health("/healthz")?.0 == 200, "the probe failed");
-                took.push(began.elapsed());
-            }
-            Ok(took)
-        });
-        let plain = scope.spawn(|| -> Result<Vec<Duration>> {
-            let mut took = Vec::new();
-            while going() || took.is_empty() {
-                took.push(timed(neighbour.plain("demo"))?);
-            }
-            Ok(took)
-        });
-        // Those above the ceiling end at once.
-        wait_for("the first archives are refused", PATIENCE, || Ok(ended.load(Ordering::SeqCst) >= count))?;
-        while going() || felt.with_archive.is_empty() {
-            let began = ended.load(Ordering::SeqCst);
-            felt.with_archive.push(timed(neighbour.with_archive(&another(&usual, 20 + felt.with_archive.len())))?);
-            felt.before = felt.before.min(ended.load(Ordering::SeqCst) - began);
+        let probes = scope.spawn(|| repeated(running, || probe(node)));
+        let publishes = scope.spawn(|| repeated(running, plain));
+        // Archives above the ceiling are refused at once.
+        wait_for("the first archives are refused", PATIENCE, || Ok(finished.load(Ordering::SeqCst) >= count))?;
+        while running() || times.with_archive.is_empty() {
+            let began = finished.load(Ordering::SeqCst);
+            times.with_archive.push(with_archive(20 + times.with_archive.len())?);
+            times.before = times.before.min(finished.load(Ordering::SeqCst) - began);
         }
         for (number, call) in calls.into_iter().enumerate() {
             let published = call.join().map_err(|_| anyhow::anyhow!("a call panicked"))?;
@@ -220,29 +224,31 @@ fn attack(node: &Node, attacker: &Tenant, count: usize, in_vault: bool) -> Resul
                 }
             }
         }
-        let lost = |_| anyhow::anyhow!("a thread panicked");
-        felt.probes = probes.join().map_err(lost)??;
-        felt.plain = plain.join().map_err(lost)??;
-        Ok(felt)
+        let panicked = |_| anyhow::anyhow!("a thread panicked");
+        times.probes = probes.join().map_err(panicked)??;
+        times.plain = publishes.join().map_err(panicked)??;
+        Ok(times)
     })
 }
 
-/// Some of each, with bounds that a loaded machine and a debug build keep; what counts are orders and counts.
+/// A small attack, with time bounds that a loaded machine and a debug build keep; it asserts orders
+/// and counts.
 fn small_attack(in_vault: bool) -> Result<()> {
     const COUNT: usize = 16;
     let node = harness().node()?;
     let attacker = Tenant::new(&node, "attacker")?;
-    let felt = attack(&node, &attacker, COUNT, in_vault)?;
-    // Behind all of them, if nobody took turns. A publish of the neighbour's takes as long as some archives by itself.
+    let times = attack(&node, &attacker, COUNT, in_vault)?;
+    // Without turns the neighbour would wait for all of them. Its own publish takes as long as a
+    // few archives.
     ensure!(
-        felt.before <= COUNT / 2,
-        "each of the neighbour's waited behind {} of the attacker's archives",
-        felt.before
+        times.before <= COUNT / 2,
+        "each of the neighbour's publishes waited behind {} of the attacker's archives",
+        times.before
     );
-    let slowest = felt.probes.iter().max().copied().unwrap_or_default();
+    let slowest = times.probes.iter().max().copied().unwrap_or_default();
     ensure!(slowest < Duration::from_secs(10), "a probe took {slowest:?}");
-    // The neighbour's archives, and each of the attacker's once; none of those above the ceiling.
-    let expected = COUNT + felt.alone_with_archive.len() + felt.with_archive.len();
+    // The neighbour's archives, and each of the attacker's once; none above the ceiling.
+    let expected = COUNT + times.alone_with_archive.len() + times.with_archive.len();
     let iterations = metric(&node, "key_derivation_iterations_total", &[])?;
     assert_eq!(derivations(&node)?, expected as f64);
     assert_eq!(iterations, (COUNT * 998_000 + (expected - COUNT) * 3 * 2_048) as f64);
@@ -269,13 +275,13 @@ fn a_hundred_of_each() -> Result<()> {
         let node = Node::start(setup)?;
         let attacker = Tenant::new(&node, "attacker")?;
         let began = Instant::now();
-        let felt = attack(&node, &attacker, 100, in_vault)?;
+        let times = attack(&node, &attacker, 100, in_vault)?;
         let summary = [
-            ("probe", &felt.probes),
-            ("publish alone", &felt.alone),
-            ("publish", &felt.plain),
-            ("publish with archive alone", &felt.alone_with_archive),
-            ("publish with archive", &felt.with_archive),
+            ("probe", &times.probes),
+            ("publish alone", &times.alone),
+            ("publish", &times.plain),
+            ("publish with archive alone", &times.alone_with_archive),
+            ("publish with archive", &times.with_archive),
         ];
         for (what, values) in summary {
             let [median, p99, most] = [0.5, 0.99, 1.0].map(|share| quantile(values, share));
@@ -283,25 +289,25 @@ fn a_hundred_of_each() -> Result<()> {
             writeln!(std::io::stdout(), "{what}: {count} times, p50 {median:?}, p99 {p99:?}, most {most:?}")?;
         }
         writeln!(std::io::stdout(), "all archives (in the vault: {in_vault}) in {:?}", began.elapsed())?;
-        ensure!(quantile(&felt.probes, 1.0) < Duration::from_secs(1), "a probe took a second");
-        for (alone, under_attack) in [(&felt.alone, &felt.plain), (&felt.alone_with_archive, &felt.with_archive)] {
+        ensure!(quantile(&times.probes, 1.0) < Duration::from_secs(1), "a probe took a second");
+        for (alone, under_attack) in [(&times.alone, &times.plain), (&times.alone_with_archive, &times.with_archive)] {
             let [alone, under_attack] = [alone, under_attack].map(|values| quantile(values, 0.99));
             ensure!(under_attack < alone + Duration::from_secs(1), "p99 {under_attack:?}, alone {alone:?}");
         }
-        quiet(&node, "a hundred volumes are refreshed")?;
+        wait_for_quiet_cycles(&node, "a hundred volumes are refreshed")?;
     }
     Ok(())
 }
 
 /// Waits for five cycles in which nothing is derived.
-fn quiet(node: &Node, what: &str) -> Result<()> {
+fn wait_for_quiet_cycles(node: &Node, what: &str) -> Result<()> {
     let (before, first) = (derivations(node)?, cycles(node)?);
     wait_for(what, PATIENCE, || Ok(cycles(node)? >= first + 5.0))?;
     assert_eq!(derivations(node)?, before);
     Ok(())
 }
 
-fn an_archive_is_derived_once_and_again_for_a_token_only() -> Result<()> {
+fn an_archive_is_derived_again_only_for_a_new_token() -> Result<()> {
     let node = harness().node()?;
     let tenant = Tenant::new(&node, "tenant")?;
     let text = archive(&tenant.made, USUAL)?;
@@ -309,11 +315,12 @@ fn an_archive_is_derived_once_and_again_for_a_token_only() -> Result<()> {
         node.publish(&tenant.with_archive(&text))?;
     }
     assert_eq!((derivations(&node)?, tenant.vault.entra().get(Kind::Token)), (1.0, 1));
-    // The vault takes the token no more: the key is read again for the next one.
+    // The vault refuses the token from now on: the key is read again for the next one.
     harness().azure().revoke_tokens(&tenant.vault.client_id);
     node.publish(&tenant.with_archive(&text))?;
     assert_eq!((derivations(&node)?, tenant.vault.entra().get(Kind::Token)), (2.0, 2));
-    // Another password is another archive, although nobody can say so before it is tried; so is another namespace's.
+    // With another password, or in another namespace, the same archive counts as another one. Only
+    // the derivation shows that the password is wrong.
     let mut wrong = tenant.with_archive(&text);
     wrong.secrets.insert("clientcertificatepassword".to_owned(), harness().secret("wrong"));
     for _ in 0..3 {
@@ -332,15 +339,15 @@ fn a_quiet_cycle_derives_nothing() -> Result<()> {
     let tenant = Tenant::new(&node, "tenant")?;
     let text = archive(&tenant.made, USUAL)?;
     for number in 0..5 {
-        node.publish(&tenant.with_archive(&another(&text, number)))?;
-        node.publish(&tenant.mounting(&node, &format!("archive-{number}"), &another(&text, number))?)?;
+        node.publish(&tenant.with_archive(&rewrapped(&text, number)))?;
+        node.publish(&tenant.mounting(&node, &format!("archive-{number}"), &rewrapped(&text, number))?)?;
     }
     assert_eq!(derivations(&node)?, 10.0);
-    quiet(&node, "cycles")?;
+    wait_for_quiet_cycles(&node, "cycles")?;
     Ok(())
 }
 
-/// Who asks for each volume is found out anew, which takes longer than one plan may take.
+/// The identity of each volume is determined again, which takes longer than the limit for one plan.
 fn after_a_restart_archives_are_read_again_and_nothing_fails() -> Result<()> {
     let node = rotating("1s", &[])?;
     let tenant = Tenant::new(&node, "tenant")?;
@@ -362,14 +369,14 @@ fn after_a_restart_archives_are_read_again_and_nothing_fails() -> Result<()> {
         }
         Ok(seen > each && cycle >= since + 5.0)
     })?;
-    // Each of them once, and one once more for the token: they are one identity. A token request that a slow machine does
-    // not get done within its cycle reads the key again.
+    // Each archive once, and one of them again for the token, since all are one identity. A token
+    // request that does not finish within its cycle, on a slow machine, reads the key again.
     ensure!(seen <= 2.0 * each, "{seen} derivations for {each} archives");
     assert_eq!(metric(&node, "rotation_reconcile_error_total", &[])?, 0.0);
     Ok(())
 }
 
-fn what_the_volume_holds_is_not_decoded_at_a_refresh() -> Result<()> {
+fn a_refresh_decodes_only_changed_archives() -> Result<()> {
     let node = rotating("300ms", &["--freshness-window=0s", "--write-cert-and-key-in-separate-files"])?;
     let tenant = Tenant::new(&node, "tenant")?;
     let text = archive(&tenant.made, USUAL)?;
@@ -384,26 +391,26 @@ fn what_the_volume_holds_is_not_decoded_at_a_refresh() -> Result<()> {
     };
     let (held, before) = (files(&targets[0])?, derivations(&node)?);
     assert_eq!(before, 2.0);
-    // Another object of the class changes: the volume is written anew, with the files that it holds.
+    // Another object of the class changes: the volume is written again, with the files that it has.
     let value = tenant.vault.set("password");
     for target in &targets {
-        wait_for("the value is there", PATIENCE, || Ok(fs::read_to_string(target.join("password"))? == value))?;
+        wait_for("the new value", PATIENCE, || Ok(fs::read_to_string(target.join("password"))? == value))?;
         ensure!(files(target)? == held, "the certificate's files changed");
     }
     assert_eq!(derivations(&node)?, before);
-    quiet(&node, "quiet cycles afterwards")?;
+    wait_for_quiet_cycles(&node, "quiet cycles afterwards")?;
     // The archive itself changes: it is decoded once, for both volumes.
     let renewed = CertifiedKey::new(&["rsa:2048"])?;
     tenant.import("server", &archive(&renewed, USUAL)?)?;
     for target in &targets {
-        wait_for("the new key is there", PATIENCE, || Ok(files(target)? != held))?;
+        wait_for("the new key", PATIENCE, || Ok(files(target)? != held))?;
         crate::certificates::ensure_key_pair(&target.join("tls/server.key"), &target.join("tls/server.crt"))?;
     }
     assert_eq!(derivations(&node)?, before + 1.0);
-    // One that nobody may ask for is told once, costs nothing, and the files stay.
+    // An archive above the ceiling is refused without a derivation, and the files stay.
     let held = files(&targets[0])?;
     tenant.import("server", &archive(&renewed, ABOVE)?)?;
-    wait_for("it is refused", PATIENCE, || {
+    wait_for("the archive is refused", PATIENCE, || {
         Ok(metric(&node, "rotation_reconcile_error_total", &["ObjectInvalid"])? >= 4.0)
     })?;
     ensure!(files(&targets[0])? == held && node.log().contains("at most 1000000"));
@@ -411,7 +418,7 @@ fn what_the_volume_holds_is_not_decoded_at_a_refresh() -> Result<()> {
     Ok(())
 }
 
-fn what_is_refused_is_told_and_remembered() -> Result<()> {
+fn a_refused_archive_is_reported_with_its_fix_and_never_derived() -> Result<()> {
     let node = harness().node()?;
     let tenant = Tenant::new(&node, "tenant")?;
     let text = archive(&tenant.made, ABOVE)?;
@@ -436,22 +443,22 @@ fn what_is_refused_is_told_and_remembered() -> Result<()> {
     Ok(())
 }
 
-fn a_pod_that_is_deleted_takes_its_archives_out_of_the_queue() -> Result<()> {
+fn archives_of_a_deleted_pod_leave_the_queue() -> Result<()> {
     let node = harness().node()?;
     let tenant = Tenant::new(&node, "tenant")?;
     let pods = tenant.pods(&node, 20, BELOW, false)?;
     std::thread::scope(|scope| {
         let calls: Vec<_> = pods.iter().map(|volume| scope.spawn(|| node.publish(volume))).collect();
-        wait_for("the first one was derived", PATIENCE, || Ok(derivations(&node)? >= 1.0))?;
+        wait_for("the first derivation", PATIENCE, || Ok(derivations(&node)? >= 1.0))?;
         for volume in &pods {
             node.kubelet.unpublish(volume)?;
         }
-        let ended = calls.into_iter().map(|call| call.join().map_err(|_| anyhow::anyhow!("a call panicked")));
+        let results = calls.into_iter().map(|call| call.join().map_err(|_| anyhow::anyhow!("a call panicked")));
         let unpublished = |result: &Result<_, tonic::Status>| matches!(result, Err(status) if status.message().contains("was unpublished while"));
-        let ended: Vec<_> = ended.collect::<Result<_>>()?;
-        let given_up = ended.iter().filter(|result| unpublished(result)).count();
-        ensure!(given_up >= 10, "only {given_up} were given up");
-        // Those that had ended, and one that ran.
+        let results: Vec<_> = results.collect::<Result<_>>()?;
+        let given_up = results.iter().filter(|result| unpublished(result)).count();
+        ensure!(given_up >= 10, "only {given_up} publishes were given up");
+        // The finished ones, and one that was running.
         ensure!(derivations(&node)? <= (pods.len() - given_up + 1) as f64, "{} were derived", derivations(&node)?);
         Ok(())
     })
@@ -477,11 +484,11 @@ fn a_mirrored_archive_is_opened_once() -> Result<()> {
         let key = mirror_fixture::decoded(&secret, "tls.key").context("no key")?;
         ensure!(key.starts_with("-----BEGIN RSA PRIVATE KEY-----"), "another form of key");
     }
-    // One archive, for six values of two Secrets; looks at what is as it should be open nothing.
+    // One archive, for six values of two Secrets; a resync without a change opens nothing.
     let before = derivations(&node)?;
-    ensure!(before >= 1.0, "it is not counted");
-    let looks = fixture.cluster.count(&user, "get", "secrets")?;
-    wait_for("it looks again", PATIENCE, || Ok(fixture.cluster.count(&user, "get", "secrets")? >= looks + 6))?;
+    ensure!(before >= 1.0, "the derivation is not counted");
+    let gets = fixture.cluster.count(&user, "get", "secrets")?;
+    wait_for("some resyncs", PATIENCE, || Ok(fixture.cluster.count(&user, "get", "secrets")? >= gets + 6))?;
     assert_eq!(derivations(&node)?, before);
     // Another Secret of the same file.
     let more = serde_json::json!({ "spec": { "secretObjects": [tls("one"), tls("two"), tls("three")] } });

@@ -1,6 +1,7 @@
-//! Every publish and unpublish that real kubelets were recorded sending, replayed against the driver.
+//! Replays recorded publish and unpublish calls of real kubelets against the driver.
 //!
-//! `fixtures/kubelet` has the recordings of a 1.20 and a 1.36 kubelet; `docs/reference/kubelet.md` tells what they mean.
+//! `fixtures/kubelet` has the recordings of kubelets 1.20 and 1.36; `docs/reference/kubelet.md`
+//! explains them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
@@ -18,18 +19,18 @@ use tonic::Code;
 use crate::harness::{Node, Vault, class_manifest, harness, mounts_on};
 
 trials! { "kubelets":
-    requests_of_1_20_end_as_the_kubelet_needs,
-    requests_of_1_36_end_as_the_kubelet_needs,
+    recorded_requests_of_kubelet_1_20_are_answered,
+    recorded_requests_of_kubelet_1_36_are_answered,
 }
 
 /// The service principal in the recorded nodePublishSecretRef.
 const RECORDED: (&str, &str) = ("demo-client-id", "demo-client-secret");
 
-fn requests_of_1_20_end_as_the_kubelet_needs() -> Result<()> {
+fn recorded_requests_of_kubelet_1_20_are_answered() -> Result<()> {
     replay("v1.20.2")
 }
 
-fn requests_of_1_36_end_as_the_kubelet_needs() -> Result<()> {
+fn recorded_requests_of_kubelet_1_36_are_answered() -> Result<()> {
     replay("v1.36.2")
 }
 
@@ -68,16 +69,16 @@ fn replay(version: &str) -> Result<()> {
             }
         }
     }
-    // What the recordings have, so that none is passed over unnoticed.
+    // The numbers in the recordings, so that no call is skipped unnoticed.
     let expected = if version == "v1.20.2" { (25, 23) } else { (30, 29) };
     assert_eq!((published, unpublished), expected);
-    ensure!(succeeded > 0, "no recorded request succeeded as it is");
+    ensure!(succeeded > 0, "no unchanged recorded request succeeded");
     Ok(())
 }
 
 fn replay_publish(node: &Node, vault: &Vault, request: NodePublishVolumeRequest) -> Result<bool> {
     let target = PathBuf::from(&request.target_path);
-    // What a kubelet has made when it calls: everything but the target.
+    // Before the call, the kubelet makes all directories but the target.
     fs::create_dir_all(target.parent().context("a target has a parent")?)?;
     let pod_info = ["csi.storage.k8s.io/pod.name", "csi.storage.k8s.io/pod.namespace"];
     let informed = pod_info.iter().all(|key| request.volume_context.contains_key(*key));
@@ -86,7 +87,8 @@ fn replay_publish(node: &Node, vault: &Vault, request: NodePublishVolumeRequest)
         .as_ref()
         .is_some_and(|capability| format!("{capability:?}").contains("group: \"2000\""));
     if grouped && !has_groups()? {
-        // An unprivileged user's namespace has one group only; the driver says so instead of leaving the files unreadable.
+        // A user namespace of an unprivileged user has one group only; the driver then fails with
+        // that cause, since pods could not read the files.
         return replay_without_group(node, vault, request, &target).map(|()| false);
     }
     let expected = if !informed || !request.readonly {
@@ -101,10 +103,10 @@ fn replay_publish(node: &Node, vault: &Vault, request: NodePublishVolumeRequest)
         (None, Ok(())) => check_volume(&request, &target)?,
         (Some((code, word)), Err(status)) => {
             ensure!(status.code() == code && status.message().contains(word), "{status}");
-            // A final error: the kubelet removes the directories, and nothing may be in its way.
-            ensure!(mounts_on(&target)?.is_empty() && !target.exists(), "something is left after {status}");
+            // After a final error the kubelet removes the directories, which must be empty.
+            ensure!(mounts_on(&target)?.is_empty() && !target.exists(), "a mount or a target is left after {status}");
         }
-        (expected, sent) => bail!("{expected:?} was expected, {sent:?} came"),
+        (expected, sent) => bail!("expected {expected:?}, got {sent:?}"),
     }
     if informed {
         let mut completed = request;

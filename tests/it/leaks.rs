@@ -1,6 +1,7 @@
-//! Nothing leaks: looks at everything that the other tests left for every secret that they moved.
+//! Searches the logs of every level, errors, metrics and files that the other tests left for their
+//! secrets.
 //!
-//! Runs after them. Logs of every level, errors that callers got, metrics, and every file outside tmpfs.
+//! Runs after all other tests, and skips files in tmpfs.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -12,21 +13,21 @@ use anyhow::{Result, ensure};
 use crate::harness::harness;
 
 trials! { "leaks":
-    the_search_finds_what_it_looks_for,
+    the_search_finds_planted_secrets,
     no_secret_is_in_any_log_error_metric_or_file,
 }
 
 /// Where etcd keeps objects, Secrets among them.
 const STORE: &str = "cluster/etcd";
 
-/// How much of a secret tells it apart.
-const TOLD_APART: usize = 48;
+/// So many bytes at the end of a secret distinguish it from others.
+const DISTINCT: usize = 48;
 
-/// Searches text and all files below a folder, and says where something was found.
+/// Searches texts and all files below a folder, and returns where each secret was found.
 fn search(folder: &Path, texts: &[String], secrets: &[String]) -> Result<Vec<String>> {
     let mut found = Vec::new();
-    // All at once, since there are thousands; the end of each is enough, and tells one token from another.
-    let ends = secrets.iter().map(|secret| &secret.as_bytes()[secret.len().saturating_sub(TOLD_APART)..]);
+    // All at once, since there are thousands. Tokens differ at the end only.
+    let ends = secrets.iter().map(|secret| &secret.as_bytes()[secret.len().saturating_sub(DISTINCT)..]);
     let searcher = AhoCorasick::new(ends)?;
     let mut look = |place: &str, content: &[u8]| {
         for found_at in searcher.find_overlapping_iter(content) {
@@ -41,7 +42,7 @@ fn search(folder: &Path, texts: &[String], secrets: &[String]) -> Result<Vec<Str
     while let Some(path) = pending.pop() {
         let kind = fs::symlink_metadata(&path)?.file_type();
         if kind.is_dir() {
-            // A volume that is still published, and the store of the API server: there secrets belong.
+            // Published volumes and the API server's store are the right places for secrets.
             if fs::metadata(&path)?.dev() != fs::metadata(folder)?.dev() || path == folder.join(STORE) {
                 continue;
             }
@@ -55,16 +56,17 @@ fn search(folder: &Path, texts: &[String], secrets: &[String]) -> Result<Vec<Str
     Ok(found)
 }
 
-/// The forms in which a secret could appear.
+/// Returns the forms in which a secret could appear.
 fn forms(secret: &str) -> Vec<String> {
     let hex = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
     let decimal = secret.bytes().map(|byte| byte.to_string()).collect::<Vec<_>>().join(", ");
-    // Base64 of a longer text that holds it depends on where in a group of three it begins.
+    // In base64 of a longer text the form depends on the secret's offset in a group of three bytes.
     let bytes = secret.as_bytes();
     vec![secret.to_owned(), hex, decimal, base64(bytes), base64(&bytes[1..]), base64(&bytes[2..])]
 }
 
-/// Standard base64 of whole three-byte groups; what is left over may differ by what follows.
+/// Returns standard base64 of whole three-byte groups; the form of the rest depends on the next
+/// bytes.
 fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let groups = bytes.chunks_exact(3).flat_map(|group| {
@@ -74,7 +76,7 @@ fn base64(bytes: &[u8]) -> String {
     groups.collect()
 }
 
-fn the_search_finds_what_it_looks_for() -> Result<()> {
+fn the_search_finds_planted_secrets() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let forms = forms("planted-secret");
     for (number, form) in forms.iter().enumerate() {
@@ -95,7 +97,8 @@ fn no_secret_is_in_any_log_error_metric_or_file() -> Result<()> {
     ensure!(found.is_empty(), "{}", found.join("\n"));
     let nodes = fs::read_dir(harness().folder.path())?.filter_map(Result::ok);
     let logs = nodes.filter(|node| node.path().join("node.log").exists()).count();
-    // When other tests were left out by name, there may be nothing to look at; but logs without secrets are odd.
-    ensure!(logs == 0 || !secrets.is_empty(), "{logs} logs, but no secret to look for");
+    // With a filter on the command line there may be no logs; but logs without secrets are a
+    // mistake of the harness.
+    ensure!(logs == 0 || !secrets.is_empty(), "{logs} logs, but no secret to search for");
     Ok(())
 }

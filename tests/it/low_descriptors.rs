@@ -1,4 +1,5 @@
-//! A driver with hardly a descriptor: it says so, does not spin, and goes on when there are some again.
+//! A driver with too few file descriptors names the cause, does not spin, and recovers when it has
+//! some again.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,23 +15,23 @@ use crate::hostile::{Neighbour, Peak};
 
 trials! { "low_descriptors":
     a_start_with_twenty_four_descriptors_works_or_says_why_not,
-    a_driver_whose_descriptors_run_out_goes_on_when_they_come_back,
+    a_driver_recovers_from_running_out_of_descriptors,
 }
 
-/// What the shell of a user who knows no better gives.
+/// Below any usual limit, but enough to start.
 const FEW: u64 = 24;
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a call may wait that the driver cannot even accept.
+/// The deadline of a call that the driver may be unable to accept.
 const CALL: Duration = Duration::from_secs(3);
 
-/// The most descriptors that a process may allow itself.
+/// Returns a process's hard limit of descriptors.
 fn hard_limit(process: u32) -> Result<u64> {
     let limits = fs::read_to_string(format!("/proc/{process}/limits"))?;
     let line = limits.lines().find(|line| line.starts_with("Max open files")).context("no limit")?;
     Ok(line.split_whitespace().nth(4).context("no hard limit")?.parse()?)
 }
 
-/// Whether a text tells that descriptors are missing.
+/// Whether a text says that descriptors are missing.
 fn names_descriptors(text: &str) -> bool {
     ["Too many open files", "too many open files", "descriptor", "RLIMIT_NOFILE", "open files"]
         .iter()
@@ -51,33 +52,34 @@ fn a_start_with_twenty_four_descriptors_works_or_says_why_not() -> Result<()> {
         }
         Ok(node) => {
             let neighbour = Neighbour::new(&node)?;
-            served_or_told(&node, &neighbour)?;
-            // Who takes all that are left, by connections that say nothing, takes them for as long as they are open.
+            served_or_explained(&node, &neighbour)?;
+            // Silent connections take the remaining descriptors for as long as they are open.
             let idle: Vec<UnixStream> =
                 (0..2 * FEW).filter_map(|_| UnixStream::connect(node.setup().socket()).ok()).collect();
-            served_or_told(&node, &neighbour)?;
+            served_or_explained(&node, &neighbour)?;
             drop(idle);
-            wait_for("the driver serves again", PATIENCE, || served_or_told(&node, &neighbour))?;
+            wait_for("the driver serves again", PATIENCE, || served_or_explained(&node, &neighbour))?;
             drop(node);
         }
     }
-    // With the limit that it had in all other tests it starts in the same folder.
+    // With the usual limit it starts in the same folder.
     fs::write(&again.binary, format!("#!/bin/sh\nexec {} \"$@\"\n", binary.display()))?;
     let node = Node::start(again)?;
     Neighbour::new(&node)?.is_served(&node)
 }
 
-/// Whether a pod starts; if not, it must be for want of descriptors, by name or because the call was not even accepted.
-fn served_or_told(node: &Node, neighbour: &Neighbour) -> Result<bool> {
+/// Whether a pod starts. If not, the error must name descriptors, or say that the call was not even
+/// accepted.
+fn served_or_explained(node: &Node, neighbour: &Neighbour) -> Result<bool> {
     let Err(error) = neighbour.is_served_within(node, CALL) else { return Ok(true) };
     let text = format!("{error:#}");
     let unaccepted = ["Timeout expired", "DeadlineExceeded", "deadline", "Cancelled", "transport"];
-    let told = names_descriptors(&text) || unaccepted.iter().any(|words| text.contains(words));
-    ensure!(told, "{text}");
+    let explained = names_descriptors(&text) || unaccepted.iter().any(|words| text.contains(words));
+    ensure!(explained, "{text}");
     Ok(false)
 }
 
-fn a_driver_whose_descriptors_run_out_goes_on_when_they_come_back() -> Result<()> {
+fn a_driver_recovers_from_running_out_of_descriptors() -> Result<()> {
     let mut setup = harness().setup();
     setup.flags.extend(["--enable-secret-rotation", "--rotation-poll-interval=200ms"].map(str::to_owned));
     let node = Node::start(setup)?;
@@ -89,21 +91,21 @@ fn a_driver_whose_descriptors_run_out_goes_on_when_they_come_back() -> Result<()
     neighbour.is_served(&node)?;
     let process = Pid::from_raw(i32::try_from(node.id())?).context("a process id")?;
     let (peak, busy, began) = (Peak::of(node.id())?, crate::clocks::cpu_time(node.id())?, Instant::now());
-    // The next descriptor is refused, whatever is open now. The hard limit stays, so that the other can be raised again
-    // without a right.
+    // The kernel refuses the next descriptor, however many are open. The hard limit stays, since
+    // raising it needs a capability.
     let maximum = hard_limit(node.id())?;
     let before = prlimit(Some(process), Resource::Nofile, Rlimit { current: Some(3), maximum: Some(maximum) })?;
     let value = vault.set("password");
-    // Three calls one after another: none is served, and each ends.
+    // Three calls one after another: none is served, and each returns.
     for _ in 0..3 {
-        ensure!(!served_or_told(&node, &neighbour)?, "it was served without a descriptor");
+        ensure!(!served_or_explained(&node, &neighbour)?, "the pod was served without a descriptor");
     }
     let share = (crate::clocks::cpu_time(node.id())? - busy).as_secs_f64() / began.elapsed().as_secs_f64();
     ensure!(share < 0.6, "{share:.2} of a processor were used");
     peak.at_most(16)?;
-    ensure!(names_descriptors(&node.log()), "the log does not say what is missing");
+    ensure!(names_descriptors(&node.log()), "the log does not name descriptors");
     prlimit(Some(process), Resource::Nofile, before)?;
-    wait_for("pods start again", PATIENCE, || served_or_told(&node, &neighbour))?;
+    wait_for("pods start again", PATIENCE, || served_or_explained(&node, &neighbour))?;
     neighbour.is_served(&node)?;
     wait_for("the driver is healthy", PATIENCE, || Ok(node.health("/healthz").is_ok_and(|(status, _)| status == 200)))?;
     wait_for("the files follow the vault", PATIENCE, || {

@@ -31,6 +31,7 @@ mod certificates;
 mod classes;
 mod cloud_files;
 mod identities;
+mod identity_binding;
 mod networks;
 mod objects;
 mod publish;

@@ -10,8 +10,8 @@ use libtest_mimic::Trial;
 
 use crate::harness::{take_outcomes, with_external_provider};
 use crate::{
-    azure, certificates, cloud_files, identities, networks, objects, publish, refusals, scenarios, sharing,
-    troubleshooting,
+    azure, certificates, cloud_files, identities, identity_binding, networks, objects, publish, refusals, scenarios,
+    sharing, troubleshooting,
 };
 
 /// The tests that run in both environments.
@@ -20,6 +20,7 @@ const MATRIX: &[&[crate::Test]] = &[
     certificates::TESTS,
     cloud_files::TESTS,
     identities::TESTS,
+    identity_binding::TESTS,
     networks::TESTS,
     objects::TESTS,
     publish::TESTS,

@@ -1,4 +1,5 @@
-//! What a driver's memory holds after its work: no value of a secret, in whichever library's buffer it was.
+//! A driver's memory has no value of a secret after its work, whichever library's buffer the value
+//! was in.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
@@ -13,10 +14,11 @@ trials! { "memory":
     values_are_wiped_from_memory,
 }
 
-/// How long values may stay: an idle connection is closed within 20 s, and its buffers hold the last answers.
+/// How long values may stay: an idle connection is closed within 20 s, and its buffers have the
+/// last responses.
 const KEPT: Duration = Duration::from_secs(40);
 
-/// How often `wanted` stands in the writable memory of a process.
+/// Counts `wanted` in the writable memory of a process.
 fn occurrences(process: u32, wanted: &[u8]) -> Result<usize> {
     let memory =
         File::open(format!("/proc/{process}/mem")).context("the driver's memory cannot be opened: run as root")?;
@@ -29,7 +31,7 @@ fn occurrences(process: u32, wanted: &[u8]) -> Result<usize> {
         let (start, end) = range.split_once('-').context("a range")?;
         let (start, end) = (u64::from_str_radix(start, 16)?, u64::from_str_radix(end, 16)?);
         let mut bytes = vec![0; usize::try_from(end - start)?];
-        // A mapping may be gone by now.
+        // The process may have removed the mapping by now.
         if memory.read_exact_at(&mut bytes, start).is_ok() {
             found += bytes.windows(wanted.len()).filter(|window| *window == wanted).count();
         }
@@ -37,17 +39,18 @@ fn occurrences(process: u32, wanted: &[u8]) -> Result<usize> {
     Ok(found)
 }
 
-/// The SDK and its JSON reader hold values in plain strings, and so does the HTTP client: the allocator wipes them.
+/// The SDK, its JSON reader and the HTTP client keep values in plain strings: the allocator wipes
+/// them.
 fn values_are_wiped_from_memory() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
-    // The driver's own flag, to see that the search finds what is there.
+    // The driver's own flag, as a check of the search.
     ensure!(occurrences(node.id(), b"--registration-dir=")? > 0, "the search finds nothing at all");
     let names: Vec<String> = (0..20).map(|number| format!("secret-{number}")).collect();
     let values: Vec<String> = names.iter().map(|name| vault.set(name)).collect();
     node.class("demo", &vault.parameters(&names.iter().map(String::as_str).collect::<Vec<_>>()))?;
     let volume = vault.volume("demo");
     node.publish(&volume)?;
-    // All values begin with the same words, so that the memory is read once.
+    // All values have the same prefix, so that one pass through the memory is enough.
     let common = b"s3cr3t-secret-";
     ensure!(values.iter().all(|value| value.as_bytes().starts_with(common)));
     wait_for("no value is in the driver's memory", KEPT, || Ok(occurrences(node.id(), common)? == 0))

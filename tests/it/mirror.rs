@@ -1,4 +1,5 @@
-//! The mirror into Kubernetes Secrets, on a real API server: what is written, when, and what never is.
+//! The mirror into Kubernetes Secrets, on a real API server: what the driver writes and when, and
+//! what it never writes.
 
 use anyhow::{Context as _, Result, ensure};
 use keyvault_csi_e2e::driver::wait_for;
@@ -10,15 +11,15 @@ use crate::mirror_fixture::{Fixture, PATIENCE, PODS, SECRETS, decoded, opaque, o
 
 trials! { "mirror":
     a_published_volume_becomes_a_secret,
-    a_new_value_follows_and_a_quiet_node_writes_nothing,
+    a_new_value_is_written_and_a_quiet_node_writes_nothing,
     a_secret_deleted_or_changed_by_hand_comes_back,
-    a_change_of_the_class_is_followed,
-    a_driver_that_mirrors_later_takes_what_was_published_before,
-    an_ending_pod_writes_nothing,
-    without_the_flag_nothing_is_asked,
+    a_changed_class_changes_the_secret,
+    a_driver_mirrors_volumes_published_before_sync_was_enabled,
+    a_terminating_or_finished_pod_writes_nothing,
+    without_the_flag_no_secret_or_pod_is_requested,
 }
 
-/// The interval of tests that wait for a look at what is as it should be.
+/// The interval of tests that wait for a resync without a change.
 const SOON: &str = "--secret-check-interval=1s";
 
 fn a_published_volume_becomes_a_secret() -> Result<()> {
@@ -41,8 +42,8 @@ fn a_published_volume_becomes_a_secret() -> Result<()> {
     let expected = json!([{ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": owner["uid"] }]);
     assert_eq!(secret["metadata"]["ownerReferences"], expected);
     assert_eq!(writes(fixture.cluster, &user)?, ["create"]);
-    // The Secret is seen before it is counted.
-    wait_for("it is counted", PATIENCE, || Ok(node.metrics()?.contains("sync_k8s_secret_total{")))?;
+    // The driver counts after the write.
+    wait_for("the write is counted", PATIENCE, || Ok(node.metrics()?.contains("sync_k8s_secret_total{")))?;
     let metrics = node.metrics()?;
     harness().remember(&metrics);
     let written = metrics.lines().find(|line| line.starts_with("sync_k8s_secret_total{")).context("no such metric")?;
@@ -51,7 +52,7 @@ fn a_published_volume_becomes_a_secret() -> Result<()> {
     Ok(())
 }
 
-fn a_new_value_follows_and_a_quiet_node_writes_nothing() -> Result<()> {
+fn a_new_value_is_written_and_a_quiet_node_writes_nothing() -> Result<()> {
     let fixture = Fixture::new()?;
     fixture.vault.set("a");
     fixture.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
@@ -67,9 +68,9 @@ fn a_new_value_follows_and_a_quiet_node_writes_nothing() -> Result<()> {
     node.publish(&pod)?;
     let before = writes(fixture.cluster, &user)?;
     assert_eq!(before, ["create", "patch", "patch", "patch", "patch"]);
-    // Several looks later nothing was written, neither for the same value published again nor for the time that passed.
-    let looks = fixture.cluster.count(&user, "get", "secrets")?;
-    wait_for("it looks again", PATIENCE, || Ok(fixture.cluster.count(&user, "get", "secrets")? >= looks + 3))?;
+    // Neither the same value, published again, nor several resyncs cause a write.
+    let gets = fixture.cluster.count(&user, "get", "secrets")?;
+    wait_for("some resyncs", PATIENCE, || Ok(fixture.cluster.count(&user, "get", "secrets")? >= gets + 3))?;
     assert_eq!(writes(fixture.cluster, &user)?, before);
     assert_eq!(fixture.there("shop")?["metadata"]["resourceVersion"].to_string(), last);
     Ok(())
@@ -85,16 +86,16 @@ fn a_secret_deleted_or_changed_by_hand_comes_back() -> Result<()> {
     fixture.delete(SECRETS, "shop")?;
     let second = fixture.holds("shop", "k", &value)?;
     ensure!(first["metadata"]["uid"] != second["metadata"]["uid"]);
-    // Changed, removed, and added to: ours comes back, and what others added stays.
+    // A key is changed, added, and removed: ours is restored, and another manager's stays.
     fixture.merge(SECRETS, "shop", &json!({ "data": { "k": "b3RoZXI=", "more": "bW9yZQ==" } }))?;
-    let mended = fixture.holds("shop", "k", &value)?;
-    assert_eq!(decoded(&mended, "more").as_deref(), Some("more"));
+    let restored = fixture.holds("shop", "k", &value)?;
+    assert_eq!(decoded(&restored, "more").as_deref(), Some("more"));
     fixture.merge(SECRETS, "shop", &json!({ "data": { "k": null } }))?;
     fixture.holds("shop", "k", &value)?;
     Ok(())
 }
 
-fn a_change_of_the_class_is_followed() -> Result<()> {
+fn a_changed_class_changes_the_secret() -> Result<()> {
     let fixture = Fixture::new()?;
     let (a, b) = (fixture.vault.set("a"), fixture.vault.set("b"));
     fixture.class("demo", &["a", "b"], &json!([]))?;
@@ -104,11 +105,11 @@ fn a_change_of_the_class_is_followed() -> Result<()> {
     object["labels"] = json!({ "old": "label" });
     fixture.change_class("demo", &json!({ "spec": { "secretObjects": [object] } }))?;
     fixture.holds("shop", "second", &b)?;
-    // A key and a label that go: what came by the creation goes too.
+    // A key and a label are removed, although they were set by the creation.
     let mut object = opaque("shop", &[("a", "first")]);
     object["annotations"] = json!({ "new": "annotation" });
     fixture.change_class("demo", &json!({ "spec": { "secretObjects": [object] } }))?;
-    wait_for("the key goes", PATIENCE, || Ok(decoded(&fixture.there("shop")?, "second").is_none()))?;
+    wait_for("the key is removed", PATIENCE, || Ok(decoded(&fixture.there("shop")?, "second").is_none()))?;
     let secret = fixture.there("shop")?;
     assert_eq!(decoded(&secret, "first"), Some(a));
     ensure!(secret["metadata"]["labels"]["old"].is_null(), "{}", secret["metadata"]["labels"]);
@@ -118,7 +119,7 @@ fn a_change_of_the_class_is_followed() -> Result<()> {
     Ok(())
 }
 
-fn a_driver_that_mirrors_later_takes_what_was_published_before() -> Result<()> {
+fn a_driver_mirrors_volumes_published_before_sync_was_enabled() -> Result<()> {
     let fixture = Fixture::new()?;
     let value = fixture.vault.set("a");
     fixture.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
@@ -126,7 +127,7 @@ fn a_driver_that_mirrors_later_takes_what_was_published_before() -> Result<()> {
     let node = Node::start(fixture.setup(&user, "a", std::iter::empty()))?;
     let pod = fixture.pod("web-1", "a", "demo", &Value::Null)?;
     node.publish(&pod)?;
-    wait_for("the status is there", PATIENCE, || {
+    wait_for("the status exists", PATIENCE, || {
         Ok(fixture.cluster.count(&user, "create", "secretproviderclasspodstatuses")? == 1)
     })?;
     assert_eq!(fixture.cluster.count(&user, "get", "secrets")?, 0);
@@ -137,49 +138,49 @@ fn a_driver_that_mirrors_later_takes_what_was_published_before() -> Result<()> {
     // A bare pod: the status object owns the Secret.
     let owner = &secret["metadata"]["ownerReferences"][0];
     assert_eq!(owner["kind"], "SecretProviderClassPodStatus");
-    // Restarted once more, it reads and writes nothing.
+    // After another restart it reads the Secret and writes nothing.
     let before = writes(fixture.cluster, &user)?;
-    let looks = fixture.cluster.count(&user, "get", "secrets")?;
+    let gets = fixture.cluster.count(&user, "get", "secrets")?;
     let _node = Node::start(node.driver.kill()?)?;
-    // The first look reads it whole, and would write; the others come after that.
-    wait_for("it looks again", PATIENCE, || Ok(fixture.cluster.count(&user, "get", "secrets")? >= looks + 3))?;
+    // The first reconcile would write; the resyncs follow it.
+    wait_for("some resyncs", PATIENCE, || Ok(fixture.cluster.count(&user, "get", "secrets")? >= gets + 3))?;
     assert_eq!(writes(fixture.cluster, &user)?, before);
     Ok(())
 }
 
-fn an_ending_pod_writes_nothing() -> Result<()> {
+fn a_terminating_or_finished_pod_writes_nothing() -> Result<()> {
     let fixture = Fixture::new()?;
     let value = fixture.vault.set("a");
     fixture.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
     let (node, user) = fixture.node("a", &[SOON])?;
     let owner = fixture.replica_set("web")?;
-    let ending = fixture.pod("ending", "a", "demo", &owner)?;
-    fixture.merge(PODS, "ending", &json!({ "metadata": { "finalizers": ["example.org/wait"] } }))?;
-    fixture.delete(PODS, "ending")?;
-    node.publish(&ending)?;
+    let terminating = fixture.pod("terminating", "a", "demo", &owner)?;
+    fixture.merge(PODS, "terminating", &json!({ "metadata": { "finalizers": ["example.org/wait"] } }))?;
+    fixture.delete(PODS, "terminating")?;
+    node.publish(&terminating)?;
     let finished = fixture.pod("finished", "a", "demo", &owner)?;
     let api = fixture.cluster.api(PODS, Some(&fixture.namespace));
     let status = kube::api::Patch::Merge(json!({ "status": { "phase": "Succeeded" } }));
     fixture.cluster.block_on(api.patch_status("finished", &kube::api::PatchParams::default(), &status))?;
     node.publish(&finished)?;
-    // A live pod of another class marks the time.
+    // A running pod of another class shows that the driver has had the time to write.
     fixture.class("other", &["a"], &json!([opaque("mark", &[("a", "k")])]))?;
-    node.publish(&fixture.pod("live", "a", "other", &owner)?)?;
+    node.publish(&fixture.pod("running", "a", "other", &owner)?)?;
     fixture.holds("mark", "k", &value)?;
-    let looks = fixture.cluster.count(&user, "get", "secrets")?;
-    wait_for("it looks again", PATIENCE, || Ok(fixture.cluster.count(&user, "get", "secrets")? >= looks + 2))?;
+    let gets = fixture.cluster.count(&user, "get", "secrets")?;
+    wait_for("some resyncs", PATIENCE, || Ok(fixture.cluster.count(&user, "get", "secrets")? >= gets + 2))?;
     ensure!(fixture.secret("shop")?.is_none());
     Ok(())
 }
 
-fn without_the_flag_nothing_is_asked() -> Result<()> {
+fn without_the_flag_no_secret_or_pod_is_requested() -> Result<()> {
     let fixture = Fixture::new()?;
     fixture.vault.set("a");
     fixture.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
     let user = fixture.cluster.user(Rights::Sync)?;
     let node = Node::start(fixture.setup(&user, "a", ["--sync-secret=false"].into_iter()))?;
     node.publish(&fixture.pod("web-1", "a", "demo", &Value::Null)?)?;
-    wait_for("the status is there", PATIENCE, || {
+    wait_for("the status exists", PATIENCE, || {
         Ok(fixture.cluster.count(&user, "create", "secretproviderclasspodstatuses")? == 1)
     })?;
     let calls = fixture.cluster.calls(&user)?;

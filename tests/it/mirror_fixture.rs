@@ -1,6 +1,7 @@
-//! What the tests of the mirror stand on: a namespace with classes, pods and their owners, and nodes of its own.
+//! The fixture of the mirror's tests: a namespace with classes, pods and their owners, and nodes of
+//! its own.
 //!
-//! Pods and ReplicaSets are objects only: there is nobody who acts on them, so that each test says itself who owns whom.
+//! Pods and ReplicaSets are objects only. No controller acts on them, so each test sets the owners.
 
 use std::time::Duration;
 
@@ -33,12 +34,12 @@ impl Fixture {
         Ok(Fixture { cluster, vault: harness().vault(), namespace: cluster.namespace()? })
     }
 
-    /// The name of a node that only this test has.
+    /// Returns the name of a node that only this test has.
     pub(crate) fn node_name(&self, suffix: &str) -> String {
         format!("{}-{suffix}", self.namespace)
     }
 
-    /// A driver that mirrors, with the rights that are shipped.
+    /// Starts a driver that mirrors, with the chart's RBAC rules.
     pub(crate) fn node(&self, suffix: &str, flags: &[&str]) -> Result<(Node, User)> {
         let user = self.cluster.user(Rights::Sync)?;
         let flags = ["--sync-secret=true"].iter().chain(flags);
@@ -57,7 +58,7 @@ impl Fixture {
         setup
     }
 
-    /// A class that mounts these secrets of the vault and asks for Secrets.
+    /// Creates a class that mounts these secrets of the vault and has these secretObjects.
     pub(crate) fn class(&self, name: &str, mounted: &[&str], secret_objects: &Value) -> Result<()> {
         self.class_of(name, &self.vault.parameters(mounted), secret_objects)
     }
@@ -73,7 +74,6 @@ impl Fixture {
         Ok(())
     }
 
-    /// Changes a class.
     pub(crate) fn change_class(&self, name: &str, change: &Value) -> Result<()> {
         self.merge(CLASSES, name, change)
     }
@@ -90,7 +90,7 @@ impl Fixture {
         Ok(())
     }
 
-    /// Deletes an object at once.
+    /// Deletes an object without a grace period.
     pub(crate) fn delete(&self, kind: (&str, &str), name: &str) -> Result<()> {
         let api = self.cluster.api(kind, Some(&self.namespace));
         self.cluster
@@ -98,7 +98,7 @@ impl Fixture {
         Ok(())
     }
 
-    /// A ReplicaSet, as the owner of pods.
+    /// Creates a ReplicaSet, and returns its owner reference.
     pub(crate) fn replica_set(&self, name: &str) -> Result<Value> {
         let labels = json!({ "app": name });
         let object = json!({
@@ -115,7 +115,7 @@ impl Fixture {
         }))
     }
 
-    /// A pod on a node that mounts a class through one volume; owned by `owner` unless that is null.
+    /// Creates a pod on a node with one volume of a class; `owner` owns it unless that is null.
     pub(crate) fn pod(&self, name: &str, suffix: &str, class: &str, owner: &Value) -> Result<Volume> {
         let mut volume = self.vault.volume(class);
         let csi = json!({ "driver": DRIVER, "readOnly": true, "volumeAttributes": { "secretProviderClass": class } });
@@ -138,7 +138,7 @@ impl Fixture {
         Ok(volume)
     }
 
-    /// Writes a Secret plainly, under a manager's name, as a client that knows no apply does.
+    /// Creates a Secret under a manager's name, as a client without server-side apply does.
     pub(crate) fn put(&self, manager: &str, object: Value) -> Result<Value> {
         let mut object = object;
         object["apiVersion"] = "v1".into();
@@ -149,16 +149,16 @@ impl Fixture {
         Ok(serde_json::to_value(self.cluster.block_on(api.create(&params, &object))?)?)
     }
 
-    /// A Secret as it is.
+    /// Returns a Secret, if it exists.
     pub(crate) fn secret(&self, name: &str) -> Result<Option<Value>> {
         let found = self.cluster.get(SECRETS, &self.namespace, name)?;
         Ok(found.map(serde_json::to_value).transpose()?)
     }
 
-    /// Waits until a Secret is there.
+    /// Waits until a Secret exists, and returns it.
     pub(crate) fn there(&self, name: &str) -> Result<Value> {
-        wait_for(&format!("Secret {name} is there"), PATIENCE, || Ok(self.secret(name)?.is_some()))?;
-        self.secret(name)?.context("the Secret went")
+        wait_for(&format!("Secret {name} exists"), PATIENCE, || Ok(self.secret(name)?.is_some()))?;
+        self.secret(name)?.context("the Secret is gone")
     }
 
     /// Waits until a Secret has this value, and returns the Secret.
@@ -166,10 +166,10 @@ impl Fixture {
         wait_for(&format!("{key} of Secret {name} is right"), PATIENCE, || {
             Ok(self.secret(name)?.is_some_and(|secret| decoded(&secret, key).as_deref() == Some(value)))
         })?;
-        self.secret(name)?.context("the Secret went")
+        self.secret(name)?.context("the Secret is gone")
     }
 
-    /// The texts of a kind of events in the namespace.
+    /// Returns the texts of the namespace's events with this reason.
     pub(crate) fn events(&self, reason: &str) -> Result<Vec<String>> {
         let events = self.cluster.list(EVENTS, &self.namespace)?;
         let texts = events.iter().filter(|event| event.data["reason"] == reason);
@@ -179,23 +179,23 @@ impl Fixture {
         Ok(texts)
     }
 
-    /// Waits for an event `FailedToCreateSecret` that says all of this.
-    pub(crate) fn told(&self, words: &[&str]) -> Result<String> {
-        let said = |text: &String| words.iter().all(|word| text.contains(word));
-        wait_for(&format!("an event says {words:?}"), PATIENCE, || {
-            Ok(self.events("FailedToCreateSecret")?.iter().any(said))
+    /// Waits for an event `FailedToCreateSecret` that has all these words, and returns its text.
+    pub(crate) fn failure_event(&self, words: &[&str]) -> Result<String> {
+        let matches = |text: &String| words.iter().all(|word| text.contains(word));
+        wait_for(&format!("an event with {words:?}"), PATIENCE, || {
+            Ok(self.events("FailedToCreateSecret")?.iter().any(matches))
         })?;
-        self.events("FailedToCreateSecret")?.into_iter().find(|text| said(text)).context("the event went")
+        self.events("FailedToCreateSecret")?.into_iter().find(|text| matches(text)).context("the event is gone")
     }
 }
 
-/// The value of a Secret's key as text.
+/// Returns the value of a Secret's key as text.
 pub(crate) fn decoded(secret: &Value, key: &str) -> Option<String> {
     let bytes = base64::engine::general_purpose::STANDARD.decode(secret["data"][key].as_str()?).ok()?;
     String::from_utf8(bytes).ok()
 }
 
-/// The UIDs of a Secret's owners, sorted.
+/// Returns the UIDs of a Secret's owners, sorted.
 pub(crate) fn owners(secret: &Value) -> Vec<String> {
     let owners = secret["metadata"]["ownerReferences"].as_array().cloned().unwrap_or_default();
     let mut uids: Vec<String> = owners.iter().filter_map(|owner| owner["uid"].as_str().map(str::to_owned)).collect();
@@ -203,13 +203,13 @@ pub(crate) fn owners(secret: &Value) -> Vec<String> {
     uids
 }
 
-/// One secretObject of type Opaque.
+/// Returns a secretObject of type Opaque.
 pub(crate) fn opaque(name: &str, data: &[(&str, &str)]) -> Value {
     let data: Vec<Value> = data.iter().map(|(object, key)| json!({ "objectName": object, "key": key })).collect();
     json!({ "secretName": name, "type": "Opaque", "data": data })
 }
 
-/// The verbs with which a user wrote Secrets, in order.
+/// Returns the verbs with which a user wrote Secrets, in order.
 pub(crate) fn writes(cluster: &Cluster, user: &User) -> Result<Vec<String>> {
     let calls = cluster.calls(user)?.into_iter();
     let calls = calls.filter(|call| call.resource == resource(SECRETS).plural);

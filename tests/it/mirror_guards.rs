@@ -1,4 +1,5 @@
-//! What the mirror reads and what it does not: statuses that lie, volumes that upstream's driver published, every type.
+//! What the mirror reads and what it does not: false statuses, volumes of upstream's driver, every
+//! type of Secret.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -16,15 +17,15 @@ use crate::harness::{Node, harness};
 use crate::mirror_fixture::{Fixture, PATIENCE, decoded, opaque};
 
 trials! { "mirror_guards":
-    a_status_that_lies_makes_the_driver_read_nothing,
+    a_false_status_makes_the_driver_read_nothing,
     volumes_that_upstream_published_are_mirrored,
-    every_type_is_written,
+    every_secret_type_is_written,
     one_bad_secret_object_stops_no_other,
 }
 
 const NODE_LABEL: &str = "internal.secrets-store.csi.k8s.io/node-name";
 
-/// A status object, as upstream's driver writes one, or somebody who pretends.
+/// Creates a status object, as upstream's driver or a forger does.
 fn status(fixture: &Fixture, name: &str, pod: (&str, &str), class: &str, target: &Path) -> Result<()> {
     status_on(fixture, &fixture.node_name("a"), name, pod, class, target)
 }
@@ -45,40 +46,41 @@ fn status_on(fixture: &Fixture, node: &str, name: &str, pod: (&str, &str), class
     Ok(())
 }
 
-fn a_status_that_lies_makes_the_driver_read_nothing() -> Result<()> {
+fn a_false_status_makes_the_driver_read_nothing() -> Result<()> {
     let (fixture, theirs) = (Fixture::new()?, Fixture::new()?);
     fixture.vault.set("a");
     theirs.vault.set("a");
     fixture.class("demo", &["a"], &json!([opaque("good", &[("a", "k")])]))?;
-    // The class that nobody mounts, in the victim's namespace and in the thief's.
+    // No pod mounts this class, neither in the victim's namespace nor in the thief's.
     fixture.class("steal", &["a"], &json!([opaque("stolen", &[("a", "k"), ("passwd", "passwd")])]))?;
     theirs.class("steal", &["a"], &json!([opaque("stolen", &[("a", "k")])]))?;
     let (node, user) = fixture.node("a", &["--secret-check-interval=1s"])?;
     let victim = fixture.pod("victim", "a", "demo", &fixture.replica_set("web")?)?;
     let target = node.publish(&victim)?;
     fixture.there("good")?;
-    // A pod that mounts another class; a pod that has not mounted anything yet; another one's UID; a path of the host.
+    // A pod that mounts another class, a path of the host, another pod's UID, and a pod without a
+    // published volume.
     let owner = theirs.replica_set("thief")?;
     let thief = theirs.pod("thief", "a", "steal", &owner)?;
-    status(&fixture, "lie-1", ("victim", &victim.uid), "steal", &target)?;
-    status(&fixture, "lie-2", ("victim", &victim.uid), "steal", Path::new("/etc"))?;
-    for (name, uid) in [("lie-3", &victim.uid), ("lie-4", &thief.uid)] {
+    status(&fixture, "false-1", ("victim", &victim.uid), "steal", &target)?;
+    status(&fixture, "false-2", ("victim", &victim.uid), "steal", Path::new("/etc"))?;
+    for (name, uid) in [("false-3", &victim.uid), ("false-4", &thief.uid)] {
         status_on(&theirs, &fixture.node_name("a"), name, ("thief", uid), "steal", &target)?;
     }
-    wait_for("the lie is noticed", PATIENCE, || Ok(node.log().contains("it is not believed")))?;
-    // Later news and several looks mark the time.
+    wait_for("the false status is noticed", PATIENCE, || Ok(node.log().contains("it is not believed")))?;
+    // A later change and several resyncs show that the driver has had the time to write.
     let value = fixture.vault.set("a");
     node.kubelet.unpublish(&victim)?;
     node.publish(&victim)?;
     fixture.holds("good", "k", &value)?;
-    let looks = fixture.cluster.count(&user, "get", "secrets")?;
-    wait_for("it looks again", PATIENCE, || Ok(fixture.cluster.count(&user, "get", "secrets")? >= looks + 3))?;
-    ensure!(fixture.secret("stolen")?.is_none() && theirs.secret("stolen")?.is_none(), "a lie was believed");
+    let gets = fixture.cluster.count(&user, "get", "secrets")?;
+    wait_for("some resyncs", PATIENCE, || Ok(fixture.cluster.count(&user, "get", "secrets")? >= gets + 3))?;
+    ensure!(fixture.secret("stolen")?.is_none() && theirs.secret("stolen")?.is_none(), "a false status was used");
     Ok(())
 }
 
-/// Mounts a tmpfs where the kubelet has the volume.
-fn mounted(node: &Node, volume: &Volume) -> Result<std::path::PathBuf> {
+/// Mounts a tmpfs at the volume's target.
+fn mount_tmpfs(node: &Node, volume: &Volume) -> Result<std::path::PathBuf> {
     let target = node.kubelet.target(volume);
     fs::create_dir_all(&target)?;
     rustix::mount::mount("tmpfs", &target, "tmpfs", rustix::mount::MountFlags::empty(), None)?;
@@ -90,10 +92,10 @@ fn volumes_that_upstream_published_are_mirrored() -> Result<()> {
     let (node, _) = fixture.node("a", &[])?;
     let owner = fixture.replica_set("web")?;
     let data = [("nested/bar", "b"), ("a", "k")];
-    // As its writer lays files out (docs/reference/csi-driver.md#volume-layout).
+    // The layout of upstream's writer (docs/reference/csi-driver.md#volume-layout).
     fixture.class("written", &["a"], &json!([opaque("written", &data)]))?;
     let pod = fixture.pod("web-1", "a", "written", &owner)?;
-    let target = mounted(&node, &pod)?;
+    let target = mount_tmpfs(&node, &pod)?;
     let generation = target.join("..2026_01_02_03_04_05.678");
     fs::create_dir_all(generation.join("nested"))?;
     let (plain, nested) = (harness().secret("plain"), harness().secret("nested"));
@@ -102,47 +104,56 @@ fn volumes_that_upstream_published_are_mirrored() -> Result<()> {
     symlink("..2026_01_02_03_04_05.678", target.join("..data"))?;
     symlink("..data/a", target.join("a"))?;
     symlink("..data/nested", target.join("nested"))?;
-    // Links of somebody else's lead nowhere.
+    // The mirror does not follow foreign links.
     symlink("/etc/passwd", generation.join("passwd"))?;
     status(&fixture, "written", ("web-1", &pod.uid), "written", &target)?;
     fixture.holds("written", "k", &plain)?;
     assert_eq!(decoded(&fixture.there("written")?, "b").as_deref(), Some(nested.as_str()));
-    // One that is being unpublished, whose link goes first, is no volume without files.
+    // A volume without `..data`, as while upstream unpublishes it, does not count as a volume
+    // without files.
     fs::remove_file(target.join("..data"))?;
     fixture.change_class("written", &json!({ "spec": { "secretObjects": [opaque("absent", &[("absent", "k")])] } }))?;
-    // As a provider writes them itself (docs/reference/csi-driver.md#files-of-providers).
+    // A legacy volume (docs/reference/csi-driver.md#files-of-providers).
     fixture.class("legacy", &["a"], &json!([opaque("legacy", &data), opaque("linked", &[("passwd", "k")])]))?;
     let pod = fixture.pod("web-2", "a", "legacy", &owner)?;
-    let target = mounted(&node, &pod)?;
+    let target = mount_tmpfs(&node, &pod)?;
     fs::create_dir(target.join("nested"))?;
     fs::write(target.join("nested/bar"), &nested)?;
     fs::write(target.join("a"), &plain)?;
     symlink("/etc/passwd", target.join("passwd"))?;
     status(&fixture, "legacy", ("web-2", &pod.uid), "legacy", &target)?;
     fixture.holds("legacy", "k", &plain)?;
-    fixture.told(&["file matching objectName passwd not found in the pod; the volume has a, nested/bar"])?;
+    fixture.failure_event(&["file matching objectName passwd not found in the pod; the volume has a, nested/bar"])?;
     ensure!(fixture.secret("linked")?.is_none());
     let events = fixture.events("FailedToCreateSecret")?;
     ensure!(!events.iter().any(|text| text.contains("written")), "{events:?}");
     Ok(())
 }
 
-fn every_type_is_written() -> Result<()> {
+/// Fills the vault with certificates of RSA and Ed25519 as PEM, and with one as an archive.
+fn set_certificates(fixture: &Fixture) -> Result<()> {
+    let azure = harness().azure();
+    let set = |name: &str, algorithm: &str| -> Result<CertifiedKey> {
+        let made = CertifiedKey::new(&[algorithm])?;
+        let pem = made.pem()?;
+        azure.set_secret(&fixture.vault.name, name, &pem);
+        // The key's text is a secret, too.
+        harness().secrets.lock().unwrap().push(pem[60..100].to_owned());
+        Ok(made)
+    };
+    let rsa = set("rsa", "rsa:2048")?;
+    set("ed", "ed25519")?;
+    let pfx = CertificateMaterial::from_pfx(&rsa.read("archive.pfx")?, "")?;
+    azure.set_certificate(&fixture.vault.name, "pfx", &pfx);
+    Ok(())
+}
+
+fn every_secret_type_is_written() -> Result<()> {
     let fixture = Fixture::new()?;
     let docker = json!({ "auths": { "r.example": { "auth": harness().secret("docker") } } }).to_string();
     harness().azure().set_secret(&fixture.vault.name, "docker", &docker);
     let (name, password) = (fixture.vault.set("name"), fixture.vault.set("password"));
-    let mut made = Vec::new();
-    for (name, algorithm) in [("rsa", &["rsa:2048"][..]), ("ed", &["ed25519"])] {
-        let one = CertifiedKey::new(algorithm)?;
-        let pem = one.pem()?;
-        harness().azure().set_secret(&fixture.vault.name, name, &pem);
-        // The key's text is a secret like any other.
-        harness().secrets.lock().unwrap().push(pem[60..100].to_owned());
-        made.push(one);
-    }
-    let pfx = CertificateMaterial::from_pfx(&made[0].read("archive.pfx")?, "")?;
-    harness().azure().set_certificate(&fixture.vault.name, "pfx", &pfx);
+    set_certificates(&fixture)?;
     let object = |name: &str, more: &str| format!("  - |\n    objectName: {name}\n    objectType: secret\n{more}");
     let simple = ["docker", "name", "password", "rsa", "ed"].map(|name| object(name, "")).concat();
     let history = object("name", "    objectAlias: past\n    objectVersionHistory: 2\n");
@@ -202,10 +213,10 @@ fn one_bad_secret_object_stops_no_other() -> Result<()> {
     let value = fixture.vault.set("a");
     let mut mislabelled = opaque("mislabelled", &[("a", "k")]);
     mislabelled["labels"] = json!({ "label": "no value of a label!" });
-    // No write of other data is taken for an immutable Secret.
+    // The API server refuses other data for an immutable Secret.
     let metadata = json!({ "name": "refused", "labels": { "secrets-store.csi.k8s.io/managed": "true" } });
     fixture.put(
-        "somebody",
+        "another-manager",
         json!({ "metadata": metadata, "type": "Opaque", "immutable": true, "data": { "k": "b2xk" } }),
     )?;
     let refused = opaque("refused", &[("a", "k")]);
@@ -221,7 +232,7 @@ fn one_bad_secret_object_stops_no_other() -> Result<()> {
     let (node, _) = fixture.node("a", &[])?;
     node.publish(&fixture.pod("web-1", "a", "demo", &fixture.replica_set("web")?)?)?;
     fixture.holds("good", "k", &value)?;
-    let text = fixture.told(&["secretObjects[0]"])?;
+    let text = fixture.failure_event(&["secretObjects[0]"])?;
     for part in [
         "secretName is no name for a Secret",
         "file matching objectName b not found in the pod; the volume has a",
@@ -231,7 +242,7 @@ fn one_bad_secret_object_stops_no_other() -> Result<()> {
     ] {
         ensure!(text.contains(part), "{part} is missing: {text}");
     }
-    // A mistake is told once, not at each look, and the metric has it.
+    // A mistake is logged once, not at each resync, and counted.
     let metrics = node.metrics()?;
     harness().remember(&metrics);
     ensure!(

@@ -1,4 +1,5 @@
-//! Whose the mirrored Secrets are: two nodes, several owners, Secrets that somebody else wrote, and lifetimes.
+//! Ownership of mirrored Secrets: two nodes, several owners, Secrets of other managers, and
+//! lifetimes.
 
 use std::time::Duration;
 
@@ -14,14 +15,14 @@ use crate::mirror_fixture::{Fixture, PATIENCE, SECRETS, decoded, opaque, owners,
 trials! { "mirror_owners":
     two_nodes_and_two_deployments_make_exactly_two_owners_and_no_conflict,
     two_nodes_that_rotate_at_once_make_no_conflict,
-    owners_that_come_one_after_the_other_all_stay,
+    owners_added_one_after_another_all_stay,
     older_content_of_another_node_is_not_written_back,
     a_secret_that_upstream_wrote_is_adopted,
-    a_foreign_secret_is_left_alone,
-    a_secret_of_another_type_is_left_alone,
+    a_foreign_secret_is_not_changed,
+    a_secret_of_another_type_is_not_changed,
     two_classes_do_not_fight_over_a_secret,
     a_secret_whose_class_is_gone_is_taken_over,
-    an_owner_made_anew_takes_the_place_of_the_old_one,
+    a_recreated_owner_replaces_the_old_one,
     a_retained_secret_has_no_owner,
     without_the_roles_the_event_says_what_to_grant,
 }
@@ -29,14 +30,14 @@ trials! { "mirror_owners":
 const SOON: &str = "--secret-check-interval=1s";
 const MANAGED: &str = "secrets-store.csi.k8s.io/managed";
 
-/// Two nodes with two pods each, one of each of two ReplicaSets.
-struct Four {
+/// Two nodes, each with one pod of each of two ReplicaSets.
+struct TwoNodes {
     nodes: [(Node, User); 2],
     pods: [Vec<Volume>; 2],
     owners: Vec<String>,
 }
 
-fn four(fixture: &Fixture, flags: &[&str]) -> Result<Four> {
+fn two_nodes(fixture: &Fixture, flags: &[&str]) -> Result<TwoNodes> {
     let nodes = [fixture.node("a", flags)?, fixture.node("b", flags)?];
     let sets = [fixture.replica_set("one")?, fixture.replica_set("two")?];
     let mut pods = [Vec::new(), Vec::new()];
@@ -48,14 +49,14 @@ fn four(fixture: &Fixture, flags: &[&str]) -> Result<Four> {
     }
     let mut owners: Vec<String> = sets.iter().filter_map(|set| set["uid"].as_str().map(str::to_owned)).collect();
     owners.sort();
-    Ok(Four { nodes, pods, owners })
+    Ok(TwoNodes { nodes, pods, owners })
 }
 
 fn two_nodes_and_two_deployments_make_exactly_two_owners_and_no_conflict() -> Result<()> {
     let fixture = Fixture::new()?;
     let first = fixture.vault.set("a");
     fixture.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
-    let Four { nodes, pods, owners: expected } = four(&fixture, &[SOON])?;
+    let TwoNodes { nodes, pods, owners: expected } = two_nodes(&fixture, &[SOON])?;
     let publish = |at: usize| -> Result<()> {
         for pod in &pods[at] {
             nodes[at].0.kubelet.unpublish(pod)?;
@@ -66,7 +67,7 @@ fn two_nodes_and_two_deployments_make_exactly_two_owners_and_no_conflict() -> Re
     publish(0)?;
     publish(1)?;
     fixture.holds("shop", "k", &first)?;
-    wait_for("both own it", PATIENCE, || Ok(owners(&fixture.there("shop")?) == expected))?;
+    wait_for("both owners", PATIENCE, || Ok(owners(&fixture.there("shop")?) == expected))?;
     for round in 0..50 {
         let value = fixture.vault.set("a");
         publish(round % 2)?;
@@ -75,48 +76,49 @@ fn two_nodes_and_two_deployments_make_exactly_two_owners_and_no_conflict() -> Re
     }
     let secret = fixture.there("shop")?;
     assert_eq!(owners(&secret), expected);
-    // Quiet: looks go on, writes do not.
+    // In quiet times there are resyncs and no writes.
     let total = || -> Result<usize> {
         Ok(writes(fixture.cluster, &nodes[0].1)?.len() + writes(fixture.cluster, &nodes[1].1)?.len())
     };
-    let looks = |user: &User| fixture.cluster.count(user, "get", "secrets");
-    let settled = [looks(&nodes[0].1)?, looks(&nodes[1].1)?];
+    let gets = |user: &User| fixture.cluster.count(user, "get", "secrets");
+    let settled = [gets(&nodes[0].1)?, gets(&nodes[1].1)?];
     let (before, version) = (total()?, secret["metadata"]["resourceVersion"].clone());
-    wait_for("both look again", PATIENCE, || {
-        Ok(looks(&nodes[0].1)? >= settled[0] + 3 && looks(&nodes[1].1)? >= settled[1] + 3)
+    wait_for("resyncs of both nodes", PATIENCE, || {
+        Ok(gets(&nodes[0].1)? >= settled[0] + 3 && gets(&nodes[1].1)? >= settled[1] + 3)
     })?;
     assert_eq!((total()?, fixture.there("shop")?["metadata"]["resourceVersion"].clone()), (before, version));
-    // One write for each value, one for its creation, one for the second owner, and hardly more.
+    // One write for each value, one for the creation, one for the second owner, and few more.
     ensure!((52..=56).contains(&before), "{before} writes");
-    ensure!(undisturbed(&fixture, &nodes)? == 0);
+    ensure!(outdated_writes(&fixture, &nodes)? == 0);
     Ok(())
 }
 
-/// That nothing was refused but a second creation, and a write of somebody who had looked before another node wrote; that
-/// nobody was told of anything. Gives how many writes of the latter kind there were. (Managers' disputes cannot be among
-/// them: each write is forced.)
-fn undisturbed(fixture: &Fixture, nodes: &[(Node, User)]) -> Result<usize> {
-    let mut guarded = 0;
+/// Checks that the API server refused only second creations and outdated writes, and that no event
+/// and no log line reports a failure. Returns the number of outdated writes: the node had read the
+/// Secret before the other one wrote it. (No conflict between field managers is among them, since
+/// each write is forced.)
+fn outdated_writes(fixture: &Fixture, nodes: &[(Node, User)]) -> Result<usize> {
+    let mut outdated = 0;
     for (node, user) in nodes {
         let calls = fixture.cluster.calls(user)?;
         let refused = calls.iter().filter(|call| call.resource == "secrets" && call.code >= 400 && call.code != 404);
         let refused = refused.filter(|call| call.code != 409 || call.verb != "create");
         let (modified, refused): (Vec<_>, Vec<_>) = refused.partition(|call| call.code == 409 && call.verb == "patch");
         ensure!(refused.is_empty(), "{refused:?}");
-        guarded += modified.len();
+        outdated += modified.len();
         ensure!(!node.log().contains("not all Secrets of the class"), "{}", node.log());
     }
     assert_eq!(fixture.events("FailedToCreateSecret")?, Vec::<String>::new());
-    Ok(guarded)
+    Ok(outdated)
 }
 
-/// Both drivers rotate by themselves, at an interval so short that they meet a new value in the same moment.
+/// Both drivers rotate at an interval so short that they often see a new value at the same moment.
 fn two_nodes_that_rotate_at_once_make_no_conflict() -> Result<()> {
     let fixture = Fixture::new()?;
     let first = fixture.vault.set("a");
     fixture.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
     let flags = ["--enable-secret-rotation", "--rotation-poll-interval=100ms", "--secret-check-interval=1h"];
-    let Four { nodes, pods, owners: expected } = four(&fixture, &flags)?;
+    let TwoNodes { nodes, pods, owners: expected } = two_nodes(&fixture, &flags)?;
     let mut files = Vec::new();
     for (at, (node, _)) in nodes.iter().enumerate() {
         for pod in &pods[at] {
@@ -124,26 +126,27 @@ fn two_nodes_that_rotate_at_once_make_no_conflict() -> Result<()> {
         }
     }
     fixture.holds("shop", "k", &first)?;
-    wait_for("both own it", PATIENCE, || Ok(owners(&fixture.there("shop")?) == expected))?;
+    wait_for("both owners", PATIENCE, || Ok(owners(&fixture.there("shop")?) == expected))?;
     let wrote = |user: &User| -> Result<usize> { Ok(writes(fixture.cluster, user)?.len()) };
     let before = [wrote(&nodes[0].1)?, wrote(&nodes[1].1)?];
     for _ in 0..50 {
         let value = fixture.vault.set("a");
-        wait_for("all files have it", PATIENCE, || {
+        wait_for("the value in all files", PATIENCE, || {
             Ok(files.iter().all(|file| std::fs::read_to_string(file).is_ok_and(|found| found == value)))
         })?;
         fixture.holds("shop", "k", &value)?;
     }
     assert_eq!(owners(&fixture.there("shop")?), expected);
-    // Whoever comes second finds it written; in the same moment its write is refused, and it looks again.
+    // The second node finds the value written. If both write at the same moment, one is refused and
+    // reads again.
     let made = [wrote(&nodes[0].1)? - before[0], wrote(&nodes[1].1)? - before[1]];
     ensure!(made[0] > 0 && made[1] > 0, "one node wrote everything: {made:?}");
-    let guarded = undisturbed(&fixture, &nodes)?;
-    ensure!(made[0] + made[1] - guarded == 50, "{made:?} writes, {guarded} of them refused");
+    let outdated = outdated_writes(&fixture, &nodes)?;
+    ensure!(made[0] + made[1] - outdated == 50, "{made:?} writes, {outdated} of them refused");
     Ok(())
 }
 
-fn owners_that_come_one_after_the_other_all_stay() -> Result<()> {
+fn owners_added_one_after_another_all_stay() -> Result<()> {
     let fixture = Fixture::new()?;
     let value = fixture.vault.set("a");
     fixture.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
@@ -155,7 +158,7 @@ fn owners_that_come_one_after_the_other_all_stay() -> Result<()> {
         expected.sort();
         nodes[usize::from(suffix == "b")].publish(&fixture.pod(&format!("pod-{at}"), suffix, "demo", &set)?)?;
         fixture.holds("shop", "k", &value)?;
-        wait_for("all own it", PATIENCE, || Ok(owners(&fixture.there("shop")?) == expected))?;
+        wait_for("all owners", PATIENCE, || Ok(owners(&fixture.there("shop")?) == expected))?;
     }
     Ok(())
 }
@@ -171,17 +174,16 @@ fn older_content_of_another_node_is_not_written_back() -> Result<()> {
     let new = fixture.vault.set("a");
     early.publish(&fixture.pod("web-2", "b", "demo", &owner)?)?;
     fixture.holds("shop", "k", &new)?;
-    let looks = fixture.cluster.count(&late_user, "get", "secrets")?;
-    wait_for("the node with the old value looks", PATIENCE, || {
-        Ok(fixture.cluster.count(&late_user, "get", "secrets")? >= looks + 4)
+    let gets = fixture.cluster.count(&late_user, "get", "secrets")?;
+    wait_for("resyncs of the node with the old value", PATIENCE, || {
+        Ok(fixture.cluster.count(&late_user, "get", "secrets")? >= gets + 4)
     })?;
     assert_eq!(decoded(&fixture.there("shop")?, "k"), Some(new));
     assert_eq!(writes(fixture.cluster, &late_user)?, ["create"]);
-    // Deleted by hand it may come back old for a moment, but ends new.
     Ok(())
 }
 
-/// As upstream's driver writes a Secret and, some seconds later, its owner
+/// Writes a Secret, and then its owner, as upstream's driver does
 /// (docs/reference/csi-driver.md#secret-label, docs/reference/csi-driver.md#secret-owners).
 fn as_upstream(fixture: &Fixture, name: &str, data: &Value, owner: &Value) -> Result<Value> {
     let object = json!({
@@ -207,9 +209,9 @@ fn a_secret_that_upstream_wrote_is_adopted() -> Result<()> {
     node.publish(&pod)?;
     let secret = fixture.holds("shop", "k", &value)?;
     assert_eq!(secret["metadata"]["uid"], there["metadata"]["uid"]);
-    wait_for("both own it", PATIENCE, || Ok(owners(&fixture.there("shop")?).len() == 2))?;
+    wait_for("both owners", PATIENCE, || Ok(owners(&fixture.there("shop")?).len() == 2))?;
     let secret = fixture.there("shop")?;
-    // What upstream wrote and the class does not ask for is gone; the owner is not.
+    // Upstream's keys that the class does not have are gone; upstream's owner stays.
     ensure!(
         secret["data"]["gone"].is_null(),
         "{:?}",
@@ -218,7 +220,7 @@ fn a_secret_that_upstream_wrote_is_adopted() -> Result<()> {
     assert_eq!(secret["metadata"]["labels"], json!({ MANAGED: "true" }));
     ensure!(secret["metadata"]["annotations"]["old"].is_null());
     assert_eq!(writes(fixture.cluster, &user)?, ["patch", "patch", "patch"]);
-    // It rotates from now on, in one write.
+    // From now on a rotation is one write.
     let value = fixture.vault.set("a");
     node.kubelet.unpublish(&pod)?;
     node.publish(&pod)?;
@@ -228,7 +230,7 @@ fn a_secret_that_upstream_wrote_is_adopted() -> Result<()> {
     Ok(())
 }
 
-fn a_foreign_secret_is_left_alone() -> Result<()> {
+fn a_foreign_secret_is_not_changed() -> Result<()> {
     let fixture = Fixture::new()?;
     let value = fixture.vault.set("a");
     let objects = json!([opaque("shop", &[("a", "k")]), opaque("beside", &[("a", "k")])]);
@@ -236,9 +238,9 @@ fn a_foreign_secret_is_left_alone() -> Result<()> {
     let there = fixture.put("kubectl", json!({ "metadata": { "name": "shop" }, "data": { "other": "eA==" } }))?;
     let (node, user) = fixture.node("a", &[SOON])?;
     node.publish(&fixture.pod("web-1", "a", "demo", &fixture.replica_set("web")?)?)?;
-    // Its neighbour is written all the same.
+    // The other Secret is written.
     fixture.holds("beside", "k", &value)?;
-    fixture.told(&[
+    fixture.failure_event(&[
         &format!("class {}/demo", fixture.namespace),
         &format!("Secret {}/shop", fixture.namespace),
         "SecretConflict",
@@ -246,13 +248,13 @@ fn a_foreign_secret_is_left_alone() -> Result<()> {
     ])?;
     assert_eq!(fixture.there("shop")?, there);
     assert_eq!(writes(fixture.cluster, &user)?, ["create"]);
-    // Handed over, it is written.
+    // With the label the Secret is ours, and is written.
     fixture.merge(SECRETS, "shop", &json!({ "metadata": { "labels": { MANAGED: "true" } } }))?;
     fixture.holds("shop", "k", &value)?;
     Ok(())
 }
 
-fn a_secret_of_another_type_is_left_alone() -> Result<()> {
+fn a_secret_of_another_type_is_not_changed() -> Result<()> {
     let fixture = Fixture::new()?;
     let value = fixture.vault.set("a");
     let mut object = opaque("shop", &[("a", "password")]);
@@ -262,7 +264,7 @@ fn a_secret_of_another_type_is_left_alone() -> Result<()> {
     let first = fixture.holds("shop", "password", &value)?;
     object["type"] = "kubernetes.io/basic-auth".into();
     fixture.change_class("demo", &json!({ "spec": { "secretObjects": [object] } }))?;
-    fixture.told(&["has type Opaque", "kubernetes.io/basic-auth", "delete the Secret"])?;
+    fixture.failure_event(&["has type Opaque", "kubernetes.io/basic-auth", "delete the Secret"])?;
     assert_eq!(fixture.there("shop")?, first);
     fixture.delete(SECRETS, "shop")?;
     assert_eq!(fixture.holds("shop", "password", &value)?["type"], "kubernetes.io/basic-auth");
@@ -279,14 +281,14 @@ fn two_classes_do_not_fight_over_a_secret() -> Result<()> {
     node.publish(&fixture.pod("web-1", "a", "first", &owner)?)?;
     fixture.holds("shop", "k", &a)?;
     node.publish(&fixture.pod("web-2", "a", "second", &owner)?)?;
-    fixture.told(&[
+    fixture.failure_event(&[
         &format!("class {}/second", fixture.namespace),
         &format!("written for class {}/first", fixture.namespace),
     ])?;
-    let looks = fixture.cluster.count(&user, "get", "secrets")?;
-    wait_for("both look again", PATIENCE, || Ok(fixture.cluster.count(&user, "get", "secrets")? >= looks + 5))?;
+    let gets = fixture.cluster.count(&user, "get", "secrets")?;
+    wait_for("resyncs of both classes", PATIENCE, || Ok(fixture.cluster.count(&user, "get", "secrets")? >= gets + 5))?;
     assert_eq!(writes(fixture.cluster, &user)?, ["create"]);
-    // Once the first wants it no more, it is the second's.
+    // When the first class drops the Secret, the second one takes it over.
     fixture.change_class("first", &json!({ "spec": { "secretObjects": [] } }))?;
     fixture.holds("shop", "k", &b)?;
     Ok(())
@@ -309,7 +311,7 @@ fn a_secret_whose_class_is_gone_is_taken_over() -> Result<()> {
     Ok(())
 }
 
-fn an_owner_made_anew_takes_the_place_of_the_old_one() -> Result<()> {
+fn a_recreated_owner_replaces_the_old_one() -> Result<()> {
     let fixture = Fixture::new()?;
     let value = fixture.vault.set("a");
     fixture.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
@@ -319,7 +321,7 @@ fn an_owner_made_anew_takes_the_place_of_the_old_one() -> Result<()> {
         node.publish(&fixture.pod(name, "a", "demo", owner)?)?;
     }
     fixture.holds("shop", "k", &value)?;
-    wait_for("both own it", PATIENCE, || Ok(owners(&fixture.there("shop")?).len() == 2))?;
+    wait_for("both owners", PATIENCE, || Ok(owners(&fixture.there("shop")?).len() == 2))?;
     fixture.delete(("ReplicaSet", "replicasets"), "web")?;
     fixture.delete(crate::mirror_fixture::PODS, "web-1")?;
     let new = fixture.replica_set("web")?;
@@ -328,7 +330,7 @@ fn an_owner_made_anew_takes_the_place_of_the_old_one() -> Result<()> {
     let mut expected: Vec<String> =
         [&other, &new].iter().filter_map(|set| set["uid"].as_str().map(str::to_owned)).collect();
     expected.sort();
-    wait_for("the new one owns it", PATIENCE, || Ok(owners(&fixture.there("shop")?) == expected))
+    wait_for("the new owner", PATIENCE, || Ok(owners(&fixture.there("shop")?) == expected))
 }
 
 fn a_retained_secret_has_no_owner() -> Result<()> {
@@ -340,9 +342,9 @@ fn a_retained_secret_has_no_owner() -> Result<()> {
     assert_eq!(owners(&fixture.holds("shop", "k", &value)?).len(), 1);
     let retain = |value: Value| json!({ "metadata": { "annotations": { "keyvault-csi/retain": value } } });
     fixture.change_class("demo", &retain("true".into()))?;
-    wait_for("nobody owns it", PATIENCE, || Ok(owners(&fixture.there("shop")?).is_empty()))?;
+    wait_for("no owner", PATIENCE, || Ok(owners(&fixture.there("shop")?).is_empty()))?;
     fixture.change_class("demo", &retain(Value::Null))?;
-    wait_for("it is owned again", PATIENCE, || Ok(owners(&fixture.there("shop")?).len() == 1))
+    wait_for("an owner again", PATIENCE, || Ok(owners(&fixture.there("shop")?).len() == 1))
 }
 
 fn without_the_roles_the_event_says_what_to_grant() -> Result<()> {
@@ -354,6 +356,10 @@ fn without_the_roles_the_event_says_what_to_grant() -> Result<()> {
     let began = std::time::Instant::now();
     node.publish(&fixture.pod("web-1", "a", "demo", &fixture.replica_set("web")?)?)?;
     ensure!(began.elapsed() < Duration::from_secs(10), "the pod waited");
-    fixture.told(&["ApiServerForbidden", "syncSecret.enabled=true", &format!("{}/shop", fixture.namespace)])?;
+    fixture.failure_event(&[
+        "ApiServerForbidden",
+        "syncSecret.enabled=true",
+        &format!("{}/shop", fixture.namespace),
+    ])?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The way to Azure: proxies, and authorities that change.
+//! The network to Azure: proxies, CA certificates that change, and name servers.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,12 +14,12 @@ use serde_json::json;
 use crate::harness::{MOVED, Node, harness};
 
 trials! { "networks":
-    azure_is_reached_by_the_proxy_and_the_metadata_service_never,
-    a_new_authority_is_trusted_without_a_restart,
-    a_name_server_that_fails_is_told_from_one_that_knows_no_such_name,
+    azure_is_reached_through_the_proxy_and_the_metadata_service_directly,
+    a_new_ca_is_trusted_without_a_restart,
+    a_failing_name_server_and_an_unknown_name_have_different_errors,
 }
 
-/// A proxy for CONNECT, which keeps the first line of each request.
+/// A proxy for CONNECT that records the target of each request.
 struct Proxy {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<String>>>,
@@ -33,14 +33,14 @@ impl Proxy {
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let seen = Arc::clone(&seen);
-                // A connection that breaks is its client's to notice.
+                // The client notices a broken connection.
                 std::thread::spawn(move || serve(client, &seen));
             }
         });
         Ok(proxy)
     }
 
-    /// The hosts that were asked for since the last call.
+    /// Returns the targets of requests since the last call.
     fn hosts(&self) -> Vec<String> {
         let mut hosts = std::mem::take(&mut *self.seen.lock().unwrap());
         hosts.sort();
@@ -75,7 +75,7 @@ fn serve(mut client: TcpStream, seen: &Mutex<Vec<String>>) -> Option<()> {
     client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").ok()?;
     let (mut from_client, mut to_server) = (client.try_clone().ok()?, server.try_clone().ok()?);
     let forward = std::thread::spawn(move || {
-        // Either side may break off.
+        // Either side may close the connection.
         let _ = std::io::copy(&mut from_client, &mut to_server);
         let _ = to_server.shutdown(Shutdown::Write);
     });
@@ -85,7 +85,7 @@ fn serve(mut client: TcpStream, seen: &Mutex<Vec<String>>) -> Option<()> {
     forward.join().ok()
 }
 
-fn azure_is_reached_by_the_proxy_and_the_metadata_service_never() -> Result<()> {
+fn azure_is_reached_through_the_proxy_and_the_metadata_service_directly() -> Result<()> {
     let proxy = Proxy::start()?;
     let start = |no_proxy: &str| {
         let mut setup = harness().setup();
@@ -108,17 +108,17 @@ fn azure_is_reached_by_the_proxy_and_the_metadata_service_never() -> Result<()> 
     node.publish(&vault.volume("demo"))?;
     assert_eq!(proxy.hosts(), [vault.host(), "login.microsoftonline.com".to_owned()]);
     node.publish(&Volume::of_class("default", "web", "managed"))?;
-    ensure!(!proxy.hosts().iter().any(|host| host.contains("169.254")), "the metadata service was asked by the proxy");
+    ensure!(!proxy.hosts().iter().any(|host| host.contains("169.254")), "the proxy got the metadata service's request");
     let node = start("localhost, .vault.azure.net")?;
     classes(&node)?;
     node.publish(&vault.volume("demo"))?;
-    assert_eq!(proxy.hosts(), ["login.microsoftonline.com"], "NO_PROXY does not count");
+    assert_eq!(proxy.hosts(), ["login.microsoftonline.com"], "NO_PROXY is ignored");
     node.publish(&Volume::of_class("default", "web", "managed"))?;
     assert_eq!(proxy.hosts(), [""; 0]);
     Ok(())
 }
 
-/// A cloud of its own, whose servers get a new authority with each start.
+/// Starts a cloud of its own; with each start its servers get certificates of a new CA.
 fn moved(value: &str) -> Result<Emulator> {
     let emulator = Emulator::start(Options {
         listen: SocketAddr::from((MOVED.2, 443)),
@@ -136,13 +136,13 @@ fn moved(value: &str) -> Result<Emulator> {
 
 const CLIENT: &str = "00000000-0000-4000-9000-00000000aaaa";
 
-fn a_new_authority_is_trusted_without_a_restart() -> Result<()> {
+fn a_new_ca_is_trusted_without_a_restart() -> Result<()> {
     let value = harness().secret("value");
     let emulator = moved(&value)?;
     let (mut setup, clouds) = harness().setup_with_clouds()?;
     let folder = setup.folder.join("bundles");
     fs::create_dir_all(&folder)?;
-    // A link, as volumes of ConfigMaps have it, and replaced in one step.
+    // A link, replaced in one step, as in a volume of a ConfigMap.
     let install = |number: u32, text: &str| -> Result<()> {
         fs::write(folder.join(format!("{number}.pem")), text)?;
         std::os::unix::fs::symlink(format!("{number}.pem"), folder.join("new"))?;
@@ -174,7 +174,7 @@ fn a_new_authority_is_trusted_without_a_restart() -> Result<()> {
     drop(emulator);
     let next = harness().secret("value");
     let emulator = moved(&next)?;
-    // The old tokens are of another world, and so is the client's secret.
+    // The new emulator has neither the old tokens nor the old client secret.
     let secret = next.replace("value", "client");
     harness().secrets.lock().unwrap().push(secret.clone());
     let volume = || Volume::of_class("default", "web", "demo").with_service_principal(CLIENT, &secret);
@@ -182,7 +182,7 @@ fn a_new_authority_is_trusted_without_a_restart() -> Result<()> {
     for word in ["unknown authority", "SSL_CERT_FILE", "TlsUntrusted"] {
         ensure!(status.message().contains(word), "{word:?} is missing in: {status}");
     }
-    // A bundle that is empty for a moment takes nothing away, and is told once.
+    // A bundle that is empty for a moment removes nothing.
     install(2, "")?;
     ensure!(node.refused(&volume())?.message().contains("TlsUntrusted"));
     install(3, emulator.ca_pem())?;
@@ -192,7 +192,7 @@ fn a_new_authority_is_trusted_without_a_restart() -> Result<()> {
     Ok(())
 }
 
-fn a_name_server_that_fails_is_told_from_one_that_knows_no_such_name() -> Result<()> {
+fn a_failing_name_server_and_an_unknown_name_have_different_errors() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     for (name, words) in [
         ("servfail-vault", ["servfail-vault.vault.azure.net could not be looked up in DNS", "NetworkUnreachable"]),

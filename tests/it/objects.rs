@@ -1,4 +1,4 @@
-//! Keys, certificates and histories; pods that log in with their service account or the node's identity.
+//! Keys and version histories; pods that log in with their service account or the node's identity.
 
 use std::fs;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use crate::harness::{Node, Vault, harness};
 trials! { "objects":
     a_public_key_becomes_pem,
     a_history_has_exactly_as_many_versions_as_asked_for,
-    a_history_without_an_enabled_version_is_told,
+    a_history_without_an_enabled_version_is_an_error,
     a_pod_logs_in_with_its_service_account,
     tokens_that_are_not_the_pods_own_are_refused,
-    tokens_that_are_missing_are_told_with_the_cure,
+    missing_tokens_are_reported_with_the_fix,
     a_pod_logs_in_with_the_nodes_identity,
-    an_unknown_managed_identity_is_told,
+    an_unknown_managed_identity_is_an_error,
 }
 
 const AUDIENCE: &str = "api://AzureADTokenExchange";
@@ -30,7 +30,7 @@ fn objects(node: &Node, vault: &Vault, object: &str) -> Result<()> {
 
 fn a_public_key_becomes_pem() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
-    // The example of RFC 7517 appendix A.1.
+    // The example of RFC 7517, appendix A.1.
     let (x, y) = ("MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4", "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM");
     harness().azure().set_key(&vault.name, "signing", Jwk::ec("P-256", x, y).with_kty("EC-HSM"));
     objects(&node, &vault, "objectName: signing\nobjectType: key")?;
@@ -55,8 +55,8 @@ fn a_history_has_exactly_as_many_versions_as_asked_for() -> Result<()> {
     for index in 0..3 {
         found.push(fs::read_to_string(target.join(format!("deep/one/{index}")))?);
     }
-    ensure!(!target.join("deep/one/3").exists(), "one more than was asked for");
-    // Versions of one second have no order of their own, but each value stands there once, and all are of the secret.
+    ensure!(!target.join("deep/one/3").exists(), "one version too many");
+    // The order of versions of the same second is undefined, but each value appears once.
     found.sort();
     found.dedup();
     ensure!(found.len() == 3 && found.iter().all(|value| values.contains(value)), "{found:?}");
@@ -64,7 +64,7 @@ fn a_history_has_exactly_as_many_versions_as_asked_for() -> Result<()> {
     Ok(())
 }
 
-fn a_history_without_an_enabled_version_is_told() -> Result<()> {
+fn a_history_without_an_enabled_version_is_an_error() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     let version = harness().azure().set_secret(&vault.name, "off", &harness().secret("off"));
     harness().azure().disable_secret(&vault.name, "off", &version);
@@ -74,7 +74,7 @@ fn a_history_without_an_enabled_version_is_told() -> Result<()> {
     Ok(())
 }
 
-/// A class for workload identity, the pod's volume, and a maker of its tokens.
+/// Starts a driver with a class for workload identity, and returns the issuer of its pods' tokens.
 fn federated() -> Result<(Node, Vault, Pods)> {
     let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
@@ -96,7 +96,7 @@ struct Pods {
 }
 
 impl Pods {
-    /// A pod's volume, and the tokens that a kubelet would send with it.
+    /// Returns a pod's volume, and the tokens that a kubelet would send with it.
     fn pod(&self, subject: &str) -> (Volume, String) {
         let token = self.issuer.token(subject, AUDIENCE, Duration::from_secs(3600), json!({}));
         harness().secrets.lock().unwrap().push(token.clone());
@@ -107,7 +107,7 @@ impl Pods {
 
 fn a_pod_logs_in_with_its_service_account() -> Result<()> {
     let (node, vault, pods) = federated()?;
-    // As before Kubernetes 1.35, in the volume context, and as since then, among the secrets.
+    // In the volume context, as before Kubernetes 1.35, and among the secrets, as since then.
     let (mut old, tokens) = pods.pod("system:serviceaccount:default:default");
     old.attributes.insert(TOKENS.to_owned(), tokens);
     let (mut new, tokens) = pods.pod("system:serviceaccount:default:default");
@@ -123,14 +123,14 @@ fn a_pod_logs_in_with_its_service_account() -> Result<()> {
 
 fn tokens_that_are_not_the_pods_own_are_refused() -> Result<()> {
     let (node, vault, pods) = federated()?;
-    let (mut volume, tokens) = pods.pod("system:serviceaccount:default:somebody-else");
+    let (mut volume, tokens) = pods.pod("system:serviceaccount:default:another");
     volume.attributes.insert(TOKENS.to_owned(), tokens);
     node.refused(&volume)?;
     assert_eq!(vault.counters().get(Kind::Get), 0);
     Ok(())
 }
 
-fn tokens_that_are_missing_are_told_with_the_cure() -> Result<()> {
+fn missing_tokens_are_reported_with_the_fix() -> Result<()> {
     let (node, _vault, _pods) = federated()?;
     let volume = Volume::of_class("default", "web", "demo");
     let status = node.refused(&volume)?;
@@ -151,8 +151,7 @@ fn managed(user: Option<&str>) -> Result<(Node, Vault)> {
     if let Some(user) = user {
         parameters.insert("userAssignedIdentityID".to_owned(), user.to_owned());
     }
-    // Of no use to a managed identity, and no harm either
-    // (docs/reference/azure-provider.md#identity-selection).
+    // A managed identity ignores clientID (docs/reference/azure-provider.md#identity-selection).
     parameters.insert("clientID".to_owned(), "stray".to_owned());
     node.class("demo", &parameters)?;
     Ok((node, vault))
@@ -165,11 +164,11 @@ fn a_pod_logs_in_with_the_nodes_identity() -> Result<()> {
     harness().azure().grant(&vault.name, user, &[Permission::Get]);
     let target = node.publish(&Volume::of_class("default", "web", "demo"))?;
     ensure!(target.join("password").exists());
-    assert_eq!(vault.entra().get(Kind::Token), 0, "Entra ID is not asked");
+    assert_eq!(vault.entra().get(Kind::Token), 0, "Entra ID got a request");
     Ok(())
 }
 
-fn an_unknown_managed_identity_is_told() -> Result<()> {
+fn an_unknown_managed_identity_is_an_error() -> Result<()> {
     let (node, _vault) = managed(Some("aaaaaaaa-0000-4000-8000-00000000dead"))?;
     let status = node.refused(&Volume::of_class("default", "web", "demo"))?;
     ensure!(status.message().contains("400") && status.message().contains("default/demo"), "{status}");

@@ -1,4 +1,4 @@
-//! A driver that does not run for a while, as after `SIGSTOP` or on a virtual machine that is suspended.
+//! A driver that is paused for a while, as by `SIGSTOP` or with its virtual machine.
 
 use std::fs;
 use std::path::Path;
@@ -14,11 +14,11 @@ use crate::rotation::{PATIENCE, metric, rotating};
 
 trials! { "pauses":
     a_pause_of_more_than_three_periods_is_no_failure,
-    a_fetch_that_a_pause_cut_short_is_made_again,
+    a_fetch_cut_short_by_a_pause_is_repeated,
 }
 
-/// The kubelet's period of these tests. After the pause the driver has as long for its first cycle, so that it is not
-/// shorter.
+/// The kubelet's period in these tests. After the pause the driver has one period for its first
+/// cycle, which is why it is not shorter.
 const PERIOD: Duration = Duration::from_secs(4);
 
 fn republish() -> String {
@@ -29,7 +29,7 @@ fn holds(target: &Path, value: &str) -> Result<bool> {
     Ok(fs::read_to_string(target.join("password"))? == value)
 }
 
-/// Stops the process for so long. There is nothing to wait for but the time.
+/// Stops the process for this time; there is no event to wait for.
 fn pause(node: &Node, length: Duration, meanwhile: impl FnOnce()) -> Result<()> {
     node.signal(Signal::SIGSTOP)?;
     meanwhile();
@@ -52,15 +52,15 @@ fn a_pause_of_more_than_three_periods_is_no_failure() -> Result<()> {
     let target = node.publish(&volume)?;
     let mut value = String::new();
     pause(&node, 3 * PERIOD + Duration::from_secs(1), || value = vault.set("password"))?;
-    // Before the kubelet has called again.
-    wait_for("it is refreshed", PATIENCE, || holds(&target, &value))?;
+    // Before the kubelet's next call.
+    wait_for("a refresh", PATIENCE, || holds(&target, &value))?;
     no_failure(&node)?;
     ensure!(node.log().contains("the process was paused"), "{}", node.log());
     let (called, value) = (Instant::now(), vault.set("password"));
     node.publish(&volume)?;
-    wait_for("it is refreshed again", PATIENCE, || holds(&target, &value))?;
+    wait_for("another refresh", PATIENCE, || holds(&target, &value))?;
     no_failure(&node)?;
-    // Now the kubelet has stopped calling.
+    // From here on the kubelet does not call.
     let lapsed = || Ok(metric(&node, "rotation_reconcile_error_total", &["reason=\"CredentialsMissing\""])? >= 1.0);
     wait_for("the credentials lapse", PATIENCE, lapsed)?;
     ensure!(called.elapsed() >= 3 * PERIOD, "after {:?} already", called.elapsed());
@@ -68,20 +68,20 @@ fn a_pause_of_more_than_three_periods_is_no_failure() -> Result<()> {
     Ok(())
 }
 
-/// When the process goes on, the deadline of what was under way has passed.
-fn a_fetch_that_a_pause_cut_short_is_made_again() -> Result<()> {
+/// When the process continues, the deadline of its running fetch has passed.
+fn a_fetch_cut_short_by_a_pause_is_repeated() -> Result<()> {
     let (node, vault) = (rotating("200ms", &[&republish()])?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
     let target = node.publish(&vault.volume("demo"))?;
     harness().azure().add_fault(Fault::new(Action::Hang).host(&vault.name));
-    let asked = vault.counters().get(Kind::Get);
-    wait_for("a fetch hangs", PATIENCE, || Ok(vault.counters().get(Kind::Get) > asked))?;
+    let gets = vault.counters().get(Kind::Get);
+    wait_for("a fetch hangs", PATIENCE, || Ok(vault.counters().get(Kind::Get) > gets))?;
     let mut value = String::new();
     pause(&node, PERIOD + Duration::from_secs(3), || {
         harness().azure().clear_faults(&vault.name);
         value = vault.set("password");
     })?;
-    wait_for("it is refreshed", PATIENCE, || holds(&target, &value))?;
+    wait_for("a refresh", PATIENCE, || holds(&target, &value))?;
     no_failure(&node)
 }

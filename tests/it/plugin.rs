@@ -1,4 +1,5 @@
-//! Our provider under upstream's driver: what a Mount brings, by each identity, and what a driver is told when it fails.
+//! Our provider behind upstream's driver: the result of a Mount with each identity, and its error
+//! when it fails.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,18 +16,18 @@ use tonic::{Code, Status};
 use crate::harness::{Vault, harness};
 
 trials! { "plugin":
-    a_mount_brings_files_and_versions_in_the_order_of_the_class,
-    a_service_account_logs_in_wherever_its_tokens_stand,
+    a_mount_returns_files_and_versions_in_the_order_of_the_class,
+    a_service_account_logs_in_with_tokens_in_attributes_or_secrets,
     the_nodes_own_identity_needs_no_secrets,
-    mounts_at_once_share_their_requests,
-    a_fetch_outlives_the_driver_that_asked_for_it,
-    every_failure_is_unknown_and_says_what_to_do,
-    a_vault_that_hangs_is_told_within_the_drivers_deadline,
-    requests_that_no_driver_sends_are_refused_without_their_values,
-    an_answer_that_drivers_would_refuse_is_not_sent,
+    concurrent_mounts_share_requests,
+    a_fetch_outlives_the_call_that_started_it,
+    every_failure_has_the_code_unknown_and_a_fix,
+    a_hanging_vault_is_reported_within_the_drivers_deadline,
+    malformed_requests_are_refused_without_their_values,
+    a_response_too_large_for_drivers_is_not_sent,
 }
 
-/// What a driver has left of the kubelet's two minutes.
+/// What remains of the kubelet's two minutes when a driver calls its provider.
 const DEADLINE: Duration = Duration::from_secs(115);
 const AUDIENCE: &str = "api://AzureADTokenExchange";
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
@@ -47,12 +48,13 @@ impl Fixture {
         Ok(Fixture { provider, driver, vault: harness().vault() })
     }
 
-    /// What the driver sends for a pod with the service principal, for a class with these objects.
+    /// Returns the driver's request for a pod with the service principal and a class with these
+    /// objects.
     pub(crate) fn request(&self, objects: &str) -> MountRequest {
         UpstreamDriver::request(&self.vault.parameters_of(objects), &self.vault.volume("demo"))
     }
 
-    /// Sends it; what comes back as an error is remembered.
+    /// Sends a request, and keeps its error for the search for leaks.
     pub(crate) fn mount(&self, request: &MountRequest) -> Result<MountResponse, Status> {
         self.driver.mount(request, DEADLINE).inspect_err(|status| harness().remember(&format!("{status:?}")))
     }
@@ -62,7 +64,8 @@ impl Fixture {
     }
 }
 
-/// The `objects` text of these, given as `type name more`.
+/// Returns the parameter `objects` for these objects: type, name, and more fields, separated by
+/// `;`.
 pub(crate) fn objects(objects: &[(&str, &str, &str)]) -> String {
     objects.iter().fold("array:\n".to_owned(), |text, (kind, name, more)| {
         let more: String = more.split_terminator(';').map(|line| format!("    {line}\n")).collect();
@@ -70,16 +73,16 @@ pub(crate) fn objects(objects: &[(&str, &str, &str)]) -> String {
     })
 }
 
-/// Path, mode and content of each file, sorted by path.
-fn files(answer: &MountResponse) -> BTreeMap<&str, (i32, &str)> {
-    answer
+/// Returns mode and content of each file by path.
+fn files(response: &MountResponse) -> BTreeMap<&str, (i32, &str)> {
+    response
         .files
         .iter()
         .map(|file| (file.path.as_str(), (file.mode, std::str::from_utf8(&file.contents).unwrap_or("not UTF-8"))))
         .collect()
 }
 
-fn a_mount_brings_files_and_versions_in_the_order_of_the_class() -> Result<()> {
+fn a_mount_returns_files_and_versions_in_the_order_of_the_class() -> Result<()> {
     let fixture = Fixture::new(&[])?;
     let (second, first) = (fixture.vault.set("b-second"), fixture.vault.set("a-first"));
     let older = fixture.vault.set("history");
@@ -89,30 +92,30 @@ fn a_mount_brings_files_and_versions_in_the_order_of_the_class() -> Result<()> {
         ("secret", "a-first", ""),
         ("secret", "history", "objectVersionHistory: 2"),
     ]));
-    // A driver before 1.6 says what the volume holds; it is given everything all the same.
+    // A driver before 1.6 sends the versions in the volume; it gets all files all the same.
     request.current_object_version = vec![ObjectVersion { id: "secret/a-first".to_owned(), version: "x".to_owned() }];
-    let answer = fixture.mount(&request)?;
-    ensure!(answer.error.is_none());
-    let files = files(&answer);
+    let response = fixture.mount(&request)?;
+    ensure!(response.error.is_none());
+    let files = files(&response);
     assert_eq!(files.len(), 4);
     assert_eq!(files["deep/B"], (0o400, second.as_str()));
     assert_eq!(files["a-first"], (0o644, first.as_str()));
     let mut history = [files["history/0"].1, files["history/1"].1];
     let mut wanted = [older.as_str(), newer.as_str()];
-    // Versions of one second have no order of their own.
+    // The order of versions of the same second is undefined.
     history.sort_unstable();
     wanted.sort_unstable();
     assert_eq!(history, wanted);
-    let ids: Vec<&str> = answer.object_version.iter().map(|version| version.id.as_str()).collect();
+    let ids: Vec<&str> = response.object_version.iter().map(|version| version.id.as_str()).collect();
     assert_eq!(ids, ["secret/b-second", "secret/a-first", "secret/history/0", "secret/history/1"]);
-    ensure!(answer.object_version.iter().all(|version| version.version.len() == 32), "{:?}", answer.object_version);
-    // What the driver says is the mode of files that have none of their own.
+    ensure!(response.object_version.iter().all(|version| version.version.len() == 32), "{:?}", response.object_version);
+    // The driver's `permission` is the mode of files without one of their own.
     request.permission = "288".to_owned();
     assert_eq!(self::files(&fixture.mount(&request)?)["a-first"].0, 0o440);
     Ok(())
 }
 
-fn a_service_account_logs_in_wherever_its_tokens_stand() -> Result<()> {
+fn a_service_account_logs_in_with_tokens_in_attributes_or_secrets() -> Result<()> {
     let fixture = Fixture::new(&[])?;
     let (vault, value) = (&fixture.vault, fixture.vault.set("password"));
     let issuer_url = format!("https://issuer.{}/", vault.tenant);
@@ -125,7 +128,8 @@ fn a_service_account_logs_in_wherever_its_tokens_stand() -> Result<()> {
     let tokens = json!({AUDIENCE: {"token": token, "expirationTimestamp": "2030-01-01T00:00:00Z"}}).to_string();
     let mut parameters = vault.parameters(&["password"]);
     parameters.insert("clientID".to_owned(), client.to_owned());
-    // Before Kubernetes 1.35 the kubelet sends them in the volume context, since then among the secrets.
+    // Before Kubernetes 1.35 the kubelet sends tokens in the volume context, since then among the
+    // secrets.
     let (mut before, mut since) =
         (Volume::of_class("default", "web", "demo"), Volume::of_class("default", "web", "demo"));
     before.attributes.insert(TOKENS.to_owned(), tokens.clone());
@@ -138,7 +142,7 @@ fn a_service_account_logs_in_wherever_its_tokens_stand() -> Result<()> {
     assert_eq!(vault.entra().get(Kind::Token), 1, "one identity");
     let bare = UpstreamDriver::request(&parameters, &Volume::of_class("default", "web", "demo"));
     check(&fixture.refused(&bare)?, "CredentialsMissing", &["tokenRequests", AUDIENCE])?;
-    // A pod's author who writes another's token into the volume context gets nothing.
+    // A token of another service account in the volume context is refused.
     before.service_account = "other".to_owned();
     let stolen = fixture.refused(&UpstreamDriver::request(&parameters, &before))?;
     ensure!(stolen.code() == Code::Unknown && !stolen.message().contains(&token), "{stolen}");
@@ -148,7 +152,7 @@ fn a_service_account_logs_in_wherever_its_tokens_stand() -> Result<()> {
 fn the_nodes_own_identity_needs_no_secrets() -> Result<()> {
     let fixture = Fixture::new(&[])?;
     let value = fixture.vault.set("password");
-    // Not the system's: that is one for all tests.
+    // A user-assigned identity, since all tests share the system-assigned one.
     let client = "cccccccc-0000-4000-8000-000000000077";
     harness().azure().add_managed_identity(&fixture.vault.tenant, client);
     harness().azure().grant(&fixture.vault.name, client, &[Permission::Get]);
@@ -161,7 +165,7 @@ fn the_nodes_own_identity_needs_no_secrets() -> Result<()> {
     Ok(())
 }
 
-fn mounts_at_once_share_their_requests() -> Result<()> {
+fn concurrent_mounts_share_requests() -> Result<()> {
     let fixture = Fixture::new(&["--freshness-window=10s"])?;
     let names: Vec<String> = (0..10).map(|number| format!("object-{number}")).collect();
     for name in &names {
@@ -174,8 +178,8 @@ fn mounts_at_once_share_their_requests() -> Result<()> {
     std::thread::scope(|scope| {
         let calls: Vec<_> = (0..20).map(|_| scope.spawn(|| fixture.mount(&fixture.request(&text)))).collect();
         for call in calls {
-            let answer = call.join().map_err(|_| anyhow::anyhow!("the call panicked"))??;
-            ensure!(answer.files.len() == 10, "{} files", answer.files.len());
+            let response = call.join().map_err(|_| anyhow::anyhow!("the call panicked"))??;
+            ensure!(response.files.len() == 10, "{} files", response.files.len());
         }
         Ok(())
     })?;
@@ -184,18 +188,19 @@ fn mounts_at_once_share_their_requests() -> Result<()> {
     Ok(())
 }
 
-/// A driver that goes away, as at its own deadline, leaves what others wait for, and the next call finds it.
-fn a_fetch_outlives_the_driver_that_asked_for_it() -> Result<()> {
+/// When a driver cancels its call, as at its deadline, the fetch continues, and the next call gets
+/// its result.
+fn a_fetch_outlives_the_call_that_started_it() -> Result<()> {
     let fixture = Fixture::new(&["--freshness-window=60s"])?;
     fixture.vault.set("password");
     let slow = Fault::new(Action::latency(Duration::from_secs(1))).host(&fixture.vault.name).kind(Kind::Get);
     harness().azure().add_fault(slow);
     let request = fixture.request(&objects(&[("secret", "password", "")]));
     fixture.driver.mount_and_hang_up(&request, Duration::from_millis(500));
-    wait_for("the fetch ends", Duration::from_secs(10), || Ok(fixture.provider.log().contains("objects fetched")))?;
+    wait_for("the fetch finishes", Duration::from_secs(10), || Ok(fixture.provider.log().contains("objects fetched")))?;
     harness().azure().reset_counters(&fixture.vault.name);
     fixture.mount(&request)?;
-    assert_eq!(fixture.vault.counters().total(), 0, "it was fetched again");
+    assert_eq!(fixture.vault.counters().total(), 0, "the object was fetched again");
     Ok(())
 }
 
@@ -221,7 +226,7 @@ fn check(status: &Status, wanted: &str, words: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn every_failure_is_unknown_and_says_what_to_do() -> Result<()> {
+fn every_failure_has_the_code_unknown_and_a_fix() -> Result<()> {
     let fixture = Fixture::new(&[])?;
     let vault = &fixture.vault;
     vault.set("password");
@@ -250,7 +255,7 @@ fn every_failure_is_unknown_and_says_what_to_do() -> Result<()> {
     Ok(())
 }
 
-fn a_vault_that_hangs_is_told_within_the_drivers_deadline() -> Result<()> {
+fn a_hanging_vault_is_reported_within_the_drivers_deadline() -> Result<()> {
     let fixture = Fixture::new(&[])?;
     fixture.vault.set("password");
     let hang = Fault::new(Action::latency(Duration::from_secs(60))).host(&fixture.vault.name).kind(Kind::Get);
@@ -261,7 +266,7 @@ fn a_vault_that_hangs_is_told_within_the_drivers_deadline() -> Result<()> {
     check(&status, "Timeout", &["SecretProviderClass default/demo", &fixture.vault.name])
 }
 
-fn requests_that_no_driver_sends_are_refused_without_their_values() -> Result<()> {
+fn malformed_requests_are_refused_without_their_values() -> Result<()> {
     let fixture = Fixture::new(&[])?;
     let good = fixture.request(&objects(&[("secret", "password", "")]));
     let hidden = harness().secret("unreadable");
@@ -281,12 +286,13 @@ fn requests_that_no_driver_sends_are_refused_without_their_values() -> Result<()
         spoil(&mut request, &hidden);
         check(&fixture.refused(&request)?, "InvalidRequest", &[word])?;
     }
-    assert_eq!(fixture.vault.counters().total() + fixture.vault.entra().total(), 0, "nothing was asked of Azure");
+    assert_eq!(fixture.vault.counters().total() + fixture.vault.entra().total(), 0, "Azure got a request");
     Ok(())
 }
 
-/// Files of three pages each: below the limit of a volume, and beyond that of an answer with names and versions.
-fn an_answer_that_drivers_would_refuse_is_not_sent() -> Result<()> {
+/// Files of three pages each: within the limit of a volume, but above that of a response with names
+/// and versions.
+fn a_response_too_large_for_drivers_is_not_sent() -> Result<()> {
     let fixture = Fixture::new(&["--freshness-window=60s"])?;
     let secret = harness().secret("large");
     harness().azure().set_secret(&fixture.vault.name, "large", &format!("{secret:x<12288}"));

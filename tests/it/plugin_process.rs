@@ -1,4 +1,4 @@
-//! The provider as a process: socket, health, metrics, flags, signals, as upstream's provider has them.
+//! The provider as a process, compatible with upstream's: socket, health, metrics, flags, signals.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -18,12 +18,12 @@ use crate::plugin::{Fixture, objects};
 
 trials! { "plugin_process":
     version_and_health_are_answered_as_upstreams_provider_does,
-    healthz_asks_the_socket,
+    healthz_checks_the_socket,
     metrics_have_upstreams_names_and_bounded_labels,
-    the_socket_is_private_a_stale_one_is_replaced_a_live_one_refused,
-    sigterm_lets_open_mounts_end,
+    the_socket_is_private_and_replaces_a_stale_one_but_not_a_live_one,
+    open_mounts_finish_after_sigterm,
     any_authority_is_served,
-    upstreams_flags_are_taken,
+    upstreams_flags_are_accepted,
     bad_flags_say_what_to_do,
 }
 
@@ -39,23 +39,23 @@ fn version_and_health_are_answered_as_upstreams_provider_does() -> Result<()> {
     Ok(())
 }
 
-fn healthz_asks_the_socket() -> Result<()> {
+fn healthz_checks_the_socket() -> Result<()> {
     let fixture = Fixture::new(&["--healthz-path=/{health}", "--healthz-timeout", "500ms"])?;
     assert_eq!(fixture.provider.health("/{health}")?, (200, "ok\n".to_owned()));
     for path in ["/healthz", "/health", "/debug/pprof/"] {
         assert_eq!(fixture.provider.health(path)?.0, 404, "{path}");
     }
     fs::rename(fixture.provider.setup().socket(), fixture.provider.setup().folder.join("away"))?;
-    let says = |words: &'static [&'static str]| {
-        wait_for("health says so", Duration::from_secs(10), || {
+    let fails_with = |words: &'static [&'static str]| {
+        wait_for(&format!("a health response with {words:?}"), Duration::from_secs(10), || {
             let (status, body) = fixture.provider.health("/{health}")?;
             Ok(status == 503 && words.iter().all(|word| body.contains(word)))
         })
     };
-    says(&["azure.sock"])?;
-    // Somebody who accepts and says nothing.
+    fails_with(&["azure.sock"])?;
+    // A listener that accepts connections and never responds.
     let silent = std::os::unix::net::UnixListener::bind(fixture.provider.setup().socket())?;
-    says(&["no answer", "500ms"])?;
+    fails_with(&["no answer", "500ms"])?;
     drop(silent);
     Ok(())
 }
@@ -97,7 +97,7 @@ fn metrics_have_upstreams_names_and_bounded_labels() -> Result<()> {
     Ok(())
 }
 
-fn the_socket_is_private_a_stale_one_is_replaced_a_live_one_refused() -> Result<()> {
+fn the_socket_is_private_and_replaces_a_stale_one_but_not_a_live_one() -> Result<()> {
     let fixture = Fixture::new(&[])?;
     let socket = fixture.provider.setup().socket();
     assert_eq!(fs::metadata(&socket)?.permissions().mode() & 0o777, 0o600);
@@ -106,19 +106,19 @@ fn the_socket_is_private_a_stale_one_is_replaced_a_live_one_refused() -> Result<
     let output = second.command().output()?;
     let text = String::from_utf8_lossy(&output.stderr);
     ensure!(!output.status.success() && text.contains("another process is listening"), "{text}");
-    assert_eq!(fixture.driver.health("")?, "SERVING", "the loser must leave the winner alone");
+    assert_eq!(fixture.driver.health("")?, "SERVING", "the second process must not disturb the first");
     let setup = fixture.provider.kill()?;
     ensure!(socket.exists() && UnixStream::connect(&socket).is_err(), "a killed process leaves its socket");
     let provider = setup.start()?;
-    // Drivers keep one connection for ever, and make it anew on the same path.
-    wait_for("the driver is back", Duration::from_secs(10), || Ok(fixture.driver.version().is_ok()))?;
+    // Drivers keep one connection, and reconnect to the same path.
+    wait_for("the driver reconnects", Duration::from_secs(10), || Ok(fixture.driver.version().is_ok()))?;
     provider.signal(Signal::SIGINT)?;
     ensure!(provider.terminate()?.success());
-    ensure!(!socket.exists(), "the socket is left, and drivers would wait for it");
+    ensure!(!socket.exists(), "the socket remains, and drivers would wait for it");
     Ok(())
 }
 
-fn sigterm_lets_open_mounts_end() -> Result<()> {
+fn open_mounts_finish_after_sigterm() -> Result<()> {
     let Fixture { provider, driver, vault } = Fixture::new(&[])?;
     let value = vault.set("password");
     let slow = Fault::new(Action::latency(Duration::from_secs(1))).host(&vault.name).kind(Kind::Get);
@@ -126,11 +126,11 @@ fn sigterm_lets_open_mounts_end() -> Result<()> {
     let request = UpstreamDriver::request(&vault.parameters(&["password"]), &vault.volume("demo"));
     std::thread::scope(|scope| {
         let mounting = scope.spawn(|| driver.mount(&request, Duration::from_secs(60)));
-        wait_for("the vault is asked", Duration::from_secs(5), || Ok(vault.counters().get(Kind::Get) == 1))?;
+        wait_for("the request to the vault", Duration::from_secs(5), || Ok(vault.counters().get(Kind::Get) == 1))?;
         let status = provider.terminate()?;
         ensure!(status.success(), "{status}");
-        let answer = mounting.join().map_err(|_| anyhow::anyhow!("the mount panicked"))??;
-        assert_eq!(answer.files[0].contents, value.as_bytes());
+        let response = mounting.join().map_err(|_| anyhow::anyhow!("the mount panicked"))??;
+        assert_eq!(response.files[0].contents, value.as_bytes());
         Ok(())
     })
 }
@@ -151,7 +151,7 @@ fn any_authority_is_served() -> Result<()> {
     Ok(())
 }
 
-fn upstreams_flags_are_taken() -> Result<()> {
+fn upstreams_flags_are_accepted() -> Result<()> {
     let fixture = Fixture::new(&[
         "-log-format-json",
         "--construct-pem-chain=true",
@@ -169,16 +169,16 @@ fn upstreams_flags_are_taken() -> Result<()> {
     fixture.mount(&fixture.request(&objects(&[("secret", "password", "")])))?;
     let log = fixture.provider.log();
     for line in log.lines() {
-        serde_json::from_str::<Value>(line).map_err(|_| anyhow::anyhow!("no JSON: {line}"))?;
+        serde_json::from_str::<Value>(line).map_err(|_| anyhow::anyhow!("not JSON: {line}"))?;
     }
     ensure!(log.contains("there is no profiler") && log.contains("objects fetched"), "{log}");
     let journal = harness().azure().journal();
-    let asked: Vec<_> = journal.iter().filter(|entry| entry.place == fixture.vault.name).collect();
+    let requests: Vec<_> = journal.iter().filter(|entry| entry.place == fixture.vault.name).collect();
     let named = |agent: &str| agent.contains("keyvault-csi/") && agent.ends_with(" team-a/1.0");
-    for entry in &asked {
+    for entry in &requests {
         ensure!(entry.user_agent.as_deref().is_some_and(named), "{entry:?}");
     }
-    ensure!(!asked.is_empty(), "the vault was not asked");
+    ensure!(!requests.is_empty(), "the vault got no request");
     let output = Command::new(env!("CARGO_BIN_EXE_keyvault-csi")).args(["provider", "-version"]).output()?;
     let version: Value = serde_json::from_slice(&output.stdout)?;
     assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
@@ -206,7 +206,7 @@ fn bad_flags_say_what_to_do() -> Result<()> {
         let text = String::from_utf8_lossy(&output.stderr);
         ensure!(!output.status.success() && text.contains(word), "{flag}: {word:?} is missing in: {text}");
     }
-    // A port that is taken: upstream's provider goes on, and is killed by its own liveness probe.
+    // A port in use: upstream's provider continues, and its liveness probe then fails.
     let fixture = Fixture::new(&[])?;
     let mut second = harness().provider_setup();
     fs::create_dir_all(&second.providers)?;

@@ -1,4 +1,4 @@
-//! The generated gRPC code is what the `.proto` files say, and no message that carries secrets can be printed.
+//! The generated gRPC code is current, and no message with secrets implements `Debug`.
 
 use std::fs;
 use std::path::Path;
@@ -7,12 +7,11 @@ use anyhow::{Result, ensure};
 
 trials! { "proto":
     the_generated_code_is_current,
-    messages_with_secrets_do_not_print,
+    messages_with_secrets_have_no_debug_format,
 }
 
 const PROTOS: [&str; 4] = ["csi.proto", "pluginregistration.proto", "provider.proto", "health.proto"];
 
-/// The generated files.
 const FILES: [&str; 4] = ["csi.v1.rs", "pluginregistration.rs", "v1alpha1.rs", "grpc.health.v1.rs"];
 
 fn the_generated_code_is_current() -> Result<()> {
@@ -43,8 +42,8 @@ fn the_generated_code_is_current() -> Result<()> {
     Ok(())
 }
 
-/// The `.proto` files mark secret fields; each message that has one must be without `Debug`.
-fn messages_with_secrets_do_not_print() -> Result<()> {
+/// The `.proto` files mark secret fields; a message with one must not implement `Debug`.
+fn messages_with_secrets_have_no_debug_format() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let checked = marked(&root.join("proto/csi.proto"), &root.join("proto/src/csi.v1.rs"))?
         + marked(&root.join("proto/provider.proto"), &root.join("proto/src/v1alpha1.rs"))?;

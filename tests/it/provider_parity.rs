@@ -1,7 +1,8 @@
-//! One vault, read by the driver's own provider and by our provider behind its socket: the same bytes, modes and versions, and the same
-//! words for everything that goes wrong. `matrix` makes all other tests of the provider both ways.
+//! One vault, read by the built-in provider and by our provider behind its socket: equal bytes,
+//! modes and versions, and equal texts for every failure. `matrix` runs all other tests of the
+//! provider in both ways.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -17,16 +18,16 @@ use crate::scenarios::content;
 
 trials! { "provider_parity":
     files_modes_and_versions_are_the_same,
-    failures_have_the_same_words_and_reasons,
-    files_follow_the_vault_by_the_socket_too,
+    failures_have_the_same_texts_and_reasons,
+    files_follow_the_vault_through_the_socket,
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 type Objects = &'static [(&'static str, &'static str, &'static str)];
 
-/// Everything that a class can ask of the fixtures.
-const ASKED: [Objects; 4] = [
+/// Every kind of object and format that the vault has.
+const REQUESTED: [Objects; 4] = [
     &[
         ("cert", "pemcert1", ""),
         ("key", "pemcert1", "objectAlias: pemcert1-pub-key"),
@@ -62,11 +63,11 @@ fn driver(cluster: &Cluster, flags: &[&str]) -> Result<Node> {
     Node::start(setup)
 }
 
-/// What the status object of a volume says about versions.
+/// Returns the versions in the status object of a volume.
 fn versions(cluster: &Cluster, namespace: &str, pod: &str, class: &str) -> Result<Value> {
     let name = format!("{pod}-{namespace}-{class}");
-    wait_for("the status is there", PATIENCE, || Ok(cluster.get(STATUSES, namespace, &name)?.is_some()))?;
-    let status = cluster.get(STATUSES, namespace, &name)?.context("the status went")?;
+    wait_for("the status exists", PATIENCE, || Ok(cluster.get(STATUSES, namespace, &name)?.is_some()))?;
+    let status = cluster.get(STATUSES, namespace, &name)?.context("the status is gone")?;
     status.data.pointer("/status/objects").cloned().context("no objects")
 }
 
@@ -83,25 +84,25 @@ fn files_modes_and_versions_are_the_same() -> Result<()> {
         [&[][..], &["--write-cert-and-key-in-separate-files", "--construct-pem-chain=false"]].iter().enumerate()
     {
         let (own, socket) = (driver(cluster, flags)?, with_external_provider(|| driver(cluster, flags))?);
-        for (number, asked) in ASKED.iter().enumerate() {
-            // What has an encoding has no companion that it could be applied to.
-            let asked: Vec<_> = asked
+        for (number, requested) in REQUESTED.iter().enumerate() {
+            // An object with an encoding cannot be split into separate files.
+            let requested: Vec<_> = requested
                 .iter()
                 .filter(|(_, _, more)| flagged == 0 || !more.contains("objectEncoding: base64"))
                 .copied()
                 .collect();
             let class = format!("class-{flagged}-{number}");
-            let spec = json!({ "provider": "azure", "parameters": vault.parameters_of(&objects(&asked)) });
+            let spec = json!({ "provider": "azure", "parameters": vault.parameters_of(&objects(&requested)) });
             cluster.create(CLASSES, Some(&namespace), json!({ "metadata": { "name": class }, "spec": spec }))?;
-            let mut brought = Vec::new();
+            let mut results = Vec::new();
             for (node, pod) in [(&own, "own"), (&socket, "socket")] {
                 let mut volume = vault.volume(&class);
                 (volume.namespace, volume.pod) = (namespace.clone(), pod.to_owned());
                 let target = node.publish(&volume).map_err(|status| anyhow::anyhow!("{class}, {pod}: {status}"))?;
-                brought.push((tree(&target)?, versions(cluster, &namespace, pod, &class)?));
+                results.push((tree(&target)?, versions(cluster, &namespace, pod, &class)?));
             }
-            let [own, socket] = &brought[..] else { unreachable!() };
-            ensure!(own.0.len() >= asked.len() && own.1.as_array().is_some_and(|ids| !ids.is_empty()), "{class}");
+            let [own, socket] = &results[..] else { unreachable!() };
+            ensure!(own.0.len() >= requested.len() && own.1.as_array().is_some_and(|ids| !ids.is_empty()), "{class}");
             ensure!(own.0.keys().eq(socket.0.keys()), "{class}: {:?}, {:?}", own.0.keys(), socket.0.keys());
             for ((path, own), socket) in own.0.iter().zip(socket.0.values()) {
                 ensure!(own.0 == socket.0, "{class}: {path} has the modes {:o} and {:o}", own.0, socket.0);
@@ -115,8 +116,8 @@ fn files_modes_and_versions_are_the_same() -> Result<()> {
     Ok(())
 }
 
-/// A text without what differs from call to call: ids of requests, and times.
-fn normal(text: &str) -> String {
+/// Returns a text without the parts that differ between calls: request ids and times.
+fn without_varying_parts(text: &str) -> String {
     let (mut words, mut is_id) = (Vec::new(), 0);
     for word in text.split(' ') {
         is_id = match (is_id, word) {
@@ -131,7 +132,8 @@ fn normal(text: &str) -> String {
     words.join(" ").replace("try;", "tries;")
 }
 
-/// Two drivers, and what goes wrong with both.
+/// A driver with the built-in provider, one with our provider behind a socket, and the reasons that
+/// both gave.
 struct Both {
     own: Node,
     socket: Node,
@@ -142,24 +144,30 @@ impl Both {
     fn refuse(
         &mut self,
         what: &str,
-        parameters: &std::collections::BTreeMap<String, String>,
+        parameters: &BTreeMap<String, String>,
         volume: &Volume,
         reason: &str,
     ) -> Result<()> {
-        let mut said = Vec::new();
+        let mut errors = Vec::new();
         for node in [&self.own, &self.socket] {
             node.class("demo", parameters)?;
             let status = node.refused_within(volume, Duration::from_secs(4))?;
             ensure!(status.message().ends_with(&format!(" ({reason})")), "{what}, {reason}: {status}");
-            said.push((status.code(), normal(status.message())));
+            errors.push((status.code(), without_varying_parts(status.message())));
         }
-        ensure!(said[0] == said[1], "{what}:\n{}\n{}", said[0].1, said[1].1);
+        ensure!(errors[0] == errors[1], "{what}:\n{}\n{}", errors[0].1, errors[1].1);
         self.reasons.insert(reason.to_owned());
+        Ok(())
+    }
+
+    /// Starts new drivers, which have neither open circuits nor tokens of the faults before.
+    fn restart(&mut self) -> Result<()> {
+        (self.own, self.socket) = (harness().node()?, with_external_provider(|| harness().node())?);
         Ok(())
     }
 }
 
-fn failures_have_the_same_words_and_reasons() -> Result<()> {
+fn failures_have_the_same_texts_and_reasons() -> Result<()> {
     let (vault, azure) = (harness().vault(), harness().azure());
     vault.set("password");
     azure.set_secret(&vault.name, "large", &"x".repeat(12_289));
@@ -172,7 +180,7 @@ fn failures_have_the_same_words_and_reasons() -> Result<()> {
         parameters.insert(key.to_owned(), value.to_owned());
         parameters
     };
-    let asking = |list: &[(&str, &str, &str)]| with("objects", &objects(list));
+    let with_objects = |list: &[(&str, &str, &str)]| with("objects", &objects(list));
     let mut wrong = vault.clone();
     wrong.client_secret = harness().secret("wrong");
     let many: Vec<String> = (0..300).map(|number| format!("objectAlias: file-{number}")).collect();
@@ -181,16 +189,16 @@ fn failures_have_the_same_words_and_reasons() -> Result<()> {
 
     both.refuse("no name", &with("keyvaultName", ""), &pod, "ClassInvalid")?;
     both.refuse("pod identity", &with("usePodIdentity", "true"), &pod, "ClassInvalid")?;
-    both.refuse("more mistakes than an event holds", &asking(&mistaken), &pod, "ClassInvalid")?;
+    both.refuse("more mistakes than an event holds", &with_objects(&mistaken), &pod, "ClassInvalid")?;
     both.refuse("no credentials", &good, &bare, "CredentialsMissing")?;
     both.refuse("no tokens", &with("clientID", &vault.client_id), &bare, "CredentialsMissing")?;
     both.refuse("wrong secret", &good, &wrong.volume("demo"), "CredentialsRejected")?;
     both.refuse("wrong tenant", &with("tenantID", "no-such.example"), &pod, "TenantNotFound")?;
     both.refuse("wrong vault", &with("keyvaultName", "no-such-vault"), &pod, "VaultNotFound")?;
-    both.refuse("missing", &asking(&[("cert", "missing", "")]), &pod, "ObjectNotFound")?;
-    let encoded = asking(&[("secret", "password", "objectEncoding: base64")]);
+    both.refuse("missing", &with_objects(&[("cert", "missing", "")]), &pod, "ObjectNotFound")?;
+    let encoded = with_objects(&[("secret", "password", "objectEncoding: base64")]);
     both.refuse("not base64", &encoded, &pod, "ObjectInvalid")?;
-    both.refuse("too large", &asking(&many), &pod, "TooLarge")?;
+    both.refuse("too large", &with_objects(&many), &pod, "TooLarge")?;
     for (status, inner, reason) in [
         (401, "", "Unauthorized"),
         (403, "ForbiddenByRbac", "Forbidden"),
@@ -204,17 +212,11 @@ fn failures_have_the_same_words_and_reasons() -> Result<()> {
         both.refuse(inner, &good, &pod, reason)?;
         azure.clear_faults(&vault.name);
     }
-    let hanging = Fault::new(Action::Hang).host(&vault.name).kind(Kind::Get);
-    let fresh = |both: &mut Both| -> Result<()> {
-        // Nothing is left of the faults before: neither breaker nor token.
-        (both.own, both.socket) = (harness().node()?, with_external_provider(|| harness().node())?);
-        Ok(())
-    };
-    fresh(&mut both)?;
-    azure.add_fault(hanging);
+    both.restart()?;
+    azure.add_fault(Fault::new(Action::Hang).host(&vault.name).kind(Kind::Get));
     both.refuse("hanging", &good, &pod, "Timeout")?;
     azure.clear_faults(&vault.name);
-    fresh(&mut both)?;
+    both.restart()?;
     azure.add_fault(Fault::new(Action::status(500)).host(&vault.tenant));
     both.refuse("Entra ID is down", &good, &pod, "IdentityUnavailable")?;
     azure.clear_faults(&vault.tenant);
@@ -222,8 +224,9 @@ fn failures_have_the_same_words_and_reasons() -> Result<()> {
     Ok(())
 }
 
-/// Without a freshness window, since refreshes go through it: the protocol does not say what a Mount is for.
-fn files_follow_the_vault_by_the_socket_too() -> Result<()> {
+/// Without a freshness window, which would delay refreshes: the protocol does not say what a Mount
+/// is for.
+fn files_follow_the_vault_through_the_socket() -> Result<()> {
     let vault = harness().vault();
     let older = vault.set("password");
     let node = with_external_provider(|| {
@@ -235,8 +238,8 @@ fn files_follow_the_vault_by_the_socket_too() -> Result<()> {
     let file = node.publish(&vault.volume("demo"))?.join("password");
     assert_eq!(std::fs::read_to_string(&file)?, older);
     let newer = vault.set("password");
-    wait_for("the new value is there", PATIENCE, || Ok(std::fs::read_to_string(&file)? == newer))?;
-    // A refresh that fails changes nothing, and its Reason arrives.
+    wait_for("the new value", PATIENCE, || Ok(std::fs::read_to_string(&file)? == newer))?;
+    // A failed refresh changes nothing, and its reason reaches the driver.
     harness().azure().delete_secret(&vault.name, "password");
     wait_for("the driver counts the failure", PATIENCE, || {
         let metrics = node.driver.metrics()?;

@@ -1,4 +1,4 @@
-//! First publication, repetition, content, modes, groups, mount options.
+//! Publishes: first and repeated, content, modes, groups, mount options.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -13,12 +13,12 @@ trials! { "publish":
     a_volume_holds_what_the_vault_holds,
     publishing_twice_fetches_and_mounts_once,
     the_tmpfs_is_small_and_strict,
-    files_lie_as_upstream_lays_them,
+    files_have_upstreams_layout,
     alias_version_encoding_and_mode_are_honoured,
     a_mount_group_may_read_the_files,
     a_bare_directory_is_not_taken_for_a_volume,
     an_unfilled_mount_is_filled,
-    a_torn_volume_is_mended_without_a_request,
+    an_interrupted_write_is_repaired_without_a_request,
     ten_objects_cost_eleven_requests_and_one_challenge,
     a_new_pod_gets_the_new_value,
 }
@@ -74,7 +74,7 @@ fn kernel() -> Result<(u32, u32)> {
     Ok((numbers.next().context("no release")??, numbers.next().context("no release")??))
 }
 
-fn files_lie_as_upstream_lays_them() -> Result<()> {
+fn files_have_upstreams_layout() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     let objects = "array:\n- |\n  objectName: password\n  objectType: secret\n  objectAlias: db/password\n";
@@ -131,7 +131,7 @@ fn a_mount_group_may_read_the_files() -> Result<()> {
     vault.set("password");
     let objects = "array:\n- |\n  objectName: password\n  objectType: secret\n  filePermission: '0400'\n";
     node.class("demo", &vault.parameters_of(objects))?;
-    // The one group that also exists where the tests run in a user namespace is the caller's own, 0; elsewhere any.
+    // In a user namespace the only group is the caller's own, 0; elsewhere any group works.
     let initial = fs::read_to_string("/proc/self/gid_map")?.contains("4294967295");
     let group = if initial { 2000 } else { 0 };
     let mut volume = vault.volume("demo");
@@ -146,7 +146,7 @@ fn a_bare_directory_is_not_taken_for_a_volume() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     let password = vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
-    // What is left after a reboot: the directory and even a file in it, but no tmpfs.
+    // As after a reboot: the directory, even with a file in it, but no tmpfs.
     let volume = vault.volume("demo");
     node.kubelet.prepare(&volume)?;
     let target = node.kubelet.target(&volume);
@@ -157,7 +157,7 @@ fn a_bare_directory_is_not_taken_for_a_volume() -> Result<()> {
     assert_eq!(visible(&target)?, ["password"]);
     assert_eq!(fs::read_to_string(target.join("password"))?, password);
     node.kubelet.unpublish(&volume)?;
-    ensure!(!target.exists(), "the directory is left");
+    ensure!(!target.exists(), "the directory remains");
     Ok(())
 }
 
@@ -176,7 +176,7 @@ fn an_unfilled_mount_is_filled() -> Result<()> {
     Ok(())
 }
 
-fn a_torn_volume_is_mended_without_a_request() -> Result<()> {
+fn an_interrupted_write_is_repaired_without_a_request() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     let password = vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
@@ -204,13 +204,13 @@ fn ten_objects_cost_eleven_requests_and_one_challenge() -> Result<()> {
     node.class("demo", &vault.parameters(&names.iter().map(String::as_str).collect::<Vec<_>>()))?;
     node.publish(&vault.volume("demo"))?;
     let counted = |kind| (vault.counters().get(kind), vault.entra().get(kind));
-    assert_eq!(counted(Kind::Challenge).0, 1, "the challenge of a vault that this process has not met");
+    assert_eq!(counted(Kind::Challenge).0, 1, "the first request to a vault is a challenge");
     assert_eq!(counted(Kind::Get).0, 10);
     assert_eq!(counted(Kind::Token).1, 1);
     assert_eq!(vault.entra().total(), 1, "no discovery");
     node.publish(&vault.volume("demo"))?;
-    assert_eq!(counted(Kind::Challenge).0, 1, "it is learned once");
-    assert_eq!(counted(Kind::Token).1, 1, "the identity is known, and so is its token");
+    assert_eq!(counted(Kind::Challenge).0, 1, "a challenge is cached");
+    assert_eq!(counted(Kind::Token).1, 1, "the identity's token is cached");
     assert_eq!(vault.counters().total() + vault.entra().total(), 12 + 10);
     Ok(())
 }

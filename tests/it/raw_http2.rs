@@ -1,7 +1,7 @@
-//! An HTTP/2 client that keeps no rule but the layout of frames (RFC 9113 §4.1): it opens, sends and leaves out what it
-//! likes.
+//! An HTTP/2 client without any rule but the layout of frames (RFC 9113 §4.1): a test decides which
+//! frames it sends and leaves out.
 //!
-//! Writes by hand, since every client library holds back what a hostile one would send.
+//! Builds frames by hand, since client libraries refuse to send what a hostile client would.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -19,10 +19,10 @@ pub(crate) const CONTINUATION: u8 = 0x9;
 pub(crate) const END_STREAM: u8 = 0x1;
 pub(crate) const END_HEADERS: u8 = 0x4;
 
-/// How long a server may take before a test gives up.
+/// How long a test waits for the server.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A frame that came.
+/// A received frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) kind: u8,
@@ -32,7 +32,7 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
-    /// The error code of a RST_STREAM (§6.4) or GOAWAY (§6.8).
+    /// Returns the error code of a RST_STREAM (§6.4) or GOAWAY (§6.8).
     pub(crate) fn code(&self) -> Option<u32> {
         let at = match self.kind {
             RST_STREAM => 0,
@@ -43,7 +43,7 @@ impl Frame {
     }
 }
 
-/// A connection of which only what is asked for is read.
+/// A connection that reads only when a test calls a reading method.
 #[derive(Debug)]
 pub(crate) struct RawHttp2 {
     stream: UnixStream,
@@ -51,13 +51,14 @@ pub(crate) struct RawHttp2 {
     next: u32,
 }
 
-/// A frame's bytes.
+/// Returns a frame's bytes.
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// A call's header block without Huffman code and without the dynamic table (RFC 7541 §6.2.2).
+/// Returns a call's header block without Huffman code and without the dynamic table (RFC 7541
+/// §6.2.2).
 pub(crate) fn call(path: &str, more: &[(&str, &str)]) -> Vec<u8> {
     let fields = [
         (":method", "POST"),
@@ -91,7 +92,7 @@ pub(crate) fn call(path: &str, more: &[(&str, &str)]) -> Vec<u8> {
 }
 
 impl RawHttp2 {
-    /// Connects and says nothing.
+    /// Connects and sends nothing.
     pub(crate) fn silent(socket: &Path) -> Result<RawHttp2> {
         let began = Instant::now();
         loop {
@@ -122,7 +123,7 @@ impl RawHttp2 {
         Ok(self.stream.write_all(bytes)?)
     }
 
-    /// Opens a stream with this header block; says its number.
+    /// Opens a stream with this header block, and returns its number.
     pub(crate) fn open(&mut self, block: &[u8], flags: u8) -> Result<u32> {
         let stream = self.next;
         self.next += 2;
@@ -130,8 +131,8 @@ impl RawHttp2 {
         Ok(stream)
     }
 
-    /// What has come by now.
-    pub(crate) fn come(&mut self) -> Result<Vec<Frame>> {
+    /// Returns the frames that have arrived, without waiting.
+    pub(crate) fn received(&mut self) -> Result<Vec<Frame>> {
         self.stream.set_nonblocking(true)?;
         let mut space = vec![0; 64 << 10];
         loop {
@@ -161,7 +162,7 @@ impl RawHttp2 {
         frames
     }
 
-    /// Reads until a frame comes that is `wanted`.
+    /// Reads until a `wanted` frame arrives.
     pub(crate) fn wait(&mut self, wanted: impl Fn(&Frame) -> bool) -> Result<Frame> {
         let began = Instant::now();
         self.stream.set_read_timeout(Some(PATIENCE))?;

@@ -1,5 +1,5 @@
-//! After a reboot of the node the mounts are gone, and what stood below them is plain: nothing of it is taken for a
-//! volume.
+//! After a reboot of the node the mounts are gone. Files below the mount points are on the disk,
+//! and the driver does not treat them as a volume.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -14,18 +14,19 @@ use rustix::mount::{UnmountFlags, unmount};
 use crate::harness::{Node, Vault, harness, mounts_on};
 
 trials! { "reboots":
-    a_pod_that_comes_back_gets_its_volume_over_what_is_left,
+    a_returning_pod_gets_its_volume_over_the_leftovers,
     a_pod_that_is_gone_leaves_nothing,
-    a_refresh_writes_nothing_into_what_is_left,
+    a_refresh_writes_nothing_into_the_leftovers,
 }
 
 const PATIENCE: Duration = Duration::from_secs(30);
-/// A generation as the driver names it.
+/// A generation's name.
 const GENERATION: &str = "..2026_01_01_00_00_00.1234567890";
-const LEFT: &str = "as it was before the reboot";
+const LEFTOVER: &str = "from before the reboot";
 
-/// A node after its reboot: the driver starts anew, the mount of a volume is gone, and its directory holds a whole
-/// volume's layout, as when somebody copied it there or another driver wrote to the disk.
+/// A node after its reboot: the driver starts again, the mount of a volume is gone, and its
+/// directory has the layout of a whole volume, as after a copy or when another driver wrote to the
+/// disk.
 fn rebooted(flags: &[&str]) -> Result<(Node, Vault, Volume)> {
     let mut setup = harness().setup();
     setup.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
@@ -37,30 +38,30 @@ fn rebooted(flags: &[&str]) -> Result<(Node, Vault, Volume)> {
     let setup = node.driver.kill()?;
     unmount(&target, UnmountFlags::DETACH)?;
     fs::create_dir_all(target.join(GENERATION).join("nested"))?;
-    fs::write(target.join(GENERATION).join("password"), LEFT)?;
-    fs::write(target.join(GENERATION).join("nested/file"), LEFT)?;
+    fs::write(target.join(GENERATION).join("password"), LEFTOVER)?;
+    fs::write(target.join(GENERATION).join("nested/file"), LEFTOVER)?;
     symlink(GENERATION, target.join("..data"))?;
     symlink("..data/password", target.join("password"))?;
-    // Out of the volume, where nothing may be touched.
-    symlink(precious(&setup.folder)?, target.join("precious"))?;
+    // Links out of the volume, which the driver must not follow.
+    symlink(host_directory(&setup.folder)?, target.join("precious"))?;
     symlink("/", target.join("root"))?;
     Ok((Node::start(setup)?, vault, volume))
 }
 
-/// A directory of the host beside the kubelet's.
-fn precious(folder: &Path) -> Result<std::path::PathBuf> {
+/// Creates a directory of the host beside the kubelet's.
+fn host_directory(folder: &Path) -> Result<std::path::PathBuf> {
     let precious = folder.join("precious");
     fs::create_dir_all(&precious)?;
     fs::write(precious.join("file"), "x")?;
     Ok(precious)
 }
 
-fn a_pod_that_comes_back_gets_its_volume_over_what_is_left() -> Result<()> {
+fn a_returning_pod_gets_its_volume_over_the_leftovers() -> Result<()> {
     let (node, vault, volume) = rebooted(&[])?;
     let value = vault.set("password");
     for _ in 0..2 {
         let target = node.publish(&volume)?;
-        ensure!(mounts_on(&target)?.len() == 1, "it was taken for a volume: {:?}", mounts_on(&target)?);
+        ensure!(mounts_on(&target)?.len() == 1, "the leftovers count as a volume: {:?}", mounts_on(&target)?);
         ensure!(fs::read_to_string(target.join("password"))? == value && !target.join("precious").exists());
     }
     node.kubelet.unpublish(&volume)?;
@@ -79,17 +80,17 @@ fn a_pod_that_is_gone_leaves_nothing() -> Result<()> {
     Ok(())
 }
 
-/// The kubelet calls again for a pod that it has not yet seen to be gone, and what that registers must not lead to a
-/// write on the disk.
-fn a_refresh_writes_nothing_into_what_is_left() -> Result<()> {
+/// The kubelet calls again for a pod of before the reboot. This registers the volume for refreshes,
+/// and none of them may write to the disk.
+fn a_refresh_writes_nothing_into_the_leftovers() -> Result<()> {
     let (node, vault, volume) = rebooted(&["--enable-secret-rotation", "--rotation-poll-interval=200ms"])?;
     let target = node.publish(&volume)?;
     ensure!(mounts_on(&target)?.len() == 1);
-    // The mount goes again under the running driver.
+    // The mount disappears while the driver runs.
     unmount(&target, UnmountFlags::DETACH)?;
     let value = vault.set("password");
-    wait_for("it is noticed", PATIENCE, || Ok(node.log().contains("a volume is gone; nothing is written")))?;
-    ensure!(fs::read_to_string(target.join("password"))? == LEFT, "a secret is on the disk");
+    wait_for("the driver notices", PATIENCE, || Ok(node.log().contains("a volume is gone; nothing is written")))?;
+    ensure!(fs::read_to_string(target.join("password"))? == LEFTOVER, "a secret is on the disk");
     // The kubelet's next call mounts it again.
     node.publish(&volume)?;
     ensure!(fs::read_to_string(target.join("password"))? == value);

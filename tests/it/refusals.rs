@@ -1,4 +1,4 @@
-//! Bad input: the right code, a message that says what to fix, nothing mounted.
+//! Bad input: the right code, a message with the fix, and no mount.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use crate::harness::{class_manifest, harness};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 trials! { "refusals":
-    a_request_without_a_required_field,
-    a_class_that_cannot_be_found_or_used,
-    parameters_that_are_missing_or_wrong,
-    objects_that_are_not_what_upstream_takes,
-    object_fields_that_are_wrong,
-    file_names_that_lead_out_or_collide,
-    credentials_that_are_absent,
-    everything_wrong_with_a_class_is_told_at_once,
+    a_request_without_a_required_field_is_refused,
+    a_class_that_cannot_be_found_or_used_is_reported,
+    missing_or_wrong_parameters_are_refused,
+    malformed_objects_are_refused,
+    wrong_object_fields_are_refused,
+    file_names_that_leave_the_volume_or_collide_are_refused,
+    missing_credentials_are_refused,
+    all_mistakes_of_a_class_are_reported_together,
     a_pods_own_attributes_are_checked_like_the_class,
 }
 
@@ -32,7 +32,7 @@ fn check(status: &Status, code: Code, words: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn a_request_without_a_required_field() -> Result<()> {
+fn a_request_without_a_required_field_is_refused() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
@@ -60,17 +60,17 @@ fn a_request_without_a_required_field() -> Result<()> {
     let mut writable = volume.clone();
     writable.read_only = false;
     check(&node.refused(&writable)?, Code::InvalidArgument, &["readOnly: true"])?;
-    // Upstream's order: the class is looked up before readOnly is looked at
+    // Upstream's order: the class is read before readOnly is checked
     // (docs/reference/csi-driver.md#publish-checks).
     writable.attributes.insert("secretProviderClass".to_owned(), "absent".to_owned());
     check(&node.refused(&writable)?, Code::Unknown, &["not found"])?;
-    assert_eq!(vault.counters().total() + vault.entra().total(), 0, "nothing was asked of Azure");
+    assert_eq!(vault.counters().total() + vault.entra().total(), 0, "Azure got a request");
     let errors = node.metrics()?;
     ensure!(errors.contains("reason=\"InvalidRequest\""), "{errors}");
     Ok(())
 }
 
-fn a_class_that_cannot_be_found_or_used() -> Result<()> {
+fn a_class_that_cannot_be_found_or_used_is_reported() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     let parameters = vault.parameters(&["password"]);
     let write = |namespace, name: &str, provider, parameters: &_| {
@@ -91,18 +91,18 @@ fn a_class_that_cannot_be_found_or_used() -> Result<()> {
     ] {
         let status = node.refused(&vault.volume(class))?;
         check(&status, Code::Unknown, words)?;
-        // What the pod's owner may not list: other namespaces, files of the node.
+        // Other namespaces and files of the node, which the pod's owner may not list.
         for hidden in ["elsewhere", ".yaml", &node.setup().manifests().display().to_string()] {
             ensure!(!status.message().contains(hidden), "{hidden} in {status}");
         }
     }
-    wait_for("the log says where it is", PATIENCE, || Ok(node.log().contains("in namespace elsewhere")))?;
+    wait_for("the log has the namespace", PATIENCE, || Ok(node.log().contains("in namespace elsewhere")))?;
     let metrics = node.metrics()?;
     ensure!(metrics.contains("error_type=\"SecretProviderClassNotFound\""), "{metrics}");
     Ok(())
 }
 
-fn parameters_that_are_missing_or_wrong() -> Result<()> {
+fn missing_or_wrong_parameters_are_refused() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     let cases: [(&str, Option<&str>, &[&str]); 12] = [
         ("keyvaultName", None, &["keyvaultName", "not set"]),
@@ -130,11 +130,11 @@ fn parameters_that_are_missing_or_wrong() -> Result<()> {
         check(&status, Code::Unknown, &[&format!("default/{class}")])?;
         check(&status, Code::Unknown, words)?;
     }
-    assert_eq!(vault.counters().total() + vault.entra().total(), 0, "nothing was asked of Azure");
+    assert_eq!(vault.counters().total() + vault.entra().total(), 0, "Azure got a request");
     Ok(())
 }
 
-fn objects_that_are_not_what_upstream_takes() -> Result<()> {
+fn malformed_objects_are_refused() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     for (number, objects) in [
         "array:\n  - objectName: a\n    objectType: secret\n",
@@ -158,11 +158,11 @@ fn objects_that_are_not_what_upstream_takes() -> Result<()> {
         check(&node.refused(&vault.volume(&class))?, Code::Unknown, &[&format!("default/{class}"), "objects"])
             .or_else(|_| check(&node.refused(&vault.volume(&class))?, Code::Unknown, &[&class, "object"]))?;
     }
-    assert_eq!(vault.counters().total() + vault.entra().total(), 0, "nothing was asked of Azure");
+    assert_eq!(vault.counters().total() + vault.entra().total(), 0, "Azure got a request");
     Ok(())
 }
 
-fn object_fields_that_are_wrong() -> Result<()> {
+fn wrong_object_fields_are_refused() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     for (number, (field, words)) in [
         ("objectType: Secret", &["objectType", "Secret"][..]),
@@ -185,11 +185,11 @@ fn object_fields_that_are_wrong() -> Result<()> {
         check(&status, Code::Unknown, &["my-secret"])?;
         check(&status, Code::Unknown, words)?;
     }
-    assert_eq!(vault.counters().total() + vault.entra().total(), 0, "nothing was asked of Azure");
+    assert_eq!(vault.counters().total() + vault.entra().total(), 0, "Azure got a request");
     Ok(())
 }
 
-fn file_names_that_lead_out_or_collide() -> Result<()> {
+fn file_names_that_leave_the_volume_or_collide_are_refused() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     let object = |name: &str, alias: &str| {
         format!("  - |\n    objectName: {name}\n    objectType: secret\n    objectAlias: '{alias}'\n")
@@ -217,11 +217,11 @@ fn file_names_that_lead_out_or_collide() -> Result<()> {
         node.class(&class, &vault.parameters_of(&objects))?;
         check(&node.refused(&vault.volume(&class))?, Code::Unknown, words)?;
     }
-    assert_eq!(vault.counters().total() + vault.entra().total(), 0, "nothing was asked of Azure");
+    assert_eq!(vault.counters().total() + vault.entra().total(), 0, "Azure got a request");
     Ok(())
 }
 
-fn credentials_that_are_absent() -> Result<()> {
+fn missing_credentials_are_refused() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     node.class("demo", &vault.parameters(&["password"]))?;
     let with = |pairs: &[(&str, &str)]| {
@@ -247,7 +247,7 @@ fn credentials_that_are_absent() -> Result<()> {
     Ok(())
 }
 
-fn everything_wrong_with_a_class_is_told_at_once() -> Result<()> {
+fn all_mistakes_of_a_class_are_reported_together() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     let mut parameters = vault.parameters_of(
         "array:
@@ -291,7 +291,7 @@ fn everything_wrong_with_a_class_is_told_at_once() -> Result<()> {
 fn a_pods_own_attributes_are_checked_like_the_class() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     node.class("demo", &vault.parameters(&["password"]))?;
-    // A pod's author can override any parameter, also with nonsense
+    // A pod's author can override any parameter, also with a wrong value
     // (docs/reference/azure-provider.md#parameters).
     let mut volume = vault.volume("demo");
     volume.attributes.insert("keyvaultName".to_owned(), "evil.example/".to_owned());

@@ -1,4 +1,4 @@
-//! What the process costs, and what it leaves behind.
+//! Memory, descriptors and threads of the process, and the absence of core files.
 
 use std::fs;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::harness::harness;
 
 trials! { "resources":
     descriptors_and_threads_do_not_grow,
-    it_writes_no_core_file_and_may_not_be_read,
+    the_process_writes_no_core_file_and_cannot_be_read,
 }
 
 fn descriptors_and_threads_do_not_grow() -> Result<()> {
@@ -29,21 +29,21 @@ fn descriptors_and_threads_do_not_grow() -> Result<()> {
     round()?;
     let before = count("fd")?;
     round()?;
-    // A connection that was just closed may still be open on the other side.
-    wait_for("descriptors go back", Duration::from_secs(5), || Ok(count("fd")? <= before + 2))?;
+    // The other side of a closed connection may still be open for a moment.
+    wait_for("the descriptors are closed", Duration::from_secs(5), || Ok(count("fd")? <= before + 2))?;
     ensure!(count("task")? <= 2 + 8 + 2, "{} threads", count("task")?);
     Ok(())
 }
 
-fn it_writes_no_core_file_and_may_not_be_read() -> Result<()> {
+fn the_process_writes_no_core_file_and_cannot_be_read() -> Result<()> {
     let node = harness().node()?;
     let limits = fs::read_to_string(format!("/proc/{}/limits", node.id()))?;
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).context("no limit")?;
     assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"]);
-    // Killed by a signal that makes others dump, it leaves no core: the kernel says so in the wait status.
+    // SIGQUIT makes other processes dump core; the wait status has the kernel's flag for it.
     node.signal(nix::sys::signal::Signal::SIGQUIT)?;
     let id = nix::unistd::Pid::from_raw(i32::try_from(node.id())?);
-    let ended = nix::sys::wait::waitpid(id, None)?;
-    assert_eq!(ended, nix::sys::wait::WaitStatus::Signaled(id, nix::sys::signal::Signal::SIGQUIT, false));
+    let status = nix::sys::wait::waitpid(id, None)?;
+    assert_eq!(status, nix::sys::wait::WaitStatus::Signaled(id, nix::sys::signal::Signal::SIGQUIT, false));
     Ok(())
 }

@@ -1,9 +1,9 @@
-//! Every right of every role that the chart renders is taken away in turn, by real RBAC: each time something fails that
-//! works with it.
+//! Removes each right of each role in the chart in turn, with real RBAC: something must fail that
+//! works with the right.
 //!
-//! All of this is asked of an API server with the admission plug-in OwnerReferencesPermissionEnforcement; all other
-//! tests have a server without it, and the roles as they are by default. A right that nothing misses fails its test: it
-//! has to go from the chart.
+//! The API server has the admission plug-in OwnerReferencesPermissionEnforcement; all other tests
+//! use a server without it and the chart's default roles. A right without which nothing fails has
+//! to be removed from the chart.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -18,27 +18,27 @@ use crate::harness::Node;
 use crate::mirror_fixture::{Fixture, PATIENCE, PODS, opaque};
 
 trials! { "rights":
-    every_role_of_the_chart_is_tried,
+    every_role_of_the_chart_is_tested,
     every_right_of_the_driver_is_needed,
     every_right_of_rotation_is_needed,
     every_right_of_the_mirror_is_needed,
     every_right_of_the_startup_taint_is_needed,
     every_right_of_people_is_needed,
-    a_missing_right_to_delete_is_told_with_the_setting,
+    a_missing_right_to_delete_is_reported_with_the_setting,
 }
 
 const DRIVER: &str = "secretproviderclasses-role";
 const ROTATION: &str = "secretproviderrotation-role";
 const MIRROR: &str = "secretprovidersyncing-role";
 const TAINT: &str = "secrets-store-csi-driver-startup-taint-role";
-/// Roles for people, which the cluster's own roles admin, edit and view take up.
+/// Roles for people, aggregated into the cluster's roles admin, edit and view.
 const PEOPLE: [&str; 3] = [
     "secretproviderclasses-admin-role",
     "secretproviderclasses-viewer-role",
     "secretproviderclasspodstatuses-viewer-role",
 ];
 const MANAGED: &str = "secrets-store.csi.k8s.io/managed";
-/// What the driver says where the plug-in asks for a right that it lacks.
+/// The chart value in the driver's message when the plug-in requires a right that the driver lacks.
 const SETTING: &str = "rbac.ownerReferencesPermissionEnforcement=true";
 
 /// One verb on one kind of objects.
@@ -49,10 +49,10 @@ struct Right {
     verb: String,
 }
 
-/// What the driver is made to do so that it uses a right.
+/// Makes the driver use a right.
 type Act = fn(&Fixture, &Node, &str, &str) -> Result<()>;
 
-/// The port of the API server with the admission plug-in; started at the first call.
+/// Returns the port of the API server with the admission plug-in; the first call starts it.
 fn strict_server() -> Result<u16> {
     const PORT: u16 = 6446;
     static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
@@ -62,7 +62,8 @@ fn strict_server() -> Result<u16> {
     started.clone().map(|()| PORT).map_err(|error| anyhow!("{error}"))
 }
 
-/// The rights of each role that the chart renders with these values; without values, with every switch on.
+/// Returns the rights of each role that the chart renders with these values; without values, with
+/// every feature on.
 fn rendered(values: Option<&Value>) -> Result<BTreeMap<String, Vec<Right>>> {
     let python = std::env::var_os("KEYVAULT_CSI_PYTHON")
         .context("KEYVAULT_CSI_PYTHON is not set: run `make test`, which makes a Python with the Helm engine")?;
@@ -73,7 +74,7 @@ fn rendered(values: Option<&Value>) -> Result<BTreeMap<String, Vec<Right>>> {
     let roles: BTreeMap<String, Vec<BTreeMap<String, Vec<String>>>> = serde_json::from_slice(&output.stdout)?;
     let rights = |rule: &BTreeMap<String, Vec<String>>| {
         let known = ["apiGroups", "resources", "verbs"];
-        ensure!(rule.keys().eq(known), "a rule of {:?}: this test knows {known:?} only", rule.keys());
+        ensure!(rule.keys().eq(known), "a rule with {:?}: this test handles {known:?} only", rule.keys());
         let mut rights = Vec::new();
         for group in &rule["apiGroups"] {
             for resource in &rule["resources"] {
@@ -91,7 +92,7 @@ fn rendered(values: Option<&Value>) -> Result<BTreeMap<String, Vec<Right>>> {
     roles.collect()
 }
 
-/// The rights of a role, and of others.
+/// Returns the rights of these roles together.
 fn rights_of(roles: &[&str]) -> Result<Vec<Right>> {
     static ALL: OnceLock<Result<BTreeMap<String, Vec<Right>>, String>> = OnceLock::new();
     let all = ALL.get_or_init(|| rendered(None).map_err(|error| format!("{error:#}")));
@@ -100,32 +101,33 @@ fn rights_of(roles: &[&str]) -> Result<Vec<Right>> {
     Ok(rights.collect::<Result<Vec<_>>>()?.concat())
 }
 
-/// Rules that grant these rights, one by one.
+/// Returns rules that grant these rights, one by one.
 fn granting<'a>(rights: impl Iterator<Item = &'a Right>) -> Value {
     let rule =
         |right: &Right| json!({ "apiGroups": [right.group], "resources": [right.resource], "verbs": [right.verb] });
     rights.map(rule).collect()
 }
 
-fn every_role_of_the_chart_is_tried() -> Result<()> {
+fn every_role_of_the_chart_is_tested() -> Result<()> {
     let tried: BTreeSet<&str> = [DRIVER, ROTATION, MIRROR, TAINT].into_iter().chain(PEOPLE).collect();
     let rendered = rendered(None)?;
     ensure!(rendered.keys().map(String::as_str).eq(tried.iter().copied()), "the chart has the roles {rendered:?}");
     Ok(())
 }
 
-/// Takes each right of `role` away from a driver that has those of `others` besides; `act` makes the driver use it.
-fn each(role: &str, others: &[&str], flags: &[&str], act: Act) -> Result<()> {
+/// Removes each right of `role` in turn from a driver that also has the rights of `others`; `act`
+/// makes the driver use the right.
+fn check_rights(role: &str, others: &[&str], flags: &[&str], act: Act) -> Result<()> {
     let own = rights_of(&[role])?;
     let all = [rights_of(others)?, own.clone()].concat();
     for right in &own {
-        used(&all, flags, right, act).with_context(|| format!("{role} with {right:?}"))?;
-        missed(&all, flags, right, act).with_context(|| format!("{role} without {right:?}"))?;
+        works_with(&all, flags, right, act).with_context(|| format!("{role} with {right:?}"))?;
+        fails_without(&all, flags, right, act).with_context(|| format!("{role} without {right:?}"))?;
     }
     Ok(())
 }
 
-/// A driver with these rights, in a namespace of its own.
+/// Starts a driver with these rights, and creates a namespace for it.
 fn driver(rights: &Value, flags: &[&str]) -> Result<(Fixture, Node, User)> {
     let fixture = Fixture::new()?;
     fixture.vault.set("a");
@@ -138,39 +140,39 @@ fn driver(rights: &Value, flags: &[&str]) -> Result<(Fixture, Node, User)> {
     Ok((fixture, node, user))
 }
 
-/// With all rights, the API server is asked for this and allows it, and nothing is ever deleted.
-fn used(all: &[Right], flags: &[&str], right: &Right, act: Act) -> Result<()> {
+/// With all rights, the driver makes the request, the API server allows it, and nothing is deleted.
+fn works_with(all: &[Right], flags: &[&str], right: &Right, act: Act) -> Result<()> {
     let (fixture, node, user) = driver(&granting(all.iter()), flags)?;
     act(&fixture, &node, &right.resource, &right.verb)?;
-    // The right to delete is what the plug-in asks for when owners change.
+    // The plug-in requires the right to delete when owners change.
     let verb = match (right.resource.as_str(), right.verb.as_str()) {
         ("secrets", "delete") => "patch",
         ("secretproviderclasspodstatuses", "delete") => "update",
         (_, verb) => verb,
     };
-    wait_for("the API server allows it", PATIENCE, || {
+    wait_for("an allowed request", PATIENCE, || {
         Ok(fixture.cluster.allowed(&user).iter().any(|call| call.verb == verb && call.resource == right.resource))
     })?;
     ensure!(
         !fixture.cluster.allowed(&user).iter().any(|call| call.verb.starts_with("delete")),
-        "something was deleted"
+        "an object was deleted"
     );
     let complaints = refusals(&node.log(), right);
     ensure!(complaints.is_empty(), "{complaints:?}");
     Ok(())
 }
 
-/// Without this right the driver says what it may not do.
-fn missed(all: &[Right], flags: &[&str], right: &Right, act: Act) -> Result<()> {
+/// Without this right the driver's log names the refused request.
+fn fails_without(all: &[Right], flags: &[&str], right: &Right, act: Act) -> Result<()> {
     let (fixture, node, _) = driver(&granting(all.iter().filter(|one| *one != right)), flags)?;
     act(&fixture, &node, &right.resource, &right.verb)?;
-    wait_for("the log says what is refused", PATIENCE, || Ok(!refusals(&node.log(), right).is_empty()))?;
+    wait_for("the log names the refused request", PATIENCE, || Ok(!refusals(&node.log(), right).is_empty()))?;
     ensure!(!node.log().contains("panicked"));
     Ok(())
 }
 
-/// The lines of a log that say that this right is missing: in the API server's words, or in ours where it is about
-/// owners.
+/// Returns the lines of a log about this missing right: in the API server's words, or in ours where
+/// it concerns owners.
 fn refusals(log: &str, right: &Right) -> Vec<String> {
     let words = match right.verb.as_str() {
         "delete" => vec![SETTING.to_owned()],
@@ -180,13 +182,13 @@ fn refusals(log: &str, right: &Right) -> Vec<String> {
     lines.map(str::to_owned).collect()
 }
 
-/// A class with a Secret, and a pod of it that has its volume.
-fn published(fixture: &Fixture, node: &Node, pod: &str) -> Result<()> {
+/// Publishes the volume of a new pod of the class `demo`.
+fn publish(fixture: &Fixture, node: &Node, pod: &str) -> Result<()> {
     Ok(node.publish(&fixture.pod(pod, "a", "demo", &Value::Null)?).map(drop)?)
 }
 
 fn every_right_of_the_driver_is_needed() -> Result<()> {
-    each(DRIVER, &[], &[], |fixture, node, resource, verb| {
+    check_rights(DRIVER, &[], &[], |fixture, node, resource, verb| {
         fixture.class("demo", &["a"], &json!([]))?;
         match (resource, verb) {
             ("secretproviderclasses", "get") => {
@@ -195,7 +197,7 @@ fn every_right_of_the_driver_is_needed() -> Result<()> {
             ("events", _) => node.refused(&fixture.pod("web", "a", "absent", &Value::Null)?).map(drop),
             ("secretproviderclasspodstatuses", "get" | "update" | "delete") => {
                 let name = format!("web-{}-demo", fixture.namespace);
-                // One of another node is there already, which is to be replaced.
+                // The driver has to replace an existing status of another node.
                 let status = json!({
                     "podName": "web", "secretProviderClassName": "demo", "mounted": true, "targetPath": "/elsewhere", "objects": [],
                 });
@@ -204,62 +206,62 @@ fn every_right_of_the_driver_is_needed() -> Result<()> {
                     Some(&fixture.namespace),
                     json!({ "metadata": { "name": name }, "status": status }),
                 )?;
-                published(fixture, node, "web")
+                publish(fixture, node, "web")
             }
-            _ => published(fixture, node, "web"),
+            _ => publish(fixture, node, "web"),
         }
     })
 }
 
 fn every_right_of_rotation_is_needed() -> Result<()> {
     let flags = ["--enable-secret-rotation=true", "--rotation-poll-interval=1s"];
-    each(ROTATION, &[DRIVER], &flags, |_, _, _, _| Ok(()))
+    check_rights(ROTATION, &[DRIVER], &flags, |_, _, _, _| Ok(()))
 }
 
 fn every_right_of_the_mirror_is_needed() -> Result<()> {
-    each(MIRROR, &[DRIVER], &["--sync-secret=true"], |fixture, node, resource, verb| {
+    check_rights(MIRROR, &[DRIVER], &["--sync-secret=true"], |fixture, node, resource, verb| {
         fixture.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
         if resource == "secrets" && ["get", "patch"].contains(&verb) {
-            // As upstream left it.
+            // An existing Secret of upstream's driver.
             let metadata = json!({ "name": "shop", "labels": { MANAGED: "true" } });
             fixture
                 .put("secrets-store-csi", json!({ "metadata": metadata, "type": "Opaque", "data": { "k": "b2xk" } }))?;
         }
         if (resource, verb) == ("pods", "get") {
-            // A pod that the watch does not have is asked for: here, one that is gone.
+            // The driver reads a pod that its watch does not have: here, a deleted one.
             let pod = fixture.pod("web", "a", "demo", &Value::Null)?;
             fixture.delete(PODS, "web")?;
             return Ok(node.publish(&pod).map(drop)?);
         }
-        published(fixture, node, "web")?;
+        publish(fixture, node, "web")?;
         if verb == "delete" {
-            // The second pod is a second owner.
+            // The second pod becomes a second owner.
             fixture.there("shop")?;
-            published(fixture, node, "web-2")?;
+            publish(fixture, node, "web-2")?;
         }
         Ok(())
     })
 }
 
 fn every_right_of_the_startup_taint_is_needed() -> Result<()> {
-    each(TAINT, &[DRIVER], &["--startup-taint=starting"], |_, node, _, _| {
+    check_rights(TAINT, &[DRIVER], &["--startup-taint=starting"], |_, node, _, _| {
         node.kubelet.register(&node.setup().registration_socket()).map(drop)
     })
 }
 
-/// With the roles as they are by default, on an API server that is not known to have the plug-in.
-fn a_missing_right_to_delete_is_told_with_the_setting() -> Result<()> {
+/// With the default roles, where the chart's value for the plug-in is not set.
+fn a_missing_right_to_delete_is_reported_with_the_setting() -> Result<()> {
     let roles = rendered(Some(&json!({ "syncSecret": { "enabled": true } })))?;
     let rights: Vec<Right> = [DRIVER, MIRROR].iter().flat_map(|role| roles[*role].clone()).collect();
     ensure!(!rights.iter().any(|right| right.verb == "delete"), "{rights:?}");
     let (fixture, node, user) = driver(&granting(rights.iter()), &["--sync-secret=true"])?;
     fixture.class("demo", &["a"], &json!([opaque("shop", &[("a", "k")])]))?;
-    published(&fixture, &node, "web")?;
+    publish(&fixture, &node, "web")?;
     fixture.there("shop")?;
-    // The second pod is a second owner. It runs all the same, and its events say what to do.
-    published(&fixture, &node, "web-2")?;
-    let told = fixture.told(&["refuses to change its owners", SETTING])?;
-    ensure!(told.contains("Secret") && told.contains("shop"), "{told}");
+    // The second pod would be a second owner. It runs all the same, and its events have the fix.
+    publish(&fixture, &node, "web-2")?;
+    let event = fixture.failure_event(&["refuses to change its owners", SETTING])?;
+    ensure!(event.contains("Secret") && event.contains("shop"), "{event}");
     let allowed = fixture.cluster.allowed(&user);
     ensure!(!allowed.iter().any(|call| call.verb == "patch"), "{allowed:?}");
     Ok(())
@@ -280,45 +282,46 @@ fn every_right_of_people_is_needed() -> Result<()> {
     Ok(())
 }
 
-/// Somebody with some rights, and a namespace with a class and a status.
+/// A user with some rights, and a namespace with a class and a status.
 struct Person {
     fixture: Fixture,
     client: kube::Client,
 }
 
-/// Somebody with these rights, once the API server is seen to know that: by the one that is expected to work.
+/// Creates a user with these rights, and waits until the API server applies them to the `expected`
+/// one.
 fn person(rights: &[&Right], expected: &Right) -> Result<Person> {
     let fixture = Fixture::new()?;
     let user = fixture.cluster.user(Rights::None)?;
     fixture.cluster.allow(&user, "some", granting(rights.iter().copied()))?;
     let client = fixture.cluster.client_as(&user)?;
     let person = Person { fixture, client };
-    wait_for("the rights are known", PATIENCE, || Ok(person.ask(expected)? != 403))?;
+    wait_for("the rights apply", PATIENCE, || Ok(person.request(expected)? != 403))?;
     Ok(person)
 }
 
 impl Person {
     fn can(&self, right: &Right) -> Result<()> {
-        let code = self.ask(right)?;
+        let code = self.request(right)?;
         ensure!(code == 200, "HTTP {code}");
         Ok(())
     }
 
     fn cannot(&self, right: &Right) -> Result<()> {
-        let code = self.ask(right)?;
+        let code = self.request(right)?;
         ensure!(code == 403, "HTTP {code}");
         Ok(())
     }
 
-    /// Uses a right on an object that is there; the answer's status code.
-    fn ask(&self, right: &Right) -> Result<u16> {
+    /// Uses a right on an existing object, and returns the status code.
+    fn request(&self, right: &Right) -> Result<u16> {
         let kind = if right.resource == CLASSES.1 { CLASSES } else { STATUSES };
         ensure!(right.resource == kind.1, "no object for {right:?}");
         let (fixture, namespace) = (&self.fixture, self.fixture.namespace.as_str());
         if fixture.cluster.get(kind, namespace, "demo")?.is_none() {
             fixture.cluster.create(kind, Some(namespace), json!({ "metadata": { "name": "demo" } }))?;
         }
-        let there = serde_json::to_value(fixture.cluster.get(kind, namespace, "demo")?.context("it went")?)?;
+        let there = serde_json::to_value(fixture.cluster.get(kind, namespace, "demo")?.context("the object is gone")?)?;
         let all = format!("/apis/{}/v1/namespaces/{namespace}/{}", right.group, right.resource);
         let one = format!("{all}/demo");
         let dry = "?dryRun=All";

@@ -1,4 +1,4 @@
-//! Volumes that are brought up to date: what that costs, when it happens, and what readers see.
+//! Rotation: what refreshes cost, when they happen, and what readers see.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -19,17 +19,17 @@ trials! { "rotation":
     a_new_value_is_in_a_hundred_volumes_within_the_interval,
     no_reader_sees_a_mixture_in_two_hundred_rotations,
     a_changed_class_is_fetched_at_once,
-    an_annotation_asks_for_a_refresh_at_once,
+    an_annotation_triggers_a_refresh_at_once,
     with_rotation_off_nothing_is_refreshed,
-    a_first_mount_goes_before_refreshes,
+    a_first_mount_has_priority_over_refreshes,
     a_republish_costs_no_request_and_never_fails,
-    a_volume_of_a_group_gets_what_its_group_may_read,
-    what_expires_first_is_told,
+    a_volume_gets_only_what_its_identity_may_read,
+    the_next_expiration_is_in_the_metrics,
 }
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A driver that rotates at this interval, and shares as it does unless told otherwise.
+/// Starts a driver that rotates at this interval, with the default freshness window.
 pub(crate) fn rotating(interval: &str, more: &[&str]) -> Result<Node> {
     let mut setup = harness().setup();
     setup.flags = vec!["-v=10".to_owned(), "--enable-secret-rotation".to_owned()];
@@ -38,7 +38,7 @@ pub(crate) fn rotating(interval: &str, more: &[&str]) -> Result<Node> {
     Node::start(setup)
 }
 
-/// The value of a series whose line has all these parts; 0 without one.
+/// Returns the sum of the series of a metric whose lines have all these parts; 0 without one.
 pub(crate) fn metric(node: &Node, name: &str, parts: &[&str]) -> Result<f64> {
     let text = node.metrics()?;
     harness().remember(&text);
@@ -47,13 +47,13 @@ pub(crate) fn metric(node: &Node, name: &str, parts: &[&str]) -> Result<f64> {
     Ok(values.sum())
 }
 
-/// How many cycles have ended well.
+/// Returns the number of successful cycles.
 pub(crate) fn cycles(node: &Node) -> Result<f64> {
     metric(node, "rotation_reconcile_duration_sec_count", &[])
 }
 
-/// What tells one write of a volume from the next: the link and every file's inode and times.
-fn print(target: &Path) -> Result<Vec<(PathBuf, u64, i64, i64)>> {
+/// Returns what changes with each write of a volume: inode and times of target, link and files.
+fn fingerprint(target: &Path) -> Result<Vec<(PathBuf, u64, i64, i64)>> {
     let data = target.join("..data");
     let mut seen = Vec::new();
     let mut look = |path: PathBuf| -> Result<()> {
@@ -73,24 +73,24 @@ fn twenty_quiet_cycles_of_a_hundred_volumes_cost_ten_gets_each_and_write_nothing
     let (node, vault) = (rotating("300ms", &[])?, harness().vault());
     let volumes = pods(&node, &vault, 10, 1, 100)?;
     publish_all(&node, &volumes)?;
-    let prints = |volumes: &[Volume]| -> Result<Vec<_>> {
-        volumes.iter().map(|volume| print(&node.kubelet.target(volume))).collect()
+    let fingerprints = |volumes: &[Volume]| -> Result<Vec<_>> {
+        volumes.iter().map(|volume| fingerprint(&node.kubelet.target(volume))).collect()
     };
-    let before = prints(&volumes)?;
+    let before = fingerprints(&volumes)?;
     let first = cycles(&node)?;
     wait_for("twenty cycles", PATIENCE, || Ok(cycles(&node)? >= first + 20.0))?;
-    // Between two cycles; one GET too many in any of them is never made good.
+    // True only between two cycles. After one GET too many the numbers never become equal again.
     wait_for("ten GETs a cycle", Duration::from_secs(5), || {
-        let asked = vault.counters().get(Kind::Get) - 10;
+        let gets = vault.counters().get(Kind::Get) - 10;
         let cycles = cycles(&node)?;
-        ensure!(asked as f64 <= 10.0 * (cycles + 1.0), "{asked} GETs in {cycles} cycles");
-        Ok(asked as f64 == 10.0 * cycles && vault.counters().get(Kind::Get) - 10 == asked)
+        ensure!(gets as f64 <= 10.0 * (cycles + 1.0), "{gets} GETs in {cycles} cycles");
+        Ok(gets as f64 == 10.0 * cycles && vault.counters().get(Kind::Get) - 10 == gets)
     })?;
     assert_eq!(vault.entra().total(), 1, "one token");
-    ensure!(prints(&volumes)? == before, "a file was written");
+    ensure!(fingerprints(&volumes)? == before, "a file was written");
     assert_eq!(metric(&node, "rotation_reconcile_total", &["rotated=\"true\""])?, 0.0);
     ensure!(metric(&node, "rotation_reconcile_total", &["rotated=\"false\""])? >= 1_900.0);
-    wait_for("all are counted", PATIENCE, || Ok(metric(&node, "rotation_volumes{", &[])? == 100.0))?;
+    wait_for("the number of volumes", PATIENCE, || Ok(metric(&node, "rotation_volumes{", &[])? == 100.0))?;
     Ok(())
 }
 
@@ -101,16 +101,17 @@ fn a_new_value_is_in_a_hundred_volumes_within_the_interval() -> Result<()> {
     let value = vault.set("object-7");
     let began = Instant::now();
     let targets: Vec<PathBuf> = volumes.iter().map(|volume| node.kubelet.target(volume).join("object-7")).collect();
-    wait_for("the value is everywhere", PATIENCE, || {
+    wait_for("the value in all volumes", PATIENCE, || {
         Ok(targets.iter().all(|file| fs::read_to_string(file).is_ok_and(|found| found == value)))
     })?;
     ensure!(began.elapsed() < Duration::from_secs(6), "only after {:?}", began.elapsed());
-    wait_for("all are counted", PATIENCE, || {
+    wait_for("the number of refreshes", PATIENCE, || {
         Ok(metric(&node, "rotation_reconcile_total", &["rotated=\"true\""])? == 100.0)
     })
 }
 
-/// Two files of one secret: a fetch gets it once, so that they are equal in every generation.
+/// Returns the parameters for two files of one secret: a fetch gets it once, so both are equal in
+/// every generation.
 fn twins(vault: &Vault) -> std::collections::BTreeMap<String, String> {
     let object =
         |alias: &str| format!("  - |\n    objectName: twin\n    objectType: secret\n    objectAlias: {alias}\n");
@@ -127,16 +128,16 @@ fn no_reader_sees_a_mixture_in_two_hundred_rotations() -> Result<()> {
         let reader = scope.spawn(|| -> Result<usize> {
             let mut generations = std::collections::BTreeSet::new();
             while !done.load(Ordering::Relaxed) {
-                // As a careful reader does: one generation, held by its directory.
+                // A careful reader keeps one generation's directory open.
                 let pinned = fs::File::open(target.join("..data"))?;
                 let held = PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&pinned)));
                 let (one, two) = (fs::read_to_string(held.join("one")), fs::read_to_string(held.join("two")));
-                // A generation that was switched away may be removed under the reader's hands.
+                // The driver may remove an old generation while the reader has it open.
                 if let (Ok(one), Ok(two)) = (one, two) {
                     ensure!(one == two, "a mixture: {one} and {two}");
                     generations.insert(one);
                 }
-                // As a careless one does: never an empty or missing file.
+                // A careless reader opens the links: it never sees an empty or missing file.
                 for name in ["one", "two"] {
                     let found = fs::read_to_string(target.join(name));
                     let whole = found.as_ref().is_ok_and(|found| found.starts_with("s3cr3t-"));
@@ -148,7 +149,7 @@ fn no_reader_sees_a_mixture_in_two_hundred_rotations() -> Result<()> {
         });
         let rotations = (0..200).try_for_each(|_| {
             let value = vault.set("twin");
-            wait_for("the value is there", PATIENCE, || Ok(fs::read_to_string(target.join("two"))? == value))
+            wait_for("the new value", PATIENCE, || Ok(fs::read_to_string(target.join("two"))? == value))
         });
         done.store(true, Ordering::Relaxed);
         let seen = reader.join().map_err(|_| anyhow::anyhow!("the reader panicked"))??;
@@ -176,17 +177,17 @@ fn a_changed_class_is_fetched_at_once() -> Result<()> {
         wait_for("the object appears", PATIENCE, || {
             Ok(fs::read_to_string(target.join("second")).is_ok_and(|found| found == second))
         })?;
-        ensure!(!target.join("first").exists(), "the object that the class has no more is there");
+        ensure!(!target.join("first").exists(), "an object remains that the class does not have any more");
     }
     assert_eq!(vault.counters().get(Kind::Get), 1);
-    // A class that cannot be used changes nothing, and its repair is noticed.
+    // A class with a mistake changes nothing, and the driver notices its correction.
     node.class("demo", &vault.parameters_of("array: nonsense"))?;
-    wait_for("the mistake is told", PATIENCE, || {
+    wait_for("the mistake is counted", PATIENCE, || {
         Ok(metric(&node, "rotation_reconcile_error_total", &["reason=\"ClassInvalid\""])? >= 3.0)
     })?;
     assert_eq!(fs::read_to_string(target.join("second"))?, second);
     node.class("demo", &vault.parameters(&["first", "second"]))?;
-    wait_for("both are there", PATIENCE, || Ok(fs::read_to_string(target.join("first")).is_ok_and(|f| f == first)))?;
+    wait_for("both objects", PATIENCE, || Ok(fs::read_to_string(target.join("first")).is_ok_and(|f| f == first)))?;
     assert_eq!(
         fs::read_dir(&untouched)?
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
@@ -194,11 +195,11 @@ fn a_changed_class_is_fetched_at_once() -> Result<()> {
             .count(),
         1
     );
-    wait_for("nothing fails", PATIENCE, || Ok(metric(&node, "rotation_volumes_failing{", &[])? == 0.0))?;
+    wait_for("no failing volume", PATIENCE, || Ok(metric(&node, "rotation_volumes_failing{", &[])? == 0.0))?;
     Ok(())
 }
 
-fn an_annotation_asks_for_a_refresh_at_once() -> Result<()> {
+fn an_annotation_triggers_a_refresh_at_once() -> Result<()> {
     let (node, vault) = (rotating("1h", &[])?, harness().vault());
     vault.set("password");
     let class = |refresh: &str, name: &str| -> Result<()> {
@@ -212,8 +213,8 @@ fn an_annotation_asks_for_a_refresh_at_once() -> Result<()> {
     let (target, other) = (node.publish(&vault.volume("demo"))?, node.publish(&vault.volume("other"))?);
     let value = vault.set("password");
     class("2", "demo")?;
-    wait_for("it is refreshed", PATIENCE, || Ok(fs::read_to_string(target.join("password"))? == value))?;
-    ensure!(fs::read_to_string(other.join("password"))? != value, "nobody asked for that");
+    wait_for("a refresh", PATIENCE, || Ok(fs::read_to_string(target.join("password"))? == value))?;
+    ensure!(fs::read_to_string(other.join("password"))? != value, "a refresh without a change of the annotation");
     Ok(())
 }
 
@@ -224,21 +225,21 @@ fn with_rotation_off_nothing_is_refreshed() -> Result<()> {
     node.class("demo", &vault.parameters(&["first"]))?;
     let volume = vault.volume("demo");
     let target = node.publish(&volume)?;
-    let before = print(&target)?;
+    let before = fingerprint(&target)?;
     harness().azure().reset_counters(&vault.name);
     vault.set("first");
     node.class("demo", &vault.parameters(&["first", "second"]))?;
-    // The folder was looked at and the new class is known: a volume that starts now has it.
+    // The driver has read the new class: a new volume has its objects.
     ensure!(node.publish(&vault.volume("demo"))?.join("second").exists());
     assert_eq!(vault.counters().get(Kind::Get), 2);
     node.publish(&volume)?;
-    ensure!(print(&target)? == before && fs::read_to_string(target.join("first"))? == value);
+    ensure!(fingerprint(&target)? == before && fs::read_to_string(target.join("first"))? == value);
     ensure!(!node.log().contains("rotation is on") && !node.metrics()?.contains("rotation_"));
     Ok(())
 }
 
-/// Twenty requests a second, and refreshes that want more than that at every moment.
-fn a_first_mount_goes_before_refreshes() -> Result<()> {
+/// Refreshes that need more than the budget of twenty requests a second all the time.
+fn a_first_mount_has_priority_over_refreshes() -> Result<()> {
     let (node, vault) = (rotating("50ms", &["--vault-requests-per-second=20"])?, harness().vault());
     let names: Vec<String> = (0..120).map(|number| format!("many-{number}")).collect();
     names.iter().for_each(|name| drop(vault.set(name)));
@@ -250,8 +251,9 @@ fn a_first_mount_goes_before_refreshes() -> Result<()> {
     let few = ["few-0", "few-1", "few-2"];
     few.iter().for_each(|name| drop(vault.set(name)));
     node.class("few", &vault.parameters(&few))?;
-    // The burst is used up, and dozens wait: six fetches of sixteen at once.
-    wait_for("refreshes are under way", PATIENCE, || Ok(vault.counters().get(Kind::Get) >= 250))?;
+    // The burst is used up, and dozens of requests wait: six fetches of sixteen concurrent
+    // requests.
+    wait_for("many requests of refreshes", PATIENCE, || Ok(vault.counters().get(Kind::Get) >= 250))?;
     for _ in 0..5 {
         let began = Instant::now();
         let mut volume = vault.volume("few");
@@ -259,7 +261,7 @@ fn a_first_mount_goes_before_refreshes() -> Result<()> {
         node.publish(&volume)?;
         node.kubelet.unpublish(&volume)?;
         let took = began.elapsed();
-        // Three turns are 150 ms; behind the refreshes they would be four seconds.
+        // Three requests take 150 ms; behind the refreshes they would take four seconds.
         ensure!(took < Duration::from_millis(1_500), "a mount waited {took:?}");
     }
     Ok(())
@@ -274,7 +276,7 @@ fn a_republish_costs_no_request_and_never_fails() -> Result<()> {
     for place in [&vault.name, &vault.tenant] {
         harness().azure().reset_counters(place);
     }
-    let before = print(&target)?;
+    let before = fingerprint(&target)?;
     let mut times: Vec<Duration> = (0..101)
         .map(|_| {
             let began = Instant::now();
@@ -283,9 +285,9 @@ fn a_republish_costs_no_request_and_never_fails() -> Result<()> {
         })
         .collect::<Result<_>>()?;
     times.sort();
-    // The call, the connection for it and the kubelet's part are in it.
+    // This includes the connection and the kubelet's part.
     ensure!(times[50] < Duration::from_millis(20), "{:?}", times[50]);
-    // Whatever is wrong with the class or with what the kubelet brings.
+    // With a missing class, and with calls without secrets, attributes or pod info.
     fs::remove_file(node.setup().manifests().join("demo.yaml"))?;
     node.publish(&volume)?;
     let bare = Volume { secrets: std::collections::BTreeMap::new(), ..volume.clone() };
@@ -295,12 +297,13 @@ fn a_republish_costs_no_request_and_never_fails() -> Result<()> {
     request.volume_context.retain(|key, _| !key.ends_with("pod.name"));
     node.kubelet.send(request, Duration::from_secs(10))?;
     assert_eq!(vault.counters().total() + vault.entra().total(), 0);
-    ensure!(print(&target)? == before);
+    ensure!(fingerprint(&target)? == before);
     Ok(())
 }
 
-/// Two identities of one class are two fetches, and what one of them may not read any more the other one goes on getting.
-fn a_volume_of_a_group_gets_what_its_group_may_read() -> Result<()> {
+/// Two identities with one class are two fetches: when one loses its permission, the other one
+/// still gets the object.
+fn a_volume_gets_only_what_its_identity_may_read() -> Result<()> {
     let (node, vault) = (rotating("200ms", &[])?, harness().vault());
     let volumes = pods(&node, &vault, 1, 21, 42)?;
     publish_all(&node, &volumes)?;
@@ -308,32 +311,36 @@ fn a_volume_of_a_group_gets_what_its_group_may_read() -> Result<()> {
     let lone = volumes[20].attributes.get("clientID").context("no client")?.clone();
     ensure!(volumes[0].attributes.get("clientID") != Some(&lone));
     harness().azure().revoke_grant(&vault.name, &lone, &[azure_emulator::Permission::Get]);
-    wait_for("it is refused", PATIENCE, || {
+    wait_for("the fetch is refused", PATIENCE, || {
         Ok(metric(&node, "rotation_reconcile_error_total", &["reason=\"Forbidden\""])? >= 2.0)
     })?;
     let value = vault.set("object-0");
     for (number, volume) in volumes.iter().enumerate().filter(|(number, _)| number % 21 != 20) {
         let file = node.kubelet.target(volume).join("object-0");
-        wait_for(&format!("{number} has it"), PATIENCE, || Ok(fs::read_to_string(&file)? == value))?;
+        wait_for(&format!("the value in volume {number}"), PATIENCE, || Ok(fs::read_to_string(&file)? == value))?;
     }
     let after = cycles(&node)? + 42.0;
-    wait_for("two more rounds", PATIENCE, || Ok(cycles(&node)? >= after))?;
+    wait_for("two more cycles of each fetch", PATIENCE, || Ok(cycles(&node)? >= after))?;
     for volume in [&volumes[20], &volumes[41]] {
-        ensure!(fs::read_to_string(node.kubelet.target(volume).join("object-0"))? != value, "it may not be read");
+        ensure!(
+            fs::read_to_string(node.kubelet.target(volume).join("object-0"))? != value,
+            "the identity may not read this"
+        );
     }
     Ok(())
 }
 
-fn what_expires_first_is_told() -> Result<()> {
+fn the_next_expiration_is_in_the_metrics() -> Result<()> {
     let (node, vault) = (rotating("200ms", &[])?, harness().vault());
     let now = i64::try_from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs())?;
-    let set = |name: &str, version: u8, lives: Option<i64>| {
+    let set = |name: &str, version: u8, lifetime: Option<i64>| {
         let created = Some(now - 1_000 + i64::from(version));
-        let attributes = ObjectAttributes { created, expires: lives.map(|lives| now + lives), ..Default::default() };
+        let expires = lifetime.map(|lifetime| now + lifetime);
+        let attributes = ObjectAttributes { created, expires, ..Default::default() };
         let id = format!("{version:032}");
         harness().azure().set_secret_version(&vault.name, name, &id, &harness().secret(name), attributes);
     };
-    let told = |least: f64, most: f64| -> Result<()> {
+    let expires_within = |least: f64, most: f64| -> Result<()> {
         wait_for(&format!("an expiry between {least} and {most}"), PATIENCE, || {
             let left = metric(&node, "rotation_first_expiry_seconds{", &[])?;
             Ok((least..=most).contains(&left))
@@ -343,10 +350,10 @@ fn what_expires_first_is_told() -> Result<()> {
     set("never", 1, None);
     node.class("demo", &vault.parameters(&["late", "never"]))?;
     node.publish(&vault.volume("demo"))?;
-    told(89_000.0, 90_000.0)?;
+    expires_within(89_000.0, 90_000.0)?;
     set("never", 2, Some(5_000));
-    told(4_000.0, 5_000.0)?;
-    // Replaced in time.
+    expires_within(4_000.0, 5_000.0)?;
+    // A new version without an expiration replaces it.
     set("never", 3, None);
-    told(89_000.0, 90_000.0)
+    expires_within(89_000.0, 90_000.0)
 }

@@ -1,4 +1,5 @@
-//! What a real API server is told about refreshes: nothing in quiet times, each change once, each failure once.
+//! What a real API server gets about refreshes: nothing in quiet times, each change once, each
+//! failure once.
 
 use std::fs;
 use std::time::Duration;
@@ -17,8 +18,8 @@ use crate::rotation::{PATIENCE, cycles, metric};
 trials! { "rotation_cluster":
     quiet_cycles_write_nothing_to_the_cluster,
     a_new_value_is_written_to_each_status_once,
-    a_vault_that_fails_is_told_once_to_each_pod,
-    a_class_that_is_gone_and_back_is_noticed,
+    a_failing_vault_causes_one_event_for_each_pod,
+    a_deleted_and_recreated_class_is_noticed,
     a_restarted_driver_reads_statuses_and_writes_none,
 }
 
@@ -32,7 +33,8 @@ struct Fixture {
     namespace: String,
 }
 
-/// A driver that rotates at this interval, and a namespace with the class `demo`, which mounts the secrets `a` and `b`.
+/// Starts a driver that rotates at this interval, and creates a namespace with the class `demo` of
+/// the secrets `a` and `b`.
 fn fixture(interval: &str) -> Result<Fixture> {
     let (cluster, vault) = (cluster()?, harness().vault());
     vault.set("a");
@@ -61,10 +63,8 @@ impl Fixture {
         for pod in &pods {
             self.node.publish(pod)?;
         }
-        // The server's log tells of a call when its answer has gone out.
-        wait_for("each has its status", PATIENCE, || {
-            Ok(self.cluster.count(&self.user, "create", STATUSES.1)? == count)
-        })?;
+        // The server logs a call after its response.
+        wait_for("all statuses", PATIENCE, || Ok(self.cluster.count(&self.user, "create", STATUSES.1)? == count))?;
         Ok(pods)
     }
 
@@ -72,22 +72,22 @@ impl Fixture {
         self.cluster.list(STATUSES, &self.namespace)?.into_iter().map(|one| Ok(serde_json::to_value(one)?)).collect()
     }
 
-    /// Waits until every status has this value at this place.
-    fn all_say(&self, path: &str, value: Option<&Value>) -> Result<()> {
+    /// Waits until every status has this value at this path.
+    fn all_have(&self, path: &str, value: Option<&Value>) -> Result<()> {
         wait_for(&format!("{path} is {value:?}"), PATIENCE, || {
             Ok(self.statuses()?.iter().all(|status| status.pointer(path) == value))
         })
     }
 
-    /// How often the driver wrote anything.
+    /// Returns the number of the driver's writes.
     fn writes(&self) -> Result<usize> {
         let verbs = ["create", "update", "patch", "delete"];
         Ok(self.cluster.calls(&self.user)?.iter().filter(|call| verbs.contains(&call.verb.as_str())).count())
     }
 
     fn more_cycles(&self, count: f64) -> Result<()> {
-        let wanted = cycles(&self.node)? + count;
-        wait_for("more cycles", PATIENCE, || Ok(cycles(&self.node)? >= wanted))
+        let last = cycles(&self.node)? + count;
+        wait_for("more cycles", PATIENCE, || Ok(cycles(&self.node)? >= last))
     }
 }
 
@@ -99,7 +99,7 @@ fn quiet_cycles_write_nothing_to_the_cluster() -> Result<()> {
     fixture.more_cycles(20.0)?;
     assert_eq!(fixture.statuses()?, before, "a status was written");
     let after = fixture.cluster.calls(&fixture.user)?;
-    ensure!(after.len() == calls, "the API server was asked: {:?}", &after[calls..]);
+    ensure!(after.len() == calls, "the API server got requests: {:?}", &after[calls..]);
     Ok(())
 }
 
@@ -109,7 +109,7 @@ fn a_new_value_is_written_to_each_status_once() -> Result<()> {
     let writes = fixture.writes()?;
     let value = harness().secret("a");
     let version = harness().azure().set_secret(&fixture.vault.name, "a", &value);
-    fixture.all_say("/status/objects/0", Some(&json!({ "id": "secret/a", "version": version })))?;
+    fixture.all_have("/status/objects/0", Some(&json!({ "id": "secret/a", "version": version })))?;
     for pod in &pods {
         assert_eq!(fs::read_to_string(fixture.node.kubelet.target(pod).join("a"))?, value);
     }
@@ -120,21 +120,21 @@ fn a_new_value_is_written_to_each_status_once() -> Result<()> {
     Ok(())
 }
 
-fn a_vault_that_fails_is_told_once_to_each_pod() -> Result<()> {
+fn a_failing_vault_causes_one_event_for_each_pod() -> Result<()> {
     let fixture = fixture("300ms")?;
     let pods = fixture.pods(5)?;
     let writes = fixture.writes()?;
     let before = fs::read_to_string(fixture.node.kubelet.target(&pods[0]).join("a"))?;
     harness().azure().add_fault(Fault::new(Action::status(503)).host(&fixture.vault.name));
     let version = harness().azure().set_secret(&fixture.vault.name, "a", &harness().secret("a"));
-    fixture.all_say("/status/reason", Some(&json!("VaultUnavailable")))?;
+    fixture.all_have("/status/reason", Some(&json!("VaultUnavailable")))?;
     wait_for("five cycles failed", PATIENCE, || {
         Ok(metric(&fixture.node, "rotation_reconcile_error_total", &["reason=\"VaultUnavailable\""])? >= 25.0)
     })?;
     for pod in &pods {
         assert_eq!(fs::read_to_string(fixture.node.kubelet.target(pod).join("a"))?, before);
     }
-    wait_for("each pod has an event", PATIENCE, || Ok(fixture.cluster.list(EVENTS, &fixture.namespace)?.len() == 5))?;
+    wait_for("an event for each pod", PATIENCE, || Ok(fixture.cluster.list(EVENTS, &fixture.namespace)?.len() == 5))?;
     for event in fixture.cluster.list(EVENTS, &fixture.namespace)? {
         assert_eq!(event.data["reason"], "FailedRefreshVaultUnavailable");
         assert_eq!(event.data["count"], 1);
@@ -152,32 +152,32 @@ fn a_vault_that_fails_is_told_once_to_each_pod() -> Result<()> {
     wait_for("ten writes", PATIENCE, || Ok(fixture.writes()? >= writes + 10))?;
     assert_eq!(fixture.writes()?, writes + 10, "an event and a status each");
     harness().azure().clear_faults(&fixture.vault.name);
-    fixture.all_say("/status/objects/0/version", Some(&json!(version)))?;
-    fixture.all_say("/status/reason", None)?;
-    fixture.all_say("/status/message", None)?;
+    fixture.all_have("/status/objects/0/version", Some(&json!(version)))?;
+    fixture.all_have("/status/reason", None)?;
+    fixture.all_have("/status/message", None)?;
     fixture.more_cycles(3.0)?;
     wait_for("five more", PATIENCE, || Ok(fixture.writes()? >= writes + 15))?;
     assert_eq!(fixture.writes()?, writes + 15);
     Ok(())
 }
 
-fn a_class_that_is_gone_and_back_is_noticed() -> Result<()> {
+fn a_deleted_and_recreated_class_is_noticed() -> Result<()> {
     let fixture = fixture("1s")?;
     let pods = fixture.pods(2)?;
     let classes = fixture.cluster.api(CLASSES, Some(&fixture.namespace));
     fixture.cluster.block_on(classes.delete("demo", &DeleteParams::default()))?;
-    fixture.all_say("/status/reason", Some(&json!("ClassNotFound")))?;
+    fixture.all_have("/status/reason", Some(&json!("ClassNotFound")))?;
     for pod in &pods {
         fixture.node.publish(pod)?;
         ensure!(fixture.node.kubelet.target(pod).join("a").exists());
     }
     fixture.cluster.class(&fixture.namespace, "demo", &fixture.vault, &["b"])?;
-    fixture.all_say("/status/reason", None)?;
+    fixture.all_have("/status/reason", None)?;
     for pod in &pods {
         let target = fixture.node.kubelet.target(pod);
         ensure!(!target.join("a").exists() && target.join("b").exists());
     }
-    // With an interval of an hour only the watch can tell.
+    // With an interval of an hour only the watch can trigger a refresh.
     let hourly = self::fixture("1h")?;
     let pods = hourly.pods(1)?;
     let value = harness().secret("b");
@@ -187,7 +187,7 @@ fn a_class_that_is_gone_and_back_is_noticed() -> Result<()> {
     let (patch, params) = (Patch::Merge(change), PatchParams::default());
     hourly.cluster.block_on(classes.patch("demo", &params, &patch))?;
     let file = hourly.node.kubelet.target(&pods[0]).join("b");
-    wait_for("it is refreshed", Duration::from_secs(10), || Ok(fs::read_to_string(&file)? == value))
+    wait_for("a refresh", Duration::from_secs(10), || Ok(fs::read_to_string(&file)? == value))
 }
 
 fn a_restarted_driver_reads_statuses_and_writes_none() -> Result<()> {
@@ -201,15 +201,15 @@ fn a_restarted_driver_reads_statuses_and_writes_none() -> Result<()> {
     for pod in &pods {
         fixture.node.publish(pod)?;
     }
-    wait_for("each is read", PATIENCE, || Ok(cluster.count(&fixture.user, "get", STATUSES.1)? == 3))?;
+    wait_for("each status is read", PATIENCE, || Ok(cluster.count(&fixture.user, "get", STATUSES.1)? == 3))?;
     fixture.more_cycles(5.0)?;
     assert_eq!((fixture.writes()?, fixture.statuses()?), (writes, before));
     assert_eq!(cluster.count(&fixture.user, "get", STATUSES.1)?, 3, "read once");
-    // One that was deleted meanwhile is made again when there is something to say.
+    // A status that was deleted meanwhile is created again with the next change.
     let name = fixture.statuses()?[0]["metadata"]["name"].as_str().context("no name")?.to_owned();
     let api = cluster.api(STATUSES, Some(&fixture.namespace));
     cluster.block_on(api.delete(&name, &DeleteParams::default()))?;
     let version = harness().azure().set_secret(&fixture.vault.name, "a", &harness().secret("a"));
-    fixture.all_say("/status/objects/0/version", Some(&json!(version)))?;
-    wait_for("it is there again", PATIENCE, || Ok(fixture.statuses()?.len() == 3))
+    fixture.all_have("/status/objects/0/version", Some(&json!(version)))?;
+    wait_for("the status exists again", PATIENCE, || Ok(fixture.statuses()?.len() == 3))
 }

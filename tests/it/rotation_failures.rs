@@ -1,4 +1,5 @@
-//! Refreshes that fail, are cut off, or come too late: the files stay whole, and nothing is written where no volume is.
+//! Refreshes that fail, are interrupted, or finish too late: the files stay whole, and nothing is
+//! written without a mount.
 
 use std::fs;
 use std::path::Path;
@@ -13,15 +14,15 @@ use crate::rotation::{PATIENCE, cycles, metric, rotating};
 
 trials! { "rotation_failures":
     a_vault_that_fails_for_a_while_costs_no_file,
-    what_waited_for_a_vault_comes_at_the_vaults_pace,
+    refreshes_after_an_outage_keep_the_rate_limit,
     a_driver_killed_while_it_refreshes_leaves_whole_volumes,
     a_refresh_that_ends_after_an_unpublish_writes_nothing,
     a_refresh_that_finds_no_mount_writes_nothing,
-    a_restarted_driver_takes_its_volumes_up_again,
-    a_torn_volume_is_whole_again_after_a_restart,
+    a_restarted_driver_resumes_rotation,
+    an_interrupted_write_is_repaired_after_a_restart,
     a_mount_that_was_never_filled_is_published_again,
     credentials_that_are_not_renewed_are_dropped,
-    a_new_client_secret_comes_with_the_next_call,
+    a_new_client_secret_is_used_from_the_next_call_on,
 }
 
 fn class(node: &Node, vault: &Vault) -> Result<()> {
@@ -47,32 +48,43 @@ fn a_vault_that_fails_for_a_while_costs_no_file() -> Result<()> {
     for target in &targets {
         ensure!(holds(target, &before)?);
     }
-    wait_for("all are counted", PATIENCE, || Ok(metric(&node, "rotation_volumes_failing{", &[])? == 5.0))?;
-    assert_eq!(node.log().matches("volumes cannot be refreshed").count(), 1, "told once");
+    wait_for(
+        "the number of failing volumes",
+        PATIENCE,
+        || Ok(metric(&node, "rotation_volumes_failing{", &[])? == 5.0),
+    )?;
+    assert_eq!(node.log().matches("volumes cannot be refreshed").count(), 1, "one line in the log");
     harness().azure().clear_faults(&vault.name);
     let began = Instant::now();
     for target in &targets {
-        wait_for("it is fresh", PATIENCE, || holds(target, &value))?;
+        wait_for("a refresh", PATIENCE, || holds(target, &value))?;
     }
-    // The interval, and the pause between two tries that had begun.
+    // The interval, and the pause between two tries.
     ensure!(began.elapsed() < Duration::from_secs(6), "only after {:?}", began.elapsed());
     let journal = harness().azure().journal();
-    let asked: Vec<i64> = journal
+    let times: Vec<i64> = journal
         .iter()
         .filter(|entry| entry.place == vault.name && entry.sequence > known)
         .map(|entry| entry.arrived_ms)
         .collect();
-    let most = asked.iter().map(|from| asked.iter().filter(|at| (*from..from + 1_000).contains(*at)).count()).max();
-    ensure!(most.unwrap_or_default() <= 8, "{most:?} requests in a second for one object");
+    let most = most_in_a_second(&times);
+    ensure!(most <= 8, "{most} requests in a second for one object");
     Ok(())
 }
 
-/// Six classes grow to 180 objects as soon as the vault is back: all are due at once, and twenty a second may be asked for.
-fn what_waited_for_a_vault_comes_at_the_vaults_pace() -> Result<()> {
-    const PACE: usize = 20;
+/// Returns the largest number of these times (in milliseconds) within any second.
+fn most_in_a_second(times: &[i64]) -> usize {
+    let within = |from: &i64| times.iter().filter(|at| (*from..from + 1_000).contains(*at)).count();
+    times.iter().map(within).max().unwrap_or_default()
+}
+
+/// Six classes grow to 180 objects as soon as the vault recovers: all are due at once, with a
+/// budget of twenty requests a second.
+fn refreshes_after_an_outage_keep_the_rate_limit() -> Result<()> {
+    const RATE: usize = 20;
     let (node, vault) = (rotating("15s", &["--vault-requests-per-second=20"])?, harness().vault());
     let objects = |class: usize| -> Vec<String> { (0..30).map(|object| format!("o-{class}-{object}")).collect() };
-    // In one file, so that all change in one moment.
+    // In one file, so that all change at the same moment.
     let classes = |count: usize| -> Result<()> {
         let manifests = (0..6).map(|class| {
             let names = objects(class);
@@ -86,31 +98,31 @@ fn what_waited_for_a_vault_comes_at_the_vaults_pace() -> Result<()> {
     let volumes: Vec<_> = (0..6).map(|class| vault.volume(&format!("c{class}"))).collect();
     let targets: Vec<_> = volumes.iter().map(|volume| node.publish(volume)).collect::<Result<_, _>>()?;
     harness().azure().add_fault(Fault::new(Action::status(503)).host(&vault.name));
-    wait_for("the vault is left alone", PATIENCE, || {
+    wait_for("the circuit opens", PATIENCE, || {
         Ok(metric(&node, "keyvault_restrained_vaults{", &["restraint=\"failing\""])? >= 1.0)
     })?;
     let known = harness().azure().journal().last().map_or(0, |entry| entry.sequence);
     harness().azure().clear_faults(&vault.name);
-    wait_for("no vault is left alone", PATIENCE, || {
+    wait_for("the circuit closes", PATIENCE, || {
         Ok(metric(&node, "keyvault_restrained_vaults{", &["restraint=\"failing\""])? == 0.0)
     })?;
     classes(30)?;
-    wait_for("all is there", PATIENCE, || {
+    wait_for("all objects", PATIENCE, || {
         let whole = |(class, target): (usize, &std::path::PathBuf)| {
             objects(class).iter().all(|name| target.join(name).exists())
         };
         Ok(targets.iter().enumerate().all(whole))
     })?;
     let journal = harness().azure().journal();
-    let asked: Vec<i64> = journal
+    let times: Vec<i64> = journal
         .iter()
         .filter(|entry| entry.place == vault.name && entry.sequence > known)
         .map(|entry| entry.arrived_ms)
         .collect();
-    ensure!(asked.len() >= 180, "{} requests only", asked.len());
-    let most = asked.iter().map(|from| asked.iter().filter(|at| (*from..from + 1_000).contains(*at)).count()).max();
-    // The budget is the pace, and 64 at once after a rest (docs/decisions.md#d7).
-    ensure!(most.unwrap_or_default() <= PACE + 64, "{most:?} requests in a second");
+    ensure!(times.len() >= 180, "{} requests only", times.len());
+    let most = most_in_a_second(&times);
+    // The budget is the rate, and a burst of 64 (docs/decisions.md#d7).
+    ensure!(most <= RATE + 64, "{most} requests in a second");
     Ok(())
 }
 
@@ -135,7 +147,8 @@ fn a_driver_killed_while_it_refreshes_leaves_whole_volumes() -> Result<()> {
         let new = values();
         let until = Instant::now() + Duration::from_micros(seed % 70_000 * if round % 2 == 0 { 10 } else { 1 });
         while Instant::now() < until {
-            // Every other time in the middle of a write: a second generation stands in the volume.
+            // In every other round, wait for the middle of a write, when a second generation
+            // exists.
             if round % 2 == 0 && entries(&watched) != whole {
                 break;
             }
@@ -146,48 +159,45 @@ fn a_driver_killed_while_it_refreshes_leaves_whole_volumes() -> Result<()> {
             let target = node.kubelet.target(volume);
             for ((name, old), new) in names.iter().zip(&old).zip(&new) {
                 let found = fs::read_to_string(target.join(name))?;
-                ensure!(&found == old || &found == new, "{name} holds neither value");
+                ensure!(&found == old || &found == new, "{name} has neither value");
                 fresh += usize::from(&found == new);
             }
         }
-        counts[if fresh == 0 {
-            0
-        } else if fresh == 12 {
-            2
-        } else {
-            1
+        counts[match fresh {
+            0 => 0,
+            12 => 2,
+            _ => 1,
         }] += 1;
         for volume in &volumes {
             node.publish(volume)?;
         }
         for volume in &volumes {
-            let target = node.kubelet.target(volume);
-            wait_for("it is refreshed after the restart", PATIENCE, || {
-                Ok(names
-                    .iter()
-                    .zip(&new)
-                    .all(|(name, new)| fs::read_to_string(target.join(name)).is_ok_and(|f| f == *new)))
-            })?;
-            wait_for("nothing is left over", PATIENCE, || {
-                Ok(fs::read_dir(&target)?
-                    .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-                    .filter(|n| n.starts_with(".."))
-                    .count()
-                    == 2)
+            wait_for("a refresh after the restart, and one generation", PATIENCE, || {
+                is_refreshed(&node.kubelet.target(volume), &names, &new)
             })?;
         }
         old = new;
     }
-    ensure!(counts[0] > 0 && counts[2] > 0, "the moments did not differ: {counts:?}");
+    ensure!(counts[0] > 0 && counts[2] > 0, "all restarts were at the same step: {counts:?}");
     Ok(())
 }
 
-/// Waits until a fetch is under way that will bring a new value; gives the count of cycles before its end.
+/// Whether a volume has these values, one generation, and nothing else with a name of the driver's
+/// own.
+fn is_refreshed(target: &Path, names: &[&str], values: &[String]) -> Result<bool> {
+    let holds =
+        |(name, value): (&&str, &String)| fs::read_to_string(target.join(name)).is_ok_and(|read| read == *value);
+    let entries = fs::read_dir(target)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    Ok(names.iter().zip(values).all(holds) && entries.filter(|name| name.starts_with("..")).count() == 2)
+}
+
+/// Waits until a fetch is in progress that will get a new value; returns the number of cycles
+/// before it.
 fn fetching(node: &Node, vault: &Vault) -> Result<f64> {
     harness().azure().add_fault(Fault::new(Action::latency(Duration::from_secs(1))).host(&vault.name).kind(Kind::Get));
     harness().azure().reset_counters(&vault.name);
-    wait_for("the vault is asked", PATIENCE, || Ok(vault.counters().get(Kind::Get) == 1))?;
-    // The emulator waits first, and looks at its objects then.
+    wait_for("the request to the vault", PATIENCE, || Ok(vault.counters().get(Kind::Get) == 1))?;
+    // The emulator reads its objects after the delay.
     vault.set("password");
     cycles(node)
 }
@@ -200,12 +210,12 @@ fn a_refresh_that_ends_after_an_unpublish_writes_nothing() -> Result<()> {
     node.publish(&volumes[1])?;
     let before = fetching(&node, &vault)?;
     node.kubelet.unpublish(&volumes[0])?;
-    // As after a reboot, or of a kubelet that calls again: a directory of the host.
+    // A directory of the host, as after a reboot or a new call of the kubelet.
     fs::create_dir_all(&target)?;
-    wait_for("the fetch ends", PATIENCE, || Ok(cycles(&node)? > before))?;
+    wait_for("the fetch finishes", PATIENCE, || Ok(cycles(&node)? > before))?;
     ensure!(fs::read_dir(&target)?.next().is_none(), "plain text on the host's disk");
     ensure!(mounts_on(&target)?.is_empty());
-    wait_for("the other one was written", PATIENCE, || {
+    wait_for("the other volume is written", PATIENCE, || {
         Ok(metric(&node, "rotation_reconcile_total", &["rotated=\"true\""])? >= 1.0)
     })?;
     assert_eq!(metric(&node, "rotation_reconcile_error_total", &[])?, 0.0);
@@ -220,15 +230,15 @@ fn a_refresh_that_finds_no_mount_writes_nothing() -> Result<()> {
     fetching(&node, &vault)?;
     nix::mount::umount2(&target, nix::mount::MntFlags::MNT_DETACH)?;
     ensure!(target.is_dir() && mounts_on(&target)?.is_empty());
-    wait_for("it is noticed", PATIENCE, || Ok(node.log().contains("a volume is gone; nothing is written")))?;
+    wait_for("the driver notices", PATIENCE, || Ok(node.log().contains("a volume is gone; nothing is written")))?;
     ensure!(fs::read_dir(&target)?.next().is_none(), "plain text on the host's disk");
-    // The next call mounts it anew.
+    // The next call mounts it again.
     node.publish(&volume)?;
     ensure!(target.join("password").exists() && mounts_on(&target)?.len() == 1);
     Ok(())
 }
 
-fn a_restarted_driver_takes_its_volumes_up_again() -> Result<()> {
+fn a_restarted_driver_resumes_rotation() -> Result<()> {
     let (node, vault) = (rotating("200ms", &[])?, harness().vault());
     class(&node, &vault)?;
     let volume = vault.volume("demo");
@@ -238,8 +248,8 @@ fn a_restarted_driver_takes_its_volumes_up_again() -> Result<()> {
     harness().azure().reset_counters(&vault.name);
     assert_eq!(metric(&node, "rotation_volumes{", &[])?, 0.0);
     node.publish(&volume)?;
-    wait_for("it is refreshed", PATIENCE, || holds(&target, &value))?;
-    // And quiet from then on: what is on disk is known.
+    wait_for("a refresh", PATIENCE, || holds(&target, &value))?;
+    // From then on it writes nothing, since it has the digest of its write.
     let generation = fs::read_link(target.join("..data"))?;
     let before = cycles(&node)?;
     wait_for("some cycles", PATIENCE, || Ok(cycles(&node)? >= before + 5.0))?;
@@ -247,8 +257,8 @@ fn a_restarted_driver_takes_its_volumes_up_again() -> Result<()> {
     Ok(())
 }
 
-/// What a driver leaves that is killed right after readers have changed over.
-fn a_torn_volume_is_whole_again_after_a_restart() -> Result<()> {
+/// The state after a driver was killed right after the rename of `..data`.
+fn an_interrupted_write_is_repaired_after_a_restart() -> Result<()> {
     let (node, vault) = (rotating("1h", &[])?, harness().vault());
     class(&node, &vault)?;
     let volume = vault.volume("demo");
@@ -262,13 +272,14 @@ fn a_torn_volume_is_whole_again_after_a_restart() -> Result<()> {
     Ok(())
 }
 
-/// What a driver leaves that is killed between mounting and filling, on kernels that cannot do both at once.
+/// The state after a driver was killed between the mount and the write, on kernels without the
+/// mount API.
 fn a_mount_that_was_never_filled_is_published_again() -> Result<()> {
     let (node, vault) = (rotating("200ms", &[])?, harness().vault());
     class(&node, &vault)?;
     let volume = vault.volume("demo");
     let target = node.publish(&volume)?;
-    // Known to the driver, and yet not there any more.
+    // The driver has the volume in its registry, although the files are gone.
     for entry in fs::read_dir(&target)? {
         let path = entry?.path();
         if path.is_symlink() { fs::remove_file(path)? } else { fs::remove_dir_all(path)? }
@@ -276,7 +287,7 @@ fn a_mount_that_was_never_filled_is_published_again() -> Result<()> {
     node.publish(&volume)?;
     ensure!(target.join("password").exists());
     let value = vault.set("password");
-    wait_for("it is refreshed", PATIENCE, || holds(&target, &value))
+    wait_for("a refresh", PATIENCE, || holds(&target, &value))
 }
 
 fn credentials_that_are_not_renewed_are_dropped() -> Result<()> {
@@ -289,24 +300,24 @@ fn credentials_that_are_not_renewed_are_dropped() -> Result<()> {
     while calls.elapsed() < Duration::from_secs(3) {
         node.publish(&volume)?;
     }
-    assert_eq!(metric(&node, "rotation_reconcile_error_total", &[])?, 0.0, "they were renewed");
-    wait_for("they are dropped", PATIENCE, || {
+    assert_eq!(metric(&node, "rotation_reconcile_error_total", &[])?, 0.0, "each call renews the credentials");
+    wait_for("the credentials are dropped", PATIENCE, || {
         Ok(metric(&node, "rotation_reconcile_error_total", &["reason=\"CredentialsMissing\""])? >= 1.0)
     })?;
     ensure!(node.log().contains("requiresRepublish"));
     let value = vault.set("password");
-    let asked = vault.counters().get(Kind::Get);
+    let gets = vault.counters().get(Kind::Get);
     ensure!(holds(&target, &before)?);
     wait_for("some more cycles", PATIENCE, || {
         Ok(metric(&node, "rotation_reconcile_error_total", &["reason=\"CredentialsMissing\""])? >= 5.0)
     })?;
-    assert_eq!(vault.counters().get(Kind::Get), asked);
+    assert_eq!(vault.counters().get(Kind::Get), gets);
     ensure!(holds(&target, &before)?);
     node.publish(&volume)?;
-    wait_for("it is refreshed again", PATIENCE, || holds(&target, &value))
+    wait_for("another refresh", PATIENCE, || holds(&target, &value))
 }
 
-fn a_new_client_secret_comes_with_the_next_call() -> Result<()> {
+fn a_new_client_secret_is_used_from_the_next_call_on() -> Result<()> {
     let (node, mut vault) = (rotating("300ms", &[])?, harness().vault());
     class(&node, &vault)?;
     let mut volume = vault.volume("demo");
@@ -314,12 +325,12 @@ fn a_new_client_secret_comes_with_the_next_call() -> Result<()> {
     harness().azure().expire_client_secret(&vault.tenant, &vault.client_id);
     harness().azure().revoke_tokens(&vault.client_id);
     let value = vault.set("password");
-    wait_for("it is refused", PATIENCE, || {
+    wait_for("the secret is refused", PATIENCE, || {
         Ok(metric(&node, "rotation_reconcile_error_total", &["reason=\"CredentialsRejected\""])? >= 1.0)
     })?;
     vault.client_secret = harness().secret("client");
     harness().azure().add_client(&vault.tenant, &vault.client_id, &vault.client_secret);
     volume = volume.with_service_principal(&vault.client_id, &vault.client_secret);
     node.publish(&volume)?;
-    wait_for("it is refreshed", PATIENCE, || holds(&target, &value))
+    wait_for("a refresh", PATIENCE, || holds(&target, &value))
 }

@@ -1,4 +1,5 @@
-//! Pods that end and pods that ask: what rotation takes from the watch of this node's pods, with the rights that are shipped.
+//! Terminating, finished and annotated pods: how rotation uses the watch of this node's pods, with
+//! the chart's RBAC rules.
 
 use std::fs;
 use std::path::Path;
@@ -15,13 +16,13 @@ use crate::mirror_fixture::{Fixture, PODS, decoded};
 use crate::rotation::{PATIENCE, cycles};
 
 trials! { "rotation_pods":
-    a_pod_that_asks_is_refreshed_and_no_other,
-    a_pod_that_is_being_deleted_is_left_alone,
-    a_pod_that_has_ended_is_left_alone,
+    an_annotated_pod_is_refreshed_and_no_other,
+    a_terminating_pod_is_not_refreshed,
+    a_finished_pod_is_not_refreshed,
     a_new_value_is_in_a_hundred_volumes_and_in_the_secret,
 }
 
-/// A driver that rotates at this interval, with these rights.
+/// Starts a driver that rotates, with these rights and flags.
 fn rotating(fixture: &Fixture, rights: Rights, flags: &[&str]) -> Result<(Node, User)> {
     let user = fixture.cluster.user(rights)?;
     let flags = ["--enable-secret-rotation"].iter().chain(flags);
@@ -34,22 +35,24 @@ fn holds(target: &Path, value: &str) -> Result<bool> {
     Ok(fs::read_to_string(target.join("password"))? == value)
 }
 
-fn a_pod_that_asks_is_refreshed_and_no_other() -> Result<()> {
+fn an_annotated_pod_is_refreshed_and_no_other() -> Result<()> {
     let fixture = Fixture::new()?;
     fixture.vault.set("password");
-    fixture.class("asked", &["password"], &Value::Null)?;
+    fixture.class("annotated", &["password"], &Value::Null)?;
     fixture.class("other", &["password"], &Value::Null)?;
     let (node, _) = rotating(&fixture, Rights::Rotation, &["--rotation-poll-interval=1h"])?;
-    let asks = fixture.pod("asks", "a", "asked", &Value::Null)?;
-    let (target, other) = (node.publish(&asks)?, node.publish(&fixture.pod("silent", "a", "other", &Value::Null)?)?);
-    let mut asked = 0;
+    let annotated = fixture.pod("annotated", "a", "annotated", &Value::Null)?;
+    let other = fixture.pod("other", "a", "other", &Value::Null)?;
+    let (target, other) = (node.publish(&annotated)?, node.publish(&other)?);
+    let mut number = 0;
     for _ in 0..3 {
         let value = fixture.vault.set("password");
         let change = |value: &str| json!({ "metadata": { "annotations": { "keyvault-csi/refresh": value } } });
-        // It counts that it changes; the pod may be looked at for the first time only now, which is no change.
-        wait_for("it is refreshed", PATIENCE, || {
-            asked += 1;
-            fixture.merge(PODS, "asks", &change(&asked.to_string()))?;
+        // Only a change triggers a refresh, and the watch may see the pod for the first time only
+        // now.
+        wait_for("a refresh", PATIENCE, || {
+            number += 1;
+            fixture.merge(PODS, "annotated", &change(&number.to_string()))?;
             let began = Instant::now();
             while began.elapsed() < Duration::from_secs(2) {
                 if holds(&target, &value)? {
@@ -58,37 +61,37 @@ fn a_pod_that_asks_is_refreshed_and_no_other() -> Result<()> {
             }
             Ok(false)
         })?;
-        ensure!(!holds(&other, &value)?, "nobody asked for that");
+        ensure!(!holds(&other, &value)?, "a refresh without an annotation");
     }
     Ok(())
 }
 
-fn a_pod_that_is_being_deleted_is_left_alone() -> Result<()> {
+fn a_terminating_pod_is_not_refreshed() -> Result<()> {
     let fixture = Fixture::new()?;
     fixture.vault.set("password");
     fixture.class("demo", &["password"], &Value::Null)?;
     let (node, _) = rotating(&fixture, Rights::Rotation, &["--rotation-poll-interval=200ms"])?;
-    let (ends, stays) =
-        (fixture.pod("ends", "a", "demo", &Value::Null)?, fixture.pod("stays", "a", "demo", &Value::Null)?);
-    let (ending, staying) = (node.publish(&ends)?, node.publish(&stays)?);
+    let (terminating, running) =
+        (fixture.pod("terminating", "a", "demo", &Value::Null)?, fixture.pod("running", "a", "demo", &Value::Null)?);
+    let (target, other) = (node.publish(&terminating)?, node.publish(&running)?);
     let old = fixture.vault.set("password");
-    wait_for("both are refreshed", PATIENCE, || Ok(holds(&ending, &old)? && holds(&staying, &old)?))?;
+    wait_for("refreshes of both pods", PATIENCE, || Ok(holds(&target, &old)? && holds(&other, &old)?))?;
     let api = fixture.cluster.api(PODS, Some(&fixture.namespace));
-    let deleted = fixture
-        .cluster
-        .block_on(api.delete("ends", &DeleteParams { grace_period_seconds: Some(600), ..DeleteParams::default() }))?;
-    ensure!(deleted.left().is_some_and(|pod| pod.metadata.deletion_timestamp.is_some()), "it is gone at once");
-    // Until the watch has told it, a cycle may still write.
+    let deleted = fixture.cluster.block_on(
+        api.delete("terminating", &DeleteParams { grace_period_seconds: Some(600), ..DeleteParams::default() }),
+    )?;
+    ensure!(deleted.left().is_some_and(|pod| pod.metadata.deletion_timestamp.is_some()), "the pod is gone at once");
+    // Until the watch has the change, a cycle may still write.
     let before = cycles(&node)?;
     wait_for("some cycles", PATIENCE, || Ok(cycles(&node)? >= before + 5.0))?;
     let new = fixture.vault.set("password");
-    wait_for("the other one is refreshed", PATIENCE, || holds(&staying, &new))?;
-    ensure!(holds(&ending, &old)?, "a pod on its way out was written to");
-    node.kubelet.unpublish(&ends)?;
+    wait_for("a refresh of the other pod", PATIENCE, || holds(&other, &new))?;
+    ensure!(holds(&target, &old)?, "a terminating pod's volume was written");
+    node.kubelet.unpublish(&terminating)?;
     Ok(())
 }
 
-fn a_pod_that_has_ended_is_left_alone() -> Result<()> {
+fn a_finished_pod_is_not_refreshed() -> Result<()> {
     let fixture = Fixture::new()?;
     fixture.vault.set("password");
     fixture.class("demo", &["password"], &Value::Null)?;
@@ -96,17 +99,17 @@ fn a_pod_that_has_ended_is_left_alone() -> Result<()> {
     let job = fixture.pod("job", "a", "demo", &Value::Null)?;
     let target = node.publish(&job)?;
     let old = fixture.vault.set("password");
-    wait_for("it is refreshed", PATIENCE, || holds(&target, &old))?;
+    wait_for("a refresh", PATIENCE, || holds(&target, &old))?;
     let api = fixture.cluster.api(PODS, Some(&fixture.namespace));
     let status = json!({ "status": { "phase": "Succeeded" } });
     let (patch, params) = (kube::api::Patch::Merge(status), kube::api::PatchParams::default());
     fixture.cluster.block_on(api.patch_status("job", &params, &patch))?;
-    // Its fetch has nobody left, so that the vault is not asked any more.
-    wait_for("the vault is left alone", PATIENCE, || {
-        let asked = fixture.vault.counters().total();
+    // No pod is left for its fetch, so the requests to the vault stop.
+    wait_for("a second without a request", PATIENCE, || {
+        let requests = fixture.vault.counters().total();
         let began = Instant::now();
         while began.elapsed() < Duration::from_secs(1) {
-            if fixture.vault.counters().total() != asked {
+            if fixture.vault.counters().total() != requests {
                 return Ok(false);
             }
         }
@@ -114,16 +117,16 @@ fn a_pod_that_has_ended_is_left_alone() -> Result<()> {
     })?;
     let new = fixture.vault.set("password");
     ensure!(holds(&target, &old)?);
-    // A kubelet that still calls knows better.
+    // A new call of the kubelet means that the volume is in use.
     node.publish(&job)?;
-    wait_for("it is refreshed again", PATIENCE, || holds(&target, &new))
+    wait_for("another refresh", PATIENCE, || holds(&target, &new))
 }
 
 fn a_new_value_is_in_a_hundred_volumes_and_in_the_secret() -> Result<()> {
     let fixture = Fixture::new()?;
     fixture.vault.set("password");
-    let wish = json!([{ "secretName": "mirrored", "type": "Opaque", "data": [{ "objectName": "password", "key": "password" }] }]);
-    fixture.class("demo", &["password"], &wish)?;
+    let secret_objects = json!([{ "secretName": "mirrored", "type": "Opaque", "data": [{ "objectName": "password", "key": "password" }] }]);
+    fixture.class("demo", &["password"], &secret_objects)?;
     let (node, _) = rotating(&fixture, Rights::Sync, &["--rotation-poll-interval=1s", "--sync-secret=true"])?;
     let owner = fixture.replica_set("web")?;
     let targets: Vec<_> = (0..100)
@@ -134,9 +137,9 @@ fn a_new_value_is_in_a_hundred_volumes_and_in_the_secret() -> Result<()> {
         let value = fixture.vault.set("password");
         let began = Instant::now();
         for target in &targets {
-            wait_for("the file has it", PATIENCE, || holds(target, &value))?;
+            wait_for("the value in the file", PATIENCE, || holds(target, &value))?;
         }
-        wait_for("the Secret has it", PATIENCE, || {
+        wait_for("the value in the Secret", PATIENCE, || {
             Ok(fixture.secret("mirrored")?.is_some_and(|secret| decoded(&secret, "password") == Some(value.clone())))
         })?;
         // The interval, and five seconds.

@@ -1,4 +1,5 @@
-//! Thousands of cycles of many volumes: memory, descriptors and threads do not grow. Takes minutes; `make soak` runs it.
+//! Thousands of cycles of many volumes: memory, descriptors and threads do not grow. Takes minutes;
+//! `make soak` runs it.
 
 use std::fs;
 use std::io::Write as _;
@@ -19,12 +20,12 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![Trial::test("rotation_soak::memory_does_not_grow", test).with_ignored_flag(true)]
 }
 
-/// How many cycles, unless KEYVAULT_CSI_SOAK_CYCLES says otherwise.
+/// The number of cycles, unless KEYVAULT_CSI_SOAK_CYCLES has another one.
 const CYCLES: f64 = 5_000.0;
 const VOLUMES: usize = 200;
 
 fn memory_does_not_grow() -> Result<()> {
-    let wanted = std::env::var("KEYVAULT_CSI_SOAK_CYCLES").ok().and_then(|text| text.parse().ok()).unwrap_or(CYCLES);
+    let last = std::env::var("KEYVAULT_CSI_SOAK_CYCLES").ok().and_then(|text| text.parse().ok()).unwrap_or(CYCLES);
     let mut setup = harness().setup();
     if let Some(release) = std::env::var_os("KEYVAULT_CSI_RELEASE") {
         setup.binary = PathBuf::from(release);
@@ -32,11 +33,11 @@ fn memory_does_not_grow() -> Result<()> {
     setup.flags = ["--enable-secret-rotation", "--rotation-poll-interval=100ms", "--vault-requests-per-second=0"]
         .map(str::to_owned)
         .to_vec();
-    // As the chart has it.
+    // As in the chart.
     setup.environment.push(("MALLOC_ARENA_MAX".to_owned(), "2".to_owned()));
     let (node, vault) = (Node::start(setup)?, harness().vault());
     let volumes = pods(&node, &vault, 10, 1, VOLUMES)?;
-    // More at once than there are threads for it, so that all threads there may be are there from the beginning on.
+    // More calls at once than threads, so that the process has all its threads from the start.
     for some in volumes.chunks(100) {
         publish_all(&node, some)?;
     }
@@ -47,7 +48,7 @@ fn memory_does_not_grow() -> Result<()> {
     loop {
         // A new value in every volume, and then the kubelet's calls for some of them.
         let value = vault.set("object-3");
-        wait_for("the value is everywhere", PATIENCE, || {
+        wait_for("the value in all volumes", PATIENCE, || {
             Ok(files.iter().all(|file| fs::read_to_string(file).is_ok_and(|found| found == value)))
         })?;
         for volume in volumes.iter().skip(rounds * 20 % VOLUMES).take(20) {
@@ -56,12 +57,12 @@ fn memory_does_not_grow() -> Result<()> {
         rounds += 1;
         let done = cycles(&node)?;
         let now = (node.resident_kib()?, count("fd")?, count("task")?);
-        // Ten cycles that wrote every volume.
+        // After ten cycles that wrote every volume.
         if rounds >= 10 && first.is_none() {
             first = Some(now);
         }
         if let Some(first) = first
-            && done >= wanted
+            && done >= last
         {
             let (cycles, gets) = (done, vault.counters().get(Kind::Get));
             writeln!(

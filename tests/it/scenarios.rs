@@ -1,6 +1,6 @@
-//! The scenarios that the Azure provider's users know from upstream's end-to-end suite
-//! (docs/reference/azure-provider.md#end-to-end-scenarios), against the emulator. Those that need a
-//! cluster are in `make e2e`.
+//! The scenarios of the end-to-end suite of upstream's Azure provider
+//! (docs/reference/azure-provider.md#end-to-end-scenarios), against the emulator. Scenarios that
+//! need a cluster are in `make e2e`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,12 +16,13 @@ use crate::harness::{Node, Vault, harness};
 
 trials! { "scenarios":
     secrets_and_keys_are_read_by_name_and_alias,
-    eleven_objects_over_three_certificates,
-    certificates_have_files_of_their_own_when_asked,
+    eleven_objects_of_three_certificates_are_written,
+    certificates_and_keys_have_separate_files_with_the_flag,
     versions_and_modes_are_as_the_class_says,
 }
 
-/// A vault with upstream's fixtures: a secret, keys of software and hardware, certificates as PEM and PKCS#12, RSA and EC.
+/// A vault with upstream's fixtures: a secret, keys of software and hardware, certificates as PEM
+/// and PKCS#12, RSA and EC.
 pub(crate) struct Content {
     pub(crate) vault: Vault,
     value: String,
@@ -30,7 +31,7 @@ pub(crate) struct Content {
     ec: CertifiedKey,
 }
 
-/// Those, and a driver.
+/// The same with a driver.
 struct Fixtures {
     node: Node,
     vault: Vault,
@@ -66,13 +67,13 @@ pub(crate) fn content() -> Result<Content> {
     let (n, e) = rsa_numbers(&rsa)?;
     azure.set_key(&vault.name, "key1", Jwk::rsa(&n, &e));
     azure.set_key(&vault.name, "rsahsmkey1", Jwk::rsa(&n, &e).with_kty("RSA-HSM"));
-    // The example of RFC 7517 appendix A.1.
+    // The example of RFC 7517, appendix A.1.
     let (x, y) = ("MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4", "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM");
     azure.set_key(&vault.name, "echsmkey1", Jwk::ec("P-256", x, y).with_kty("EC-HSM"));
     Ok(Content { vault, value, rsa, pem, ec })
 }
 
-/// Modulus and exponent in base64url, as a JWK has them.
+/// Returns modulus and exponent in base64url, as in a JWK.
 fn rsa_numbers(made: &CertifiedKey) -> Result<(String, String)> {
     let text = String::from_utf8(openssl(&["rsa", "-in", &made.path("key.pem"), "-noout", "-modulus"])?)?;
     let hexadecimal = text.trim().strip_prefix("Modulus=").context("a modulus")?;
@@ -83,7 +84,8 @@ fn rsa_numbers(made: &CertifiedKey) -> Result<(String, String)> {
 }
 
 impl Fixtures {
-    /// Mounts these objects, given as `type name more`, and returns the folder.
+    /// Mounts these objects (type, name, and more fields, separated by `;`), and returns the
+    /// target.
     fn mount(&self, objects: &[(&str, &str, &str)]) -> Result<PathBuf> {
         let text = objects.iter().fold("array:\n".to_owned(), |text, (kind, name, more)| {
             let more: String = more.split_terminator(';').map(|line| format!("    {line}\n")).collect();
@@ -120,7 +122,7 @@ fn secrets_and_keys_are_read_by_name_and_alias() -> Result<()> {
     Ok(())
 }
 
-fn eleven_objects_over_three_certificates() -> Result<()> {
+fn eleven_objects_of_three_certificates_are_written() -> Result<()> {
     let fixtures = fixtures(&[])?;
     let folder = fixtures.mount(&[
         ("cert", "pemcert1", ""),
@@ -151,7 +153,7 @@ fn eleven_objects_over_three_certificates() -> Result<()> {
     Ok(())
 }
 
-fn certificates_have_files_of_their_own_when_asked() -> Result<()> {
+fn certificates_and_keys_have_separate_files_with_the_flag() -> Result<()> {
     let fixtures = fixtures(&["--write-cert-and-key-in-separate-files=true"])?;
     let folder = fixtures.mount(&[
         ("secret", "pemcert1", ""),
@@ -178,7 +180,7 @@ fn versions_and_modes_are_as_the_class_says() -> Result<()> {
     assert_eq!(fs::metadata(folder.join("secret1"))?.permissions().mode() & 0o7777, 0o755);
     let mut both = [fs::read_to_string(folder.join("history/0"))?, fs::read_to_string(folder.join("history/1"))?];
     let mut wanted = [newer, fixtures.value];
-    // Versions of one second have no order of their own.
+    // The order of versions of the same second is undefined.
     both.sort();
     wanted.sort();
     assert_eq!(both, wanted);

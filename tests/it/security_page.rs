@@ -1,8 +1,8 @@
-//! docs/security.md: every promise in its tables names a test, and each of those is there.
+//! docs/security.md: every promise in its tables names a test that exists.
 //!
-//! A table of promises has the head `| promise | test |`. The second cell of a row names, each in backticks, one or
-//! more of: `module::name` for a test that a `trials!` of `tests/it` or `e2e/tests/cluster` lists; or the path of a
-//! source file, and behind it the names of tests in it.
+//! A table of promises has the head `| promise | test |`. The second cell of a row has, each in
+//! backticks, one or more of: `module::name` for a test in a `trials!` of `tests/it` or
+//! `e2e/tests/cluster`; or the path of a source file, followed by the names of tests in it.
 
 use std::fs;
 use std::path::Path;
@@ -10,19 +10,20 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 
 trials! { "security_page":
-    every_promise_names_a_test_that_is_there,
+    every_promise_names_an_existing_test,
     planted_promises_without_a_test_are_found,
 }
 
 const PAGE: &str = "docs/security.md";
 
-/// What a row may name: the tests that print `module::name`, and the text of a source file.
+/// The names that a row may use: tests that print `module::name`, and functions in the text of a
+/// source file.
 struct Sources {
     printed: Vec<String>,
     read: fn(&str) -> Option<String>,
 }
 
-fn every_promise_names_a_test_that_is_there() -> Result<()> {
+fn every_promise_names_an_existing_test() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut printed = Vec::new();
     for folder in ["tests/it", "e2e/tests/cluster"] {
@@ -42,7 +43,8 @@ fn every_promise_names_a_test_that_is_there() -> Result<()> {
     Ok(())
 }
 
-/// The names that a file's tests are printed with: those of its `trials!`, and those that it makes by hand.
+/// Returns the printed names of a file's tests: those of its `trials!`, and those of single
+/// `Trial`s.
 fn listed(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     if let Some((_, list)) = text.split_once("\ntrials! { \"") {
@@ -57,7 +59,7 @@ fn listed(text: &str) -> Vec<String> {
     found
 }
 
-/// How many promises the page has, and what is wrong with them, as `file:line: what`.
+/// Returns the number of promises on the page, and their mistakes, as `file:line: mistake`.
 fn check(page: &str, sources: &Sources) -> (usize, Vec<String>) {
     let (mut rows, mut faults, mut inside) = (0, Vec::new(), false);
     for (number, line) in page.lines().enumerate() {
@@ -67,7 +69,7 @@ fn check(page: &str, sources: &Sources) -> (usize, Vec<String>) {
             continue;
         }
         if !inside {
-            // The head of a table, of whichever kind; only those of promises are looked into.
+            // The head of a table; other tables than those of promises are skipped.
             inside = cells == ["promise", "test"];
             continue;
         }
@@ -81,15 +83,15 @@ fn check(page: &str, sources: &Sources) -> (usize, Vec<String>) {
     (rows, faults)
 }
 
-/// The cells of a table's row; none where the line is no row.
+/// Returns the cells of a table's row; none if the line is not a row.
 fn cells(line: &str) -> Vec<&str> {
     let row = line.trim().strip_prefix('|').and_then(|row| row.strip_suffix('|'));
     row.map(|row| row.split('|').map(str::trim).collect()).unwrap_or_default()
 }
 
-/// What a cell names and is not there, or that it names nothing.
+/// Returns the mistake in a cell: a name that does not exist, or no name at all.
 fn missing(cell: &str, sources: &Sources) -> Option<String> {
-    // Every second piece stands between backticks.
+    // Every second piece is between backticks.
     let named: Vec<&str> = cell.split('`').skip(1).step_by(2).collect();
     let mut file: Option<(&str, String)> = None;
     let mut tests = 0;
@@ -152,7 +154,7 @@ fn planted_promises_without_a_test_are_found() -> Result<()> {
             ),
         }
     }
-    // A table of promises ends with the first line that is no row.
+    // A table of promises ends with the first line that is not a row.
     let (rows, faults) =
         check(&format!("{head}\n| the attacker has | and gets |\n|---|---|\n| a pod | nothing |\n"), &sources);
     ensure!((rows, faults.len()) == (0, 0), "{rows} rows, {faults:?}");

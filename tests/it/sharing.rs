@@ -1,4 +1,4 @@
-//! How few requests many pods need, and how a vault is spared: the counts are exact
+//! The number of requests for many pods, and pauses for a throttling vault. The counts are exact
 //! (docs/decisions.md#d6).
 
 use std::time::{Duration, Instant};
@@ -12,26 +12,26 @@ use serde_json::json;
 use crate::harness::{Node, Vault, harness};
 
 trials! { "sharing":
-    an_identity_that_is_new_costs_one_token_and_its_objects,
+    a_new_identity_costs_one_token_and_its_objects,
     a_hundred_pods_of_one_service_account_cost_as_much_as_one,
-    a_hundred_service_accounts_cost_what_they_must,
-    pods_of_other_identities_never_get_what_lies_in_memory,
-    a_throttling_vault_is_left_alone_and_all_pods_start,
+    a_hundred_service_accounts_cost_one_token_and_its_objects_each,
+    pods_of_other_identities_never_get_cached_objects,
+    requests_to_a_throttling_vault_are_paused_and_all_pods_start,
     fetches_are_counted_with_bounded_labels,
 }
 
 const AUDIENCE: &str = "api://AzureADTokenExchange";
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 
-/// A driver that shares, as it does unless told otherwise.
+/// Starts a driver with the default freshness window.
 fn sharing() -> Result<Node> {
     let mut setup = harness().setup();
     setup.flags = vec!["-v=10".to_owned()];
     Node::start(setup)
 }
 
-/// Ten secrets, and a class `demo` of them.
-fn ten(node: &Node, vault: &Vault) -> Result<()> {
+/// Creates ten secrets and a class `demo` of them.
+fn ten_secrets(node: &Node, vault: &Vault) -> Result<()> {
     let names: Vec<String> = (0..10).map(|number| format!("object-{number}")).collect();
     for name in &names {
         vault.set(name);
@@ -39,7 +39,8 @@ fn ten(node: &Node, vault: &Vault) -> Result<()> {
     node.class("demo", &vault.parameters(&names.iter().map(String::as_str).collect::<Vec<_>>()))
 }
 
-/// Lets many pods of service accounts `sa-0`, `sa-1`, … use the vault through the class `demo`, and makes their volumes.
+/// Lets the service accounts `sa-0`, `sa-1`, … read the vault through the class `demo`, and returns
+/// volumes of many pods.
 pub(crate) fn pods(node: &Node, vault: &Vault, objects: usize, accounts: usize, count: usize) -> Result<Vec<Volume>> {
     let names: Vec<String> = (0..objects).map(|number| format!("object-{number}")).collect();
     for name in &names {
@@ -70,7 +71,7 @@ pub(crate) fn pods(node: &Node, vault: &Vault, objects: usize, accounts: usize, 
     Ok((0..count).map(volume).collect())
 }
 
-/// Publishes all at once; every one must succeed.
+/// Publishes all volumes at once; each must succeed.
 pub(crate) fn publish_all(node: &Node, volumes: &[Volume]) -> Result<()> {
     std::thread::scope(|scope| {
         let calls: Vec<_> = volumes.iter().map(|volume| scope.spawn(|| node.publish(volume))).collect();
@@ -86,12 +87,12 @@ pub(crate) fn publish_all(node: &Node, volumes: &[Volume]) -> Result<()> {
     })
 }
 
-fn an_identity_that_is_new_costs_one_token_and_its_objects() -> Result<()> {
+fn a_new_identity_costs_one_token_and_its_objects() -> Result<()> {
     let (node, vault) = (sharing()?, harness().vault());
-    ten(&node, &vault)?;
+    ten_secrets(&node, &vault)?;
     node.publish(&vault.volume("demo"))?;
     assert_eq!(vault.counters().get(Kind::Challenge), 1, "the vault is new to this process");
-    // Another service principal; the vault is known by now.
+    // Another service principal; the vault's challenge is cached by now.
     let mut other = vault.clone();
     other.client_id = format!("{}e", &vault.client_id[..vault.client_id.len() - 1]);
     other.client_secret = harness().secret("client");
@@ -121,7 +122,7 @@ fn a_hundred_pods_of_one_service_account_cost_as_much_as_one() -> Result<()> {
     Ok(())
 }
 
-fn a_hundred_service_accounts_cost_what_they_must() -> Result<()> {
+fn a_hundred_service_accounts_cost_one_token_and_its_objects_each() -> Result<()> {
     let (node, vault) = (sharing()?, harness().vault());
     let volumes = pods(&node, &vault, 10, 101, 101)?;
     let (first, others) = volumes.split_first().context("a pod")?;
@@ -135,10 +136,11 @@ fn a_hundred_service_accounts_cost_what_they_must() -> Result<()> {
     Ok(())
 }
 
-/// The values lie in memory for the first identity; the second one is forbidden, and the third one does not exist.
-fn pods_of_other_identities_never_get_what_lies_in_memory() -> Result<()> {
+/// The cache has the objects for the first identity; the second one is forbidden, and the third one
+/// has a wrong secret.
+fn pods_of_other_identities_never_get_cached_objects() -> Result<()> {
     let (node, vault) = (sharing()?, harness().vault());
-    ten(&node, &vault)?;
+    ten_secrets(&node, &vault)?;
     node.publish(&vault.volume("demo"))?;
     let mut forbidden = vault.clone();
     forbidden.client_id = format!("{}e", &vault.client_id[..vault.client_id.len() - 1]);
@@ -150,14 +152,14 @@ fn pods_of_other_identities_never_get_what_lies_in_memory() -> Result<()> {
     wrong.client_secret = harness().secret("wrong");
     let status = node.refused(&wrong.volume("demo"))?;
     ensure!(status.message().contains("AADSTS7000215"), "{status}");
-    // And the first one goes on without a request.
+    // The first identity still gets them without a request.
     harness().azure().reset_counters(&vault.name);
     node.publish(&vault.volume("demo"))?;
     assert_eq!(vault.counters().total(), 0);
     Ok(())
 }
 
-fn a_throttling_vault_is_left_alone_and_all_pods_start() -> Result<()> {
+fn requests_to_a_throttling_vault_are_paused_and_all_pods_start() -> Result<()> {
     let (node, vault) = (sharing()?, harness().vault());
     let volumes = pods(&node, &vault, 5, 51, 51)?;
     let (first, others) = volumes.split_first().context("a pod")?;
@@ -181,16 +183,16 @@ fn a_throttling_vault_is_left_alone_and_all_pods_start() -> Result<()> {
     let first = seen.iter().find(throttled).context("a 429")?.arrived_ms;
     let last = seen.iter().rfind(throttled).context("a 429")?.arrived_ms;
     ensure!(last - first > 8_000, "throttled for {} ms only", last - first);
-    // What was under way when the first 429 arrived is over after half a second.
+    // Requests that were in progress at the first 429 are finished after half a second.
     let during: Vec<i64> =
         seen.iter().map(|entry| entry.arrived_ms).filter(|at| (first + 500..last + 2_000).contains(at)).collect();
     let close = during.windows(2).find(|pair| pair[1] - pair[0] < 950);
     ensure!(close.is_none(), "two within a second: {close:?} of {during:?}");
-    ensure!(during.len() >= 8, "the vault was not asked whether it is well again: {during:?}");
+    ensure!(during.len() >= 8, "too few probes of the vault: {during:?}");
     let after: Vec<i64> = seen.iter().map(|entry| entry.arrived_ms).filter(|at| *at >= last + 2_000).collect();
     for &from in &after {
         let within = after.iter().filter(|at| (from..from + 1_000).contains(*at)).count();
-        // A hundred a second, and the burst that gathers when nobody asks for a moment.
+        // A hundred a second, and the burst after a moment without requests.
         ensure!(within <= 170, "{within} requests in one second after the throttling");
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! What the driver says and does as it starts: its build, its addresses, the start-up taint.
+//! The start of the driver: its version, the defaults of empty flags, and the startup taint.
 
 use std::process::Command;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use crate::harness::{Node, harness};
 
 trials! { "startup":
     the_version_is_upstreams_json,
-    empty_values_are_as_gos,
-    the_startup_taint_goes_when_the_kubelet_knows_the_driver,
+    empty_flag_values_mean_what_they_mean_in_go,
+    the_startup_taint_is_removed_after_the_registration,
     without_the_right_the_taint_stays_and_the_log_says_what_to_grant,
 }
 
@@ -33,14 +33,15 @@ fn the_version_is_upstreams_json() -> Result<()> {
     Ok(())
 }
 
-/// The chart of upstream's provider writes an empty value where none is set: a metrics address is port 8080 then, a path none.
-fn empty_values_are_as_gos() -> Result<()> {
+/// The chart of upstream's provider renders unset values as empty flags: an empty metrics address
+/// means port 8080, an empty path means none.
+fn empty_flag_values_mean_what_they_mean_in_go() -> Result<()> {
     let mut setup = harness().setup();
     let flags = ["--metrics-addr=", "--kubeconfig=", "--provider-volume=", "--max-call-recv-msg-size=2147483647"];
     setup.flags.extend(flags.map(str::to_owned));
     setup.environment.push(("AZURE_ENVIRONMENT_FILEPATH".to_owned(), String::new()));
     let _node = Node::start(setup)?;
-    // Every address: also those of a cluster that has IPv6 only.
+    // Every address, also in an IPv6-only cluster.
     let both = std::path::Path::new("/proc/net/if_inet6").exists();
     for address in ["127.0.0.1", "::1"].iter().take(if both { 2 } else { 1 }) {
         wait_for("port 8080 is served", PATIENCE, || Ok(std::net::TcpStream::connect((*address, 8080)).is_ok()))?;
@@ -48,7 +49,8 @@ fn empty_values_are_as_gos() -> Result<()> {
     Ok(())
 }
 
-/// A node of the cluster with the taint and another, and a driver that is to take it off.
+/// Creates a node with the startup taint and another one, and starts a driver that has to remove
+/// the startup taint.
 fn tainted(cluster: &Cluster, name: &str, rights: bool) -> Result<(Node, User)> {
     let taints = json!([
         { "key": TAINT, "effect": "NoSchedule" }, { "key": "other", "value": "stays", "effect": "NoExecute" },
@@ -75,14 +77,14 @@ fn taints(cluster: &Cluster, name: &str) -> Result<Vec<String>> {
     taints.iter().map(|taint| Ok(taint["key"].as_str().context("no key")?.to_owned())).collect()
 }
 
-fn the_startup_taint_goes_when_the_kubelet_knows_the_driver() -> Result<()> {
+fn the_startup_taint_is_removed_after_the_registration() -> Result<()> {
     let cluster = cluster()?;
     let (node, _) = tainted(cluster, "tainted-1", true)?;
-    // The API server puts one of its own on a new node.
+    // The API server adds a taint of its own to a new node.
     assert_eq!(taints(cluster, "tainted-1")?, [TAINT, "other", TAINT, NOT_READY]);
     node.kubelet.register(&node.setup().registration_socket())?;
     wait_for("the taint is gone", PATIENCE, || Ok(taints(cluster, "tainted-1")? == ["other", NOT_READY]))?;
-    wait_for("the log says so", PATIENCE, || Ok(node.log().contains("the start-up taint is off the node")))
+    wait_for("the line in the log", PATIENCE, || Ok(node.log().contains("the start-up taint is off the node")))
 }
 
 fn without_the_right_the_taint_stays_and_the_log_says_what_to_grant() -> Result<()> {
@@ -93,7 +95,7 @@ fn without_the_right_the_taint_stays_and_the_log_says_what_to_grant() -> Result<
         Ok(node.log().contains("ClusterRole secrets-store-csi-driver-startup-taint-role"))
     })?;
     assert_eq!(taints(cluster, "tainted-2")?.len(), 4);
-    // It goes on trying.
+    // It keeps trying.
     cluster.allow(
         &user,
         "startup-taint",

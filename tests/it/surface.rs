@@ -1,4 +1,5 @@
-//! What the process shows: sockets, registration, capabilities, health, metrics, logs, flags, signals.
+//! The driver's interfaces: sockets, registration, capabilities, health, metrics, logs, flags,
+//! signals.
 
 use std::fs;
 use std::io::Write as _;
@@ -24,14 +25,14 @@ trials! { "surface":
     a_stale_socket_is_replaced_and_a_live_one_refused,
     the_registration_says_what_the_kubelet_needs,
     a_refused_registration_is_offered_again,
-    it_claims_what_it_does,
-    health_and_readiness_tell_the_truth,
+    the_driver_declares_its_capabilities,
+    health_and_readiness_report_the_actual_state,
     metrics_have_upstreams_names,
-    logs_come_as_text_and_as_json,
-    sigterm_lets_open_calls_end,
-    signals_end_it_and_its_sockets,
-    silent_connections_hold_nothing_up,
-    a_predecessor_leaves_its_successors_socket_alone,
+    logs_are_text_or_json,
+    open_calls_finish_after_sigterm,
+    signals_end_the_driver_and_remove_its_sockets,
+    silent_connections_block_nothing,
+    a_predecessor_does_not_remove_its_successors_socket,
     bad_flags_say_what_to_do,
     a_grpc_client_may_send_any_authority,
 }
@@ -50,7 +51,7 @@ fn a_stale_socket_is_replaced_and_a_live_one_refused() -> Result<()> {
     ensure!(!output.status.success());
     let text = String::from_utf8_lossy(&output.stderr);
     ensure!(text.contains("another process is listening"), "{text}");
-    // The loser must not have taken the winner's socket away.
+    // The second process must not remove the first one's socket.
     ensure!(UnixStream::connect(node.setup().socket()).is_ok());
     let setup = node.driver.kill()?;
     ensure!(setup.socket().exists(), "a killed process leaves its sockets");
@@ -75,14 +76,14 @@ fn a_refused_registration_is_offered_again() -> Result<()> {
     let (status, body) = node.health("/readyz")?;
     assert_eq!(status, 503);
     ensure!(body.contains("no such driver wanted"), "{body}");
-    wait_for("the refused socket goes", Duration::from_secs(5), || Ok(!socket.exists()))?;
-    wait_for("another takes its place", Duration::from_secs(10), || Ok(UnixStream::connect(&socket).is_ok()))?;
+    wait_for("the refused socket is removed", Duration::from_secs(5), || Ok(!socket.exists()))?;
+    wait_for("a new socket", Duration::from_secs(10), || Ok(UnixStream::connect(&socket).is_ok()))?;
     node.kubelet.register(&socket)?;
     assert_eq!(node.health("/readyz")?.0, 200);
     Ok(())
 }
 
-fn it_claims_what_it_does() -> Result<()> {
+fn the_driver_declares_its_capabilities() -> Result<()> {
     let node = harness().node()?;
     let (mut client, runtime) = node.kubelet.node()?;
     runtime.block_on(async {
@@ -102,16 +103,16 @@ fn it_claims_what_it_does() -> Result<()> {
     })
 }
 
-fn health_and_readiness_tell_the_truth() -> Result<()> {
+fn health_and_readiness_report_the_actual_state() -> Result<()> {
     let node = harness().node()?;
     assert_eq!(node.health("/healthz")?, (200, "ok\n".to_owned()));
     let (status, body) = node.health("/readyz")?;
     ensure!(status == 503 && body.contains("not registered"), "{status} {body}");
     node.kubelet.register(&node.setup().registration_socket())?;
     assert_eq!(node.health("/readyz")?.0, 200);
-    // It asks the socket, not itself: without the socket it is not healthy.
+    // The health check calls the socket: without it, the driver is not healthy.
     fs::remove_file(node.setup().socket())?;
-    wait_for("health says so", Duration::from_secs(10), || {
+    wait_for("the health check fails", Duration::from_secs(10), || {
         Ok(node.health("/healthz").is_ok_and(|(status, body)| status == 503 && body.contains("csi.sock")))
     })?;
     assert_eq!(node.health("/debug/pprof/")?.0, 404);
@@ -146,7 +147,7 @@ fn metrics_have_upstreams_names() -> Result<()> {
     Ok(())
 }
 
-fn logs_come_as_text_and_as_json() -> Result<()> {
+fn logs_are_text_or_json() -> Result<()> {
     let vault = harness().vault();
     let run = |flags: &[&str]| -> Result<String> {
         let mut setup = harness().setup();
@@ -173,7 +174,7 @@ fn logs_come_as_text_and_as_json() -> Result<()> {
     Ok(())
 }
 
-fn sigterm_lets_open_calls_end() -> Result<()> {
+fn open_calls_finish_after_sigterm() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
@@ -183,27 +184,27 @@ fn sigterm_lets_open_calls_end() -> Result<()> {
     let Node { driver, kubelet, .. } = node;
     let published = std::thread::scope(|scope| {
         let publishing = scope.spawn(|| kubelet.publish(&volume));
-        wait_for("the vault is asked", Duration::from_secs(5), || Ok(vault.counters().get(Kind::Get) == 1))?;
+        wait_for("the request to the vault", Duration::from_secs(5), || Ok(vault.counters().get(Kind::Get) == 1))?;
         let status = driver.terminate()?;
         ensure!(status.success(), "{status}");
         publishing.join().map_err(|_| anyhow::anyhow!("the publish panicked"))?.map_err(anyhow::Error::from)
     })?;
-    ensure!(published.join("password").exists(), "mounts stay when the driver goes");
+    ensure!(published.join("password").exists(), "mounts stay when the driver ends");
     rustix::mount::unmount(&published, rustix::mount::UnmountFlags::empty())?;
     Ok(())
 }
 
-fn signals_end_it_and_its_sockets() -> Result<()> {
+fn signals_end_the_driver_and_remove_its_sockets() -> Result<()> {
     let node = harness().node()?;
     let (socket, registration) = (node.setup().socket(), node.setup().registration_socket());
     node.signal(Signal::SIGINT)?;
     let status = node.driver.terminate()?;
     ensure!(status.success(), "{status}");
-    ensure!(!socket.exists() && !registration.exists(), "a socket is left, and the kubelet would not know");
+    ensure!(!socket.exists() && !registration.exists(), "a socket remains, and the kubelet would keep using it");
     Ok(())
 }
 
-fn silent_connections_hold_nothing_up() -> Result<()> {
+fn silent_connections_block_nothing() -> Result<()> {
     let node = harness().node()?;
     let _silent =
         [UnixStream::connect(node.setup().socket())?, UnixStream::connect(node.setup().registration_socket())?];
@@ -215,13 +216,13 @@ fn silent_connections_hold_nothing_up() -> Result<()> {
             halves.push(half);
         }
     }
-    // Nobody else is kept out for longer than a connection may last.
-    wait_for("it answers again", Duration::from_secs(20), || {
+    // Other clients wait at most for the time limit of a connection.
+    wait_for("a response", Duration::from_secs(20), || {
         Ok(node.health("/healthz").is_ok_and(|answer| answer.0 == 200))
     })?;
     // A refused registration is offered again although a connection is open.
     node.kubelet.refuse(&node.setup().registration_socket(), "later")?;
-    wait_for("it can be registered", Duration::from_secs(10), || {
+    wait_for("a registration", Duration::from_secs(10), || {
         Ok(node.kubelet.register(&node.setup().registration_socket()).is_ok())
     })?;
     let began = Instant::now();
@@ -230,7 +231,7 @@ fn silent_connections_hold_nothing_up() -> Result<()> {
     Ok(())
 }
 
-fn a_predecessor_leaves_its_successors_socket_alone() -> Result<()> {
+fn a_predecessor_does_not_remove_its_successors_socket() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
@@ -242,9 +243,10 @@ fn a_predecessor_leaves_its_successors_socket_alone() -> Result<()> {
     let Node { driver, kubelet, .. } = node;
     std::thread::scope(|scope| {
         let publishing = scope.spawn(|| kubelet.publish(&volume));
-        wait_for("the vault is asked", Duration::from_secs(5), || Ok(vault.counters().get(Kind::Get) == 1))?;
+        wait_for("the request to the vault", Duration::from_secs(5), || Ok(vault.counters().get(Kind::Get) == 1))?;
         driver.signal(Signal::SIGTERM)?;
-        // The first still lets its call end when the second starts in the same place.
+        // The second driver starts with the same sockets while the first one still finishes its
+        // call.
         wait_for("the first stops listening", Duration::from_secs(5), || Ok(!setup.socket().exists()))?;
         let successor = Node::start(setup.clone())?;
         publishing.join().map_err(|_| anyhow::anyhow!("the publish panicked"))??;
@@ -287,7 +289,7 @@ fn bad_flags_say_what_to_do() -> Result<()> {
     Ok(())
 }
 
-/// A client that we did not write, with every `:authority` that kubelets were recorded sending.
+/// A client with another gRPC library sends every `:authority` that kubelets were recorded sending.
 fn a_grpc_client_may_send_any_authority() -> Result<()> {
     let node = harness().node()?;
     let python = std::env::var_os("KEYVAULT_CSI_PYTHON")
@@ -300,7 +302,7 @@ fn a_grpc_client_may_send_any_authority() -> Result<()> {
     let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     ensure!(output.status.success(), "{text}\n{errors}");
     ensure!(text.lines().filter(|line| line.starts_with("ok ")).count() == 8, "{text}");
-    // The client is still served after them all.
+    // The driver still serves clients after all of them.
     Kubelet::new(&node.setup().kubelet_root(), &node.setup().socket())?
         .register(&node.setup().registration_socket())?;
     Ok(())

@@ -1,4 +1,5 @@
-//! What authors of pods and classes write, and where it does not lead: names in URLs and objects, files of clouds.
+//! Hostile input of authors of pods and classes: names in URLs and objects, and files of custom
+//! clouds.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -28,12 +29,12 @@ trials! { "tenant_input":
     labels_that_no_secret_can_have_are_not_sent,
     a_status_that_the_server_refuses_is_not_sent_again,
     a_secret_that_the_server_refuses_is_not_sent_again,
-    a_volumes_attributes_name_no_cloud_file_to_the_node,
-    a_volumes_attributes_name_a_file_of_the_folder_to_the_provider,
+    volume_attributes_cannot_name_a_cloud_file_to_the_node,
+    volume_attributes_name_only_files_of_the_folder_to_the_provider,
     the_example_of_a_custom_cloud_works,
 }
 
-/// Names that would lead elsewhere in a URL, or that no object can have.
+/// Names that would change the meaning of a URL, or that no object can have.
 const HOSTILE: &[&str] = &[
     "../../../../../api/v1/namespaces/kube-system/secrets/x",
     "../demo",
@@ -58,8 +59,8 @@ fn volume(vault: &Vault, namespace: &str, class: &str) -> Volume {
     Volume { namespace: namespace.to_owned(), ..vault.volume(class) }
 }
 
-/// The URIs of everything that a driver asked for but its lists and watches of whole kinds, and its events.
-fn asked(cluster: &Cluster, user: &User) -> Result<Vec<String>> {
+/// Returns the URIs of a driver's requests, without lists, watches and events.
+fn requested(cluster: &Cluster, user: &User) -> Result<Vec<String>> {
     let calls = cluster.calls(user)?.into_iter();
     let calls = calls.filter(|call| !matches!(call.verb.as_str(), "list" | "watch") && call.resource != EVENTS.1);
     Ok(calls.map(|call| call.uri).collect())
@@ -70,7 +71,7 @@ fn no_name_of_a_class_becomes_part_of_a_url() -> Result<()> {
     vault.set("a");
     let namespace = cluster.namespace()?;
     cluster.class(&namespace, "demo", &vault, &["a"])?;
-    // Without the right to watch each class is asked for by its name.
+    // Without the right to watch, the driver reads each class by its name.
     let user = cluster.user(Rights::GetOnly)?;
     let node = Node::start(cluster.setup(&user))?;
     let long = "d".repeat(254);
@@ -81,14 +82,15 @@ fn no_name_of_a_class_becomes_part_of_a_url() -> Result<()> {
             ensure!(status.message().contains(word), "{word:?} is missing in: {status}");
         }
     }
-    // Neither the class nor a status was asked for; the one with a good name shows that the driver asks at all.
-    assert_eq!(asked(cluster, &user)?, [""; 0]);
+    // The driver requested neither a class nor a status; a good name shows that it makes requests
+    // at all.
+    assert_eq!(requested(cluster, &user)?, [""; 0]);
     node.publish(&volume(&vault, &namespace, "demo"))?;
-    wait_for("the status is written", PATIENCE, || Ok(asked(cluster, &user)?.len() > 1))?;
-    let asked = asked(cluster, &user)?;
+    wait_for("the status is written", PATIENCE, || Ok(requested(cluster, &user)?.len() > 1))?;
+    let requested = requested(cluster, &user)?;
     let group = format!("/apis/secrets-store.csi.x-k8s.io/v1/namespaces/{namespace}");
     let good = [format!("{group}/{}/demo", CLASSES.1), format!("{group}/{}?", STATUSES.1)];
-    ensure!(asked.iter().all(|uri| good.contains(uri)), "{asked:?}");
+    ensure!(requested.iter().all(|uri| good.contains(uri)), "{requested:?}");
     Ok(())
 }
 
@@ -97,7 +99,7 @@ fn names_of_classes_are_checked_with_manifests_too() -> Result<()> {
     let value = vault.set("password");
     let parameters = vault.parameters(&["password"]);
     let manifest = |name: &str| class_manifest("default", name, Some("azure"), &parameters);
-    // One file with three classes, of which only two can be named.
+    // One file with three classes; only two of them have valid names.
     let text = [manifest("one"), manifest("../demo"), manifest("two")].join("\n---\n");
     node.manifest("all.yaml", &text)?;
     for class in ["one", "two"] {
@@ -110,7 +112,7 @@ fn names_of_classes_are_checked_with_manifests_too() -> Result<()> {
     }
     let status = node.refused(&vault.volume("absent"))?;
     ensure!(status.message().contains("some manifests of the driver cannot be read"), "{status}");
-    wait_for("the log names field and kind", PATIENCE, || {
+    wait_for("field and kind in the log", PATIENCE, || {
         Ok(node.log().contains("metadata.name of a SecretProviderClass"))
     })
 }
@@ -126,7 +128,7 @@ fn forged_pod_info_becomes_no_part_of_a_url() -> Result<()> {
     node.kubelet.prepare(&good)?;
     for key in ["pod.namespace", "pod.name", "pod.uid", "serviceAccount.name"] {
         let key = format!("csi.storage.k8s.io/{key}");
-        // A UID may be any letters, digits and hyphens.
+        // A UID may have any letters, digits and hyphens.
         let harmless = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         for forged in HOSTILE.iter().filter(|name| !(key.ends_with("uid") && harmless(name))) {
             let mut request = node.kubelet.publish_request(&good);
@@ -136,12 +138,12 @@ fn forged_pod_info_becomes_no_part_of_a_url() -> Result<()> {
             ensure!(status.message().contains(&key) && status.message().contains("InvalidRequest"), "{status}");
         }
     }
-    assert_eq!(asked(cluster, &user)?, [""; 0]);
-    ensure!(!cluster.calls(&user)?.iter().any(|call| call.resource == EVENTS.1), "an event to nobody");
+    assert_eq!(requested(cluster, &user)?, [""; 0]);
+    ensure!(!cluster.calls(&user)?.iter().any(|call| call.resource == EVENTS.1), "an event for a forged pod");
     Ok(())
 }
 
-/// A status names pod and class in free text, and the mirror asks the server about both.
+/// A status has the names of pod and class as free text, and the mirror reads both objects.
 fn a_forged_status_leads_to_no_request() -> Result<()> {
     let fixture = Mirror::new()?;
     let value = fixture.vault.set("a");
@@ -160,8 +162,7 @@ fn a_forged_status_leads_to_no_request() -> Result<()> {
     let (node, user) = fixture.node("a", &["--secret-check-interval=1s"])?;
     node.publish(&fixture.pod("web", "a", "demo", &fixture.replica_set("web")?)?)?;
     fixture.holds("good", "k", &value)?;
-    let asked = asked(fixture.cluster, &user)?;
-    for uri in &asked {
+    for uri in requested(fixture.cluster, &user)? {
         ensure!(
             !["..", "%", "#", "watch=true", "/status", "kube-system"].iter().any(|part| uri.contains(part)),
             "{uri}"
@@ -170,7 +171,7 @@ fn a_forged_status_leads_to_no_request() -> Result<()> {
     Ok(())
 }
 
-/// The UID of a pod's owner is any text, and it becomes the name of a field manager in a URL.
+/// The UID of a pod's owner is free text, and becomes the name of a field manager in a URL.
 fn a_forged_owner_of_a_pod_leads_to_no_request() -> Result<()> {
     let fixture = Mirror::new()?;
     let value = fixture.vault.set("a");
@@ -182,18 +183,19 @@ fn a_forged_owner_of_a_pod_leads_to_no_request() -> Result<()> {
         node.publish(&fixture.pod(&format!("web-{number}"), "a", "demo", &owner)?)?;
         fixture.holds("good", "k", &value)?;
     }
-    // Each pod counts as one without an owner: its status object takes the owner's place.
-    wait_for("each pod's status is an owner", PATIENCE, || Ok(owners(&fixture.there("good")?).len() == 5))?;
+    // Each pod counts as a pod without an owner: its status object owns the Secret instead.
+    wait_for("all statuses as owners", PATIENCE, || Ok(owners(&fixture.there("good")?).len() == 5))?;
     let secret = fixture.there("good")?;
     let kinds = secret["metadata"]["ownerReferences"].as_array().context("no owners")?;
     ensure!(kinds.iter().all(|owner| owner["kind"] == STATUSES.0), "{kinds:?}");
-    for uri in asked(fixture.cluster, &user)? {
+    for uri in requested(fixture.cluster, &user)? {
         ensure!(!["dryRun", "force=false", "#", "..", "%"].iter().any(|part| uri.contains(part)), "{uri}");
     }
     Ok(())
 }
 
-/// Whose Secret it is stands in an annotation, and the mirror asks the server whether that class wants it still.
+/// An annotation names the class that a Secret belongs to, and the mirror reads that class to see
+/// whether it still has the Secret.
 fn a_forged_class_in_a_secrets_annotation_leads_to_no_request() -> Result<()> {
     let fixture = Mirror::new()?;
     let value = fixture.vault.set("a");
@@ -203,18 +205,18 @@ fn a_forged_class_in_a_secrets_annotation_leads_to_no_request() -> Result<()> {
             "name": name, "labels": { "secrets-store.csi.k8s.io/managed": "true" },
             "annotations": { "keyvault-csi/class": hostile },
         });
-        fixture.put("somebody", json!({ "metadata": metadata, "type": "Opaque", "data": { "k": "b2xk" } }))?;
+        fixture.put("another-manager", json!({ "metadata": metadata, "type": "Opaque", "data": { "k": "b2xk" } }))?;
     }
     let objects: Vec<Value> = names.iter().map(|name| opaque(name, &[("a", "k")])).collect();
     fixture.class("demo", &["a"], &json!(objects))?;
-    // Without a watch of classes each one is asked for, so that the audit log would have it.
+    // The driver does not watch classes, so each read of a class would be in the audit log.
     let (node, user) = fixture.node("a", &[])?;
     node.publish(&fixture.pod("web", "a", "demo", &fixture.replica_set("web")?)?)?;
-    // No class has such a name, so that the Secret is nobody's and passes to the one that asks for it.
+    // No class has such a name, so the Secrets belong to no class and this one takes them over.
     for name in &names {
         fixture.holds(name, "k", &value)?;
     }
-    for uri in asked(fixture.cluster, &user)? {
+    for uri in requested(fixture.cluster, &user)? {
         ensure!(!["..", "%", "#", "watch=true", "/status"].iter().any(|part| uri.contains(part)), "{uri}");
     }
     Ok(())
@@ -239,19 +241,19 @@ fn labels_that_no_secret_can_have_are_not_sent() -> Result<()> {
     let (node, user) = fixture.node("a", &["--secret-check-interval=1s"])?;
     node.publish(&fixture.pod("web", "a", "demo", &fixture.replica_set("web")?)?)?;
     fixture.holds("good", "k", &value)?;
-    let text = fixture.told(&["spec.secretObjects[0]", "spec.secretObjects[3]"])?;
+    let text = fixture.failure_event(&["spec.secretObjects[0]", "spec.secretObjects[3]"])?;
     for part in
         ["\"no value of a label!\" is not the value of a label", "\"no key!\" is not the key of a label or annotation"]
     {
         ensure!(text.contains(part), "{part} is missing: {text}");
     }
-    // The good one is looked at again; for the others nothing is sent, however often their turn comes.
+    // Resyncs read the good Secret again, and make no request for the other ones.
     let good = format!("/api/v1/namespaces/{}/secrets/good", fixture.namespace);
-    wait_for("the good one is looked at again", PATIENCE, || {
-        Ok(asked(fixture.cluster, &user)?.iter().filter(|uri| **uri == good).count() >= 4)
+    wait_for("some resyncs", PATIENCE, || {
+        Ok(requested(fixture.cluster, &user)?.iter().filter(|uri| **uri == good).count() >= 4)
     })?;
-    let asked = asked(fixture.cluster, &user)?;
-    ensure!(!asked.iter().any(|uri| uri.contains("/secrets/bad-")), "{asked:?}");
+    let requested = requested(fixture.cluster, &user)?;
+    ensure!(!requested.iter().any(|uri| uri.contains("/secrets/bad-")), "{requested:?}");
     assert_eq!(fixture.cluster.count(&user, "create", SECRETS.1)?, 1);
     Ok(())
 }
@@ -263,18 +265,21 @@ fn a_status_that_the_server_refuses_is_not_sent_again() -> Result<()> {
     cluster.class(&namespace, "demo", &vault, &["a"])?;
     let user = cluster.user(Rights::All)?;
     let mut setup = cluster.setup(&user);
-    // The node's name becomes a label; with this end the server answers 422.
+    // The node's name becomes a label; with a hyphen at its end the server responds with 422.
     setup.node_id = "node-1-".to_owned();
     let node = Node::start(setup)?;
     wait_for_watch(&node)?;
     let refused = volume(&vault, &namespace, "demo");
     node.publish(&refused)?;
-    wait_for("the refusal is told", PATIENCE, || Ok(node.log().contains("the request is not repeated")))?;
-    // A driver that lacks the right begins later and repeats its request thrice: so long the first sent nothing more.
+    wait_for("the refusal in the log", PATIENCE, || Ok(node.log().contains("the request is not repeated")))?;
+    // Another driver, which lacks the right, starts later and repeats its request three times.
+    // During this time the first one sends nothing.
     let other = cluster.user(Rights::GetOnly)?;
     let second = Node::start(cluster.setup(&other))?;
     second.publish(&volume(&vault, &namespace, "demo"))?;
-    wait_for("the other is tried again", PATIENCE, || Ok(cluster.count(&other, "create", STATUSES.1)? >= 4))?;
+    wait_for("repeated requests of the other driver", PATIENCE, || {
+        Ok(cluster.count(&other, "create", STATUSES.1)? >= 4)
+    })?;
     let calls = cluster.calls(&user)?;
     let codes: Vec<u64> = calls.iter().filter(|call| call.resource == STATUSES.1).map(|call| call.code).collect();
     assert_eq!(codes, [422]);
@@ -285,35 +290,37 @@ fn a_status_that_the_server_refuses_is_not_sent_again() -> Result<()> {
 fn a_secret_that_the_server_refuses_is_not_sent_again() -> Result<()> {
     let fixture = Mirror::new()?;
     let value = fixture.vault.set("a");
-    // An immutable Secret: every write of other data is answered with 422.
+    // An immutable Secret: the server responds with 422 to every write of other data.
     let metadata = json!({ "name": "frozen", "labels": { "secrets-store.csi.k8s.io/managed": "true" } });
     fixture.put(
-        "somebody",
+        "another-manager",
         json!({ "metadata": metadata, "type": "Opaque", "immutable": true, "data": { "k": "b2xk" } }),
     )?;
     fixture.class("demo", &["a"], &json!([opaque("frozen", &[("a", "k")]), opaque("good", &[("a", "k")])]))?;
     let (node, user) = fixture.node("a", &["--secret-check-interval=1s"])?;
     node.publish(&fixture.pod("web", "a", "demo", &fixture.replica_set("web")?)?)?;
     fixture.holds("good", "k", &value)?;
-    fixture.told(&["the API server refuses it"])?;
+    fixture.failure_event(&["the API server refuses it"])?;
     let gets = || {
         let uri = format!("/api/v1/namespaces/{}/secrets/frozen", fixture.namespace);
-        Ok::<_, anyhow::Error>(asked(fixture.cluster, &user)?.iter().filter(|asked| **asked == uri).count())
+        let requested = requested(fixture.cluster, &user)?;
+        Ok::<_, anyhow::Error>(requested.iter().filter(|requested| **requested == uri).count())
     };
-    wait_for("it is looked at again", PATIENCE, || Ok(gets()? >= 4))?;
+    wait_for("some resyncs", PATIENCE, || Ok(gets()? >= 4))?;
     let refused =
         fixture.cluster.calls(&user)?.iter().filter(|call| call.resource == SECRETS.1 && call.code == 422).count();
     assert_eq!(refused, 1);
-    // Another Secret of the name is another matter.
+    // A new Secret of the same name is written.
     fixture.delete(SECRETS, "frozen")?;
     fixture.holds("frozen", "k", &value)?;
     Ok(())
 }
 
-/// A class of the custom cloud whose file the class names, and a volume that says otherwise.
+/// Returns parameters with the file of the custom cloud, and a volume whose attributes name another
+/// file.
 fn renamed(clouds: &Path, vault: &Vault) -> Result<(BTreeMap<String, String>, Volume)> {
     fs::write(clouds.join("stack.json"), stack_file(""))?;
-    // Another of the administrator's files, with a cloud that is not there.
+    // Another file of the administrator, with a cloud that does not exist.
     let other =
         json!({ "activeDirectoryEndpoint": "https://login.other.test/", "keyVaultDNSSuffix": "vault.other.test" });
     fs::write(clouds.join("other.json"), other.to_string())?;
@@ -325,7 +332,7 @@ fn renamed(clouds: &Path, vault: &Vault) -> Result<(BTreeMap<String, String>, Vo
     Ok((parameters, volume))
 }
 
-fn a_volumes_attributes_name_no_cloud_file_to_the_node() -> Result<()> {
+fn volume_attributes_cannot_name_a_cloud_file_to_the_node() -> Result<()> {
     let (setup, clouds) = harness().setup_with_clouds()?;
     let (node, vault) = (Node::start(setup)?, harness().vault_in_cloud(STACK.0));
     let value = vault.set("password");
@@ -344,14 +351,14 @@ fn a_volumes_attributes_name_no_cloud_file_to_the_node() -> Result<()> {
     Ok(())
 }
 
-fn a_volumes_attributes_name_a_file_of_the_folder_to_the_provider() -> Result<()> {
+fn volume_attributes_name_only_files_of_the_folder_to_the_provider() -> Result<()> {
     let clouds = harness().setup_with_clouds()?.1;
     let fixture = Plugin::new(&[&format!("--cloud-files-dir={}", clouds.display())])?;
     let vault = harness().vault_in_cloud(STACK.0);
     vault.set("password");
     let (parameters, mut volume) = renamed(&clouds, &vault)?;
     let mount = |volume: &Volume| fixture.mount(&UpstreamDriver::request(&parameters, volume));
-    // The other file's cloud does not exist: that it was asked for shows which file was read.
+    // The other file's cloud does not exist: its host in the error shows which file was read.
     let text = mount(&volume).err().context("the mount succeeded")?.message().to_owned();
     ensure!(text.contains("login.other.test") || text.contains("vault.other.test"), "{text}");
     fs::write(clouds.join("../theirs.json"), stack_file(""))?;
@@ -367,7 +374,8 @@ fn a_volumes_attributes_name_a_file_of_the_folder_to_the_provider() -> Result<()
     Ok(())
 }
 
-/// The objects of docs/custom-clouds.md, taken by a real API server, laid out as the kubelet does.
+/// Creates the objects of docs/custom-clouds.md on a real API server, and lays out the ConfigMap as
+/// the kubelet does.
 fn the_example_of_a_custom_cloud_works() -> Result<()> {
     let (cluster, vault) = (cluster()?, harness().vault_in_cloud(STACK.0));
     let value = vault.set("password");

@@ -1,7 +1,8 @@
-//! Tokens that are not the pod's, as a tenant can bring them: nothing that lies in memory for another is reached with one.
+//! Forged tokens in a tenant's volume attributes never give a pod another pod's cached objects.
 //!
-//! A tenant writes `volumeAttributes`. Where the CSIDriver object has no `podInfoOnMount` or no `tokenRequests`, the kubelet does not
-//! overwrite keys of `csi.storage.k8s.io` there, so these tests send such a context as it is.
+//! A tenant writes `volumeAttributes`. Where the CSIDriver object has no `podInfoOnMount` or no
+//! `tokenRequests`, the kubelet does not overwrite keys of `csi.storage.k8s.io` there, so these
+//! tests send forged contexts.
 
 use std::collections::HashMap;
 use std::fs;
@@ -25,16 +26,16 @@ use crate::plugin;
 use crate::rotation::{metric, rotating};
 
 trials! { "tokens":
-    what_is_not_a_token_of_the_pod_reaches_no_cache,
-    an_expired_token_gets_no_hit_and_entra_id_judges,
-    a_token_of_another_audience_gets_no_hit,
+    a_token_that_is_not_the_pods_own_reaches_no_cache,
+    an_expired_token_misses_the_cache_and_entra_id_judges_it,
+    a_token_of_another_audience_misses_the_cache,
     a_context_with_another_pods_uid_is_refused,
-    a_provider_of_another_name_judges_its_tokens_itself,
-    a_mounted_volume_keeps_its_files_whatever_a_call_brings,
-    a_call_that_brings_a_bad_token_takes_the_good_one_away,
+    an_external_provider_gets_its_tokens_unchecked,
+    a_mounted_volume_keeps_its_files_after_a_call_with_bad_tokens,
+    a_call_with_a_bad_token_drops_the_good_one,
     a_call_with_another_pods_uid_changes_nothing_of_a_mounted_volume,
-    under_another_driver_the_same_is_refused,
-    a_pod_that_a_context_pretends_to_be_of_gets_no_event,
+    behind_another_driver_foreign_tokens_are_refused,
+    a_pod_named_by_a_forged_context_gets_no_event,
 }
 
 const WORKLOAD: &str = "api://AzureADTokenExchange";
@@ -72,25 +73,25 @@ impl Victim {
         node.class("demo", &parameters)
     }
 
-    fn token(&self, subject: &str, audience: &str, life: Duration) -> String {
-        let token = self.issuer.token(subject, audience, life, json!({}));
+    fn token(&self, subject: &str, audience: &str, lifetime: Duration) -> String {
+        let token = self.issuer.token(subject, audience, lifetime, json!({}));
         harness().secrets.lock().unwrap().push(token.clone());
         token
     }
 
-    /// A pod of the victim's service account, with a token of it.
+    /// Returns a pod of the victim's service account, with its token.
     fn pod(&self) -> Volume {
         with_token(&Volume::of_class("default", "web", "demo"), &self.token(SUBJECT, WORKLOAD, HOUR))
     }
 
-    /// What Entra ID and the vault were asked so far.
-    fn asked(&self) -> [u64; 2] {
+    /// Returns the numbers of requests to Entra ID and to the vault so far.
+    fn requests(&self) -> [u64; 2] {
         [self.vault.entra().get(Kind::Token), self.vault.counters().total()]
     }
 }
 
-/// A driver in whose memory everything stays that the victim's pod got.
-fn remembering() -> Result<Node> {
+/// Starts a driver that caches everything that the victim's pod got.
+fn caching() -> Result<Node> {
     let mut setup = harness().setup();
     setup.flags = ["-v=10", "--freshness-window=10m"].map(str::to_owned).into();
     Node::start(setup)
@@ -106,12 +107,12 @@ fn with_token(volume: &Volume, token: &str) -> Volume {
     volume
 }
 
-/// A JWT of these claims that nobody signed.
+/// Returns a JWT with these claims and without a valid signature.
 fn unsigned(claims: &str) -> String {
     format!("{}.{}.{}", BASE64.encode(r#"{"alg":"RS256"}"#), BASE64.encode(claims), BASE64.encode("signature"))
 }
 
-/// Sends a publish as a tenant makes it who forges the context, after the kubelet has made the directories.
+/// Sends a publish with a forged context, after the kubelet has made the directories.
 fn send(node: &Node, volume: &Volume, forge: impl FnOnce(&mut HashMap<String, String>)) -> Result<Result<(), Status>> {
     node.kubelet.prepare(volume)?;
     let mut request: NodePublishVolumeRequest = node.kubelet.publish_request(volume);
@@ -120,25 +121,62 @@ fn send(node: &Node, volume: &Volume, forge: impl FnOnce(&mut HashMap<String, St
     Ok(sent.inspect_err(|status| harness().remember(status.message())))
 }
 
-/// What such a publish must come to: refused, nothing mounted, no word of the value.
+/// Checks that a publish was refused and left no mount, and returns its status.
 fn refused(node: &Node, volume: &Volume, sent: Result<(), Status>, what: &str) -> Result<Status> {
     let target = node.kubelet.target(volume);
-    ensure!(mounts_on(&target)?.is_empty() && !target.exists(), "{what}: something is left");
+    ensure!(mounts_on(&target)?.is_empty() && !target.exists(), "{what}: a mount or a target is left");
     sent.err().ok_or_else(|| anyhow::anyhow!("{what}: the publish succeeded"))
 }
 
-fn what_is_not_a_token_of_the_pod_reaches_no_cache() -> Result<()> {
-    let (node, victim) = (remembering()?, Victim::new());
+fn a_token_that_is_not_the_pods_own_reaches_no_cache() -> Result<()> {
+    let (node, victim) = (caching()?, Victim::new());
     victim.class(&node)?;
     node.publish(&victim.pod())?;
-    let asked = victim.asked();
+    let requests = victim.requests();
     let good = victim.token(SUBJECT, WORKLOAD, HOUR);
-    let [header, payload, signature] = good.split('.').collect::<Vec<_>>()[..] else { anyhow::bail!("no JWT") };
+    for (what, token) in forged_tokens(&victim, &good)? {
+        let volume = Volume::of_class("default", "web", "demo");
+        let context = send(&node, &with_token(&volume, &token), |_| {})?;
+        let mut secrets = Volume::of_class("default", "web", "demo");
+        secrets.secrets.insert(TOKENS.to_owned(), tokens(&token));
+        // The kubelet's tokens among the secrets take precedence over the tenant's in the context.
+        let beside = send(&node, &with_token(&secrets, &good), |_| {})?;
+        for (volume, sent) in [(volume, context), (secrets, beside)] {
+            let status = refused(&node, &volume, sent, what)?;
+            let text = status.message();
+            ensure!(
+                text.contains("serviceAccount.tokens") && text.ends_with("(CredentialsMissing)"),
+                "{what}: {status}"
+            );
+            ensure!(status.message().len() < 1000 && !status.message().contains(&token), "{what}: {status}");
+        }
+        ensure!(victim.requests() == requests, "{what}: Azure got a request");
+    }
+    // The JSON around the token may be malformed, too.
+    for text in
+        ["{", "[]", "null", r#"{"api://AzureADTokenExchange":"x"}"#, r#"{"api://AzureADTokenExchange":{"token":[]}}"#]
+    {
+        let mut volume = Volume::of_class("default", "web", "demo");
+        volume.attributes.insert(TOKENS.to_owned(), text.to_owned());
+        let sent = send(&node, &volume, |_| {})?;
+        refused(&node, &volume, sent, text)?;
+        ensure!(victim.requests() == requests, "{text}: Azure got a request");
+    }
+    // The pod's own token still hits the cache.
+    let target = node.publish(&victim.pod())?;
+    assert_eq!(fs::read_to_string(target.join("password"))?, victim.value);
+    assert_eq!(victim.requests(), requests);
+    Ok(())
+}
+
+/// Returns texts that are not a token of the victim's service account, each with its description.
+fn forged_tokens(victim: &Victim, good: &str) -> Result<Vec<(&'static str, String)>> {
+    let [header, payload, signature] = good.split('.').collect::<Vec<_>>()[..] else { anyhow::bail!("not a JWT") };
     let claims = |sub: &str| unsigned(&format!(r#"{{"sub":{sub},"aud":["{WORKLOAD}"],"exp":4000000000}}"#));
     let own = format!("\"{SUBJECT}\"");
     let padded = BASE64.encode(format!(r#"{{"sub":{own},"exp":4000000000}} "#));
-    ensure!(padded.len() % 4 != 0, "the padding would be none");
-    for (what, token) in [
+    ensure!(padded.len() % 4 != 0, "the padding would be empty");
+    Ok(vec![
         ("a text", "garbage".to_owned()),
         ("blanks", "   ".to_owned()),
         ("dots", "..".to_owned()),
@@ -147,15 +185,15 @@ fn what_is_not_a_token_of_the_pod_reaches_no_cache() -> Result<()> {
         ("four parts", format!("{good}.{signature}")),
         ("no header", format!(".{payload}.{signature}")),
         ("no signature", format!("{header}.{payload}.")),
-        ("a header that is no JSON", format!("{}.{payload}.{signature}", BASE64.encode("RS256"))),
+        ("a header that is not JSON", format!("{}.{payload}.{signature}", BASE64.encode("RS256"))),
         ("a header that is a list", format!("{}.{payload}.{signature}", BASE64.encode("[]"))),
-        ("a payload that is no JSON", format!("{header}.{}.{signature}", BASE64.encode("sub"))),
+        ("a payload that is not JSON", format!("{header}.{}.{signature}", BASE64.encode("sub"))),
         ("a payload that is a list", unsigned(&format!("[{own}]"))),
         ("a payload that is a text", unsigned(&own)),
         ("a payload that is null", unsigned("null")),
         ("padding", format!("{header}.{padded}{}.{signature}", "=".repeat(4 - padded.len() % 4))),
         ("blanks around", format!(" {good}")),
-        ("a line's end", format!("{good}\n")),
+        ("a line break at the end", format!("{good}\n")),
         ("no subject", unsigned(r#"{"exp":4000000000}"#)),
         ("a subject that is null", claims("null")),
         ("a subject that is a list", claims(&format!("[{own}]"))),
@@ -167,50 +205,18 @@ fn what_is_not_a_token_of_the_pod_reaches_no_cache() -> Result<()> {
         ("a longer name", claims(r#""system:serviceaccount:default:default-2""#)),
         ("a blank behind the name", claims(r#""system:serviceaccount:default:default ""#)),
         ("a person", claims(r#""default""#)),
-        ("an end that is a text", unsigned(&format!(r#"{{"sub":{own},"exp":"4000000000"}}"#))),
+        ("an expiration that is a text", unsigned(&format!(r#"{{"sub":{own},"exp":"4000000000"}}"#))),
         ("an audience that is a number", unsigned(&format!(r#"{{"sub":{own},"aud":1,"exp":4000000000}}"#))),
         ("a megabyte", unsigned(&format!(r#"{{"sub":{own},"exp":4000000000,"x":"{}"}}"#, "x".repeat(1 << 20)))),
         ("nested lists", unsigned(&format!(r#"{{"sub":{own},"exp":4000000000,"x":{}}}"#, "[".repeat(10_000)))),
-    ] {
-        let volume = Volume::of_class("default", "web", "demo");
-        let context = send(&node, &with_token(&volume, &token), |_| {})?;
-        let mut secrets = Volume::of_class("default", "web", "demo");
-        secrets.secrets.insert(TOKENS.to_owned(), tokens(&token));
-        // What the kubelet sends among the secrets counts, and what a tenant writes into the context beside it does not.
-        let beside = send(&node, &with_token(&secrets, &good), |_| {})?;
-        for (volume, sent) in [(volume, context), (secrets, beside)] {
-            let status = refused(&node, &volume, sent, what)?;
-            let text = status.message();
-            ensure!(
-                text.contains("serviceAccount.tokens") && text.ends_with("(CredentialsMissing)"),
-                "{what}: {status}"
-            );
-            ensure!(status.message().len() < 1000 && !status.message().contains(&token), "{what}: {status}");
-        }
-        ensure!(victim.asked() == asked, "{what}: Azure was asked");
-    }
-    // What stands around the token may be damaged, too.
-    for text in
-        ["{", "[]", "null", r#"{"api://AzureADTokenExchange":"x"}"#, r#"{"api://AzureADTokenExchange":{"token":[]}}"#]
-    {
-        let mut volume = Volume::of_class("default", "web", "demo");
-        volume.attributes.insert(TOKENS.to_owned(), text.to_owned());
-        let sent = send(&node, &volume, |_| {})?;
-        refused(&node, &volume, sent, text)?;
-        ensure!(victim.asked() == asked, "{text}: Azure was asked");
-    }
-    // The pod's own still reaches what lies in memory.
-    let target = node.publish(&victim.pod())?;
-    assert_eq!(fs::read_to_string(target.join("password"))?, victim.value);
-    assert_eq!(victim.asked(), asked);
-    Ok(())
+    ])
 }
 
-fn an_expired_token_gets_no_hit_and_entra_id_judges() -> Result<()> {
-    let (node, victim) = (remembering()?, Victim::new());
+fn an_expired_token_misses_the_cache_and_entra_id_judges_it() -> Result<()> {
+    let (node, victim) = (caching()?, Victim::new());
     victim.class(&node)?;
     node.publish(&victim.pod())?;
-    let [token_requests, vault_requests] = victim.asked();
+    let [token_requests, vault_requests] = victim.requests();
     let expired = with_token(&victim.pod(), &victim.token(SUBJECT, WORKLOAD, Duration::ZERO));
     for number in 1..=2 {
         let status = node.refused(&expired)?;
@@ -218,40 +224,40 @@ fn an_expired_token_gets_no_hit_and_entra_id_judges() -> Result<()> {
             ensure!(status.message().contains(word), "{word:?} is missing in: {status}");
         }
         assert_eq!(
-            victim.asked(),
+            victim.requests(),
             [token_requests + number, vault_requests],
-            "Entra ID judges each time, and no one else"
+            "Entra ID gets each token, and the vault no request"
         );
     }
-    // Without an end, too: such a token can be no more than expired.
+    // A token without an expiration counts as expired.
     let endless = victim.issuer.token(SUBJECT, WORKLOAD, HOUR, json!({ "exp": null }));
     harness().secrets.lock().unwrap().push(endless.clone());
     node.refused(&with_token(&victim.pod(), &endless))?;
-    assert_eq!(victim.asked(), [token_requests + 3, vault_requests]);
+    assert_eq!(victim.requests(), [token_requests + 3, vault_requests]);
     node.publish(&victim.pod())?;
-    assert_eq!(victim.asked(), [token_requests + 3, vault_requests], "the others' token lies in memory still");
+    assert_eq!(victim.requests(), [token_requests + 3, vault_requests], "the victim's token is still cached");
     Ok(())
 }
 
-fn a_token_of_another_audience_gets_no_hit() -> Result<()> {
-    let (node, victim) = (remembering()?, Victim::new());
+fn a_token_of_another_audience_misses_the_cache() -> Result<()> {
+    let (node, victim) = (caching()?, Victim::new());
     victim.class(&node)?;
     node.publish(&victim.pod())?;
-    let [token_requests, vault_requests] = victim.asked();
+    let [token_requests, vault_requests] = victim.requests();
     let status = node.refused(&with_token(&victim.pod(), &victim.token(SUBJECT, BINDING, HOUR)))?;
     ensure!(status.message().contains("AADSTS700212"), "{status}");
-    assert_eq!(victim.asked(), [token_requests + 1, vault_requests]);
+    assert_eq!(victim.requests(), [token_requests + 1, vault_requests]);
     Ok(())
 }
 
-/// The tenant knows namespace, service account and class of the victim, makes a token without a signature, and cannot know the UID
-/// that its own pod will have.
+/// The attacker knows the victim's namespace, service account and class, and makes an unsigned
+/// token. It cannot know the UID that its own pod will have.
 fn a_context_with_another_pods_uid_is_refused() -> Result<()> {
-    let (node, victim) = (remembering()?, Victim::new());
+    let (node, victim) = (caching()?, Victim::new());
     victim.class(&node)?;
     let pod = victim.pod();
     node.publish(&pod)?;
-    let asked = victim.asked();
+    let requests = victim.requests();
     let forged = unsigned(&format!(r#"{{"sub":"{SUBJECT}","aud":["{WORKLOAD}"],"exp":4000000000}}"#));
     let system = "bbbbbbbb-0000-4000-8000-000000000014";
     harness().azure().add_system_identity(&victim.vault.tenant, system);
@@ -275,14 +281,15 @@ fn a_context_with_another_pods_uid_is_refused() -> Result<()> {
             None => drop(context.remove(UID)),
         })?;
         let status = refused(&node, &volume, sent, &format!("{class}, {what}"))?;
-        // A class that is not there is told in the same words: whose name it is, is not the tenant's to learn.
+        // A missing class gives the same error, so that the attacker does not learn which classes
+        // exist.
         ensure!(status.code() == Code::InvalidArgument, "{class}, {what}: {status}");
         for word in ["pod.uid", "podInfoOnMount", "(InvalidRequest)"] {
             ensure!(status.message().contains(word), "{class}, {what}: {word:?} is missing in: {status}");
         }
     }
-    assert_eq!(victim.asked(), asked);
-    // A target that names no pod says nothing about one.
+    assert_eq!(victim.requests(), requests);
+    // A target path without a pod's UID is not checked.
     let volume = victim.pod();
     let target = node.setup().folder.join("elsewhere");
     let mut request = node.kubelet.publish_request(&volume);
@@ -293,26 +300,23 @@ fn a_context_with_another_pods_uid_is_refused() -> Result<()> {
     Ok(())
 }
 
-fn a_provider_of_another_name_judges_its_tokens_itself() -> Result<()> {
+fn an_external_provider_gets_its_tokens_unchecked() -> Result<()> {
     let (node, provider) = external_fixture::driver_and_provider(&[])?;
     let value = external_fixture::set_secret(&provider, "foo", "v1")?;
     external_fixture::class(&node, "demo", &["objectName: foo, objectVersion: v1"], "")?;
     let volume = with_token(&external_fixture::volume("demo"), "garbage");
     send(&node, &volume, |context| drop(context.insert(UID.to_owned(), "another".to_owned())))??;
     ensure!(!value.is_empty() && mounts_on(&node.kubelet.target(&volume))?.len() == 1);
-    ensure!(
-        external_fixture::last_request(&provider)?.audiences == [WORKLOAD],
-        "the provider gets its tokens as they are"
-    );
+    ensure!(external_fixture::last_request(&provider)?.audiences == [WORKLOAD], "the provider gets its tokens unchanged");
     Ok(())
 }
 
-fn a_mounted_volume_keeps_its_files_whatever_a_call_brings() -> Result<()> {
-    let (node, victim) = (remembering()?, Victim::new());
+fn a_mounted_volume_keeps_its_files_after_a_call_with_bad_tokens() -> Result<()> {
+    let (node, victim) = (caching()?, Victim::new());
     victim.class(&node)?;
     let pod = victim.pod();
     let target = node.publish(&pod)?;
-    let asked = victim.asked();
+    let requests = victim.requests();
     let other = victim.token("system:serviceaccount:default:other", WORKLOAD, HOUR);
     for (token, uid, words) in [
         ("garbage", pod.uid.as_str(), "not a well-formed JWT"),
@@ -325,48 +329,40 @@ fn a_mounted_volume_keeps_its_files_whatever_a_call_brings() -> Result<()> {
         let log = node.log()[logged..].to_owned();
         ensure!(log.contains("tokens are dropped") && log.contains(words), "{words:?} is missing in: {log}");
     }
-    assert_eq!(victim.asked(), asked);
+    assert_eq!(victim.requests(), requests);
     Ok(())
 }
 
-fn a_call_that_brings_a_bad_token_takes_the_good_one_away() -> Result<()> {
+fn a_call_with_a_bad_token_drops_the_good_one() -> Result<()> {
     let (node, victim) = (rotating("200ms", &[])?, Victim::new());
     victim.class(&node)?;
     let pod = victim.pod();
     let target = node.publish(&pod)?;
-    let requests = |reason: &str| {
+    let failures = |reason: &str| {
         let reason = format!("reason=\"{reason}\"");
         metric(&node, "rotation_reconcile_error_total", &[reason.as_str()])
     };
     send(&node, &with_token(&pod, "garbage"), |_| {})??;
-    // From here on there is no token: not the bad one, and not the one before it.
-    let before = requests("CredentialsMissing")?;
-    wait_for("two cycles without a token", PATIENCE, || Ok(requests("CredentialsMissing")? >= before + 2.0))?;
-    let asked = victim.asked();
+    // From here on the driver has no token, neither the bad one nor the one before it.
+    let before = failures("CredentialsMissing")?;
+    wait_for("two cycles without a token", PATIENCE, || Ok(failures("CredentialsMissing")? >= before + 2.0))?;
+    let requests = victim.requests();
     let newer = victim.vault.set("password");
-    let before = requests("CredentialsMissing")?;
-    wait_for("two cycles more", PATIENCE, || Ok(requests("CredentialsMissing")? >= before + 2.0))?;
-    assert_eq!(victim.asked(), asked, "nobody is asked without a token");
-    assert_eq!(requests("CredentialsRejected")?, 0.0, "Entra ID saw no bad token");
+    let before = failures("CredentialsMissing")?;
+    wait_for("two more cycles", PATIENCE, || Ok(failures("CredentialsMissing")? >= before + 2.0))?;
+    assert_eq!(victim.requests(), requests, "a request without a token");
+    assert_eq!(failures("CredentialsRejected")?, 0.0, "Entra ID got a bad token");
     assert_eq!(fs::read_to_string(target.join("password"))?, victim.value);
-    node.publish(&victim_again(&victim, &pod))?;
-    wait_for(
-        "a good token brings the new value",
-        PATIENCE,
-        || Ok(fs::read_to_string(target.join("password"))? == newer),
-    )
+    node.publish(&with_token(&pod, &victim.token(SUBJECT, WORKLOAD, HOUR)))?;
+    wait_for("the new value with a good token", PATIENCE, || Ok(fs::read_to_string(target.join("password"))? == newer))
 }
 
-fn victim_again(victim: &Victim, pod: &Volume) -> Volume {
-    with_token(pod, &victim.token(SUBJECT, WORKLOAD, HOUR))
-}
-
-/// A volume of another provider that is mounted already, and a call for it in the victim's name: no refresh brings the victim's
-/// content into it.
+/// After a forged call for a mounted volume, with the victim's class and an unsigned token of it,
+/// no refresh writes the victim's objects into that volume.
 fn a_call_with_another_pods_uid_changes_nothing_of_a_mounted_volume() -> Result<()> {
     let (node, victim) = (rotating("200ms", &[])?, Victim::new());
     victim.class(&node)?;
-    // What the victim's pod got lies ready for all of its group.
+    // The victim's objects are cached for all volumes with the same fetch key.
     let theirs = victim.pod();
     node.publish(&theirs)?;
     let held = "the attacker's own";
@@ -380,7 +376,7 @@ fn a_call_with_another_pods_uid_changes_nothing_of_a_mounted_volume() -> Result<
     for uid in ["", "another", theirs.uid.as_str()] {
         send(&node, &forged, |context| drop(context.insert(UID.to_owned(), uid.to_owned())))??;
         let before = cycles()?;
-        // Two of the victim's and two of its own, whichever comes first.
+        // Two cycles of the victim's volume and two of the attacker's.
         wait_for("some cycles", PATIENCE, || Ok(target.join("password").exists() || cycles()? >= before + 4.0))?;
         ensure!(!target.join("password").exists(), "the victim's content is there");
         assert_eq!(fs::read_to_string(target.join("other"))?, held);
@@ -388,13 +384,13 @@ fn a_call_with_another_pods_uid_changes_nothing_of_a_mounted_volume() -> Result<
     Ok(())
 }
 
-fn under_another_driver_the_same_is_refused() -> Result<()> {
+fn behind_another_driver_foreign_tokens_are_refused() -> Result<()> {
     let (fixture, victim) = (plugin::Fixture::new(&["--freshness-window=10m"])?, Victim::new());
     let mut parameters = victim.vault.parameters(&["password"]);
     parameters.insert("clientID".to_owned(), victim.client.clone());
     let pod = victim.pod();
     fixture.mount(&UpstreamDriver::request(&parameters, &pod))?;
-    let asked = victim.asked();
+    let requests = victim.requests();
     let forged = unsigned(&format!(r#"{{"sub":"{SUBJECT}","exp":4000000000}}"#));
     for (token, uid, words) in [
         ("garbage", pod.uid.as_str(), "not a well-formed JWT"),
@@ -405,9 +401,9 @@ fn under_another_driver_the_same_is_refused() -> Result<()> {
         request.attributes = request.attributes.replace(&pod.uid, uid);
         let status = fixture.mount(&request).err().ok_or_else(|| anyhow::anyhow!("{words}: the mount succeeded"))?;
         ensure!(status.message().contains(words) && !status.message().contains(token), "{status}");
-        assert_eq!(victim.asked(), asked, "{words}");
+        assert_eq!(victim.requests(), requests, "{words}");
     }
-    // A driver that does not say where the volume is, says nothing about the pod.
+    // Without a target path there is no UID to compare with.
     let mut request = UpstreamDriver::request(&parameters, &pod);
     request.target_path = String::new();
     request.attributes = request.attributes.replace(&pod.uid, "another");
@@ -415,7 +411,7 @@ fn under_another_driver_the_same_is_refused() -> Result<()> {
     Ok(())
 }
 
-fn a_pod_that_a_context_pretends_to_be_of_gets_no_event() -> Result<()> {
+fn a_pod_named_by_a_forged_context_gets_no_event() -> Result<()> {
     let (cluster, vault) = (cluster()?, harness().vault());
     let namespace = cluster.namespace()?;
     let (node, _) = cluster.node()?;
@@ -426,10 +422,10 @@ fn a_pod_that_a_context_pretends_to_be_of_gets_no_event() -> Result<()> {
         sent.err().is_some_and(|status| status.message().contains("pod.uid")),
         "it was not refused as another pod's"
     );
-    // Events are sent one after another, so that the next one shows that there was none.
+    // Events are sent in order, so a later event shows that there was none for the victim.
     node.refused(&volume("next"))?;
     let events = ("Event", "events");
-    wait_for("the next event is there", PATIENCE, || Ok(!cluster.list(events, &namespace)?.is_empty()))?;
+    wait_for("the next event", PATIENCE, || Ok(!cluster.list(events, &namespace)?.is_empty()))?;
     let events = cluster.list(events, &namespace)?;
     let pods: Vec<_> = events.iter().map(|event| event.data["involvedObject"]["name"].clone()).collect();
     assert_eq!(pods, [json!("next")]);

@@ -1,7 +1,7 @@
-//! The table of what goes wrong (docs/troubleshooting.md): each symptom, brought about, and what
-//! the pod's event says.
+//! Causes each symptom of docs/troubleshooting.md, and checks the text of the pod's event.
 //!
-//! Rows about the driver's registration, sync to Kubernetes Secrets and the Arc agent are no answers to a publish.
+//! Rows about the driver's registration, sync to Kubernetes Secrets and the Arc agent are not
+//! errors of a publish.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,21 +14,22 @@ use serde_json::json;
 use crate::harness::{Node, Vault, harness};
 
 trials! { "troubleshooting":
-    each_symptom_has_its_cause_and_its_cure,
-    each_symptom_of_federation_has_its_cause_and_its_cure,
+    each_symptom_is_reported_with_cause_and_fix,
+    each_federation_error_is_reported_with_cause_and_fix,
 }
 
 const AUDIENCE: &str = "api://AzureADTokenExchange";
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 const SUBJECT: &str = "system:serviceaccount:default:default";
 
-/// One row: what the class says beside the usual, and which words the event must have.
+/// A driver and a vault for the rows of the table.
 struct Table {
     node: Node,
     vault: Vault,
 }
 
 impl Table {
+    /// Publishes with changed parameters, and checks that the error has these words.
     fn row(&self, symptom: &str, changes: &[(&str, &str)], volume: &Volume, words: &[&str]) -> Result<()> {
         let mut parameters = self.vault.parameters(&["password"]);
         parameters.extend(changes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
@@ -45,8 +46,8 @@ impl Table {
         self.row(symptom, &[("objects", &objects)], &self.vault.volume("demo"), words)
     }
 
-    /// The answer of the vault to every get.
-    fn answer(&self, status: u16, code: &str, inner: &str) {
+    /// Sets the vault's response to every request for a secret.
+    fn respond(&self, status: u16, code: &str, inner: &str) {
         let body = json!({"error": {"code": code, "message": "m", "innererror": {"code": inner}}}).to_string();
         let action = Action::Body { status, content_type: "application/json".to_owned(), body };
         harness().azure().clear_faults(&self.vault.name);
@@ -54,7 +55,7 @@ impl Table {
     }
 }
 
-fn each_symptom_has_its_cause_and_its_cure() -> Result<()> {
+fn each_symptom_is_reported_with_cause_and_fix() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     let azure = harness().azure();
@@ -87,64 +88,10 @@ fn each_symptom_has_its_cause_and_its_cure() -> Result<()> {
         &bare,
         &["tokens not found", "api://AKSIdentityBinding", "tokenRequests"],
     )?;
-
-    let mut wrong = vault.clone();
-    wrong.client_secret = harness().secret("wrong");
-    table.row(
-        "AADSTS7000215",
-        &[],
-        &wrong.volume("demo"),
-        &["AADSTS7000215", "secret's value, not its id", "CredentialsRejected"],
-    )?;
-    wrong.client_id = "99999999-0000-4000-9000-000000000000".to_owned();
-    table.row(
-        "AADSTS700016",
-        &[],
-        &wrong.volume("demo"),
-        &["AADSTS700016", "check clientid and tenantID", "CredentialsRejected"],
-    )?;
-    table.row(
-        "AADSTS90002",
-        &[("tenantID", "no-such.example")],
-        &pod,
-        &["AADSTS90002", "check tenantID and cloudName", "TenantNotFound"],
-    )?;
-
-    for (status, code, inner, words) in [
-        (
-            403,
-            "Forbidden",
-            "ForbiddenByPolicy",
-            &["add an access policy", "to list them for objectVersionHistory", "Forbidden"][..],
-        ),
-        (403, "Forbidden", "ForbiddenByRbac", &["Key Vault Secrets User", "Forbidden"]),
-        (403, "Forbidden", "ForbiddenByConnection", &["network rules", "private endpoint", "Forbidden"]),
-        (403, "Forbidden", "SecretDisabled", &["enable it", "ObjectDisabled"]),
-        (429, "Throttled", "", &["too many requests", "rotationPollInterval", "Throttled"]),
-    ] {
-        table.answer(status, code, inner);
-        table.row(inner, &[], &pod, words)?;
-    }
-    azure.clear_faults(&vault.name);
-    azure.add_fault(Fault::new(Action::Hang).host(&vault.name).kind(Kind::Get));
-    table.row("context deadline exceeded", &[], &pod, &["no answer from", &vault.host(), "firewall", "Timeout"])?;
-    azure.clear_faults(&vault.name);
-
-    for (kind, code) in [("secret", "SecretNotFound"), ("key", "KeyNotFound"), ("cert", "CertificateNotFound")] {
-        let object = format!("objectName: missing\nobjectType: {kind}");
-        table.object(code, &object, &[code, "check the object's type, name and version", "ObjectNotFound"])?;
-    }
-    table.object(
-        "illegal base64 data",
-        "objectName: password\nobjectType: secret\nobjectEncoding: base64",
-        &["secret/password", "not base64", "ObjectInvalid"],
-    )?;
-    table.object(
-        "file mode 0",
-        "objectName: password\nobjectType: secret\nfilePermission: 384",
-        &["filePermission", "quote", "ClassInvalid"],
-    )?;
-    // A vault of another cloud than the class says is not in that cloud's domain.
+    service_principal(&table)?;
+    vault_responses(&table)?;
+    objects(&table)?;
+    // A vault of another cloud than the class's is not in that cloud's domain.
     table.row(
         "wrong cloud",
         &[("cloudName", "AzureChinaCloud")],
@@ -167,7 +114,74 @@ fn each_symptom_has_its_cause_and_its_cure() -> Result<()> {
     table.row("AADSTS7000222", &[], &pod, &["AADSTS7000222", "has expired; create a new one", "CredentialsRejected"])
 }
 
-fn each_symptom_of_federation_has_its_cause_and_its_cure() -> Result<()> {
+fn service_principal(table: &Table) -> Result<()> {
+    let vault = &table.vault;
+    let mut wrong = vault.clone();
+    wrong.client_secret = harness().secret("wrong");
+    table.row(
+        "AADSTS7000215",
+        &[],
+        &wrong.volume("demo"),
+        &["AADSTS7000215", "secret's value, not its id", "CredentialsRejected"],
+    )?;
+    wrong.client_id = "99999999-0000-4000-9000-000000000000".to_owned();
+    table.row(
+        "AADSTS700016",
+        &[],
+        &wrong.volume("demo"),
+        &["AADSTS700016", "check clientid and tenantID", "CredentialsRejected"],
+    )?;
+    table.row(
+        "AADSTS90002",
+        &[("tenantID", "no-such.example")],
+        &vault.volume("demo"),
+        &["AADSTS90002", "check tenantID and cloudName", "TenantNotFound"],
+    )
+}
+
+fn vault_responses(table: &Table) -> Result<()> {
+    let (azure, vault) = (harness().azure(), &table.vault);
+    let pod = vault.volume("demo");
+    for (status, code, inner, words) in [
+        (
+            403,
+            "Forbidden",
+            "ForbiddenByPolicy",
+            &["add an access policy", "to list them for objectVersionHistory", "Forbidden"][..],
+        ),
+        (403, "Forbidden", "ForbiddenByRbac", &["Key Vault Secrets User", "Forbidden"]),
+        (403, "Forbidden", "ForbiddenByConnection", &["network rules", "private endpoint", "Forbidden"]),
+        (403, "Forbidden", "SecretDisabled", &["enable it", "ObjectDisabled"]),
+        (429, "Throttled", "", &["too many requests", "rotationPollInterval", "Throttled"]),
+    ] {
+        table.respond(status, code, inner);
+        table.row(inner, &[], &pod, words)?;
+    }
+    azure.clear_faults(&vault.name);
+    azure.add_fault(Fault::new(Action::Hang).host(&vault.name).kind(Kind::Get));
+    table.row("context deadline exceeded", &[], &pod, &["no answer from", &vault.host(), "firewall", "Timeout"])?;
+    azure.clear_faults(&vault.name);
+    Ok(())
+}
+
+fn objects(table: &Table) -> Result<()> {
+    for (kind, code) in [("secret", "SecretNotFound"), ("key", "KeyNotFound"), ("cert", "CertificateNotFound")] {
+        let object = format!("objectName: missing\nobjectType: {kind}");
+        table.object(code, &object, &[code, "check the object's type, name and version", "ObjectNotFound"])?;
+    }
+    table.object(
+        "illegal base64 data",
+        "objectName: password\nobjectType: secret\nobjectEncoding: base64",
+        &["secret/password", "not base64", "ObjectInvalid"],
+    )?;
+    table.object(
+        "file mode 0",
+        "objectName: password\nobjectType: secret\nfilePermission: 384",
+        &["filePermission", "quote", "ClassInvalid"],
+    )
+}
+
+fn each_federation_error_is_reported_with_cause_and_fix() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     let azure = harness().azure();
@@ -177,8 +191,8 @@ fn each_symptom_of_federation_has_its_cause_and_its_cure() -> Result<()> {
     azure.add_application(&vault.tenant, &client);
     let table = Table { node, vault: vault.clone() };
     let class = [("clientID", client.as_str())];
-    let pod = |issuer: &Issuer, audience: &str, life: Duration| {
-        let token = issuer.token(SUBJECT, audience, life, json!({}));
+    let pod = |issuer: &Issuer, audience: &str, lifetime: Duration| {
+        let token = issuer.token(SUBJECT, audience, lifetime, json!({}));
         harness().secrets.lock().unwrap().push(token.clone());
         let mut volume = Volume::of_class("default", "web", "demo");
         volume.attributes.insert(TOKENS.to_owned(), json!({AUDIENCE: {"token": token}}).to_string());
@@ -216,6 +230,6 @@ fn each_symptom_of_federation_has_its_cause_and_its_cure() -> Result<()> {
         &["token for audience", AUDIENCE, "tokenRequests", "CredentialsMissing"],
     )?;
     let nothing: BTreeMap<String, String> = BTreeMap::new();
-    ensure!(bare.secrets == nothing, "the pod brings no service principal");
+    ensure!(bare.secrets == nothing, "the pod has a service principal");
     azure.counters(&vault.tenant).get(Kind::Token).checked_sub(4).context("four requests at least").map(|_| ())
 }

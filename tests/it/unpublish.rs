@@ -1,4 +1,4 @@
-//! Unpublishing: idempotent, whatever is found on the target
+//! Unpublish is idempotent, and works for every kind of entry at the target
 //! (docs/reference/csi-driver.md#unpublish-checks).
 
 use std::fs;
@@ -12,18 +12,18 @@ use tonic::Code;
 use crate::harness::{harness, mounts_on};
 
 trials! { "unpublish":
-    it_removes_files_mount_and_directory_and_may_be_repeated,
-    a_target_that_never_was_is_a_success,
+    unpublish_removes_files_mount_and_directory_and_may_be_repeated,
+    a_missing_target_is_a_success,
     missing_fields_are_named,
-    it_takes_off_stacked_mounts,
-    it_removes_a_bare_directory_with_its_content,
-    it_takes_off_a_foreign_mount_without_touching_its_content,
-    it_removes_a_file_in_the_targets_place,
-    a_reader_with_an_open_file_does_not_hold_it_up,
-    a_path_with_blanks_and_tabs_is_a_path,
+    unpublish_removes_stacked_mounts,
+    unpublish_removes_a_bare_directory_with_its_content,
+    unpublish_removes_a_foreign_mount_but_not_its_content,
+    unpublish_removes_a_file_at_the_target,
+    an_open_file_does_not_block_unpublish,
+    a_path_with_blanks_and_tabs_works,
 }
 
-fn it_removes_files_mount_and_directory_and_may_be_repeated() -> Result<()> {
+fn unpublish_removes_files_mount_and_directory_and_may_be_repeated() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
@@ -37,7 +37,7 @@ fn it_removes_files_mount_and_directory_and_may_be_repeated() -> Result<()> {
     Ok(())
 }
 
-fn a_target_that_never_was_is_a_success() -> Result<()> {
+fn a_missing_target_is_a_success() -> Result<()> {
     let node = harness().node()?;
     for target_path in ["/nowhere/at/all/mount", "/tmp/csi/mount"] {
         node.kubelet.send_unpublish(NodeUnpublishVolumeRequest {
@@ -61,7 +61,7 @@ fn missing_fields_are_named() -> Result<()> {
     Ok(())
 }
 
-fn it_takes_off_stacked_mounts() -> Result<()> {
+fn unpublish_removes_stacked_mounts() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
@@ -75,7 +75,7 @@ fn it_takes_off_stacked_mounts() -> Result<()> {
     Ok(())
 }
 
-fn it_removes_a_bare_directory_with_its_content() -> Result<()> {
+fn unpublish_removes_a_bare_directory_with_its_content() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     let volume = vault.volume("demo");
     node.kubelet.prepare(&volume)?;
@@ -88,7 +88,7 @@ fn it_removes_a_bare_directory_with_its_content() -> Result<()> {
     Ok(())
 }
 
-fn it_takes_off_a_foreign_mount_without_touching_its_content() -> Result<()> {
+fn unpublish_removes_a_foreign_mount_but_not_its_content() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     let volume = vault.volume("demo");
     node.kubelet.prepare(&volume)?;
@@ -104,7 +104,7 @@ fn it_takes_off_a_foreign_mount_without_touching_its_content() -> Result<()> {
     Ok(())
 }
 
-fn it_removes_a_file_in_the_targets_place() -> Result<()> {
+fn unpublish_removes_a_file_at_the_target() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
@@ -120,7 +120,7 @@ fn it_removes_a_file_in_the_targets_place() -> Result<()> {
     Ok(())
 }
 
-fn a_reader_with_an_open_file_does_not_hold_it_up() -> Result<()> {
+fn an_open_file_does_not_block_unpublish() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
@@ -133,7 +133,7 @@ fn a_reader_with_an_open_file_does_not_hold_it_up() -> Result<()> {
     Ok(())
 }
 
-fn a_path_with_blanks_and_tabs_is_a_path() -> Result<()> {
+fn a_path_with_blanks_and_tabs_works() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     let password = vault.set("password");
     node.class("demo", &vault.parameters(&["password"]))?;
@@ -143,7 +143,7 @@ fn a_path_with_blanks_and_tabs_is_a_path() -> Result<()> {
     assert_eq!(fs::read_to_string(target.join("password"))?, password);
     let requests = vault.counters().total();
     node.publish(&volume)?;
-    assert_eq!(vault.counters().total(), requests, "it was not found mounted");
+    assert_eq!(vault.counters().total(), requests, "the mounted volume was fetched again");
     node.kubelet.unpublish(&volume)?;
     ensure!(node.kubelet.has_forgotten(&volume));
     Ok(())
