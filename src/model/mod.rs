@@ -3,16 +3,19 @@
 //! Pure: no I/O, never async, nothing from tonic, kube or the Azure SDK.
 //! Values here can only be built valid, so that nobody checks them again.
 
+mod caller;
 mod class;
 pub(crate) mod class_spec;
 mod file;
 mod names;
 mod pod;
 mod reason;
+mod tokens;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
+pub use caller::{Caller, PodInfoError, attribute};
 pub use class::{ANNOTATION_PREFIX, Class, ClassRef, INTERVAL_ANNOTATION, REFRESH_ANNOTATION, SHORTEST_INTERVAL};
 pub use class_spec::{ClassSpec, SecretObject, SecretObjectData};
 pub(crate) use file::check_names;
@@ -24,6 +27,7 @@ pub use names::{
 };
 pub use pod::{Owner, Pod, PodRef};
 pub use reason::Reason;
+pub use tokens::{SentTokens, TOKENS, TokensByAudience, TokensError};
 
 /// A secret text: redacted in `Debug`, without `Display`, wiped on drop.
 ///

@@ -110,10 +110,7 @@ const PASSWORD: &str = "clientcertificatepassword";
 /// The keys of a Secret of type kubernetes.io/tls, as cert-manager makes them.
 const TLS: (&str, &str) = ("tls.crt", "tls.key");
 
-/// The key under which the kubelet puts service account tokens among the secrets; says nothing about a service principal.
-const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
-
-/// Takes the service principal out of the secrets of a publish call
+/// Takes the service principal out of the credentials of a publish call
 /// (docs/reference/azure-provider.md#service-principal).
 ///
 /// The keys `clientid`, `clientsecret`, `clientcertificate` and `clientcertificatepassword` are found in any case; other keys are
@@ -124,7 +121,7 @@ const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 /// No secrets, a missing or empty one, two keys that differ only by case, or secret and certificate at once. The
 /// client id is looked at first. Whether a certificate can be used is seen when it is read.
 pub fn service_principal(secrets: &BTreeMap<String, SecretString>) -> Result<ServicePrincipal, CredentialsError> {
-    if secrets.keys().all(|key| key == TOKENS) {
+    if secrets.is_empty() {
         return Err(CredentialsError::NoSecret);
     }
     let client_id = find(secrets, CLIENT_ID)?.ok_or(CredentialsError::MissingKey(CLIENT_ID))?;

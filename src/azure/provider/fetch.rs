@@ -3,8 +3,6 @@
 //! Everything that can be known without the network is checked first; then the objects are fetched concurrently, and
 //! the first failure ends the fetch. Control comes from `volume` and goes on to `keyvault`.
 
-use std::collections::BTreeMap;
-
 use futures::stream::{FuturesUnordered, TryStreamExt as _};
 use tokio::time::Instant;
 
@@ -20,7 +18,7 @@ use super::render::Rendering;
 use super::service_account::check_pod;
 use crate::azure::keyvault::{Errand, Identity, NameError, Purpose, TenantId, Vault, VaultName, Vaults};
 use crate::compute::Compute;
-use crate::model::{Class, ClassRef, ExposeSecret as _, FileMode, Payload, PayloadError, SecretString, limits};
+use crate::model::{Caller, Class, ClassRef, ExposeSecret as _, FileMode, Payload, PayloadError, limits};
 
 /// How many objects of one class are fetched at once (docs/decisions.md#d7).
 const CONCURRENCY: usize = 16;
@@ -36,16 +34,12 @@ pub struct Azure {
 }
 
 /// What one mount, or one refresh, asks for.
-///
-/// Not printable: the context may hold tokens.
 #[derive(Clone, Copy)]
 pub struct Fetch<'a> {
     /// The class.
     pub class: &'a Class,
-    /// The pod's volume context, which overlays the class's parameters.
-    pub context: &'a BTreeMap<String, String>,
-    /// The data of the volume's nodePublishSecretRef.
-    pub secrets: &'a BTreeMap<String, SecretString>,
+    /// The pod, and what was sent for it; its attributes override the class's parameters.
+    pub caller: &'a Caller,
     /// The volume's target path, which names the pod where it is a kubelet's; nothing is done there.
     pub target: &'a str,
     /// What the volume holds of earlier fetches, which is not computed again.
@@ -90,10 +84,10 @@ impl Azure {
     /// # Errors
     /// A context of another pod, all mistakes of the class at once, or missing credentials.
     pub async fn prepare<'a>(&'a self, fetch: Fetch<'a>) -> Result<Prepared<'a>, Error> {
-        check_pod(fetch.context, fetch.target)?;
+        check_pod(fetch.caller, fetch.target)?;
         let class = &fetch.class.reference;
         let mistakes = |mistakes| Error::Mistakes { class: class.clone(), mistakes };
-        let params = Params::parse(&attributes(fetch.class, fetch.context)).map_err(mistakes)?;
+        let params = Params::parse(&attributes(fetch.class, fetch.caller.attributes())).map_err(mistakes)?;
         let vault = self.open(&params, fetch).await?;
         let Azure { rendering, conversions, .. } = self;
         let Fetch { held, deadline, .. } = fetch;
@@ -109,7 +103,7 @@ impl Azure {
         let tenant = TenantId::new(&params.tenant).map_err(|source| name("tenantID", source))?;
         let cloud = self.default_cloud.resolve(&params.cloud, fetch.deadline).await;
         let cloud = cloud.map_err(|source| Error::Cloud { class: class.clone(), source })?;
-        let credential = match login(params, class, fetch.context, fetch.secrets)? {
+        let credential = match login(params, class, fetch.caller)? {
             Login::Credential(credential) => credential,
             Login::Certificate { client_id, proof } => {
                 self.logins.credential((params, class), client_id, proof, fetch.deadline).await?

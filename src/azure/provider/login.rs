@@ -5,14 +5,12 @@
 //! identity needs is looked at: a stray token or Secret of another identity does no harm. Control
 //! comes from `fetch` and goes on to `keyvault`, by way of `certificate_login` for a certificate.
 
-use std::collections::BTreeMap;
-
 use super::credentials::{CertificateProof, CredentialsError, Proof, service_principal};
 use super::error::Error;
 use super::params::{IdentityMode, Params};
 use super::service_account::{BINDING_AUDIENCE, WORKLOAD_AUDIENCE, service_account};
 use crate::azure::keyvault::Credential;
-use crate::model::{ClassRef, SecretString};
+use crate::model::{Caller, ClassRef};
 
 /// What logs in.
 #[derive(Debug)]
@@ -28,19 +26,13 @@ pub(super) enum Login {
     },
 }
 
-/// What logs in as a class asks for, from the pod's volume context and secrets.
+/// What logs in as a class asks for, from what the pod brings.
 ///
 /// # Errors
 /// What the pod does not bring, or brings in a form that cannot be used.
-pub(super) fn login(
-    params: &Params,
-    class: &ClassRef,
-    context: &BTreeMap<String, String>,
-    secrets: &BTreeMap<String, SecretString>,
-) -> Result<Login, Error> {
-    let account = |audience| {
-        service_account(context, secrets, audience).map_err(|source| Error::Token { class: class.clone(), source })
-    };
+pub(super) fn login(params: &Params, class: &ClassRef, caller: &Caller) -> Result<Login, Error> {
+    let account =
+        |audience| service_account(caller, audience).map_err(|source| Error::Token { class: class.clone(), source });
     Ok(Login::Credential(match &params.identity {
         IdentityMode::WorkloadIdentity { client_id } => {
             Credential::WorkloadIdentity { client_id: client_id.clone(), account: account(WORKLOAD_AUDIENCE)? }
@@ -50,7 +42,7 @@ pub(super) fn login(
         }
         IdentityMode::ManagedIdentity { client_id } => Credential::ManagedIdentity { client_id: client_id.clone() },
         IdentityMode::ServicePrincipal => {
-            let principal = service_principal(secrets).map_err(|source| refused(params, class, source))?;
+            let principal = service_principal(caller.credentials()).map_err(|source| refused(params, class, source))?;
             let client_id = principal.client_id;
             match principal.proof {
                 Proof::Secret(client_secret) => Credential::ClientSecret { client_id, client_secret },

@@ -33,7 +33,7 @@ pub use object::{Encoding, Format, ObjectSpec, ObjectType, Version};
 pub use params::{CLOUD_FILE, CloudChoice, IdentityMode, Params, attributes};
 pub use render::{Fetched, FetchedSecret, Finding, Rendered, Rendering, Warning, render};
 pub use service_account::{
-    BINDING_AUDIENCE, CallFault, OtherPod, TOKENS, TokenError, WORKLOAD_AUDIENCE, check_pod, fault_of, service_account,
+    BINDING_AUDIENCE, CallFault, OtherPod, TokenError, WORKLOAD_AUDIENCE, check_pod, fault_of, service_account,
 };
 pub use versions::{ListedVersion, VersionsError, newest};
 

@@ -2,8 +2,6 @@
 //!
 //! Writes nothing and holds no lock. `request` says what is asked, `call` makes the call, `reply` says what the answer means.
 
-use std::collections::BTreeMap;
-
 use keyvault_csi_proto::provider::MountRequest;
 use prost::Message as _;
 use tokio::time::Instant;
@@ -15,22 +13,18 @@ use super::redact::Redactor;
 use super::socket::ProviderName;
 use super::{External, limits, reply, request};
 use crate::model::limits::PAYLOAD;
-use crate::model::{Class, ClassRef, ObjectVersion, Payload, SecretString};
+use crate::model::{Caller, Class, ClassRef, ObjectVersion, Payload};
 
 /// What fits into a Kubernetes Secret, and so into an etcd value: above it, a mirrored Secret cannot hold the volume.
 const LARGE: usize = 1 << 20;
 
 /// What one mount, or one refresh, asks for.
-///
-/// Not printable: the context may hold tokens.
 #[derive(Clone, Copy)]
 pub struct Ask<'a> {
     /// The class.
     pub class: &'a Class,
-    /// The pod's volume context, which overlays the class's parameters.
-    pub context: &'a BTreeMap<String, String>,
-    /// The data of the volume's nodePublishSecretRef.
-    pub secrets: &'a BTreeMap<String, SecretString>,
+    /// The pod, and what was sent for it; its attributes override the class's parameters.
+    pub caller: &'a Caller,
     /// The target path.
     pub target: &'a str,
     /// What the volume holds, as far as that is known.
@@ -59,8 +53,7 @@ impl External {
         let shown = || provider.chars().take(limits::SHOWN).collect();
         let name =
             ProviderName::new(provider).ok_or_else(|| Error::Name { class: class.clone(), provider: shown() })?;
-        let (request, redactor) =
-            (request::build(&ask), Redactor::new(&ask.class.parameters, ask.context, ask.secrets));
+        let (request, redactor) = (request::build(&ask), Redactor::new(&ask.class.parameters, ask.caller));
         Ok(Prepared { external: self, class, name, request, redactor, deadline: ask.deadline })
     }
 }

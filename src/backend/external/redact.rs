@@ -22,8 +22,7 @@ use self::index::{Index, Matches, window};
 use self::values::Values;
 use self::views::View;
 use super::limits;
-use super::request::TOKENS;
-use crate::model::{ExposeSecret as _, SecretString};
+use crate::model::{Caller, ExposeSecret as _};
 
 /// What stands in place of a secret.
 const STRIPPED: &str = "***stripped***";
@@ -60,8 +59,7 @@ const PUNCTUATION: usize = 4;
 /// Removes the secrets of one request from texts. They are collected only when a provider has said something.
 pub(super) struct Redactor<'a> {
     parameters: &'a BTreeMap<String, String>,
-    context: &'a BTreeMap<String, String>,
-    secrets: &'a BTreeMap<String, SecretString>,
+    caller: &'a Caller,
 }
 
 /// The encodings that a text is searched in; each has views of the text of its own.
@@ -76,13 +74,9 @@ enum Encoding {
 const ENCODINGS: [Encoding; 3] = [Encoding::Plain, Encoding::Base64, Encoding::Hex];
 
 impl<'a> Redactor<'a> {
-    /// For a request with these parameters of the class, this volume context, and these secrets.
-    pub(super) fn new(
-        parameters: &'a BTreeMap<String, String>,
-        context: &'a BTreeMap<String, String>,
-        secrets: &'a BTreeMap<String, SecretString>,
-    ) -> Redactor<'a> {
-        Redactor { parameters, context, secrets }
+    /// For a request with these parameters of the class, made for this caller.
+    pub(super) fn new(parameters: &'a BTreeMap<String, String>, caller: &'a Caller) -> Redactor<'a> {
+        Redactor { parameters, caller }
     }
 
     /// A provider's text for people: without secrets, on one line, at most [`limits::SAID`] characters.
@@ -165,16 +159,17 @@ impl<'a> Redactor<'a> {
 
     /// What must not be shown.
     fn values(&self) -> Values<'a> {
-        let tokens = self.context.get(TOKENS).map(String::as_str);
-        let confidential = self.secrets.iter().filter(|(key, _)| !is_public(key));
+        let sent = self.caller.sent_tokens();
+        let tokens = [sent.in_secrets(), sent.in_attributes()].into_iter().flatten();
+        let credentials = self.caller.credentials().iter().filter(|(key, _)| !is_public(key)).map(|(_, value)| value);
         let mut values = Values::default();
-        confidential.map(|(_, secret)| secret.expose_secret()).chain(tokens).for_each(|value| values.add(value));
+        credentials.chain(tokens).for_each(|value| values.add(value.expose_secret()));
         values
     }
 
     /// What readers of the class, or everybody, know.
     fn public(&self) -> impl Iterator<Item = &'a str> {
-        let ids = self.secrets.iter().filter(|(key, _)| is_public(key)).map(|(_, id)| id.expose_secret());
+        let ids = self.caller.credentials().iter().filter(|(key, _)| is_public(key)).map(|(_, id)| id.expose_secret());
         let parameters = self.parameters.values().map(String::as_str);
         parameters.chain(ids).chain(values::WELL_KNOWN.iter().copied())
     }

@@ -15,16 +15,12 @@ use super::ask::Ask;
 use super::call::{Call, Failure, is_transient};
 use super::error::{Error, Fault};
 use super::redact::Redactor;
-use super::request::TOKENS;
 use super::{ProviderName, directories, reply, request};
-use crate::model::{Class, ClassRef, ClassSpec, ObjectVersion, Payload, Reason, SecretString};
+use crate::model::tests::caller;
+use crate::model::{Class, ClassRef, ClassSpec, ObjectVersion, Payload, Reason, TOKENS};
 
 fn strings(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
-}
-
-fn secrets(pairs: &[(&str, &str)]) -> BTreeMap<String, SecretString> {
-    pairs.iter().map(|(key, value)| ((*key).to_owned(), SecretString::from(*value))).collect()
 }
 
 fn class() -> Class {
@@ -34,9 +30,8 @@ fn class() -> Class {
 }
 
 fn built(context: &[(&str, &str)], secrets: &[(&str, &str)], held: &[ObjectVersion]) -> MountRequest {
-    let (class, context, secrets) = (class(), strings(context), self::secrets(secrets));
-    let deadline = Instant::now();
-    request::build(&Ask { class: &class, context: &context, secrets: &secrets, target: "/pods/mount", held, deadline })
+    let (class, caller, deadline) = (class(), caller(context, secrets), Instant::now());
+    request::build(&Ask { class: &class, caller: &caller, target: "/pods/mount", held, deadline })
 }
 
 fn parsed(text: &str) -> Value {
@@ -84,7 +79,7 @@ fn good(files: Vec<File>) -> MountResponse {
 }
 
 fn interpreted(reply: MountResponse) -> Result<Payload, Fault> {
-    reply::interpret(reply, 8192, &Redactor::new(&BTreeMap::new(), &BTreeMap::new(), &secrets(&[("pass", "hidden")])))
+    reply::interpret(reply, 8192, &Redactor::new(&BTreeMap::new(), &caller(&[], &[("pass", "hidden")])))
 }
 
 fn paths(payload: &Payload) -> Vec<(&str, u32)> {
@@ -182,8 +177,8 @@ fn names_become_no_path() {
 }
 
 fn failure(status: &Status) -> Failure {
-    let (context, secrets) = (BTreeMap::new(), BTreeMap::new());
-    let (name, redactor) = (ProviderName::new("vault").unwrap(), Redactor::new(&context, &context, &secrets));
+    let (parameters, caller) = (BTreeMap::new(), caller(&[], &[]));
+    let (name, redactor) = (ProviderName::new("vault").unwrap(), Redactor::new(&parameters, &caller));
     let deadline = Instant::now() + Duration::from_secs(1);
     Call { name: &name, directories: &[], largest_reply: 5, deadline, redactor: &redactor }.failure(status)
 }

@@ -72,7 +72,7 @@ impl node_server::Node for Node {
                 "{OPEN} calls are open on this node; the kubelet calls again"
             )));
         }
-        let (pod, target) = (request.pod.clone(), request.target.clone());
+        let (pod, target) = (request.caller.pod.clone(), request.target.clone());
         debug!({ key::POD } = %pod, { key::TARGET } = %target, "node publish volume");
         let task = self.tasks.spawn(publish(self.volumes.clone(), self.metrics.clone(), request, started));
         match task.await.unwrap_or_else(|_| Err(Error::TaskLost { target: target.to_string() })) {
@@ -125,7 +125,7 @@ async fn publish(
     request: PublishRequest,
     started: Instant,
 ) -> Result<Published, Error> {
-    let (pod, target) = (request.pod.clone(), request.target.clone());
+    let (pod, target) = (request.caller.pod.clone(), request.target.clone());
     let Attempt { provider, outcome } = volumes.publish(request).await;
     let elapsed = started.elapsed();
     match &outcome {

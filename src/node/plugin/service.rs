@@ -89,12 +89,12 @@ impl Provider {
         deadline: Instant,
         started: Instant,
     ) -> Result<MountResponse, (Reason, String)> {
-        let Mount { pod, class, attributes, secrets, target, mode } = mount;
+        let Mount { caller, class, target, mode } = mount;
         let azure = self.azure.with_default_mode(mode);
-        let (class, context, purpose) = (&class, &attributes, Purpose::Mount);
+        let (class, caller, purpose) = (&class, &caller, Purpose::Mount);
         // What the volume holds, only the driver can read.
         let (target, held) = (target.as_str(), None);
-        let fetch = Fetch { class, context, secrets: &secrets, target, held, purpose, deadline };
+        let fetch = Fetch { class, caller, target, held, purpose, deadline };
         let fetched = match azure.prepare(fetch).await {
             Ok(prepared) => prepared.fetch().await,
             Err(error) => Err(error),
@@ -103,9 +103,9 @@ impl Provider {
         let answered = fetched.map_err(failed).and_then(|payload| answer(class, &payload));
         let elapsed = started.elapsed();
         match &answered {
-            Ok(answer) => info!({ key::POD } = %pod, files = answer.files.len(), ?elapsed, "objects fetched"),
+            Ok(answer) => info!({ key::POD } = %caller.pod, files = answer.files.len(), ?elapsed, "objects fetched"),
             Err((reason, text)) => {
-                warn!({ key::POD } = %pod, { key::REASON } = %reason, ?elapsed, { key::ERROR } = %text, "mount failed");
+                warn!({ key::POD } = %caller.pod, { key::REASON } = %reason, ?elapsed, { key::ERROR } = %text, "mount failed");
             }
         }
         answered

@@ -4,7 +4,6 @@
 //! `rotation` do not. Prepares, which says by whom a fetch would be made, and fetches; writes
 //! nothing.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -13,7 +12,7 @@ use super::error::Error;
 use super::target::TargetPath;
 use crate::azure::provider::{self, Azure, HeldFiles, Purpose};
 use crate::backend::external::{self, Ask, External};
-use crate::model::{Class, ObjectVersion, Payload, SecretString};
+use crate::model::{Caller, Class, ObjectVersion, Payload};
 
 /// How long another program may take for a refresh.
 const REFRESH: Duration = Duration::from_secs(30);
@@ -30,16 +29,12 @@ pub struct Sources {
 }
 
 /// What one mount, or one refresh, asks for.
-///
-/// Not printable: the context may hold tokens.
 #[derive(Clone, Copy)]
 pub(super) struct Fetch<'a> {
     /// The class, [checked](check).
     pub(super) class: &'a Class,
-    /// The pod's volume context.
-    pub(super) context: &'a BTreeMap<String, String>,
-    /// The data of the volume's nodePublishSecretRef.
-    pub(super) secrets: &'a BTreeMap<String, SecretString>,
+    /// The pod, and what was sent for it.
+    pub(super) caller: &'a Caller,
     /// The volume.
     pub(super) target: &'a TargetPath,
     /// What the volume holds, as far as that is known.
@@ -90,11 +85,11 @@ impl Sources {
 
     /// Checks all that can be checked without the network.
     pub(super) async fn prepare<'a>(&'a self, fetch: Fetch<'a>) -> Result<Prepared<'a>, Error> {
-        let Fetch { class, context, secrets, target, held, files, purpose, deadline } = fetch;
+        let Fetch { class, caller, target, held, files, purpose, deadline } = fetch;
         match &self.azure {
             Some(azure) if self.is_built_in(class) => {
                 let target = target.as_str();
-                let fetch = provider::Fetch { class, context, secrets, target, held: files, purpose, deadline };
+                let fetch = provider::Fetch { class, caller, target, held: files, purpose, deadline };
                 Ok(Prepared::Azure(azure.prepare(fetch).await?))
             }
             Some(_) | None => {
@@ -103,7 +98,7 @@ impl Sources {
                     Purpose::Mount => deadline,
                     Purpose::Refresh => deadline.min(Instant::now() + REFRESH),
                 };
-                let ask = Ask { class, context, secrets, target: target.as_str(), held, deadline };
+                let ask = Ask { class, caller, target: target.as_str(), held, deadline };
                 Ok(Prepared::External { prepared: self.external.prepare(ask)?, target })
             }
         }

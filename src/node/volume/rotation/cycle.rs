@@ -93,9 +93,9 @@ impl Cycle {
     }
 
     async fn identity(&self, class: &Class, member: &Member, deadline: Instant) -> Result<Identity, Error> {
-        let (context, secrets) = member.feed.opened(&member.volume.pod);
+        let caller = member.feed.caller(&member.volume.pod);
         let (target, held, files, purpose) = (&member.volume.target, &[], None, Purpose::Refresh);
-        let fetch = Fetch { class, context: &context, secrets: &secrets, target, held, files, purpose, deadline };
+        let fetch = Fetch { class, caller: &caller, target, held, files, purpose, deadline };
         Ok(self.volumes.sources.prepare(fetch).await?.identity())
     }
 
@@ -174,12 +174,12 @@ impl Cycle {
         if !live && key.identity.is_of_volume() {
             return lapsed();
         }
-        let (context, secrets) = member.feed.opened(&member.volume.pod);
+        let caller = member.feed.caller(&member.volume.pod);
         let held = member.wrote.as_ref().and_then(|wrote| wrote.held.as_deref()).unwrap_or_default();
         let files = Held::of(&member.volume, member.wrote.as_ref());
         let files = files.as_ref().map(|files| files as &dyn HeldFiles);
         let (target, purpose) = (&member.volume.target, Purpose::Refresh);
-        let fetch = Fetch { class, context: &context, secrets: &secrets, target, held, files, purpose, deadline };
+        let fetch = Fetch { class, caller: &caller, target, held, files, purpose, deadline };
         let prepared = match self.volumes.sources.prepare(fetch).await {
             Ok(prepared) => prepared,
             // Without them, what is missing is not the pod's fault.

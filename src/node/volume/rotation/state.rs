@@ -186,7 +186,7 @@ impl State {
         }
         let volume = Arc::new(Volume {
             target: request.target.clone(),
-            pod: request.pod.clone(),
+            pod: request.caller.pod.clone(),
             class,
             group: request.group,
             lock: lock.clone(),
