@@ -1,3 +1,14 @@
-//! Who fills a volume: the built-in Azure provider, or another provider's socket.
+//! Who fills a request: the built-in Azure provider, or another provider's socket.
+//!
+//! Start reading in `backends`. Knows no volume: it writes nothing, and a volume is a target path here.
 
+mod backends;
+mod error;
 pub mod external;
+mod payload;
+
+pub use backends::{Backends, FetchIdentity, Held, PreparedFetch};
+pub use error::Error;
+pub use payload::whole_payload;
+
+pub use crate::azure::provider::{CallFault, HeldFiles};

@@ -6,6 +6,7 @@
 mod caller;
 mod class;
 pub(crate) mod class_spec;
+mod fetch;
 mod file;
 mod names;
 mod pod;
@@ -18,6 +19,7 @@ pub(crate) mod tests;
 pub use caller::{Caller, PodInfoError, attribute};
 pub use class::{ANNOTATION_PREFIX, Class, ClassRef, INTERVAL_ANNOTATION, REFRESH_ANNOTATION, SHORTEST_INTERVAL};
 pub use class_spec::{ClassSpec, SecretObject, SecretObjectData};
+pub use fetch::{Fetch, Purpose};
 pub(crate) use file::check_names;
 pub use file::{
     Conversion, FileMode, FileName, FileNameError, ObjectVersion, Payload, PayloadError, SecretFile, limits,

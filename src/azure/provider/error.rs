@@ -12,7 +12,7 @@ use super::service_account::{OtherPod, TokenError};
 use super::versions::VersionsError;
 use crate::azure::keyvault::{self, CloudFileError, NameError};
 use crate::compute;
-use crate::model::{ClassRef, PayloadError, Reason};
+use crate::model::{ClassRef, Reason};
 
 /// Why a class did not become files.
 #[derive(Debug, thiserror::Error)]
@@ -104,14 +104,6 @@ pub enum Error {
         /// What was answered.
         source: keyvault::Error,
     },
-    /// The files do not make a volume.
-    #[error("SecretProviderClass {class}: {source}")]
-    Payload {
-        /// The class.
-        class: ClassRef,
-        /// What is wrong with them together.
-        source: PayloadError,
-    },
 }
 
 impl Error {
@@ -130,7 +122,6 @@ impl Error {
             Error::Render { .. } => Reason::ObjectInvalid,
             Error::Cloud { .. } | Error::Name { .. } => Reason::ClassInvalid,
             Error::Vault { source, .. } => source.reason(),
-            Error::Payload { source, .. } => source.reason(),
         }
     }
 }

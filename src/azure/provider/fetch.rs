@@ -1,9 +1,9 @@
-//! From a class and a pod's credentials to the complete content of a volume.
+//! From a class and a caller to a result for each object of the class.
 //!
-//! Everything that can be known without the network is checked first; then the objects are fetched concurrently, and
-//! the first failure ends the fetch. Control comes from `volume` and goes on to `keyvault`.
+//! Everything that needs no network is checked first; then the objects are fetched concurrently.
+//! Whether a volume may lack one of them is the caller's decision.
 
-use futures::stream::{FuturesUnordered, TryStreamExt as _};
+use futures::stream::{self, Stream, StreamExt as _};
 use tokio::time::Instant;
 
 use super::certificate_login::CertificateLogins;
@@ -16,9 +16,9 @@ use super::object_fetch::{FetchedObject, ObjectFetch};
 use super::params::{Params, attributes};
 use super::render::Rendering;
 use super::service_account::check_pod;
-use crate::azure::keyvault::{Errand, Identity, NameError, Purpose, TenantId, Vault, VaultName, Vaults};
+use crate::azure::keyvault::{Errand, Identity, NameError, TenantId, Vault, VaultName, Vaults};
 use crate::compute::Compute;
-use crate::model::{Caller, Class, ClassRef, ExposeSecret as _, FileMode, Payload, PayloadError, limits};
+use crate::model::{ClassRef, Fetch, FileMode};
 
 /// How many objects of one class are fetched at once (docs/decisions.md#d7).
 const CONCURRENCY: usize = 16;
@@ -33,25 +33,8 @@ pub struct Azure {
     conversions: Conversions,
 }
 
-/// What one mount, or one refresh, asks for.
-#[derive(Clone, Copy)]
-pub struct Fetch<'a> {
-    /// The class.
-    pub class: &'a Class,
-    /// The pod, and what was sent for it; its attributes override the class's parameters.
-    pub caller: &'a Caller,
-    /// The volume's target path, which names the pod where it is a kubelet's; nothing is done there.
-    pub target: &'a str,
-    /// What the volume holds of earlier fetches, which is not computed again.
-    pub held: Option<&'a dyn HeldFiles>,
-    /// What it is for.
-    pub purpose: Purpose,
-    /// When the fetch must have ended.
-    pub deadline: Instant,
-}
-
 /// A fetch of which everything is known that can be known without the network.
-pub struct Prepared<'a> {
+pub struct AzureFetch<'a> {
     rendering: &'a Rendering,
     conversions: &'a Conversions,
     held: Option<&'a dyn HeldFiles>,
@@ -79,19 +62,23 @@ impl Azure {
         Azure { rendering: Rendering { default_mode, ..self.rendering }, ..self.clone() }
     }
 
-    /// Checks all that can be checked without the network, and says by that who will ask.
+    /// Checks everything that needs no network, and finds out with which identity the fetch is made.
+    /// `held` are the files of the volume, which are not computed again.
     ///
     /// # Errors
     /// A context of another pod, all mistakes of the class at once, or missing credentials.
-    pub async fn prepare<'a>(&'a self, fetch: Fetch<'a>) -> Result<Prepared<'a>, Error> {
+    pub async fn prepare<'a>(
+        &'a self,
+        fetch: Fetch<'a>,
+        held: Option<&'a dyn HeldFiles>,
+    ) -> Result<AzureFetch<'a>, Error> {
         check_pod(fetch.caller, fetch.target)?;
         let class = &fetch.class.reference;
         let mistakes = |mistakes| Error::Mistakes { class: class.clone(), mistakes };
         let params = Params::parse(&attributes(fetch.class, fetch.caller.attributes())).map_err(mistakes)?;
         let vault = self.open(&params, fetch).await?;
         let Azure { rendering, conversions, .. } = self;
-        let Fetch { held, deadline, .. } = fetch;
-        Ok(Prepared { rendering, conversions, held, deadline, class, params, vault })
+        Ok(AzureFetch { rendering, conversions, held, deadline: fetch.deadline, class, params, vault })
     }
 
     async fn open(&self, params: &Params, fetch: Fetch<'_>) -> Result<Vault, Error> {
@@ -118,61 +105,40 @@ impl Azure {
     }
 }
 
-impl Prepared<'_> {
-    /// Who asks. Two fetches of one class and equal attributes by one identity bring the same.
+/// One object of a class, and what its fetch brought.
+pub struct ObjectResult<'a> {
+    /// The place of the object in the class, counted from 0.
+    pub place: usize,
+    /// The object.
+    pub object: &'a ObjectSpec,
+    /// Its files, or why there are none.
+    pub result: Result<FetchedObject, Error>,
+}
+
+impl AzureFetch<'_> {
+    /// The class.
+    pub fn class(&self) -> &ClassRef {
+        self.class
+    }
+
+    /// The identity of the fetch. Two fetches of one class and equal attributes with one identity
+    /// have the same results.
     pub fn identity(&self) -> Identity {
         self.vault.identity()
     }
 
-    /// Fetches everything that the class asks for; holds no lock and writes nothing.
-    ///
-    /// # Errors
-    /// The first object that cannot be had.
-    pub async fn fetch(&self) -> Result<Payload, Error> {
-        let class = self.class;
-        // Unordered, so that the first failure is told at once instead of after slower neighbours. Made when their turn comes: each
-        // is large.
-        let (mut waiting, mut arriving) = (self.params.objects.iter().enumerate(), FuturesUnordered::new());
-        let (mut fetched, mut bytes) = (Vec::new(), 0);
-        loop {
-            arriving.extend(waiting.by_ref().take(CONCURRENCY - arriving.len()).map(|(at, spec)| self.one(at, spec)));
-            let Some(one) = arriving.try_next().await? else { break };
-            // Counted as it comes, so that many large objects never lie in memory together.
-            bytes += one.object.files.iter().map(|file| file.content.expose_secret().len()).sum::<usize>();
-            if bytes > limits::PAYLOAD {
-                let source = PayloadError::TooLarge { bytes, limit: limits::PAYLOAD };
-                return Err(Error::Payload { class: class.clone(), source });
-            }
-            fetched.push(one);
-        }
-        collect(fetched).map_err(|source| Error::Payload { class: class.clone(), source })
+    /// Fetches the objects of the class, some at a time, and yields each as it arrives. Dropping the
+    /// stream cancels the requests that are still running; those of later objects are never sent.
+    pub fn objects(&self) -> impl Stream<Item = ObjectResult<'_>> {
+        let objects = stream::iter(self.params.objects.iter().enumerate());
+        objects.map(|(place, object)| self.object(place, object)).buffer_unordered(CONCURRENCY)
     }
 
-    async fn one(&self, at: usize, spec: &ObjectSpec) -> Result<Fetched, Error> {
-        let Prepared { rendering, conversions, held, deadline, class, params, vault } = self;
+    async fn object<'a>(&'a self, place: usize, object: &'a ObjectSpec) -> ObjectResult<'a> {
+        let AzureFetch { rendering, conversions, held, deadline, class, params, vault } = self;
         let (held, deadline) = (*held, *deadline);
         let converter = Converter { conversions, rendering, class, vault_name: &params.vault, held, deadline };
-        let object = ObjectFetch { converter, class, vault, vault_name: &params.vault, spec };
-        Ok(Fetched { at, object: object.fetch().await? })
+        let fetch = ObjectFetch { converter, class, vault, vault_name: &params.vault, spec: object };
+        ObjectResult { place, object, result: fetch.fetch().await }
     }
-}
-
-/// One object, with its place in the class.
-struct Fetched {
-    at: usize,
-    object: FetchedObject,
-}
-
-fn collect(mut fetched: Vec<Fetched>) -> Result<Payload, PayloadError> {
-    fetched.sort_by_key(|one| one.at);
-    let expires = fetched.iter().filter_map(|one| one.object.expires).min();
-    let (mut files, mut versions, mut conversions) = (Vec::new(), Vec::new(), Vec::new());
-    for FetchedObject { files: some, versions: theirs, conversions: converted, .. } in
-        fetched.into_iter().map(|one| one.object)
-    {
-        files.extend(some);
-        versions.extend(theirs);
-        conversions.extend(converted);
-    }
-    Ok(Payload::new(files, versions)?.expiring(expires).converting(conversions))
 }

@@ -27,9 +27,10 @@ pub use conversion::HeldFiles;
 pub use credentials::{CertificateProof, CredentialsError, Proof, ServicePrincipal, service_principal};
 pub use encode::{Fault, RenderError};
 pub use error::Error;
-pub use fetch::{Azure, Fetch, Prepared};
+pub use fetch::{Azure, AzureFetch, ObjectResult};
 pub use mistake::{Mistake, Mistakes, NearMiss, ObjectLabel};
 pub use object::{Encoding, Format, ObjectSpec, ObjectType, Version};
+pub use object_fetch::FetchedObject;
 pub use params::{CLOUD_FILE, CloudChoice, IdentityMode, Params, attributes};
 pub use render::{Fetched, FetchedSecret, Finding, Rendered, Rendering, Warning, render};
 pub use service_account::{
@@ -37,7 +38,7 @@ pub use service_account::{
 };
 pub use versions::{ListedVersion, VersionsError, newest};
 
-pub use crate::azure::keyvault::{Identity, Purpose};
+pub use crate::azure::keyvault::Identity;
 
 /// The limits of a class.
 pub mod limits {

@@ -28,13 +28,15 @@ pub(super) struct ObjectFetch<'a> {
 
 /// The files of one object, and the versions that they hold.
 #[derive(Default)]
-pub(super) struct FetchedObject {
-    pub(super) files: Vec<SecretFile>,
-    pub(super) versions: Vec<ObjectVersion>,
+pub struct FetchedObject {
+    /// One file for each version, and more where a certificate's parts have their own.
+    pub files: Vec<SecretFile>,
+    /// The versions that the files came from.
+    pub versions: Vec<ObjectVersion>,
     /// What the files were converted from, where that was expensive.
-    pub(super) conversions: Vec<Conversion>,
-    /// When it expires, in seconds since 1970, if the vault says so; of a history, the newest version.
-    pub(super) expires: Option<i64>,
+    pub conversions: Vec<Conversion>,
+    /// When it expires, in seconds since 1970, if the vault has a date; of a history, the newest version.
+    pub expires: Option<i64>,
 }
 
 /// What the vault has, as files, with its concrete version and its end.

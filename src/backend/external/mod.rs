@@ -1,24 +1,22 @@
 //! Other providers: programs beside ours that fetch for `spec.provider`, over the provider protocol v1alpha1 on a Unix socket.
 //!
 //! Asks and interprets the answer (docs/reference/csi-driver.md#provider-protocol); what is
-//! written, and when, is for `volume`. `ask` is the place to start reading; requests, replies,
+//! written, and when, is for `volume`. `fetch` is the place to start reading; requests, replies,
 //! names and what a provider says are handled in pure files of their own.
 //!
 //! # Guarantees
 //! Nothing is kept between two calls but the names of providers that were met: each call looks for the socket anew, so that
 //! one that appears, vanishes or moves is noticed. What was sent as a secret enters no text.
 
-mod ask;
-mod health;
-
-mod call;
 mod connect;
+mod error;
+mod fetch;
+mod health;
+mod mount_call;
 mod redact;
 mod reply;
 mod request;
 mod socket;
-
-mod error;
 
 #[cfg(test)]
 mod tests;
@@ -26,8 +24,8 @@ mod tests;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use ask::{Ask, Prepared};
 pub use error::{Error, Fault};
+pub use fetch::ExternalFetch;
 pub use socket::{ProviderName, directories};
 
 use crate::server::metrics::Metrics;

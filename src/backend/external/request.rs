@@ -3,27 +3,26 @@
 //! As upstream's driver builds it (docs/reference/csi-driver.md#mount-request). The request holds
 //! tokens and secrets; it has no `Debug`.
 
-use keyvault_csi_proto::provider::{MountRequest, ObjectVersion};
+use keyvault_csi_proto::provider::{self, MountRequest};
 use serde_json::{Map, Value};
 
-use super::ask::Ask;
+use crate::model::{Fetch, ObjectVersion};
 
 /// 0644 as a decimal JSON number: the mode of files that a provider gives none.
 const PERMISSION: &str = "420";
 
 /// The request for a volume.
-pub(super) fn build(ask: &Ask<'_>) -> MountRequest {
-    let parameters = ask.class.parameters.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+pub(super) fn build(fetch: &Fetch<'_>, held: &[ObjectVersion]) -> MountRequest {
+    let parameters = fetch.class.parameters.iter().map(|(key, value)| (key.as_str(), value.as_str()));
     // What the pod's author wrote into the volume goes over the class: a contract, however odd.
-    let attributes = parameters.chain(ask.caller.exposed_attributes());
-    let mut secrets = ask.caller.exposed_secrets().peekable();
-    let held = ask.held.iter();
-    let held = held.map(|held| ObjectVersion { id: held.id.clone(), version: held.version.clone() });
+    let attributes = parameters.chain(fetch.caller.exposed_attributes());
+    let mut secrets = fetch.caller.exposed_secrets().peekable();
+    let held = held.iter().map(|held| provider::ObjectVersion { id: held.id.clone(), version: held.version.clone() });
     MountRequest {
         attributes: object(attributes).to_string(),
         // Not `{}`: what Go's encoder makes of a map that is not there, and what providers were written against.
         secrets: if secrets.peek().is_none() { Value::Null } else { object(secrets) }.to_string(),
-        target_path: ask.target.to_owned(),
+        target_path: fetch.target.to_owned(),
         permission: PERMISSION.to_owned(),
         current_object_version: held.collect(),
     }

@@ -11,13 +11,12 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
-use super::ask::Ask;
-use super::call::{Call, Failure, is_transient};
 use super::error::{Error, Fault};
+use super::mount_call::{Failure, MountCall, is_transient};
 use super::redact::Redactor;
 use super::{ProviderName, directories, reply, request};
 use crate::model::tests::caller;
-use crate::model::{Class, ClassRef, ClassSpec, ObjectVersion, Payload, Reason, TOKENS};
+use crate::model::{Class, ClassRef, ClassSpec, Fetch, ObjectVersion, Payload, Purpose, Reason, TOKENS};
 
 fn strings(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
@@ -31,7 +30,8 @@ fn class() -> Class {
 
 fn built(context: &[(&str, &str)], secrets: &[(&str, &str)], held: &[ObjectVersion]) -> MountRequest {
     let (class, caller, deadline) = (class(), caller(context, secrets), Instant::now());
-    request::build(&Ask { class: &class, caller: &caller, target: "/pods/mount", held, deadline })
+    let (target, purpose) = ("/pods/mount", Purpose::Mount);
+    request::build(&Fetch { class: &class, caller: &caller, target, purpose, deadline }, held)
 }
 
 fn parsed(text: &str) -> Value {
@@ -180,7 +180,7 @@ fn failure(status: &Status) -> Failure {
     let (parameters, caller) = (BTreeMap::new(), caller(&[], &[]));
     let (name, redactor) = (ProviderName::new("vault").unwrap(), Redactor::new(&parameters, &caller));
     let deadline = Instant::now() + Duration::from_secs(1);
-    Call { name: &name, directories: &[], largest_reply: 5, deadline, redactor: &redactor }.failure(status)
+    MountCall { name: &name, directories: &[], largest_reply: 5, deadline, redactor: &redactor }.failure(status)
 }
 
 #[test]

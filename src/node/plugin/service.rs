@@ -17,8 +17,9 @@ use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 
 use super::request::{self, Mount};
-use crate::azure::provider::{Azure, Error, Fetch, Purpose};
-use crate::model::{Class, ExposeSecret as _, FileMode, Payload, Reason};
+use crate::azure::provider::Azure;
+use crate::backend::{Error, whole_payload};
+use crate::model::{Class, ExposeSecret as _, Fetch, FileMode, Payload, Purpose, Reason};
 use crate::server::grpc::{deadline, failed};
 use crate::server::metrics::Metrics;
 use crate::server::telemetry::key;
@@ -91,16 +92,14 @@ impl Provider {
     ) -> Result<MountResponse, (Reason, String)> {
         let Mount { caller, class, target, mode } = mount;
         let azure = self.azure.with_default_mode(mode);
-        let (class, caller, purpose) = (&class, &caller, Purpose::Mount);
-        // What the volume holds, only the driver can read.
-        let (target, held) = (target.as_str(), None);
-        let fetch = Fetch { class, caller, target, held, purpose, deadline };
-        let fetched = match azure.prepare(fetch).await {
-            Ok(prepared) => prepared.fetch().await,
-            Err(error) => Err(error),
+        let fetch = Fetch { class: &class, caller: &caller, target: &target, purpose: Purpose::Mount, deadline };
+        // Only the driver can read what the volume holds.
+        let fetched = match azure.prepare(fetch, None).await {
+            Ok(fetch) => whole_payload(&fetch).await,
+            Err(error) => Err(error.into()),
         };
         let failed = |error: Error| (error.reason(), error.to_string());
-        let answered = fetched.map_err(failed).and_then(|payload| answer(class, &payload));
+        let answered = fetched.map_err(failed).and_then(|payload| answer(&class, &payload));
         let elapsed = started.elapsed();
         match &answered {
             Ok(answer) => info!({ key::POD } = %caller.pod, files = answer.files.len(), ?elapsed, "objects fetched"),

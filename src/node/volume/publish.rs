@@ -17,15 +17,15 @@ use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 use super::changes::Change;
+use super::class::check;
 use super::error::{ClassNameError, Error};
 use super::layout::Group;
 use super::locks::{Epoch, Target};
 use super::medium::{self, State};
-use super::source::{Fetch, Identity, check};
 use super::target::{KubeletRoot, TargetPath};
 use super::{Volumes, blocking, rotation};
-use crate::azure::provider::{self, Purpose};
-use crate::model::{Caller, Class, ClassRef, Payload};
+use crate::backend::{FetchIdentity, Held};
+use crate::model::{Caller, Class, ClassRef, Fetch, Payload, Purpose};
 use crate::server::metrics::Provider;
 
 /// A checked NodePublishVolume.
@@ -84,7 +84,7 @@ impl Volumes {
         let outcome = self.publish_untold(&request, &mut asked).await;
         // A pod that the context only pretends to be of gets no event.
         if let (Some(reports), Err(error)) = (&self.reports, &outcome)
-            && !matches!(error, Error::Provider(provider::Error::OtherPod(_)))
+            && !error.is_of_other_pod()
         {
             reports.failed(&request.caller.pod, error.reason(), &error.to_string());
         }
@@ -181,7 +181,7 @@ impl Volumes {
         &self,
         request: &PublishRequest,
         asked: &mut Option<String>,
-    ) -> Result<(Arc<Class>, Identity, Payload), Error> {
+    ) -> Result<(Arc<Class>, FetchIdentity, Payload), Error> {
         let reference = request.class.clone()?;
         let class = match self.class(&reference, request.deadline).await {
             Ok(class) => class,
@@ -194,10 +194,9 @@ impl Volumes {
         *asked = Some(class.provider.clone());
         let PublishRequest { caller, target, deadline, .. } = request;
         let (class, purpose) = (Arc::new(class), Purpose::Mount);
-        let (held, files, deadline) = (&[], None, *deadline);
-        let fetch = Fetch { class: &class, caller, target, held, files, purpose, deadline };
-        let prepared = self.sources.prepare(fetch).await?;
-        let (identity, payload) = (prepared.identity(), prepared.fetch().await?);
+        let fetch = Fetch { class: &class, caller, target: target.as_str(), purpose, deadline: *deadline };
+        let prepared = self.backends.prepare(fetch, Held::default()).await?;
+        let (identity, payload) = (prepared.identity(), prepared.payload().await?);
         drop(prepared);
         Ok((class, identity, payload))
     }

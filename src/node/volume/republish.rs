@@ -13,7 +13,7 @@ use super::Volumes;
 use super::error::Error;
 use super::locks::{Epoch, Target};
 use super::publish::PublishRequest;
-use crate::azure::provider::{CallFault, OtherPod, check_pod, fault_of};
+use crate::backend::CallFault;
 
 /// How long it may take to find out who fills the volumes of a class.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -40,21 +40,16 @@ impl Volumes {
 
     /// What keeps the built-in provider from using the tokens of a call.
     async fn fault_of(&self, request: &PublishRequest) -> Option<CallFault> {
-        if !self.sources.has_built_in() {
-            return None;
-        }
-        let fault = fault_of(&request.caller, request.target.as_str())?;
+        let fault = self.backends.fault_of(&request.caller, request.target.as_str())?;
         // A class that cannot be had may be the built-in provider's.
         let Ok(reference) = &request.class else { return Some(fault) };
         let looked = timeout_at(Instant::now() + PATIENCE, self.classes.get(reference)).await;
-        let others = matches!(looked, Ok(Ok(class)) if !self.sources.is_built_in(&class));
+        let others = matches!(looked, Ok(Ok(class)) if !self.backends.is_built_in(&class));
         (!others).then_some(fault)
     }
 
     /// The refusal of a call that speaks of another pod than the one whose volume it is, where this program fills volumes.
     pub(super) fn other_pod(&self, request: &PublishRequest) -> Option<Error> {
-        let checked = check_pod(&request.caller, request.target.as_str());
-        let refusal = |other: OtherPod| Error::Provider(other.into());
-        checked.err().filter(|_| self.sources.has_built_in()).map(refusal)
+        self.backends.check_pod(&request.caller, request.target.as_str()).err().map(Error::from)
     }
 }

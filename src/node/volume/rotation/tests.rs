@@ -9,11 +9,11 @@ use tokio::time::Instant;
 
 use super::super::locks::Locks;
 use super::super::publish::PublishRequest;
-use super::super::source::Identity;
 use super::super::target::TargetPath;
 use super::registry::Registry;
 use super::state::{Member, PodSeen, Summary, Unit, Wrote};
 use super::{Options, Running};
+use crate::backend::FetchIdentity;
 use crate::model::{
     Caller, Class, ClassRef, ClassSpec, ExposeSecret as _, INTERVAL_ANNOTATION, PodRef, Reason, TOKENS,
 };
@@ -59,10 +59,12 @@ fn class(vault: &str) -> Class {
     Class::new(reference, ClassSpec { provider: "azure".into(), parameters, ..ClassSpec::default() })
 }
 
-fn identity(of: &str) -> Identity {
+fn identity(of: &str) -> FetchIdentity {
     use crate::azure::keyvault::{Cloud, Credential, TenantId};
     let credential = Credential::ManagedIdentity { client_id: Some(of.to_owned()) };
-    Identity::Azure(credential.identity(&TenantId::new("tenant").unwrap(), &Cloud::named("AzurePublicCloud").unwrap()))
+    FetchIdentity::Azure(
+        credential.identity(&TenantId::new("tenant").unwrap(), &Cloud::named("AzurePublicCloud").unwrap()),
+    )
 }
 
 fn registry() -> Registry {

@@ -7,34 +7,19 @@ use prost::Message as _;
 use tokio::time::Instant;
 use tracing::info;
 
-use super::call::{Call, Failure};
 use super::error::{Error, Fault};
+use super::mount_call::{Failure, MountCall};
 use super::redact::Redactor;
 use super::socket::ProviderName;
 use super::{External, limits, reply, request};
 use crate::model::limits::PAYLOAD;
-use crate::model::{Caller, Class, ClassRef, ObjectVersion, Payload};
+use crate::model::{ClassRef, Fetch, ObjectVersion, Payload};
 
 /// What fits into a Kubernetes Secret, and so into an etcd value: above it, a mirrored Secret cannot hold the volume.
 const LARGE: usize = 1 << 20;
 
-/// What one mount, or one refresh, asks for.
-#[derive(Clone, Copy)]
-pub struct Ask<'a> {
-    /// The class.
-    pub class: &'a Class,
-    /// The pod, and what was sent for it; its attributes override the class's parameters.
-    pub caller: &'a Caller,
-    /// The target path.
-    pub target: &'a str,
-    /// What the volume holds, as far as that is known.
-    pub held: &'a [ObjectVersion],
-    /// When the fetch must have ended.
-    pub deadline: Instant,
-}
-
 /// A request of which everything is known that can be known without the provider.
-pub struct Prepared<'a> {
+pub struct ExternalFetch<'a> {
     external: &'a External,
     class: &'a ClassRef,
     name: ProviderName,
@@ -48,25 +33,26 @@ impl External {
     ///
     /// # Errors
     /// A name that no provider can have.
-    pub fn prepare<'a>(&'a self, ask: Ask<'a>) -> Result<Prepared<'a>, Error> {
-        let (class, provider) = (&ask.class.reference, &ask.class.provider);
+    pub fn prepare<'a>(&'a self, fetch: Fetch<'a>, held: &[ObjectVersion]) -> Result<ExternalFetch<'a>, Error> {
+        let (class, provider) = (&fetch.class.reference, &fetch.class.provider);
         let shown = || provider.chars().take(limits::SHOWN).collect();
         let name =
             ProviderName::new(provider).ok_or_else(|| Error::Name { class: class.clone(), provider: shown() })?;
-        let (request, redactor) = (request::build(&ask), Redactor::new(&ask.class.parameters, ask.caller));
-        Ok(Prepared { external: self, class, name, request, redactor, deadline: ask.deadline })
+        let request = request::build(&fetch, held);
+        let redactor = Redactor::new(&fetch.class.parameters, fetch.caller);
+        Ok(ExternalFetch { external: self, class, name, request, redactor, deadline: fetch.deadline })
     }
 }
 
-impl Prepared<'_> {
+impl ExternalFetch<'_> {
     /// Has the provider fetch everything that the class asks for.
     ///
     /// # Errors
     /// The provider is not there, does not answer in time, fails, or answers what is no volume's content.
-    pub async fn fetch(&self) -> Result<Payload, Error> {
-        let Prepared { external, name, deadline, .. } = self;
+    pub async fn payload(&self) -> Result<Payload, Error> {
+        let ExternalFetch { external, name, deadline, .. } = self;
         let options = &external.options;
-        let call = Call {
+        let call = MountCall {
             name,
             directories: &options.directories,
             largest_reply: options.largest_reply,

@@ -30,7 +30,7 @@ const PAUSE: (Duration, f64) = (Duration::from_secs(1), 1.1);
 const NEAR: Duration = Duration::from_millis(20);
 
 /// A call, and the limits that it is made under.
-pub(super) struct Call<'a> {
+pub(super) struct MountCall<'a> {
     pub(super) name: &'a ProviderName,
     pub(super) directories: &'a [PathBuf],
     pub(super) largest_reply: usize,
@@ -51,11 +51,11 @@ impl From<Fault> for Failure {
     }
 }
 
-impl Call<'_> {
+impl MountCall<'_> {
     /// Makes the call; `met` is told as soon as the provider was found.
     pub(super) async fn mount(&self, request: &MountRequest, met: impl Fn()) -> Result<MountResponse, Failure> {
         let began = Instant::now();
-        let Call { name, directories, deadline, .. } = *self;
+        let MountCall { name, directories, deadline, .. } = *self;
         let mut search = Search { name, directories, deadline, met: false };
         let mut pause = PAUSE.0;
         for tried in 1.. {
