@@ -1,8 +1,8 @@
-//! The backends of a node, and which of them fills a class: the built-in provider for `azure`, and another provider's
-//! socket for every other name.
+//! Chooses the backend of a class: the built-in provider for `azure`, an external provider for
+//! every other name.
 //!
-//! The only place that distinguishes the two (docs/decisions.md#d11). Preparing a fetch finds out
-//! with which identity it is made, without the network; fetching writes nothing.
+//! The only place that distinguishes the two (docs/decisions.md#d11). Preparing a fetch determines
+//! its identity without the network; fetching writes nothing.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use tokio::time::Instant;
 use super::error::Error;
 use super::external::{External, ExternalFetch};
 use super::payload::whole_payload;
-use crate::azure::provider::{self, Azure, AzureFetch, CallFault, HeldFiles};
+use crate::azure::provider::{self, Azure, AzureFetch, CallerFault, HeldFiles};
 use crate::model::{Caller, Class, Fetch, ObjectVersion, Payload, Purpose};
 
-/// How long another provider may take for a refresh.
+/// The deadline of an external provider for a refresh.
 const REFRESH: Duration = Duration::from_secs(30);
 
 /// The name of the provider that can be built in.
@@ -23,7 +23,7 @@ const AZURE: &str = "azure";
 /// Both backends. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Backends {
-    /// `None`: classes of `azure` need another provider's socket, too.
+    /// `None`: classes of `azure` have an external provider, too.
     azure: Option<Azure>,
     external: External,
 }
@@ -31,7 +31,7 @@ pub struct Backends {
 /// What a volume holds of earlier fetches, as far as it is known.
 #[derive(Clone, Copy, Default)]
 pub struct Held<'a> {
-    /// The object versions, which other providers are sent.
+    /// The object versions, which are sent to external providers.
     pub versions: &'a [ObjectVersion],
     /// The files, which the built-in provider does not convert again.
     pub files: Option<&'a dyn HeldFiles>,
@@ -43,8 +43,8 @@ pub struct Held<'a> {
 pub enum FetchIdentity {
     /// An identity of Entra ID.
     Azure(provider::Identity),
-    /// The volume with this target path: which identity another provider uses is not known here, so
-    /// volumes share nothing.
+    /// The volume with this target path. The identity that an external provider uses is unknown
+    /// here, so volumes share nothing.
     Volume(String),
 }
 
@@ -52,7 +52,7 @@ pub enum FetchIdentity {
 pub enum PreparedFetch<'a> {
     /// By the built-in provider.
     Azure(AzureFetch<'a>),
-    /// By another provider.
+    /// By an external provider.
     External {
         /// The call.
         fetch: ExternalFetch<'a>,
@@ -62,7 +62,8 @@ pub enum PreparedFetch<'a> {
 }
 
 impl Backends {
-    /// Classes of provider `azure` are filled by `azure`, if there is one, and all others by `external`.
+    /// Backends of which `azure`, if there is one, fills classes of provider `azure`, and
+    /// `external` all others.
     pub fn new(azure: Option<Azure>, external: External) -> Backends {
         Backends { azure, external }
     }
@@ -72,13 +73,14 @@ impl Backends {
         self.azure.is_some() && class.provider == AZURE
     }
 
-    /// How many vaults are left alone at this moment: because they asked for that, and because they only fail.
+    /// How many vaults get no requests at present: because of a Retry-After, and because of
+    /// failures.
     pub fn restrained(&self) -> [usize; 2] {
         self.azure.as_ref().map_or([0; 2], Azure::restrained)
     }
 
     /// Checks that a caller's attributes are of the pod in whose directory the volume is. Without a
-    /// built-in provider this is another provider's to check.
+    /// built-in provider, that is left to the external one.
     ///
     /// # Errors
     /// The target path names another pod.
@@ -89,15 +91,16 @@ impl Backends {
         }
     }
 
-    /// Why the built-in provider would refuse a caller or its tokens, whichever identity a class chooses.
-    pub fn fault_of(&self, caller: &Caller, target: &str) -> Option<CallFault> {
+    /// Why the built-in provider would refuse a caller or its tokens, whichever identity a class
+    /// chooses.
+    pub fn fault_of(&self, caller: &Caller, target: &str) -> Option<CallerFault> {
         self.azure.as_ref().and_then(|_| provider::fault_of(caller, target))
     }
 
     /// Checks everything that needs no network.
     ///
     /// # Errors
-    /// Mistakes of the class, or credentials that are missing.
+    /// Mistakes of the class, or missing credentials.
     pub async fn prepare<'a>(&'a self, fetch: Fetch<'a>, held: Held<'a>) -> Result<PreparedFetch<'a>, Error> {
         match &self.azure {
             Some(azure) if self.is_built_in(fetch.class) => {
@@ -106,7 +109,8 @@ impl Backends {
             Some(_) | None => {
                 let deadline = match fetch.purpose {
                     Purpose::Mount => fetch.deadline,
-                    // A published volume can wait for the next cycle; a provider that hangs must not delay the others.
+                    // A published volume can wait for the next cycle; a provider that hangs must
+                    // not delay the others.
                     Purpose::Refresh => fetch.deadline.min(Instant::now() + REFRESH),
                 };
                 let target = fetch.target;

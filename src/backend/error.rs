@@ -12,7 +12,7 @@ pub enum Error {
     /// The built-in provider failed, for the whole class or for one object.
     #[error(transparent)]
     Azure(#[from] provider::Error),
-    /// Another provider failed.
+    /// The external provider failed.
     #[error(transparent)]
     External(#[from] external::Error),
     /// Every object was fetched, but together they are not the content of a volume.
@@ -35,7 +35,7 @@ impl Error {
         }
     }
 
-    /// The error code of another provider.
+    /// The error code of an external provider.
     pub fn code(&self) -> Option<&str> {
         match self {
             Error::External(error) => error.code(),
@@ -43,7 +43,7 @@ impl Error {
         }
     }
 
-    /// Whether the caller's attributes are not of the pod whose volume it is.
+    /// Whether the caller's attributes are of another pod than the volume.
     pub fn is_of_other_pod(&self) -> bool {
         matches!(self, Error::Azure(provider::Error::OtherPod(_)))
     }

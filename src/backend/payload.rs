@@ -1,7 +1,7 @@
-//! All or nothing: the content of a volume from the results of a class's objects.
+//! All or nothing: combines the results of a class's objects to the content of a volume.
 //!
-//! The only place that decides that a volume without one of its objects is none. Stops at the first
-//! error, which cancels the requests that are still running.
+//! The only place that decides that a volume needs all of its objects. Stops at the first error,
+//! which cancels the requests that are still running.
 
 use std::pin::pin;
 

@@ -45,7 +45,7 @@ pub struct Caller {
     tokens: Result<TokensByAudience, TokensError>,
 }
 
-/// The attributes of a call do not say which pod it is for. The caller names the map.
+/// Why the attributes of a call do not name a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PodInfoError {
     /// The key is missing, or its value is empty.
@@ -131,14 +131,15 @@ impl Caller {
         &self.sent
     }
 
-    /// The attributes for another provider: with the tokens, from the secrets if there are some.
+    /// The attributes for an external provider, with the tokens: those among the secrets if not
+    /// empty.
     pub fn exposed_attributes(&self) -> impl Iterator<Item = (&str, &str)> {
         let in_secrets = self.sent.in_secrets().filter(|text| !text.expose_secret().is_empty());
         let tokens = in_secrets.or(self.sent.in_attributes()).map(|text| (TOKENS, text.expose_secret()));
         self.attributes.iter().map(|(key, value)| (key.as_str(), value.as_str())).chain(tokens)
     }
 
-    /// The secrets for another provider: credentials and tokens, as they were sent.
+    /// The secrets for an external provider: credentials and tokens, as they were sent.
     pub fn exposed_secrets(&self) -> impl Iterator<Item = (&str, &str)> {
         let tokens = self.sent.in_secrets().map(|text| (TOKENS, text.expose_secret()));
         self.credentials.iter().map(|(key, value)| (key.as_str(), value.expose_secret())).chain(tokens)

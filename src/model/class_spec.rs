@@ -1,17 +1,17 @@
-//! The `spec` of a SecretProviderClass: its shape, and what is wrong with one of another shape.
+//! The `spec` of a SecretProviderClass, and the mistakes in its structure.
 //!
-//! Pure. An object that the API server would refuse still becomes a message that names the field and the fix, so that
-//! one bad class never hides others. Read by both sources of classes; the CRD's schema is generated from these types.
+//! Pure. A class that the API server would refuse becomes a message that names the field and the
+//! fix, so that one bad class never hides others. The CRD's schema is generated from these types.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-/// How much of a key a message shows, in characters.
+/// How much of a key messages show, in characters.
 const SHOWN: usize = 64;
 
-/// What a SecretProviderClass asks for.
+/// The `spec` of a SecretProviderClass.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
@@ -53,10 +53,10 @@ pub struct SecretObjectData {
 }
 
 impl ClassSpec {
-    /// Reads a `spec`; every field may be unset.
+    /// Parses a `spec`; every field may be unset.
     ///
     /// # Errors
-    /// What is wrong, with the field and the fix, and without any value.
+    /// The mistake, with the field and the fix, and without any value.
     pub fn read(spec: Option<&Value>) -> Result<ClassSpec, String> {
         let empty = Map::new();
         let spec = match spec {

@@ -1,7 +1,7 @@
 //! A fetch: which objects, for whom, and until when.
 //!
-//! The one request that every role makes and every backend accepts. It has no identity yet: which
-//! credentials a class needs is for the backend to find out.
+//! The one request that every role makes and every backend accepts. The backend determines which
+//! credentials of the caller it needs.
 
 use tokio::time::Instant;
 

@@ -1,7 +1,7 @@
-//! The words every module uses: classes, pods, files, payloads, reasons.
+//! The types that every module uses: classes, pods, callers, fetches, files, payloads, reasons.
 //!
-//! Pure: no I/O, never async, nothing from tonic, kube or the Azure SDK.
-//! Values here can only be built valid, so that nobody checks them again.
+//! Pure: no I/O, never async, nothing from tonic, kube or the Azure SDK. Only valid values can be
+//! built, so no module checks them again.
 
 mod caller;
 mod class;
@@ -33,7 +33,7 @@ pub use tokens::{SentTokens, TOKENS, TokensByAudience, TokensError};
 
 /// A secret text: redacted in `Debug`, without `Display`, wiped on drop.
 ///
-/// Opened only by `expose_secret()`, so that every place that looks at a value can be found with grep.
+/// Only `expose_secret()` gives access, so that grep finds every use of a value.
 pub use secrecy::SecretString;
 
 /// Secret bytes, with the same properties as [`SecretString`].

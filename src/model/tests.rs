@@ -2,7 +2,8 @@ use std::collections::BTreeMap;
 
 use super::*;
 
-/// The pod `shop/web` without a UID, whose service account is `web`, with these attributes and secrets.
+/// The pod `shop/web` without a UID, whose service account is `web`, with these attributes and
+/// secrets.
 pub(crate) fn caller(attributes: &[(&str, &str)], secrets: &[(&str, &str)]) -> Caller {
     let pod = PodRef { namespace: "shop".parse().unwrap(), name: "web".parse().unwrap(), uid: String::new() };
     let attributes = attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
@@ -112,7 +113,8 @@ fn reason_names_are_unique_words() {
     assert!(names.iter().all(|name| name.chars().all(|c| c.is_ascii_alphabetic())));
 }
 
-/// What a tenant might write where a name is asked for, so that it leads elsewhere in a URL, an object or a log.
+/// What a tenant might write where a name is asked for, so that it leads elsewhere in a URL, an
+/// object or a log.
 const HOSTILE: &[&str] = &[
     "",
     ".",

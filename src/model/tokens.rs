@@ -1,8 +1,9 @@
 //! The tokens of a pod's service account, as the kubelet sends them for a volume.
 //!
-//! The JSON text has one of two places: among the CSI secrets (Kubernetes 1.35 and newer), or in the
-//! volume context (docs/reference/csi-driver.md#service-account-tokens). A text that cannot be read
-//! is an error only for a fetch that needs a token. Whether a token is genuine is not decided here.
+//! The JSON text has one of two places: among the CSI secrets (Kubernetes 1.35 and newer), or in
+//! the volume context (docs/reference/csi-driver.md#service-account-tokens). A text that cannot be
+//! read is an error only for a fetch that needs a token. Whether a token is genuine is not decided
+//! here.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -136,8 +136,8 @@ fn a_name_that_no_socket_has_and_one_that_none_can_have() -> Result<()> {
     let [more, main] = folders(node.setup()).map(|folder| folder.join("vault.sock").display().to_string());
     for (class, words) in [
         ("absent", &["default/absent", "provider vault: provider not found", more.as_str(), &main, "DaemonSet"][..]),
-        ("path", &["default/path", "provider not found", "is no provider's name"]),
-        ("long", &["default/long", "is no provider's name"]),
+        ("path", &["default/path", "provider not found", "is not a provider name"]),
+        ("long", &["default/long", "is not a provider name"]),
     ] {
         let began = std::time::Instant::now();
         let status = node.refused(&volume(class))?;

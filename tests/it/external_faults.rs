@@ -142,7 +142,7 @@ fn a_socket_on_which_nobody_accepts_is_waited_for() -> Result<()> {
     // As a provider leaves it that was killed.
     drop(std::os::unix::net::UnixListener::bind(&options.socket)?);
     let status = node.refused_within(&volume("demo"), Duration::from_secs(3))?;
-    for word in ["nobody answers on", &options.socket.display().to_string(), "refused", "(ProviderUnavailable)"] {
+    for word in ["no provider answers on", &options.socket.display().to_string(), "refused", "(ProviderUnavailable)"] {
         ensure!(status.message().contains(word), "{word:?} is missing in: {status}");
     }
     std::thread::scope(|scope| {

@@ -288,6 +288,7 @@ fn an_answer_that_drivers_would_refuse_is_not_sent() -> Result<()> {
         fixture.request(&objects(&list))
     };
     assert_eq!(fixture.mount(&request(335))?.files.len(), 335);
-    let words = ["SecretProviderClass default/demo", "drivers take 4194304", "spread the objects over several classes"];
+    let words =
+        ["SecretProviderClass default/demo", "drivers accept 4194304", "spread the objects over several classes"];
     check(&fixture.refused(&request(341))?, Reason::TooLarge, &words)
 }

@@ -23,7 +23,7 @@ use crate::model::{ClassRef, Fetch, FileMode};
 /// How many objects of one class are fetched at once (docs/decisions.md#d7).
 const CONCURRENCY: usize = 16;
 
-/// The built-in Azure provider. Cheap to clone; all clones share connections and what was learned about vaults.
+/// The built-in Azure provider. Cheap to clone; all clones share connections and caches.
 #[derive(Debug, Clone)]
 pub struct Azure {
     vaults: Vaults,
@@ -33,7 +33,7 @@ pub struct Azure {
     conversions: Conversions,
 }
 
-/// A fetch of which everything is known that can be known without the network.
+/// A fetch that passed every check that needs no network.
 pub struct AzureFetch<'a> {
     rendering: &'a Rendering,
     conversions: &'a Conversions,
@@ -45,25 +45,26 @@ pub struct AzureFetch<'a> {
 }
 
 impl Azure {
-    /// A provider whose classes live in `default_cloud` unless they say otherwise, and which has `compute` read
-    /// certificates.
+    /// A provider for classes of `default_cloud`, unless a class names its own cloud. Certificates
+    /// are read by `compute`.
     pub fn new(vaults: Vaults, default_cloud: DefaultCloud, rendering: Rendering, compute: Compute) -> Azure {
         let logins = CertificateLogins::new(compute.clone());
         Azure { vaults, default_cloud, rendering, logins, conversions: Conversions::new(compute) }
     }
 
-    /// How many vaults are left alone at this moment: because they asked for that, and because they only fail.
+    /// How many vaults get no requests at present: because of a Retry-After, and because of
+    /// failures.
     pub fn restrained(&self) -> [usize; 2] {
         self.vaults.restrained()
     }
 
-    /// The same provider, with another mode for files that have none of their own.
+    /// The same provider with another default mode of files.
     pub fn with_default_mode(&self, default_mode: FileMode) -> Azure {
         Azure { rendering: Rendering { default_mode, ..self.rendering }, ..self.clone() }
     }
 
-    /// Checks everything that needs no network, and finds out with which identity the fetch is made.
-    /// `held` are the files of the volume, which are not computed again.
+    /// Checks everything that needs no network, and finds out with which identity the fetch is
+    /// made. `held` are the files of the volume, which are not computed again.
     ///
     /// # Errors
     /// A context of another pod, all mistakes of the class at once, or missing credentials.
@@ -83,8 +84,8 @@ impl Azure {
 
     async fn open(&self, params: &Params, fetch: Fetch<'_>) -> Result<Vault, Error> {
         let class = &fetch.class.reference;
-        // In the order of docs/reference/azure-provider.md#order-of-checks: what the class says
-        // comes before what the pod brings.
+        // Mistakes of the class come before those of the pod
+        // (docs/reference/azure-provider.md#order-of-checks).
         let name = |field, source: NameError| Error::Name { class: class.clone(), field, source };
         let vault = VaultName::new(&params.vault).map_err(|source| name("keyvaultName", source))?;
         let tenant = TenantId::new(&params.tenant).map_err(|source| name("tenantID", source))?;
@@ -127,8 +128,9 @@ impl AzureFetch<'_> {
         self.vault.identity()
     }
 
-    /// Fetches the objects of the class, some at a time, and yields each as it arrives. Dropping the
-    /// stream cancels the requests that are still running; those of later objects are never sent.
+    /// Fetches the objects of the class, some at a time, and yields each as it arrives. Dropping
+    /// the stream cancels the requests that are still running; those of later objects are never
+    /// sent.
     pub fn objects(&self) -> impl Stream<Item = ObjectResult<'_>> {
         let objects = stream::iter(self.params.objects.iter().enumerate());
         objects.map(|(place, object)| self.object(place, object)).buffer_unordered(CONCURRENCY)

@@ -1,9 +1,7 @@
-//! Pure. From the identity that a class chooses and what the pod brings to the credential that logs in, or to a
-//! certificate that has to be read first.
+//! Pure. The credential for the identity that a class chooses, or the certificate to parse first.
 //!
-//! One table (docs/reference/azure-provider.md#identity-selection), and only what the chosen
-//! identity needs is looked at: a stray token or Secret of another identity does no harm. Control
-//! comes from `fetch` and goes on to `keyvault`, by way of `certificate_login` for a certificate.
+//! One table (docs/reference/azure-provider.md#identity-selection). Only what the chosen identity
+//! needs is read: tokens and Secrets of other identities are ignored.
 
 use super::credentials::{CertificateProof, CredentialsError, Proof, service_principal};
 use super::error::Error;
@@ -12,12 +10,12 @@ use super::service_account::{BINDING_AUDIENCE, WORKLOAD_AUDIENCE, service_accoun
 use crate::azure::keyvault::Credential;
 use crate::model::{Caller, ClassRef};
 
-/// What logs in.
+/// How a class logs in.
 #[derive(Debug)]
 pub(super) enum Login {
-    /// It is complete.
+    /// With this credential.
     Credential(Credential),
-    /// The certificate has to be read.
+    /// With a certificate, which has to be parsed first.
     Certificate {
         /// The application's id.
         client_id: String,
@@ -26,10 +24,10 @@ pub(super) enum Login {
     },
 }
 
-/// What logs in as a class asks for, from what the pod brings.
+/// Finds how a class logs in.
 ///
 /// # Errors
-/// What the pod does not bring, or brings in a form that cannot be used.
+/// Credentials or tokens that are missing or unusable.
 pub(super) fn login(params: &Params, class: &ClassRef, caller: &Caller) -> Result<Login, Error> {
     let account =
         |audience| service_account(caller, audience).map_err(|source| Error::Token { class: class.clone(), source });
@@ -52,7 +50,7 @@ pub(super) fn login(params: &Params, class: &ClassRef, caller: &Caller) -> Resul
     }))
 }
 
-/// Why the pod's Secret is no service principal.
+/// The error for a Secret that is not a service principal.
 pub(super) fn refused(params: &Params, class: &ClassRef, source: CredentialsError) -> Error {
     let near_misses = params.near_misses.clone();
     Error::Credentials { class: class.clone(), vault: params.vault.clone(), source, near_misses }

@@ -1,7 +1,7 @@
-//! Credentials that a pod has: the tokens of its service account, as the kubelet sends them.
+//! The token of a pod's service account for one audience.
 //!
-//! Pure. Finds the token of one audience, and refuses one that is not the pod's own, or a call that speaks of another pod. Whether a
-//! token is genuine is Entra ID's to say.
+//! Pure. Refuses a token that does not name the pod's own service account, and a call with the
+//! attributes of another pod. Whether a token is genuine is decided by Entra ID.
 
 use crate::azure::keyvault::{ServiceAccountToken, TokenFault};
 use crate::model::{Caller, PodRef, TOKENS, TokensError};
@@ -12,30 +12,30 @@ pub const WORKLOAD_AUDIENCE: &str = "api://AzureADTokenExchange";
 /// The audience of AKS identity bindings (docs/reference/azure-provider.md#identity-binding).
 pub const BINDING_AUDIENCE: &str = "api://AKSIdentityBinding";
 
-/// Why there is no token; the texts say what the CSIDriver object needs, never a token.
+/// Why there is no token. The texts name what the CSIDriver object needs, never a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// The kubelet sent none.
+    /// The kubelet sent no tokens.
     #[error(
         "service account tokens not found: add {{audience: {0}}} to spec.tokenRequests of the CSIDriver object \
          secrets-store.csi.k8s.io"
     )]
     NoTokens(&'static str),
-    /// What was sent is not the kubelet's JSON.
+    /// The text is not the kubelet's JSON.
     #[error(
         "the service account tokens cannot be read: leave {key} out of volumeAttributes",
         key = TOKENS
     )]
     Unreadable,
-    /// There are tokens, but none for the audience.
+    /// The tokens have other audiences.
     #[error(
         "token for audience {0} not found: add it to spec.tokenRequests of the CSIDriver object secrets-store.csi.k8s.io"
     )]
     NoAudience(&'static str),
-    /// The kubelet did not say whose pod it is.
+    /// The call does not name the pod's service account.
     #[error("the pod's namespace or service account is missing: the CSIDriver object must have podInfoOnMount: true")]
     NoPodInfo,
-    /// There is a token, but not of the pod.
+    /// The token is not the pod's.
     #[error(
         "the service account token for audience {audience} {fault}: leave {key} out of \
          volumeAttributes; the CSIDriver object secrets-store.csi.k8s.io must have podInfoOnMount: true and {{audience: {audience}}} \
@@ -43,14 +43,14 @@ pub enum TokenError {
         key = TOKENS
     )]
     NotOwn {
-        /// The audience that it was sent for.
+        /// The audience.
         audience: &'static str,
         /// What is wrong with it.
         fault: TokenFault,
     },
 }
 
-/// The volume context is not of the pod in whose directory the volume is.
+/// The attributes are not of the pod in whose directory the volume is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "csi.storage.k8s.io/pod.uid in the volume context is not the pod's UID in the target path: the CSIDriver object of this driver must \
@@ -58,23 +58,24 @@ pub enum TokenError {
 )]
 pub struct OtherPod;
 
-/// Why tokens of a call are not taken.
+/// Why a call's tokens are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum CallFault {
-    /// Nothing in its context is to be believed.
+pub enum CallerFault {
+    /// No attribute of the call can be trusted.
     #[error(transparent)]
     OtherPod(#[from] OtherPod),
-    /// One of them is not the pod's.
+    /// A token is not the pod's, or they cannot be read.
     #[error(transparent)]
     Token(#[from] TokenError),
 }
 
-/// Checks that the volume context is of the pod in whose directory the volume is.
+/// Checks that the attributes are of the pod in whose directory the volume is.
 ///
-/// A pod's author can write what the kubelet does not, but cannot know the UID that the pod will have.
+/// A pod's author can write attributes that the kubelet does not, but cannot know the UID that the
+/// pod will have.
 ///
 /// # Errors
-/// The target path names a pod by its UID, and the context names another one or none.
+/// The target path names a pod by its UID, and the attributes name another one or none.
 pub fn check_pod(caller: &Caller, target: &str) -> Result<(), OtherPod> {
     match PodRef::uid_in(target) {
         Some(uid) if caller.pod.uid != uid => Err(OtherPod),
@@ -82,8 +83,8 @@ pub fn check_pod(caller: &Caller, target: &str) -> Result<(), OtherPod> {
     }
 }
 
-/// Looks for what keeps this provider from using the tokens of a call, whichever identity a class chooses.
-pub fn fault_of(caller: &Caller, target: &str) -> Option<CallFault> {
+/// Why this provider would refuse the tokens of a call, whichever identity a class chooses.
+pub fn fault_of(caller: &Caller, target: &str) -> Option<CallerFault> {
     if let Err(fault) = check_pod(caller, target) {
         return Some(fault.into());
     }
@@ -93,14 +94,15 @@ pub fn fault_of(caller: &Caller, target: &str) -> Option<CallFault> {
     })
 }
 
-/// Takes the token for `audience` from the secrets, else from the volume context
+/// The token for `audience`, from the secrets or else from the volume context
 /// (docs/reference/csi-driver.md#service-account-tokens).
 ///
-/// A pod's author can write the latter too where the kubelet does not; such a token is of no use unless it names the pod's own
-/// service account, and then only if Entra ID finds it genuine, or has just done so for another one of that account.
+/// A pod's author can write the latter if the kubelet does not. Such a token is refused unless it
+/// names the pod's own service account; then Entra ID decides whether it is genuine, or has just
+/// done so for another token of that account.
 ///
 /// # Errors
-/// No tokens, none of this audience, or something that is not the kubelet's.
+/// No tokens, none of this audience, or one that is not the pod's.
 pub fn service_account(caller: &Caller, audience: &'static str) -> Result<ServiceAccountToken, TokenError> {
     let tokens = caller.tokens().map_err(|error| match error {
         TokensError::NotSent => TokenError::NoTokens(audience),

@@ -1,24 +1,24 @@
-//! One volume's content from another provider: asked for, interpreted, and told of.
+//! Fetches one volume's content from an external provider.
 //!
-//! Writes nothing and holds no lock. `request` says what is asked, `call` makes the call, `reply` says what the answer means.
+//! Writes nothing and holds no lock.
 
 use keyvault_csi_proto::provider::MountRequest;
 use prost::Message as _;
 use tokio::time::Instant;
 use tracing::info;
 
-use super::error::{Error, Fault};
-use super::mount_call::{Failure, MountCall};
+use super::error::{Error, ProviderFault};
+use super::mount_call::{CallFailure, MountCall};
 use super::redact::Redactor;
 use super::socket::ProviderName;
 use super::{External, limits, reply, request};
 use crate::model::limits::PAYLOAD;
 use crate::model::{ClassRef, Fetch, ObjectVersion, Payload};
 
-/// What fits into a Kubernetes Secret, and so into an etcd value: above it, a mirrored Secret cannot hold the volume.
+/// The size of a Kubernetes Secret, and of an etcd value: a Secret cannot mirror a larger volume.
 const LARGE: usize = 1 << 20;
 
-/// A request of which everything is known that can be known without the provider.
+/// A fetch that passed every check that needs no provider.
 pub struct ExternalFetch<'a> {
     external: &'a External,
     class: &'a ClassRef,
@@ -29,10 +29,10 @@ pub struct ExternalFetch<'a> {
 }
 
 impl External {
-    /// Checks what can be checked without the provider.
+    /// Checks everything that needs no provider. `held` are the object versions of the volume.
     ///
     /// # Errors
-    /// A name that no provider can have.
+    /// An invalid provider name.
     pub fn prepare<'a>(&'a self, fetch: Fetch<'a>, held: &[ObjectVersion]) -> Result<ExternalFetch<'a>, Error> {
         let (class, provider) = (&fetch.class.reference, &fetch.class.provider);
         let shown = || provider.chars().take(limits::SHOWN).collect();
@@ -45,10 +45,11 @@ impl External {
 }
 
 impl ExternalFetch<'_> {
-    /// Has the provider fetch everything that the class asks for.
+    /// Calls the provider, and interprets its reply.
     ///
     /// # Errors
-    /// The provider is not there, does not answer in time, fails, or answers what is no volume's content.
+    /// The provider is missing, does not answer in time, fails, or its reply is not a volume's
+    /// content.
     pub async fn payload(&self) -> Result<Payload, Error> {
         let ExternalFetch { external, name, deadline, .. } = self;
         let options = &external.options;
@@ -59,11 +60,11 @@ impl ExternalFetch<'_> {
             deadline: *deadline,
             redactor: &self.redactor,
         };
-        let met = || external.metrics.met(name.as_str());
-        let reply = match call.mount(&self.request, met).await {
+        let discovered = || external.metrics.met(name.as_str());
+        let reply = match call.mount(&self.request, discovered).await {
             Ok(reply) => reply,
-            Err(Failure::Ours(reason, text)) => return Err(Error::Ours { reason, text }),
-            Err(Failure::Fault(fault)) => return Err(self.failed(fault)),
+            Err(CallFailure::Ours(reason, text)) => return Err(Error::Ours { reason, text }),
+            Err(CallFailure::ProviderFault(fault)) => return Err(self.failed(fault)),
         };
         let bytes = reply.encoded_len();
         if bytes > LARGE {
@@ -72,7 +73,7 @@ impl ExternalFetch<'_> {
         reply::interpret(reply, options.largest_reply.max(PAYLOAD), &self.redactor).map_err(|fault| self.failed(fault))
     }
 
-    fn failed(&self, fault: Fault) -> Error {
+    fn failed(&self, fault: ProviderFault) -> Error {
         Error::Provider { class: self.class.clone(), provider: self.name.to_string(), fault }
     }
 }

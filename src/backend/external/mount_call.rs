@@ -1,8 +1,8 @@
-//! One Mount on a provider's socket, tried again as upstream's driver tries it
+//! One Mount call on a provider's socket, retried as upstream's driver does
 //! (docs/reference/csi-driver.md#provider-sockets).
 //!
-//! What can be tried again is a call that the provider was not there for, or did not end: it fetches, and a fetch may be made
-//! twice. Ends before the caller's deadline, whatever the provider does.
+//! Only a call that did not reach the provider, or that it did not complete, is retried; a fetch
+//! may be made twice. Always returns before the caller's deadline.
 
 use std::error::Error as _;
 use std::path::PathBuf;
@@ -15,21 +15,21 @@ use tonic::{Code, Request, Status};
 use tracing::debug;
 
 use super::connect::Search;
-use super::error::Fault;
+use super::error::ProviderFault;
 use super::limits;
 use super::redact::Redactor;
 use super::socket::ProviderName;
 use crate::model::Reason;
 use crate::server::grpc::reason;
 
-/// How often a call is made at most.
+/// How often a call is tried at most.
 const TRIES: u32 = 3;
-/// The pause before the second try, and by how much each pause is longer than the one before.
+/// The pause before the second try, and the factor by which each further pause grows.
 const PAUSE: (Duration, f64) = (Duration::from_secs(1), 1.1);
-/// How near to the deadline an end of our own making counts as the deadline's.
+/// An error this close to the deadline counts as a timeout.
 const NEAR: Duration = Duration::from_millis(20);
 
-/// A call, and the limits that it is made under.
+/// A call and its limits.
 pub(super) struct MountCall<'a> {
     pub(super) name: &'a ProviderName,
     pub(super) directories: &'a [PathBuf],
@@ -38,29 +38,33 @@ pub(super) struct MountCall<'a> {
     pub(super) redactor: &'a Redactor<'a>,
 }
 
-/// How a call did not end well.
-pub(super) enum Failure {
-    Fault(Fault),
-    /// Said by a provider that is ours.
+/// Why a call failed.
+pub(super) enum CallFailure {
+    ProviderFault(ProviderFault),
+    /// The error of `keyvault-csi provider`.
     Ours(Reason, String),
 }
 
-impl From<Fault> for Failure {
-    fn from(fault: Fault) -> Failure {
-        Failure::Fault(fault)
+impl From<ProviderFault> for CallFailure {
+    fn from(fault: ProviderFault) -> CallFailure {
+        CallFailure::ProviderFault(fault)
     }
 }
 
 impl MountCall<'_> {
-    /// Makes the call; `met` is told as soon as the provider was found.
-    pub(super) async fn mount(&self, request: &MountRequest, met: impl Fn()) -> Result<MountResponse, Failure> {
+    /// Makes the call; runs `discovered` each time that the provider accepts a connection.
+    pub(super) async fn mount(
+        &self,
+        request: &MountRequest,
+        discovered: impl Fn(),
+    ) -> Result<MountResponse, CallFailure> {
         let began = Instant::now();
         let MountCall { name, directories, deadline, .. } = *self;
-        let mut search = Search { name, directories, deadline, met: false };
+        let mut search = Search { name, directories, deadline, discovered: false };
         let mut pause = PAUSE.0;
         for tried in 1.. {
             let channel = search.connect().await?;
-            met();
+            discovered();
             let mut client = CsiDriverProviderClient::new(channel)
                 .max_decoding_message_size(self.largest_reply)
                 .max_encoding_message_size(usize::MAX);
@@ -69,37 +73,37 @@ impl MountCall<'_> {
             let status = match timeout_at(deadline, client.mount(message)).await {
                 Ok(Ok(reply)) => return Ok(reply.into_inner()),
                 Ok(Err(status)) if Instant::now() + NEAR < deadline => status,
-                Ok(Err(_)) | Err(_) => return Err(Fault::Slow(began.elapsed()).into()),
+                Ok(Err(_)) | Err(_) => return Err(ProviderFault::Slow(began.elapsed()).into()),
             };
             if tried >= TRIES || !is_transient(&status) || Instant::now() + pause >= deadline {
                 return Err(self.failure(&status));
             }
-            debug!(provider = %name, code = ?status.code(), tried, "the call is made again");
+            debug!(provider = %name, code = ?status.code(), tried, "retrying the call");
             sleep(pause).await;
             pause = pause.mul_f64(PAUSE.1);
         }
-        Err(Fault::Slow(began.elapsed()).into())
+        Err(ProviderFault::Slow(began.elapsed()).into())
     }
 
-    pub(super) fn failure(&self, status: &Status) -> Failure {
+    pub(super) fn failure(&self, status: &Status) -> CallFailure {
         if let Some((reason, text)) = reason(status) {
-            return Failure::Ours(reason, self.redactor.redact_to(limits::SAID_BY_OURS, text));
+            return CallFailure::Ours(reason, self.redactor.redact_to(limits::OWN_MESSAGE, text));
         }
-        let said = status.message();
-        // The first is our own client's word for it, the second what a provider says that relays for another one.
-        let ours = status.code() == Code::OutOfRange && said.contains("message length too large");
+        let message = status.message();
+        // The first is tonic's own text, the second that of a provider that relays to another one.
+        let ours = status.code() == Code::OutOfRange && message.contains("message length too large");
         let relayed = status.code() == Code::ResourceExhausted
-            && said.contains("received message larger than max")
-            && !said.contains("on current machine");
+            && message.contains("received message larger than max")
+            && !message.contains("on current machine");
         if ours || relayed {
-            return Fault::TooLarge(self.largest_reply).into();
+            return ProviderFault::TooLarge(self.largest_reply).into();
         }
-        Fault::Call { code: format!("{:?}", status.code()), said: self.redactor.redact(said) }.into()
+        ProviderFault::Call { code: format!("{:?}", status.code()), message: self.redactor.redact(message) }.into()
     }
 }
 
-/// Whether the call may end otherwise the next time: the provider says so, or the connection broke under it.
+/// Whether a retry may succeed: the provider says so, or the connection broke.
 pub(super) fn is_transient(status: &Status) -> bool {
-    // What came over the wire has no source; what has one is the transport's.
+    // A status from the wire has no source; one with a source is the transport's.
     status.code() == Code::Unavailable || status.source().is_some()
 }

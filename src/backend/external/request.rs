@@ -1,26 +1,27 @@
-//! Pure. What a provider is asked: class, volume context and secrets as the protocol's JSON texts.
+//! Pure. Builds the request for a provider: class, volume context and secrets as the protocol's
+//! JSON texts.
 //!
-//! As upstream's driver builds it (docs/reference/csi-driver.md#mount-request). The request holds
-//! tokens and secrets; it has no `Debug`.
+//! Built as upstream's driver does (docs/reference/csi-driver.md#mount-request). The request has
+//! tokens and secrets in plain text: never log it.
 
 use keyvault_csi_proto::provider::{self, MountRequest};
 use serde_json::{Map, Value};
 
 use crate::model::{Fetch, ObjectVersion};
 
-/// 0644 as a decimal JSON number: the mode of files that a provider gives none.
+/// 0644 as a decimal JSON number: the mode of files for which a provider sets none.
 const PERMISSION: &str = "420";
 
 /// The request for a volume.
 pub(super) fn build(fetch: &Fetch<'_>, held: &[ObjectVersion]) -> MountRequest {
     let parameters = fetch.class.parameters.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-    // What the pod's author wrote into the volume goes over the class: a contract, however odd.
+    // The pod's attributes override the class's parameters: upstream's contract.
     let attributes = parameters.chain(fetch.caller.exposed_attributes());
     let mut secrets = fetch.caller.exposed_secrets().peekable();
     let held = held.iter().map(|held| provider::ObjectVersion { id: held.id.clone(), version: held.version.clone() });
     MountRequest {
         attributes: object(attributes).to_string(),
-        // Not `{}`: what Go's encoder makes of a map that is not there, and what providers were written against.
+        // Not `{}`: Go's encoder writes null for a nil map, and providers expect it.
         secrets: if secrets.peek().is_none() { Value::Null } else { object(secrets) }.to_string(),
         target_path: fetch.target.to_owned(),
         permission: PERMISSION.to_owned(),

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
-use super::error::{Error, Fault};
-use super::mount_call::{Failure, MountCall, is_transient};
+use super::error::{Error, ProviderFault};
+use super::mount_call::{CallFailure, MountCall, is_transient};
 use super::redact::Redactor;
 use super::{ProviderName, directories, reply, request};
 use crate::model::tests::caller;
@@ -78,7 +78,7 @@ fn good(files: Vec<File>) -> MountResponse {
     MountResponse { object_version: vec![version("a", "1")], error: None, files }
 }
 
-fn interpreted(reply: MountResponse) -> Result<Payload, Fault> {
+fn interpreted(reply: MountResponse) -> Result<Payload, ProviderFault> {
     reply::interpret(reply, 8192, &Redactor::new(&BTreeMap::new(), &caller(&[], &[("pass", "hidden")])))
 }
 
@@ -94,11 +94,11 @@ fn a_reply_is_read_in_upstreams_order() {
         files: vec![file("f", 0, "x")],
     };
     let code = interpreted(coded("AuthenticationFailed", Vec::new())).unwrap_err();
-    assert!(matches!(&code, Fault::Code { code } if code == "AuthenticationFailed"), "{code}");
-    assert!(matches!(interpreted(coded("", Vec::new())), Err(Fault::NoVersions)));
+    assert!(matches!(&code, ProviderFault::Code { code } if code == "AuthenticationFailed"), "{code}");
+    assert!(matches!(interpreted(coded("", Vec::new())), Err(ProviderFault::NoVersions)));
     assert!(interpreted(coded("", vec![version("a", "1")])).is_ok());
-    assert!(matches!(interpreted(MountResponse::default()), Err(Fault::NoVersions)));
-    assert!(matches!(interpreted(good(Vec::new())), Err(Fault::NoFiles)));
+    assert!(matches!(interpreted(MountResponse::default()), Err(ProviderFault::NoVersions)));
+    assert!(matches!(interpreted(good(Vec::new())), Err(ProviderFault::NoFiles)));
     // The last of several wins.
     let mut reply = good(vec![file("f", 0o600, "old"), file("f", 0o640, "new")]);
     reply.object_version.push(version("a", "2"));
@@ -115,7 +115,7 @@ fn modes_are_permissions_only() {
         let payload = interpreted(good(vec![file("f", mode, "x")])).unwrap();
         assert_eq!(paths(&payload), [("f", expected)], "{mode:o}");
     }
-    assert!(matches!(interpreted(good(vec![file("f", -1, "x")])), Err(Fault::Mode { mode: -1, .. })));
+    assert!(matches!(interpreted(good(vec![file("f", -1, "x")])), Err(ProviderFault::Mode { mode: -1, .. })));
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn paths_are_those_that_upstream_takes() {
         &format!("d/{deep}"),
     ] {
         let fault = interpreted(good(vec![file(path, 0, "x")])).unwrap_err();
-        assert!(matches!(fault, Fault::Path { .. }), "{path}: {fault}");
+        assert!(matches!(fault, ProviderFault::Path { .. }), "{path}: {fault}");
         assert_eq!(fault_reason(fault), Reason::ProviderReplyInvalid);
     }
     let both = interpreted(good(vec![file("a", 0, "x"), file("a/b", 0, "x")])).unwrap_err();
@@ -156,7 +156,7 @@ fn paths_are_those_that_upstream_takes() {
     assert_eq!(fault_reason(large), Reason::TooLarge);
 }
 
-fn fault_reason(fault: Fault) -> Reason {
+fn fault_reason(fault: ProviderFault) -> Reason {
     Error::Provider { class: class().reference, provider: "vault".to_owned(), fault }.reason()
 }
 
@@ -176,7 +176,7 @@ fn names_become_no_path() {
     assert_eq!(searched("/main,,/main"), paths(&["/main/vault.sock"]));
 }
 
-fn failure(status: &Status) -> Failure {
+fn failure(status: &Status) -> CallFailure {
     let (parameters, caller) = (BTreeMap::new(), caller(&[], &[]));
     let (name, redactor) = (ProviderName::new("vault").unwrap(), Redactor::new(&parameters, &caller));
     let deadline = Instant::now() + Duration::from_secs(1);
@@ -185,7 +185,7 @@ fn failure(status: &Status) -> Failure {
 
 #[test]
 fn a_size_limit_is_told_from_other_refusals() {
-    let too_large = |status: &Status| matches!(failure(status), Failure::Fault(Fault::TooLarge(5)));
+    let too_large = |status: &Status| matches!(failure(status), CallFailure::ProviderFault(ProviderFault::TooLarge(5)));
     for (code, text, expected) in [
         (Code::Unknown, "plain", false),
         (Code::ResourceExhausted, "quota exceeded", false),
@@ -196,14 +196,14 @@ fn a_size_limit_is_told_from_other_refusals() {
     ] {
         assert_eq!(too_large(&Status::new(code, text)), expected, "{text}");
     }
-    assert!(Fault::TooLarge(5).to_string().contains("--max-call-recv-msg-size"));
+    assert!(ProviderFault::TooLarge(5).to_string().contains("--max-call-recv-msg-size"));
     assert!(is_transient(&Status::unavailable("x")) && !is_transient(&Status::unknown("x")));
 }
 
 #[test]
 fn a_provider_of_ours_speaks_for_itself() {
     let status = crate::server::grpc::failed(Reason::Forbidden, "class default/demo: vault kv refuses");
-    let Failure::Ours(reason, text) = failure(&status) else { panic!("not ours") };
+    let CallFailure::Ours(reason, text) = failure(&status) else { panic!("not ours") };
     let error = Error::Ours { reason, text };
     assert_eq!(
         (error.reason(), error.to_string().as_str()),

@@ -1,7 +1,7 @@
-//! From protobuf to checked requests.
+//! Parses CSI messages to checked requests.
 //!
-//! Pure. Every refusal names its field and says what the kubelet or the pod's author has to change; values of secrets
-//! and of the volume context never enter a text. The checked requests go to `volume`.
+//! Pure. Every refusal names its field and the change that the kubelet or the pod's author has to
+//! make; values of secrets and of the volume context never enter a text.
 
 use keyvault_csi_proto::csi::volume_capability::{AccessType, MountVolume};
 use keyvault_csi_proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest};
@@ -90,7 +90,7 @@ fn parse_group(text: &str) -> Result<Option<Group>, Refusal> {
     if text.is_empty() {
         return Ok(None);
     }
-    // The highest number means "leave it" to chown, and would silently do so.
+    // The highest number means "no change" to chown.
     match text.parse::<u32>() {
         Ok(gid) if gid != u32::MAX && text.bytes().all(|b| b.is_ascii_digit()) => Ok(Some(Group(gid))),
         Ok(_) | Err(_) => Err(Refusal::Group),

@@ -1,8 +1,7 @@
-//! From the provider protocol's JSON texts to what a fetch asks for.
+//! Parses the provider protocol's JSON texts to a checked request.
 //!
-//! Pure. Checked in upstream's order (docs/reference/azure-provider.md#mount-decoding). A text of
-//! an error names field and place and never quotes a value: both objects may hold tokens and
-//! secrets.
+//! Pure. Checks in upstream's order (docs/reference/azure-provider.md#mount-decoding). An error
+//! names field and place and never quotes a value: both objects may have tokens and secrets.
 
 use std::collections::BTreeMap;
 
@@ -32,9 +31,9 @@ pub(super) struct Mount {
     /// The caller; its attributes are parameters and volume context together.
     pub(super) caller: Caller,
     pub(super) class: Class,
-    /// Where the driver has the volume; empty if it does not say.
+    /// The target path of the volume; empty if the driver does not send it.
     pub(super) target: String,
-    /// The mode of files that have none of their own.
+    /// The default mode of files.
     pub(super) mode: FileMode,
 }
 
@@ -47,13 +46,14 @@ impl From<PodInfoError> for Refusal {
     }
 }
 
-/// What errors call the class of a driver that does not name it.
+/// The name in errors of a class that the driver does not name.
 const UNNAMED: &str = "unnamed";
 
 /// Checks a Mount.
 ///
-/// `current_object_version` is not looked at, as upstream's provider does not: the driver is always given everything. It also
-/// writes, so that of `target_path` only the pod's UID counts, and any path will do.
+/// Ignores `current_object_version`, as upstream's provider does: the reply is always complete. The
+/// driver writes the files, so only the pod's UID in `target_path` counts, and any path is
+/// accepted.
 pub(super) fn mount(message: &MountRequest) -> Result<Mount, Refusal> {
     let attributes: BTreeMap<String, Option<String>> =
         serde_json::from_str(&message.attributes).map_err(|error| not_strings("attributes", "", &error))?;
@@ -66,7 +66,7 @@ pub(super) fn mount(message: &MountRequest) -> Result<Mount, Refusal> {
     let mode = permission(&message.permission).ok_or(Refusal::Permission)?;
     let caller = Caller::parse(attributes, secrets)?;
     let name = caller.attributes().get(attribute::CLASS).map(String::as_str).filter(|name| !name.is_empty());
-    // Nothing is looked up by it: errors name the class, and not every driver has to.
+    // Only error texts use it, and not every driver sends it.
     let name = ResourceName::new(name.unwrap_or(UNNAMED));
     let name = name.map_err(|source| Refusal::Name { key: attribute::CLASS, source })?;
     let reference = ClassRef { namespace: caller.pod.namespace.clone(), name };
@@ -75,8 +75,8 @@ pub(super) fn mount(message: &MountRequest) -> Result<Mount, Refusal> {
     Ok(Mount { caller, class, target, mode })
 }
 
-/// What a fetch takes from the class only. Class and attributes come merged, so that all of it counts as the class's;
-/// what such a parameter may name is limited elsewhere (`keyvault::CloudFiles`).
+/// The parameters that a fetch reads from the class only. Drivers send class and attributes merged,
+/// so all count as the class's; `keyvault::CloudFiles` limits which files they may name.
 fn of_class(attributes: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     attributes.iter().filter(|(key, _)| *key == CLOUD_FILE).map(|(key, value)| (key.clone(), value.clone())).collect()
 }

@@ -13,7 +13,7 @@ use super::Volumes;
 use super::error::Error;
 use super::locks::{Epoch, Target};
 use super::publish::PublishRequest;
-use crate::backend::CallFault;
+use crate::backend::CallerFault;
 
 /// How long it may take to find out who fills the volumes of a class.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -29,17 +29,17 @@ impl Volumes {
         let Some(registry) = &self.rotation else { return };
         match fault {
             None => registry.feed(request, target, epoch),
-            Some(CallFault::Token(_)) => {
+            Some(CallerFault::Token(_)) => {
                 let caller = request.caller.clone().without_tokens();
                 registry.feed(&PublishRequest { caller, ..request.clone() }, target, epoch);
             }
             // Nothing in it is to be believed: neither the class nor the identity by which the volume would be refreshed.
-            Some(CallFault::OtherPod(_)) => {}
+            Some(CallerFault::OtherPod(_)) => {}
         }
     }
 
     /// What keeps the built-in provider from using the tokens of a call.
-    async fn fault_of(&self, request: &PublishRequest) -> Option<CallFault> {
+    async fn fault_of(&self, request: &PublishRequest) -> Option<CallerFault> {
         let fault = self.backends.fault_of(&request.caller, request.target.as_str())?;
         // A class that cannot be had may be the built-in provider's.
         let Ok(reference) = &request.class else { return Some(fault) };

@@ -132,7 +132,8 @@ fn a_faulty_certificate_says_what_to_do() {
             assert!(!error.contains(secret), "{error}");
         }
     }
-    // A Secret with a client secret may hold a server's certificate for another purpose: that worked upstream.
+    // A Secret with a client secret may hold a server's certificate for another purpose: that
+    // worked upstream.
     assert_eq!(
         taken(&[("clientsecret", "s"), ("tls.crt", &certificate), ("tls.key", &key)]).unwrap_err(),
         "the client secret"

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use crate::azure::keyvault::TokenFault;
 use crate::azure::provider::{
-    BINDING_AUDIENCE, CallFault, OtherPod, TokenError, WORKLOAD_AUDIENCE, fault_of, service_account,
+    BINDING_AUDIENCE, CallerFault, OtherPod, TokenError, WORKLOAD_AUDIENCE, fault_of, service_account,
 };
 use crate::formats::jwt::Malformed;
 use crate::model::{self, Caller, ExposeSecret as _, PodRef, TOKENS};
@@ -22,7 +22,7 @@ fn token(attributes: Option<&str>, secret: Option<&str>) -> Result<String, Token
     Ok(account.token().expose_secret().to_owned())
 }
 
-/// A token of a service account that nobody signed.
+/// An unsigned token of a service account.
 pub(super) fn jwt(namespace: &str, name: &str) -> String {
     let claims = format!(r#"{{"sub":"system:serviceaccount:{namespace}:{name}","exp":4000000000}}"#);
     format!("{}.{}.c2ln", BASE64.encode(r#"{"alg":"RS256"}"#), BASE64.encode(claims))
@@ -78,10 +78,10 @@ fn what_is_wrong_with_a_call_is_found_whichever_identity_is_chosen() {
     assert_eq!(of(Some("u-1"), "other", "garbage", TARGET), None, "no token of ours");
     for audience in [WORKLOAD_AUDIENCE, BINDING_AUDIENCE] {
         let fault = of(Some("u-1"), audience, "garbage", TARGET);
-        assert!(matches!(fault, Some(CallFault::Token(TokenError::NotOwn { .. }))), "{fault:?}");
+        assert!(matches!(fault, Some(CallerFault::Token(TokenError::NotOwn { .. }))), "{fault:?}");
     }
     for uid in [None, Some(""), Some("u-2"), Some("u-1 "), Some("U-1")] {
-        assert_eq!(of(uid, WORKLOAD_AUDIENCE, &own, TARGET), Some(CallFault::OtherPod(OtherPod)), "{uid:?}");
+        assert_eq!(of(uid, WORKLOAD_AUDIENCE, &own, TARGET), Some(CallerFault::OtherPod(OtherPod)), "{uid:?}");
         assert_eq!(of(uid, WORKLOAD_AUDIENCE, &own, "/csi/targets/1/mount"), None, "a target that names no pod");
     }
     assert_eq!(fault_of(&caller(None, None), "/a/b"), None);

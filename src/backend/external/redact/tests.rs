@@ -1,4 +1,5 @@
-//! What passes, and what does not: every form of a secret, cut anywhere, in a text that stays readable.
+//! What passes, and what does not: every form of a secret, cut anywhere, in a text that stays
+//! readable.
 
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE, BASE64_URL_SAFE_NO_PAD};
@@ -54,9 +55,9 @@ fn what_was_sent_in_confidence_is_not_told() {
     }
     assert!(text.starts_with("cannot use ***stripped***, ***stripped***, ***stripped*** in not-secret for abc: "));
     assert_eq!(redactor.redact("two\nlines\u{1b}[31m"), "two lines [31m");
-    assert_eq!(redactor.redact(&"x".repeat(5_000)).len(), limits::SAID);
+    assert_eq!(redactor.redact(&"x".repeat(5_000)).len(), limits::MESSAGE);
     // What is cut off is cut after it was redacted.
-    let late = format!("{}{}", "x".repeat(limits::SAID - 4), "eyJhbGciOi.one");
+    let late = format!("{}{}", "x".repeat(limits::MESSAGE - 4), "eyJhbGciOi.one");
     assert!(redactor.redact(&late).ends_with("x***s"));
 }
 
@@ -102,7 +103,8 @@ fn forms(secret: &str) -> Vec<String> {
     forms
 }
 
-/// Checks that no piece of `form` that is a run of its own passes, and that what stands around does not go with it.
+/// Checks that no piece of `form` that is a run of its own passes, and that what stands around does
+/// not go with it.
 fn passes_not(secret: &str, form: &str) {
     let characters: Vec<char> = form.chars().collect();
     let pieces: Vec<String> = characters.windows(RUN).map(|piece| piece.iter().collect()).collect();
