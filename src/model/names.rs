@@ -130,7 +130,8 @@ name!(
 );
 
 name!(
-    /// The UID of an object. The API server makes UUIDs, but takes any text in an owner reference.
+    /// The UID of an object. The API server generates UUIDs, but accepts any text in an owner
+    /// reference.
     Uid,
     is_uid,
     "the UID of an object: at most 63 letters, digits and '-'"

@@ -113,14 +113,13 @@ const TLS: (&str, &str) = ("tls.crt", "tls.key");
 /// (docs/reference/azure-provider.md#service-principal).
 ///
 /// The keys `clientid`, `clientsecret`, `clientcertificate` and `clientcertificatepassword` are
-/// found in any case; other keys are ignored. `tls.crt` and `tls.key` count only where neither
-/// secret nor certificate is there, since a Secret with a client secret may hold them for another
-/// purpose.
+/// found in any case; other keys are ignored. `tls.crt` and `tls.key` are used only without
+/// `clientsecret` and `clientcertificate`, since a Secret with a client secret may have them for
+/// another purpose.
 ///
 /// # Errors
 /// No secrets, a missing or empty one, two keys that differ only by case, or secret and certificate
-/// at once. The client id is looked at first. Whether a certificate can be used is seen when it is
-/// read.
+/// at once. The client id is checked first, a certificate only when it is parsed.
 pub fn service_principal(secrets: &BTreeMap<String, SecretString>) -> Result<ServicePrincipal, CredentialsError> {
     if secrets.is_empty() {
         return Err(CredentialsError::NoSecret);

@@ -63,8 +63,8 @@ impl Azure {
         Azure { rendering: Rendering { default_mode, ..self.rendering }, ..self.clone() }
     }
 
-    /// Checks everything that needs no network, and finds out with which identity the fetch is
-    /// made. `held` are the files of the volume, which are not computed again.
+    /// Checks everything that needs no network, and determines the identity of the fetch. `held`
+    /// are the files of the volume, which are not converted again.
     ///
     /// # Errors
     /// A context of another pod, all mistakes of the class at once, or missing credentials.
@@ -106,7 +106,7 @@ impl Azure {
     }
 }
 
-/// One object of a class, and what its fetch brought.
+/// The result of fetching one object of a class.
 pub struct ObjectResult<'a> {
     /// The place of the object in the class, counted from 0.
     pub place: usize,

@@ -125,7 +125,7 @@ impl fmt::Display for Mistakes {
 /// A key that is ignored because only its upper and lower case differ from a known one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NearMiss {
-    /// The key as it stands in the class.
+    /// The key in the class.
     pub given: String,
     /// The key that was probably meant.
     pub known: &'static str,

@@ -120,7 +120,7 @@ struct Raw {
 
 /// Parses the text of one object; `number` is its place in the class, counted from 1.
 ///
-/// An absent or empty text is an object without fields, as upstream has it.
+/// An absent or empty text is an object without fields, as in upstream.
 ///
 /// # Errors
 /// Every mistake of the object, each with its field and a fix. YAML that cannot be read is a single
@@ -161,7 +161,7 @@ pub(super) fn parse(number: usize, text: Option<&str>) -> Result<ObjectSpec, Vec
     Err(mistakes.into_iter().map(|mistake| Mistake { object: Some(label.clone()), ..mistake }).collect())
 }
 
-/// The object's type and name, or alias, as far as they are there and fit to be shown.
+/// The object's type and name, or alias, as far as they are present.
 fn label(object_type: &str, name: &str, alias: &str) -> String {
     let plain = |word: &str| {
         let simple = word.len() <= SHOWN && word.chars().all(|c| c.is_ascii_graphic());

@@ -112,7 +112,7 @@ pub enum ProviderFault {
         mode: i32,
     },
     /// The files do not fit into one volume.
-    #[error("the reply's files cannot stand in one volume: {}", payload(.0))]
+    #[error("the reply's files do not fit into one volume: {}", payload(.0))]
     Payload(#[from] PayloadError),
 }
 

@@ -1,4 +1,4 @@
-//! What is asked of a provider and what its answer means, as tables:
+//! Requests to a provider and the meaning of its replies, as tables:
 //! docs/reference/csi-driver.md#mount-request, docs/reference/csi-driver.md#mount-reply,
 //! docs/reference/csi-driver.md#provider-sockets and docs/reference/csi-driver.md#path-table.
 
@@ -138,7 +138,7 @@ fn paths_are_those_that_upstream_takes() {
         "./a",
         "a/",
         "..",
-        // Upstream takes these.
+        // Upstream accepts these.
         ".",
         "a\0b",
         &format!("d/{deep}"),
@@ -149,8 +149,8 @@ fn paths_are_those_that_upstream_takes() {
     }
     let both = interpreted(good(vec![file("a", 0, "x"), file("a/b", 0, "x")])).unwrap_err();
     assert!(both.to_string().contains("is a file and"), "{both}");
-    let told = interpreted(good(vec![file("hidden", 0, "x"), file("hidden/b", 0, "x")])).unwrap_err().to_string();
-    assert!(told.contains("is a file and") && !told.contains("hidden"), "{told}");
+    let text = interpreted(good(vec![file("hidden", 0, "x"), file("hidden/b", 0, "x")])).unwrap_err().to_string();
+    assert!(text.contains("is a file and") && !text.contains("hidden"), "{text}");
     let large = interpreted(good(vec![file("a", 0, "x"), file("b", 0, "x"), file("c", 0, "x")])).unwrap_err();
     assert!(large.to_string().contains("12288 bytes") && large.to_string().contains("8192"), "{large}");
     assert_eq!(fault_reason(large), Reason::TooLarge);
@@ -184,7 +184,7 @@ fn failure(status: &Status) -> CallFailure {
 }
 
 #[test]
-fn a_size_limit_is_told_from_other_refusals() {
+fn a_size_limit_is_distinguished_from_other_refusals() {
     let too_large = |status: &Status| matches!(failure(status), CallFailure::ProviderFault(ProviderFault::TooLarge(5)));
     for (code, text, expected) in [
         (Code::Unknown, "plain", false),
@@ -201,7 +201,7 @@ fn a_size_limit_is_told_from_other_refusals() {
 }
 
 #[test]
-fn a_provider_of_ours_speaks_for_itself() {
+fn the_error_of_our_own_provider_is_passed_on() {
     let status = crate::server::grpc::failed(Reason::Forbidden, "class default/demo: vault kv refuses");
     let CallFailure::Ours(reason, text) = failure(&status) else { panic!("not ours") };
     let error = Error::Ours { reason, text };

@@ -88,23 +88,22 @@ pub fn socket_path(folder: &Path, driver: &str) -> PathBuf {
     folder.join(format!("{driver}-reg.sock"))
 }
 
-/// Offers the registration in `folder` until `stop` is done, then removes the socket, so that the
-/// kubelet knows.
+/// Offers the registration in `folder` until `shutdown` completes; then removes the socket, so that
+/// the kubelet unregisters the driver.
 ///
 /// # Errors
-/// The socket cannot be had.
+/// The socket cannot be created.
 pub async fn serve(
     folder: &Path,
     plugin: Plugin,
     state: watch::Sender<State>,
-    stop: impl Future<Output = ()>,
+    shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let path = socket_path(folder, &plugin.name);
     let mut pause = FIRST_PAUSE;
-    tokio::pin!(stop);
+    tokio::pin!(shutdown);
     loop {
-        // One for each socket: a failure that was reported on the last one says nothing of the
-        // next.
+        // One for each socket: a failure of the last one does not count for the next.
         let failed = Arc::new(Notify::new());
         let service = Service { plugin: plugin.clone(), state: state.clone(), failed: Arc::clone(&failed) };
         let (listener, file) = socket::listen_private(&path)?;
@@ -117,12 +116,12 @@ pub async fn serve(
         tokio::pin!(server);
         let stopping = tokio::select! {
             served = &mut server => return Ok(served?),
-            () = &mut stop => true,
+            () = &mut shutdown => true,
             () = failed.notified() => false,
         };
         file.remove();
         let _ = end.send(());
-        // The kubelet gets its answer; a connection that says nothing is not waited for.
+        // The kubelet gets its response; idle connections are not waited for.
         if let Ok(served) = tokio::time::timeout(FIRST_PAUSE, &mut server).await {
             served?;
         }
@@ -131,7 +130,7 @@ pub async fn serve(
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
-            () = &mut stop => return Ok(()),
+            () = &mut shutdown => return Ok(()),
         }
     }
 }

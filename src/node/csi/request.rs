@@ -43,7 +43,7 @@ impl From<PodInfoError> for Refusal {
 }
 
 /// Checks a NodePublishVolume in upstream's order (docs/reference/csi-driver.md#publish-checks),
-/// then what is ours.
+/// then by our own rules.
 pub(super) fn publish(message: NodePublishVolumeRequest, deadline: Instant) -> Result<PublishRequest, Refusal> {
     let capability = message.volume_capability.ok_or(Refusal::CapabilityMissing)?;
     let target = identified(&message.volume_id, &message.target_path)?;

@@ -24,7 +24,7 @@ fn refused(attributes: &str, secrets: &str, permission: &str) -> String {
 }
 
 #[test]
-fn what_drivers_send_is_understood() {
+fn requests_of_drivers_are_parsed() {
     let mount = checked(POD, r#"{"clientid":"c","clientsecret":"s\u003c"}"#, "420").unwrap();
     assert_eq!((mount.caller.pod.to_string().as_str(), mount.caller.pod.uid.as_str()), ("default/web", "u"));
     assert_eq!(mount.class.reference.to_string(), "default/demo");

@@ -48,7 +48,7 @@ impl Files {
 }
 
 #[test]
-fn a_certificate_is_taken_from_every_form() {
+fn a_certificate_is_parsed_from_every_form() {
     let files = Files::new();
     let (key, certificate, other) = (files.read("client.key"), files.read("client.pem"), files.read("other.pem"));
     let old = files.lab.text("rsa -in client.key -traditional");

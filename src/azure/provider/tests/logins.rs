@@ -19,14 +19,14 @@ fn result(row: &Row) -> Result<String, String> {
     let tokens = row.audience.map(|audience| format!(r#"{{"{audience}": {{"token": "{}"}}}}"#, jwt("shop", "web")));
     let attributes: Vec<_> = tokens.iter().map(|tokens| (TOKENS, tokens.as_str())).collect();
     let secrets = if row.secret { &[("clientid", "sp"), ("clientsecret", "s")][..] } else { &[] };
-    login(&params, &class(), &model::tests::caller(&attributes, secrets)).map(kind).map_err(told)
+    login(&params, &class(), &model::tests::caller(&attributes, secrets)).map(kind).map_err(credentials_missing)
 }
 
 fn class() -> ClassRef {
     ClassRef { namespace: "shop".parse().unwrap(), name: "demo".parse().unwrap() }
 }
 
-fn told(error: Error) -> String {
+fn credentials_missing(error: Error) -> String {
     assert_eq!(error.reason(), Reason::CredentialsMissing);
     error.to_string()
 }

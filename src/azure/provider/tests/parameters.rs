@@ -233,7 +233,7 @@ fn two_objects_of_one_file_are_found_before_the_network() {
 }
 
 #[test]
-fn every_mistake_is_told_at_once_in_the_order_of_upstreams_checks() {
+fn all_mistakes_are_reported_in_the_order_of_upstreams_checks() {
     let changes = [
         ("usePodIdentity", "tru"),
         ("keyvaultName", "kv"),

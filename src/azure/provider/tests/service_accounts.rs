@@ -66,7 +66,7 @@ fn a_token_that_is_not_the_pods_is_refused_with_the_cure() {
 }
 
 #[test]
-fn what_is_wrong_with_a_call_is_found_whichever_identity_is_chosen() {
+fn a_callers_fault_is_found_for_every_identity() {
     const TARGET: &str = "/var/lib/kubelet/pods/u-1/volumes/kubernetes.io~csi/v/mount";
     let of = |uid: Option<&str>, audience: &str, token: &str, target: &str| {
         let mut caller = caller(Some(&tokens(audience, token)), None);
@@ -129,7 +129,7 @@ proptest! {
 }
 
 #[test]
-fn what_is_missing_is_told() {
+fn missing_tokens_are_reported() {
     for (text, expected) in [
         (None, TokenError::NoTokens(WORKLOAD_AUDIENCE)),
         (Some(""), TokenError::NoTokens(WORKLOAD_AUDIENCE)),

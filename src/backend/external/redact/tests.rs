@@ -41,7 +41,7 @@ fn key_file() -> String {
 }
 
 #[test]
-fn what_was_sent_in_confidence_is_not_told() {
+fn secrets_of_the_request_are_redacted() {
     let key = "-----BEGIN KEY-----\nMIIEvQIBADANBg\nkqhkiG9w0BAQ\n-----END KEY-----\n";
     let tokens = json!({ "a": { "token": "eyJhbGciOi.one" }, "b": { "token": "eyJhbGciOi.two" } }).to_string();
     let pairs = [("pass", "pa\"ss\\word"), ("key", key), ("short", "abc"), ("inside", "pa\"ss")];
