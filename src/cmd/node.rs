@@ -20,12 +20,13 @@ use self::args::AzureProvider;
 use super::descriptors::Descriptors;
 use super::goflags::Unused;
 use super::process::{self, Build, Running};
+use crate::backend::Backends;
 use crate::backend::external::{self, External};
 use crate::compute::Compute;
 use crate::kubernetes;
 use crate::model::ResourceName;
 use crate::node::csi::{self, Driver, Node, probe, registration};
-use crate::node::volume::{RotationOptions, Sources, Volumes};
+use crate::node::volume::{RotationOptions, Volumes};
 use crate::platform::socket;
 use crate::server::admin::{self, Checked};
 use crate::server::metrics::Metrics;
@@ -60,11 +61,11 @@ async fn drive(args: Args, descriptors: Descriptors) -> anyhow::Result<()> {
         AzureProvider::Builtin => Some(args.azure.provider(&metrics, &compute, descriptors)?),
         AzureProvider::External => None,
     };
-    let sources = Sources::new(azure, external.clone());
+    let backends = Backends::new(azure, external.clone());
     let tasks = TaskTracker::new();
     let rotation = RotationOptions { interval: args.rotation_poll_interval, republish: args.republish_period };
     let rotation = args.enable_secret_rotation.then_some(rotation);
-    let volumes = Volumes::new(classes, sources, metrics.clone()).below(args.kubelet_root.clone());
+    let volumes = Volumes::new(classes, backends, metrics.clone()).below(args.kubelet_root.clone());
     let volumes = volumes.reporting_to(reports.clone()).rotating(rotation);
     let pods = cluster.as_ref().map(|cluster| cluster.pods.clone());
     let connection = cluster.as_ref().map(|cluster| cluster.connection.clone());

@@ -1,7 +1,6 @@
-//! A SecretProviderClass in our own terms.
+//! A SecretProviderClass, with the fields that a fetch needs.
 //!
-//! Holds what a fetch needs and nothing else; where it comes from is the business of `classes`.
-//! Control goes on to `provider`, which reads the parameters.
+//! Parameters are as written: the provider of the class parses them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,7 +29,7 @@ impl fmt::Display for ClassRef {
 /// (docs/reference/csi-driver.md#secretproviderclass).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Class {
-    /// Which class this is.
+    /// Namespace and name.
     pub reference: ClassRef,
     /// `spec.provider` as written; empty when unset.
     pub provider: String,
@@ -38,31 +37,34 @@ pub struct Class {
     pub parameters: BTreeMap<String, String>,
     /// `spec.secretObjects` as written; empty when unset.
     pub secret_objects: Vec<SecretObject>,
-    /// The annotations of ours, `keyvault-csi/...`; others are not kept.
+    /// The annotations `keyvault-csi/...`; others are not kept.
     pub annotations: BTreeMap<String, String>,
-    /// The API server's `resourceVersion`; empty where there is none.
+    /// The `resourceVersion`; empty for a class from a file.
     pub version: String,
 }
 
-/// What the annotations begin with that are kept of a class.
+/// The prefix of the annotations that are kept.
 pub const ANNOTATION_PREFIX: &str = "keyvault-csi/";
 
-/// How often the volumes of a class are refreshed, in place of the driver's own interval: a duration like `30s`.
+/// The interval at which the volumes of a class are refreshed, instead of the driver's: a duration
+/// like `30s`.
 pub const INTERVAL_ANNOTATION: &str = "keyvault-csi/rotation-poll-interval";
 
-/// What asks for a refresh, on a class or on a pod, whenever its value changes.
+/// A change of its value, on a class or on a pod, requests a refresh.
 pub const REFRESH_ANNOTATION: &str = "keyvault-csi/refresh";
 
-/// The shortest interval that a class may ask for; whoever may write classes need not be whoever pays for the vault.
+/// The shortest interval that a class may ask for: its author need not be the one who pays for the
+/// vault.
 pub const SHORTEST_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Class {
-    /// Whether a fetch for the other one brings the same. The annotations count: a changed one asks for a refresh.
+    /// Whether a fetch for the other class has the same result. Annotations count: a change
+    /// requests a refresh.
     pub fn asks_as(&self, other: &Class) -> bool {
         self.provider == other.provider && self.parameters == other.parameters && self.annotations == other.annotations
     }
 
-    /// The interval that the class asks for, [`SHORTEST_INTERVAL`] at least.
+    /// The interval that the class asks for, at least [`SHORTEST_INTERVAL`].
     pub fn rotation_interval(&self) -> Option<Duration> {
         self.annotated_interval()?.ok().map(|interval| interval.max(SHORTEST_INTERVAL))
     }

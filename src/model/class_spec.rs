@@ -1,17 +1,17 @@
-//! The `spec` of a SecretProviderClass: its shape, and what is wrong with one of another shape.
+//! The `spec` of a SecretProviderClass, and the mistakes in its structure.
 //!
-//! Pure. An object that the API server would refuse still becomes a message that names the field and the fix, so that
-//! one bad class never hides others. Read by both sources of classes; the CRD's schema is generated from these types.
+//! Pure. A class that the API server would refuse becomes a message that names the field and the
+//! fix, so that one bad class never hides others. The CRD's schema is generated from these types.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-/// How much of a key a message shows, in characters.
+/// How much of a key messages show, in characters.
 const SHOWN: usize = 64;
 
-/// What a SecretProviderClass asks for.
+/// The `spec` of a SecretProviderClass.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
@@ -20,11 +20,11 @@ pub struct ClassSpec {
     pub provider: String,
     /// Parameters of the provider.
     pub parameters: BTreeMap<String, String>,
-    /// Kubernetes Secrets that are kept in step with the mounted files.
+    /// Kubernetes Secrets that mirror the mounted files.
     pub secret_objects: Vec<SecretObject>,
 }
 
-/// One Kubernetes Secret that a class wishes for.
+/// One Kubernetes Secret that a class asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
@@ -37,11 +37,11 @@ pub struct SecretObject {
     pub labels: BTreeMap<String, String>,
     /// Annotations of the Secret.
     pub annotations: BTreeMap<String, String>,
-    /// Its keys, and the files they are taken from.
+    /// Its keys, and the files that are their values.
     pub data: Vec<SecretObjectData>,
 }
 
-/// One key of a wished Secret.
+/// One key of the Secret.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
@@ -53,10 +53,10 @@ pub struct SecretObjectData {
 }
 
 impl ClassSpec {
-    /// Reads a `spec`; every field may be unset.
+    /// Parses a `spec`; every field may be unset.
     ///
     /// # Errors
-    /// What is wrong, with the field and the fix, and without any value.
+    /// The mistake, with the field and the fix, and without any value.
     pub fn read(spec: Option<&Value>) -> Result<ClassSpec, String> {
         let empty = Map::new();
         let spec = match spec {
@@ -106,7 +106,7 @@ fn without_nulls(value: &Value) -> Value {
     }
 }
 
-/// The API server takes only text here, and so does a class that is to work on both sides.
+/// Accepts only text, as the API server does, so that a class from a file works there, too.
 fn text(field: &str, value: &Value) -> Result<String, String> {
     match value {
         Value::String(text) => Ok(text.clone()),
@@ -118,12 +118,12 @@ fn text(field: &str, value: &Value) -> Result<String, String> {
     }
 }
 
-/// A key for people to see.
+/// A key as messages show it.
 pub(crate) fn cut(key: &str) -> String {
     key.chars().take(SHOWN).flat_map(char::escape_debug).collect()
 }
 
-/// What a value is, without showing it.
+/// The type of a value.
 pub(crate) fn shape(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

@@ -1,7 +1,7 @@
-//! What goes into a volume: file names, modes, contents, object versions.
+//! The content of a volume: file names, modes, contents, object versions.
 //!
-//! A [`Payload`] is the complete content of a volume; it cannot hold two files of one path or exceed the limits.
-//! How it gets onto a disk is decided in `volume`.
+//! A [`Payload`] is the complete content of a volume. It cannot have two files of one path or
+//! exceed the limits. Writing it is not this module's task.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,13 +15,13 @@ pub mod limits {
     pub const PATH: usize = 4096;
     /// The longest path component in bytes (`NAME_MAX`, docs/reference/csi-driver.md#file-paths).
     pub const COMPONENT: usize = 255;
-    /// The deepest path. Deeper trees have no use, and each level costs kernel memory.
+    /// The deepest path: each level costs kernel memory.
     pub const DEPTH: usize = 16;
     /// The size of a volume's content in bytes, each file rounded up to whole pages.
     ///
     /// Equals the 4 MiB that upstream accepts from a provider by default; 1,024 small files fit.
     pub const PAYLOAD: usize = 4 << 20;
-    /// What a tmpfs file costs at least, in bytes.
+    /// The least that a tmpfs file costs, in bytes.
     pub const PAGE: usize = 4096;
 }
 
@@ -65,7 +65,7 @@ pub enum FileNameError {
 }
 
 impl FileName {
-    /// Takes `text` as a path below the mount.
+    /// Checks a path below the mount.
     ///
     /// # Errors
     /// The first rule of docs/reference/csi-driver.md#file-paths that the text breaks.
@@ -110,12 +110,12 @@ impl FileName {
         self.0.split('/')
     }
 
-    /// The first component: the name that stands in the mount's root.
+    /// The first component: the name in the mount's root.
     pub fn top(&self) -> &str {
         self.0.split('/').next().unwrap_or(&self.0)
     }
 
-    /// Every directory the path runs through, outermost first: `a/b/c` has `a` and `a/b`.
+    /// The directories of the path, outermost first: `a/b/c` has `a` and `a/b`.
     pub fn ancestors(&self) -> impl Iterator<Item = &str> {
         self.0.match_indices('/').map(|(at, _)| &self.0[..at])
     }
@@ -132,11 +132,11 @@ impl fmt::Display for FileName {
 pub struct FileMode(u32);
 
 impl FileMode {
-    /// What a file gets when nobody says otherwise (docs/reference/csi-driver.md#mount-request:
+    /// The mode of files without a mode of their own (docs/reference/csi-driver.md#mount-request:
     /// permission 420).
     pub const DEFAULT: FileMode = FileMode(0o644);
 
-    /// Takes `bits` as a mode; `None` when anything beyond 0777 is set.
+    /// `None` if a bit beyond 0777 is set.
     pub fn new(bits: u32) -> Option<FileMode> {
         (bits <= 0o777).then_some(FileMode(bits))
     }
@@ -146,7 +146,7 @@ impl FileMode {
         self.0
     }
 
-    /// The same mode, readable by the group: what `fsGroup` means for a volume that is mounted read-only.
+    /// The same mode, readable by the group: the effect of `fsGroup` on a read-only volume.
     pub fn group_readable(self) -> FileMode {
         FileMode(self.0 | 0o040)
     }
@@ -161,7 +161,7 @@ impl fmt::Display for FileMode {
 /// One file of a volume.
 #[derive(Debug)]
 pub struct SecretFile {
-    /// Where it stands below the mount.
+    /// Its path below the mount.
     pub name: FileName,
     /// Its permission bits.
     pub mode: FileMode,
@@ -169,20 +169,20 @@ pub struct SecretFile {
     pub content: SecretBytes,
 }
 
-/// Which version of which object a volume was filled from
+/// An object and its version, from which a volume was filled
 /// (docs/reference/azure-provider.md#version-ids).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectVersion {
     /// `<type>/<name>`, with `/<i>` behind it in history mode.
     pub id: String,
-    /// The concrete version, also where the newest was asked for.
+    /// The concrete version, also if the class asks for the newest.
     pub version: String,
 }
 
-/// A value that was converted into files at some cost; both by digest, so that it can be kept in memory.
+/// An expensive conversion of a value to files; both as digests, so that it can stay in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Conversion {
-    /// Of the value and of all that decides what becomes of it, under a key of this process.
+    /// Of the value and of everything that decides its files, keyed per process.
     pub source: [u8; 32],
     /// Of the files: their names, modes and bytes.
     pub files: [u8; 32],
@@ -198,7 +198,7 @@ pub struct Payload {
     limit: usize,
 }
 
-/// Why files do not make a [`Payload`].
+/// Why files are not a [`Payload`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PayloadError {
     /// Two files have one path.
@@ -214,7 +214,7 @@ pub enum PayloadError {
         /// A path below it.
         below: String,
     },
-    /// The files are too large together.
+    /// The files exceed the limit together.
     #[error(
         "the volume's files need {bytes} bytes, each in whole pages; at most {limit} are possible: spread the objects over several classes"
     )]
@@ -224,7 +224,7 @@ pub enum PayloadError {
         /// The largest size.
         limit: usize,
     },
-    /// There is nothing to write.
+    /// There are no files.
     #[error("there is no object to mount")]
     Empty,
 }
@@ -242,10 +242,11 @@ impl PayloadError {
 }
 
 impl Payload {
-    /// Takes the files of one fetch as the complete content of a volume.
+    /// The complete content of a volume.
     ///
     /// # Errors
-    /// No file, two files of one path, a path that is a file and a directory, or more than [`limits::PAYLOAD`].
+    /// No file, two files of one path, a path that is a file and a directory, or more than
+    /// [`limits::PAYLOAD`].
     pub fn new(files: Vec<SecretFile>, versions: Vec<ObjectVersion>) -> Result<Payload, PayloadError> {
         Payload::within(limits::PAYLOAD, files, versions)
     }
@@ -268,7 +269,7 @@ impl Payload {
         Ok(Payload { files, versions, conversions: Vec::new(), expires: None, limit })
     }
 
-    /// The same, with the moment when the first of its objects expires, in seconds since 1970.
+    /// The same, with the time when the first of its objects expires, in seconds since 1970.
     pub fn expiring(self, expires: Option<i64>) -> Payload {
         Payload { expires, ..self }
     }
@@ -283,12 +284,13 @@ impl Payload {
         &self.conversions
     }
 
-    /// The size that it may have, in bytes, each file rounded up to whole pages.
+    /// The largest size in bytes, each file rounded up to whole pages.
     pub fn limit(&self) -> usize {
         self.limit
     }
 
-    /// When the first of its objects expires, in seconds since 1970, if the vault says so.
+    /// When the first of its objects expires, in seconds since 1970; `None` if the vault has no
+    /// date.
     pub fn expires(&self) -> Option<i64> {
         self.expires
     }
@@ -304,10 +306,10 @@ impl Payload {
     }
 }
 
-/// Checks that files of these names can stand in one volume; also used before anything is fetched.
+/// Checks that one volume can have files of these names; also called before the fetch.
 ///
 /// # Errors
-/// See [`PayloadError`]; the size is not looked at.
+/// See [`PayloadError`]; the size is not checked.
 pub(crate) fn check_names<'a>(names: impl Iterator<Item = &'a FileName>) -> Result<(), PayloadError> {
     let mut seen: BTreeMap<&str, ()> = BTreeMap::new();
     let names: Vec<&FileName> = names.collect();

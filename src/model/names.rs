@@ -1,8 +1,10 @@
-//! Pure. Names as the Kubernetes API takes them: object names, namespaces, UIDs, keys and values of labels.
+//! Pure. Names as the Kubernetes API accepts them: object names, namespaces, UIDs, keys and values
+//! of labels.
 //!
-//! Every name that enters a URL of the API server, or an object that is sent there, is one of these types or passed one
-//! of these checks. Tenants write most of them, and `kube` puts them into paths as they are. The rules are those of
-//! k8s.io/apimachinery, `pkg/util/validation` and `pkg/api/validation`.
+//! Every name that enters a URL of the API server, or an object that is sent there, is one of these
+//! types or passed one of these checks. Tenants write most of them, and `kube` puts them into paths
+//! as they are. The rules are those of k8s.io/apimachinery, `pkg/util/validation` and
+//! `pkg/api/validation`.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -11,14 +13,16 @@ use std::str::FromStr;
 
 /// The longest DNS subdomain (RFC 1123), and the longest key of a Secret.
 const SUBDOMAIN: usize = 253;
-/// The longest DNS label (RFC 1123), the longest name part of a label's key, and the longest value of a label.
+/// The longest DNS label (RFC 1123), the longest name part of a label's key, and the longest value
+/// of a label.
 const LABEL: usize = 63;
 /// The most bytes of all annotations of one object, keys and values together.
 const ANNOTATIONS: usize = 256 << 10;
 /// How much of a refused text an error shows, in characters.
 const SHOWN: usize = 64;
 
-/// Why a text is not a name: shows its beginning, and the rule that it breaks. The caller names the field.
+/// A text that is not a name: shows its beginning, and the rule that it breaks. The error around it
+/// names the field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{shown:?} is not {rule}")]
 pub struct InvalidName {
@@ -35,7 +39,7 @@ macro_rules! name {
         pub struct $name(String);
 
         impl $name {
-            /// Takes `text` as such a name.
+            /// Checks `text`.
             ///
             /// # Errors
             /// The rule that it breaks.
@@ -126,14 +130,15 @@ name!(
 );
 
 name!(
-    /// The UID of an object. The API server makes UUIDs, but takes any text in an owner reference.
+    /// The UID of an object. The API server generates UUIDs, but accepts any text in an owner
+    /// reference.
     Uid,
     is_uid,
     "the UID of an object: at most 63 letters, digits and '-'"
 );
 
-/// Whether `text` is a key of a Secret's data: at most 253 letters, digits, `-`, `_` and `.`, neither `.` nor with `..`
-/// at the beginning.
+/// Whether `text` is a key of a Secret's data: at most 253 letters, digits, `-`, `_` and `.`,
+/// neither `.` nor with `..` at the beginning.
 pub fn is_secret_key(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     (1..=SUBDOMAIN).contains(&text.len()) && text.bytes().all(allowed) && text != "." && !text.starts_with("..")
@@ -149,7 +154,8 @@ pub fn check_label(key: &str, value: &str) -> Result<(), InvalidName> {
     if value.is_empty() || is_word(value) { Ok(()) } else { Err(refused(value, rule)) }
 }
 
-/// Checks the key of an annotation; its value may be any text. Unlike in a label, the DNS name may have capitals.
+/// Checks the key of an annotation; its value may be any text. Unlike in a label, the DNS name may
+/// have capitals.
 ///
 /// # Errors
 /// The rule that it breaks.

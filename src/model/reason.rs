@@ -1,7 +1,8 @@
-//! Why something failed: a closed list.
+//! The reasons of failures: a closed list.
 //!
-//! Every error of the product has one [`Reason`]; gRPC codes, metric labels, events and conditions are derived from it.
-//! Free text never becomes a label: the list is the bound (docs/decisions.md#d8).
+//! Every error of the product has one [`Reason`]; gRPC codes, metric labels, events and conditions
+//! are derived from it. Free text never becomes a label: the list is the bound
+//! (docs/decisions.md#d8).
 
 use std::fmt;
 
@@ -28,25 +29,25 @@ macro_rules! reasons {
 reasons! {
     /// The CSI request itself is faulty: a field is missing or malformed.
     InvalidRequest,
-    /// Another operation holds the target, or it was unpublished meanwhile; the kubelet calls again.
+    /// Another operation holds the target, or it was unpublished meanwhile; the kubelet retries.
     Busy,
-    /// There is no such SecretProviderClass in the pod's namespace.
+    /// The pod's namespace does not have the SecretProviderClass.
     ClassNotFound,
-    /// The SecretProviderClass cannot be used as it is written.
+    /// The SecretProviderClass has mistakes.
     ClassInvalid,
     /// The Kubernetes API server refuses the driver: its ClusterRole or its token.
     ApiServerForbidden,
-    /// The Kubernetes API server cannot be reached, or answers with a fault of its own.
+    /// The Kubernetes API server cannot be reached, or answers with an internal error.
     ApiServerUnavailable,
-    /// The class names a provider that is not there.
+    /// The provider that the class names has no socket.
     ProviderNotFound,
-    /// The provider that the class names has a socket, but nobody answers on it.
+    /// The provider that the class names has a socket, but does not answer on it.
     ProviderUnavailable,
-    /// The provider that the class names answers with an error, or not as the protocol says.
+    /// The provider that the class names returned an error, or broke the protocol.
     ProviderFailed,
-    /// The provider that the class names answers with files that cannot stand in a volume.
+    /// The provider that the class names returned files that a volume cannot have.
     ProviderReplyInvalid,
-    /// The pod brings no credentials, or not those that the class asks for.
+    /// The pod has no credentials, or not those that the class needs.
     CredentialsMissing,
     /// Entra ID refused the credentials: wrong or expired secret, unknown application.
     CredentialsRejected,
@@ -62,15 +63,15 @@ reasons! {
     ObjectNotFound,
     /// The object is disabled, not yet valid, or expired.
     ObjectDisabled,
-    /// The object is there, but its content cannot be rendered as the class asks.
+    /// The content of the object cannot be rendered as the class asks.
     ObjectInvalid,
-    /// Key Vault or Entra ID asks to slow down (HTTP 429).
+    /// Key Vault or Entra ID throttles requests (HTTP 429).
     Throttled,
-    /// The pod's namespace asks this node for more computing than it can do in time.
+    /// The pod's namespace asks for more computing than this node can do in time.
     Overloaded,
-    /// Key Vault answers with a fault of its own (HTTP 5xx, or not as a Key Vault).
+    /// Key Vault answers with an internal error (HTTP 5xx), or not as a Key Vault.
     VaultUnavailable,
-    /// Entra ID answers with a fault of its own.
+    /// Entra ID answers with an internal error.
     IdentityUnavailable,
     /// No connection: DNS, TCP, TLS or proxy.
     NetworkUnreachable,
@@ -78,20 +79,21 @@ reasons! {
     TlsUntrusted,
     /// The deadline passed.
     Timeout,
-    /// An answer, a file or a volume is larger than its limit.
+    /// A response, a file or a volume exceeds its limit.
     TooLarge,
     /// The volume could not be mounted or unmounted.
     MountFailed,
     /// The files could not be written.
     WriteFailed,
-    /// The Kubernetes Secret that a class asks for is somebody else's, or cannot become what the class asks for.
+    /// The Kubernetes Secret that a class asks for has another owner, or cannot be changed as the
+    /// class asks.
     SecretConflict,
-    /// A fault of this program.
+    /// A bug of this program.
     Internal,
 }
 
 impl Reason {
-    /// The reason of this stable name.
+    /// The reason with this stable name.
     pub fn named(name: &str) -> Option<Reason> {
         Reason::ALL.iter().copied().find(|reason| reason.as_str() == name)
     }

@@ -1,4 +1,36 @@
+use std::collections::BTreeMap;
+
 use super::*;
+
+/// The pod `shop/web` without a UID, whose service account is `web`, with these attributes and
+/// secrets.
+pub(crate) fn caller(attributes: &[(&str, &str)], secrets: &[(&str, &str)]) -> Caller {
+    let pod = PodRef { namespace: "shop".parse().unwrap(), name: "web".parse().unwrap(), uid: String::new() };
+    let attributes = attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let secrets = secrets.iter().map(|(key, value)| ((*key).to_owned(), SecretString::from(*value))).collect();
+    Caller::new(pod, Some("web".parse().unwrap()), attributes, secrets)
+}
+
+fn exposed<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> BTreeMap<&'a str, &'a str> {
+    pairs.collect()
+}
+
+#[test]
+fn a_caller_gives_back_what_was_sent_and_shows_none_of_it() {
+    let (one, two) = (r#"{"a":{"token":"hunter1"}}"#, r#"{"a":{"token":"hunter2"}}"#);
+    let caller = caller(&[("region", "r"), (TOKENS, one)], &[("pass", "hunter3"), (TOKENS, two)]);
+    assert_eq!(caller.attributes().keys().collect::<Vec<_>>(), ["region"]);
+    assert_eq!(caller.credentials().keys().collect::<Vec<_>>(), ["pass"]);
+    assert_eq!(caller.tokens().unwrap().get("a").unwrap().expose_secret(), "hunter2", "the secrets count first");
+    assert!(caller.tokens().unwrap().get("b").is_none());
+    assert_eq!(exposed(caller.exposed_attributes()), [("region", "r"), (TOKENS, two)].into());
+    assert_eq!(exposed(caller.exposed_secrets()), [("pass", "hunter3"), (TOKENS, two)].into());
+    let text = format!("{caller:?} {:?} {:?}", caller.sent_tokens(), caller.tokens());
+    assert!(text.contains("shop") && !text.contains("hunter"), "{text}");
+    let bare = caller.without_tokens();
+    assert_eq!(bare.tokens().unwrap_err(), TokensError::NotSent);
+    assert_eq!(exposed(bare.exposed_attributes()), [("region", "r")].into());
+}
 
 fn file(name: &str, content: &[u8]) -> SecretFile {
     SecretFile { name: FileName::new(name).unwrap(), mode: FileMode::DEFAULT, content: content.to_vec().into() }
@@ -81,7 +113,8 @@ fn reason_names_are_unique_words() {
     assert!(names.iter().all(|name| name.chars().all(|c| c.is_ascii_alphabetic())));
 }
 
-/// What a tenant might write where a name is asked for, so that it leads elsewhere in a URL, an object or a log.
+/// What a tenant might write where a name is asked for, so that it leads elsewhere in a URL, an
+/// object or a log.
 const HOSTILE: &[&str] = &[
     "",
     ".",

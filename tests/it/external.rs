@@ -141,8 +141,8 @@ fn a_provider_without_a_socket_and_an_invalid_name_are_refused() -> Result<()> {
             "absent",
             &["default/absent", "provider vault: provider not found", additional.as_str(), &main, "DaemonSet"][..],
         ),
-        ("path", &["default/path", "provider not found", "is no provider's name"]),
-        ("long", &["default/long", "is no provider's name"]),
+        ("path", &["default/path", "provider not found", "is not a provider name"]),
+        ("long", &["default/long", "is not a provider name"]),
     ] {
         let began = std::time::Instant::now();
         let status = node.refused(&volume(class))?;

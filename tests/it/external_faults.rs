@@ -159,7 +159,7 @@ fn a_socket_without_a_listener_is_waited_for() -> Result<()> {
     // As a killed provider leaves it.
     drop(std::os::unix::net::UnixListener::bind(&options.socket)?);
     let status = node.refused_within(&volume("demo"), Duration::from_secs(3))?;
-    for word in ["nobody answers on", &options.socket.display().to_string(), "refused", "(ProviderUnavailable)"] {
+    for word in ["no provider answers on", &options.socket.display().to_string(), "refused", "(ProviderUnavailable)"] {
         ensure!(status.message().contains(word), "{word:?} is missing in: {status}");
     }
     std::thread::scope(|scope| {

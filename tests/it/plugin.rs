@@ -302,6 +302,7 @@ fn a_response_too_large_for_drivers_is_not_sent() -> Result<()> {
         fixture.request(&objects(&list))
     };
     assert_eq!(fixture.mount(&request(335))?.files.len(), 335);
-    let words = ["SecretProviderClass default/demo", "drivers take 4194304", "spread the objects over several classes"];
+    let words =
+        ["SecretProviderClass default/demo", "drivers accept 4194304", "spread the objects over several classes"];
     check(&fixture.refused(&request(341))?, "TooLarge", &words)
 }

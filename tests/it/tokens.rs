@@ -307,7 +307,10 @@ fn an_external_provider_gets_its_tokens_unchecked() -> Result<()> {
     let volume = with_token(&external_fixture::volume("demo"), "garbage");
     send(&node, &volume, |context| drop(context.insert(UID.to_owned(), "another".to_owned())))??;
     ensure!(!value.is_empty() && mounts_on(&node.kubelet.target(&volume))?.len() == 1);
-    ensure!(external_fixture::last_request(&provider)?.audiences == [WORKLOAD], "the provider gets its tokens unchanged");
+    ensure!(
+        external_fixture::last_request(&provider)?.audiences == [WORKLOAD],
+        "the provider gets its tokens unchanged"
+    );
     Ok(())
 }
 

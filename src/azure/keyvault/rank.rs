@@ -6,15 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What a fetch is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// A pod waits for its volume.
-    Mount,
-    /// A volume that is there is to be brought up to date: it is asked for anew, and mounts go
-    /// first (docs/decisions.md#d7).
-    Refresh,
-}
+pub use crate::model::Purpose;
 
 /// A fetch's place in the queue. Clones are one: what raises one raises all.
 #[derive(Debug, Clone)]

@@ -1,14 +1,14 @@
-//! The secret that belongs to a certificate: from its value to PEM or PFX, and apart into certificates and the rest.
+//! The secret of a certificate: converts its value to PEM or PFX, and splits PEM into certificates
+//! and the rest.
 //!
-//! Pure. Follows the content type that the vault tells, not what the value looks like
-//! (docs/reference/azure-provider.md#certificate-secrets, docs/reference/azure-provider.md#pkcs12);
-//! knows no files. `render` calls it.
+//! Pure. The vault's content type decides how the value is read, not its first bytes
+//! (docs/reference/azure-provider.md#certificate-secrets, docs/reference/azure-provider.md#pkcs12).
 
 use zeroize::Zeroizing;
 
-use super::encode::Fault;
+use super::encode::RenderFault;
 use super::object::Format;
-use super::render::Finding;
+use super::warning::Finding;
 use crate::formats::chain::{self, Identifiers, Order};
 use crate::formats::pem::{self, Block, Text};
 use crate::formats::pkcs12::{self, Work};
@@ -23,36 +23,37 @@ pub(super) struct Form {
     pub(super) text: Text,
     /// Whether it is PEM, and not the base64 of an archive.
     pub(super) pem: bool,
-    /// What somebody should know.
+    /// What the user should know.
     pub(super) findings: Vec<Finding>,
 }
 
-/// Brings a value into the form that the class asks for.
+/// Converts a value to the form that the class asks for.
 ///
-/// PEM stays as it is, also where the class asks for PFX, and is not sorted
+/// PEM is never converted or sorted, even if the class asks for PFX
 /// (docs/reference/azure-provider.md#certificate-secrets).
 ///
 /// # Errors
-/// A content type other than the two of certificates, an archive that cannot be read, or certificates without order.
+/// A content type other than the two of certificates, an archive that cannot be read, or
+/// certificates without order.
 pub(super) fn form(
     value: &str,
     content_type: Option<&str>,
     format: Format,
     construct_pem_chain: bool,
     work: &mut Work,
-) -> Result<Form, Fault> {
+) -> Result<Form, RenderFault> {
     let as_it_is = || Zeroizing::new(value.to_owned());
     match (content_type, format) {
         (Some(PEM), Format::Pem) => Ok(Form { text: as_it_is(), pem: true, findings: Vec::new() }),
         (Some(PEM), Format::Pfx) => Ok(Form { text: as_it_is(), pem: true, findings: vec![Finding::StaysPem] }),
         (Some(PKCS12), Format::Pfx) => Ok(Form { text: as_it_is(), pem: false, findings: Vec::new() }),
         (Some(PKCS12), Format::Pem) => convert(value, construct_pem_chain, work),
-        (other, _) => Err(Fault::ContentType(other.map(str::to_owned))),
+        (other, _) => Err(RenderFault::ContentType(other.map(str::to_owned))),
     }
 }
 
 /// The archive as PEM: all keys, then all certificates.
-fn convert(value: &str, construct_pem_chain: bool, work: &mut Work) -> Result<Form, Fault> {
+fn convert(value: &str, construct_pem_chain: bool, work: &mut Work) -> Result<Form, RenderFault> {
     let archive = pkcs12::read_base64(value, "", work)?;
     let mut findings = Vec::new();
     if archive.keys.is_empty() {
@@ -81,11 +82,11 @@ pub(super) struct Halves {
     pub(super) certificates: Text,
     /// Everything else.
     pub(super) rest: Text,
-    /// Blocks that could not be read and are in neither half.
+    /// How many blocks cannot be read and are in neither half.
     pub(super) damaged: usize,
 }
 
-/// Takes PEM apart; of a text without blocks both halves are empty
+/// Splits PEM; both halves of a text without blocks are empty
 /// (docs/reference/azure-provider.md#separate-files).
 pub(super) fn halves(text: &str) -> Halves {
     let parsed = pem::parse(text);

@@ -1,8 +1,8 @@
-//! Reads the certificates that pods log in with, once for each, where that keeps nobody from his work.
+//! Parses the certificates that pods log in with, once for each.
 //!
-//! What is expensive goes to `compute`, in the turn of the pod's namespace. Remembers by a keyed digest of what the
-//! Secret holds either why it is refused or what is public of it, never the key: `keyvault` has it read again when a
-//! token is requested.
+//! Expensive parsing runs on the `compute` thread, which is fair among namespaces. Caches by a
+//! keyed digest of the Secret's values either the refusal or the public facts of a certificate,
+//! never the private key: `keyvault` has the certificate parsed again for each token request.
 
 use std::sync::Arc;
 
@@ -18,19 +18,19 @@ use crate::compute::{self, Compute, Memory};
 use crate::formats::pkcs12::Work;
 use crate::model::{ClassRef, ExposeSecret as _};
 
-/// What is remembered of a certificate.
+/// The cached result for a certificate.
 type Known = Result<CertificateFacts, Refusal>;
 
 /// Why a certificate cannot log in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Refusal {
-    /// It cannot be read.
+    /// It cannot be parsed.
     Unread(CertificateError),
-    /// Certificate and key can be read, but cannot log in.
+    /// Certificate and key can be parsed, but cannot log in.
     Unfit(KeyFault),
 }
 
-/// The certificates that pods log in with. Cheap to clone; all clones share what is known.
+/// The certificates that pods log in with. Cheap to clone; all clones share the cache.
 #[derive(Debug, Clone)]
 pub(super) struct CertificateLogins {
     compute: Compute,
@@ -38,7 +38,7 @@ pub(super) struct CertificateLogins {
 }
 
 impl CertificateLogins {
-    /// Logins of which nothing is known.
+    /// Logins with an empty cache.
     pub(super) fn new(compute: Compute) -> CertificateLogins {
         CertificateLogins { compute, known: Arc::default() }
     }
@@ -46,7 +46,7 @@ impl CertificateLogins {
     /// The credential of an application that logs in with this certificate.
     ///
     /// # Errors
-    /// The certificate cannot be used, or not be read in time.
+    /// The certificate cannot be used, or not be parsed before the deadline.
     pub(super) async fn credential(
         &self,
         (params, class): (&Params, &ClassRef),
@@ -90,7 +90,8 @@ impl CertificateLogins {
             let (text, known, namespace) = (text.clone(), self.known.clone(), namespace.to_owned());
             move |work: &mut Work| {
                 let read = read(&text, work);
-                // Here, so that the work counts even if the caller's deadline passes before it is done.
+                // On the thread, so that the result is cached even if the caller's deadline passes
+                // first.
                 known.put(&namespace, input, summary(&read));
                 read
             }
@@ -113,7 +114,7 @@ impl CertificateLogins {
     }
 }
 
-/// What is remembered of a certificate that was read.
+/// The part of a result that is cached: never the private key.
 fn summary(read: &Result<KeyPair, Refusal>) -> Known {
     read.as_ref().map(KeyPair::facts).map_err(Clone::clone)
 }

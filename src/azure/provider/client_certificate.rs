@@ -1,8 +1,7 @@
-//! The certificate that a service principal logs in with: from what stands in the pod's Secret to certificate and key.
+//! The certificate that a service principal logs in with, parsed from the pod's Secret.
 //!
-//! Pure; takes PEM, or a PKCS#12 archive as base64, and finds the certificate that belongs to the key. Knows no key
-//! names of the Secret: `credentials` puts them in front of the errors. When and where it is read is for
-//! `certificate_login`; whether Entra ID accepts it is seen in `keyvault`.
+//! Pure. Accepts PEM, or a PKCS#12 archive as base64, and finds the certificate of the private key.
+//! The errors do not name the keys of the Secret: `credentials` puts them in front.
 
 use crate::formats::certificate::Facts;
 use crate::formats::encoding::Bytes;
@@ -11,10 +10,11 @@ use crate::formats::pkcs12::Work;
 use crate::formats::{pkcs12, private_key};
 use crate::model::{ExposeSecret as _, SecretBytes, SecretString};
 
-/// How long PEM may be that is read on the spot, in bytes: a key and a chain, in much less than a millisecond.
+/// The longest PEM that is parsed at once, in bytes: a key and a chain, in far less than a
+/// millisecond.
 const SHORT: usize = 16 << 10;
 
-/// What holds a certificate with its key, unread.
+/// A certificate with its key, not parsed.
 #[derive(Debug, Clone)]
 pub struct CertificateText {
     form: TextForm,
@@ -22,63 +22,63 @@ pub struct CertificateText {
 
 #[derive(Debug, Clone)]
 enum TextForm {
-    /// PEM, or a PKCS#12 archive in base64 with its password.
+    /// PEM, or a PKCS#12 archive as base64 with its password.
     Any { text: SecretString, password: SecretString },
     /// PEM in two texts.
     Pair { certificate: SecretString, key: SecretString },
 }
 
-/// A certificate with the private key that belongs to it.
+/// A certificate with its private key.
 #[derive(Debug)]
 pub struct ClientCertificate {
     /// The certificate in DER.
     pub certificate: Vec<u8>,
-    /// Its private RSA key as PKCS#8.
+    /// The private RSA key as PKCS#8.
     pub key: SecretBytes,
 }
 
-/// Why there is no certificate to log in with; tells structures, never content.
+/// Why there is no certificate to log in with. Describes structures, never content.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateError {
-    /// A PEM block begins, but cannot be read.
+    /// A PEM block begins, but cannot be parsed.
     #[error("holds a PEM block that is damaged; store the file as it is, with its line breaks")]
     Damaged,
-    /// The private key needs a password.
+    /// The private key is encrypted.
     #[error("holds an encrypted private key; decrypt it (openssl pkey), or give a PKCS#12 archive and its password")]
     Encrypted,
-    /// There is no key.
+    /// The private key is missing.
     #[error("holds no private key; put the PEM blocks of the certificate and of its key into it")]
     NoKey,
-    /// There is more than one key.
+    /// Two or more private keys.
     #[error("holds {0} private keys; leave only the one of the certificate")]
     ManyKeys(usize),
-    /// There is no certificate.
+    /// The certificate is missing.
     #[error("holds no certificate; put the PEM blocks of the certificate and of its key into it")]
     NoCertificate,
-    /// The key has another algorithm.
+    /// The key is not an RSA key.
     #[error("holds a key that is not RSA, and Entra ID accepts no other; make a certificate with an RSA key")]
     NotRsa,
-    /// No certificate belongs to the key.
+    /// No certificate has the public key of the private key.
     #[error("holds a private key that belongs to none of its certificates; store the two that belong together")]
     Mismatch,
-    /// The key cannot be read.
+    /// The key cannot be parsed.
     #[error("cannot be used: {0}")]
     Key(#[from] private_key::Error),
-    /// It is neither PEM nor base64.
+    /// Neither PEM nor base64.
     #[error("is neither PEM nor a PKCS#12 archive in base64; binary archives must be encoded (base64 -w0 FILE.pfx)")]
     Unknown,
-    /// The archive cannot be read.
+    /// The archive cannot be parsed.
     #[error("cannot be used: {0}")]
     Archive(pkcs12::Error),
 }
 
 impl CertificateError {
-    /// Whether reading would take more than is allowed.
+    /// Whether parsing would exceed the work limit.
     pub fn is_too_expensive(&self) -> bool {
         matches!(self, CertificateError::Archive(pkcs12::Error::TooMuchWork { .. }))
     }
 
-    /// Whether there is a key, but one that cannot log in as it is: damaged, or not the certificate's.
+    /// Whether there is a key that cannot log in: damaged, or not the certificate's.
     pub fn is_damage(&self) -> bool {
         use CertificateError::{Archive, Damaged, Key, Mismatch, NotRsa, Unknown};
         use pkcs12::Error::{Base64, Decryption, Integrity, Malformed};
@@ -95,7 +95,7 @@ impl CertificateError {
 }
 
 impl CertificateText {
-    /// PEM blocks in any order, or a PKCS#12 archive in base64 that `password` opens.
+    /// PEM blocks in any order, or a PKCS#12 archive as base64 with this password.
     pub fn any(text: &SecretString, password: SecretString) -> CertificateText {
         CertificateText { form: TextForm::Any { text: text.clone(), password } }
     }
@@ -105,7 +105,7 @@ impl CertificateText {
         CertificateText { form: TextForm::Pair { certificate: certificate.clone(), key: key.clone() } }
     }
 
-    /// All that decides what it holds.
+    /// Everything that decides the result of parsing.
     pub fn parts(&self) -> [&[u8]; 3] {
         let (kind, first, second): (&[u8], _, _) = match &self.form {
             TextForm::Any { text, password } => (b"any", text, password),
@@ -114,7 +114,7 @@ impl CertificateText {
         [kind, first.expose_secret().as_bytes(), second.expose_secret().as_bytes()]
     }
 
-    /// Whether reading it takes so little that it may be done anywhere: it asks for no key derivation, and is short.
+    /// Whether parsing is cheap enough for an async task: short, and without key derivation.
     pub fn is_cheap(&self) -> bool {
         match &self.form {
             TextForm::Any { text, .. } => is_pem(text.expose_secret()) && text.expose_secret().len() <= SHORT,
@@ -124,10 +124,10 @@ impl CertificateText {
         }
     }
 
-    /// Reads certificate and key. Takes up to a second of a processor, as long as `work` allows.
+    /// Parses certificate and key. Takes up to a second of CPU time; `work` limits it.
     ///
     /// # Errors
-    /// The first thing that is missing or does not fit.
+    /// The first part that is missing or does not match.
     pub fn read(&self, work: &mut Work) -> Result<ClientCertificate, CertificateError> {
         match &self.form {
             TextForm::Any { text, password } => ClientCertificate::read(text, password.expose_secret(), work),
@@ -143,12 +143,12 @@ fn is_pem(text: &str) -> bool {
 }
 
 impl ClientCertificate {
-    /// Reads certificate and key from `text`: PEM blocks in any order, or a PKCS#12 archive in base64 that `password` opens.
+    /// Parses PEM blocks in any order, or a PKCS#12 archive as base64.
     ///
-    /// A chain may come along: the certificate is the one that the key belongs to.
+    /// There may be a chain: the certificate is the one with the key's public half.
     ///
     /// # Errors
-    /// The first thing that is missing or does not fit.
+    /// The first part that is missing or does not match.
     fn read(text: &SecretString, password: &str, work: &mut Work) -> Result<ClientCertificate, CertificateError> {
         let text = text.expose_secret();
         if is_pem(text) {
@@ -164,7 +164,7 @@ impl ClientCertificate {
         pair(archive.certificates, archive.keys)
     }
 
-    /// Reads certificate and key from PEM texts.
+    /// Parses certificate and key from PEM texts.
     ///
     /// # Errors
     /// As [`read`](ClientCertificate::read).
@@ -180,7 +180,7 @@ impl ClientCertificate {
                     block if block.is_certificate() => certificates.push(block.content.to_vec()),
                     block if is_encrypted(block) => return Err(CertificateError::Encrypted),
                     block if block.label.ends_with(pem::PRIVATE_KEY) => keys.push(private_key::pkcs8(&block.content)?),
-                    // Parameters of a curve, or a remark.
+                    // Curve parameters, or comments.
                     _ => {}
                 }
             }
@@ -189,7 +189,7 @@ impl ClientCertificate {
     }
 }
 
-/// PKCS#8 says so in its label, the older forms in a header.
+/// PKCS#8 has it in the label, older forms in a header.
 fn is_encrypted(block: &Block) -> bool {
     block.label == "ENCRYPTED PRIVATE KEY" || block.headers.iter().any(|(_, value)| value.contains("ENCRYPTED"))
 }

@@ -1,7 +1,7 @@
-//! The cloud of a class: one of the built-in ones, or one that a file of the administrator's describes.
+//! The cloud of a class: one of the known ones, or one that a file of the administrator describes.
 //!
-//! Unlike upstream, the file of one class never becomes that of another. What may be read is decided in
-//! `keyvault::CloudFiles`.
+//! Unlike in upstream, the file of one class never applies to another. Which files may be read is
+//! decided in `keyvault::CloudFiles`.
 
 use std::io;
 
@@ -13,16 +13,17 @@ use crate::azure::keyvault::{Cloud, CloudFileError, CloudFileName, CloudFiles};
 /// The cloud of classes that name none, and the files of custom clouds.
 #[derive(Debug, Clone)]
 pub struct DefaultCloud {
-    /// One of the known clouds; `None` when it is the custom one.
+    /// One of the known clouds; `None` for the custom one.
     known: Option<Cloud>,
     files: CloudFiles,
 }
 
 impl DefaultCloud {
-    /// Takes what the driver was started with.
+    /// The cloud and the files that the flags name.
     ///
     /// # Errors
-    /// The name is none of the clouds, or it is the custom one and its file, if there is one already, cannot be used.
+    /// The name is not a cloud, or it is the custom one and its file, if one is set, cannot be
+    /// used.
     pub fn new(name: &str, files: CloudFiles) -> Result<DefaultCloud, CloudFileError> {
         let known = match Cloud::is_custom(name) {
             true => None,
@@ -34,10 +35,10 @@ impl DefaultCloud {
         Ok(DefaultCloud { known, files })
     }
 
-    /// The cloud that a class chooses; custom ones are read anew each time.
+    /// The cloud that a class chooses; the file of a custom one is read each time.
     ///
     /// # Errors
-    /// There is no such cloud or file, or reading it takes longer than until `deadline`.
+    /// The cloud or its file does not exist, or the file cannot be read before the deadline.
     pub(super) async fn resolve(&self, choice: &CloudChoice, deadline: Instant) -> Result<Cloud, CloudFileError> {
         let named = match (choice, &self.known) {
             (CloudChoice::Named(name), _) if !Cloud::is_custom(name) => return Ok(Cloud::named(name)?),

@@ -1,9 +1,8 @@
-//! Converts the secrets that belong to certificates, where that keeps nobody from his work, and only when it has to be
-//! done.
+//! Converts the secrets of certificates: expensive conversions on the `compute` thread, and none
+//! twice.
 //!
-//! `render` does it; what is expensive goes to `compute`, in the turn of the class's namespace. A value of which the
-//! volume holds the files already is not converted again: they are read back and compared by digest. Refusals are
-//! remembered, files never.
+//! A value whose files the volume already has is not converted again: they are read back and
+//! compared by digest. Refusals are cached, files never.
 
 use std::sync::Arc;
 
@@ -11,7 +10,7 @@ use async_trait::async_trait;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-use super::encode::{Fault, RenderError};
+use super::encode::{RenderError, RenderFault};
 use super::error::Error;
 use super::object::{Format, ObjectSpec};
 use super::render::{Fetched, FetchedSecret, Rendered, Rendering, names, render};
@@ -20,28 +19,29 @@ use crate::compute::{Compute, Memory};
 use crate::formats::pkcs12::Work;
 use crate::model::{ClassRef, Conversion, ExposeSecret as _, FileName, SecretBytes, SecretFile};
 
-/// How long a value may be that is rendered on the spot, in bytes; beyond, taking PEM apart takes longer than other
-/// work should wait.
+/// The longest value that is rendered in an async task, in bytes: splitting longer PEM would delay
+/// other tasks.
 const SHORT: usize = 16 << 10;
 
-/// What a volume holds of an earlier fetch.
+/// The files that a volume has from an earlier fetch.
 #[async_trait]
 pub trait HeldFiles: Send + Sync {
-    /// The digest of the files that a source was converted into, if the volume was written from them.
+    /// The digest of the files that a source was converted into, if the volume was written from
+    /// them.
     fn converted(&self, source: &[u8; 32]) -> Option<[u8; 32]>;
 
-    /// The content of these files as the volume has it; `None` where one of them is not there.
+    /// The content of these files; `None` if one of them is missing.
     async fn read(&self, names: Vec<FileName>) -> Option<Vec<SecretBytes>>;
 }
 
-/// What is known of conversions. Cheap to clone; all clones share it.
+/// The refused conversions. Cheap to clone; all clones share the cache.
 #[derive(Debug, Clone)]
 pub(super) struct Conversions {
     compute: Compute,
-    refused: Arc<Memory<Fault>>,
+    refused: Arc<Memory<RenderFault>>,
 }
 
-/// Converts what one fetch brings.
+/// Converts the values of one fetch.
 #[derive(Clone, Copy)]
 pub(super) struct Converter<'a> {
     pub(super) conversions: &'a Conversions,
@@ -60,26 +60,27 @@ pub(super) struct Converted {
 }
 
 impl Conversions {
-    /// Conversions of which nothing is known.
+    /// An empty cache.
     pub(super) fn new(compute: Compute) -> Conversions {
         Conversions { compute, refused: Arc::default() }
     }
 }
 
 impl Converter<'_> {
-    /// Renders what costs little.
+    /// Renders a value whose rendering is cheap.
     ///
     /// # Errors
     /// The value is not in the form that the class asks for.
     pub(super) fn plain(self, spec: &ObjectSpec, index: Option<usize>, value: Fetched<'_>) -> Result<Converted, Error> {
         let rendered = render(spec, index, value, self.rendering, &mut Work::default());
-        Ok(Converted { rendered: rendered.map_err(|source| self.unfit(source))?, conversion: None })
+        Ok(Converted { rendered: rendered.map_err(|source| self.render_error(source))?, conversion: None })
     }
 
     /// Renders a secret.
     ///
     /// # Errors
-    /// The value is not in the form that the class asks for, or was not converted in time.
+    /// The value is not in the form that the class asks for, or is not converted before the
+    /// deadline.
     pub(super) async fn secret(
         self,
         spec: &ObjectSpec,
@@ -113,28 +114,28 @@ impl Converter<'_> {
                 compute.count_too_expensive();
             }
             refused.put(namespace, source, error.fault.clone());
-            self.unfit(error)
+            self.render_error(error)
         })?;
         Ok(self.converted(source, rendered))
     }
 
-    /// All that decides what becomes of a value.
+    /// A digest of everything that decides how a value is rendered.
     fn source(&self, spec: &ObjectSpec, index: Option<usize>, secret: &VaultSecret) -> [u8; 32] {
-        // Each field of them, whatever is added.
+        // `Debug` has every field, also those that are added later.
         let options = format!("{spec:?} {index:?} {:?} {:?}", self.rendering, secret.content_type);
         self.conversions.compute.digest(&[options.as_bytes(), secret.value.expose_secret().as_bytes()])
     }
 
-    /// The files that the volume holds of this source.
+    /// The files that the volume has of this source.
     async fn held_files(&self, spec: &ObjectSpec, index: Option<usize>, source: &[u8; 32]) -> Option<Vec<SecretFile>> {
         let held = self.held?;
-        let wanted = held.converted(source)?;
+        let expected = held.converted(source)?;
         let names = names(spec, index, self.rendering).ok()?;
         let contents = held.read(names.clone()).await?;
         let mode = self.rendering.mode(spec);
         let files = names.into_iter().zip(contents).map(|(name, content)| SecretFile { name, mode, content });
         let files: Vec<SecretFile> = files.collect();
-        (files_digest(&files) == wanted).then_some(files)
+        (files_digest(&files) == expected).then_some(files)
     }
 
     fn converted(&self, source: [u8; 32], rendered: Rendered) -> Converted {
@@ -142,12 +143,12 @@ impl Converter<'_> {
         Converted { rendered, conversion }
     }
 
-    fn unfit(&self, source: RenderError) -> Error {
+    fn render_error(&self, source: RenderError) -> Error {
         Error::Render { class: self.class.clone(), vault: self.vault_name.to_owned(), source }
     }
 }
 
-/// Whether rendering asks for key derivations, or takes apart a long text.
+/// Whether rendering needs key derivations, or splits a long text.
 fn is_expensive(spec: &ObjectSpec, secret: &VaultSecret, rendering: &Rendering) -> bool {
     let archive = secret.content_type.as_deref() == Some(super::certificate::PKCS12) && spec.format == Format::Pem;
     let long = rendering.separate_files && secret.value.expose_secret().len() > SHORT;
@@ -166,7 +167,7 @@ fn fetched(secret: &VaultSecret) -> Fetched<'_> {
 fn files_digest(files: &[SecretFile]) -> [u8; 32] {
     let mut digest = Sha256::new();
     for SecretFile { name, mode, content } in files {
-        // The length in front keeps neighbours apart.
+        // With its length in front, no part can run into the next.
         for part in [name.as_str().as_bytes(), &mode.bits().to_be_bytes(), content.expose_secret()] {
             digest.update((part.len() as u64).to_be_bytes());
             digest.update(part);

@@ -1,8 +1,7 @@
-//! Credentials that a pod brings: the service principal in the Secret of `nodePublishSecretRef`.
+//! The service principal in the Secret of a volume's `nodePublishSecretRef`.
 //!
-//! Pure; takes client id and secret, or client id and certificate, out of the map and says what is missing, but does
-//! not log in. What a certificate looks like is in `client_certificate`, and `certificate_login` has it read; control
-//! goes on to `keyvault`, which logs in.
+//! Pure. Finds client id and secret, or client id and certificate, and names the key that is
+//! missing. Does not log in and reads no certificate (`certificate_login` does).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,45 +10,45 @@ use super::client_certificate::{CertificateError, CertificateText};
 use super::mistake::shown;
 use crate::model::{ExposeSecret, Reason, SecretString};
 
-/// A service principal as the pod's Secret has it; nothing is trimmed, as upstream does not
+/// A service principal as the pod's Secret has it, untrimmed as in upstream
 /// (docs/reference/azure-provider.md#service-principal).
 #[derive(Debug)]
 pub struct ServicePrincipal {
     /// The application's client id; not empty.
     pub client_id: String,
-    /// What the application logs in with.
+    /// The proof that logs in.
     pub proof: Proof,
 }
 
-/// What an application logs in with.
+/// The proof with which an application logs in.
 #[derive(Debug)]
 pub enum Proof {
     /// Its secret; not empty.
     Secret(SecretString),
-    /// A certificate that it knows, with the private key.
+    /// A certificate that is registered with it, and the private key.
     Certificate(CertificateProof),
 }
 
-/// A certificate in the pod's Secret, which is not read yet.
+/// A certificate in the pod's Secret that is not parsed yet.
 #[derive(Debug)]
 pub struct CertificateProof {
     /// The key or the keys of the Secret that hold it.
     pub keys: String,
-    /// What they hold.
+    /// Their values.
     pub text: Arc<CertificateText>,
 }
 
 impl CertificateProof {
-    /// Why it cannot be used.
+    /// The error for a certificate that cannot be used.
     pub fn refused(&self, source: CertificateError) -> CredentialsError {
         CredentialsError::Certificate { keys: self.keys.clone(), source }
     }
 }
 
-/// Why the pod's Secret is no service principal; the texts name keys, never values.
+/// Why the pod's Secret is not a service principal. The texts name keys, never values.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialsError {
-    /// There is no Secret at all.
+    /// The volume has no Secret.
     #[error(
         "the class selects the service principal mode (no clientID and no identity flag is set), but the pod's volume has no \
          nodePublishSecretRef: create the Secret with `kubectl create secret generic secrets-store-creds --from-literal \
@@ -57,9 +56,9 @@ pub enum CredentialsError {
     )]
     NoSecret,
     /// The Secret has no such key.
-    #[error("the Secret of nodePublishSecretRef has no key {0}: add it, next to {other}", other = partner(.0))]
+    #[error("the Secret of nodePublishSecretRef has no key {0}: add it, next to {other}", other = counterpart(.0))]
     MissingKey(&'static str),
-    /// The key is there without a value.
+    /// The key has an empty value.
     #[error("the key {0} in the Secret of nodePublishSecretRef is empty: set it")]
     EmptyValue(String),
     /// Neither a secret nor a certificate.
@@ -68,7 +67,7 @@ pub enum CredentialsError {
          clientid"
     )]
     NoProof,
-    /// Two keys differ only by case, or both are something to log in with.
+    /// Two keys differ only by case, or are two different proofs.
     #[error("the Secret of nodePublishSecretRef has both {first} and {second}, and either could be meant: delete one")]
     Ambiguous {
         /// The first of them, in quotes.
@@ -87,7 +86,7 @@ pub enum CredentialsError {
 }
 
 impl CredentialsError {
-    /// The reason of this error: what is damaged is there, and is not missing.
+    /// The reason of this error. Damaged credentials are rejected, not missing.
     pub fn reason(&self) -> Reason {
         match self {
             CredentialsError::Certificate { source, .. } if source.is_damage() => Reason::CredentialsRejected,
@@ -103,32 +102,30 @@ impl CredentialsError {
 
 const CLIENT_ID: &str = "clientid";
 const CLIENT_SECRET: &str = "clientsecret";
-/// PEM with certificate and key, or a PKCS#12 archive in base64.
+/// PEM with certificate and key, or a PKCS#12 archive as base64.
 const CERTIFICATE: &str = "clientcertificate";
 /// The password of the archive.
 const PASSWORD: &str = "clientcertificatepassword";
-/// The keys of a Secret of type kubernetes.io/tls, as cert-manager makes them.
+/// The keys of a Secret of type kubernetes.io/tls, which cert-manager writes.
 const TLS: (&str, &str) = ("tls.crt", "tls.key");
 
-/// The key under which the kubelet puts service account tokens among the secrets; says nothing about a service principal.
-const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
-
-/// Takes the service principal out of the secrets of a publish call
+/// Finds the service principal in the credentials of a caller
 /// (docs/reference/azure-provider.md#service-principal).
 ///
-/// The keys `clientid`, `clientsecret`, `clientcertificate` and `clientcertificatepassword` are found in any case; other keys are
-/// ignored. `tls.crt` and `tls.key` count only where neither secret nor certificate is there, since a Secret with a client
-/// secret may hold them for another purpose.
+/// The keys `clientid`, `clientsecret`, `clientcertificate` and `clientcertificatepassword` are
+/// found in any case; other keys are ignored. `tls.crt` and `tls.key` are used only without
+/// `clientsecret` and `clientcertificate`, since a Secret with a client secret may have them for
+/// another purpose.
 ///
 /// # Errors
-/// No secrets, a missing or empty one, two keys that differ only by case, or secret and certificate at once. The
-/// client id is looked at first. Whether a certificate can be used is seen when it is read.
+/// No secrets, a missing or empty one, two keys that differ only by case, or secret and certificate
+/// at once. The client id is checked first, a certificate only when it is parsed.
 pub fn service_principal(secrets: &BTreeMap<String, SecretString>) -> Result<ServicePrincipal, CredentialsError> {
-    if secrets.keys().all(|key| key == TOKENS) {
+    if secrets.is_empty() {
         return Err(CredentialsError::NoSecret);
     }
     let client_id = find(secrets, CLIENT_ID)?.ok_or(CredentialsError::MissingKey(CLIENT_ID))?;
-    let has = |wanted: &str| secrets.keys().find(|key| key.eq_ignore_ascii_case(wanted));
+    let has = |name: &str| secrets.keys().find(|key| key.eq_ignore_ascii_case(name));
     let proof = match (has(CLIENT_SECRET), has(CERTIFICATE)) {
         (Some(secret), Some(certificate)) => {
             return Err(CredentialsError::Ambiguous { first: shown(secret), second: shown(certificate) });
@@ -162,18 +159,18 @@ fn certificate(secrets: &BTreeMap<String, SecretString>) -> Result<CertificatePr
     }
 }
 
-/// A key as it is spelt, with its value.
+/// A key as the Secret spells it, with its value.
 struct Found<'a> {
     key: &'a str,
     value: &'a SecretString,
 }
 
-/// The value of a key in any case, if there is one; an empty one is an error.
+/// The value of a key in any case; an empty value is an error.
 fn find<'a>(
     secrets: &'a BTreeMap<String, SecretString>,
-    wanted: &'static str,
+    name: &'static str,
 ) -> Result<Option<Found<'a>>, CredentialsError> {
-    let mut found = secrets.iter().filter(|(key, _)| key.eq_ignore_ascii_case(wanted));
+    let mut found = secrets.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name));
     let Some((key, value)) = found.next() else {
         return Ok(None);
     };
@@ -186,7 +183,7 @@ fn find<'a>(
     Ok(Some(Found { key, value }))
 }
 
-fn partner(key: &str) -> &'static str {
+fn counterpart(key: &str) -> &'static str {
     match key {
         CLIENT_ID => CLIENT_SECRET,
         _ if key == TLS.0 => TLS.1,

@@ -1,7 +1,7 @@
-//! From a value to the bytes of a file, in the encoding of the class; and what can be wrong on the way.
+//! Decodes a value to the bytes of a file, in the encoding of the class
+//! (docs/reference/azure-provider.md#encodings), and has all errors of rendering.
 //!
-//! Pure; knows single values, not files (docs/reference/azure-provider.md#encodings). `render`
-//! calls it and puts the object's name in front of what goes wrong.
+//! Pure.
 
 use super::mistake::shown;
 use super::object::Encoding;
@@ -9,30 +9,30 @@ use crate::formats::encoding::{self, Bytes};
 use crate::formats::{chain, jwk, pkcs12};
 use crate::model::FileNameError;
 
-/// Why an object cannot be rendered as the class asks; names the object and the fix, never content.
+/// Why an object cannot be rendered as the class asks. Names the object and the fix, never content.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{object} cannot be rendered {fault}; {}", .fault.fix())]
 pub struct RenderError {
     /// Type and name of the object, with the index of the version in history mode.
     pub object: String,
     /// What is wrong.
-    pub fault: Fault,
+    pub fault: RenderFault,
 }
 
 /// What is wrong with an object's value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
+pub enum RenderFault {
     /// The value is not in the encoding that the class names.
     #[error("with objectEncoding {encoding}: {source}")]
     Encoding {
         /// The encoding.
         encoding: &'static str,
-        /// Whether the value is the PEM text that we made of a certificate.
+        /// Whether the value is PEM that was converted from a certificate.
         pem: bool,
-        /// Where the value leaves the encoding.
+        /// Where the value breaks the encoding.
         source: encoding::Error,
     },
-    /// The secret belongs to a certificate, but says that it is something else, or nothing.
+    /// The secret belongs to a certificate, but its content type is another one or missing.
     #[error(
         "as a certificate: its content type {} is neither application/x-pkcs12 nor application/x-pem-file",
         .0.as_deref().map_or("(none)".to_owned(), shown)
@@ -44,68 +44,68 @@ pub enum Fault {
     /// The certificates in the archive have no order.
     #[error("as a PEM chain: {0}")]
     Chain(#[from] chain::Error),
-    /// The key has no public half that can be written.
+    /// The public half of the key cannot be written.
     #[error("as PEM: {0}")]
     Key(#[from] jwk::Error),
-    /// A file's name gets too long by what is appended to it.
+    /// A suffix makes the file name too long.
     #[error("with {appended:?} behind its file name: {source}")]
     FileName {
-        /// What is appended.
+        /// The suffix.
         appended: String,
         /// The rule that the name then breaks.
         source: FileNameError,
     },
 }
 
-impl Fault {
-    /// Whether rendering would take more than is allowed.
+impl RenderFault {
+    /// Whether rendering would exceed the work limit.
     pub(super) fn is_too_expensive(&self) -> bool {
-        matches!(self, Fault::Archive(pkcs12::Error::TooMuchWork { .. }))
+        matches!(self, RenderFault::Archive(pkcs12::Error::TooMuchWork { .. }))
     }
 
-    /// What to do about it.
+    /// The fix.
     fn fix(&self) -> &'static str {
         match self {
-            Fault::Encoding { pem: true, .. } => {
+            RenderFault::Encoding { pem: true, .. } => {
                 "leave objectEncoding out to get PEM, or set objectFormat pfx with objectEncoding base64 to get the binary archive"
             }
-            Fault::Encoding { source: encoding::Error::HexLineBreak { .. }, .. } => {
+            RenderFault::Encoding { source: encoding::Error::HexLineBreak { .. }, .. } => {
                 "store it without the line break, with printf instead of echo"
             }
-            Fault::Encoding { .. } => "store the value in that encoding, or leave objectEncoding out",
-            Fault::ContentType(_) => "import the certificate into the vault again, as PFX or PEM",
-            Fault::Archive(pkcs12::Error::TooMuchWork { .. }) => {
+            RenderFault::Encoding { .. } => "store the value in that encoding, or leave objectEncoding out",
+            RenderFault::ContentType(_) => "import the certificate into the vault again, as PFX or PEM",
+            RenderFault::Archive(pkcs12::Error::TooMuchWork { .. }) => {
                 "import what comes of that into the vault, or set objectFormat pfx to mount the archive as it is"
             }
-            Fault::Archive(_) => {
+            RenderFault::Archive(_) => {
                 "import the certificate into the vault again, from a PFX file that openssl pkcs12 reads, or set objectFormat \
                  pfx to mount it as it is"
             }
-            Fault::Chain(chain::Error::Empty) => "import the PFX into the vault again with its certificate",
-            Fault::Chain(chain::Error::NoLeaf(_) | chain::Error::Cycle) => {
+            RenderFault::Chain(chain::Error::Empty) => "import the PFX into the vault again with its certificate",
+            RenderFault::Chain(chain::Error::NoLeaf(_) | chain::Error::Cycle) => {
                 "import the certificate again with each certificate of the chain once, or run the driver with \
                  --construct-pem-chain=false"
             }
-            Fault::Key(jwk::Error::Type(_) | jwk::Error::Curve(_)) => {
+            RenderFault::Key(jwk::Error::Type(_) | jwk::Error::Curve(_)) => {
                 "take the object out of the class, or use a key of another type"
             }
-            Fault::Key(jwk::Error::Missing(_) | jwk::Error::Number(..)) => {
+            RenderFault::Key(jwk::Error::Missing(_) | jwk::Error::Number(..)) => {
                 "look at the key with az keyvault key show, and make a new version of it if it is damaged"
             }
-            Fault::FileName { .. } => "give the object a shorter objectAlias",
+            RenderFault::FileName { .. } => "give the object a shorter objectAlias",
         }
     }
 }
 
-/// The bytes that `value` stands for; `pem` is for the error, see [`Fault::Encoding`].
+/// The bytes that `value` encodes; `pem` is for the error, see [`RenderFault::Encoding`].
 ///
 /// # Errors
 /// A value that is not in the encoding.
-pub(super) fn decode(value: &str, encoding: Encoding, pem: bool) -> Result<Bytes, Fault> {
+pub(super) fn decode(value: &str, encoding: Encoding, pem: bool) -> Result<Bytes, RenderFault> {
     let (encoding, decoded) = match encoding {
         Encoding::Utf8 => ("utf-8", Ok(encoding::utf8(value))),
         Encoding::Base64 => ("base64", encoding::base64(value)),
         Encoding::Hex => ("hex", encoding::hex(value)),
     };
-    decoded.map_err(|source| Fault::Encoding { encoding, pem, source })
+    decoded.map_err(|source| RenderFault::Encoding { encoding, pem, source })
 }

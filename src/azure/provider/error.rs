@@ -1,7 +1,7 @@
-//! What can go wrong between a class and its files.
+//! Why a class or an object of it has no files.
 //!
-//! The texts are for the pod's owner: they name the class, the object, the field and the fix, and never a secret's value.
-//! How they reach people is decided in `csi`, which read [`Error::reason`].
+//! The texts are for the pod's owner: they name the class, the object, the field and the fix, never
+//! the value of a secret.
 
 use std::fmt;
 
@@ -12,23 +12,24 @@ use super::service_account::{OtherPod, TokenError};
 use super::versions::VersionsError;
 use crate::azure::keyvault::{self, CloudFileError, NameError};
 use crate::compute;
-use crate::model::{ClassRef, PayloadError, Reason};
+use crate::model::{ClassRef, Reason};
 
-/// Why a class did not become files.
+/// Why a class or an object of it has no files.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The call speaks of another pod than the one whose volume it is. Names no class: whose that is, is not this pod's to learn.
+    /// The call's attributes are of another pod than the volume. Names no class, since the pod must
+    /// not learn about classes of another namespace.
     #[error(transparent)]
     OtherPod(#[from] OtherPod),
-    /// The class cannot be used as it is written.
+    /// The class has mistakes.
     #[error("SecretProviderClass {class}: {mistakes}")]
     Mistakes {
         /// The class.
         class: ClassRef,
-        /// Everything to change.
+        /// All of them.
         mistakes: Mistakes,
     },
-    /// The pod brings no usable service principal.
+    /// The pod's Secret is not a service principal.
     #[error("SecretProviderClass {class}, vault {vault}: {source}{}", Hints(.near_misses))]
     Credentials {
         /// The class.
@@ -37,10 +38,10 @@ pub enum Error {
         vault: String,
         /// What is missing.
         source: CredentialsError,
-        /// Misspelt parameters, one of which may be why this mode was selected.
+        /// Misspelt parameters, which may be why this identity was selected.
         near_misses: Vec<NearMiss>,
     },
-    /// The pod brings no usable service account token.
+    /// The pod's service account token is missing or refused.
     #[error("SecretProviderClass {class}: {source}")]
     Token {
         /// The class.
@@ -48,7 +49,8 @@ pub enum Error {
         /// What is missing.
         source: TokenError,
     },
-    /// A certificate or an archive was not read: too much of its namespace waits, or it came too late.
+    /// A certificate or an archive was not read: the queue of its namespace is full, or the
+    /// deadline passed.
     #[error("SecretProviderClass {class}: {what}: {source}")]
     Compute {
         /// The class.
@@ -58,12 +60,12 @@ pub enum Error {
         /// Why it was not read.
         source: compute::Error,
     },
-    /// There are no versions to make the history of.
+    /// The object has no versions for its history.
     #[error("SecretProviderClass {class}: {source}")]
     Versions {
         /// The class.
         class: ClassRef,
-        /// What is wrong with the versions there are.
+        /// What is wrong with the versions.
         source: VersionsError,
     },
     /// A value is not in the form that the class asks for.
@@ -84,7 +86,7 @@ pub enum Error {
         /// What is wrong with the file.
         source: CloudFileError,
     },
-    /// A name passed the class's rules, but not those of a URL.
+    /// A name is valid in a class, but not in a URL.
     #[error("SecretProviderClass {class}: {field}: {source}")]
     Name {
         /// The class.
@@ -94,23 +96,15 @@ pub enum Error {
         /// What is wrong with it.
         source: NameError,
     },
-    /// The vault, or Entra ID on the way to it, does not give an object.
+    /// The vault does not return an object, or Entra ID no token for it.
     #[error("SecretProviderClass {class}{}: {source}", Object(.object))]
     Vault {
         /// The class.
         class: ClassRef,
-        /// Type and name of the object; `None` when none was asked for yet.
+        /// Type and name of the object; `None` before the first request.
         object: Option<String>,
-        /// What was answered.
+        /// The answer.
         source: keyvault::Error,
-    },
-    /// The files do not make a volume.
-    #[error("SecretProviderClass {class}: {source}")]
-    Payload {
-        /// The class.
-        class: ClassRef,
-        /// What is wrong with them together.
-        source: PayloadError,
     },
 }
 
@@ -130,7 +124,6 @@ impl Error {
             Error::Render { .. } => Reason::ObjectInvalid,
             Error::Cloud { .. } | Error::Name { .. } => Reason::ClassInvalid,
             Error::Vault { source, .. } => source.reason(),
-            Error::Payload { source, .. } => source.reason(),
         }
     }
 }

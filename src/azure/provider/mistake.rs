@@ -1,8 +1,8 @@
-//! Mistakes people make in classes, in words that say what to change.
+//! Mistakes in classes, in words that say what to change.
 //!
-//! Holds the words and their limits; does not find mistakes. Parameter values are not secret and may be shown, but only
-//! cut and with control characters escaped, since they travel to events and terminals. `params` and `object` make
-//! mistakes, `error` puts the class in front of them.
+//! Has the words and their limits; `params` and `object` find the mistakes. Parameter values are
+//! not secret and may be shown, but only truncated and with control characters escaped, since they
+//! reach events and terminals.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -39,9 +39,9 @@ pub(super) const FIELDS: &[&str] = &[
 /// Which object of a class a mistake or an error is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectLabel {
-    /// Its place in the class, counted from 1.
+    /// The place of the object in the class, counted from 1.
     pub number: usize,
-    /// Type and name as far as known, ready to be shown; empty when nothing is known.
+    /// Type and name, as far as they can be read; ready to be shown, and possibly empty.
     pub name: String,
 }
 
@@ -56,7 +56,8 @@ impl fmt::Display for ObjectLabel {
 
 /// One thing to change in a class.
 ///
-/// Reads as `object 2 (secret db-pass): objectEncoding "utf-16" is no encoding: use utf-8, base64 or hex`.
+/// Reads as `object 2 (secret db-pass): objectEncoding "utf-16" is not an encoding: use utf-8,
+/// base64 or hex`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
     /// The object the field belongs to; `None` for a parameter of the class.
@@ -93,7 +94,7 @@ pub struct Mistakes {
 }
 
 impl Mistakes {
-    /// Takes mistakes as an error; `None` when there are none.
+    /// `None` if the list is empty.
     pub fn new(all: Vec<Mistake>) -> Option<Mistakes> {
         (!all.is_empty()).then_some(Mistakes { all })
     }
@@ -124,7 +125,7 @@ impl fmt::Display for Mistakes {
 /// A key that is ignored because only its upper and lower case differ from a known one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NearMiss {
-    /// The key as it stands in the class.
+    /// The key in the class.
     pub given: String,
     /// The key that was probably meant.
     pub known: &'static str,
@@ -136,7 +137,7 @@ impl fmt::Display for NearMiss {
     }
 }
 
-/// The keys among `given` that miss one of `known` by case only, while the right one is absent.
+/// The keys among `given` that differ from one of `known` only by case, while that one is absent.
 pub(super) fn near_misses<'a, V>(given: &'a BTreeMap<String, V>, known: &'static [&'static str]) -> Vec<NearMiss> {
     let is_near = |key: &'a String| {
         let meant = known.iter().find(|known| known.eq_ignore_ascii_case(key))?;
@@ -146,7 +147,7 @@ pub(super) fn near_misses<'a, V>(given: &'a BTreeMap<String, V>, known: &'static
     given.keys().filter_map(is_near).collect()
 }
 
-/// `fix`, with a word about the wrongly spelt key when there is one for `field`.
+/// `fix`, with a hint about a misspelt key if there is one for `field`.
 pub(super) fn with_hint(fix: &str, field: &str, near: &[NearMiss]) -> String {
     match near.iter().find(|miss| miss.known.eq_ignore_ascii_case(field)) {
         Some(miss) => format!("{fix} ({miss})"),
@@ -154,17 +155,18 @@ pub(super) fn with_hint(fix: &str, field: &str, near: &[NearMiss]) -> String {
     }
 }
 
-/// A value for people to see: in quotes, cut to [`SHOWN`] characters, control characters escaped.
+/// A value as messages show it: in quotes, truncated to [`SHOWN`] characters, control characters
+/// escaped.
 pub(super) fn shown(value: &str) -> String {
     let cut = value.chars().nth(SHOWN).is_some();
     let text: String = value.chars().take(SHOWN).collect();
     format!("{text:?}{}", if cut { "…" } else { "" })
 }
 
-/// Says which character of `value` is not allowed, and when the value looks like a placeholder, that too.
-pub(super) fn stranger(value: &str, allowed: impl Fn(char) -> bool) -> Option<String> {
+/// Which character of `value` is not allowed, with a hint if the value looks like a placeholder.
+pub(super) fn invalid_character(value: &str, allowed: impl Fn(char) -> bool) -> Option<String> {
     let bad = value.chars().find(|c| !allowed(*c))?;
     let placeholder = value.starts_with('<') || value.starts_with("${") || value.starts_with("{{");
-    let hint = if placeholder { ", it looks like a placeholder that nobody filled in" } else { "" };
+    let hint = if placeholder { ", it looks like a placeholder that was not filled in" } else { "" };
     Some(format!("{} contains {bad:?}{hint}", shown(value)))
 }

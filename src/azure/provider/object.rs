@@ -1,9 +1,8 @@
 //! One object of a class: from its YAML to a checked [`ObjectSpec`].
 //!
-//! Pure; finds every mistake of an object, not only the first, and fetches nothing. The fields are those of
+//! Pure. Finds every mistake of an object, not only the first. The fields are those of
 //! docs/reference/azure-provider.md#object-fields, stricter where upstream passes a mistake on to
-//! the vault or to the file system. `params` calls this for each object, `encode` and the fetch
-//! read the result.
+//! the vault or to the file system.
 
 use std::collections::BTreeMap;
 
@@ -11,11 +10,11 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::limits::SHOWN;
-use super::mistake::{FIELDS, Mistake, ObjectLabel, near_misses, shown, stranger, with_hint};
+use super::mistake::{FIELDS, Mistake, ObjectLabel, invalid_character, near_misses, shown, with_hint};
 use crate::formats::yaml;
 use crate::model::{FileMode, FileName};
 
-/// What kind of Key Vault object is asked for.
+/// The type of a Key Vault object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ObjectType {
     /// A secret; also the way to a certificate's private key and chain.
@@ -27,7 +26,7 @@ pub enum ObjectType {
 }
 
 impl ObjectType {
-    /// The word for it in classes and in object version ids.
+    /// The word in classes and in object version ids.
     pub fn as_str(self) -> &'static str {
         match self {
             ObjectType::Secret => "secret",
@@ -42,7 +41,7 @@ impl ObjectType {
 pub enum Version {
     /// The current one: `objectVersion` absent, empty or `latest`.
     Latest,
-    /// A certain one: 32 hex digits as written.
+    /// This one: 32 hex digits as written.
     Pinned(String),
 }
 
@@ -69,7 +68,7 @@ pub enum Encoding {
 /// A checked object of a class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectSpec {
-    /// What to fetch.
+    /// The type.
     pub object_type: ObjectType,
     /// Its name in the vault: 1 to 127 ASCII letters, digits and `-`.
     pub name: String,
@@ -89,7 +88,7 @@ pub struct ObjectSpec {
 
 impl ObjectSpec {
     /// Whether several versions are asked for (docs/reference/azure-provider.md#versions).
-    pub fn wants_history(&self) -> bool {
+    pub fn has_history(&self) -> bool {
         self.history > 1
     }
 
@@ -121,10 +120,11 @@ struct Raw {
 
 /// Parses the text of one object; `number` is its place in the class, counted from 1.
 ///
-/// An absent or empty text is an object without fields, as upstream has it.
+/// An absent or empty text is an object without fields, as in upstream.
 ///
 /// # Errors
-/// Every mistake of the object, each with its field and a fix. YAML that cannot be read is a single one.
+/// Every mistake of the object, each with its field and a fix. YAML that cannot be read is a single
+/// one.
 pub(super) fn parse(number: usize, text: Option<&str>) -> Result<ObjectSpec, Vec<Mistake>> {
     let text = text.unwrap_or_default();
     let raw = yaml::from_str::<Raw>(text).map_err(|error| vec![unreadable(number, text, &error)])?.unwrap_or_default();
@@ -161,7 +161,7 @@ pub(super) fn parse(number: usize, text: Option<&str>) -> Result<ObjectSpec, Vec
     Err(mistakes.into_iter().map(|mistake| Mistake { object: Some(label.clone()), ..mistake }).collect())
 }
 
-/// The object's type and name, or alias, as far as they are there and fit to be shown.
+/// The object's type and name, or alias, as far as they are present.
 fn label(object_type: &str, name: &str, alias: &str) -> String {
     let plain = |word: &str| {
         let simple = word.len() <= SHOWN && word.chars().all(|c| c.is_ascii_graphic());
@@ -175,7 +175,7 @@ fn trimmed(field: &Option<String>) -> &str {
     field.as_deref().unwrap_or_default().trim()
 }
 
-/// The value, or nothing and one mistake more.
+/// The value; an error is added to the mistakes.
 fn take<T>(mistakes: &mut Vec<Mistake>, outcome: Result<T, Mistake>) -> Option<T> {
     outcome.map_err(|mistake| mistakes.push(mistake)).ok()
 }
@@ -198,18 +198,18 @@ fn parse_type(text: &str) -> Result<ObjectType, Mistake> {
     }
     let wrong = match text {
         "" => "is not set".to_owned(),
-        other => format!("{} is no object type", shown(other)),
+        other => format!("{} is not an object type", shown(other)),
     };
     Err(Mistake::new("objectType", wrong, "use secret, key or cert, in lower case"))
 }
 
-/// Without a type that is known, the rules between fields are not looked at.
+/// Without a known type, the rules between fields are not checked.
 fn parse_format(text: &str, object_type: Option<ObjectType>) -> Result<Format, Mistake> {
     let format = match text.to_ascii_lowercase().as_str() {
         "" | "pem" => Format::Pem,
         "pfx" => Format::Pfx,
         _ => {
-            let wrong = format!("{} is no format", shown(text));
+            let wrong = format!("{} is not a format", shown(text));
             return Err(Mistake::new("objectFormat", wrong, "use pem or pfx"));
         }
     };
@@ -233,7 +233,7 @@ fn parse_encoding(text: &str, object_type: Option<ObjectType>) -> Result<Encodin
         "base64" => Encoding::Base64,
         "hex" => Encoding::Hex,
         _ => {
-            let wrong = format!("{} is no encoding", shown(text));
+            let wrong = format!("{} is not an encoding", shown(text));
             return Err(Mistake::new("objectEncoding", wrong, "use utf-8, base64 or hex"));
         }
     };
@@ -246,11 +246,10 @@ fn parse_encoding(text: &str, object_type: Option<ObjectType>) -> Result<Encodin
     }
 }
 
-/// Key Vault's own rule; it also keeps a name from leaving its place in a request's path.
+/// Key Vault's own rule, which also keeps a name from changing the path of a request.
 fn parse_name<'a>(text: &'a str, object: &str) -> Result<&'a str, Mistake> {
     let fix = "use the object's name in the vault: 1 to 127 ASCII letters, digits and '-'";
     if text.is_empty() {
-        // Only now are the keys worth a second look.
         let keys = yaml::from_str::<BTreeMap<String, IgnoredAny>>(object).ok().flatten().unwrap_or_default();
         return Err(Mistake::new(
             "objectName",
@@ -258,7 +257,7 @@ fn parse_name<'a>(text: &'a str, object: &str) -> Result<&'a str, Mistake> {
             with_hint(fix, "objectName", &near_misses(&keys, FIELDS)),
         ));
     }
-    if let Some(wrong) = stranger(text, |c| c.is_ascii_alphanumeric() || c == '-') {
+    if let Some(wrong) = invalid_character(text, |c| c.is_ascii_alphanumeric() || c == '-') {
         return Err(Mistake::new("objectName", wrong, fix));
     }
     if text.len() > 127 {
@@ -272,7 +271,7 @@ fn parse_version(text: &str) -> Result<Version, Mistake> {
         return Ok(Version::Latest);
     }
     let fix = "use the 32 hex digits of the version in quotes, or leave it out for the latest";
-    if let Some(wrong) = stranger(text, |c| c.is_ascii_hexdigit()) {
+    if let Some(wrong) = invalid_character(text, |c| c.is_ascii_hexdigit()) {
         return Err(Mistake::new("objectVersion", wrong, fix));
     }
     if text.len() != 32 {
@@ -286,9 +285,9 @@ fn parse_history(field: Option<yaml::Integer>) -> Result<i32, Mistake> {
     field.map_or(Ok(0), |number| number.0.map_err(|wrong| Mistake::new("objectVersionHistory", wrong, fix)))
 }
 
-/// Octal text as Go's `ParseInt` with base 8 takes it, but without a minus and not above 0777.
+/// Octal text as Go's `ParseInt` accepts it with base 8, but without a minus and not above 0777.
 ///
-/// Upstream turns what is not octal into mode 0, that is, into a file nobody can read
+/// Upstream turns what is not octal into mode 0, which makes the file unreadable
 /// (docs/reference/azure-provider.md#file-modes).
 fn parse_mode(text: &str) -> Result<Option<FileMode>, Mistake> {
     if text.is_empty() {

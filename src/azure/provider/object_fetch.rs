@@ -1,7 +1,7 @@
 //! One object of a class: from its name to its files.
 //!
-//! Fetches the newest version, a pinned one, or as many as the class wants, and renders each; the first failure ends it. Knows
-//! neither the class's other objects nor the pod. Control comes from `fetch` and goes on to `keyvault` and `render`.
+//! Fetches the newest version, a pinned one, or as many as the class asks for, and renders each. An
+//! object fails as a whole: the first version that fails is its error.
 
 use tracing::warn;
 
@@ -15,7 +15,7 @@ use crate::formats::encoding::base64url;
 use crate::formats::jwk::Jwk;
 use crate::model::{ClassRef, Conversion, ObjectVersion, SecretFile};
 
-/// An object, and what it takes to get it.
+/// An object, and what its fetch needs.
 #[derive(Clone, Copy)]
 pub(super) struct ObjectFetch<'a> {
     pub(super) converter: Converter<'a>,
@@ -28,33 +28,36 @@ pub(super) struct ObjectFetch<'a> {
 
 /// The files of one object, and the versions that they hold.
 #[derive(Default)]
-pub(super) struct FetchedObject {
-    pub(super) files: Vec<SecretFile>,
-    pub(super) versions: Vec<ObjectVersion>,
+pub struct FetchedObject {
+    /// One file for each version, and more where a certificate's parts have their own.
+    pub files: Vec<SecretFile>,
+    /// The versions that the files came from.
+    pub versions: Vec<ObjectVersion>,
     /// What the files were converted from, where that was expensive.
-    pub(super) conversions: Vec<Conversion>,
-    /// When it expires, in seconds since 1970, if the vault says so; of a history, the newest version.
-    pub(super) expires: Option<i64>,
+    pub conversions: Vec<Conversion>,
+    /// When it expires, in seconds since 1970, if the vault has a date; of a history, the newest
+    /// version.
+    pub expires: Option<i64>,
 }
 
-/// What the vault has, as files, with its concrete version and its end.
-type Got = (Converted, String, Option<i64>);
+/// One version as files, its id, and when it expires.
+type FetchedVersion = (Converted, String, Option<i64>);
 
 impl ObjectFetch<'_> {
     /// Fetches and renders the object.
     ///
     /// # Errors
-    /// A name that no object can have, what the vault answers, or a value that cannot be rendered.
+    /// An invalid name, a version that the vault does not give, or a value that cannot be rendered.
     pub(super) async fn fetch(self) -> Result<FetchedObject, Error> {
         let name = ObjectName::new(&self.spec.name).map_err(|source| self.name("objectName", source))?;
         let mut fetched = FetchedObject::default();
-        if self.spec.wants_history() {
+        if self.spec.has_history() {
             let listed = self.vault.versions(kind(self.spec.object_type), &name).await;
             let listed = listed.map_err(|source| self.refused(self.spec.version_id(None), source))?;
             let listed: Vec<ListedVersion> = listed.iter().map(listed_version).collect();
-            let wanted = newest(self.spec, &listed);
-            let wanted = wanted.map_err(|source| Error::Versions { class: self.class.clone(), source })?;
-            for (index, version) in wanted.iter().enumerate() {
+            let versions = newest(self.spec, &listed);
+            let versions = versions.map_err(|source| Error::Versions { class: self.class.clone(), source })?;
+            for (index, version) in versions.iter().enumerate() {
                 self.version(&name, Some(index), Some(version), &mut fetched).await?;
             }
         } else {
@@ -78,10 +81,9 @@ impl ObjectFetch<'_> {
         let version = version.map(ObjectVersionId::new).transpose();
         let version = version.map_err(|source| self.name("objectVersion", source))?;
         let id = self.spec.version_id(index);
-        let got = self.get(name, index, version.as_ref()).await?;
-        let (Converted { rendered, conversion }, version, expires) = got;
+        let (Converted { rendered, conversion }, version, expires) = self.get(name, index, version.as_ref()).await?;
         for warning in &rendered.warnings {
-            warn!(class = %self.class, vault = self.vault_name, %warning, "an object was rendered otherwise");
+            warn!(class = %self.class, vault = self.vault_name, %warning, "an object is not rendered as the class asks");
         }
         fetched.files.extend(rendered.files);
         fetched.conversions.extend(conversion);
@@ -92,13 +94,12 @@ impl ObjectFetch<'_> {
         Ok(())
     }
 
-    /// What the vault has.
     async fn get(
         self,
         name: &ObjectName,
         index: Option<usize>,
         version: Option<&ObjectVersionId>,
-    ) -> Result<Got, Error> {
+    ) -> Result<FetchedVersion, Error> {
         let refused = |source| self.refused(self.spec.version_id(index), source);
         let plain = |value: Value<'_>| self.converter.plain(self.spec, index, value);
         Ok(match self.spec.object_type {
@@ -127,11 +128,11 @@ impl ObjectFetch<'_> {
     }
 }
 
-/// Lends a key in the form of a JWK (RFC 7518 §6).
-fn as_jwk<T>(key: &VaultKey, lend: impl FnOnce(Jwk<'_>) -> T) -> T {
+/// Passes a key on as a JWK (RFC 7518 §6).
+fn as_jwk<T>(key: &VaultKey, render: impl FnOnce(Jwk<'_>) -> T) -> T {
     let text = |bytes: &Option<Vec<u8>>| bytes.as_ref().map(|bytes| base64url(bytes));
     let (n, e, x, y) = (text(&key.n), text(&key.e), text(&key.x), text(&key.y));
-    lend(Jwk {
+    render(Jwk {
         kty: Some(&key.kty),
         n: n.as_deref(),
         e: e.as_deref(),

@@ -1,15 +1,14 @@
 //! The parameters of a class: from strings to checked [`Params`].
 //!
-//! Pure; finds all mistakes of a class at once, before anything is fetched, and reads no file and no token.
-//! Rules and order are those of docs/reference/azure-provider.md#parameters. The fetch goes on from
-//! here, `error` puts the class's name in front of the mistakes.
+//! Pure. Finds all mistakes of a class at once, before anything is fetched; reads no file and no
+//! token. Rules and order are those of docs/reference/azure-provider.md#parameters.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
 use super::limits::OBJECTS;
-use super::mistake::{Mistake, Mistakes, NearMiss, PARAMETERS, near_misses, shown, stranger, with_hint};
+use super::mistake::{Mistake, Mistakes, NearMiss, PARAMETERS, invalid_character, near_misses, shown, with_hint};
 use super::object::{self, ObjectSpec};
 use crate::azure::keyvault::CloudFileName;
 use crate::formats::yaml;
@@ -19,25 +18,28 @@ use crate::model::{self, Class};
 const CLOUDS: &[&str] =
     &["AzurePublicCloud", "AzureUSGovernmentCloud", "AzureChinaCloud", "AzureGermanCloud", STACK_CLOUD];
 
-/// The parameter that names the file of a custom cloud; taken from the class only, since the file says where tokens go.
+/// The parameter that names the file of a custom cloud. Only the class can set it, since the file
+/// decides where tokens are sent.
 pub const CLOUD_FILE: &str = "cloudEnvFileName";
 
-/// The cloud whose addresses stand in a file.
+/// The cloud whose addresses are in a file.
 const STACK_CLOUD: &str = "AzureStackCloud";
 
 /// Where the vault lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CloudChoice {
-    /// The class says nothing: the cloud of this process, with this file if that is the custom one. The text is not
-    /// checked, since in any other cloud it means nothing.
+    /// The class names no cloud: the cloud of this process, with this file if that is the custom
+    /// one. The text is not checked, since it has no meaning in any other cloud.
     Default(Option<String>),
-    /// One of the known clouds, in its canonical spelling. `AzureStackCloud` here means that the class names no file.
+    /// One of the known clouds, in its canonical spelling. `AzureStackCloud` here means that the
+    /// class names no file.
     Named(String),
-    /// `AzureStackCloud` with the addresses in this file; whether it may be read is for `keyvault::CloudFiles` to say.
+    /// `AzureStackCloud` with the addresses in this file; `keyvault::CloudFiles` decides whether it
+    /// may be read.
     File(CloudFileName),
 }
 
-/// How to log in (docs/reference/azure-provider.md#identities).
+/// Which identity logs in (docs/reference/azure-provider.md#identities).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IdentityMode {
     /// Client id and secret from `nodePublishSecretRef`.
@@ -68,18 +70,20 @@ pub struct Params {
     pub tenant: String,
     /// Where the vault lives.
     pub cloud: CloudChoice,
-    /// How to log in.
+    /// Which identity logs in.
     pub identity: IdentityMode,
-    /// What to fetch, 1 to [`limits::OBJECTS`](super::limits::OBJECTS), with file names that can stand side by side.
+    /// The objects, 1 to [`limits::OBJECTS`](super::limits::OBJECTS), whose files fit into one
+    /// volume.
     pub objects: Vec<ObjectSpec>,
-    /// Ignored keys that look like misspelt ones, for the errors that they may have caused.
+    /// Ignored keys that look misspelt, for the errors that they may have caused.
     pub near_misses: Vec<NearMiss>,
 }
 
 /// The class's parameters overlaid by the pod's volume context, as upstream's driver builds them.
 ///
 /// So a pod's author can override any parameter but [`CLOUD_FILE`]
-/// (docs/reference/azure-provider.md#parameters). The result may hold tokens: never log it.
+/// (docs/reference/azure-provider.md#parameters). Has no tokens: [`Caller`](model::Caller) keeps
+/// them apart.
 pub fn attributes(class: &Class, volume_context: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut merged = class.parameters.clone();
     let overriding = volume_context.iter().filter(|(key, _)| *key != CLOUD_FILE);
@@ -91,7 +95,7 @@ impl Params {
     /// Parses the attributes of a mount; unknown ones are ignored.
     ///
     /// # Errors
-    /// Every mistake there is, in the order of docs/reference/azure-provider.md#order-of-checks.
+    /// Every mistake, in the order of docs/reference/azure-provider.md#order-of-checks.
     pub fn parse(attributes: &BTreeMap<String, String>) -> Result<Params, Mistakes> {
         let given = Given { attributes, near: near_misses(attributes, PARAMETERS) };
         let mut mistakes = Vec::new();
@@ -116,7 +120,7 @@ impl Params {
     }
 }
 
-/// The mode as far as the flags tell.
+/// The identity mode that the flags select.
 enum Flags {
     None,
     ManagedIdentity,
@@ -137,7 +141,7 @@ impl Flags {
     }
 }
 
-/// The attributes while they are being read.
+/// The attributes, and the keys that look misspelt.
 struct Given<'a> {
     attributes: &'a BTreeMap<String, String>,
     near: Vec<NearMiss>,
@@ -156,7 +160,7 @@ impl<'a> Given<'a> {
         let mut flag = |key: &'static str| {
             let text = self.value(key);
             parse_bool(text).unwrap_or_else(|| {
-                let wrong = format!("{} is no boolean", shown(text));
+                let wrong = format!("{} is not a boolean", shown(text));
                 mistakes.push(Mistake::new(key, wrong, "use \"true\" or \"false\""));
                 false
             })
@@ -204,7 +208,7 @@ impl<'a> Given<'a> {
         let fix = "use the id or the domain of the vault's Entra tenant";
         if tenant.is_empty() {
             mistakes.push(self.missing(field, fix));
-        } else if let Some(wrong) = stranger(tenant, |c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-')) {
+        } else if let Some(wrong) = invalid_character(tenant, |c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-')) {
             mistakes.push(Mistake::new(field, wrong, fix));
         }
         tenant
@@ -217,7 +221,7 @@ impl<'a> Given<'a> {
             return CloudChoice::Default((!file.is_empty()).then(|| file.to_owned()));
         }
         let Some(known) = CLOUDS.iter().find(|known| known.eq_ignore_ascii_case(name)) else {
-            let wrong = format!("{} is no cloud", shown(name));
+            let wrong = format!("{} is not a cloud", shown(name));
             mistakes.push(Mistake::new(
                 "cloudName",
                 wrong,
@@ -289,7 +293,7 @@ struct Objects {
     array: Option<Vec<Option<String>>>,
 }
 
-/// Exactly the words of Go's `strconv.ParseBool`, and nothing at all for false.
+/// Exactly the words of Go's `strconv.ParseBool`; an empty text is false.
 fn parse_bool(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
@@ -298,7 +302,7 @@ fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
-/// Names the shape that people write most often instead of the right one.
+/// Names the wrong shape if it is one that people often write.
 fn misshapen(text: &str, error: &yaml::Error) -> Mistake {
     use serde_json::Value;
     let fix = "write `array:` and below it one `- |` for each object, with its fields indented as text";
@@ -311,13 +315,13 @@ fn misshapen(text: &str, error: &yaml::Error) -> Mistake {
             }
             Some(_) | None => format!("cannot be read as YAML, {error}"),
         },
-        Ok(Some(Value::String(_) | Value::Number(_) | Value::Bool(_) | Value::Null)) => "is no mapping".to_owned(),
+        Ok(Some(Value::String(_) | Value::Number(_) | Value::Bool(_) | Value::Null)) => "is not a mapping".to_owned(),
         Ok(None) | Err(_) => format!("cannot be read as YAML, {error}"),
     };
     Mistake::new("objects", wrong, fix)
 }
 
-/// Two objects of one file are found here, not after the fetch.
+/// Finds two objects of one file before the fetch.
 fn check_files(specs: &[ObjectSpec], mistakes: &mut Vec<Mistake>) {
     if specs.is_empty() {
         return;
@@ -332,7 +336,7 @@ fn check_vault_name(vault: &str, mistakes: &mut Vec<Mistake>) {
     if vault.is_empty() {
         return;
     }
-    if let Some(wrong) = stranger(vault, |c| c.is_ascii_alphanumeric() || c == '-') {
+    if let Some(wrong) = invalid_character(vault, |c| c.is_ascii_alphanumeric() || c == '-') {
         mistakes.push(Mistake::new("keyvaultName", wrong, fix));
     } else if !(3..=24).contains(&vault.len()) {
         mistakes.push(Mistake::new(

@@ -1,24 +1,21 @@
-//! From what the vault gave to the files of one object.
+//! Renders one version of an object: from the vault's value to the files of a volume.
 //!
-//! Pure; fetches nothing and decides nothing about versions
-//! (docs/reference/azure-provider.md#rendering). The fetch calls it for each version of each object
-//! and puts the files into a `model::Payload`; warnings go to events and logs.
-
-use std::fmt;
+//! Pure. Fetches nothing and does not choose versions (docs/reference/azure-provider.md#rendering).
 
 use super::certificate;
-use super::encode::{Fault, RenderError, decode};
+use super::encode::{RenderError, RenderFault, decode};
 use super::object::{Encoding, ObjectSpec};
+use super::warning::{Finding, Warning};
 use crate::formats::jwk::{self, Jwk};
 use crate::formats::pem::{self, Block};
 use crate::formats::pkcs12::Work;
 use crate::model::{ExposeSecret, FileMode, FileName, SecretBytes, SecretFile, SecretString};
 
-/// What the names of a certificate's own files end with.
+/// The suffixes of the separate files of a certificate.
 const CERTIFICATE: &str = ".crt";
 const KEY: &str = ".key";
 
-/// What the vault gave for one version of an object.
+/// The vault's value of one version of an object.
 #[derive(Debug, Clone, Copy)]
 pub enum Fetched<'a> {
     /// A secret.
@@ -29,14 +26,14 @@ pub enum Fetched<'a> {
     Certificate(&'a [u8]),
 }
 
-/// A secret as the vault gave it.
+/// The vault's value of a secret.
 #[derive(Debug, Clone, Copy)]
 pub struct FetchedSecret<'a> {
     /// Its value.
     pub value: &'a SecretString,
-    /// Its content type; without meaning unless it belongs to a certificate.
+    /// Its content type, which has a meaning only if the secret belongs to a certificate.
     pub content_type: Option<&'a str>,
-    /// Whether it belongs to a certificate: the vault tells a `kid`.
+    /// Whether it belongs to a certificate: the vault's answer has a `kid`.
     pub certificate_backed: bool,
 }
 
@@ -45,7 +42,8 @@ pub struct FetchedSecret<'a> {
 pub struct Rendering {
     /// `--construct-pem-chain`: sort the certificates of an archive, server first.
     pub construct_pem_chain: bool,
-    /// `--write-cert-and-key-in-separate-files`: also write `.crt` and `.key` for certificates' secrets.
+    /// `--write-cert-and-key-in-separate-files`: also write `.crt` and `.key` for certificates'
+    /// secrets.
     pub separate_files: bool,
     /// The mode of files that have none of their own.
     pub default_mode: FileMode,
@@ -63,66 +61,17 @@ impl Rendering {
 pub struct Rendered {
     /// One file, or `.crt`, `.key` and the file itself.
     pub files: Vec<SecretFile>,
-    /// What somebody should know, although it is no error.
+    /// What the user should know although rendering succeeded.
     pub warnings: Vec<Warning>,
 }
 
-/// Something that somebody should know about an object; holds no content.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Warning {
-    /// Type and name of the object, with the index of the version in history mode.
-    pub object: String,
-    /// What it is.
-    pub finding: Finding,
-}
-
-/// What was noticed while rendering.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finding {
-    /// The certificates do not form one chain by their key identifiers, and stand in the archive's order.
-    ChainNotOrdered,
-    /// The class asks for PFX, but the certificate is stored as PEM.
-    StaysPem,
-    /// The archive has certificates but no key.
-    NoPrivateKey,
-    /// The `.crt` and `.key` files are empty, since the file is an archive.
-    EmptyHalves,
-    /// So many PEM blocks cannot be read, and are in neither of the `.crt` and `.key` files.
-    DamagedBlocks(usize),
-}
-
-impl fmt::Display for Warning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.object)?;
-        match self.finding {
-            Finding::ChainNotOrdered => f.write_str(
-                "its certificates do not form one chain by their key identifiers and are written in the order of the PFX; \
-                 import the certificate again with its whole chain, each certificate once",
-            ),
-            Finding::StaysPem => f.write_str(
-                "objectFormat is pfx, but the vault stores this certificate as PEM, so the file is PEM; set the content \
-                 type of the certificate's policy to application/x-pkcs12",
-            ),
-            Finding::NoPrivateKey => f.write_str(
-                "the certificate comes without its private key; make the key exportable in the certificate's policy, or use \
-                 objectType cert",
-            ),
-            Finding::EmptyHalves => f.write_str(
-                "its .crt and .key files are empty since objectFormat is pfx; leave objectFormat out to fill them",
-            ),
-            Finding::DamagedBlocks(count) => {
-                write!(f, "{count} PEM blocks cannot be read and are missing from its .crt and .key files")
-            }
-        }
-    }
-}
-
-/// Renders one version of an object; `index` is its place in history mode, and becomes the last part of the path.
+/// Renders one version of an object; `index` is its place in history mode, and becomes the last
+/// part of the path.
 ///
-/// An archive may take up to a second of a processor, as long as `work` allows.
+/// An archive may take up to a second of CPU time; `work` limits it.
 ///
 /// # Errors
-/// See [`Fault`]: the value is not what it says it is, or not in the encoding of the class.
+/// See [`RenderFault`]: the value does not match its content type, or the encoding of the class.
 pub fn render(
     spec: &ObjectSpec,
     index: Option<usize>,
@@ -145,9 +94,9 @@ fn files(
     rendering: &Rendering,
     findings: &mut Vec<Finding>,
     work: &mut Work,
-) -> Result<Vec<SecretFile>, Fault> {
+) -> Result<Vec<SecretFile>, RenderFault> {
     let (base, mode) = (base(spec, index)?, rendering.mode(spec));
-    let file = |name: &FileName, text: &str, encoding, pem| -> Result<SecretFile, Fault> {
+    let file = |name: &FileName, text: &str, encoding, pem| -> Result<SecretFile, RenderFault> {
         let mut bytes = decode(text, encoding, pem)?;
         // The buffer moves out of its wrapper, so that no copy is left to wipe.
         let content = SecretBytes::from(std::mem::take(&mut *bytes));
@@ -184,8 +133,12 @@ fn files(
 /// The names of the files of a certificate's secret, in the order of [`render`].
 ///
 /// # Errors
-/// [`Fault::FileName`].
-pub(super) fn names(spec: &ObjectSpec, index: Option<usize>, rendering: &Rendering) -> Result<Vec<FileName>, Fault> {
+/// [`RenderFault::FileName`].
+pub(super) fn names(
+    spec: &ObjectSpec,
+    index: Option<usize>,
+    rendering: &Rendering,
+) -> Result<Vec<FileName>, RenderFault> {
     let base = base(spec, index)?;
     Ok(match rendering.separate_files {
         true => vec![appended(&base, CERTIFICATE)?, appended(&base, KEY)?, base],
@@ -193,14 +146,14 @@ pub(super) fn names(spec: &ObjectSpec, index: Option<usize>, rendering: &Renderi
     })
 }
 
-fn base(spec: &ObjectSpec, index: Option<usize>) -> Result<FileName, Fault> {
+fn base(spec: &ObjectSpec, index: Option<usize>) -> Result<FileName, RenderFault> {
     match index {
         None => Ok(spec.file.clone()),
         Some(index) => appended(&spec.file, &format!("/{index}")),
     }
 }
 
-fn appended(file: &FileName, what: &str) -> Result<FileName, Fault> {
+fn appended(file: &FileName, what: &str) -> Result<FileName, RenderFault> {
     let name = FileName::new(&format!("{}{what}", file.as_str()));
-    name.map_err(|source| Fault::FileName { appended: what.to_owned(), source })
+    name.map_err(|source| RenderFault::FileName { appended: what.to_owned(), source })
 }

@@ -1,21 +1,10 @@
-//! Credentials that a pod has: the tokens of its service account, as the kubelet sends them.
+//! The token of a pod's service account for one audience.
 //!
-//! Pure. Finds the token of one audience, and refuses one that is not the pod's own, or a call that speaks of another pod. Whether a
-//! token is genuine is Entra ID's to say.
-
-use std::collections::BTreeMap;
-use std::fmt;
-
-use serde::Deserialize;
+//! Pure. Refuses a token that does not name the pod's own service account, and a call with the
+//! attributes of another pod. Whether a token is genuine is decided by Entra ID.
 
 use crate::azure::keyvault::{ServiceAccountToken, TokenFault};
-use crate::model::{ExposeSecret as _, PodRef, SecretString};
-
-/// The key of the tokens, among the CSI secrets (Kubernetes 1.35 and newer) or in the volume context.
-pub const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
-const NAMESPACE: &str = "csi.storage.k8s.io/pod.namespace";
-const SERVICE_ACCOUNT: &str = "csi.storage.k8s.io/serviceAccount.name";
-const POD_UID: &str = "csi.storage.k8s.io/pod.uid";
+use crate::model::{Caller, PodRef, TOKENS, TokensError};
 
 /// The audience of workload identity (docs/reference/azure-provider.md#token-audiences).
 pub const WORKLOAD_AUDIENCE: &str = "api://AzureADTokenExchange";
@@ -23,46 +12,45 @@ pub const WORKLOAD_AUDIENCE: &str = "api://AzureADTokenExchange";
 /// The audience of AKS identity bindings (docs/reference/azure-provider.md#identity-binding).
 pub const BINDING_AUDIENCE: &str = "api://AKSIdentityBinding";
 
-/// The longest JSON text of tokens that is read, in bytes: a hundred audiences of a kubelet's.
-const LONGEST: usize = 256 << 10;
-
-/// Why there is no token; the texts say what the CSIDriver object needs, never a token.
+/// Why there is no token. The texts name what the CSIDriver object needs, never a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// The kubelet sent none.
+    /// The kubelet sent no tokens.
     #[error(
         "service account tokens not found: add {{audience: {0}}} to spec.tokenRequests of the CSIDriver object \
          secrets-store.csi.k8s.io"
     )]
     NoTokens(&'static str),
-    /// What was sent is not the kubelet's JSON.
+    /// The text is not the kubelet's JSON.
     #[error(
-        "the service account tokens cannot be read: leave csi.storage.k8s.io/serviceAccount.tokens out of volumeAttributes"
+        "the service account tokens cannot be read: leave {key} out of volumeAttributes",
+        key = TOKENS
     )]
     Unreadable,
-    /// There are tokens, but none for the audience.
+    /// The tokens have other audiences.
     #[error(
         "token for audience {0} not found: add it to spec.tokenRequests of the CSIDriver object secrets-store.csi.k8s.io"
     )]
     NoAudience(&'static str),
-    /// The kubelet did not say whose pod it is.
+    /// The call does not name the pod's service account.
     #[error("the pod's namespace or service account is missing: the CSIDriver object must have podInfoOnMount: true")]
     NoPodInfo,
-    /// There is a token, but not of the pod.
+    /// The token is not the pod's.
     #[error(
-        "the service account token for audience {audience} {fault}: leave csi.storage.k8s.io/serviceAccount.tokens out of \
+        "the service account token for audience {audience} {fault}: leave {key} out of \
          volumeAttributes; the CSIDriver object secrets-store.csi.k8s.io must have podInfoOnMount: true and {{audience: {audience}}} \
-         in spec.tokenRequests"
+         in spec.tokenRequests",
+        key = TOKENS
     )]
     NotOwn {
-        /// The audience that it was sent for.
+        /// The audience.
         audience: &'static str,
         /// What is wrong with it.
         fault: TokenFault,
     },
 }
 
-/// The volume context is not of the pod in whose directory the volume is.
+/// The attributes are not of the pod in whose directory the volume is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "csi.storage.k8s.io/pod.uid in the volume context is not the pod's UID in the target path: the CSIDriver object of this driver must \
@@ -70,87 +58,58 @@ pub enum TokenError {
 )]
 pub struct OtherPod;
 
-/// Why tokens of a call are not taken.
+/// Why a call's tokens are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum CallFault {
-    /// Nothing in its context is to be believed.
+pub enum CallerFault {
+    /// No attribute of the call can be trusted.
     #[error(transparent)]
     OtherPod(#[from] OtherPod),
-    /// One of them is not the pod's.
+    /// A token is not the pod's, or they cannot be read.
     #[error(transparent)]
     Token(#[from] TokenError),
 }
 
-/// Checks that the volume context is of the pod in whose directory the volume is.
+/// Checks that the attributes are of the pod in whose directory the volume is.
 ///
-/// A pod's author can write what the kubelet does not, but cannot know the UID that the pod will have.
+/// A pod's author can write attributes that the kubelet does not, but cannot know the UID that the
+/// pod will have.
 ///
 /// # Errors
-/// The target path names a pod by its UID, and the context names another one or none.
-pub fn check_pod(context: &BTreeMap<String, String>, target: &str) -> Result<(), OtherPod> {
+/// The target path names a pod by its UID, and the attributes name another one or none.
+pub fn check_pod(caller: &Caller, target: &str) -> Result<(), OtherPod> {
     match PodRef::uid_in(target) {
-        Some(uid) if context.get(POD_UID).is_none_or(|sent| sent != uid) => Err(OtherPod),
+        Some(uid) if caller.pod.uid != uid => Err(OtherPod),
         Some(_) | None => Ok(()),
     }
 }
 
-/// Looks for what keeps this provider from using the tokens of a call, whichever identity a class chooses.
-pub fn fault_of(
-    context: &BTreeMap<String, String>,
-    secrets: &BTreeMap<String, SecretString>,
-    target: &str,
-) -> Option<CallFault> {
-    if let Err(fault) = check_pod(context, target) {
+/// Why this provider would refuse the tokens of a call, whichever identity a class chooses.
+pub fn fault_of(caller: &Caller, target: &str) -> Option<CallerFault> {
+    if let Err(fault) = check_pod(caller, target) {
         return Some(fault.into());
     }
-    [WORKLOAD_AUDIENCE, BINDING_AUDIENCE].into_iter().find_map(|audience| {
-        match service_account(context, secrets, audience) {
-            Ok(_) | Err(TokenError::NoTokens(_) | TokenError::NoAudience(_)) => None,
-            Err(fault @ (TokenError::Unreadable | TokenError::NoPodInfo | TokenError::NotOwn { .. })) => {
-                Some(fault.into())
-            }
-        }
+    [WORKLOAD_AUDIENCE, BINDING_AUDIENCE].into_iter().find_map(|audience| match service_account(caller, audience) {
+        Ok(_) | Err(TokenError::NoTokens(_) | TokenError::NoAudience(_)) => None,
+        Err(fault @ (TokenError::Unreadable | TokenError::NoPodInfo | TokenError::NotOwn { .. })) => Some(fault.into()),
     })
 }
 
-/// One token, as the kubelet writes it.
-#[derive(Deserialize)]
-struct Token {
-    #[serde(default)]
-    token: String,
-}
-
-/// Never shows a token.
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token")
-    }
-}
-
-/// Takes the token for `audience` from the secrets, else from the volume context
+/// The token for `audience`, from the secrets or else from the volume context
 /// (docs/reference/csi-driver.md#service-account-tokens).
 ///
-/// A pod's author can write the latter too where the kubelet does not; such a token is of no use unless it names the pod's own
-/// service account, and then only if Entra ID finds it genuine, or has just done so for another one of that account.
+/// A pod's author can write the latter if the kubelet does not. Such a token is refused unless it
+/// names the pod's own service account; then Entra ID decides whether it is genuine, or has just
+/// done so for another token of that account.
 ///
 /// # Errors
-/// No tokens, none of this audience, or something that is not the kubelet's.
-pub fn service_account(
-    context: &BTreeMap<String, String>,
-    secrets: &BTreeMap<String, SecretString>,
-    audience: &'static str,
-) -> Result<ServiceAccountToken, TokenError> {
-    let sent = secrets.get(TOKENS).map(|tokens| tokens.expose_secret());
-    let text = sent.or_else(|| context.get(TOKENS).map(String::as_str)).filter(|text| !text.trim().is_empty());
-    let text = text.ok_or(TokenError::NoTokens(audience))?;
-    if text.len() > LONGEST {
-        return Err(TokenError::Unreadable);
-    }
-    let mut tokens: BTreeMap<String, Token> = serde_json::from_str(text).map_err(|_| TokenError::Unreadable)?;
-    let token = tokens.remove(audience).map(|token| token.token).filter(|token| !token.is_empty());
-    let of = |key: &str| context.get(key).filter(|value| !value.is_empty()).ok_or(TokenError::NoPodInfo);
-    let (namespace, name) = (of(NAMESPACE)?, of(SERVICE_ACCOUNT)?);
-    let token = token.ok_or(TokenError::NoAudience(audience))?;
-    ServiceAccountToken::new(namespace, name, audience, token.into())
+/// No tokens, none of this audience, or one that is not the pod's.
+pub fn service_account(caller: &Caller, audience: &'static str) -> Result<ServiceAccountToken, TokenError> {
+    let tokens = caller.tokens().map_err(|error| match error {
+        TokensError::NotSent => TokenError::NoTokens(audience),
+        TokensError::Unreadable => TokenError::Unreadable,
+    })?;
+    let name = caller.service_account.as_ref().ok_or(TokenError::NoPodInfo)?;
+    let token = tokens.get(audience).ok_or(TokenError::NoAudience(audience))?;
+    ServiceAccountToken::new(&caller.pod.namespace, name, audience, token.clone())
         .map_err(|fault| TokenError::NotOwn { audience, fault })
 }

@@ -1,8 +1,7 @@
-//! Which versions of an object are mounted in history mode.
+//! Chooses the versions of an object that are mounted in history mode
+//! (docs/reference/azure-provider.md#versions).
 //!
-//! Pure; lists nothing and fetches nothing (docs/reference/azure-provider.md#versions). The fetch
-//! gives it the vault's list, gets each version it names, and renders it with its place in the
-//! result as the last part of the path.
+//! Pure; sends no request.
 
 use std::cmp::Reverse;
 
@@ -13,19 +12,19 @@ use super::object::{ObjectSpec, ObjectType, Version};
 pub struct ListedVersion {
     /// The version.
     pub id: String,
-    /// Whether the entry has attributes at all; one without is not mounted.
+    /// Whether the entry has attributes; one without is not mounted.
     pub has_attributes: bool,
-    /// Whether the version is enabled; the vault leaves it out for enabled ones.
+    /// Whether the version is enabled; the vault may omit it for enabled ones.
     pub enabled: Option<bool>,
-    /// When it was made, in seconds since 1970; absent counts as then.
+    /// When it was created, in seconds since 1970; absent counts as 0.
     pub created: Option<i64>,
 }
 
-/// Why there is no version to mount; upstream then mounts nothing, and says nothing
+/// Why there is no version to mount. Upstream then mounts nothing, without an error
 /// (docs/reference/azure-provider.md#versions).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VersionsError {
-    /// The vault does not list the version to begin with.
+    /// The vault does not list the first version of the history.
     #[error(
         "{object}: objectVersion {version:?} is not among the object's {listed} versions; set objectVersion to one that az \
          keyvault {kind} list-versions shows, or leave it out to begin with the newest"
@@ -33,14 +32,14 @@ pub enum VersionsError {
     Unknown {
         /// Type and name of the object.
         object: String,
-        /// The word for it in the az program.
+        /// The word for its type in the az program.
         kind: &'static str,
         /// The version of the class.
         version: String,
         /// How many versions there are.
         listed: usize,
     },
-    /// The version to begin with is there, but disabled.
+    /// The first version of the history is disabled.
     #[error(
         "{object}: objectVersion {version:?} is disabled; enable it, set objectVersion to another one, or leave it out to \
          begin with the newest"
@@ -51,7 +50,7 @@ pub enum VersionsError {
         /// The version of the class.
         version: String,
     },
-    /// Every version is disabled, or there is none.
+    /// Every version is disabled, or the list is empty.
     #[error("{object}: none of the object's {listed} versions is enabled; enable one, or make a new one")]
     NoneEnabled {
         /// Type and name of the object.
@@ -61,15 +60,14 @@ pub enum VersionsError {
     },
 }
 
-/// The versions to mount, newest first, beginning at the one of the class: `objectVersionHistory` of them or, where there
-/// are not so many, all.
+/// The versions to mount, newest first, from the class's version on: at most
+/// `objectVersionHistory`.
 ///
 /// Upstream mounts one more than the class asks for (docs/reference/azure-provider.md#versions).
-/// Versions of one second stand in the order of their ids. Not-before and expiry dates are not
-/// looked at.
+/// Versions of one second are ordered by id. Not-before and expiry dates are ignored.
 ///
 /// # Errors
-/// The version to begin with is unknown or disabled, or none is enabled.
+/// The class's version is unknown or disabled, or none is enabled.
 pub fn newest(spec: &ObjectSpec, listed: &[ListedVersion]) -> Result<Vec<String>, VersionsError> {
     let object = || spec.version_id(None);
     let usable = |one: &&ListedVersion| one.has_attributes && one.enabled != Some(false);

@@ -1,9 +1,9 @@
-//! Finding a provider's socket and connecting to it, for one call.
+//! Finds a provider's socket and connects to it, for one call.
 //!
-//! Looks again at each try, in upstream's order of directories
-//! (docs/reference/csi-driver.md#provider-sockets), and takes the first socket on which somebody
-//! accepts. One that is not there is an error at once; one on which nobody accepts, as while a
-//! provider restarts, is waited for.
+//! Each try searches the directories in upstream's order
+//! (docs/reference/csi-driver.md#provider-sockets), and connects to the first socket that accepts.
+//! A missing socket is an error at once; one that refuses connections, as while a provider
+//! restarts, is tried until the deadline.
 
 use std::error::Error as _;
 use std::io;
@@ -14,23 +14,24 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
 
-use super::error::Fault;
+use super::error::ProviderFault;
 use super::socket::ProviderName;
 use crate::server::grpc::channel;
 
-/// How long is waited between two looks, at first and at most.
+/// The pause between two tries, at first and at most.
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
 
-/// How long a socket may be away that was there during this call: a provider that restarts makes it anew.
-const AWAY: Duration = Duration::from_secs(10);
+/// How long a socket that existed during this call may be missing: a provider that restarts creates
+/// it again.
+const ABSENT: Duration = Duration::from_secs(10);
 
-/// What one look found.
-enum Look {
+/// The result of one try.
+enum Attempt {
     Connected(Channel),
     Absent,
-    /// Somebody may accept soon.
+    /// The socket refuses connections for the moment.
     Refused(PathBuf, io::Error),
-    /// Waiting would not help.
+    /// A retry would not help.
     Impossible(PathBuf, io::Error),
 }
 
@@ -38,32 +39,31 @@ enum Look {
 pub(super) struct Search<'a> {
     pub(super) name: &'a ProviderName,
     pub(super) directories: &'a [PathBuf],
-    /// When the caller must have an answer.
     pub(super) deadline: Instant,
-    /// Whether its socket was seen during this call.
-    pub(super) met: bool,
+    /// Whether the socket existed during this call.
+    pub(super) discovered: bool,
 }
 
 impl Search<'_> {
-    /// Connects, and waits until that is possible.
-    pub(super) async fn connect(&mut self) -> Result<Channel, Fault> {
+    /// Connects, and retries until the deadline.
+    pub(super) async fn connect(&mut self) -> Result<Channel, ProviderFault> {
         let began = Instant::now();
         let mut seen = began;
         let mut pause = PAUSES[0];
         loop {
-            let fault = match self.look().await {
-                Look::Connected(channel) => {
-                    self.met = true;
+            let fault = match self.attempt().await {
+                Attempt::Connected(channel) => {
+                    self.discovered = true;
                     return Ok(channel);
                 }
-                Look::Absent if !self.met || seen.elapsed() >= AWAY => return Err(self.absent()),
-                Look::Absent => self.absent(),
-                Look::Refused(socket, source) => {
-                    (self.met, seen) = (true, Instant::now());
-                    Fault::Unreachable { socket, source, waited: began.elapsed() }
+                Attempt::Absent if !self.discovered || seen.elapsed() >= ABSENT => return Err(self.absent()),
+                Attempt::Absent => self.absent(),
+                Attempt::Refused(socket, source) => {
+                    (self.discovered, seen) = (true, Instant::now());
+                    ProviderFault::Unreachable { socket, source, waited: began.elapsed() }
                 }
-                Look::Impossible(socket, source) => {
-                    return Err(Fault::Unreachable { socket, source, waited: began.elapsed() });
+                Attempt::Impossible(socket, source) => {
+                    return Err(ProviderFault::Unreachable { socket, source, waited: began.elapsed() });
                 }
             };
             if Instant::now() + pause >= self.deadline {
@@ -74,35 +74,35 @@ impl Search<'_> {
         }
     }
 
-    async fn look(&self) -> Look {
-        let mut seen = Look::Absent;
+    async fn attempt(&self) -> Attempt {
+        let mut seen = Attempt::Absent;
         for socket in self.name.sockets(self.directories) {
             let source = match channel(&socket).await {
-                Ok(channel) => return Look::Connected(channel),
+                Ok(channel) => return Attempt::Connected(channel),
                 Err(error) => cause(&error),
             };
             if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
                 continue;
             }
-            // Nobody listens, or more wait than the provider lets.
-            let look = match matches!(source.kind(), ConnectionRefused | ConnectionReset | WouldBlock) {
-                true => Look::Refused(socket, source),
-                false => Look::Impossible(socket, source),
+            // No process listens, or the backlog is full.
+            let failed = match matches!(source.kind(), ConnectionRefused | ConnectionReset | WouldBlock) {
+                true => Attempt::Refused(socket, source),
+                false => Attempt::Impossible(socket, source),
             };
-            // The first is the one that counts, as upstream has it.
-            if let Look::Absent = seen {
-                seen = look;
+            // The first socket counts, as in upstream.
+            if let Attempt::Absent = seen {
+                seen = failed;
             }
         }
         seen
     }
 
-    fn absent(&self) -> Fault {
-        Fault::NotFound(self.name.sockets(self.directories))
+    fn absent(&self) -> ProviderFault {
+        ProviderFault::NotFound(self.name.sockets(self.directories))
     }
 }
 
-/// What the kernel said.
+/// The kernel's error.
 fn cause(error: &tonic::transport::Error) -> io::Error {
     let mut source = error.source();
     while let Some(inner) = source {

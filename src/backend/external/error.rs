@@ -1,7 +1,7 @@
-//! Why another provider did not fill a volume.
+//! Why an external provider did not fill a volume.
 //!
-//! The texts are for the pod's owner: which provider, what it said, what to do. What a provider says is passed on without
-//! the secrets that it was sent.
+//! The texts are for the pod's owner: the provider, its message, and the fix. Messages of a
+//! provider have no secret that it was sent.
 
 use std::io;
 use std::path::PathBuf;
@@ -10,20 +10,20 @@ use std::time::Duration;
 use super::limits;
 use crate::model::{ClassRef, FileNameError, PayloadError, Reason};
 
-/// Why a volume of another provider was not filled.
+/// Why a volume of an external provider was not filled.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The name is none that a socket could have.
+    /// The name cannot be a socket's.
     #[error(
-        "class {class}: provider not found: {provider:?} is no provider's name: up to 30 letters, digits, '-' and '_'"
+        "class {class}: provider not found: {provider:?} is not a provider name: use up to 30 letters, digits, '-' and '_'"
     )]
     Name {
         /// The class.
         class: ClassRef,
-        /// What it names, cut to a sensible length.
+        /// The name in the class, truncated.
         provider: String,
     },
-    /// The provider was asked, or looked for.
+    /// The provider was not found, or failed.
     #[error("class {class}: provider {provider}: {fault}")]
     Provider {
         /// The class.
@@ -31,9 +31,9 @@ pub enum Error {
         /// The provider.
         provider: String,
         /// What is wrong.
-        fault: Fault,
+        fault: ProviderFault,
     },
-    /// The provider is ours as well, and says what our own would have said.
+    /// The provider is `keyvault-csi provider`, with the error that the built-in one would have.
     #[error("{text}")]
     Ours {
         /// The provider's reason.
@@ -43,40 +43,40 @@ pub enum Error {
     },
 }
 
-/// What is wrong with a provider or its reply.
+/// A fault of a provider or its reply.
 #[derive(Debug, thiserror::Error)]
-pub enum Fault {
-    /// There is no socket.
+pub enum ProviderFault {
+    /// No directory has the socket.
     #[error(
         "provider not found: there is no {}; is the provider's DaemonSet installed and running on this node, and is its socket in one of these directories?",
         listed(.0)
     )]
     NotFound(Vec<PathBuf>),
-    /// There is a socket, but nobody accepts.
-    #[error("nobody answers on {}: {source} (waited {} s); is the provider running on this node?", socket.display(), waited.as_secs())]
+    /// The socket refuses connections.
+    #[error("no provider answers on {}: {source} (waited {} s); is the provider running on this node?", socket.display(), waited.as_secs())]
     Unreachable {
         /// The socket.
         socket: PathBuf,
-        /// How long was waited for it.
+        /// How long the call waited for it.
         waited: Duration,
-        /// What the kernel says.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// No answer came in time.
+    /// No answer before the deadline.
     #[error("no answer within {} s; the provider's log may say what it waits for", .0.as_secs())]
     Slow(Duration),
     /// The call failed.
-    #[error("rpc error: code = {code} desc = {said}")]
+    #[error("rpc error: code = {code} desc = {message}")]
     Call {
         /// The name of the gRPC code.
         code: String,
-        /// What the provider says.
-        said: String,
+        /// The provider's message.
+        message: String,
     },
     /// The reply has an error code.
     #[error("mount request failed with provider error code {code}; the provider's log has the cause")]
     Code {
-        /// The code, as the provider says.
+        /// The code, redacted.
         code: String,
     },
     /// The reply is above the limit.
@@ -90,15 +90,15 @@ pub enum Fault {
     /// More object versions than a status object can hold.
     #[error("the reply has {0} bytes of object versions, more than a status object can hold: an error of the provider")]
     Versions(usize),
-    /// The provider writes into the target itself.
+    /// The provider wrote into the target itself.
     #[error(
         "the reply has no files: providers that write into the volume themselves are not supported; a version of the provider that returns files is needed"
     )]
     NoFiles,
-    /// A path that cannot stand in a volume.
+    /// A path that a volume cannot have.
     #[error("the reply has the path {path:?}: {source}")]
     Path {
-        /// The path, cut.
+        /// The path, truncated.
         path: String,
         /// What is wrong with it.
         source: FileNameError,
@@ -111,8 +111,8 @@ pub enum Fault {
         /// The mode.
         mode: i32,
     },
-    /// The files do not make a volume.
-    #[error("the reply's files cannot stand in one volume: {}", payload(.0))]
+    /// The files do not fit into one volume.
+    #[error("the reply's files do not fit into one volume: {}", payload(.0))]
     Payload(#[from] PayloadError),
 }
 
@@ -126,26 +126,31 @@ impl Error {
         }
     }
 
-    /// The provider's own code for it, if it gave one.
+    /// The provider's own error code.
     pub fn code(&self) -> Option<&str> {
         match self {
-            Error::Provider { fault: Fault::Code { code }, .. } => Some(code),
+            Error::Provider { fault: ProviderFault::Code { code }, .. } => Some(code),
             Error::Name { .. } | Error::Provider { .. } | Error::Ours { .. } => None,
         }
     }
 }
 
-impl Fault {
+impl ProviderFault {
     fn reason(&self) -> Reason {
         match self {
-            Fault::NotFound(_) => Reason::ProviderNotFound,
-            Fault::Unreachable { .. } => Reason::ProviderUnavailable,
-            Fault::Slow(_) => Reason::Timeout,
-            Fault::Call { .. } | Fault::Code { .. } | Fault::NoVersions | Fault::NoFiles => Reason::ProviderFailed,
-            Fault::TooLarge(_) => Reason::TooLarge,
-            Fault::Versions(_) | Fault::Path { .. } | Fault::Mode { .. } => Reason::ProviderReplyInvalid,
-            Fault::Payload(PayloadError::TooLarge { .. }) => Reason::TooLarge,
-            Fault::Payload(_) => Reason::ProviderReplyInvalid,
+            ProviderFault::NotFound(_) => Reason::ProviderNotFound,
+            ProviderFault::Unreachable { .. } => Reason::ProviderUnavailable,
+            ProviderFault::Slow(_) => Reason::Timeout,
+            ProviderFault::Call { .. }
+            | ProviderFault::Code { .. }
+            | ProviderFault::NoVersions
+            | ProviderFault::NoFiles => Reason::ProviderFailed,
+            ProviderFault::TooLarge(_) => Reason::TooLarge,
+            ProviderFault::Versions(_) | ProviderFault::Path { .. } | ProviderFault::Mode { .. } => {
+                Reason::ProviderReplyInvalid
+            }
+            ProviderFault::Payload(PayloadError::TooLarge { .. }) => Reason::TooLarge,
+            ProviderFault::Payload(_) => Reason::ProviderReplyInvalid,
         }
     }
 }
@@ -155,7 +160,7 @@ fn listed(sockets: &[PathBuf]) -> String {
     sockets.join(" and no ")
 }
 
-/// The model's own texts speak of Key Vault's objects.
+/// The texts of the model are about objects of Key Vault.
 fn payload(error: &PayloadError) -> String {
     let cut = |name: &str| name.chars().take(limits::SHOWN).collect::<String>();
     match error {

@@ -1,8 +1,7 @@
-//! Asks providers for a sign of life, where the flags want it, and keeps a gauge of the answers.
+//! Health checks of providers, if a flag turns them on, with a gauge of the results.
 //!
-//! Has no effect on mounts (docs/reference/csi-driver.md#provider-health). Asked are the providers
-//! that a class has asked for on this node; how many of them are told apart is bounded by
-//! `metrics`.
+//! No effect on mounts (docs/reference/csi-driver.md#provider-health). Checks the providers that
+//! were discovered on this node; `metrics` bounds their number.
 
 use std::time::Duration;
 
@@ -17,8 +16,8 @@ use super::limits;
 use super::socket::ProviderName;
 use crate::server::telemetry::key;
 
-/// How long a provider may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The deadline of one check.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The protocol's version.
 const PROTOCOL: &str = "v1alpha1";
@@ -27,7 +26,7 @@ const PROTOCOL: &str = "v1alpha1";
 const ANSWER: usize = 64 << 10;
 
 impl External {
-    /// Asks each provider that was met for its version, for ever.
+    /// Checks each discovered provider at this interval; never returns.
     pub async fn watch_health(self, every: Duration) {
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -35,11 +34,11 @@ impl External {
             ticks.tick().await;
             let names = self.metrics.providers();
             let names = names.iter().filter_map(|name| ProviderName::new(name));
-            futures::future::join_all(names.map(|name| self.look_at(name))).await;
+            futures::future::join_all(names.map(|name| self.check(name))).await;
         }
     }
 
-    async fn look_at(&self, name: ProviderName) {
+    async fn check(&self, name: ProviderName) {
         let outcome = self.version(&name).await;
         let changed = self.metrics.provider_healthy(name.as_str(), outcome.is_ok());
         match outcome {
@@ -50,15 +49,15 @@ impl External {
         }
     }
 
-    /// The provider's name and version, as it says.
+    /// The name and version that the provider reports.
     async fn version(&self, name: &ProviderName) -> Result<String, String> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let directories = &self.options.directories;
-        let mut search = Search { name, directories, deadline, met: false };
+        let mut search = Search { name, directories, deadline, discovered: false };
         let channel = search.connect().await.map_err(|fault| fault.to_string())?;
         let mut client = CsiDriverProviderClient::new(channel).max_decoding_message_size(ANSWER);
-        let asked = client.version(VersionRequest { version: PROTOCOL.to_owned() });
-        let answer = timeout_at(deadline, asked).await.map_err(|_| format!("no answer within {PATIENCE:?}"))?;
+        let call = client.version(VersionRequest { version: PROTOCOL.to_owned() });
+        let answer = timeout_at(deadline, call).await.map_err(|_| format!("no answer within {TIMEOUT:?}"))?;
         let answer = answer.map_err(|status| cut(&format!("{:?}: {}", status.code(), status.message())))?.into_inner();
         Ok(cut(&format!("{} {} ({})", answer.runtime_name, answer.runtime_version, answer.version)))
     }

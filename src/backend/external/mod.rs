@@ -1,24 +1,23 @@
-//! Other providers: programs beside ours that fetch for `spec.provider`, over the provider protocol v1alpha1 on a Unix socket.
+//! External providers: programs on the node that fetch for a `spec.provider`, over the provider
+//! protocol v1alpha1 on a Unix socket.
 //!
-//! Asks and interprets the answer (docs/reference/csi-driver.md#provider-protocol); what is
-//! written, and when, is for `volume`. `ask` is the place to start reading; requests, replies,
-//! names and what a provider says are handled in pure files of their own.
+//! Sends the request and interprets the reply (docs/reference/csi-driver.md#provider-protocol);
+//! start reading in `fetch`. Writes nothing.
 //!
 //! # Guarantees
-//! Nothing is kept between two calls but the names of providers that were met: each call looks for the socket anew, so that
-//! one that appears, vanishes or moves is noticed. What was sent as a secret enters no text.
+//! Nothing is kept between two calls but the names of discovered providers: each call looks for the
+//! socket again, so that one that appears, vanishes or moves is noticed. No secret that was sent
+//! enters a text.
 
-mod ask;
-mod health;
-
-mod call;
 mod connect;
+mod error;
+mod fetch;
+mod health;
+mod mount_call;
 mod redact;
 mod reply;
 mod request;
 mod socket;
-
-mod error;
 
 #[cfg(test)]
 mod tests;
@@ -26,36 +25,38 @@ mod tests;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use ask::{Ask, Prepared};
-pub use error::{Error, Fault};
+pub use error::{Error, ProviderFault};
+pub use fetch::ExternalFetch;
 pub use socket::{ProviderName, directories};
 
 use crate::server::metrics::Metrics;
 
-/// The limits of what is taken from a provider.
+/// The limits of what is accepted from a provider.
 pub mod limits {
-    /// How much of a provider's own text is told, in characters. An event holds 1,024.
-    pub const SAID: usize = 1024;
-    /// The same of a provider that is ours, which lists all mistakes of a class.
-    pub const SAID_BY_OURS: usize = 8 << 10;
-    /// How much of a name is shown, in characters.
+    /// The longest error text of a provider, in characters. An event has 1,024.
+    pub const MESSAGE: usize = 1024;
+    /// The same of `keyvault-csi provider`, which lists all mistakes of a class.
+    pub const OWN_MESSAGE: usize = 8 << 10;
+    /// How much of a name messages show, in characters.
     pub const SHOWN: usize = 64;
-    /// The most bytes of object versions of one reply: the status object has them, and an API server takes about 1.5 MiB.
+    /// The most bytes of object versions of one reply: the pod status has them, and an API server
+    /// accepts about 1.5 MiB.
     pub const VERSIONS: usize = 512 << 10;
-    /// The most bytes of object versions that are kept of one volume, to be sent with its next request.
+    /// The most bytes of object versions that are kept of one volume and sent with its next
+    /// request.
     pub const HELD: usize = 64 << 10;
 }
 
-/// How providers are found and what is taken from them.
+/// How providers are found, and what is accepted from them.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where sockets are looked for, in this order.
+    /// The directories of sockets, in the order in which they are searched.
     pub directories: Vec<PathBuf>,
     /// The largest reply, in bytes.
     pub largest_reply: usize,
 }
 
-/// The providers beside us. Cheap to clone; all clones share the names that were met.
+/// The external providers. Cheap to clone; all clones share the discovered names.
 #[derive(Debug, Clone)]
 pub struct External {
     options: Arc<Options>,

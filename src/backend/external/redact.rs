@@ -1,12 +1,13 @@
-//! Pure. Removes the secrets of a request from what a provider says about it.
+//! Pure. Removes the secrets of a request from a provider's messages.
 //!
-//! Providers may quote anything in an error, and the error becomes an event and a log line. A secret is redacted in
-//! each form in which programs print it (`forms`), whole or any run of 16 characters of such a form. Text that its
-//! readers know anyway stays readable: `clientid`, what also stands in the class's parameters, well-known URLs, and
-//! the header lines of PEM.
+//! Providers may quote anything in an error, and the error becomes an event and a log line. A
+//! secret is redacted in each form in which programs print it (`forms`), whole or any run of 16
+//! characters of such a form. Public text stays readable: `clientid`, the class's parameters,
+//! well-known URLs, and the header lines of PEM.
 //!
 //! # Guarantees
-//! The work is linear in the size of the secrets and of the parameters, and bounded by [`TEXT`] for the provider's text.
+//! The work is linear in the size of the secrets and of the parameters, and bounded by [`TEXT`] for
+//! the provider's text.
 
 mod forms;
 mod index;
@@ -22,52 +23,51 @@ use self::index::{Index, Matches, window};
 use self::values::Values;
 use self::views::View;
 use super::limits;
-use super::request::TOKENS;
-use crate::model::{ExposeSecret as _, SecretString};
+use crate::model::{Caller, ExposeSecret as _};
 
-/// What stands in place of a secret.
+/// Replaces a secret.
 const STRIPPED: &str = "***stripped***";
 
-/// What stands in place of a whole text that cannot be redacted within bounds.
+/// Replaces a text that cannot be redacted within bounds.
 const WITHHELD: &str =
     "***stripped*** (the Secret has more short values than can be looked for; see the provider's log)";
 
-/// How much of a provider's text is read, in bytes. More than is ever shown.
+/// How much of a provider's text is read, in bytes: more than is ever shown.
 const TEXT: usize = 16 << 10;
 
-/// How much of the end of a text that was cut at [`TEXT`] is dropped: a secret may have been cut in two there.
+/// How much of the end of a text that was truncated at [`TEXT`] is dropped: the end may be half a
+/// secret.
 const TAIL: usize = 64;
 
 /// The length of a run of a secret that is redacted, in characters.
 const RUN: usize = 16;
 
-/// The same as it is searched for: the first or the last of the 16 may be a quote.
+/// The length that is searched for: the first or the last of the 16 may be a quote.
 const PLAIN_RUN: usize = RUN - 1;
 
-/// The same for base64, in which the first and the last of the 16 may have bits of something else.
+/// The same for base64, where the first and the last of the 16 may have bits of neighbours.
 const BASE64_RUN: usize = RUN - 2;
 
-/// The shortest value that is redacted: shorter ones would match by chance.
+/// Shorter values are not redacted from messages: they would match by chance.
 const SHORTEST: usize = 4;
 
-/// Values below this length are redacted in halves, too.
+/// Shorter values are also redacted in halves.
 const HALVED: usize = 2 * RUN;
 
-/// Up to which length the rest of a run next to a readable text is left when it has no letter and no digit: quotes
-/// and commas.
+/// Below this length, the rest of a run next to a readable text stays if it has no letter and no
+/// digit: quotes and commas.
 const PUNCTUATION: usize = 4;
 
-/// Removes the secrets of one request from texts. They are collected only when a provider has said something.
+/// Removes the secrets of one request from texts. Collects them only once there is a message.
 pub(super) struct Redactor<'a> {
     parameters: &'a BTreeMap<String, String>,
-    context: &'a BTreeMap<String, String>,
-    secrets: &'a BTreeMap<String, SecretString>,
+    caller: &'a Caller,
 }
 
 /// The encodings that a text is searched in; each has views of the text of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Encoding {
-    /// The value itself, and as JSON and URLs have it.
+    /// The value itself, and as JSON and URLs escape it.
     Plain,
     Base64,
     Hex,
@@ -76,18 +76,14 @@ enum Encoding {
 const ENCODINGS: [Encoding; 3] = [Encoding::Plain, Encoding::Base64, Encoding::Hex];
 
 impl<'a> Redactor<'a> {
-    /// For a request with these parameters of the class, this volume context, and these secrets.
-    pub(super) fn new(
-        parameters: &'a BTreeMap<String, String>,
-        context: &'a BTreeMap<String, String>,
-        secrets: &'a BTreeMap<String, SecretString>,
-    ) -> Redactor<'a> {
-        Redactor { parameters, context, secrets }
+    /// For a request with these parameters of the class, made for this caller.
+    pub(super) fn new(parameters: &'a BTreeMap<String, String>, caller: &'a Caller) -> Redactor<'a> {
+        Redactor { parameters, caller }
     }
 
-    /// A provider's text for people: without secrets, on one line, at most [`limits::SAID`] characters.
+    /// A provider's message without secrets, on one line, at most [`limits::MESSAGE`] characters.
     pub(super) fn redact(&self, text: &str) -> String {
-        self.redact_to(limits::SAID, text)
+        self.redact_to(limits::MESSAGE, text)
     }
 
     /// The same with another limit, in characters.
@@ -101,7 +97,7 @@ impl<'a> Redactor<'a> {
         masked(&read[..shown], &mask).take(limit).collect()
     }
 
-    /// Which bytes of `text` are secret; `None` when there are too many values to look for.
+    /// Which bytes of `text` are secret; `None` if there are too many values to look for.
     fn mask(&self, text: &str) -> Option<Vec<bool>> {
         let mut mask = vec![false; text.len()];
         let values = self.values();
@@ -142,7 +138,8 @@ impl<'a> Redactor<'a> {
         mask
     }
 
-    /// Masks every occurrence of these patterns of one length that is not also part of a public text.
+    /// Masks every occurrence of these patterns of one length that is not also part of a public
+    /// text.
     fn wholes(
         &self,
         encoding: Encoding,
@@ -163,24 +160,25 @@ impl<'a> Redactor<'a> {
         secret.without(&public).spans().for_each(|span| mask[span].fill(true));
     }
 
-    /// What must not be shown.
+    /// The values that must not be shown.
     fn values(&self) -> Values<'a> {
-        let tokens = self.context.get(TOKENS).map(String::as_str);
-        let confidential = self.secrets.iter().filter(|(key, _)| !is_public(key));
+        let sent = self.caller.sent_tokens();
+        let tokens = [sent.in_secrets(), sent.in_attributes()].into_iter().flatten();
+        let credentials = self.caller.credentials().iter().filter(|(key, _)| !is_public(key)).map(|(_, value)| value);
         let mut values = Values::default();
-        confidential.map(|(_, secret)| secret.expose_secret()).chain(tokens).for_each(|value| values.add(value));
+        credentials.chain(tokens).for_each(|value| values.add(value.expose_secret()));
         values
     }
 
-    /// What readers of the class, or everybody, know.
+    /// Text that readers of the class know, or that is public.
     fn public(&self) -> impl Iterator<Item = &'a str> {
-        let ids = self.secrets.iter().filter(|(key, _)| is_public(key)).map(|(_, id)| id.expose_secret());
+        let ids = self.caller.credentials().iter().filter(|(key, _)| is_public(key)).map(|(_, id)| id.expose_secret());
         let parameters = self.parameters.values().map(String::as_str);
         parameters.chain(ids).chain(values::WELL_KNOWN.iter().copied())
     }
 }
 
-/// Whose secret it is, is not a secret, and advice names it.
+/// A client id is not a secret, and error texts name it.
 fn is_public(key: &str) -> bool {
     key.eq_ignore_ascii_case("clientid")
 }
@@ -194,20 +192,20 @@ impl Encoding {
         }
     }
 
-    /// The text as this encoding is searched in.
+    /// The views of a text that are searched for this encoding.
     fn views(self, text: &View) -> Vec<View> {
         match self {
             Encoding::Plain => {
                 let views = text.decoded().into_iter().map(|view| view.folded());
                 views.flat_map(|view| [view.squeezed(), view]).collect()
             }
-            // Encoders break lines, and what they made may stand in a URL.
+            // Encoders break lines, and base64 may be in a URL.
             Encoding::Base64 => text.decoded().iter().map(|view| view.squeezed().base64()).collect(),
             Encoding::Hex => vec![text.hex().folded()],
         }
     }
 
-    /// Looks for each form that a value has in this encoding, as far as the text may have it.
+    /// Looks for each form of a value in this encoding that the text may have.
     fn scan(self, text: &str, value: &str, matches: &mut Matches<'_, '_>) {
         for form in forms::of(self, text) {
             if form.applies(value) {
@@ -217,7 +215,7 @@ impl Encoding {
         }
     }
 
-    /// Looks for what everybody knows, which may itself be in this encoding.
+    /// Looks for public text, which may itself be in this encoding.
     fn scan_public(self, text: &str, known: &str, matches: &mut Matches<'_, '_>) {
         if self == Encoding::Plain {
             return self.scan(text, known, matches);
@@ -229,8 +227,8 @@ impl Encoding {
     }
 }
 
-/// What is looked for as a whole, by length: forms of short values that have no run, and halves of values that have
-/// two at most.
+/// The patterns that are looked for as a whole, by length: forms of values shorter than a run, and
+/// halves of values of at most two runs.
 fn patterns(
     encoding: Encoding,
     text: &str,
@@ -253,7 +251,7 @@ fn patterns(
     if encoding == Encoding::Plain {
         for value in long.iter().filter(|value| value.len() < HALVED) {
             let half = value.len().div_ceil(2);
-            // The scheme of a URL and the beginning of its host say nothing.
+            // The scheme of a URL and the beginning of its host are not secret.
             let telling = |half: &&[u8]| half.len() < PLAIN_RUN && !half.windows(3).any(|bytes| bytes == b"://");
             value.to_ascii_lowercase().as_bytes().windows(half).filter(telling).for_each(&mut add);
         }
@@ -261,7 +259,8 @@ fn patterns(
     patterns
 }
 
-/// Takes what is readable out of the mask, and with it the quotes and commas around it that the secret has, too.
+/// Takes readable text out of the mask, with the quotes and commas around it that the secret also
+/// has.
 fn without(mask: &mut [bool], readable: &[bool], text: &[u8]) {
     mask.iter_mut().zip(readable).for_each(|(mask, readable)| *mask &= !readable);
     let mut at = 0;
@@ -276,7 +275,7 @@ fn without(mask: &mut [bool], readable: &[bool], text: &[u8]) {
     }
 }
 
-/// The mask with the base64 characters next to it, which may have bits of the secret.
+/// The mask, extended by the base64 characters next to it, which may have bits of the secret.
 fn widened(mask: &[bool], text: &[u8]) -> Vec<bool> {
     let near = |at: usize| at.checked_sub(1).is_some_and(|at| mask[at]) || mask.get(at + 1) == Some(&true);
     let extended = |at: usize| forms::is_base64(text[at]) && near(at);

@@ -1,7 +1,7 @@
-//! Pure. A provider's name, and where its socket may be.
+//! Pure. A provider's name, and the paths of its socket.
 //!
 //! The rules are upstream's (docs/reference/csi-driver.md#provider-sockets): additional directories
-//! first, and the name becomes a file's. Control goes on to `connect`, which looks.
+//! first, and the name becomes a file name.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -14,14 +14,14 @@ const LONGEST: usize = 30;
 pub struct ProviderName(String);
 
 impl ProviderName {
-    /// Takes `text` as a name; `None` when it is none, so that no path can be made of it.
+    /// `None` for a text that is not a name, so that no path is made of it.
     pub fn new(text: &str) -> Option<ProviderName> {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
         let good = (1..=LONGEST).contains(&text.len()) && text.bytes().all(fits);
         good.then(|| ProviderName(text.to_owned()))
     }
 
-    /// The name.
+    /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -38,9 +38,10 @@ impl fmt::Display for ProviderName {
     }
 }
 
-/// The directories of upstream's two flags, in the order in which they are searched: the additional ones first.
+/// The directories of upstream's two flags, in the order in which they are searched: the additional
+/// ones first.
 ///
-/// Upstream takes an empty entry as the directory that the process happens to run in; it is passed over here.
+/// Upstream uses the working directory for an empty entry; here it is ignored.
 pub fn directories(additional: &str, main: &Path) -> Vec<PathBuf> {
     let additional = additional.split(',').filter(|entry| !entry.is_empty()).map(PathBuf::from);
     let mut directories: Vec<PathBuf> = Vec::new();

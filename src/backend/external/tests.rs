@@ -1,4 +1,4 @@
-//! What is asked of a provider and what its answer means, as tables:
+//! Requests to a provider and the meaning of its replies, as tables:
 //! docs/reference/csi-driver.md#mount-request, docs/reference/csi-driver.md#mount-reply,
 //! docs/reference/csi-driver.md#provider-sockets and docs/reference/csi-driver.md#path-table.
 
@@ -11,20 +11,15 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
-use super::ask::Ask;
-use super::call::{Call, Failure, is_transient};
-use super::error::{Error, Fault};
+use super::error::{Error, ProviderFault};
+use super::mount_call::{CallFailure, MountCall, is_transient};
 use super::redact::Redactor;
-use super::request::TOKENS;
 use super::{ProviderName, directories, reply, request};
-use crate::model::{Class, ClassRef, ClassSpec, ObjectVersion, Payload, Reason, SecretString};
+use crate::model::tests::caller;
+use crate::model::{Class, ClassRef, ClassSpec, Fetch, ObjectVersion, Payload, Purpose, Reason, TOKENS};
 
 fn strings(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
-}
-
-fn secrets(pairs: &[(&str, &str)]) -> BTreeMap<String, SecretString> {
-    pairs.iter().map(|(key, value)| ((*key).to_owned(), SecretString::from(*value))).collect()
 }
 
 fn class() -> Class {
@@ -34,9 +29,9 @@ fn class() -> Class {
 }
 
 fn built(context: &[(&str, &str)], secrets: &[(&str, &str)], held: &[ObjectVersion]) -> MountRequest {
-    let (class, context, secrets) = (class(), strings(context), self::secrets(secrets));
-    let deadline = Instant::now();
-    request::build(&Ask { class: &class, context: &context, secrets: &secrets, target: "/pods/mount", held, deadline })
+    let (class, caller, deadline) = (class(), caller(context, secrets), Instant::now());
+    let (target, purpose) = ("/pods/mount", Purpose::Mount);
+    request::build(&Fetch { class: &class, caller: &caller, target, purpose, deadline }, held)
 }
 
 fn parsed(text: &str) -> Value {
@@ -83,8 +78,8 @@ fn good(files: Vec<File>) -> MountResponse {
     MountResponse { object_version: vec![version("a", "1")], error: None, files }
 }
 
-fn interpreted(reply: MountResponse) -> Result<Payload, Fault> {
-    reply::interpret(reply, 8192, &Redactor::new(&BTreeMap::new(), &BTreeMap::new(), &secrets(&[("pass", "hidden")])))
+fn interpreted(reply: MountResponse) -> Result<Payload, ProviderFault> {
+    reply::interpret(reply, 8192, &Redactor::new(&BTreeMap::new(), &caller(&[], &[("pass", "hidden")])))
 }
 
 fn paths(payload: &Payload) -> Vec<(&str, u32)> {
@@ -99,11 +94,11 @@ fn a_reply_is_read_in_upstreams_order() {
         files: vec![file("f", 0, "x")],
     };
     let code = interpreted(coded("AuthenticationFailed", Vec::new())).unwrap_err();
-    assert!(matches!(&code, Fault::Code { code } if code == "AuthenticationFailed"), "{code}");
-    assert!(matches!(interpreted(coded("", Vec::new())), Err(Fault::NoVersions)));
+    assert!(matches!(&code, ProviderFault::Code { code } if code == "AuthenticationFailed"), "{code}");
+    assert!(matches!(interpreted(coded("", Vec::new())), Err(ProviderFault::NoVersions)));
     assert!(interpreted(coded("", vec![version("a", "1")])).is_ok());
-    assert!(matches!(interpreted(MountResponse::default()), Err(Fault::NoVersions)));
-    assert!(matches!(interpreted(good(Vec::new())), Err(Fault::NoFiles)));
+    assert!(matches!(interpreted(MountResponse::default()), Err(ProviderFault::NoVersions)));
+    assert!(matches!(interpreted(good(Vec::new())), Err(ProviderFault::NoFiles)));
     // The last of several wins.
     let mut reply = good(vec![file("f", 0o600, "old"), file("f", 0o640, "new")]);
     reply.object_version.push(version("a", "2"));
@@ -120,7 +115,7 @@ fn modes_are_permissions_only() {
         let payload = interpreted(good(vec![file("f", mode, "x")])).unwrap();
         assert_eq!(paths(&payload), [("f", expected)], "{mode:o}");
     }
-    assert!(matches!(interpreted(good(vec![file("f", -1, "x")])), Err(Fault::Mode { mode: -1, .. })));
+    assert!(matches!(interpreted(good(vec![file("f", -1, "x")])), Err(ProviderFault::Mode { mode: -1, .. })));
 }
 
 #[test]
@@ -143,25 +138,25 @@ fn paths_are_those_that_upstream_takes() {
         "./a",
         "a/",
         "..",
-        // Upstream takes these.
+        // Upstream accepts these.
         ".",
         "a\0b",
         &format!("d/{deep}"),
     ] {
         let fault = interpreted(good(vec![file(path, 0, "x")])).unwrap_err();
-        assert!(matches!(fault, Fault::Path { .. }), "{path}: {fault}");
+        assert!(matches!(fault, ProviderFault::Path { .. }), "{path}: {fault}");
         assert_eq!(fault_reason(fault), Reason::ProviderReplyInvalid);
     }
     let both = interpreted(good(vec![file("a", 0, "x"), file("a/b", 0, "x")])).unwrap_err();
     assert!(both.to_string().contains("is a file and"), "{both}");
-    let told = interpreted(good(vec![file("hidden", 0, "x"), file("hidden/b", 0, "x")])).unwrap_err().to_string();
-    assert!(told.contains("is a file and") && !told.contains("hidden"), "{told}");
+    let text = interpreted(good(vec![file("hidden", 0, "x"), file("hidden/b", 0, "x")])).unwrap_err().to_string();
+    assert!(text.contains("is a file and") && !text.contains("hidden"), "{text}");
     let large = interpreted(good(vec![file("a", 0, "x"), file("b", 0, "x"), file("c", 0, "x")])).unwrap_err();
     assert!(large.to_string().contains("12288 bytes") && large.to_string().contains("8192"), "{large}");
     assert_eq!(fault_reason(large), Reason::TooLarge);
 }
 
-fn fault_reason(fault: Fault) -> Reason {
+fn fault_reason(fault: ProviderFault) -> Reason {
     Error::Provider { class: class().reference, provider: "vault".to_owned(), fault }.reason()
 }
 
@@ -181,16 +176,16 @@ fn names_become_no_path() {
     assert_eq!(searched("/main,,/main"), paths(&["/main/vault.sock"]));
 }
 
-fn failure(status: &Status) -> Failure {
-    let (context, secrets) = (BTreeMap::new(), BTreeMap::new());
-    let (name, redactor) = (ProviderName::new("vault").unwrap(), Redactor::new(&context, &context, &secrets));
+fn failure(status: &Status) -> CallFailure {
+    let (parameters, caller) = (BTreeMap::new(), caller(&[], &[]));
+    let (name, redactor) = (ProviderName::new("vault").unwrap(), Redactor::new(&parameters, &caller));
     let deadline = Instant::now() + Duration::from_secs(1);
-    Call { name: &name, directories: &[], largest_reply: 5, deadline, redactor: &redactor }.failure(status)
+    MountCall { name: &name, directories: &[], largest_reply: 5, deadline, redactor: &redactor }.failure(status)
 }
 
 #[test]
-fn a_size_limit_is_told_from_other_refusals() {
-    let too_large = |status: &Status| matches!(failure(status), Failure::Fault(Fault::TooLarge(5)));
+fn a_size_limit_is_distinguished_from_other_refusals() {
+    let too_large = |status: &Status| matches!(failure(status), CallFailure::ProviderFault(ProviderFault::TooLarge(5)));
     for (code, text, expected) in [
         (Code::Unknown, "plain", false),
         (Code::ResourceExhausted, "quota exceeded", false),
@@ -201,14 +196,14 @@ fn a_size_limit_is_told_from_other_refusals() {
     ] {
         assert_eq!(too_large(&Status::new(code, text)), expected, "{text}");
     }
-    assert!(Fault::TooLarge(5).to_string().contains("--max-call-recv-msg-size"));
+    assert!(ProviderFault::TooLarge(5).to_string().contains("--max-call-recv-msg-size"));
     assert!(is_transient(&Status::unavailable("x")) && !is_transient(&Status::unknown("x")));
 }
 
 #[test]
-fn a_provider_of_ours_speaks_for_itself() {
+fn the_error_of_our_own_provider_is_passed_on() {
     let status = crate::server::grpc::failed(Reason::Forbidden, "class default/demo: vault kv refuses");
-    let Failure::Ours(reason, text) = failure(&status) else { panic!("not ours") };
+    let CallFailure::Ours(reason, text) = failure(&status) else { panic!("not ours") };
     let error = Error::Ours { reason, text };
     assert_eq!(
         (error.reason(), error.to_string().as_str()),

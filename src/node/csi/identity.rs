@@ -1,7 +1,7 @@
 //! The CSI Identity service: name, version, liveness.
 //!
-//! Claims no plugin capability: upstream claims a controller service that it does not have.
-//! Probe says nothing about Azure, so that an outage there restarts no driver.
+//! Claims no plugin capability: upstream claims a controller service that it does not have. Probe
+//! does not check Azure, so that an outage there restarts no driver.
 
 use keyvault_csi_proto::csi::identity_server;
 use keyvault_csi_proto::csi::{
@@ -10,15 +10,15 @@ use keyvault_csi_proto::csi::{
 };
 use tonic::{Request, Response, Status};
 
-/// Who the driver is.
+/// The CSI Identity service.
 #[derive(Debug, Clone)]
-pub(super) struct Identity {
+pub(super) struct IdentityService {
     /// The driver's name in domain form.
     pub(super) name: String,
 }
 
 #[tonic::async_trait]
-impl identity_server::Identity for Identity {
+impl identity_server::Identity for IdentityService {
     async fn get_plugin_info(
         &self,
         _: Request<GetPluginInfoRequest>,

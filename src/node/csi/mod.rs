@@ -1,6 +1,7 @@
-//! gRPC in: the CSI services and the kubelet's plugin registration, on private Unix sockets.
+//! The CSI services and the kubelet's plugin registration, on private Unix sockets.
 //!
-//! A handler parses, makes one call into `volume`, and maps the answer; start reading in `node`.
+//! A handler parses the request, makes one call into `volume`, and maps the result; start reading
+//! in `node`.
 
 mod identity;
 mod node;

@@ -1,7 +1,8 @@
-//! The CSI Node service: each call is parsed, handed to `volume`, and its outcome mapped, counted and logged.
+//! The CSI Node service: parses each call, passes it to `volume`, and maps, counts and logs the
+//! outcome.
 //!
-//! Never logs a request: the volume context and the secrets hold tokens. Publishes and unpublishes run in tasks of
-//! their own, since tonic drops a handler when its caller goes away.
+//! Never logs a request: the volume context and the secrets hold tokens. Publishes and unpublishes
+//! run in tasks of their own, since tonic drops a handler when its caller goes away.
 
 use keyvault_csi_proto::csi::node_server;
 use keyvault_csi_proto::csi::node_service_capability::rpc::Type as Capability;
@@ -23,9 +24,9 @@ use crate::server::grpc::deadline;
 use crate::server::metrics::{Metrics, Provider};
 use crate::server::telemetry::key;
 
-/// How many publishes and unpublishes may be open until further publishes are turned away: whoever asks and goes away
-/// leaves one behind.
-const OPEN: usize = 4_096;
+/// How many publishes and unpublishes may be open before further publishes are refused: a call
+/// outlives a caller that disconnects.
+const MAX_OPEN_CALLS: usize = 4_096;
 
 /// The CSI Node service.
 #[derive(Debug, Clone)]
@@ -34,7 +35,7 @@ pub struct Node {
     pub node_id: String,
     /// The volumes of this node.
     pub volumes: Volumes,
-    /// Where calls are counted.
+    /// Counts the calls.
     pub metrics: Metrics,
     /// Holds the tasks that outlive their callers, so that a shutdown can wait for them.
     pub tasks: TaskTracker,
@@ -54,7 +55,7 @@ impl node_server::Node for Node {
             Ok(request) => request,
             Err(refusal) => {
                 warn!({ key::REASON } = %Reason::InvalidRequest, { key::ERROR } = %refusal, "publish refused");
-                // A volume that a pod uses stays, whatever became of the CSIDriver object
+                // A volume that a pod uses stays, even if the CSIDriver object is wrong now
                 // (docs/decisions.md#d4).
                 if let Ok(target) = target
                     && self.volumes.is_published(&target, deadline).await
@@ -66,13 +67,13 @@ impl node_server::Node for Node {
                 return Err(status::refused(&refusal));
             }
         };
-        if self.tasks.len() >= OPEN {
+        if self.tasks.len() >= MAX_OPEN_CALLS {
             self.metrics.published(Provider::None, Err(Reason::Busy.into()));
             return Err(Status::resource_exhausted(format!(
-                "{OPEN} calls are open on this node; the kubelet calls again"
+                "{MAX_OPEN_CALLS} calls are open on this node; the kubelet calls again"
             )));
         }
-        let (pod, target) = (request.pod.clone(), request.target.clone());
+        let (pod, target) = (request.caller.pod.clone(), request.target.clone());
         debug!({ key::POD } = %pod, { key::TARGET } = %target, "node publish volume");
         let task = self.tasks.spawn(publish(self.volumes.clone(), self.metrics.clone(), request, started));
         match task.await.unwrap_or_else(|_| Err(Error::TaskLost { target: target.to_string() })) {
@@ -118,14 +119,14 @@ impl node_server::Node for Node {
     }
 }
 
-/// Publishes, counts and logs: in the task, so that it also happens when the caller has gone.
+/// Publishes, counts and logs: in the task, so that it also happens if the caller disconnects.
 async fn publish(
     volumes: Volumes,
     metrics: Metrics,
     request: PublishRequest,
     started: Instant,
 ) -> Result<Published, Error> {
-    let (pod, target) = (request.pod.clone(), request.target.clone());
+    let (pod, target) = (request.caller.pod.clone(), request.target.clone());
     let Attempt { provider, outcome } = volumes.publish(request).await;
     let elapsed = started.elapsed();
     match &outcome {

@@ -1,7 +1,6 @@
-//! Asks our own socket for a sign of life, the way the kubelet would.
+//! Probes the driver's own CSI socket, as the liveness-probe sidecar does.
 //!
 //! Opens a connection for each call, so that a socket that no longer accepts is noticed.
-//! `admin` serves the answer as `/healthz`, in place of the liveness-probe sidecar.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,18 +16,18 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// Calls Identity.Probe on the socket.
 ///
 /// # Errors
-/// A text for the operator: the socket does not accept, or the driver does not answer or says that it is not ready.
+/// A text for the operator: the socket does not accept, or the driver does not answer or is not
+/// ready.
 pub async fn probe(socket: &Path) -> Result<(), String> {
-    let asked = tokio::time::timeout(TIMEOUT, ask(socket.to_owned())).await;
-    match asked {
+    match tokio::time::timeout(TIMEOUT, call(socket.to_owned())).await {
         Ok(Ok(true)) => Ok(()),
-        Ok(Ok(false)) => Err("the driver says that it is not ready".to_owned()),
+        Ok(Ok(false)) => Err("the driver is not ready".to_owned()),
         Ok(Err(error)) => Err(format!("cannot probe {}: {error:#}", socket.display())),
         Err(_) => Err(format!("no answer to Probe on {} within {TIMEOUT:?}", socket.display())),
     }
 }
 
-async fn ask(socket: PathBuf) -> anyhow::Result<bool> {
-    let answer = IdentityClient::new(channel(&socket).await?).probe(ProbeRequest {}).await?;
-    Ok(answer.into_inner().ready.unwrap_or(true))
+async fn call(socket: PathBuf) -> anyhow::Result<bool> {
+    let response = IdentityClient::new(channel(&socket).await?).probe(ProbeRequest {}).await?;
+    Ok(response.into_inner().ready.unwrap_or(true))
 }

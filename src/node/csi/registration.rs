@@ -1,8 +1,8 @@
-//! The kubelet's plugin registration: a socket of its own that says who the driver is and where it listens.
+//! The kubelet's plugin registration: a socket that gives the driver's name and CSI socket.
 //!
-//! Replaces the node-driver-registrar. Offered only when the CSI socket answers, since the kubelet asks back at once.
-//! When the kubelet reports a failure, the socket is made anew after a while: a 1.20 kubelet does not try again by
-//! itself (docs/reference/kubelet.md#registration).
+//! Replaces the node-driver-registrar. Offered only once the CSI socket answers, since the kubelet
+//! calls it at once. If the kubelet reports a failure, the socket is created again after a pause: a
+//! 1.20 kubelet does not retry (docs/reference/kubelet.md#registration).
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -19,31 +19,32 @@ use crate::platform::socket;
 use crate::server::grpc::{MESSAGE, connections, server};
 use crate::server::telemetry::key;
 
-/// How many connections the socket may have at once. A kubelet has one or two, for a moment.
+/// How many connections the socket may have at once. A kubelet has one or two, briefly.
 const CONNECTIONS: usize = 16;
 
-/// The first pause before a socket is made anew; doubled each time.
+/// The first pause before a socket is created again; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// What the kubelet is told.
+/// The data that the kubelet gets.
 #[derive(Debug, Clone)]
 pub struct Plugin {
     /// The driver's name in domain form.
     pub name: String,
-    /// The path of the CSI socket as the kubelet sees it, which differs from ours inside a container.
+    /// The path of the CSI socket as the kubelet sees it, which differs from ours inside a
+    /// container.
     pub kubelet_path: PathBuf,
 }
 
-/// How far the registration is.
+/// The state of the registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
     /// The kubelet has not answered yet.
     Waiting,
     /// The kubelet has registered the driver.
     Registered,
-    /// The kubelet refused, with its text.
+    /// The kubelet refused, with this text.
     Failed(String),
 }
 
@@ -87,21 +88,22 @@ pub fn socket_path(folder: &Path, driver: &str) -> PathBuf {
     folder.join(format!("{driver}-reg.sock"))
 }
 
-/// Offers the registration in `folder` until `stop` is done, then removes the socket, so that the kubelet knows.
+/// Offers the registration in `folder` until `shutdown` completes; then removes the socket, so that
+/// the kubelet unregisters the driver.
 ///
 /// # Errors
-/// The socket cannot be had.
+/// The socket cannot be created.
 pub async fn serve(
     folder: &Path,
     plugin: Plugin,
     state: watch::Sender<State>,
-    stop: impl Future<Output = ()>,
+    shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let path = socket_path(folder, &plugin.name);
     let mut pause = FIRST_PAUSE;
-    tokio::pin!(stop);
+    tokio::pin!(shutdown);
     loop {
-        // One for each socket: a failure that was reported on the last one says nothing of the next.
+        // One for each socket: a failure of the last one does not count for the next.
         let failed = Arc::new(Notify::new());
         let service = Service { plugin: plugin.clone(), state: state.clone(), failed: Arc::clone(&failed) };
         let (listener, file) = socket::listen_private(&path)?;
@@ -114,12 +116,12 @@ pub async fn serve(
         tokio::pin!(server);
         let stopping = tokio::select! {
             served = &mut server => return Ok(served?),
-            () = &mut stop => true,
+            () = &mut shutdown => true,
             () = failed.notified() => false,
         };
         file.remove();
         let _ = end.send(());
-        // The kubelet gets its answer; a connection that says nothing is not waited for.
+        // The kubelet gets its response; idle connections are not waited for.
         if let Ok(served) = tokio::time::timeout(FIRST_PAUSE, &mut server).await {
             served?;
         }
@@ -128,7 +130,7 @@ pub async fn serve(
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
-            () = &mut stop => return Ok(()),
+            () = &mut shutdown => return Ok(()),
         }
     }
 }

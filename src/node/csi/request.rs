@@ -1,15 +1,13 @@
-//! From protobuf to checked requests.
+//! Parses CSI messages to checked requests.
 //!
-//! Pure. Every refusal names its field and says what the kubelet or the pod's author has to change; values of secrets
-//! and of the volume context never enter a text. The checked requests go to `volume`.
-
-use std::collections::BTreeMap;
+//! Pure. Every refusal names its field and the change that the kubelet or the pod's author has to
+//! make; values of secrets and of the volume context never enter a text.
 
 use keyvault_csi_proto::csi::volume_capability::{AccessType, MountVolume};
 use keyvault_csi_proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest};
 use tokio::time::Instant;
 
-use crate::model::{ClassRef, InvalidName, Namespace, PodRef, ResourceName, SecretString, Uid};
+use crate::model::{Caller, ClassRef, InvalidName, PodInfoError, ResourceName, SecretString, attribute};
 use crate::node::volume::{ClassNameError, Group, PublishRequest, TargetPath, TargetPathError};
 
 /// Why a request is refused before anything is looked up.
@@ -35,14 +33,17 @@ pub(super) enum Refusal {
     PodInfoInvalid { key: &'static str, source: InvalidName },
 }
 
-const POD_NAME: &str = "csi.storage.k8s.io/pod.name";
-const POD_NAMESPACE: &str = "csi.storage.k8s.io/pod.namespace";
-const POD_UID: &str = "csi.storage.k8s.io/pod.uid";
-const SERVICE_ACCOUNT: &str = "csi.storage.k8s.io/serviceAccount.name";
-const CLASS: &str = "secretProviderClass";
+impl From<PodInfoError> for Refusal {
+    fn from(error: PodInfoError) -> Refusal {
+        match error {
+            PodInfoError::Missing(key) => Refusal::PodInfoMissing(key),
+            PodInfoError::Invalid { key, source } => Refusal::PodInfoInvalid { key, source },
+        }
+    }
+}
 
 /// Checks a NodePublishVolume in upstream's order (docs/reference/csi-driver.md#publish-checks),
-/// then what is ours.
+/// then by our own rules.
 pub(super) fn publish(message: NodePublishVolumeRequest, deadline: Instant) -> Result<PublishRequest, Refusal> {
     let capability = message.volume_capability.ok_or(Refusal::CapabilityMissing)?;
     let target = identified(&message.volume_id, &message.target_path)?;
@@ -54,41 +55,19 @@ pub(super) fn publish(message: NodePublishVolumeRequest, deadline: Instant) -> R
         Some(AccessType::Block(_)) => return Err(Refusal::Block),
         None => None,
     };
-    let context: BTreeMap<String, String> = message.volume_context.into_iter().collect();
-    let pod = pod(&context)?;
-    let class = match context.get(CLASS).filter(|name| !name.is_empty()) {
+    let secrets = message.secrets.into_iter().map(|(key, value)| (key, SecretString::from(value)));
+    let caller = Caller::parse(message.volume_context.into_iter().collect(), secrets.collect())?;
+    let class = match caller.attributes().get(attribute::CLASS).filter(|name| !name.is_empty()) {
         Some(name) => ResourceName::new(name.as_str()).map_err(ClassNameError::Invalid),
         None => Err(ClassNameError::Missing),
     };
     Ok(PublishRequest {
         target,
-        class: class.map(|name| ClassRef { namespace: pod.namespace.clone(), name }),
-        pod,
-        secrets: message.secrets.into_iter().map(|(key, value)| (key, SecretString::from(value))).collect(),
-        context,
+        class: class.map(|name| ClassRef { namespace: caller.pod.namespace.clone(), name }),
+        caller,
         group,
         read_only: message.readonly,
         deadline,
-    })
-}
-
-/// Who the volume is for. The kubelet says it where the CSIDriver object has `podInfoOnMount`; elsewhere a pod's
-/// author may.
-fn pod(context: &BTreeMap<String, String>) -> Result<PodRef, Refusal> {
-    let text = |key: &'static str| context.get(key).filter(|value| !value.is_empty());
-    let required = |key: &'static str| text(key).ok_or(Refusal::PodInfoMissing(key));
-    let invalid = |key: &'static str| move |source| Refusal::PodInfoInvalid { key, source };
-    let (name, namespace) = (required(POD_NAME)?, required(POD_NAMESPACE)?);
-    if let Some(account) = text(SERVICE_ACCOUNT) {
-        ResourceName::new(account.as_str()).map_err(invalid(SERVICE_ACCOUNT))?;
-    }
-    Ok(PodRef {
-        name: ResourceName::new(name.as_str()).map_err(invalid(POD_NAME))?,
-        namespace: Namespace::new(namespace.as_str()).map_err(invalid(POD_NAMESPACE))?,
-        uid: match text(POD_UID) {
-            Some(uid) => Uid::new(uid.as_str()).map_err(invalid(POD_UID))?.into(),
-            None => String::new(),
-        },
     })
 }
 
@@ -111,7 +90,7 @@ fn parse_group(text: &str) -> Result<Option<Group>, Refusal> {
     if text.is_empty() {
         return Ok(None);
     }
-    // The highest number means "leave it" to chown, and would silently do so.
+    // The highest number means "no change" to chown.
     match text.parse::<u32>() {
         Ok(gid) if gid != u32::MAX && text.bytes().all(|b| b.is_ascii_digit()) => Ok(Some(Group(gid))),
         Ok(_) | Err(_) => Err(Refusal::Group),

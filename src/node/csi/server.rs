@@ -1,7 +1,7 @@
 //! The CSI endpoint: Identity and Node on one Unix socket.
 //!
-//! The caller binds the socket and says when to stop; `grpc` has the limits, and makes each connection one that h2
-//! takes.
+//! The caller binds the socket and ends the server; `grpc` has the limits, and rewrites each
+//! connection for h2.
 
 use std::future::Future;
 use std::os::unix::net::UnixListener;
@@ -9,7 +9,7 @@ use std::os::unix::net::UnixListener;
 use keyvault_csi_proto::csi::identity_server::IdentityServer;
 use keyvault_csi_proto::csi::node_server::NodeServer;
 
-use super::identity::Identity;
+use super::identity::IdentityService;
 use super::node::Node;
 use crate::server::grpc::{MESSAGE, connections, server};
 
@@ -22,20 +22,21 @@ pub struct Driver {
     pub node: Node,
 }
 
-/// Serves CSI on `listener`, to at most `room` connections at once, until `stop` is done, then lets the open calls end.
+/// Serves CSI on `listener`, to at most `connection_limit` connections at once, until `shutdown`
+/// completes; then completes the open calls.
 ///
 /// # Errors
 /// The listener cannot be used.
 pub async fn serve(
     listener: UnixListener,
     driver: Driver,
-    room: usize,
-    stop: impl Future<Output = ()> + Send,
+    connection_limit: usize,
+    shutdown: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<()> {
     server()
-        .add_service(IdentityServer::new(Identity { name: driver.name }).max_decoding_message_size(MESSAGE))
+        .add_service(IdentityServer::new(IdentityService { name: driver.name }).max_decoding_message_size(MESSAGE))
         .add_service(NodeServer::new(driver.node).max_decoding_message_size(MESSAGE))
-        .serve_with_incoming_shutdown(connections(listener, room)?, stop)
+        .serve_with_incoming_shutdown(connections(listener, connection_limit)?, shutdown)
         .await?;
     Ok(())
 }

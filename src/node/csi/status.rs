@@ -1,9 +1,8 @@
-//! From a reason to a gRPC status: one exhaustive table.
+//! Maps a reason to a gRPC status: one exhaustive table.
 //!
-//! The kubelet treats Unavailable, DeadlineExceeded, ResourceExhausted, Aborted and Canceled as "may have happened", so
-//! that only Busy is Aborted and the others are never used (docs/decisions.md#d8,
-//! docs/reference/kubelet.md#error-codes). The text is for the pod's owner: it becomes the pod's
-//! event.
+//! The kubelet treats Unavailable, DeadlineExceeded, ResourceExhausted, Aborted and Canceled as
+//! "may have happened", so only Busy is Aborted and the others are never used
+//! (docs/decisions.md#d8, docs/reference/kubelet.md#error-codes). The text becomes the pod's event.
 
 use tonic::{Code, Status};
 
@@ -11,7 +10,7 @@ use super::request::Refusal;
 use crate::model::{PodRef, Reason};
 use crate::node::volume::{Error, TargetPath};
 
-/// The gRPC code that stands for a reason.
+/// The gRPC code of a reason.
 pub fn code(reason: Reason) -> Code {
     match reason {
         Reason::InvalidRequest => Code::InvalidArgument,

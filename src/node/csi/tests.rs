@@ -52,7 +52,7 @@ fn requests_are_checked_in_upstreams_order() {
     request.volume_context = good().volume_context;
     let accepted = publish(request, Instant::now()).unwrap();
     assert!(!accepted.read_only);
-    assert_eq!(accepted.pod.to_string(), "shop/web");
+    assert_eq!(accepted.caller.pod.to_string(), "shop/web");
     assert_eq!(accepted.class.unwrap().to_string(), "shop/demo");
 }
 

@@ -1,7 +1,7 @@
-//! We as a provider under another driver: the v1alpha1 provider protocol and gRPC health on a Unix socket.
+//! The Azure provider under another driver: the v1alpha1 provider protocol and gRPC health on a
+//! Unix socket.
 //!
-//! Fetches as the node driver does, by the same `provider`, and writes nothing: the driver writes what it is handed. A call is
-//! parsed in `request`, answered in `service`; `probe` asks our own socket for a sign of life.
+//! Fetches as the node driver does, and writes nothing: the driver writes the files of the reply.
 
 mod probe;
 mod request;

@@ -1,8 +1,7 @@
-//! From the provider protocol's JSON texts to what a fetch asks for.
+//! Parses the provider protocol's JSON texts to a checked request.
 //!
-//! Pure. Checked in upstream's order (docs/reference/azure-provider.md#mount-decoding). A text of
-//! an error names field and place and never quotes a value: both objects may hold tokens and
-//! secrets.
+//! Pure. Checks in upstream's order (docs/reference/azure-provider.md#mount-decoding). An error
+//! names field and place and never quotes a value: both objects may have tokens and secrets.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +10,7 @@ use serde_json::error::Category;
 
 use crate::azure::provider::CLOUD_FILE;
 use crate::model::{
-    Class, ClassRef, ClassSpec, FileMode, InvalidName, Namespace, PodRef, ResourceName, SecretString, Uid,
+    Caller, Class, ClassRef, ClassSpec, FileMode, InvalidName, PodInfoError, ResourceName, SecretString, attribute,
 };
 
 /// Why a request is refused before anything is looked up.
@@ -28,32 +27,33 @@ pub(super) enum Refusal {
 }
 
 /// A checked Mount.
-///
-/// Not printable: attributes and secrets hold tokens.
 pub(super) struct Mount {
-    pub(super) pod: PodRef,
+    /// The caller; its attributes are parameters and volume context together.
+    pub(super) caller: Caller,
     pub(super) class: Class,
-    /// The attributes: parameters and volume context together.
-    pub(super) attributes: BTreeMap<String, String>,
-    pub(super) secrets: BTreeMap<String, SecretString>,
-    /// Where the driver has the volume; empty if it does not say.
+    /// The target path of the volume; empty if the driver does not send it.
     pub(super) target: String,
-    /// The mode of files that have none of their own.
+    /// The default mode of files.
     pub(super) mode: FileMode,
 }
 
-const POD_NAME: &str = "csi.storage.k8s.io/pod.name";
-const POD_NAMESPACE: &str = "csi.storage.k8s.io/pod.namespace";
-const POD_UID: &str = "csi.storage.k8s.io/pod.uid";
-const SERVICE_ACCOUNT: &str = "csi.storage.k8s.io/serviceAccount.name";
-const CLASS: &str = "secretProviderClass";
-/// What errors call the class of a driver that does not name it.
+impl From<PodInfoError> for Refusal {
+    fn from(error: PodInfoError) -> Refusal {
+        match error {
+            PodInfoError::Missing(key) => Refusal::PodInfoMissing(key),
+            PodInfoError::Invalid { key, source } => Refusal::Name { key, source },
+        }
+    }
+}
+
+/// The name in errors of a class that the driver does not name.
 const UNNAMED: &str = "unnamed";
 
 /// Checks a Mount.
 ///
-/// `current_object_version` is not looked at, as upstream's provider does not: the driver is always given everything. It also
-/// writes, so that of `target_path` only the pod's UID counts, and any path will do.
+/// Ignores `current_object_version`, as upstream's provider does: the reply is always complete. The
+/// driver writes the files, so only the pod's UID in `target_path` counts, and any path is
+/// accepted.
 pub(super) fn mount(message: &MountRequest) -> Result<Mount, Refusal> {
     let attributes: BTreeMap<String, Option<String>> =
         serde_json::from_str(&message.attributes).map_err(|error| not_strings("attributes", "", &error))?;
@@ -61,33 +61,22 @@ pub(super) fn mount(message: &MountRequest) -> Result<Mount, Refusal> {
     // Without nodePublishSecretRef drivers send null.
     let secrets: Option<BTreeMap<String, Option<String>>> =
         serde_json::from_str(&message.secrets).map_err(|error| not_strings("secrets", " or null", &error))?;
-    let secrets = strings(secrets.unwrap_or_default()).map(|(key, value)| (key, SecretString::from(value))).collect();
+    let secrets = strings(secrets.unwrap_or_default());
+    let secrets = secrets.map(|(key, value)| (key, SecretString::from(value))).collect();
     let mode = permission(&message.permission).ok_or(Refusal::Permission)?;
-    let text = |key: &str| attributes.get(key).map(String::as_str).filter(|value| !value.is_empty());
-    let required = |key: &'static str| text(key).ok_or(Refusal::PodInfoMissing(key));
-    let invalid = |key: &'static str| move |source| Refusal::Name { key, source };
-    let (name, namespace) = (required(POD_NAME)?, required(POD_NAMESPACE)?);
-    if let Some(account) = text(SERVICE_ACCOUNT) {
-        ResourceName::new(account).map_err(invalid(SERVICE_ACCOUNT))?;
-    }
-    let pod = PodRef {
-        name: ResourceName::new(name).map_err(invalid(POD_NAME))?,
-        namespace: Namespace::new(namespace).map_err(invalid(POD_NAMESPACE))?,
-        uid: match text(POD_UID) {
-            Some(uid) => Uid::new(uid).map_err(invalid(POD_UID))?.into(),
-            None => String::new(),
-        },
-    };
-    // Nothing is looked up by it: errors name the class, and not every driver has to.
-    let class = ResourceName::new(text(CLASS).unwrap_or(UNNAMED)).map_err(invalid(CLASS))?;
-    let reference = ClassRef { namespace: pod.namespace.clone(), name: class };
-    let class = Class::new(reference, ClassSpec { parameters: of_class(&attributes), ..ClassSpec::default() });
+    let caller = Caller::parse(attributes, secrets)?;
+    let name = caller.attributes().get(attribute::CLASS).map(String::as_str).filter(|name| !name.is_empty());
+    // Only error texts use it, and not every driver sends it.
+    let name = ResourceName::new(name.unwrap_or(UNNAMED));
+    let name = name.map_err(|source| Refusal::Name { key: attribute::CLASS, source })?;
+    let reference = ClassRef { namespace: caller.pod.namespace.clone(), name };
+    let class = Class::new(reference, ClassSpec { parameters: of_class(caller.attributes()), ..ClassSpec::default() });
     let target = message.target_path.clone();
-    Ok(Mount { pod, class, attributes, secrets, target, mode })
+    Ok(Mount { caller, class, target, mode })
 }
 
-/// What a fetch takes from the class only. Class and attributes come merged, so that all of it counts as the class's;
-/// what such a parameter may name is limited elsewhere (`keyvault::CloudFiles`).
+/// The parameters that a fetch reads from the class only. Drivers send class and attributes merged,
+/// so all count as the class's; `keyvault::CloudFiles` limits which files they may name.
 fn of_class(attributes: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     attributes.iter().filter(|(key, _)| *key == CLOUD_FILE).map(|(key, value)| (key.clone(), value.clone())).collect()
 }

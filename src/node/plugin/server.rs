@@ -1,6 +1,6 @@
 //! The provider's endpoint: the provider protocol and gRPC health on one Unix socket.
 //!
-//! The caller binds the socket and says when to stop; `grpc` has the limits.
+//! The caller binds the socket and ends the server; `grpc` has the limits.
 
 use std::future::Future;
 use std::os::unix::net::UnixListener;
@@ -11,21 +11,21 @@ use keyvault_csi_proto::provider::csi_driver_provider_server::CsiDriverProviderS
 use super::service::Provider;
 use crate::server::grpc::{MESSAGE, connections, server};
 
-/// Serves the provider protocol on `listener`, to at most `room` connections at once, until `stop` is done, then lets
-/// the open calls end.
+/// Serves the provider protocol on `listener`, to at most `connection_limit` connections at once,
+/// until `shutdown` completes; then completes the open calls.
 ///
 /// # Errors
 /// The listener cannot be used.
 pub async fn serve(
     listener: UnixListener,
     provider: Provider,
-    room: usize,
-    stop: impl Future<Output = ()> + Send,
+    connection_limit: usize,
+    shutdown: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<()> {
     server()
         .add_service(CsiDriverProviderServer::new(provider.clone()).max_decoding_message_size(MESSAGE))
         .add_service(HealthServer::new(provider).max_decoding_message_size(MESSAGE))
-        .serve_with_incoming_shutdown(connections(listener, room)?, stop)
+        .serve_with_incoming_shutdown(connections(listener, connection_limit)?, shutdown)
         .await?;
     Ok(())
 }

@@ -1,7 +1,8 @@
-//! The provider protocol's service: each call is parsed, handed to `provider`, and its outcome mapped, counted and logged.
+//! The service of the provider protocol: parses each call, fetches, and maps, counts and logs the
+//! outcome.
 //!
-//! Never logs a request: attributes and secrets hold tokens. A fetch runs in a task of its own, since tonic drops a handler when
-//! its caller goes away, and others may wait for the same fetch.
+//! Never logs a request: attributes and secrets have tokens. A fetch runs in its own task, since
+//! tonic drops a handler when its caller disconnects, and other callers may share the fetch.
 
 use std::time::Duration;
 
@@ -17,31 +18,33 @@ use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 
 use super::request::{self, Mount};
-use crate::azure::provider::{Azure, Error, Fetch, Purpose};
-use crate::model::{Class, ExposeSecret as _, FileMode, Payload, Reason};
+use crate::azure::provider::Azure;
+use crate::backend::{Error, whole_payload};
+use crate::model::{Class, ExposeSecret as _, Fetch, FileMode, Payload, Purpose, Reason};
 use crate::server::grpc::{deadline, failed};
 use crate::server::metrics::Metrics;
 use crate::server::telemetry::key;
 
-/// The protocol's version, both ends'.
+/// The version of the protocol.
 const PROTOCOL: &str = "v1alpha1";
-/// Upstream's name for itself: what drivers' logs and people look for.
+/// Upstream's runtime name, which drivers log.
 const RUNTIME: &str = "secrets-store-csi-driver-provider-azure";
 
-/// The largest answer, encoded: what drivers take unless they are told otherwise, and what they refuse in terms of gRPC beyond
-/// that (docs/reference/csi-driver.md#mount-reply, docs/reference/csi-driver.md#provider-sockets).
-/// The content of a volume has the same limit, without its names.
-const ANSWER: usize = 4 << 20;
+/// The largest encoded reply that drivers accept by default
+/// (docs/reference/csi-driver.md#mount-reply, docs/reference/csi-driver.md#provider-sockets). The
+/// content of a volume has the same limit, without its names.
+const MAX_REPLY: usize = 4 << 20;
 
-/// How many mounts may be open until further ones are turned away: whoever asks and goes away leaves one behind.
-const OPEN: usize = 4_096;
+/// How many mounts may be open before further ones are refused: a mount outlives a caller that
+/// disconnects.
+const MAX_OPEN_CALLS: usize = 4_096;
 
 /// The services of the provider's socket.
 #[derive(Debug, Clone)]
 pub struct Provider {
-    /// What fetches.
+    /// The Azure provider.
     pub azure: Azure,
-    /// Where calls are counted.
+    /// Counts the calls.
     pub metrics: Metrics,
     /// Holds the tasks that outlive their callers, so that a shutdown can wait for them.
     pub tasks: TaskTracker,
@@ -51,20 +54,22 @@ pub struct Provider {
 impl CsiDriverProvider for Provider {
     async fn version(&self, _: Request<VersionRequest>) -> Result<Response<VersionResponse>, Status> {
         let started = Instant::now();
-        let answer = VersionResponse {
+        let response = VersionResponse {
             version: PROTOCOL.to_owned(),
             runtime_name: RUNTIME.to_owned(),
             runtime_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         self.metrics.called("/v1alpha1.CSIDriverProvider/Version", Ok(()), started.elapsed());
-        Ok(Response::new(answer))
+        Ok(Response::new(response))
     }
 
     async fn mount(&self, request: Request<MountRequest>) -> Result<Response<MountResponse>, Status> {
         let started = Instant::now();
         let deadline = deadline(&request, started);
         let outcome = match request::mount(&request.into_inner()) {
-            Ok(_) if self.tasks.len() >= OPEN => Err((Reason::Busy, format!("{OPEN} mounts are open on this node"))),
+            Ok(_) if self.tasks.len() >= MAX_OPEN_CALLS => {
+                Err((Reason::Busy, format!("{MAX_OPEN_CALLS} mounts are open on this node")))
+            }
             Ok(mount) => {
                 let provider = self.clone();
                 let task = self.tasks.spawn(async move { provider.fetch(mount, deadline, started).await });
@@ -82,38 +87,36 @@ impl CsiDriverProvider for Provider {
 }
 
 impl Provider {
-    /// Fetches and logs: in the task, so that it also happens when the caller has gone.
+    /// Fetches and logs: in the task, so that it also happens if the caller disconnects.
     async fn fetch(
         &self,
         mount: Mount,
         deadline: Instant,
         started: Instant,
     ) -> Result<MountResponse, (Reason, String)> {
-        let Mount { pod, class, attributes, secrets, target, mode } = mount;
+        let Mount { caller, class, target, mode } = mount;
         let azure = self.azure.with_default_mode(mode);
-        let (class, context, purpose) = (&class, &attributes, Purpose::Mount);
-        // What the volume holds, only the driver can read.
-        let (target, held) = (target.as_str(), None);
-        let fetch = Fetch { class, context, secrets: &secrets, target, held, purpose, deadline };
-        let fetched = match azure.prepare(fetch).await {
-            Ok(prepared) => prepared.fetch().await,
-            Err(error) => Err(error),
+        let fetch = Fetch { class: &class, caller: &caller, target: &target, purpose: Purpose::Mount, deadline };
+        // Only the driver can read what the volume holds.
+        let fetched = match azure.prepare(fetch, None).await {
+            Ok(fetch) => whole_payload(&fetch).await,
+            Err(error) => Err(error.into()),
         };
         let failed = |error: Error| (error.reason(), error.to_string());
-        let answered = fetched.map_err(failed).and_then(|payload| answer(class, &payload));
+        let outcome = fetched.map_err(failed).and_then(|payload| reply(&class, &payload));
         let elapsed = started.elapsed();
-        match &answered {
-            Ok(answer) => info!({ key::POD } = %pod, files = answer.files.len(), ?elapsed, "objects fetched"),
+        match &outcome {
+            Ok(reply) => info!({ key::POD } = %caller.pod, files = reply.files.len(), ?elapsed, "objects fetched"),
             Err((reason, text)) => {
-                warn!({ key::POD } = %pod, { key::REASON } = %reason, ?elapsed, { key::ERROR } = %text, "mount failed");
+                warn!({ key::POD } = %caller.pod, { key::REASON } = %reason, ?elapsed, { key::ERROR } = %text, "mount failed");
             }
         }
-        answered
+        outcome
     }
 }
 
-/// The answer with everything that was fetched, unless the driver would refuse it.
-fn answer(class: &Class, payload: &Payload) -> Result<MountResponse, (Reason, String)> {
+/// The reply with the whole payload, unless the driver would refuse it.
+fn reply(class: &Class, payload: &Payload) -> Result<MountResponse, (Reason, String)> {
     let files = payload.files().iter().map(|file| File {
         path: file.name.to_string(),
         mode: mode(file.mode),
@@ -121,21 +124,21 @@ fn answer(class: &Class, payload: &Payload) -> Result<MountResponse, (Reason, St
     });
     let versions = payload.versions().iter();
     let versions = versions.map(|version| ObjectVersion { id: version.id.clone(), version: version.version.clone() });
-    let answer = MountResponse { object_version: versions.collect(), error: None, files: files.collect() };
-    let bytes = answer.encoded_len();
-    if bytes > ANSWER {
+    let reply = MountResponse { object_version: versions.collect(), error: None, files: files.collect() };
+    let bytes = reply.encoded_len();
+    if bytes > MAX_REPLY {
         let text = format!(
-            "SecretProviderClass {}: the files with their names and versions are an answer of {bytes} bytes; drivers take {ANSWER}: \
+            "SecretProviderClass {}: the files with their names and versions are a reply of {bytes} bytes; drivers accept {MAX_REPLY}: \
              spread the objects over several classes",
             class.reference
         );
         return Err((Reason::TooLarge, text));
     }
-    Ok(answer)
+    Ok(reply)
 }
 
-/// Permission bits for the wire, on which 0 would look as if nothing had been said. A regular file's type beside them means nothing
-/// to drivers: upstream's takes the permissions of it, and so does ours.
+/// Permission bits for the wire. 0 would mean unset, so mode 0 has the file type bits of a regular
+/// file, which drivers mask out.
 fn mode(mode: FileMode) -> i32 {
     const REGULAR: i32 = 0o100_000;
     match i32::try_from(mode.bits()) {
@@ -146,8 +149,7 @@ fn mode(mode: FileMode) -> i32 {
 
 #[tonic::async_trait]
 impl health_server::Health for Provider {
-    /// Serving, whatever service is asked for: who answers, serves
-    /// (docs/reference/azure-provider.md#grpc-services).
+    /// Always serving, for every service name (docs/reference/azure-provider.md#grpc-services).
     async fn check(&self, _: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
         self.metrics.called("/grpc.health.v1.Health/Check", Ok(()), Duration::ZERO);
         Ok(Response::new(HealthCheckResponse { status: ServingStatus::Serving.into() }))

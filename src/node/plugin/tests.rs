@@ -24,19 +24,22 @@ fn refused(attributes: &str, secrets: &str, permission: &str) -> String {
 }
 
 #[test]
-fn what_drivers_send_is_understood() {
+fn requests_of_drivers_are_parsed() {
     let mount = checked(POD, r#"{"clientid":"c","clientsecret":"s\u003c"}"#, "420").unwrap();
-    assert_eq!((mount.pod.to_string().as_str(), mount.pod.uid.as_str()), ("default/web", "u"));
+    assert_eq!((mount.caller.pod.to_string().as_str(), mount.caller.pod.uid.as_str()), ("default/web", "u"));
     assert_eq!(mount.class.reference.to_string(), "default/demo");
     assert_eq!(mount.target, "/target");
-    assert_eq!(mount.attributes["keyvaultName"], "kv");
-    assert_eq!(mount.secrets["clientsecret"].expose_secret(), "s<");
+    assert_eq!(mount.caller.attributes()["keyvaultName"], "kv");
+    assert_eq!(mount.caller.credentials()["clientsecret"].expose_secret(), "s<");
     assert_eq!(mount.mode, FileMode::DEFAULT);
-    assert!(checked(POD, "null", "420").unwrap().secrets.is_empty(), "without nodePublishSecretRef drivers send null");
-    assert!(checked(POD, "{}", "420").unwrap().secrets.is_empty());
+    assert!(
+        checked(POD, "null", "420").unwrap().caller.credentials().is_empty(),
+        "without nodePublishSecretRef drivers send null"
+    );
+    assert!(checked(POD, "{}", "420").unwrap().caller.credentials().is_empty());
     assert_eq!(checked(POD, "null", "256").unwrap().mode.bits(), 0o400);
     let with_null = POD.replace(r#""kv""#, "null");
-    assert_eq!(checked(&with_null, "null", "420").unwrap().attributes["keyvaultName"], "", "as Go reads null");
+    assert_eq!(checked(&with_null, "null", "420").unwrap().caller.attributes()["keyvaultName"], "", "as Go reads null");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 use std::io;
 use std::time::Duration;
 
+use crate::backend;
 use crate::model::{ClassRef, InvalidName, Reason};
 use crate::server::metrics::Cause;
 
@@ -62,10 +63,7 @@ pub enum Error {
     NotReadOnly,
     /// The objects could not be fetched.
     #[error(transparent)]
-    Provider(#[from] crate::azure::provider::Error),
-    /// Another provider did not fetch them.
-    #[error(transparent)]
-    External(#[from] crate::backend::external::Error),
+    Backend(#[from] backend::Error),
     /// The kubelet has stopped bringing credentials for the volume, and the last ones were dropped.
     #[error(
         "SecretProviderClass {class}: the kubelet has brought no credentials for {} s: the CSIDriver object of this driver must have requiresRepublish: true",
@@ -162,8 +160,13 @@ impl MountFailure {
 impl Error {
     /// What is counted of this error.
     pub fn cause(&self) -> Cause<'_> {
-        let code = if let Error::External(error) = self { error.code() } else { None };
+        let code = if let Error::Backend(error) = self { error.code() } else { None };
         Cause { reason: self.reason(), code }
+    }
+
+    /// Whether the call's attributes are of another pod than the one whose volume it is.
+    pub(super) fn is_of_other_pod(&self) -> bool {
+        matches!(self, Error::Backend(error) if error.is_of_other_pod())
     }
 
     /// The reason of this error.
@@ -173,8 +176,7 @@ impl Error {
             Error::Class(error) => error.reason(),
             Error::ClassSlow(_) => Reason::Timeout,
             Error::ProviderUnset(_) | Error::ParametersUnset(_) => Reason::ClassInvalid,
-            Error::Provider(error) => error.reason(),
-            Error::External(error) => error.reason(),
+            Error::Backend(error) => error.reason(),
             Error::CredentialsLapsed { .. } => Reason::CredentialsMissing,
             Error::Busy { .. } | Error::Unpublished { .. } => Reason::Busy,
             Error::ParentGone { .. }

@@ -1,6 +1,6 @@
 //! A volume's life on this node: published, found published, unpublished.
 //!
-//! Does not know gRPC or Azure: requests come checked from `csi`, content comes through `source`.
+//! Does not know gRPC or Azure: requests come checked from `csi`, content comes through `backend`.
 //! `publish` is the place to start reading.
 //!
 //! ```text
@@ -17,12 +17,12 @@ mod rotation;
 mod unpublish;
 
 mod changes;
+mod class;
 pub mod layout;
 mod locks;
 mod medium;
 mod site;
 mod size;
-mod source;
 mod target;
 pub mod writer;
 
@@ -40,9 +40,9 @@ pub use error::{ClassNameError, Error, MountFailure};
 pub use layout::Group;
 pub use publish::{Attempt, PublishRequest, Published};
 pub use rotation::Options as RotationOptions;
-pub use source::Sources;
 pub use target::{KubeletRoot, KubeletRootError, TargetPath, TargetPathError};
 
+use crate::backend::Backends;
 use crate::classes::Classes;
 use crate::kubernetes::Reports;
 use crate::server::metrics::Metrics;
@@ -54,7 +54,7 @@ use site::Site;
 #[derive(Debug, Clone)]
 pub struct Volumes {
     classes: Arc<Classes>,
-    sources: Sources,
+    backends: Backends,
     metrics: Metrics,
     locks: Arc<Locks>,
     reports: Option<Reports>,
@@ -67,10 +67,10 @@ pub struct Volumes {
 
 impl Volumes {
     /// Volumes whose classes and content come from these.
-    pub fn new(classes: Classes, sources: Sources, metrics: Metrics) -> Volumes {
+    pub fn new(classes: Classes, backends: Backends, metrics: Metrics) -> Volumes {
         let (locks, changes) = (Arc::default(), Changes::default());
         let classes = Arc::new(classes);
-        Volumes { classes, sources, metrics, locks, reports: None, rotation: None, changes, root: None }
+        Volumes { classes, backends, metrics, locks, reports: None, rotation: None, changes, root: None }
     }
 
     /// The same volumes, which are below this root of the kubelet and nowhere else.

@@ -11,60 +11,39 @@
 //! 5. With rotation, the volume is known from then on, and further calls for it only bring credentials.
 //! 6. The cluster is told how it ended, in the background.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 use super::changes::Change;
+use super::class::check;
 use super::error::{ClassNameError, Error};
 use super::layout::Group;
 use super::locks::{Epoch, Target};
 use super::medium::{self, State};
-use super::source::{Fetch, Identity, check};
 use super::target::{KubeletRoot, TargetPath};
 use super::{Volumes, blocking, rotation};
-use crate::azure::provider::{self, Purpose};
-use crate::model::{Class, ClassRef, Payload, PodRef, SecretString};
+use crate::backend::{FetchIdentity, Held};
+use crate::model::{Caller, Class, ClassRef, Fetch, Payload, Purpose};
 use crate::server::metrics::Provider;
 
 /// A checked NodePublishVolume.
-///
-/// Not printable as a whole: context and secrets hold tokens.
+#[derive(Debug, Clone)]
 pub struct PublishRequest {
     /// Where the volume is to appear.
     pub target: TargetPath,
-    /// The pod.
-    pub pod: PodRef,
+    /// The pod, and what the kubelet sends for it.
+    pub caller: Caller,
     /// The class that the volume's attributes name, in the pod's namespace. A name that is none is an error only when
     /// the class is needed, since a volume that is there stays.
     pub class: Result<ClassRef, ClassNameError>,
-    /// The whole volume context; overlays the class's parameters
-    /// (docs/reference/csi-driver.md#mount-request).
-    pub context: BTreeMap<String, String>,
-    /// The data of the volume's nodePublishSecretRef.
-    pub secrets: BTreeMap<String, SecretString>,
     /// The group that may read the files.
     pub group: Option<Group>,
     /// Whether the pod's volume is read-only.
     pub read_only: bool,
     /// When the caller must have an answer.
     pub deadline: Instant,
-}
-
-impl fmt::Debug for PublishRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let PublishRequest { target, pod, class, group, read_only, .. } = self;
-        f.debug_struct("PublishRequest")
-            .field("target", target)
-            .field("pod", pod)
-            .field("class", class)
-            .field("group", group)
-            .field("read_only", read_only)
-            .finish_non_exhaustive()
-    }
 }
 
 /// What stands on a target before a publish.
@@ -105,9 +84,9 @@ impl Volumes {
         let outcome = self.publish_untold(&request, &mut asked).await;
         // A pod that the context only pretends to be of gets no event.
         if let (Some(reports), Err(error)) = (&self.reports, &outcome)
-            && !matches!(error, Error::Provider(provider::Error::OtherPod(_)))
+            && !error.is_of_other_pod()
         {
-            reports.failed(&request.pod, error.reason(), &error.to_string());
+            reports.failed(&request.caller.pod, error.reason(), &error.to_string());
         }
         // Only now, since a provider counts as known once it was found.
         let provider = asked.map_or(Provider::None, |name| self.metrics.provider(&name));
@@ -132,7 +111,7 @@ impl Volumes {
             }
             Found::Outside => {
                 let root = self.root.as_deref().map(KubeletRoot::as_str).unwrap_or_default();
-                warn!(pod = %request.pod, target = %request.target, root,
+                warn!(pod = %request.caller.pod, target = %request.target, root,
                     "a volume that is mounted, and not below --kubelet-root, keeps what it holds; the call's tokens are dropped");
                 return Ok(Published::Already);
             }
@@ -156,10 +135,10 @@ impl Volumes {
         if let (Some(registry), Some(wrote)) = (&self.rotation, wrote) {
             registry.published(request, (&target, epoch), (&class, identity), wrote);
         }
-        let (pod, target) = (request.pod.clone(), request.target.clone());
+        let (pod, target) = (request.caller.pod.clone(), request.target.clone());
         self.changes.tell(Change { pod, class: class.reference.clone(), target });
         if let Some(reports) = &self.reports {
-            reports.published(&request.pod, &class.reference, &request.target.to_string(), &versions);
+            reports.published(&request.caller.pod, &class.reference, &request.target.to_string(), &versions);
         }
         Ok(Published::Now)
     }
@@ -202,7 +181,7 @@ impl Volumes {
         &self,
         request: &PublishRequest,
         asked: &mut Option<String>,
-    ) -> Result<(Arc<Class>, Identity, Payload), Error> {
+    ) -> Result<(Arc<Class>, FetchIdentity, Payload), Error> {
         let reference = request.class.clone()?;
         let class = match self.class(&reference, request.deadline).await {
             Ok(class) => class,
@@ -213,12 +192,11 @@ impl Volumes {
             return Err(Error::NotReadOnly);
         }
         *asked = Some(class.provider.clone());
-        let PublishRequest { context, secrets, target, deadline, .. } = request;
+        let PublishRequest { caller, target, deadline, .. } = request;
         let (class, purpose) = (Arc::new(class), Purpose::Mount);
-        let (held, files, deadline) = (&[], None, *deadline);
-        let fetch = Fetch { class: &class, context, secrets, target, held, files, purpose, deadline };
-        let prepared = self.sources.prepare(fetch).await?;
-        let (identity, payload) = (prepared.identity(), prepared.fetch().await?);
+        let fetch = Fetch { class: &class, caller, target: target.as_str(), purpose, deadline: *deadline };
+        let prepared = self.backends.prepare(fetch, Held::default()).await?;
+        let (identity, payload) = (prepared.identity(), prepared.payload().await?);
         drop(prepared);
         Ok((class, identity, payload))
     }

@@ -132,7 +132,7 @@ fn archives_without_a_chain_keep_their_order_and_warn() {
 }
 
 #[test]
-fn several_keys_keep_their_order_and_none_is_told() {
+fn several_keys_keep_their_order_and_a_missing_key_is_reported() {
     let lab = Lab::new();
     lab.chain("EC:P-256");
     let keys = ["root", "server"].map(|name| lab.pkcs8(name));

@@ -48,7 +48,7 @@ impl Files {
 }
 
 #[test]
-fn a_certificate_is_taken_from_every_form() {
+fn a_certificate_is_parsed_from_every_form() {
     let files = Files::new();
     let (key, certificate, other) = (files.read("client.key"), files.read("client.pem"), files.read("other.pem"));
     let old = files.lab.text("rsa -in client.key -traditional");
@@ -132,7 +132,8 @@ fn a_faulty_certificate_says_what_to_do() {
             assert!(!error.contains(secret), "{error}");
         }
     }
-    // A Secret with a client secret may hold a server's certificate for another purpose: that worked upstream.
+    // A Secret with a client secret may hold a server's certificate for another purpose: that
+    // worked upstream.
     assert_eq!(
         taken(&[("clientsecret", "s"), ("tls.crt", &certificate), ("tls.key", &key)]).unwrap_err(),
         "the client secret"

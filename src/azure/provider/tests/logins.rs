@@ -4,9 +4,7 @@ use super::service_accounts::jwt;
 use super::*;
 use crate::azure::keyvault::Credential;
 use crate::azure::provider::login::{Login, login};
-use crate::model::{ClassRef, Reason, SecretString};
-
-const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
+use crate::model::{self, ClassRef, Reason, TOKENS};
 
 /// What a class and a pod bring; everything but the parameters is a yes or a no.
 struct Row {
@@ -18,26 +16,17 @@ struct Row {
 
 fn result(row: &Row) -> Result<String, String> {
     let params = with(row.parameters).map_err(|mistakes| mistakes.to_string())?;
-    let mut context =
-        map(&[("csi.storage.k8s.io/pod.namespace", "shop"), ("csi.storage.k8s.io/serviceAccount.name", "web")]);
-    if let Some(audience) = row.audience {
-        let token = jwt("shop", "web");
-        context.insert(TOKENS.to_owned(), format!(r#"{{"{audience}": {{"token": "{token}"}}}}"#));
-    }
-    let secrets = match row.secret {
-        true => {
-            [("clientid", "sp"), ("clientsecret", "s")].map(|(key, value)| (key.to_owned(), SecretString::from(value)))
-        }
-        false => return login(&params, &class(), &context, &BTreeMap::new()).map(kind).map_err(told),
-    };
-    login(&params, &class(), &context, &secrets.into()).map(kind).map_err(told)
+    let tokens = row.audience.map(|audience| format!(r#"{{"{audience}": {{"token": "{}"}}}}"#, jwt("shop", "web")));
+    let attributes: Vec<_> = tokens.iter().map(|tokens| (TOKENS, tokens.as_str())).collect();
+    let secrets = if row.secret { &[("clientid", "sp"), ("clientsecret", "s")][..] } else { &[] };
+    login(&params, &class(), &model::tests::caller(&attributes, secrets)).map(kind).map_err(credentials_missing)
 }
 
 fn class() -> ClassRef {
     ClassRef { namespace: "shop".parse().unwrap(), name: "demo".parse().unwrap() }
 }
 
-fn told(error: Error) -> String {
+fn credentials_missing(error: Error) -> String {
     assert_eq!(error.reason(), Reason::CredentialsMissing);
     error.to_string()
 }

@@ -59,7 +59,7 @@ fn types_are_exact() {
     let fix = "use secret, key or cert, in lower case";
     for word in ["Secret", "SECRET", "certificate", "certs"] {
         let lines = format!("objectName: a\nobjectType: {word}\n");
-        assert_eq!(mistake(&lines), format!("objectType {word:?} is no object type: {fix}"));
+        assert_eq!(mistake(&lines), format!("objectType {word:?} is not an object type: {fix}"));
     }
     assert_eq!(mistake("objectName: a\n"), format!("objectType is not set: {fix}"));
 }
@@ -79,10 +79,10 @@ fn formats_and_encodings_follow_the_type() {
         assert_eq!((spec.format, spec.encoding), (format, encoding), "{lines}");
     }
     for (lines, wrong) in [
-        ("objectType: secret\nobjectFormat: pkcs", "objectFormat \"pkcs\" is no format: use pem or pfx"),
+        ("objectType: secret\nobjectFormat: pkcs", "objectFormat \"pkcs\" is not a format: use pem or pfx"),
         (
             "objectType: secret\nobjectEncoding: utf-16",
-            "objectEncoding \"utf-16\" is no encoding: use utf-8, base64 or hex",
+            "objectEncoding \"utf-16\" is not an encoding: use utf-8, base64 or hex",
         ),
     ] {
         assert_eq!(mistake(&format!("objectName: a\n{lines}\n")), wrong);
@@ -168,9 +168,9 @@ fn a_version_is_latest_or_32_hex_digits() {
 
 #[test]
 fn history_is_an_integer_and_more_than_one_means_history() {
-    for (written, wants) in [("0", false), ("1", false), ("-5", false), ("4", true), ("2.0", true), ("~", false)] {
+    for (written, expected) in [("0", false), ("1", false), ("-5", false), ("4", true), ("2.0", true), ("~", false)] {
         let spec = object(&secret(&format!("objectVersionHistory: {written}"))).unwrap();
-        assert_eq!(spec.wants_history(), wants, "{written}");
+        assert_eq!(spec.has_history(), expected, "{written}");
     }
     let spec = object(&secret("objectVersionHistory: 9\nobjectAlias: folder/multiple-versions")).unwrap();
     assert_eq!((spec.version_id(Some(8)), spec.version_id(None)), ("secret/secret1/8".into(), "secret/secret1".into()));

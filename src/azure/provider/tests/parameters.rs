@@ -32,7 +32,7 @@ fn booleans_are_gos_words() {
     }
     for word in ["tru", "test", "yes", "no", "on", "invalid", "tRUE", "2"] {
         for key in ["usePodIdentity", "useVMManagedIdentity", "useAzureTokenProxy"] {
-            let expected = format!("{key} {word:?} is no boolean: use \"true\" or \"false\"");
+            let expected = format!("{key} {word:?} is not a boolean: use \"true\" or \"false\"");
             assert_eq!(mistakes(&[(key, word)]), expected);
         }
     }
@@ -67,7 +67,7 @@ fn a_vault_name_has_3_to_24_letters_digits_and_hyphens() {
         ("kv.vault.azure.net", "\"kv.vault.azure.net\" contains '.'"),
         ("kväult", "\"kväult\" contains 'ä'"),
         ("a\u{1b}[0m", "\"a\\u{1b}[0m\" contains '\\u{1b}'"),
-        ("${KV}", "\"${KV}\" contains '$', it looks like a placeholder that nobody filled in"),
+        ("${KV}", "\"${KV}\" contains '$', it looks like a placeholder that was not filled in"),
     ] {
         assert_eq!(mistakes(&[("keyvaultName", name)]), format!("keyvaultName {wrong}: {fix}"));
     }
@@ -89,7 +89,7 @@ fn cloud_names_have_any_case() {
     assert_eq!(public.cloud, CloudChoice::Named("AzurePublicCloud".into()));
     assert_eq!(
         mistakes(&[("cloudName", "AzureCloud1")]),
-        "cloudName \"AzureCloud1\" is no cloud: use one of AzurePublicCloud, AzureUSGovernmentCloud, AzureChinaCloud, \
+        "cloudName \"AzureCloud1\" is not a cloud: use one of AzurePublicCloud, AzureUSGovernmentCloud, AzureChinaCloud, \
          AzureGermanCloud, AzureStackCloud, or leave it out"
     );
     assert_eq!(
@@ -181,7 +181,7 @@ fn the_outer_layout_is_text_items_below_array() {
             format!("objects has an item that is a mapping and not text (object 1: `-` without `|`): {shape}"),
         ),
         ("- |\n  objectName: a\n", format!("objects is a list without the key array: {shape}")),
-        ("invalid", format!("objects is no mapping: {shape}")),
+        ("invalid", format!("objects is not a mapping: {shape}")),
         ("array: x", format!("objects cannot be read as YAML, line 1, column 8: expected sequence start: {shape}")),
         ("array: [", format!("objects cannot be read as YAML, line 1, column 8: unclosed bracket '[': {shape}")),
         ("array:", format!("objects {empty}: {fix}")),
@@ -233,7 +233,7 @@ fn two_objects_of_one_file_are_found_before_the_network() {
 }
 
 #[test]
-fn every_mistake_is_told_at_once_in_the_order_of_upstreams_checks() {
+fn all_mistakes_are_reported_in_the_order_of_upstreams_checks() {
     let changes = [
         ("usePodIdentity", "tru"),
         ("keyvaultName", "kv"),
@@ -244,10 +244,10 @@ fn every_mistake_is_told_at_once_in_the_order_of_upstreams_checks() {
     ];
     assert_eq!(
         mistakes(&changes),
-        "6 mistakes: (1) usePodIdentity \"tru\" is no boolean: use \"true\" or \"false\"; (2) tenantID is not set: use the \
+        "6 mistakes: (1) usePodIdentity \"tru\" is not a boolean: use \"true\" or \"false\"; (2) tenantID is not set: use the \
          id or the domain of the vault's Entra tenant (tenantid is ignored, the name is spelt tenantID); (3) cloudName \
-         \"moon\" is no cloud: use one of AzurePublicCloud, AzureUSGovernmentCloud, AzureChinaCloud, AzureGermanCloud, \
-         AzureStackCloud, or leave it out; (4) object 1 (Secret db_pass): objectType \"Secret\" is no object type: use \
+         \"moon\" is not a cloud: use one of AzurePublicCloud, AzureUSGovernmentCloud, AzureChinaCloud, AzureGermanCloud, \
+         AzureStackCloud, or leave it out; (4) object 1 (Secret db_pass): objectType \"Secret\" is not an object type: use \
          secret, key or cert, in lower case; (5) object 1 (Secret db_pass): objectName \"db_pass\" contains '_': use the \
          object's name in the vault: 1 to 127 ASCII letters, digits and '-'; (6) keyvaultName \"kv\" is 2 characters long: \
          use the vault's name, not its address: 3 to 24 ASCII letters, digits and '-'"

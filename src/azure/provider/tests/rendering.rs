@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::formats::pkcs12::Work;
-use crate::model::{ClassRef, ExposeSecret, FileMode, Reason, SecretFile, SecretString};
+use crate::model::{self, ClassRef, ExposeSecret, FileMode, Reason, SecretFile, SecretString};
 
 fn rendering(default_mode: FileMode) -> Rendering {
     Rendering { construct_pem_chain: true, separate_files: true, default_mode }
@@ -61,8 +61,8 @@ fn the_mode_is_the_objects_or_the_mounts() {
 }
 
 fn principal(pairs: &[(&str, &str)]) -> Result<(String, String), String> {
-    let secrets = pairs.iter().map(|(key, value)| ((*key).to_owned(), SecretString::from(*value))).collect();
-    let taken = service_principal(&secrets).map_err(|error| error.to_string())?;
+    let caller = model::tests::caller(&[], pairs);
+    let taken = service_principal(caller.credentials()).map_err(|error| error.to_string())?;
     let Proof::Secret(client_secret) = taken.proof else { panic!("{taken:?}") };
     Ok((taken.client_id, client_secret.expose_secret().to_owned()))
 }

@@ -1,37 +1,28 @@
 //! Which token counts, and which does not, without Entra ID.
 
-use std::collections::BTreeMap;
-
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
 use proptest::prelude::*;
 
 use crate::azure::keyvault::TokenFault;
 use crate::azure::provider::{
-    BINDING_AUDIENCE, CallFault, OtherPod, TokenError, WORKLOAD_AUDIENCE, fault_of, service_account,
+    BINDING_AUDIENCE, CallerFault, OtherPod, TokenError, WORKLOAD_AUDIENCE, fault_of, service_account,
 };
 use crate::formats::jwt::Malformed;
-use crate::model::{ExposeSecret as _, PodRef, SecretString};
+use crate::model::{self, Caller, ExposeSecret as _, PodRef, TOKENS};
 
-const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
-
-fn context(tokens: Option<&str>) -> BTreeMap<String, String> {
-    let mut context = BTreeMap::from([
-        ("csi.storage.k8s.io/pod.namespace".to_owned(), "shop".to_owned()),
-        ("csi.storage.k8s.io/serviceAccount.name".to_owned(), "web".to_owned()),
-    ]);
-    if let Some(tokens) = tokens {
-        context.insert(TOKENS.to_owned(), tokens.to_owned());
-    }
-    context
+fn caller(attributes: Option<&str>, secrets: Option<&str>) -> Caller {
+    let attributes: Vec<_> = attributes.map(|text| (TOKENS, text)).into_iter().collect();
+    let secrets: Vec<_> = secrets.map(|text| (TOKENS, text)).into_iter().collect();
+    model::tests::caller(&attributes, &secrets)
 }
 
-fn token(context: &BTreeMap<String, String>, secret: Option<&str>) -> Result<String, TokenError> {
-    let secrets = secret.map(|text| (TOKENS.to_owned(), SecretString::from(text))).into_iter().collect();
-    service_account(context, &secrets, WORKLOAD_AUDIENCE).map(|account| account.token().expose_secret().to_owned())
+fn token(attributes: Option<&str>, secret: Option<&str>) -> Result<String, TokenError> {
+    let account = service_account(&caller(attributes, secret), WORKLOAD_AUDIENCE)?;
+    Ok(account.token().expose_secret().to_owned())
 }
 
-/// A token of a service account that nobody signed.
+/// An unsigned token of a service account.
 pub(super) fn jwt(namespace: &str, name: &str) -> String {
     let claims = format!(r#"{{"sub":"system:serviceaccount:{namespace}:{name}","exp":4000000000}}"#);
     format!("{}.{}.c2ln", BASE64.encode(r#"{"alg":"RS256"}"#), BASE64.encode(claims))
@@ -47,14 +38,14 @@ fn tokens(audience: &str, token: &str) -> String {
 fn the_token_of_the_audience_is_found() {
     let own = jwt("shop", "web");
     let ours = tokens(WORKLOAD_AUDIENCE, &own);
-    assert_eq!(token(&context(Some(&ours)), None).unwrap(), own);
-    assert_eq!(token(&context(None), Some(&ours)).unwrap(), own);
+    assert_eq!(token(Some(&ours), None).unwrap(), own);
+    assert_eq!(token(None, Some(&ours)).unwrap(), own);
     let theirs = tokens(WORKLOAD_AUDIENCE, "forged");
-    assert_eq!(token(&context(Some(&theirs)), Some(&ours)).unwrap(), own, "the secrets count first");
+    assert_eq!(token(Some(&theirs), Some(&ours)).unwrap(), own, "the secrets count first");
     let forged = TokenError::NotOwn { audience: WORKLOAD_AUDIENCE, fault: TokenFault::Malformed(Malformed::Parts) };
-    assert_eq!(token(&context(Some(&ours)), Some(&theirs)).unwrap_err(), forged, "and alone");
+    assert_eq!(token(Some(&ours), Some(&theirs)).unwrap_err(), forged, "and alone");
     let bare = format!(r#"{{"{WORKLOAD_AUDIENCE}": {{"token": "{own}"}}}}"#);
-    assert_eq!(token(&context(Some(&bare)), None).unwrap(), own, "the time may be missing");
+    assert_eq!(token(Some(&bare), None).unwrap(), own, "the time may be missing");
 }
 
 #[test]
@@ -64,36 +55,36 @@ fn a_token_that_is_not_the_pods_is_refused_with_the_cure() {
         (jwt("shop", "other"), "another service account"),
         (jwt("other", "web"), "another service account"),
     ] {
-        let error = token(&context(Some(&tokens(WORKLOAD_AUDIENCE, &text))), None).unwrap_err().to_string();
+        let error = token(Some(&tokens(WORKLOAD_AUDIENCE, &text)), None).unwrap_err().to_string();
         for word in [words, WORKLOAD_AUDIENCE, "volumeAttributes", "podInfoOnMount", "tokenRequests"] {
             assert!(error.contains(word), "{word:?} is missing in: {error}");
         }
         assert!(!error.contains(&text), "{error}");
     }
     let long = format!(r#"{{"x":{{"token":"{}"}}}}"#, "a".repeat(1 << 20));
-    assert_eq!(token(&context(Some(&long)), None).unwrap_err(), TokenError::Unreadable);
+    assert_eq!(token(Some(&long), None).unwrap_err(), TokenError::Unreadable);
 }
 
 #[test]
-fn what_is_wrong_with_a_call_is_found_whichever_identity_is_chosen() {
+fn a_callers_fault_is_found_for_every_identity() {
     const TARGET: &str = "/var/lib/kubelet/pods/u-1/volumes/kubernetes.io~csi/v/mount";
     let of = |uid: Option<&str>, audience: &str, token: &str, target: &str| {
-        let mut context = context(Some(&tokens(audience, token)));
-        context.extend(uid.map(|uid| ("csi.storage.k8s.io/pod.uid".to_owned(), uid.to_owned())));
-        fault_of(&context, &BTreeMap::new(), target)
+        let mut caller = caller(Some(&tokens(audience, token)), None);
+        caller.pod.uid = uid.unwrap_or_default().to_owned();
+        fault_of(&caller, target)
     };
     let own = jwt("shop", "web");
     assert_eq!(of(Some("u-1"), WORKLOAD_AUDIENCE, &own, TARGET), None);
     assert_eq!(of(Some("u-1"), "other", "garbage", TARGET), None, "no token of ours");
     for audience in [WORKLOAD_AUDIENCE, BINDING_AUDIENCE] {
         let fault = of(Some("u-1"), audience, "garbage", TARGET);
-        assert!(matches!(fault, Some(CallFault::Token(TokenError::NotOwn { .. }))), "{fault:?}");
+        assert!(matches!(fault, Some(CallerFault::Token(TokenError::NotOwn { .. }))), "{fault:?}");
     }
     for uid in [None, Some(""), Some("u-2"), Some("u-1 "), Some("U-1")] {
-        assert_eq!(of(uid, WORKLOAD_AUDIENCE, &own, TARGET), Some(CallFault::OtherPod(OtherPod)), "{uid:?}");
+        assert_eq!(of(uid, WORKLOAD_AUDIENCE, &own, TARGET), Some(CallerFault::OtherPod(OtherPod)), "{uid:?}");
         assert_eq!(of(uid, WORKLOAD_AUDIENCE, &own, "/csi/targets/1/mount"), None, "a target that names no pod");
     }
-    assert_eq!(fault_of(&BTreeMap::new(), &BTreeMap::new(), "/a/b"), None);
+    assert_eq!(fault_of(&caller(None, None), "/a/b"), None);
 }
 
 #[test]
@@ -128,18 +119,17 @@ proptest! {
             _ => text,
         };
         let tokens = serde_json::json!({ WORKLOAD_AUDIENCE: {"token": sent} }).to_string();
-        let context = BTreeMap::from([
-            ("csi.storage.k8s.io/pod.namespace".to_owned(), namespace.clone()),
-            ("csi.storage.k8s.io/serviceAccount.name".to_owned(), name.clone()),
-            (TOKENS.to_owned(), tokens),
-        ]);
-        let own = !namespace.contains(':') && !name.contains(':') && sent == jwt(&namespace, &name);
-        prop_assert_eq!(service_account(&context, &BTreeMap::new(), WORKLOAD_AUDIENCE).is_ok(), own);
+        let mut caller = caller(Some(&tokens), None);
+        // No account and no namespace has any other name.
+        let (Ok(own_namespace), Ok(own_name)) = (namespace.parse(), name.parse()) else { return Ok(()) };
+        (caller.pod.namespace, caller.service_account) = (own_namespace, Some(own_name));
+        let own = sent == jwt(&namespace, &name);
+        prop_assert_eq!(service_account(&caller, WORKLOAD_AUDIENCE).is_ok(), own);
     }
 }
 
 #[test]
-fn what_is_missing_is_told() {
+fn missing_tokens_are_reported() {
     for (text, expected) in [
         (None, TokenError::NoTokens(WORKLOAD_AUDIENCE)),
         (Some(""), TokenError::NoTokens(WORKLOAD_AUDIENCE)),
@@ -149,8 +139,9 @@ fn what_is_missing_is_told() {
         (Some(&*tokens("other", "a")), TokenError::NoAudience(WORKLOAD_AUDIENCE)),
         (Some(&*tokens(WORKLOAD_AUDIENCE, "")), TokenError::NoAudience(WORKLOAD_AUDIENCE)),
     ] {
-        assert_eq!(token(&context(text), None).unwrap_err(), expected, "{text:?}");
+        assert_eq!(token(text, None).unwrap_err(), expected, "{text:?}");
     }
-    let nameless = BTreeMap::from([(TOKENS.to_owned(), tokens(WORKLOAD_AUDIENCE, "a"))]);
-    assert_eq!(token(&nameless, None).unwrap_err(), TokenError::NoPodInfo);
+    let mut nameless = caller(Some(&tokens(WORKLOAD_AUDIENCE, "a")), None);
+    nameless.service_account = None;
+    assert_eq!(service_account(&nameless, WORKLOAD_AUDIENCE).unwrap_err(), TokenError::NoPodInfo);
 }

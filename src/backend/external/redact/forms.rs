@@ -1,7 +1,7 @@
-//! Pure. How programs print a value: as it is, and as JSON, URLs, base64 and hex have it.
+//! Pure. The forms in which programs print a value: raw, and in JSON, URLs, base64 and hex.
 //!
-//! Written byte by byte and kept nowhere, since a Secret may have a megabyte. Plain and hex forms are in lower case,
-//! base64 is in the standard alphabet: the views of the text are so, too.
+//! Written byte by byte and never stored, since a Secret may have a megabyte. Plain and hex forms
+//! are in lower case, base64 is in the standard alphabet, as in the views of the text.
 
 use super::{Encoding, SHORTEST};
 
@@ -9,10 +9,10 @@ use super::{Encoding, SHORTEST};
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Form {
     Raw,
-    /// Without white space, for texts in which it went or changed.
+    /// Without white space, which texts may lose or change.
     Squeezed,
     Json(Json),
-    /// The characters that stay as they are besides letters and digits, and what a space becomes.
+    /// The characters that are not escaped besides letters and digits, and the escape of a space.
     Url(&'static [u8], &'static [u8]),
     /// Every byte escaped.
     AllEscaped,
@@ -21,7 +21,7 @@ pub(super) enum Form {
     Hex,
 }
 
-/// What a JSON encoder escapes besides what it must.
+/// The characters that a JSON encoder escapes although it need not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Json {
     Least,
@@ -40,8 +40,8 @@ const PLAIN: &[Form] = &[
     Form::Json(Json::Html),
     Form::Json(Json::Ascii),
     Form::Json(Json::Slash),
-    // Go's query and most libraries, with both spaces; JavaScript's components; Go's paths; Python; forms; whole
-    // URLs; strict ones.
+    // Go's query and most libraries, with both spaces; JavaScript's components; Go's paths; Python;
+    // forms; whole URLs; strict ones.
     Form::Url(b"-_.~", b"+"),
     Form::Url(b"-_.~", b"%20"),
     Form::Url(b"-_.~!*'()", b"%20"),
@@ -64,8 +64,8 @@ pub(super) fn of(encoding: Encoding, text: &str) -> impl Iterator<Item = Form> {
 }
 
 impl Form {
-    /// Whether a text can have this form of anything: without a mark of it, a Secret of a megabyte need not be gone
-    /// through.
+    /// Whether a text can have this form of any value. If not, a Secret of a megabyte is not
+    /// scanned.
     pub(super) fn is_possible_in(self, text: &str) -> bool {
         match self {
             Form::Json(_) => text.contains('\\'),
@@ -76,7 +76,7 @@ impl Form {
         }
     }
 
-    /// Whether this form of a value is another one than the value itself.
+    /// Whether this form of a value differs from the value itself.
     pub(super) fn applies(self, value: &str) -> bool {
         match self {
             Form::Squeezed => value.bytes().any(|byte| byte.is_ascii_whitespace() || byte.is_ascii_control()),
@@ -88,12 +88,12 @@ impl Form {
         }
     }
 
-    /// Writes the form, with the end that it has where nothing follows.
+    /// Writes the form, with the end that it has if nothing follows.
     pub(super) fn write(self, value: &str, each: &mut impl FnMut(u8)) {
         self.write_to(value, true, each);
     }
 
-    /// Writes of the form only what does not depend on what stands before and behind the value.
+    /// Writes the part of the form that does not depend on neighbours of the value.
     pub(super) fn write_known(self, value: &str, each: &mut impl FnMut(u8)) {
         self.write_to(value, false, each);
     }
@@ -170,12 +170,12 @@ fn digits(byte: u8, each: &mut impl FnMut(u8)) {
     each(DIGITS[usize::from(byte & 15)]);
 }
 
-/// Base64 of a value that `offset` bytes stand before; only characters of which the value has every bit, but for the
-/// last one and the padding where the value ends the text.
+/// Base64 of a value after `offset` other bytes: only characters whose bits are all of the value,
+/// and the last one and the padding if the value ends the text.
 fn base64(value: &[u8], offset: usize, end: bool, each: &mut impl FnMut(u8)) {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let letter = |bits: u32| LETTERS[bits as usize & 63];
-    // The bytes before, as zeros; their characters are not written, nor is the one that has bits of both.
+    // The bytes before are zeros; their characters are skipped, and the one with bits of both.
     let (mut bits, mut held, mut skipped, mut written) = (0, 0, (8 * offset).div_ceil(6), 0_usize);
     for byte in std::iter::repeat_n(&0, offset).chain(value) {
         (bits, held) = (bits << 8 | u32::from(*byte), held + 8);
@@ -195,7 +195,7 @@ fn base64(value: &[u8], offset: usize, end: bool, each: &mut impl FnMut(u8)) {
     }
 }
 
-/// A letter of the URLs' alphabet of base64 as the standard one has it.
+/// A letter of the URL-safe alphabet of base64, in the standard alphabet.
 pub(super) fn standard(byte: u8) -> u8 {
     match byte {
         b'-' => b'+',

@@ -1,7 +1,6 @@
 //! Pure. Finds runs of one length that a long stream and a short text have in common.
 //!
-//! The text is indexed and the stream passes by once, so that the time is linear in the stream however long the text
-//! is.
+//! Indexes the text and reads the stream once, so that the time is linear in the stream.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -53,7 +52,7 @@ impl<'v> Index<'v> {
     }
 }
 
-/// Which runs of an index a stream has.
+/// The runs of an index that a stream has.
 pub(super) struct Matches<'i, 'v> {
     index: &'i Index<'v>,
     seen: Vec<bool>,
@@ -73,7 +72,7 @@ impl<'i, 'v> Matches<'i, 'v> {
         self.length = 0;
     }
 
-    /// Takes the stream's next byte.
+    /// Adds the next byte of the stream.
     pub(super) fn push(&mut self, byte: u8) {
         self.window = self.window << 8 | u128::from(byte);
         self.length += 1;
@@ -82,7 +81,7 @@ impl<'i, 'v> Matches<'i, 'v> {
         }
     }
 
-    /// Takes a whole run.
+    /// Adds a whole run.
     pub(super) fn see(&mut self, run: u128) {
         if let Some(id) = self.index.id(run) {
             self.seen[id] = true;
@@ -94,13 +93,13 @@ impl<'i, 'v> Matches<'i, 'v> {
         self.seen.contains(&true)
     }
 
-    /// What was found here and not there.
+    /// The runs that were found here and not there.
     pub(super) fn without(mut self, other: &Matches<'_, '_>) -> Self {
         self.seen.iter_mut().zip(&other.seen).for_each(|(seen, other)| *seen &= !other);
         self
     }
 
-    /// Where in the text the runs stand that were found.
+    /// Where in the text the runs are that were found.
     pub(super) fn spans(&self) -> impl Iterator<Item = Range<usize>> {
         let length = self.index.length;
         self.index.views.iter().flat_map(move |view| {

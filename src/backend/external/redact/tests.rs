@@ -1,4 +1,5 @@
-//! What passes, and what does not: every form of a secret, cut anywhere, in a text that stays readable.
+//! What passes, and what does not: every form of a secret, cut anywhere, in a text that stays
+//! readable.
 
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE, BASE64_URL_SAFE_NO_PAD};
@@ -6,18 +7,15 @@ use proptest::prelude::{Strategy, prop, proptest};
 use serde_json::json;
 
 use super::*;
+use crate::model::TOKENS;
+use crate::model::tests::caller;
 
 fn strings(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
-fn secrets(pairs: &[(&str, &str)]) -> BTreeMap<String, SecretString> {
-    pairs.iter().map(|(key, value)| ((*key).to_owned(), SecretString::from(*value))).collect()
-}
-
 fn redacted_with(parameters: &[(&str, &str)], pairs: &[(&str, &str)], text: &str) -> String {
-    let (parameters, context, secrets) = (strings(parameters), BTreeMap::new(), secrets(pairs));
-    Redactor::new(&parameters, &context, &secrets).redact_to(usize::MAX, text)
+    Redactor::new(&strings(parameters), &caller(&[], pairs)).redact_to(usize::MAX, text)
 }
 
 fn redacted(secret: &str, text: &str) -> String {
@@ -43,13 +41,12 @@ fn key_file() -> String {
 }
 
 #[test]
-fn what_was_sent_in_confidence_is_not_told() {
+fn secrets_of_the_request_are_redacted() {
     let key = "-----BEGIN KEY-----\nMIIEvQIBADANBg\nkqhkiG9w0BAQ\n-----END KEY-----\n";
     let tokens = json!({ "a": { "token": "eyJhbGciOi.one" }, "b": { "token": "eyJhbGciOi.two" } }).to_string();
-    let context = strings(&[(TOKENS, &tokens), ("region", "not-secret")]);
     let pairs = [("pass", "pa\"ss\\word"), ("key", key), ("short", "abc"), ("inside", "pa\"ss")];
-    let (parameters, secrets) = (BTreeMap::new(), secrets(&pairs));
-    let redactor = Redactor::new(&parameters, &context, &secrets);
+    let (parameters, caller) = (BTreeMap::new(), caller(&[(TOKENS, &tokens), ("region", "not-secret")], &pairs));
+    let redactor = Redactor::new(&parameters, &caller);
     let ask = json!({ "pass": "pa\"ss\\word", "key": key, "tokens": tokens }).to_string();
     let said = format!("cannot use pa\"ss\\word, eyJhbGciOi.two, kqhkiG9w0BAQ in not-secret for abc: {ask}");
     let text = redactor.redact(&said);
@@ -58,9 +55,9 @@ fn what_was_sent_in_confidence_is_not_told() {
     }
     assert!(text.starts_with("cannot use ***stripped***, ***stripped***, ***stripped*** in not-secret for abc: "));
     assert_eq!(redactor.redact("two\nlines\u{1b}[31m"), "two lines [31m");
-    assert_eq!(redactor.redact(&"x".repeat(5_000)).len(), limits::SAID);
+    assert_eq!(redactor.redact(&"x".repeat(5_000)).len(), limits::MESSAGE);
     // What is cut off is cut after it was redacted.
-    let late = format!("{}{}", "x".repeat(limits::SAID - 4), "eyJhbGciOi.one");
+    let late = format!("{}{}", "x".repeat(limits::MESSAGE - 4), "eyJhbGciOi.one");
     assert!(redactor.redact(&late).ends_with("x***s"));
 }
 
@@ -106,7 +103,8 @@ fn forms(secret: &str) -> Vec<String> {
     forms
 }
 
-/// Checks that no piece of `form` that is a run of its own passes, and that what stands around does not go with it.
+/// Checks that no piece of `form` that is a run of its own passes, and that what stands around does
+/// not go with it.
 fn passes_not(secret: &str, form: &str) {
     let characters: Vec<char> = form.chars().collect();
     let pieces: Vec<String> = characters.windows(RUN).map(|piece| piece.iter().collect()).collect();
@@ -291,10 +289,11 @@ fn a_megabyte_of_secrets_is_looked_for_in_linear_time() {
     let values: Vec<String> = (0..1_024).map(|_| text(1_024)).collect();
     let said = values.iter().map(|value| BASE64_STANDARD.encode(&value[..30])).collect::<String>();
     let said = &said[..TEXT];
-    let secrets = values.iter().enumerate().map(|(at, value)| (at.to_string(), SecretString::from(value.as_str())));
-    let (secrets, parameters) = (secrets.collect(), strings(&[("objects", &text(1 << 20))]));
+    let keys: Vec<String> = (0..values.len()).map(|at| at.to_string()).collect();
+    let secrets: Vec<_> = keys.iter().map(String::as_str).zip(values.iter().map(String::as_str)).collect();
+    let (caller, parameters) = (caller(&[], &secrets), strings(&[("objects", &text(1 << 20))]));
     let began = std::time::Instant::now();
-    let shown = Redactor::new(&parameters, &BTreeMap::new(), &secrets).redact(said);
+    let shown = Redactor::new(&parameters, &caller).redact(said);
     let took = began.elapsed();
     assert!(shown.starts_with(STRIPPED) && shown.len() < 100, "{shown}");
     assert!(took < std::time::Duration::from_secs(20), "{took:?}");

@@ -1,6 +1,6 @@
-//! Pure. The values of a request that must not be shown, and the texts that everybody knows.
+//! Pure. The values of a request that must not be shown, and well-known texts.
 //!
-//! A value is also what a provider finds in it: the strings of a JSON document and the lines of a text.
+//! The strings of a JSON document and the lines of a text are values as well.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -10,14 +10,14 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::{RUN, SHORTEST};
 
-/// How many short values are looked for; each costs work of its own.
+/// How many short values are looked for: each is searched separately.
 const SHORT: usize = 4096;
 
-/// How deep JSON documents in strings of JSON documents are read.
+/// How deep JSON documents inside strings of JSON documents are read.
 const DEPTH: usize = 3;
 
-/// What error texts quote of credentials' files and is the same in all of them: the beginnings of URLs, kinds of
-/// credentials, and the lines before and after PEM.
+/// The parts of credential files that are the same in all of them, and that error texts quote: the
+/// beginnings of URLs, types of credentials, and the lines before and after PEM.
 pub(super) const WELL_KNOWN: &[&str] = &[
     "https://oauth2.googleapis.com/token",
     "https://accounts.google.com/o/oauth2/auth",
@@ -101,7 +101,7 @@ pub(super) struct Values<'a> {
 }
 
 impl<'a> Values<'a> {
-    /// Adds a value with everything that is found in it.
+    /// Adds a value, and the values inside it.
     pub(super) fn add(&mut self, value: &'a str) {
         self.add_at(Cow::Borrowed(value), 0);
     }
@@ -110,7 +110,7 @@ impl<'a> Values<'a> {
         if depth < DEPTH && value.trim_start().starts_with(['{', '[', '"']) {
             let mut strings = Strings { found: Vec::new() };
             let mut document = serde_json::Deserializer::from_str(&value);
-            // What is no document after all may be one up to there.
+            // A text that is not a document may begin with one.
             let _ = (&mut strings).deserialize(&mut document);
             strings.found.into_iter().for_each(|string| self.add_at(Cow::Owned(string), depth + 1));
         }
@@ -142,7 +142,7 @@ impl<'a> Values<'a> {
         &self.long
     }
 
-    /// The short values; `None` when there are more than are looked for.
+    /// The short values; `None` if there are too many.
     pub(super) fn short(&self) -> Option<&BTreeSet<String>> {
         (!self.too_many).then_some(&self.short)
     }
@@ -152,7 +152,7 @@ impl<'a> Values<'a> {
     }
 }
 
-/// The strings of a JSON document, without a tree of the document in memory.
+/// Collects the strings of a JSON document without building its tree in memory.
 struct Strings {
     found: Vec<String>,
 }

@@ -1,14 +1,14 @@
-//! Pure. A text as it is without its line breaks, escapes or separators, and where each byte of that stands in the
-//! text.
+//! Pure. Views of a text without line breaks, escapes or separators, with the place of each byte in
+//! the text.
 
 use std::ops::Range;
 
 use super::forms::standard;
 
-/// How often escapes are taken off: JSON in JSON, in a URL.
+/// How many layers of escapes are removed: JSON in JSON, in a URL.
 const LAYERS: usize = 3;
 
-/// A text, changed, with the place of each of its bytes in the original.
+/// A changed text, with the place of each of its bytes in the original.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct View {
     bytes: Vec<u8>,
@@ -24,7 +24,7 @@ impl View {
         &self.bytes
     }
 
-    /// Where in the original these bytes stand; `length` is not 0.
+    /// Where these bytes are in the original; `length` is not 0.
     pub(super) fn span(&self, at: usize, length: usize) -> Range<usize> {
         self.spans[at].0..self.spans[at + length - 1].1
     }
@@ -50,12 +50,12 @@ impl View {
         view
     }
 
-    /// With the letters of the standard alphabet of base64 in place of those of the URLs'.
+    /// With the standard alphabet of base64 in place of the URL-safe one.
     pub(super) fn base64(&self) -> View {
         View { bytes: self.bytes.iter().copied().map(standard).collect(), spans: self.spans.clone() }
     }
 
-    /// Without what may stand between the bytes of a hex dump: white space, `:`, `-`, `,`, `0x` and `\x`.
+    /// Without the separators of a hex dump: white space, `:`, `-`, `,`, `0x` and `\x`.
     pub(super) fn hex(&self) -> View {
         let (mut view, mut at) = (View::default(), 0);
         while let Some(byte) = self.bytes.get(at) {
@@ -70,7 +70,7 @@ impl View {
         view
     }
 
-    /// The text, and what it is with one layer of escapes after the other taken off.
+    /// The text, and the text with one layer of escapes after the other removed.
     pub(super) fn decoded(&self) -> Vec<View> {
         let mut views = vec![self.clone()];
         while views.len() <= LAYERS
@@ -81,8 +81,7 @@ impl View {
         views
     }
 
-    /// With the escapes of JSON, URLs and programming languages replaced by what they stand for; `None` without
-    /// escapes.
+    /// With the escapes of JSON, URLs and programming languages decoded; `None` without escapes.
     fn unescaped(&self) -> Option<View> {
         let (mut view, mut at, mut any) = (View::default(), 0, false);
         while let Some(byte) = self.bytes.get(at) {
@@ -100,7 +99,7 @@ impl View {
     }
 }
 
-/// What an escape stands for and how long it is, from behind its backslash on.
+/// The value and the length of the escape after a backslash.
 fn backslash(after: &[u8]) -> Option<(Vec<u8>, usize)> {
     let simple = |byte: u8| Some((vec![byte], 1));
     match after.first()? {

@@ -16,15 +16,15 @@ use tracing::{debug, info, warn};
 
 use super::super::Volumes;
 use super::super::changes::Change;
+use super::super::class::check;
 use super::super::error::Error;
 use super::super::layout::Group;
-use super::super::source::{Fetch, Identity, check};
-use super::held::Held;
+use super::held::VolumeFiles;
 use super::refresh::{Refreshed, wrote};
 use super::registry::Registry;
 use super::state::{FetchKey, Member, Unit, Volume, Wrote};
-use crate::azure::provider::{HeldFiles, Purpose};
-use crate::model::{Class, ClassRef, Payload, Reason};
+use crate::backend::{FetchIdentity, Held, HeldFiles};
+use crate::model::{Class, ClassRef, Fetch, Payload, Purpose, Reason};
 use crate::server::metrics::Metrics;
 
 /// How long a cycle may take at least and at most; in between, as long as the interval.
@@ -92,11 +92,11 @@ impl Cycle {
         }
     }
 
-    async fn identity(&self, class: &Class, member: &Member, deadline: Instant) -> Result<Identity, Error> {
-        let (context, secrets) = member.feed.opened(&member.volume.pod);
-        let (target, held, files, purpose) = (&member.volume.target, &[], None, Purpose::Refresh);
-        let fetch = Fetch { class, context: &context, secrets: &secrets, target, held, files, purpose, deadline };
-        Ok(self.volumes.sources.prepare(fetch).await?.identity())
+    async fn identity(&self, class: &Class, member: &Member, deadline: Instant) -> Result<FetchIdentity, Error> {
+        let caller = member.feed.caller(&member.volume.pod);
+        let (target, purpose) = (member.volume.target.as_str(), Purpose::Refresh);
+        let fetch = Fetch { class, caller: &caller, target, purpose, deadline };
+        Ok(self.volumes.backends.prepare(fetch, Held::default()).await?.identity())
     }
 
     /// Fetches once, for all volumes of this key.
@@ -174,24 +174,24 @@ impl Cycle {
         if !live && key.identity.is_of_volume() {
             return lapsed();
         }
-        let (context, secrets) = member.feed.opened(&member.volume.pod);
-        let held = member.wrote.as_ref().and_then(|wrote| wrote.held.as_deref()).unwrap_or_default();
-        let files = Held::of(&member.volume, member.wrote.as_ref());
+        let caller = member.feed.caller(&member.volume.pod);
+        let versions = member.wrote.as_ref().and_then(|wrote| wrote.held.as_deref()).unwrap_or_default();
+        let files = VolumeFiles::of(&member.volume, member.wrote.as_ref());
         let files = files.as_ref().map(|files| files as &dyn HeldFiles);
-        let (target, purpose) = (&member.volume.target, Purpose::Refresh);
-        let fetch = Fetch { class, context: &context, secrets: &secrets, target, held, files, purpose, deadline };
-        let prepared = match self.volumes.sources.prepare(fetch).await {
+        let (target, purpose) = (member.volume.target.as_str(), Purpose::Refresh);
+        let fetch = Fetch { class, caller: &caller, target, purpose, deadline };
+        let prepared = match self.volumes.backends.prepare(fetch, Held { versions, files }).await {
             Ok(prepared) => prepared,
             // Without them, what is missing is not the pod's fault.
             Err(_) if !live => return lapsed(),
-            Err(error) => return Outcome::Failed(error),
+            Err(error) => return Outcome::Failed(error.into()),
         };
         if prepared.identity() != key.identity {
             return Outcome::Another;
         }
-        match prepared.fetch().await {
+        match prepared.payload().await {
             Ok(payload) => Outcome::Fetched(payload),
-            Err(error) => Outcome::Failed(error),
+            Err(error) => Outcome::Failed(error.into()),
         }
     }
 

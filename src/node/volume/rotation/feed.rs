@@ -15,21 +15,15 @@ use tokio::time::Instant;
 
 use super::super::layout::Digest;
 use super::super::publish::PublishRequest;
-use crate::model::{ExposeSecret as _, PodRef, SecretString};
+use crate::model::{Caller, ExposeSecret as _, PodRef, ResourceName, SecretString, SentTokens, attribute};
 
-/// What the keys begin with that the kubelet writes itself.
-const KUBELET: &str = "csi.storage.k8s.io/";
-/// The tokens, in the context or among the secrets
-/// (docs/reference/csi-driver.md#service-account-tokens).
-const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 /// What differs from pod to pod, and is known of the pod anyway.
-const OF_POD: [&str; 2] = [POD_NAME, POD_UID];
-const POD_NAME: &str = "csi.storage.k8s.io/pod.name";
-const POD_UID: &str = "csi.storage.k8s.io/pod.uid";
+const OF_POD: [&str; 2] = [attribute::POD_NAME, attribute::POD_UID];
 
 /// A volume context that many volumes may have.
 pub(super) struct Context {
     values: BTreeMap<String, String>,
+    service_account: Option<ResourceName>,
     digest: Digest,
     /// The digest of what the pod's author wrote, which overlays the class's parameters.
     attributes: Digest,
@@ -41,18 +35,11 @@ pub(super) struct Secrets {
     digest: Digest,
 }
 
-/// Tokens, and where the kubelet puts them.
-#[derive(Clone)]
-enum Tokens {
-    InContext(Arc<SecretString>),
-    InSecrets(Arc<SecretString>),
-}
-
 /// What a pod's credentials are made of, as they came last.
 #[derive(Clone)]
 struct Credentials {
     secrets: Arc<Secrets>,
-    tokens: Option<Tokens>,
+    tokens: SentTokens,
 }
 
 /// What the kubelet brought for one volume. Cheap to clone.
@@ -75,14 +62,10 @@ pub(super) struct Store {
 impl Feed {
     /// Takes what a request brings.
     pub(super) fn of(request: &PublishRequest, store: &mut Store, now: Instant) -> Feed {
-        let in_secrets = request.secrets.get(TOKENS).map(|tokens| Tokens::InSecrets(Arc::new(tokens.clone())));
-        let in_context = || {
-            let tokens = request.context.get(TOKENS)?;
-            Some(Tokens::InContext(Arc::new(SecretString::from(tokens.as_str()))))
-        };
-        let tokens = in_secrets.or_else(in_context);
-        let credentials = Some(Credentials { secrets: store.secrets(&request.secrets), tokens });
-        Feed { context: store.context(&request.context), credentials, received: now }
+        let caller = &request.caller;
+        let credentials =
+            Some(Credentials { secrets: store.secrets(caller.credentials()), tokens: caller.sent_tokens().clone() });
+        Feed { context: store.context(caller), credentials, received: now }
     }
 
     /// What the pod's author wrote into the volume's attributes.
@@ -104,9 +87,7 @@ impl Feed {
     /// Whether both have the same tokens, or none.
     pub(super) fn has_tokens_of(&self, other: &Feed) -> bool {
         fn tokens(feed: &Feed) -> Option<&str> {
-            match feed.credentials.as_ref()?.tokens.as_ref()? {
-                Tokens::InContext(tokens) | Tokens::InSecrets(tokens) => Some(tokens.expose_secret()),
-            }
+            Some(feed.credentials.as_ref()?.tokens.text()?.expose_secret())
         }
         tokens(self) == tokens(other)
     }
@@ -114,59 +95,49 @@ impl Feed {
     /// Drops secrets and tokens, and keeps what is not secret.
     pub(super) fn drop_credentials(&mut self) {
         // A pod that brings none has nothing to lose.
-        self.credentials.take_if(|credentials| credentials.tokens.is_some() || !credentials.secrets.values.is_empty());
+        self.credentials
+            .take_if(|credentials| !credentials.tokens.is_empty() || !credentials.secrets.values.is_empty());
     }
 
-    /// Context and secrets of this pod as a fetch wants them.
-    pub(super) fn opened(&self, pod: &PodRef) -> (BTreeMap<String, String>, BTreeMap<String, SecretString>) {
-        let mut context = self.context.values.clone();
-        for (key, value) in [(POD_NAME, pod.name.as_str()), (POD_UID, &pod.uid)] {
+    /// This pod as the caller of a fetch.
+    pub(super) fn caller(&self, pod: &PodRef) -> Caller {
+        let mut attributes = self.context.values.clone();
+        for (key, value) in [(attribute::POD_NAME, pod.name.as_str()), (attribute::POD_UID, &pod.uid)] {
             if !value.is_empty() {
-                context.insert(key.to_owned(), value.to_owned());
+                attributes.insert(key.to_owned(), value.to_owned());
             }
         }
-        let Some(Credentials { secrets, tokens }) = &self.credentials else {
-            return (context, BTreeMap::new());
+        let (secrets, tokens) = match &self.credentials {
+            Some(Credentials { secrets, tokens }) => (secrets.values.clone(), tokens.clone()),
+            None => (BTreeMap::new(), SentTokens::default()),
         };
-        let mut secrets = secrets.values.clone();
-        match tokens {
-            Some(Tokens::InContext(tokens)) => {
-                context.insert(TOKENS.to_owned(), tokens.expose_secret().to_owned());
-            }
-            Some(Tokens::InSecrets(tokens)) => {
-                secrets.insert(TOKENS.to_owned(), SecretString::clone(tokens));
-            }
-            None => {}
-        }
-        (context, secrets)
+        Caller::new(pod.clone(), self.context.service_account.clone(), attributes, secrets).with_tokens(tokens)
     }
 }
 
 impl Store {
-    fn context(&mut self, context: &BTreeMap<String, String>) -> Arc<Context> {
-        let of_pod = |key: &str| key == TOKENS || OF_POD.contains(&key);
-        let shared = || context.iter().filter(|(key, _)| !of_pod(key));
+    fn context(&mut self, caller: &Caller) -> Arc<Context> {
+        let shared = || caller.attributes().iter().filter(|(key, _)| !OF_POD.contains(&key.as_str()));
         let digest = digest(shared().map(|(key, value)| (key.as_str(), value.as_str())));
         if let Some(known) = self.contexts.get(&digest).and_then(Weak::upgrade) {
             return known;
         }
-        let chosen = shared().filter(|(key, _)| !key.starts_with(KUBELET));
+        let chosen = shared().filter(|(key, _)| !key.starts_with(attribute::KUBELET_PREFIX));
         let attributes = self::digest(chosen.map(|(key, value)| (key.as_str(), value.as_str())));
         let values = shared().map(|(key, value)| (key.clone(), value.clone())).collect();
-        let made = Arc::new(Context { values, digest, attributes });
+        let service_account = caller.service_account.clone();
+        let made = Arc::new(Context { values, service_account, digest, attributes });
         self.contexts.retain(|_, known| known.strong_count() > 0);
         self.contexts.insert(digest, Arc::downgrade(&made));
         made
     }
 
     fn secrets(&mut self, secrets: &BTreeMap<String, SecretString>) -> Arc<Secrets> {
-        let shared = || secrets.iter().filter(|(key, _)| *key != TOKENS);
-        let digest = digest(shared().map(|(key, value)| (key.as_str(), value.expose_secret())));
+        let digest = digest(secrets.iter().map(|(key, value)| (key.as_str(), value.expose_secret())));
         if let Some(known) = self.secrets.get(&digest).and_then(Weak::upgrade) {
             return known;
         }
-        let values = shared().map(|(key, value)| (key.clone(), value.clone())).collect();
-        let made = Arc::new(Secrets { values, digest });
+        let made = Arc::new(Secrets { values: secrets.clone(), digest });
         self.secrets.retain(|_, known| known.strong_count() > 0);
         self.secrets.insert(digest, Arc::downgrade(&made));
         made

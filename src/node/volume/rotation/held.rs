@@ -10,27 +10,27 @@ use tokio::time::Instant;
 
 use super::super::{blocking, medium};
 use super::state::{Volume, Wrote};
-use crate::azure::provider::HeldFiles;
+use crate::backend::HeldFiles;
 use crate::model::{FileName, SecretBytes};
 
 /// How long reading may wait for a thread.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One volume's files.
-pub(super) struct Held<'a> {
+pub(super) struct VolumeFiles<'a> {
     volume: &'a Arc<Volume>,
     wrote: &'a Wrote,
 }
 
-impl<'a> Held<'a> {
+impl<'a> VolumeFiles<'a> {
     /// The files of a volume that holds what was converted; nothing where no value was.
-    pub(super) fn of(volume: &'a Arc<Volume>, wrote: Option<&'a Wrote>) -> Option<Held<'a>> {
-        wrote.filter(|wrote| wrote.conversions.is_some()).map(|wrote| Held { volume, wrote })
+    pub(super) fn of(volume: &'a Arc<Volume>, wrote: Option<&'a Wrote>) -> Option<VolumeFiles<'a>> {
+        wrote.filter(|wrote| wrote.conversions.is_some()).map(|wrote| VolumeFiles { volume, wrote })
     }
 }
 
 #[async_trait]
-impl HeldFiles for Held<'_> {
+impl HeldFiles for VolumeFiles<'_> {
     fn converted(&self, source: &[u8; 32]) -> Option<[u8; 32]> {
         let conversions = self.wrote.conversions.as_deref()?;
         // In order of their sources, see `refresh::wrote`.

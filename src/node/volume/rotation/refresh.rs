@@ -12,9 +12,9 @@ use tokio::time::Instant;
 
 use super::super::error::Error;
 use super::super::layout::{self, Digest, Group};
-use super::super::source::Identity;
 use super::super::{Volumes, blocking, medium};
 use super::state::{Volume, Wrote};
+use crate::backend::FetchIdentity;
 use crate::backend::external::limits::HELD;
 use crate::model::{Conversion, ObjectVersion, Payload};
 use crate::platform::process;
@@ -59,7 +59,7 @@ impl Volumes {
 }
 
 /// What a volume of this group holds that was filled from `payload`, which this identity got.
-pub(in crate::node::volume) fn wrote(payload: &Payload, group: Option<Group>, identity: &Identity) -> Wrote {
+pub(in crate::node::volume) fn wrote(payload: &Payload, group: Option<Group>, identity: &FetchIdentity) -> Wrote {
     let size: usize = payload.versions().iter().map(|held| held.id.len() + held.version.len()).sum();
     let held = (identity.is_of_volume() && size <= HELD).then(|| payload.versions().into());
     let content = layout::content_digest(&layout::facts(payload, group, process::own_group()));

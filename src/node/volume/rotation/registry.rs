@@ -14,11 +14,11 @@ use tokio::time::Instant;
 
 use super::super::locks::{Epoch, Target};
 use super::super::publish::PublishRequest;
-use super::super::source::Identity;
 use super::super::target::TargetPath;
 use super::Options;
 use super::feed::Feed;
 use super::state::{Entry, FetchKey, Member, PodSeen, State, Summary, Unit, Volume, Wrote, dice};
+use crate::backend::FetchIdentity;
 use crate::model::{Class, ClassRef, Reason};
 use crate::platform::clock;
 
@@ -86,7 +86,7 @@ impl Registry {
         &self,
         request: &PublishRequest,
         (lock, epoch): (&Arc<Target>, Epoch),
-        (class, identity): (&Arc<Class>, Identity),
+        (class, identity): (&Arc<Class>, FetchIdentity),
         wrote: Wrote,
     ) {
         let now = Instant::now();
@@ -167,7 +167,7 @@ impl Registry {
     }
 
     /// Notes by which identities volumes of a class are fetched, but for those that have become others meanwhile.
-    pub(super) fn plan(&self, class: &Arc<Class>, planned: &[(Member, Identity)]) {
+    pub(super) fn plan(&self, class: &Arc<Class>, planned: &[(Member, FetchIdentity)]) {
         let mut state = self.lock();
         if !state.is_current(class) {
             return;

@@ -13,12 +13,12 @@ use tracing::{info, warn};
 use super::super::layout::{Digest, Group};
 use super::super::locks::{Epoch, Target};
 use super::super::publish::PublishRequest;
-use super::super::source::Identity;
 use super::super::target::TargetPath;
 use super::Options;
 use super::feed::{Feed, Store};
 use super::pauses::Pauses;
 use super::schedule::{self, Schedule};
+use crate::backend::FetchIdentity;
 use crate::model::{Class, ClassRef, Conversion, ObjectVersion, PodRef, Reason};
 use crate::platform::process;
 
@@ -42,7 +42,7 @@ pub(in crate::node::volume) struct Volume {
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(in crate::node::volume) struct FetchKey {
     pub(super) class: ClassRef,
-    pub(super) identity: Identity,
+    pub(super) identity: FetchIdentity,
     /// What the pod's author wrote over the class's parameters.
     pub(super) attributes: Digest,
 }
@@ -186,7 +186,7 @@ impl State {
         }
         let volume = Arc::new(Volume {
             target: request.target.clone(),
-            pod: request.pod.clone(),
+            pod: request.caller.pod.clone(),
             class,
             group: request.group,
             lock: lock.clone(),

@@ -9,14 +9,15 @@ use tokio::time::Instant;
 
 use super::super::locks::Locks;
 use super::super::publish::PublishRequest;
-use super::super::source::Identity;
 use super::super::target::TargetPath;
 use super::registry::Registry;
 use super::state::{Member, PodSeen, Summary, Unit, Wrote};
 use super::{Options, Running};
-use crate::model::{Class, ClassRef, ClassSpec, ExposeSecret as _, INTERVAL_ANNOTATION, PodRef, Reason};
+use crate::backend::FetchIdentity;
+use crate::model::{
+    Caller, Class, ClassRef, ClassSpec, ExposeSecret as _, INTERVAL_ANNOTATION, PodRef, Reason, TOKENS,
+};
 
-const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 const INTERVAL: Duration = Duration::from_secs(120);
 const REPUBLISH: Duration = Duration::from_secs(90);
 /// A machine that is not suspended, and a test that does not last long.
@@ -33,12 +34,11 @@ fn request(number: usize, secret: &str) -> PublishRequest {
         ("secretProviderClass", "demo".to_owned()),
         (TOKENS, format!("token-{number}")),
     ];
+    let secrets = BTreeMap::from([("clientsecret".to_owned(), secret.to_owned().into())]);
     PublishRequest {
         target: TargetPath::new(&format!("/pods/{number}/mount")).unwrap(),
-        pod: pod(number),
+        caller: Caller::parse(pairs.map(|(key, value)| (key.to_owned(), value)).into(), secrets).unwrap(),
         class: Ok(class("vault").reference),
-        context: pairs.map(|(key, value)| (key.to_owned(), value)).into(),
-        secrets: BTreeMap::from([("clientsecret".to_owned(), secret.to_owned().into())]),
         group: None,
         read_only: true,
         deadline: Instant::now(),
@@ -59,10 +59,12 @@ fn class(vault: &str) -> Class {
     Class::new(reference, ClassSpec { provider: "azure".into(), parameters, ..ClassSpec::default() })
 }
 
-fn identity(of: &str) -> Identity {
+fn identity(of: &str) -> FetchIdentity {
     use crate::azure::keyvault::{Cloud, Credential, TenantId};
     let credential = Credential::ManagedIdentity { client_id: Some(of.to_owned()) };
-    Identity::Azure(credential.identity(&TenantId::new("tenant").unwrap(), &Cloud::named("AzurePublicCloud").unwrap()))
+    FetchIdentity::Azure(
+        credential.identity(&TenantId::new("tenant").unwrap(), &Cloud::named("AzurePublicCloud").unwrap()),
+    )
 }
 
 fn registry() -> Registry {
@@ -114,10 +116,12 @@ fn a_hundred_volumes_of_one_identity_are_one_fetch_with_the_freshest_credentials
     let members = members(&registry, &units);
     assert_eq!(members.len(), 100);
     assert_eq!(members[0].volume.pod.name, "web-7");
-    let (context, secrets) = members[0].feed.opened(&pod(1));
-    assert_eq!(context[TOKENS], "token-7");
-    assert_eq!(context["csi.storage.k8s.io/serviceAccount.name"], "default");
-    assert_eq!(secrets["clientsecret"].expose_secret(), "secret");
+    let caller = members[0].feed.caller(&pod(1));
+    assert_eq!(caller.sent_tokens().in_attributes().unwrap().expose_secret(), "token-7");
+    assert_eq!(caller.service_account.as_ref().unwrap(), &"default");
+    assert_eq!(caller.attributes()["csi.storage.k8s.io/serviceAccount.name"], "default");
+    assert_eq!(caller.attributes()["csi.storage.k8s.io/pod.name"], "web-1");
+    assert_eq!(caller.credentials()["clientsecret"].expose_secret(), "secret");
     assert!(members.iter().all(|member| member.wrote == Some(WROTE)));
 }
 
@@ -127,7 +131,8 @@ fn a_call_that_brings_another_secret_makes_its_volume_due_and_a_token_does_not()
     published(&registry, &locks, &request(1, "old"), &class);
     published(&registry, &locks, &request(2, "old"), &class);
     let mut renewed = request(1, "old");
-    renewed.context.insert(TOKENS.to_owned(), "another".to_owned());
+    renewed.caller = request(3, "old").caller;
+    renewed.caller.pod = pod(1);
     feed(&registry, &locks, &renewed);
     assert_eq!(due(&registry, Instant::now()), []);
     feed(&registry, &locks, &request(1, "new"));
@@ -191,8 +196,8 @@ fn credentials_are_dropped_after_three_periods_and_the_volume_stays() {
     assert_eq!((volumes, failing, expires), (1, 0, WROTE.expires));
     assert!(oldest >= Some(3 * REPUBLISH - Duration::from_secs(1)));
     let member = members(&registry, &units).remove(0);
-    let (context, secrets) = member.feed.opened(&pod(1));
-    assert!(!member.feed.is_live() && secrets.is_empty() && !context.contains_key(TOKENS));
+    let caller = member.feed.caller(&pod(1));
+    assert!(!member.feed.is_live() && caller.credentials().is_empty() && caller.sent_tokens().is_empty());
     feed(&registry, &locks, &request(1, "secret"));
     assert_eq!(due(&registry, Instant::now()), [Unit::Plan(class.reference.clone())]);
 }
