@@ -59,7 +59,7 @@ fn a_vault_that_fails_for_a_while_costs_no_file() -> Result<()> {
     let journal = harness().azure().journal();
     let asked: Vec<i64> = journal
         .iter()
-        .filter(|entry| entry.place == vault.name && entry.sequence > known)
+        .filter(|entry| entry.service == vault.name && entry.sequence > known)
         .map(|entry| entry.arrived_ms)
         .collect();
     let most = asked.iter().map(|from| asked.iter().filter(|at| (*from..from + 1_000).contains(*at)).count()).max();
@@ -104,7 +104,7 @@ fn what_waited_for_a_vault_comes_at_the_vaults_pace() -> Result<()> {
     let journal = harness().azure().journal();
     let asked: Vec<i64> = journal
         .iter()
-        .filter(|entry| entry.place == vault.name && entry.sequence > known)
+        .filter(|entry| entry.service == vault.name && entry.sequence > known)
         .map(|entry| entry.arrived_ms)
         .collect();
     ensure!(asked.len() >= 180, "{} requests only", asked.len());

@@ -93,7 +93,7 @@ impl Scene {
     pub(crate) fn busiest_second(&self) -> usize {
         let journal = self.azure().journal();
         let mut arrived: Vec<i64> =
-            journal.iter().filter(|entry| entry.place == VAULT).map(|entry| entry.arrived_ms).collect();
+            journal.iter().filter(|entry| entry.service == VAULT).map(|entry| entry.arrived_ms).collect();
         arrived.sort_unstable();
         let within = |(at, from): (usize, &i64)| arrived[at..].iter().take_while(|to| **to < from + 1_000).count();
         arrived.iter().enumerate().map(within).max().unwrap_or_default()
