@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use keyvault_csi_e2e::driver::{Setup, wait_for};
+use keyvault_csi_e2e::driver::{DriverSetup, wait_for};
 
 use crate::harness::{Node, harness};
 
@@ -19,7 +19,7 @@ trials! { "bundles":
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A driver whose bundle is a file of its own.
-fn with_bundle() -> Result<(Setup, PathBuf, Vec<u8>)> {
+fn with_bundle() -> Result<(DriverSetup, PathBuf, Vec<u8>)> {
     let mut setup = harness().setup();
     let bundle = setup.folder.join("bundle.pem");
     let good = fs::read(&setup.ca)?;

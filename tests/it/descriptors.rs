@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use azure_emulator::{Action, Fault, Kind};
-use keyvault_csi_e2e::driver::{Setup, wait_for};
+use keyvault_csi_e2e::driver::{DriverSetup, wait_for};
 use keyvault_csi_e2e::kubelet::Volume;
 use libtest_mimic::Trial;
 
@@ -74,7 +74,7 @@ fn silent(count: usize) -> Vec<Vault> {
 
 /// Has a tenant hold connections open: a volume for each of its vaults, each with so many objects. Then looks whether a
 /// neighbour's publish, the probe and the metrics are served.
-fn hold_open(setup: Setup, vaults: &[Vault], objects: usize, patience: Duration) -> Result<()> {
+fn hold_open(setup: DriverSetup, vaults: &[Vault], objects: usize, patience: Duration) -> Result<()> {
     let node = Node::start(setup)?;
     let neighbour = harness().vault();
     let value = neighbour.set("password");

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
-use keyvault_csi_e2e::driver::Setup;
+use keyvault_csi_e2e::driver::DriverSetup;
 use keyvault_csi_e2e::kubelet::Volume;
-use keyvault_csi_e2e::reference::{self, Options, ProviderProcess, Seen};
+use keyvault_csi_e2e::reference::{self, Options, RecordedRequest, ReferenceProvider};
 
 use crate::harness::{Node, class_manifest, harness};
 
@@ -31,12 +31,12 @@ pub(crate) fn is_provider() -> Option<Result<()>> {
 }
 
 /// Where a driver of this setup looks: the additional folder, then the main one.
-pub(crate) fn folders(setup: &Setup) -> [PathBuf; 2] {
+pub(crate) fn folders(setup: &DriverSetup) -> [PathBuf; 2] {
     ["more", "providers"].map(|folder| setup.folder.join(folder))
 }
 
 /// Makes a driver of this setup look there.
-pub(crate) fn look_there(setup: &mut Setup) -> Result<()> {
+pub(crate) fn look_there(setup: &mut DriverSetup) -> Result<()> {
     let [more, main] = folders(setup);
     for folder in [&more, &main] {
         std::fs::create_dir_all(folder)?;
@@ -47,20 +47,20 @@ pub(crate) fn look_there(setup: &mut Setup) -> Result<()> {
 }
 
 /// How a provider for a driver of this setup is started.
-pub(crate) fn options(setup: &Setup, folder: usize, port: u16) -> Result<Options> {
+pub(crate) fn options(setup: &DriverSetup, folder: usize, port: u16) -> Result<Options> {
     let socket = folders(setup)[folder].join(format!("{NAME}.sock"));
     Ok(Options { socket, control: format!("{}:{port}", setup.address).parse()? })
 }
 
 /// Starts a provider.
-pub(crate) fn provider(options: &Options) -> Result<ProviderProcess> {
+pub(crate) fn provider(options: &Options) -> Result<ReferenceProvider> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg(ROLE);
-    ProviderProcess::start(command, options)
+    ReferenceProvider::start(command, options)
 }
 
 /// A driver and a provider in its main folder.
-pub(crate) fn both(flags: &[&str]) -> Result<(Node, ProviderProcess)> {
+pub(crate) fn both(flags: &[&str]) -> Result<(Node, ReferenceProvider)> {
     let node = driver(flags)?;
     let provider = provider(&options(node.setup(), 1, 8080)?)?;
     Ok((node, provider))
@@ -120,13 +120,13 @@ pub(crate) fn tokens(audiences: &[&str]) -> String {
 }
 
 /// Sets a value of the provider and remembers it as secret.
-pub(crate) fn set(provider: &ProviderProcess, name: &str, version: &str) -> Result<String> {
+pub(crate) fn set(provider: &ReferenceProvider, name: &str, version: &str) -> Result<String> {
     let value = harness().secret(name);
-    provider.tell("/secret", &[("name", name), ("value", &value), ("version", version)])?;
+    provider.control("/secret", &[("name", name), ("value", &value), ("version", version)])?;
     Ok(value)
 }
 
 /// The last request that the provider saw.
-pub(crate) fn last(provider: &ProviderProcess) -> Result<Seen> {
+pub(crate) fn last(provider: &ReferenceProvider) -> Result<RecordedRequest> {
     provider.requests()?.pop().context("the provider was not asked")
 }

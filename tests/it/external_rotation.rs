@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use keyvault_csi_e2e::driver::wait_for;
-use keyvault_csi_e2e::reference::ProviderProcess;
+use keyvault_csi_e2e::reference::ReferenceProvider;
 
 use crate::external_fixture::{NAME, PATIENCE, ROTATING, both, class, last, parameters, set, volume, with_tokens};
 use crate::harness::{Node, class_manifest, harness};
@@ -44,7 +44,7 @@ fn print(target: &Path) -> Result<Vec<(u64, i64, i64)>> {
 }
 
 /// Waits until the provider was asked that many times more.
-fn asked_again(provider: &ProviderProcess, times: usize) -> Result<()> {
+fn asked_again(provider: &ReferenceProvider, times: usize) -> Result<()> {
     let before = provider.requests()?.len();
     wait_for("it is asked again", PATIENCE, || Ok(provider.requests()?.len() >= before + times))
 }
@@ -62,7 +62,7 @@ fn a_rotated_value_comes_with_its_version() -> Result<()> {
     assert_eq!(fs::read_to_string(target.join("foo"))?, "secret");
     asked_again(&provider, 2)?;
     assert_eq!(last(&provider)?.held, [("secret/foo".to_owned(), "v1".to_owned())].into());
-    provider.tell("/rotation", &[("rotated", "true")])?;
+    provider.control("/rotation", &[("rotated", "true")])?;
     wait_for("it is rotated", PATIENCE, || Ok(fs::read_to_string(target.join("foo"))? == "rotated"))?;
     asked_again(&provider, 2)?;
     assert_eq!(last(&provider)?.held, [("secret/foo".to_owned(), "v2".to_owned())].into());
@@ -98,7 +98,7 @@ fn a_new_version_of_the_old_value_writes_nothing() -> Result<()> {
     class(&node, "demo", &["objectName: password"], "")?;
     let target = node.publish(&volume("demo"))?;
     let before = print(&target)?;
-    provider.tell("/secret", &[("name", "password"), ("value", &value), ("version", "v2")])?;
+    provider.control("/secret", &[("name", "password"), ("value", &value), ("version", "v2")])?;
     wait_for("the new version is known", PATIENCE, || {
         Ok(last(&provider)?.held.get("secret/password").is_some_and(|version| version == "v2"))
     })?;
@@ -176,12 +176,12 @@ fn a_failure_keeps_the_files_and_is_told_by_the_providers_code() -> Result<()> {
     ] {
         let failures = || metric(&node, "rotation_reconcile_error_total{", &parts);
         let before = failures()?;
-        provider.tell("/answer", &[("answer", answer)])?;
+        provider.control("/answer", &[("answer", answer)])?;
         wait_for(answer, PATIENCE, || Ok(failures()? > before))?;
         assert_eq!(fs::read_to_string(target.join("password"))?, value);
         node.publish(&volume)?;
     }
-    provider.tell("/answer", &[])?;
+    provider.control("/answer", &[])?;
     let value = set(&provider, "password", "v2")?;
     wait_for("it goes on", PATIENCE, || Ok(fs::read_to_string(target.join("password"))? == value))?;
     wait_for("nothing fails", PATIENCE, || Ok(metric(&node, "rotation_volumes_failing{", &[])? == 0.0))
@@ -234,7 +234,7 @@ fn a_provider_that_hangs_holds_up_no_vault() -> Result<()> {
     vault.set("password");
     node.class("quick", &vault.parameters(&["password"]))?;
     let target = node.publish(&vault.volume("quick"))?;
-    provider.tell("/answer", &[("answer", "hang")])?;
+    provider.control("/answer", &[("answer", "hang")])?;
     let (before, began) = (provider.requests()?.len(), Instant::now());
     write("2")?;
     wait_for("refreshes hang", PATIENCE, || Ok(provider.requests()?.len() >= before + PLACES))?;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use azure_emulator::{Azure, Counters, Emulator, Options, Permission, StartError, TokenProxy, TokenProxyOptions};
-use keyvault_csi_e2e::driver::{DriverProcess, Kernel, Setup, short_folder};
+use keyvault_csi_e2e::driver::{DriverProcess, DriverSetup, Kernel, short_folder};
 use keyvault_csi_e2e::kubelet::{DEADLINE, Kubelet, Volume};
 use keyvault_csi_e2e::provider::{ProviderProcess, ProviderSetup};
 use keyvault_csi_e2e::sandbox;
@@ -164,11 +164,11 @@ impl Harness {
     }
 
     /// How a driver of its own is started, in a folder of its own, with every log level on.
-    pub(crate) fn setup(&self) -> Setup {
+    pub(crate) fn setup(&self) -> DriverSetup {
         let number = self.number();
         let folder = self.folder.path().join(format!("n{number}"));
         fs::create_dir_all(&folder).unwrap();
-        let mut setup = Setup {
+        let mut setup = DriverSetup {
             binary: PathBuf::from(env!("CARGO_BIN_EXE_keyvault-csi")),
             folder,
             address: format!("127.0.{}.{}", 1 + number / 250, 1 + number % 250),
@@ -181,14 +181,14 @@ impl Harness {
             kernel: Kernel::Present,
             largest_file: None,
             descriptors: None,
-            killed_at: None,
+            kill_at: None,
         };
         host_directories::tell_root(&mut setup);
         setup
     }
 
     /// The same with a folder for the files of custom clouds, as an administrator mounts one; gives the folder too.
-    pub(crate) fn setup_with_clouds(&self) -> Result<(Setup, PathBuf)> {
+    pub(crate) fn setup_with_clouds(&self) -> Result<(DriverSetup, PathBuf)> {
         let mut setup = self.setup();
         let clouds = setup.folder.join("clouds");
         fs::create_dir_all(&clouds)?;
@@ -197,7 +197,7 @@ impl Harness {
     }
 
     /// The same for the program as it is shipped, as the chart starts it; a debug build where `make` named no other.
-    pub(crate) fn shipped(&self) -> Setup {
+    pub(crate) fn shipped(&self) -> DriverSetup {
         let mut setup = self.setup();
         if let Some(release) = std::env::var_os("KEYVAULT_CSI_RELEASE") {
             setup.binary = PathBuf::from(release);
@@ -314,7 +314,7 @@ impl Deref for Node {
 }
 
 impl Node {
-    pub(crate) fn start(mut setup: Setup) -> Result<Node> {
+    pub(crate) fn start(mut setup: DriverSetup) -> Result<Node> {
         let provider = matrix::provider_beside(&mut setup)?;
         let driver = setup.start()?;
         let kubelet = Kubelet::new(&driver.setup().kubelet_root(), &driver.setup().socket())?;

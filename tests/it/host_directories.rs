@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use keyvault_csi_e2e::driver::{Setup, wait_for};
+use keyvault_csi_e2e::driver::{DriverSetup, wait_for};
 use keyvault_csi_e2e::kubelet::{DEADLINE, Volume};
 use keyvault_csi_proto::csi::NodeUnpublishVolumeRequest;
 use libtest_mimic::Trial;
@@ -52,7 +52,7 @@ pub(crate) fn variants() -> Vec<Trial> {
 }
 
 /// Tells a driver the root of its kubelet, where a test is made once more so.
-pub(crate) fn tell_root(setup: &mut Setup) {
+pub(crate) fn tell_root(setup: &mut DriverSetup) {
     if TOLD.get() {
         setup.flags.push(root_flag(&setup.kubelet_root()));
     }
@@ -319,7 +319,7 @@ fn a_bare_directory_is_cleared_and_what_is_mounted_below_is_not_entered() -> Res
     let target = node.kubelet.target(&volume);
     precious(&target)?;
     node.kubelet.unpublish(&volume)?;
-    ensure!(!target.exists() && node.kubelet.has_forgotten(&volume));
+    ensure!(!target.exists() && node.kubelet.has_removed(&volume));
     // A tmpfs, another directory of the same file system, and a file, each mounted somewhere below.
     let beside = precious(&node.setup().folder.join("beside"))?;
     node.kubelet.prepare(&volume)?;
@@ -415,7 +415,7 @@ fn the_root_itself_may_be_a_link_or_a_mount() -> Result<()> {
         ensure!(target.join("password").exists());
         node.publish(&volume)?;
         node.kubelet.unpublish(&volume)?;
-        ensure!(node.kubelet.has_forgotten(&volume));
+        ensure!(node.kubelet.has_removed(&volume));
     }
     Ok(())
 }

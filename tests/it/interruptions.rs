@@ -51,7 +51,7 @@ fn a_caller_that_hangs_up_leaves_a_whole_volume_or_nothing() -> Result<()> {
     let volumes: Vec<Volume> = (0..200).map(|_| vault.volume("demo")).collect();
     for (number, volume) in volumes.iter().enumerate() {
         // From before the request is read until after the answer, in steps of 0.2 ms.
-        node.kubelet.publish_and_hang_up(volume, Duration::from_micros(200 * number as u64))?;
+        node.kubelet.publish_and_disconnect(volume, Duration::from_micros(200 * number as u64))?;
     }
     // A last call is answered after everything that was sent before it was read.
     node.publish(&vault.volume("demo"))?;
@@ -85,7 +85,7 @@ fn a_killed_driver_leaves_nothing_that_the_next_publish_cannot_use() -> Result<(
         seed ^= seed << 17;
         let moment = Duration::from_micros(seed % 80_000);
         let volume = vault.volume("demo");
-        node.kubelet.publish_and_hang_up(&volume, moment)?;
+        node.kubelet.publish_and_disconnect(&volume, moment)?;
         let target = node.kubelet.target(&volume);
         node = Node::start(node.driver.kill()?)?;
         if mounts_on(&target)?.is_empty() {

@@ -11,7 +11,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use keyvault_csi_e2e::driver::Setup;
+use keyvault_csi_e2e::driver::DriverSetup;
 use keyvault_csi_e2e::provider::ProviderProcess;
 use libtest_mimic::Trial;
 use tonic::Status;
@@ -101,7 +101,7 @@ pub(crate) fn is_by_socket() -> bool {
 
 /// Starts our provider where a driver of this setup looks, if it is to have one: with the driver's own flags as far as they are
 /// about fetching.
-pub(crate) fn provider_beside(setup: &mut Setup) -> Result<Option<ProviderProcess>> {
+pub(crate) fn provider_beside(setup: &mut DriverSetup) -> Result<Option<ProviderProcess>> {
     let Some(started) = BESIDE.get() else {
         return Ok(None);
     };

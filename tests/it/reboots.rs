@@ -64,7 +64,7 @@ fn a_pod_that_comes_back_gets_its_volume_over_what_is_left() -> Result<()> {
         ensure!(fs::read_to_string(target.join("password"))? == value && !target.join("precious").exists());
     }
     node.kubelet.unpublish(&volume)?;
-    ensure!(node.kubelet.has_forgotten(&volume), "the kubelet cannot remove the pod's directory");
+    ensure!(node.kubelet.has_removed(&volume), "the kubelet cannot remove the pod's directory");
     ensure!(node.setup().folder.join("precious/file").exists(), "a link was followed");
     Ok(())
 }
@@ -73,7 +73,7 @@ fn a_pod_that_is_gone_leaves_nothing() -> Result<()> {
     let (node, _, volume) = rebooted(&[])?;
     for _ in 0..2 {
         node.kubelet.unpublish(&volume)?;
-        ensure!(node.kubelet.has_forgotten(&volume), "the kubelet cannot remove the pod's directory");
+        ensure!(node.kubelet.has_removed(&volume), "the kubelet cannot remove the pod's directory");
     }
     ensure!(node.setup().folder.join("precious/file").exists(), "a link was followed");
     Ok(())

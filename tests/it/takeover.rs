@@ -78,7 +78,7 @@ fn seen(target: &Path) -> Result<Vec<(String, u64, i64)>> {
 
 fn gone(node: &Node, volume: &Volume, target: &Path) -> Result<()> {
     node.kubelet.unpublish(volume)?;
-    ensure!(mounts_on(target)?.is_empty() && !target.exists() && node.kubelet.has_forgotten(volume));
+    ensure!(mounts_on(target)?.is_empty() && !target.exists() && node.kubelet.has_removed(volume));
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use azure_emulator::{Access, Permission};
 use reqwest::Method;
 use serde_json::json;
 
-use crate::harness::{CLIENT, HOST, SCOPE, SECRET, Fixture, TENANT, VAULT, form};
+use crate::harness::{CLIENT, Fixture, HOST, SCOPE, SECRET, TENANT, VAULT, form};
 
 const OTHER_TENANT: &str = "44444444-aaaa-4bbb-8ccc-000000000004";
 
@@ -67,7 +67,8 @@ fn a_revoked_token_is_refused_and_a_new_one_is_not() {
 fn a_token_for_another_service_is_refused() {
     let fixture = Fixture::new();
     let token = fixture.token_for("https://management.azure.com/.default");
-    let rest = assert_unauthorized(&fixture, &token, "AKV10022: Invalid audience. Expected https://vault.azure.net, found: ");
+    let rest =
+        assert_unauthorized(&fixture, &token, "AKV10022: Invalid audience. Expected https://vault.azure.net, found: ");
     assert!(rest.starts_with(r#", error="invalid_token""#), "{rest}");
 }
 

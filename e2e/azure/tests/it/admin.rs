@@ -4,7 +4,7 @@ use reqwest::Method;
 use reqwest::blocking::Client;
 use serde_json::{Value, json};
 
-use crate::harness::{HOST, Reply, Fixture, reply};
+use crate::harness::{Fixture, HOST, Reply, reply};
 use crate::material::Material;
 
 const TENANT: &str = "contoso.example";

@@ -5,7 +5,7 @@ use std::time::Duration;
 use azure_emulator::{Kind, Permission};
 use serde_json::{Value, json};
 
-use crate::harness::{CLIENT, LOGIN, Reply, SCOPE, SECRET, Fixture, TENANT, form};
+use crate::harness::{CLIENT, Fixture, LOGIN, Reply, SCOPE, SECRET, TENANT, form};
 use crate::material::Material;
 
 const ISSUER: &str = "https://oidc.example/cluster/";
@@ -164,7 +164,11 @@ fn ad_fs_responds_on_a_custom_cloud_only() {
     old[3] = ("resource", "https://vault.stack.test");
     assert_eq!(send(&format!("{stack}/oauth2/token"), &old).status, 200);
     assert_eq!(fixture.azure.counters("adfs").get(Kind::Token), 2);
-    assert_eq!(send(&format!("{stack}/oauth2/v2.0/token"), &good).status, 404, "AD FS does not have the path of Entra ID");
+    assert_eq!(
+        send(&format!("{stack}/oauth2/v2.0/token"), &good).status,
+        404,
+        "AD FS does not have the path of Entra ID"
+    );
     assert_eq!(send(&format!("{LOGIN}/adfs/oauth2/token"), &good).status, 404, "the public cloud has no AD FS");
     let reply = send(&format!("{stack}/oauth2/token"), &form(CLIENT, "wrong", scope));
     assert_eq!((reply.status, &reply.json()["error"]), (400, &json!("invalid_client")));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::harness::{CLIENT, LOGIN, SCOPE, SECRET, Fixture, TENANT, form};
+use crate::harness::{CLIENT, Fixture, LOGIN, SCOPE, SECRET, TENANT, form};
 
 #[test]
 fn every_valid_request_gets_a_new_token() {

@@ -6,7 +6,9 @@ use azure_emulator::{Action, Fault, Kind};
 use reqwest::blocking::Client;
 use serde_json::Value;
 
-use crate::harness::{self, CLIENT, HOST, LOGIN, Reply, SCOPE, SECRET, Fixture, TENANT, VAULT, client, eventually, form};
+use crate::harness::{
+    self, CLIENT, Fixture, HOST, LOGIN, Reply, SCOPE, SECRET, TENANT, VAULT, client, eventually, form,
+};
 
 fn seeded() -> (Fixture, String) {
     let fixture = Fixture::new();

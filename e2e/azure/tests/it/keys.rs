@@ -6,7 +6,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{CLIENT, HOST, Reply, Fixture, VAULT};
+use crate::harness::{CLIENT, Fixture, HOST, Reply, VAULT};
 use crate::material::{Material, openssl};
 
 fn error(reply: &Reply) -> (u16, String) {
@@ -57,7 +57,11 @@ fn keys_have_versions_in_pages_and_a_disabled_one_can_be_read() {
     for id in &ids {
         fixture.azure.set_key_version(VAULT, "key", id, Jwk::oct(), at(1000));
     }
-    assert_eq!(fixture.get("/keys/key", &token).json()["key"]["kid"], format!("{HOST}/keys/key/{}", ids[2]), "created in the same second, set last");
+    assert_eq!(
+        fixture.get("/keys/key", &token).json()["key"]["kid"],
+        format!("{HOST}/keys/key/{}", ids[2]),
+        "created in the same second, set last"
+    );
     fixture.azure.set_object_enabled(VAULT, ObjectKind::Key, "key", &ids[2], false);
     let disabled = fixture.get("/keys/key", &token);
     assert_eq!((disabled.status, &disabled.json()["attributes"]["enabled"]), (200, &json!(false)));

@@ -7,7 +7,7 @@ use reqwest::Certificate;
 use reqwest::blocking::Client;
 use serde_json::{Value, json};
 
-use crate::harness::{LOGIN, Reply, SCOPE, Fixture, TENANT, VAULT, reply};
+use crate::harness::{Fixture, LOGIN, Reply, SCOPE, TENANT, VAULT, reply};
 
 const FIRST: &str = "55555555-aaaa-4bbb-8ccc-000000000005";
 const SECOND: &str = "66666666-aaaa-4bbb-8ccc-000000000006";
@@ -158,7 +158,11 @@ fn the_token_proxy_accepts_bindings_under_its_own_name_only() {
     assert_eq!(fixture.get("/secrets/thing", &issued).status, 200);
     let exchange = request_token(proxy.sni(), "/proxy", login, &token("api://AzureADTokenExchange")).unwrap();
     assert_eq!(exchange.json()["error_codes"][0], 700_212);
-    assert_eq!(request_token(proxy.sni(), "", login, &token(BINDING)).unwrap().status, 404, "not below the path of the proxy");
+    assert_eq!(
+        request_token(proxy.sni(), "", login, &token(BINDING)).unwrap().status,
+        404,
+        "not below the path of the proxy"
+    );
     assert_eq!(request_token(proxy.sni(), "/proxy", "other.example", &token(BINDING)).unwrap().status, 404);
     assert_eq!(request_token(api_server, "/proxy", login, &token(BINDING)).unwrap().status, 401);
     let refused = request_token("other.ests.aks", "/proxy", login, &token(BINDING)).unwrap_err();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use azure_emulator::{Emulator, Kind, Options, Permission};
 use serde_json::Value;
 
-use crate::harness::{CLIENT, SECRET, Fixture, TENANT, VAULT};
+use crate::harness::{CLIENT, Fixture, SECRET, TENANT, VAULT};
 use crate::material::Material;
 
 #[test]

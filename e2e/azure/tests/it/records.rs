@@ -3,7 +3,7 @@
 use azure_emulator::{Action, Emulator, Fault, Kind, Options};
 use serde_json::json;
 
-use crate::harness::{self, CLIENT, HOST, LOGIN, SCOPE, SECRET, Fixture, TENANT, VAULT, eventually, form};
+use crate::harness::{self, CLIENT, Fixture, HOST, LOGIN, SCOPE, SECRET, TENANT, VAULT, eventually, form};
 
 #[test]
 fn requests_are_counted_by_kind_and_service() {

@@ -4,7 +4,7 @@ use azure_emulator::ObjectAttributes;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{HOST, Reply, Fixture, VAULT};
+use crate::harness::{Fixture, HOST, Reply, VAULT};
 
 /// Follows `nextLink` from the first path, and returns the ids of all items and the number of
 /// pages.
