@@ -307,14 +307,14 @@ pub fn http_get(address: &str, path: &str) -> Result<(u16, String)> {
 /// # Errors
 /// It does not hold within `timeout`; `what` names it.
 pub fn wait_for(what: &str, timeout: Duration, condition: impl FnMut() -> Result<bool>) -> Result<()> {
-    wait_between(what, timeout, PAUSE, condition)
+    wait_at_interval(what, timeout, PAUSE, condition)
 }
 
 /// Waits until `condition`, which is expensive to check, holds; pauses between two checks.
 ///
 /// # Errors
 /// It does not hold within `timeout`; `what` names it.
-pub fn wait_between(
+pub fn wait_at_interval(
     what: &str,
     timeout: Duration,
     pause: Duration,
