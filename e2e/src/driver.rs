@@ -185,7 +185,7 @@ impl DriverProcess {
     /// # Errors
     /// It does not exit in time.
     pub fn wait_for_exit(mut self) -> Result<(DriverSetup, ExitStatus)> {
-        let status = self.process.wait_for_exit("by itself")?;
+        let status = self.process.wait_for_exit("on its own")?;
         Ok((self.setup.clone(), status))
     }
 

@@ -80,7 +80,7 @@ impl ClusterEndpoints {
     }
 }
 
-/// What the listener of a cluster is made of.
+/// TLS, endpoints and names of a cluster's listener.
 pub(crate) struct TokenProxyTls {
     pub(crate) acceptor: TlsAcceptor,
     pub(crate) cluster: ClusterEndpoints,

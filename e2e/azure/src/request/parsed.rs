@@ -77,10 +77,12 @@ impl ParsedRequest {
                 Service::Imds { operation: ImdsOperation::parse(&head.method, &segments) }
             }
             // The proxy serves login hosts below its path prefix, and nothing else.
-            Endpoint::TokenProxy { path: own } if clouds.of_login_host(&host).is_some() => match behind(&path, own) {
-                Some(rest) => service(&host, &head.method, &segments(rest), &query, clouds),
-                None => Service::Unknown,
-            },
+            Endpoint::TokenProxy { path: prefix } if clouds.of_login_host(&host).is_some() => {
+                match below_prefix(&path, prefix) {
+                    Some(rest) => service(&host, &head.method, &segments(rest), &query, clouds),
+                    None => Service::Unknown,
+                }
+            }
             Endpoint::TokenProxy { .. } | Endpoint::ApiServer => Service::Unknown,
         };
         ParsedRequest {
@@ -100,7 +102,7 @@ impl ParsedRequest {
         }
     }
 
-    /// The bearer token, if the header holds one.
+    /// The bearer token, if the header has one.
     pub(crate) fn bearer(&self) -> Option<&str> {
         let (scheme, token) = self.authorization.as_deref()?.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
@@ -149,8 +151,8 @@ impl ParsedRequest {
 }
 
 /// The path without a proxy's prefix.
-fn behind<'p>(path: &'p str, own: &str) -> Option<&'p str> {
-    path.strip_prefix(own.trim_end_matches('/')).filter(|rest| rest.starts_with('/'))
+fn below_prefix<'p>(path: &'p str, prefix: &str) -> Option<&'p str> {
+    path.strip_prefix(prefix.trim_end_matches('/')).filter(|rest| rest.starts_with('/'))
 }
 
 /// HTTP/2 puts the host into the URI, HTTP/1.1 into a header.
