@@ -47,7 +47,7 @@ pub struct DriverSetup {
     pub largest_file: Option<u64>,
     /// The soft and the hard limit of open descriptors.
     pub descriptors: Option<[u64; 2]>,
-    /// The first such system call makes the kernel kill the process before the call.
+    /// The kernel kills the process instead of executing this system call.
     pub kill_at: Option<SystemCall>,
 }
 
@@ -179,8 +179,8 @@ impl DriverProcess {
         self.process.signal(signal)
     }
 
-    /// Waits for an exit that has another cause, and returns the setup, with which it can be
-    /// started again, and the status.
+    /// Waits for an exit without sending a signal; returns the setup, with which it can be started
+    /// again, and the status.
     ///
     /// # Errors
     /// It does not exit in time.

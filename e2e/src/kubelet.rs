@@ -2,7 +2,7 @@
 //! failures.
 //!
 //! It calls the driver's real socket, and changes directories as recordings of real kubelets do
-//! (docs/reference/kubelet.md). Its methods are synchronous, so that tests are.
+//! (docs/reference/kubelet.md). Its methods are synchronous, as the tests are.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -112,7 +112,7 @@ impl Kubelet {
     /// A kubelet with this root directory, which calls the driver on this socket.
     ///
     /// # Errors
-    /// The directories cannot be made.
+    /// The directories cannot be created.
     pub fn new(root: &Path, socket: &Path) -> Result<Kubelet> {
         fs::create_dir_all(root.join("pods"))?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;

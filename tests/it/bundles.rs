@@ -60,7 +60,7 @@ fn a_damaged_bundle_at_the_start_is_told_by_its_name() -> Result<()> {
             Ok(_) => bail!("{name}: the driver starts"),
             Err(error) => {
                 let text = format!("{error:#}");
-                for word in ["the process ended", "CA certificates", "SSL_CERT_FILE"] {
+                for word in ["the process exited", "CA certificates", "SSL_CERT_FILE"] {
                     ensure!(text.contains(word), "{name}: {word:?} is missing in: {text}");
                 }
                 ensure!(!text.contains("panicked") && text.len() < 16 << 10, "{name}: {text}");
@@ -77,7 +77,7 @@ fn a_damaged_bundle_at_the_start_is_told_by_its_name() -> Result<()> {
         }
         let text =
             setup.start().err().map(|error| format!("{error:#}")).with_context(|| format!("{name}: it starts"))?;
-        ensure!(text.contains("the process ended") && text.contains("SSL_CERT_FILE"), "{name}: {text}");
+        ensure!(text.contains("the process exited") && text.contains("SSL_CERT_FILE"), "{name}: {text}");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Key Vault: what a vault's host answers.
+//! Key Vault: the responses of a vault's host.
 //!
 //! Each kind of object has a module for its operations, after `checks` and `access`.
 
