@@ -1,7 +1,6 @@
-//! The built binary as a process: started with folders of its own, watched until it is ready, ended by its id.
+//! The built binary as a node driver: a process with its own directories, on loopback.
 //!
-//! Nothing here links to the product; what it prints goes to a file that tests read.
-//! `kubelet` talks to it.
+//! Its output goes to a file that tests read. Calls to it are in `kubelet`.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -18,56 +17,58 @@ use seccompiler::{
 
 use crate::process::{PAUSE, Process};
 
-/// How long an answer of HTTP may take before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The read timeout of HTTP requests.
+const HTTP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How to start a driver.
+/// The binary, directories, flags and restrictions of a driver process.
 #[derive(Debug, Clone)]
-pub struct Setup {
+pub struct DriverSetup {
     /// The built `keyvault-csi`.
     pub binary: PathBuf,
-    /// A folder of its own; `csi.sock`, `registry/`, `manifests/`, `kubelet/` and `node.log` appear in it.
+    /// A directory for this driver; `csi.sock`, `registry/`, `manifests/`, `kubelet/` and
+    /// `node.log` are created in it.
     pub folder: PathBuf,
-    /// An address of the loopback interface of its own, for metrics and health.
+    /// A loopback address for this driver, for metrics and health.
     pub address: String,
-    /// The CA that it trusts.
+    /// The CA bundle that it trusts.
     pub ca: PathBuf,
-    /// The kubeconfig to take classes from the API with, instead of `manifests/`.
+    /// The kubeconfig to read classes from the API server with; without it, they are in
+    /// `manifests/`.
     pub kubeconfig: Option<PathBuf>,
     /// The node's name.
     pub node_id: String,
-    /// More flags.
+    /// Additional flags.
     pub flags: Vec<String>,
-    /// More variables.
+    /// Additional environment variables.
     pub environment: Vec<(String, String)>,
-    /// What it takes the kernel for.
+    /// The kernel features that it finds.
     pub kernel: Kernel,
-    /// The largest file that it may write, in bytes.
+    /// The largest file that it can write, in bytes.
     pub largest_file: Option<u64>,
-    /// How many descriptors it may have open: as it starts, and at most.
+    /// The soft and the hard limit of open descriptors.
     pub descriptors: Option<[u64; 2]>,
-    /// Have the kernel kill it when it is about to make such a call for the first time.
-    pub killed_at: Option<Call>,
+    /// The kernel kills the process instead of executing this system call.
+    pub kill_at: Option<SystemCall>,
 }
 
-/// A kernel, by what the driver may find missing in it.
+/// A kernel, by the features that it lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Kernel {
-    /// The one that runs.
+    /// The running kernel.
     #[default]
     Present,
-    /// No mount API but mount(2), as before Linux 5.2.
+    /// Only mount(2) and no newer mount API, as before Linux 5.2.
     WithoutMountApi,
-    /// No flag among the options of a tmpfs, as before Linux 6.4, which brought the first: `noswap`.
+    /// No flag options of tmpfs, as before Linux 6.4, which added the first one: `noswap`.
     WithoutNoswap,
 }
 
-/// A system call, told from others of its kind by one argument.
+/// A system call, identified by its number and one argument.
 #[derive(Debug, Clone, Copy)]
-pub struct Call {
-    /// The call's number.
+pub struct SystemCall {
+    /// The number of the call.
     pub number: i64,
-    /// Which argument, counted from 0, which of its bits count, and what they are.
+    /// The index of an argument, a mask for it, and its masked value.
     pub argument: Option<(u8, u64, u64)>,
 }
 
@@ -75,12 +76,12 @@ pub struct Call {
 #[derive(Debug)]
 pub struct DriverProcess {
     process: Process,
-    setup: Setup,
-    /// From the start of the process until its socket answered.
+    setup: DriverSetup,
+    /// The time from the start of the process until its sockets accepted connections.
     pub started_in: Duration,
 }
 
-impl Setup {
+impl DriverSetup {
     /// The CSI socket.
     pub fn socket(&self) -> PathBuf {
         self.folder.join("csi.sock")
@@ -96,12 +97,12 @@ impl Setup {
         self.folder.join("kubelet")
     }
 
-    /// The folder of the class manifests.
+    /// The directory of the class manifests.
     pub fn manifests(&self) -> PathBuf {
         self.folder.join("manifests")
     }
 
-    /// The file that the driver's output goes to.
+    /// The file with the driver's output.
     pub fn log(&self) -> PathBuf {
         self.folder.join("node.log")
     }
@@ -126,14 +127,15 @@ impl Setup {
             .env("SSL_CERT_FILE", &self.ca)
             .envs(self.environment.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null());
-        restrict(&mut command, filter(self.kernel, self.killed_at), self.largest_file, self.descriptors);
+        restrict(&mut command, filter(self.kernel, self.kill_at), self.largest_file, self.descriptors);
         command
     }
 
-    /// Makes the folders, starts the driver, and waits until its socket and its registration are there.
+    /// Creates the directories, starts the driver, and waits until it accepts connections on both
+    /// sockets.
     ///
     /// # Errors
-    /// It ends, or is not there in time; the text has what it printed.
+    /// It exits, or is not ready in time; the text has its output.
     pub fn start(self) -> Result<DriverProcess> {
         for folder in [self.folder.join("registry"), self.manifests(), self.kubelet_root()] {
             fs::create_dir_all(folder)?;
@@ -146,8 +148,8 @@ impl Setup {
 }
 
 impl DriverProcess {
-    /// How it was started.
-    pub fn setup(&self) -> &Setup {
+    /// The setup that it was started with.
+    pub fn setup(&self) -> &DriverSetup {
         &self.setup
     }
 
@@ -156,15 +158,15 @@ impl DriverProcess {
         self.process.id()
     }
 
-    /// What it printed so far.
+    /// Its output so far.
     pub fn log(&self) -> String {
         self.process.log()
     }
 
-    /// Ends it as Kubernetes does, with SIGTERM, and waits.
+    /// Stops it with SIGTERM, as the kubelet does, and waits for its exit.
     ///
     /// # Errors
-    /// It does not end in time.
+    /// It does not exit in time.
     pub fn terminate(self) -> Result<ExitStatus> {
         self.process.terminate()
     }
@@ -172,25 +174,26 @@ impl DriverProcess {
     /// Sends it a signal.
     ///
     /// # Errors
-    /// It is gone.
+    /// It has exited.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         self.process.signal(signal)
     }
 
-    /// Waits until it has ended by itself, and returns how to start it again in the same folders, and how it ended.
+    /// Waits for an exit without sending a signal; returns the setup, with which it can be started
+    /// again, and the status.
     ///
     /// # Errors
-    /// It does not end in time.
-    pub fn ended(mut self) -> Result<(Setup, ExitStatus)> {
-        let status = self.process.ended("by itself")?;
+    /// It does not exit in time.
+    pub fn wait_for_exit(mut self) -> Result<(DriverSetup, ExitStatus)> {
+        let status = self.process.wait_for_exit("on its own")?;
         Ok((self.setup.clone(), status))
     }
 
-    /// Kills it at once, and returns how to start it again in the same folders.
+    /// Kills it, and returns the setup, with which it can be started again.
     ///
     /// # Errors
     /// It cannot be killed.
-    pub fn kill(self) -> Result<Setup> {
+    pub fn kill(self) -> Result<DriverSetup> {
         self.process.kill()?;
         Ok(self.setup)
     }
@@ -198,26 +201,26 @@ impl DriverProcess {
     /// Its resident memory in KiB.
     ///
     /// # Errors
-    /// It is gone.
+    /// It has exited.
     pub fn resident_kib(&self) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
         Ok(line.trim().trim_end_matches(" kB").parse()?)
     }
 
-    /// GETs a path from its metrics address: status code and body.
+    /// The body of `/metrics`.
     ///
     /// # Errors
-    /// No connection, or no HTTP.
+    /// No connection, no HTTP, or not status 200.
     pub fn metrics(&self) -> Result<String> {
         let (status, body) = http_get(&format!("{}:8095", self.setup.address), "/metrics")?;
         if status != 200 {
-            bail!("/metrics answers {status}");
+            bail!("/metrics responds with {status}");
         }
         Ok(body)
     }
 
-    /// GETs a path from its health address: status code and body.
+    /// Status code and body of a path on its health address.
     ///
     /// # Errors
     /// No connection, or no HTTP.
@@ -226,7 +229,7 @@ impl DriverProcess {
     }
 }
 
-#[allow(unsafe_code)] // The only way to set a system-call filter and limits for a child alone.
+#[allow(unsafe_code)] // The only way to set a system call filter and limits for a child only.
 fn restrict(
     command: &mut Command,
     filter: Option<BpfProgram>,
@@ -250,22 +253,24 @@ fn restrict(
         Ok(())
     };
     if restricted {
-        // SAFETY: the closure makes system calls only, and allocates at most for an error.
+        // SAFETY: the closure makes system calls only, and allocates only for an error.
         unsafe { command.pre_exec(restrict) };
     }
 }
 
-/// The system-call filter for what is asked for: fsopen(2) does not exist, fsconfig(2) knows no flags, or a call is
-/// the last one.
-fn filter(kernel: Kernel, killed_at: Option<Call>) -> Option<BpfProgram> {
+/// The system call filter: fsopen(2) does not exist, fsconfig(2) refuses flags, or a call kills the
+/// process.
+fn filter(kernel: Kernel, kill_at: Option<SystemCall>) -> Option<BpfProgram> {
     const SET_FLAG: u64 = 0;
-    let fails = |errno: i32| SeccompAction::Errno(errno.unsigned_abs());
-    let (call, action) = match (kernel, killed_at) {
+    let fail_with = |errno: i32| SeccompAction::Errno(errno.unsigned_abs());
+    let (call, action) = match (kernel, kill_at) {
         (_, Some(call)) => (call, SeccompAction::KillProcess),
-        (Kernel::WithoutMountApi, None) => (Call { number: libc::SYS_fsopen, argument: None }, fails(libc::ENOSYS)),
+        (Kernel::WithoutMountApi, None) => {
+            (SystemCall { number: libc::SYS_fsopen, argument: None }, fail_with(libc::ENOSYS))
+        }
         (Kernel::WithoutNoswap, None) => {
             let argument = Some((1, u64::from(u32::MAX), SET_FLAG));
-            (Call { number: libc::SYS_fsconfig, argument }, fails(libc::EINVAL))
+            (SystemCall { number: libc::SYS_fsconfig, argument }, fail_with(libc::EINVAL))
         }
         (Kernel::Present, None) => return None,
     };
@@ -277,7 +282,7 @@ fn filter(kernel: Kernel, killed_at: Option<Call>) -> Option<BpfProgram> {
         let rules = [(call.number, rule.into_iter().collect())].into();
         SeccompFilter::new(rules, SeccompAction::Allow, action, std::env::consts::ARCH.try_into()?)?.try_into()
     });
-    // A filter of one rule compiles, or no test with it can run.
+    // A test with a filter that does not compile cannot run.
     #[allow(clippy::expect_used)]
     Some(filter.expect("a filter of one rule compiles"))
 }
@@ -288,11 +293,11 @@ fn filter(kernel: Kernel, killed_at: Option<Call>) -> Option<BpfProgram> {
 /// No connection, or no HTTP.
 pub fn http_get(address: &str, path: &str) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(HTTP_TIMEOUT))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
+    let mut response = String::new();
+    stream.read_to_string(&mut response)?;
+    let (head, body) = response.split_once("\r\n\r\n").context("no HTTP response")?;
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).context("no HTTP status")?;
     Ok((status, body.to_owned()))
 }
@@ -300,32 +305,32 @@ pub fn http_get(address: &str, path: &str) -> Result<(u16, String)> {
 /// Waits until `condition` holds.
 ///
 /// # Errors
-/// It does not hold within `patience`; `what` names it.
-pub fn wait_for(what: &str, patience: Duration, condition: impl FnMut() -> Result<bool>) -> Result<()> {
-    wait_between(what, patience, PAUSE, condition)
+/// It does not hold within `timeout`; `what` names it.
+pub fn wait_for(what: &str, timeout: Duration, condition: impl FnMut() -> Result<bool>) -> Result<()> {
+    wait_at_interval(what, timeout, PAUSE, condition)
 }
 
-/// The same for a condition that costs something to look at, with such a pause between two looks.
+/// Waits until `condition`, which is expensive to check, holds; pauses between two checks.
 ///
 /// # Errors
-/// It does not hold within `patience`; `what` names it.
-pub fn wait_between(
+/// It does not hold within `timeout`; `what` names it.
+pub fn wait_at_interval(
     what: &str,
-    patience: Duration,
+    timeout: Duration,
     pause: Duration,
     mut condition: impl FnMut() -> Result<bool>,
 ) -> Result<()> {
     let began = Instant::now();
     while !condition()? {
-        if began.elapsed() > patience {
-            bail!("{what}: not within {patience:?}");
+        if began.elapsed() > timeout {
+            bail!("{what}: not within {timeout:?}");
         }
         std::thread::park_timeout(pause);
     }
     Ok(())
 }
 
-/// The folder as a path that fits a Unix socket's name.
+/// A temporary directory whose path is short enough for the address of a Unix socket.
 pub fn short_folder() -> Result<tempfile::TempDir> {
     let base = Path::new("/tmp");
     Ok(tempfile::Builder::new().prefix("kv").rand_bytes(4).tempdir_in(base)?)

@@ -1,7 +1,8 @@
-//! A kubelet, as far as a CSI node driver sees one: directories, calls, and what it does after a failure.
+//! A kubelet as far as a CSI node driver can observe it: directories, calls, and its reaction to
+//! failures.
 //!
-//! Speaks to the driver's real socket and does on disk what real kubelets were recorded doing (docs/reference/kubelet.md).
-//! Everything is synchronous, so that a test reads as a story.
+//! It calls the driver's real socket, and changes directories as recordings of real kubelets do
+//! (docs/reference/kubelet.md). Its methods are synchronous, as the tests are.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,11 +24,11 @@ use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Status};
 
-/// The kubelet's own deadline for a call.
+/// The deadline of a kubelet's calls.
 pub const DEADLINE: Duration = Duration::from_secs(120);
 
-/// How long a kubelet waits for a place in the queue of a listener.
-const QUEUE: Duration = Duration::from_secs(20);
+/// How long a kubelet retries while the listener's queue is full.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A kubelet with its root directory.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ pub struct Kubelet {
     runtime: tokio::runtime::Runtime,
 }
 
-/// A pod's volume, with what its manifest says.
+/// An inline volume of a pod, with the fields of its manifest.
 #[derive(Debug, Clone)]
 pub struct Volume {
     /// The pod's namespace.
@@ -79,14 +80,14 @@ impl Volume {
         }
     }
 
-    /// The same with a service principal in its nodePublishSecretRef.
+    /// Adds a service principal to the Secret of its nodePublishSecretRef.
     pub fn with_service_principal(mut self, client_id: &str, client_secret: &str) -> Volume {
         self.secrets.insert("clientid".to_owned(), client_id.to_owned());
         self.secrets.insert("clientsecret".to_owned(), client_secret.to_owned());
         self
     }
 
-    /// What a kubelet tells a driver about it: its attributes, and whose it is.
+    /// The volume context that a kubelet sends: attributes and pod info.
     pub fn context(&self) -> BTreeMap<String, String> {
         let mut context = self.attributes.clone();
         for (key, value) in [
@@ -101,7 +102,7 @@ impl Volume {
         context
     }
 
-    /// The volume id that a kubelet gives it: the same at each call, another for each pod.
+    /// The volume id: the same in each call, and different for each pod.
     pub fn id(&self) -> String {
         format!("csi-{}-{}", self.uid, self.name)
     }
@@ -111,14 +112,14 @@ impl Kubelet {
     /// A kubelet with this root directory, which calls the driver on this socket.
     ///
     /// # Errors
-    /// The directories cannot be made.
+    /// The directories cannot be created.
     pub fn new(root: &Path, socket: &Path) -> Result<Kubelet> {
         fs::create_dir_all(root.join("pods"))?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         Ok(Kubelet { root: root.to_owned(), socket: socket.to_owned(), runtime })
     }
 
-    /// Where a volume of this kubelet is published.
+    /// The target path of a volume.
     pub fn target(&self, volume: &Volume) -> PathBuf {
         self.volume_folder(volume).join("mount")
     }
@@ -128,7 +129,7 @@ impl Kubelet {
         pod.join("volumes/kubernetes.io~csi").join(&volume.name)
     }
 
-    /// The request that this kubelet sends for a volume.
+    /// The request to publish a volume.
     pub fn publish_request(&self, volume: &Volume) -> NodePublishVolumeRequest {
         let group = volume.fs_group.map(|gid| gid.to_string()).unwrap_or_default();
         NodePublishVolumeRequest {
@@ -148,17 +149,17 @@ impl Kubelet {
         }
     }
 
-    /// Makes a volume's directories, as a kubelet does before it calls: all but the target itself.
+    /// Creates the directories of a volume except the target, as a kubelet does before its call.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn prepare(&self, volume: &Volume) -> Result<()> {
         let folder = self.volume_folder(volume);
         fs::create_dir_all(&folder)?;
         Ok(fs::write(folder.join("vol_data.json"), "{}")?)
     }
 
-    /// Publishes a volume within the kubelet's deadline, and cleans up after a final error as a kubelet does.
+    /// Publishes a volume within [`DEADLINE`], and cleans up after a final error as a kubelet does.
     ///
     /// # Errors
     /// The driver's status.
@@ -166,7 +167,7 @@ impl Kubelet {
         self.publish_within(volume, DEADLINE)
     }
 
-    /// The same with another deadline.
+    /// [`Kubelet::publish`] with another deadline.
     ///
     /// # Errors
     /// The driver's status.
@@ -176,12 +177,12 @@ impl Kubelet {
         if let Err(status) = &sent
             && is_final(status.code())
         {
-            self.forget(volume);
+            self.remove_directories(volume);
         }
         sent.map(|()| self.target(volume))
     }
 
-    /// Sends a request as it is.
+    /// Sends a request.
     ///
     /// # Errors
     /// The driver's status.
@@ -193,8 +194,8 @@ impl Kubelet {
         })
     }
 
-    /// Sends a publish and breaks the connection after `patience`, as a kubelet that is killed does.
-    pub fn publish_and_hang_up(&self, volume: &Volume, patience: Duration) -> Result<()> {
+    /// Sends a publish and disconnects after `timeout`, as a kubelet that is killed does.
+    pub fn publish_and_disconnect(&self, volume: &Volume, timeout: Duration) -> Result<()> {
         self.prepare(volume)?;
         let request = self.publish_request(volume);
         self.runtime.block_on(async {
@@ -202,8 +203,8 @@ impl Kubelet {
                 let mut client = NodeClient::new(self.connect().await?);
                 client.node_publish_volume(request).await.map(drop)
             };
-            // Whether the answer came first does not matter here.
-            let _ = tokio::time::timeout(patience, call).await;
+            // The response may come before the disconnect.
+            let _ = tokio::time::timeout(timeout, call).await;
         });
         Ok(())
     }
@@ -215,11 +216,11 @@ impl Kubelet {
     pub fn unpublish(&self, volume: &Volume) -> Result<(), Status> {
         let target_path = self.target(volume).display().to_string();
         self.send_unpublish(NodeUnpublishVolumeRequest { volume_id: volume.id(), target_path })?;
-        self.forget(volume);
+        self.remove_directories(volume);
         Ok(())
     }
 
-    /// Sends an unpublish as it is.
+    /// Sends an unpublish.
     ///
     /// # Errors
     /// The driver's status.
@@ -228,25 +229,27 @@ impl Kubelet {
             .block_on(async { NodeClient::new(self.connect().await?).node_unpublish_volume(request).await.map(drop) })
     }
 
-    /// What a kubelet removes after a final error or an unpublish: rmdir only, so that a mount keeps it all.
-    fn forget(&self, volume: &Volume) {
+    /// Removes directories as a kubelet does after a final error or an unpublish: only by rmdir, so
+    /// that a mount prevents it.
+    fn remove_directories(&self, volume: &Volume) {
         if fs::remove_dir(self.target(volume)).is_ok() || !self.target(volume).exists() {
             let folder = self.volume_folder(volume);
-            // A kubelet, too, leaves what it cannot remove.
+            // A kubelet ignores these errors, too.
             let _ = fs::remove_file(folder.join("vol_data.json"));
             let _ = fs::remove_dir(folder);
         }
     }
 
-    /// Whether the volume's own directory is gone, as it must be before a kubelet lets the pod go.
-    pub fn has_forgotten(&self, volume: &Volume) -> bool {
+    /// Whether the volume's directory is removed, as a kubelet requires before it deletes the pod.
+    pub fn has_removed(&self, volume: &Volume) -> bool {
         !self.volume_folder(volume).exists()
     }
 
-    /// Does what a kubelet does when it finds a registration socket: asks, calls back, and reports the outcome.
+    /// Registers a driver as a kubelet does: GetInfo on the registration socket, NodeGetInfo on the
+    /// driver's socket, and a report of the outcome.
     ///
     /// # Errors
-    /// The driver does not answer, or not as a CSI plugin of the supported version.
+    /// The driver does not respond.
     pub fn register(&self, registration: &Path) -> Result<PluginInfo> {
         self.runtime.block_on(async {
             let mut client = RegistrationClient::new(connect(registration).await?);
@@ -264,8 +267,8 @@ impl Kubelet {
     /// Reports a failed registration.
     ///
     /// # Errors
-    /// The driver does not answer.
-    pub fn refuse(&self, registration: &Path, error: &str) -> Result<()> {
+    /// The driver does not respond.
+    pub fn reject_registration(&self, registration: &Path, error: &str) -> Result<()> {
         self.runtime.block_on(async {
             let mut client = RegistrationClient::new(connect(registration).await?);
             let status = RegistrationStatus { plugin_registered: false, error: error.to_owned() };
@@ -274,10 +277,10 @@ impl Kubelet {
         })
     }
 
-    /// A client of the driver's Node service, and the runtime to use it on.
+    /// A client of the driver's Node service, and the runtime for its calls.
     ///
     /// # Errors
-    /// The socket does not accept.
+    /// The socket does not accept connections.
     pub fn node(&self) -> Result<(NodeClient<Channel>, &tokio::runtime::Runtime)> {
         let channel = self.runtime.block_on(self.connect())?;
         Ok((NodeClient::new(channel), &self.runtime))
@@ -291,17 +294,17 @@ impl Kubelet {
 /// A gRPC channel to a Unix socket.
 ///
 /// # Errors
-/// The socket does not accept.
+/// The socket does not accept connections.
 pub async fn connect(socket: &Path) -> Result<Channel> {
     let path = socket.to_owned();
     let connector = tower::service_fn(move |_: Uri| {
         let path = path.clone();
         async move {
-            // A kubelet's library tries again while the listener's queue is full.
+            // The kubelet's gRPC library retries while the listener's queue is full.
             let began = std::time::Instant::now();
             loop {
                 match UnixStream::connect(&path).await {
-                    Err(error) if error.kind() == ErrorKind::WouldBlock && began.elapsed() < QUEUE => {
+                    Err(error) if error.kind() == ErrorKind::WouldBlock && began.elapsed() < QUEUE_TIMEOUT => {
                         tokio::time::sleep(Duration::from_millis(5)).await;
                     }
                     connected => return connected.map(TokioIo::new),
@@ -313,7 +316,7 @@ pub async fn connect(socket: &Path) -> Result<Channel> {
     endpoint.connect_with_connector(connector).await.with_context(|| format!("cannot connect to {}", socket.display()))
 }
 
-/// Whether a kubelet takes this code as the end of a publish, and removes the directories.
+/// Whether this code is final for a kubelet, so that it removes the directories.
 pub fn is_final(code: Code) -> bool {
     !matches!(
         code,

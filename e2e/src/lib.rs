@@ -1,7 +1,7 @@
-//! What drives the built binary from outside: a private network, a kubelet, a driver process, providers beside it.
+//! Runs the built binary for tests: in a private network, with a kubelet, and with other providers.
 //!
-//! Used by the integration tests, the demo and the benchmark; nothing here is part of the product, and the product is only reached
-//! through its sockets. Start reading in `kubelet`.
+//! The integration tests, the demo and the benchmark use it. Nothing here is part of the product,
+//! which is reached through its sockets only. Start reading in `kubelet`.
 
 pub mod driver;
 pub mod kubelet;

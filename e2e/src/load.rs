@@ -1,7 +1,8 @@
-//! Load for a running driver: many pods' volumes, so many at a time, and how long each call took.
+//! Load on a running driver: publishes the volumes of many pods and measures each call.
 //!
-//! Acts as the kubelet on the driver's socket. Which classes and service principals there are follows from their numbers,
-//! so that whoever sets the scene and whoever makes the load need not talk. The program `load` is around it, `bench` uses that.
+//! It calls the driver's socket as a kubelet. The names of classes and service principals are
+//! functions of their numbers, so that the benchmark can create them before the program `load` uses
+//! them.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,39 +14,39 @@ use tonic::Request;
 
 use crate::kubelet::{DEADLINE, Kubelet, Volume};
 
-/// What to ask of a driver.
+/// The calls to make.
 #[derive(Debug, Clone)]
 pub struct Load {
     /// The driver's socket.
     pub socket: PathBuf,
     /// The kubelet's root directory.
     pub root: PathBuf,
-    /// What pods' names begin with: status objects of other drivers' pods have other names.
+    /// The prefix of the pods' names, different for each driver, so that status objects differ.
     pub prefix: String,
-    /// The number of the first pod; pods before it belong to somebody else.
+    /// The number of the first pod.
     pub first: usize,
-    /// How many pods, each with one volume.
+    /// The number of pods, each with one volume.
     pub count: usize,
-    /// How many calls at a time.
+    /// The number of concurrent calls.
     pub concurrency: usize,
-    /// How many files each volume must have afterwards.
+    /// The number of files that each volume must have afterwards.
     pub objects: usize,
-    /// How many classes, from which number on; pods take them in turn.
+    /// The number of classes, and the first of them; pods use them in turn.
     pub classes: (usize, usize),
-    /// How many service principals, from which number on; pods take them in turn.
+    /// The number of service principals, and the first of them; pods use them in turn.
     pub identities: (usize, usize),
-    /// How long lies at least between the starts of two calls of one caller; nothing is measured then.
+    /// The least time between the starts of two calls of one caller; it is not measured.
     pub pause: Duration,
     /// Unpublish instead of publish.
     pub unpublish: bool,
 }
 
-/// How long the calls took.
+/// The durations of the calls.
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// From the first call to the last answer.
+    /// From the first call to the last response.
     pub wall: Duration,
-    /// Each call's time, shortest first.
+    /// The duration of each call, shortest first.
     pub calls: Vec<Duration>,
 }
 
@@ -60,7 +61,7 @@ pub fn principal(number: usize) -> (String, String) {
 }
 
 impl Load {
-    /// The volume of a pod; the same each time.
+    /// The volume of a pod.
     pub fn volume(&self, number: usize) -> Volume {
         let at = |(count, from): (usize, usize)| from + number % count.max(1);
         let (id, secret) = principal(at(self.identities));
@@ -71,7 +72,7 @@ impl Load {
         volume
     }
 
-    /// Makes the calls; every one must succeed, and bring all files.
+    /// Makes the calls; each must succeed and publish all files.
     ///
     /// # Errors
     /// A call fails, or files are missing.
@@ -101,7 +102,7 @@ impl Load {
         Ok(Report { wall, calls })
     }
 
-    /// One caller: a connection of its own, and one call after the other until none is left.
+    /// One caller: a connection, and one call after the other until none is left.
     fn call(&self, kubelet: &Kubelet, volumes: &[Volume], next: &AtomicUsize) -> Result<Vec<Duration>> {
         let (mut client, runtime) = kubelet.node()?;
         let mut calls = Vec::new();
@@ -124,7 +125,7 @@ impl Load {
     }
 }
 
-/// How many files a pod sees.
+/// The number of files that a pod can read.
 fn files(target: &Path) -> Result<usize> {
     let names = std::fs::read_dir(target)?.map(|entry| Ok(entry?.file_name()));
     let names: Vec<_> = names.collect::<Result<_>>()?;
@@ -132,8 +133,8 @@ fn files(target: &Path) -> Result<usize> {
 }
 
 impl Report {
-    /// The time within which this part of the calls was answered, in milliseconds.
-    pub fn within(&self, part: f64) -> f64 {
+    /// A quantile of the durations in milliseconds; 0.99 for the 99th percentile.
+    pub fn quantile(&self, part: f64) -> f64 {
         let last = self.calls.len().saturating_sub(1);
         let at = (part * self.calls.len() as f64).ceil() as usize;
         self.calls.get(at.saturating_sub(1).min(last)).map_or(0.0, |call| call.as_secs_f64() * 1000.0)
@@ -150,10 +151,10 @@ impl Report {
             "count": self.calls.len(),
             "seconds": self.wall.as_secs_f64(),
             "per_second": self.per_second(),
-            "p50_ms": self.within(0.5),
-            "p90_ms": self.within(0.9),
-            "p99_ms": self.within(0.99),
-            "max_ms": self.within(1.0),
+            "p50_ms": self.quantile(0.5),
+            "p90_ms": self.quantile(0.9),
+            "p99_ms": self.quantile(0.99),
+            "max_ms": self.quantile(1.0),
         })
     }
 }
@@ -163,10 +164,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_of_the_calls_are_answered_within_their_time() {
+    fn quantiles_are_durations_of_calls() {
         let calls = (1..=100).map(Duration::from_millis).collect();
         let report = Report { wall: Duration::from_secs(2), calls };
-        assert_eq!([0.0, 0.5, 0.9, 0.99, 1.0].map(|part| report.within(part)), [1.0, 50.0, 90.0, 99.0, 100.0]);
+        assert_eq!([0.0, 0.5, 0.9, 0.99, 1.0].map(|part| report.quantile(part)), [1.0, 50.0, 90.0, 99.0, 100.0]);
         assert_eq!(report.per_second(), 50.0);
     }
 }

@@ -1,6 +1,6 @@
-//! A program of ours as a process: its output goes to a file that tests read, and it is ended by its id.
+//! A child process with its output in a file. Dropping it kills it.
 //!
-//! `driver` and `provider` say how it is started and when it is ready. Dropping one kills it.
+//! `driver` and `provider` build the command and the condition for readiness.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -11,8 +11,8 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// How long a process may take to start or end before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The timeout of a start and of an exit.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A running process.
 #[derive(Debug)]
@@ -22,7 +22,8 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts `command` with its output appended to `log`, and waits until it is `ready`; says how long that took.
+    /// Starts `command` with its output appended to `log`, and waits until it is `ready`; returns
+    /// how long that took.
     pub(crate) fn start(mut command: Command, log: &Path, ready: impl Fn() -> bool) -> Result<(Process, Duration)> {
         let file = File::options().create(true).append(true).open(log)?;
         command.stdout(file.try_clone()?).stderr(file);
@@ -32,10 +33,10 @@ impl Process {
         let mut process = Process { child, log: log.to_owned() };
         while !ready() {
             if let Some(status) = process.child.try_wait()? {
-                bail!("the process ended ({status}):\n{}", process.log());
+                bail!("the process exited ({status}):\n{}", process.log());
             }
-            if began.elapsed() > PATIENCE {
-                bail!("the process is not ready after {PATIENCE:?}:\n{}", process.log());
+            if began.elapsed() > TIMEOUT {
+                bail!("the process is not ready after {TIMEOUT:?}:\n{}", process.log());
             }
             pause();
         }
@@ -46,26 +47,25 @@ impl Process {
         self.child.id()
     }
 
-    /// What it printed so far.
+    /// Its output so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Ends it as Kubernetes does, with SIGTERM, and waits.
+    /// Sends SIGTERM, as the kubelet does, and waits for the exit.
     pub(crate) fn terminate(mut self) -> Result<ExitStatus> {
         self.signal(Signal::SIGTERM)?;
-        self.ended("after SIGTERM")
+        self.wait_for_exit("after SIGTERM")
     }
 
-    /// Waits until it has ended.
-    pub(crate) fn ended(&mut self, when: &str) -> Result<ExitStatus> {
+    pub(crate) fn wait_for_exit(&mut self, when: &str) -> Result<ExitStatus> {
         let began = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status);
             }
-            if began.elapsed() > PATIENCE {
-                bail!("the process has not ended {when} within {PATIENCE:?}:\n{}", self.log());
+            if began.elapsed() > TIMEOUT {
+                bail!("the process did not exit {when} within {TIMEOUT:?}:\n{}", self.log());
             }
             pause();
         }
@@ -75,7 +75,6 @@ impl Process {
         Ok(kill(Pid::from_raw(i32::try_from(self.child.id())?), signal)?)
     }
 
-    /// Kills it at once.
     pub(crate) fn kill(mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
@@ -85,16 +84,15 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Gone already is fine.
+        // An error means that it has exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Between two looks at a condition of this machine.
+/// The pause between two checks of a condition on this machine.
 pub(crate) const PAUSE: Duration = Duration::from_millis(2);
 
-/// Gives way between two looks at a condition.
 pub(crate) fn pause() {
     std::thread::park_timeout(PAUSE);
 }

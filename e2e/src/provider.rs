@@ -1,4 +1,4 @@
-//! The built binary as a provider, and upstream's driver as far as a provider sees one.
+//! The built binary as a provider, and upstream's driver as its client.
 //!
 //! The driver encodes its requests as Go does (docs/reference/csi-driver.md#mount-request) and
 //! sends them over one connection.
@@ -23,22 +23,22 @@ use crate::driver::http_get;
 use crate::kubelet::{Volume, connect};
 use crate::process::Process;
 
-/// How to start a provider.
+/// The binary, directories and flags of a provider process.
 #[derive(Debug, Clone)]
 pub struct ProviderSetup {
     /// The built `keyvault-csi`.
     pub binary: PathBuf,
-    /// A folder of its own, in which `provider.log` appears.
+    /// A directory for this provider, in which `provider.log` is created.
     pub folder: PathBuf,
-    /// The folder in which drivers look for providers; `azure.sock` appears in it.
+    /// The directory of provider sockets, in which `azure.sock` is created.
     pub providers: PathBuf,
-    /// The ports of its own for health and metrics.
+    /// The ports for health and metrics.
     pub ports: [u16; 2],
-    /// The CA that it trusts.
+    /// The CA bundle that it trusts.
     pub ca: PathBuf,
-    /// More flags.
+    /// Additional flags.
     pub flags: Vec<String>,
-    /// More variables.
+    /// Additional environment variables.
     pub environment: Vec<(String, String)>,
 }
 
@@ -71,10 +71,10 @@ impl ProviderSetup {
         command
     }
 
-    /// Makes the folders, starts the provider, and waits until its socket is there.
+    /// Creates the directories, starts the provider, and waits until it accepts connections.
     ///
     /// # Errors
-    /// It ends, or is not there in time; the text has what it printed.
+    /// It exits, or is not ready in time; the text has its output.
     pub fn start(self) -> Result<ProviderProcess> {
         fs::create_dir_all(&self.providers)?;
         let ready = || UnixStream::connect(self.socket()).is_ok();
@@ -84,7 +84,7 @@ impl ProviderSetup {
 }
 
 impl ProviderProcess {
-    /// How it was started.
+    /// The setup that it was started with.
     pub fn setup(&self) -> &ProviderSetup {
         &self.setup
     }
@@ -94,15 +94,15 @@ impl ProviderProcess {
         self.process.id()
     }
 
-    /// What it printed so far.
+    /// Its output so far.
     pub fn log(&self) -> String {
         self.process.log()
     }
 
-    /// Ends it as Kubernetes does, with SIGTERM, and waits.
+    /// Stops it with SIGTERM, as the kubelet does, and waits for its exit.
     ///
     /// # Errors
-    /// It does not end in time.
+    /// It does not exit in time.
     pub fn terminate(self) -> Result<ExitStatus> {
         self.process.terminate()
     }
@@ -110,12 +110,12 @@ impl ProviderProcess {
     /// Sends it a signal.
     ///
     /// # Errors
-    /// It is gone.
+    /// It has exited.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         self.process.signal(signal)
     }
 
-    /// Kills it at once, and returns how to start it again in the same folder.
+    /// Kills it, and returns the setup, with which it can be started again.
     ///
     /// # Errors
     /// It cannot be killed.
@@ -124,18 +124,18 @@ impl ProviderProcess {
         Ok(self.setup)
     }
 
-    /// GETs its metrics.
+    /// The body of `/metrics`.
     ///
     /// # Errors
     /// No connection, or not 200.
     pub fn metrics(&self) -> Result<String> {
         match http_get(&format!("127.0.0.1:{}", self.setup.ports[1]), "/metrics")? {
             (200, body) => Ok(body),
-            (status, _) => bail!("/metrics answers {status}"),
+            (status, _) => bail!("/metrics responds with {status}"),
         }
     }
 
-    /// GETs a path from its health address: status code and body.
+    /// Status code and body of a path on its health address.
     ///
     /// # Errors
     /// No connection, or no HTTP.
@@ -144,7 +144,7 @@ impl ProviderProcess {
     }
 }
 
-/// Upstream's driver, with its one connection to a provider.
+/// Upstream's driver as a client, with its one connection to a provider.
 #[derive(Debug)]
 pub struct UpstreamDriver {
     channel: Channel,
@@ -155,17 +155,17 @@ impl UpstreamDriver {
     /// Connects to a provider's socket.
     ///
     /// # Errors
-    /// Nobody accepts.
+    /// The socket does not accept connections.
     pub fn connect(socket: &Path) -> Result<UpstreamDriver> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         Ok(UpstreamDriver { channel: runtime.block_on(connect(socket))?, runtime })
     }
 
-    /// What it sends for a volume of a class with these parameters.
+    /// The request for a volume of a class with these parameters.
     pub fn request(parameters: &BTreeMap<String, String>, volume: &Volume) -> MountRequest {
         let mut attributes = parameters.clone();
         attributes.extend(volume.context());
-        // Where the kubelet sends tokens among the secrets, the driver copies them.
+        // If the kubelet sends tokens among the secrets, the driver copies them.
         attributes.extend(
             volume
                 .secrets
@@ -193,12 +193,12 @@ impl UpstreamDriver {
         Ok(self.runtime.block_on(client.mount(request))?.into_inner())
     }
 
-    /// Calls Mount, and goes away after `patience`.
-    pub fn mount_and_hang_up(&self, request: &MountRequest, patience: Duration) {
+    /// Calls Mount, and cancels the call after `timeout`.
+    pub fn mount_and_cancel(&self, request: &MountRequest, timeout: Duration) {
         let mut client = CsiDriverProviderClient::new(self.channel.clone());
         self.runtime.block_on(async {
-            // Whether the answer came first does not matter here.
-            let _ = tokio::time::timeout(patience, client.mount(request.clone())).await;
+            // The response may come first.
+            let _ = tokio::time::timeout(timeout, client.mount(request.clone())).await;
         });
     }
 
@@ -212,7 +212,7 @@ impl UpstreamDriver {
         Ok(self.runtime.block_on(client.version(request))?.into_inner())
     }
 
-    /// Asks gRPC health about a service, and returns the name of the answer.
+    /// The serving status of a service, by its name in the protocol.
     ///
     /// # Errors
     /// The provider's status.
@@ -223,7 +223,7 @@ impl UpstreamDriver {
     }
 }
 
-/// A map as Go's encoder writes it: sorted, and with what matters to HTML escaped.
+/// Encodes a map as Go does: sorted, and with the characters of HTML escaped.
 fn go_json(map: &BTreeMap<String, String>) -> String {
     let text = serde_json::Value::from_iter(map.clone()).to_string();
     text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")

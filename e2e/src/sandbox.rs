@@ -1,7 +1,7 @@
-//! A private network and mount namespace, so that the product meets Azure's true host names on loopback.
+//! A private network and mount namespace, in which Azure's real host names resolve to loopback.
 //!
-//! Needs root, or a system that lets users make namespaces; starts no thread and no process.
-//! Whoever enters goes on to start the emulator on port 443 and then the driver.
+//! Needs root, or a system that allows unprivileged user namespaces. Starts no thread and no
+//! process; the caller starts the emulator on port 443 and then the driver.
 
 use std::fs;
 use std::path::Path;
@@ -11,13 +11,13 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-/// Moves this process, which must have one thread only, into its own network and mount namespaces.
+/// Moves this process, which must have a single thread, into its own network and mount namespaces.
 ///
-/// `hosts` and `resolv_conf` become `/etc/hosts` and `/etc/resolv.conf`; the files are written to `folder` and must
-/// stay there. Without root, a user namespace is made in which the caller is root.
+/// `hosts` and `resolv_conf` become `/etc/hosts` and `/etc/resolv.conf`; the files are in `folder`
+/// and must stay there. Without root, it creates a user namespace in which the caller is root.
 ///
 /// # Errors
-/// Namespaces are not to be had; the text says what to change.
+/// The system does not allow namespaces; the text has the fix.
 pub fn enter(folder: &Path, hosts: &str, resolv_conf: &str) -> Result<()> {
     let both = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET;
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
@@ -36,7 +36,7 @@ pub fn enter(folder: &Path, hosts: &str, resolv_conf: &str) -> Result<()> {
         let file = folder.join(name);
         fs::write(&file, text)?;
         let over = Path::new("/etc").join(name);
-        // Where it is a link, as systemd-resolved makes it, the mount goes on what it points to.
+        // systemd-resolved makes it a link; a mount needs the file that the link points to.
         let over = fs::canonicalize(&over).unwrap_or(over);
         mount(Some(&file), &over, none, MsFlags::MS_BIND, none)
             .with_context(|| format!("cannot put {} over {}", file.display(), over.display()))?;
@@ -45,7 +45,7 @@ pub fn enter(folder: &Path, hosts: &str, resolv_conf: &str) -> Result<()> {
     loopback_address(METADATA).context("cannot give the loopback interface the address of the metadata service")
 }
 
-/// Where virtual machines of Azure find their metadata service.
+/// The address of the metadata service on Azure's virtual machines.
 const METADATA: [u8; 4] = [169, 254, 169, 254];
 
 #[allow(unsafe_code)] // There is no safe call for an interface's addresses, and `ip` is not on every machine.
@@ -53,8 +53,8 @@ fn loopback_address(address: [u8; 4]) -> Result<()> {
     use std::os::fd::AsRawFd as _;
     nix::ioctl_write_ptr_bad!(set_interface_address, libc::SIOCSIFADDR, libc::ifreq);
     let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
-    // SAFETY: an ifreq of zeros is valid, an Internet address fits into its union, and the kernel reads it during the
-    // call only.
+    // SAFETY: an ifreq of zeros is valid, an Internet address fits into its union, and the kernel
+    // reads it during the call only.
     unsafe {
         let mut request: libc::ifreq = std::mem::zeroed();
         for (to, from) in request.ifr_name.iter_mut().zip(b"lo:1\0") {
@@ -69,7 +69,7 @@ fn loopback_address(address: [u8; 4]) -> Result<()> {
     Ok(())
 }
 
-/// A hosts file with these names on 127.0.0.1.
+/// A hosts file that resolves these names to 127.0.0.1.
 pub fn hosts_file<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     names.into_iter().fold("127.0.0.1 localhost\n".to_owned(), |file, name| file + "127.0.0.1 " + name + "\n")
 }

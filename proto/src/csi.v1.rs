@@ -6,7 +6,7 @@ pub struct GetPluginInfoResponse {
     /// the driver's name in domain form
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// the build's version, opaque to the caller
+    /// the version of the build, opaque to the caller
     #[prost(string, tag = "2")]
     pub vendor_version: ::prost::alloc::string::String,
     #[prost(map = "string, string", tag = "3")]
@@ -149,7 +149,7 @@ pub struct ProbeResponse {
     #[prost(message, optional, tag = "1")]
     pub ready: ::core::option::Option<bool>,
 }
-/// How the workload wants to use the volume.
+/// How the workload uses the volume.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct VolumeCapability {
     #[prost(message, optional, tag = "3")]
@@ -167,7 +167,7 @@ pub mod volume_capability {
         pub fs_type: ::prost::alloc::string::String,
         #[prost(string, repeated, tag = "2")]
         pub mount_flags: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-        /// a group id in decimal; sent when VOLUME_MOUNT_GROUP is claimed
+        /// decimal group id; needs the capability VOLUME_MOUNT_GROUP
         #[prost(string, tag = "3")]
         pub volume_mount_group: ::prost::alloc::string::String,
     }
@@ -259,13 +259,13 @@ pub struct NodePublishVolumeRequest {
     pub volume_capability: ::core::option::Option<VolumeCapability>,
     #[prost(bool, tag = "6")]
     pub readonly: bool,
-    /// secret: the data of nodePublishSecretRef, and tokens since Kubernetes 1.35
+    /// secret: nodePublishSecretRef; tokens since Kubernetes 1.35
     #[prost(map = "string, string", tag = "7")]
     pub secrets: ::std::collections::HashMap<
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
-    /// volumeAttributes and what podInfoOnMount adds; may hold tokens
+    /// volumeAttributes and pod info; can have tokens
     #[prost(map = "string, string", tag = "8")]
     pub volume_context: ::std::collections::HashMap<
         ::prost::alloc::string::String,
@@ -392,7 +392,7 @@ pub mod identity_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Who the plugin is and whether it is alive.
+    /// The name, capabilities and health of the plugin.
     #[derive(Debug, Clone)]
     pub struct IdentityClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -562,7 +562,7 @@ pub mod identity_server {
             request: tonic::Request<super::ProbeRequest>,
         ) -> std::result::Result<tonic::Response<super::ProbeResponse>, tonic::Status>;
     }
-    /// Who the plugin is and whether it is alive.
+    /// The name, capabilities and health of the plugin.
     #[derive(Debug)]
     pub struct IdentityServer<T> {
         inner: Arc<T>,
@@ -824,7 +824,7 @@ pub mod node_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// What the kubelet asks for on a node.
+    /// The calls of the kubelet on a node.
     #[derive(Debug, Clone)]
     pub struct NodeClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -1031,7 +1031,7 @@ pub mod node_server {
             tonic::Status,
         >;
     }
-    /// What the kubelet asks for on a node.
+    /// The calls of the kubelet on a node.
     #[derive(Debug)]
     pub struct NodeServer<T> {
         inner: Arc<T>,

@@ -1,26 +1,26 @@
-//! The messages and services of four protocols, generated from the `.proto` files beside: the product serves and calls them, and
-//! so do the programs that test it.
+//! The messages and services of four gRPC protocols, generated from `.proto` files, for the product
+//! and the programs that test it.
 //!
-//! No code of ours is in here; `tests/it/proto.rs` makes the files anew and compares. A message with a secret has no `Debug`.
+//! `tests/it/proto.rs` generates the code again and compares. A message with a secret has no `Debug`.
 #![allow(
     missing_docs,
     unreachable_pub,
     clippy::all,
     clippy::wildcard_enum_match_arm,
-    reason = "prost and tonic write the code; what it looks like is theirs to decide, and no line is written by hand"
+    reason = "prost and tonic generate the code"
 )]
 
-/// `csi.v1`: what the kubelet asks a volume driver for.
+/// `csi.v1`: the calls of the kubelet to a node plugin.
 pub mod csi {
     include!("csi.v1.rs");
 }
 
-/// `pluginregistration`: how the kubelet learns of a driver.
+/// `pluginregistration`: the registration of a driver with the kubelet.
 pub mod registration {
     include!("pluginregistration.rs");
 }
 
-/// `v1alpha1`: what a driver asks a provider for.
+/// `v1alpha1`: the calls of a driver to a provider.
 pub mod provider {
     include!("v1alpha1.rs");
 }

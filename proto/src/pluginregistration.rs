@@ -9,7 +9,7 @@ pub struct PluginInfo {
     /// the driver's name
     #[prost(string, tag = "2")]
     pub name: ::prost::alloc::string::String,
-    /// the plugin's own socket, as the kubelet sees it
+    /// the plugin's own socket, by its path for the kubelet
     #[prost(string, tag = "3")]
     pub endpoint: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "4")]

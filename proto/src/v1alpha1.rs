@@ -20,7 +20,8 @@ pub struct VersionResponse {
 #[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct MountRequest {
-    /// A JSON object of strings: the class's parameters, overlaid by the volume context. It may hold tokens.
+    /// A JSON object of strings: the class's parameters, overlaid by the volume context. It can have
+    /// tokens.
     ///
     /// secret
     #[prost(string, tag = "1")]
@@ -30,23 +31,23 @@ pub struct MountRequest {
     /// secret
     #[prost(string, tag = "2")]
     pub secrets: ::prost::alloc::string::String,
-    /// The target path on the host, for providers that write there themselves.
+    /// The target path on the host, for providers that write the files.
     #[prost(string, tag = "3")]
     pub target_path: ::prost::alloc::string::String,
     /// The default mode of files, as a decimal JSON number.
     #[prost(string, tag = "4")]
     pub permission: ::prost::alloc::string::String,
-    /// What the volume holds.
+    /// The object versions in the volume.
     #[prost(message, repeated, tag = "5")]
     pub current_object_version: ::prost::alloc::vec::Vec<ObjectVersion>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct MountResponse {
-    /// What was fetched; must not be empty.
+    /// The object versions that were fetched; must not be empty.
     #[prost(message, repeated, tag = "1")]
     pub object_version: ::prost::alloc::vec::Vec<ObjectVersion>,
-    /// A failure, when its code is not empty.
+    /// An error if its code is not empty.
     #[prost(message, optional, tag = "2")]
     pub error: ::core::option::Option<Error>,
     /// Every file of the volume.
@@ -89,7 +90,7 @@ pub mod csi_driver_provider_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// A provider: a process beside the driver that fetches what a class asks for.
+    /// A provider: a process beside the driver that fetches the objects of a class.
     #[derive(Debug, Clone)]
     pub struct CsiDriverProviderClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -228,7 +229,7 @@ pub mod csi_driver_provider_server {
             request: tonic::Request<super::MountRequest>,
         ) -> std::result::Result<tonic::Response<super::MountResponse>, tonic::Status>;
     }
-    /// A provider: a process beside the driver that fetches what a class asks for.
+    /// A provider: a process beside the driver that fetches the objects of a class.
     #[derive(Debug)]
     pub struct CsiDriverProviderServer<T> {
         inner: Arc<T>,

@@ -15,7 +15,7 @@ use anyhow::{Result, ensure};
 use base64::Engine as _;
 use keyvault_csi_apiserver::{Account, PORT, Server};
 pub(crate) use keyvault_csi_apiserver::{CLASSES, STATUSES, User, resource, stop};
-use keyvault_csi_e2e::driver::{Setup, wait_for};
+use keyvault_csi_e2e::driver::{DriverSetup, wait_for};
 use serde_json::{Value, json};
 
 use crate::harness::{Node, Vault, harness};
@@ -133,7 +133,7 @@ impl Cluster {
     }
 
     /// A driver that watches this cluster.
-    pub(crate) fn setup(&self, user: &User) -> Setup {
+    pub(crate) fn setup(&self, user: &User) -> DriverSetup {
         let mut setup = harness().setup();
         setup.kubeconfig = Some(user.kubeconfig.clone());
         setup

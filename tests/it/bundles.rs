@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use keyvault_csi_e2e::driver::{Setup, wait_for};
+use keyvault_csi_e2e::driver::{DriverSetup, wait_for};
 
 use crate::harness::{Node, harness};
 
@@ -19,7 +19,7 @@ trials! { "bundles":
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A driver with a CA bundle of its own, and the content of a good one.
-fn with_bundle() -> Result<(Setup, PathBuf, Vec<u8>)> {
+fn with_bundle() -> Result<(DriverSetup, PathBuf, Vec<u8>)> {
     let mut setup = harness().setup();
     let bundle = setup.folder.join("bundle.pem");
     let good = fs::read(&setup.ca)?;
@@ -60,7 +60,7 @@ fn a_damaged_bundle_at_the_start_is_an_error_that_names_it() -> Result<()> {
             Ok(_) => bail!("{name}: the driver starts"),
             Err(error) => {
                 let text = format!("{error:#}");
-                for word in ["the process ended", "CA certificates", "SSL_CERT_FILE"] {
+                for word in ["the process exited", "CA certificates", "SSL_CERT_FILE"] {
                     ensure!(text.contains(word), "{name}: {word:?} is missing in: {text}");
                 }
                 ensure!(!text.contains("panicked") && text.len() < 16 << 10, "{name}: {text}");
@@ -77,7 +77,7 @@ fn a_damaged_bundle_at_the_start_is_an_error_that_names_it() -> Result<()> {
         }
         let text =
             setup.start().err().map(|error| format!("{error:#}")).with_context(|| format!("{name}: it starts"))?;
-        ensure!(text.contains("the process ended") && text.contains("SSL_CERT_FILE"), "{name}: {text}");
+        ensure!(text.contains("the process exited") && text.contains("SSL_CERT_FILE"), "{name}: {text}");
     }
     Ok(())
 }

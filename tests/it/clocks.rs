@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use azure_emulator::{Kind, Permission};
-use keyvault_csi_e2e::driver::{Setup, wait_for};
+use keyvault_csi_e2e::driver::{DriverSetup, wait_for};
 use keyvault_csi_e2e::kubelet::Volume;
 use serde_json::{Value, json};
 
@@ -47,7 +47,7 @@ struct Clock(PathBuf);
 
 impl Clock {
     /// Puts a driver under a clock of its own.
-    fn of(setup: &mut Setup) -> Result<Clock> {
+    fn of(setup: &mut DriverSetup) -> Result<Clock> {
         let clock = Clock(setup.folder.join("clock"));
         clock.jump("+0")?;
         for (name, value) in [

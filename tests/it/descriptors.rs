@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use azure_emulator::{Action, Fault, Kind};
-use keyvault_csi_e2e::driver::{Setup, wait_for};
+use keyvault_csi_e2e::driver::{DriverSetup, wait_for};
 use keyvault_csi_e2e::kubelet::Volume;
 use libtest_mimic::Trial;
 
@@ -76,7 +76,7 @@ fn silent(count: usize) -> Vec<Vault> {
 
 /// Has a tenant hold connections open: one volume for each of its vaults, with this number of
 /// objects. Meanwhile a neighbour's publish, the probe and the metrics must be served.
-fn hold_open(setup: Setup, vaults: &[Vault], objects: usize, patience: Duration) -> Result<()> {
+fn hold_open(setup: DriverSetup, vaults: &[Vault], objects: usize, patience: Duration) -> Result<()> {
     let node = Node::start(setup)?;
     let neighbour = harness().vault();
     let value = neighbour.set("password");

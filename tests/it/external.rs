@@ -56,7 +56,7 @@ fn a_class_of_another_provider_is_mounted_and_unmounted() -> Result<()> {
     let metrics = node.metrics()?;
     ensure!(metrics.contains(&format!("provider=\"{NAME}\"}} 1")), "{metrics}");
     node.kubelet.unpublish(&volume)?;
-    ensure!(node.kubelet.has_forgotten(&volume) && mounts_on(&target)?.is_empty());
+    ensure!(node.kubelet.has_removed(&volume) && mounts_on(&target)?.is_empty());
     ensure!(node.metrics()?.contains("node_unpublish_total{"));
     ensure!(!node.log().contains("failed to clean and unmount target path"), "{}", node.log());
     Ok(())
@@ -89,7 +89,7 @@ fn tokens_arrive_for_the_required_audiences() -> Result<()> {
     let (node, provider) = driver_and_provider(&[])?;
     class(&node, "demo", &["objectName: foo"], "")?;
     let audiences = ["aud1", "aud2", "aud3", "aud4", "aud5"];
-    provider.tell("/validate-token-requests", &[("audience", &audiences.join(","))])?;
+    provider.control("/validate-token-requests", &[("audience", &audiences.join(","))])?;
     for partial in [volume("demo"), with_tokens(volume("demo"), &audiences[..4])] {
         let status = node.refused(&partial)?;
         assert_eq!(status.code(), Code::Unknown);

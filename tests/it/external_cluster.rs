@@ -12,7 +12,7 @@
 use anyhow::{Context as _, Result, ensure};
 use keyvault_csi_e2e::driver::wait_for;
 use keyvault_csi_e2e::kubelet::Volume;
-use keyvault_csi_e2e::reference::ProviderProcess;
+use keyvault_csi_e2e::reference::ReferenceProvider;
 use kube::api::PostParams;
 use kube::core::{ApiResource, DynamicObject};
 use serde_json::{Value, json};
@@ -34,7 +34,7 @@ trials! { "external_cluster":
 }
 
 /// A driver that mirrors Secrets, and its provider.
-fn driver_and_provider(fixture: &Fixture, flags: &[&str]) -> Result<(Node, User, ProviderProcess)> {
+fn driver_and_provider(fixture: &Fixture, flags: &[&str]) -> Result<(Node, User, ReferenceProvider)> {
     let user = fixture.cluster.user(Rights::Sync)?;
     let mut setup = fixture.setup(&user, "a", ["--sync-secret=true"].iter().chain(flags).copied());
     set_provider_dirs(&mut setup)?;
@@ -168,7 +168,7 @@ fn rotation_reaches_file_secret_and_status() -> Result<()> {
     let pod = fixture.pod("web", "a", "demo", &fixture.replica_set("web")?)?;
     let target = node.publish(&pod)?;
     fixture.holds("rotated", "k", "secret")?;
-    provider.tell("/rotation", &[("rotated", "true")])?;
+    provider.control("/rotation", &[("rotated", "true")])?;
     wait_for("the file", PATIENCE, || Ok(std::fs::read_to_string(target.join("foo"))? == "rotated"))?;
     fixture.holds("rotated", "k", "rotated")?;
     wait_for("the status", PATIENCE, || {
@@ -203,7 +203,7 @@ fn a_failure_is_an_event_without_the_credentials() -> Result<()> {
     let fixture = Fixture::new()?;
     let (node, _, provider) = driver_and_provider(&fixture, &[])?;
     class(cluster, &fixture.namespace, "demo", NAME, &["objectName: foo"], &json!([]))?;
-    provider.tell("/answer", &[("answer", "quote")])?;
+    provider.control("/answer", &[("answer", "quote")])?;
     let pod = fixture.pod("web", "a", "demo", &Value::Null)?;
     node.refused(&pod)?;
     wait_for("the event is there", PATIENCE, || Ok(!fixture.events("FailedMountProviderFailed")?.is_empty()))?;

@@ -122,7 +122,7 @@ fn ten_kilobytes_mount_and_five_megabytes_need_the_flag() -> Result<()> {
     let content = fs::read(target.join("foo"))?;
     ensure!(content.len() == 5_000_000 && content.starts_with(b"secretsecret"), "{}", content.len());
     // During a refresh the tmpfs holds two generations.
-    provider.tell("/rotation", &[("rotated", "true")])?;
+    provider.control("/rotation", &[("rotated", "true")])?;
     wait_for("it is refreshed", PATIENCE, || Ok(fs::read(target.join("foo"))?.starts_with(b"rotatedrotated")))
 }
 
@@ -272,7 +272,7 @@ fn credentials_are_in_no_log_error_or_metric() -> Result<()> {
     let token: serde_json::Value = serde_json::from_str(&token)?;
     let token = token[audience]["token"].as_str().context("no token")?;
     node.publish(&volume)?;
-    provider.tell("/answer", &[("answer", "quote")])?;
+    provider.control("/answer", &[("answer", "quote")])?;
     let failures = || crate::rotation::metric(&node, "rotation_reconcile_error_total{", &["ProviderFailed"]);
     wait_for("refreshes fail with it", PATIENCE, || Ok(failures()? >= 1.0))?;
     let mut other = volume.clone();
@@ -282,7 +282,7 @@ fn credentials_are_in_no_log_error_or_metric() -> Result<()> {
     for kept in ["clientsecret", "secretProviderClass", "objectName: password"] {
         ensure!(status.message().contains(kept), "{kept} is missing in: {status}");
     }
-    provider.tell("/answer", &[("answer", &format!("code={secret}"))])?;
+    provider.control("/answer", &[("answer", &format!("code={secret}"))])?;
     let coded = node.refused(&other)?;
     ensure!(coded.message().contains("provider error code ***stripped***"), "{coded}");
     for text in [status.message(), coded.message(), &node.log(), &node.metrics()?] {
@@ -315,7 +315,7 @@ fn no_encoding_of_a_secret_is_shown() -> Result<()> {
             format!("code={form}"),
         ];
         for answer in answers {
-            provider.tell("/answer", &[("answer", &answer)])?;
+            provider.control("/answer", &[("answer", &answer)])?;
             let status = node.refused(&volume)?;
             ensure!(status.message().contains("***stripped***"), "{status}");
             ensure!(answer.starts_with("code") || status.message().contains("cannot log in with "), "{status}");

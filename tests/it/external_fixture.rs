@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
-use keyvault_csi_e2e::driver::Setup;
+use keyvault_csi_e2e::driver::DriverSetup;
 use keyvault_csi_e2e::kubelet::Volume;
-use keyvault_csi_e2e::reference::{self, Options, ProviderProcess, Seen};
+use keyvault_csi_e2e::reference::{self, Options, RecordedRequest, ReferenceProvider};
 
 use crate::harness::{Node, class_manifest, harness, provider_dirs, set_provider_dirs};
 
@@ -30,19 +30,19 @@ pub(crate) fn run_reference_provider() -> Option<Result<()>> {
 }
 
 /// The options of a provider in one of the driver's provider directories, by index.
-pub(crate) fn options(setup: &Setup, directory: usize, port: u16) -> Result<Options> {
+pub(crate) fn options(setup: &DriverSetup, directory: usize, port: u16) -> Result<Options> {
     let socket = provider_dirs(setup)[directory].join(format!("{NAME}.sock"));
     Ok(Options { socket, control: format!("{}:{port}", setup.address).parse()? })
 }
 
-pub(crate) fn provider(options: &Options) -> Result<ProviderProcess> {
+pub(crate) fn provider(options: &Options) -> Result<ReferenceProvider> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg(ROLE);
-    ProviderProcess::start(command, options)
+    ReferenceProvider::start(command, options)
 }
 
 /// A driver, and a provider in its main directory.
-pub(crate) fn driver_and_provider(flags: &[&str]) -> Result<(Node, ProviderProcess)> {
+pub(crate) fn driver_and_provider(flags: &[&str]) -> Result<(Node, ReferenceProvider)> {
     let node = driver(flags)?;
     let provider = provider(&options(node.setup(), 1, 8080)?)?;
     Ok((node, provider))
@@ -102,13 +102,13 @@ pub(crate) fn tokens(audiences: &[&str]) -> String {
 }
 
 /// Sets a new value in the provider and returns it.
-pub(crate) fn set_secret(provider: &ProviderProcess, name: &str, version: &str) -> Result<String> {
+pub(crate) fn set_secret(provider: &ReferenceProvider, name: &str, version: &str) -> Result<String> {
     let value = harness().secret(name);
-    provider.tell("/secret", &[("name", name), ("value", &value), ("version", version)])?;
+    provider.control("/secret", &[("name", name), ("value", &value), ("version", version)])?;
     Ok(value)
 }
 
 /// The last request to the provider.
-pub(crate) fn last_request(provider: &ProviderProcess) -> Result<Seen> {
+pub(crate) fn last_request(provider: &ReferenceProvider) -> Result<RecordedRequest> {
     provider.requests()?.pop().context("the provider has no request")
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use keyvault_csi_e2e::driver::wait_for;
-use keyvault_csi_e2e::reference::ProviderProcess;
+use keyvault_csi_e2e::reference::ReferenceProvider;
 
 use crate::external_fixture::{
     NAME, PATIENCE, ROTATING, class, driver_and_provider, last_request, parameters, set_secret, volume, with_tokens,
@@ -46,7 +46,7 @@ fn fingerprint(target: &Path) -> Result<Vec<(u64, i64, i64)>> {
 }
 
 /// Waits until the provider has had this number of further requests.
-fn wait_for_requests(provider: &ProviderProcess, times: usize) -> Result<()> {
+fn wait_for_requests(provider: &ReferenceProvider, times: usize) -> Result<()> {
     let before = provider.requests()?.len();
     wait_for("requests arrive", PATIENCE, || Ok(provider.requests()?.len() >= before + times))
 }
@@ -65,7 +65,7 @@ fn a_rotated_value_comes_with_its_version() -> Result<()> {
     assert_eq!(fs::read_to_string(target.join("foo"))?, "secret");
     wait_for_requests(&provider, 2)?;
     assert_eq!(last_request(&provider)?.held, [("secret/foo".to_owned(), "v1".to_owned())].into());
-    provider.tell("/rotation", &[("rotated", "true")])?;
+    provider.control("/rotation", &[("rotated", "true")])?;
     wait_for("it is rotated", PATIENCE, || Ok(fs::read_to_string(target.join("foo"))? == "rotated"))?;
     wait_for_requests(&provider, 2)?;
     assert_eq!(last_request(&provider)?.held, [("secret/foo".to_owned(), "v2".to_owned())].into());
@@ -101,7 +101,7 @@ fn a_new_version_of_the_old_value_writes_nothing() -> Result<()> {
     class(&node, "demo", &["objectName: password"], "")?;
     let target = node.publish(&volume("demo"))?;
     let before = fingerprint(&target)?;
-    provider.tell("/secret", &[("name", "password"), ("value", &value), ("version", "v2")])?;
+    provider.control("/secret", &[("name", "password"), ("value", &value), ("version", "v2")])?;
     wait_for("the request has the new version", PATIENCE, || {
         Ok(last_request(&provider)?.held.get("secret/password").is_some_and(|version| version == "v2"))
     })?;
@@ -181,12 +181,12 @@ fn a_failure_keeps_the_files_and_is_counted_by_the_providers_code() -> Result<()
     ] {
         let failures = || metric(&node, "rotation_reconcile_error_total{", &parts);
         let before = failures()?;
-        provider.tell("/answer", &[("answer", answer)])?;
+        provider.control("/answer", &[("answer", answer)])?;
         wait_for(answer, PATIENCE, || Ok(failures()? > before))?;
         assert_eq!(fs::read_to_string(target.join("password"))?, value);
         node.publish(&volume)?;
     }
-    provider.tell("/answer", &[])?;
+    provider.control("/answer", &[])?;
     let value = set_secret(&provider, "password", "v2")?;
     wait_for("refreshes succeed again", PATIENCE, || Ok(fs::read_to_string(target.join("password"))? == value))?;
     wait_for("nothing fails", PATIENCE, || Ok(metric(&node, "rotation_volumes_failing{", &[])? == 0.0))
@@ -240,7 +240,7 @@ fn a_provider_that_hangs_holds_up_no_vault() -> Result<()> {
     vault.set("password");
     node.class("quick", &vault.parameters(&["password"]))?;
     let target = node.publish(&vault.volume("quick"))?;
-    provider.tell("/answer", &[("answer", "hang")])?;
+    provider.control("/answer", &[("answer", "hang")])?;
     let (before, began) = (provider.requests()?.len(), Instant::now());
     write("2")?;
     wait_for("refreshes hang", PATIENCE, || Ok(provider.requests()?.len() >= before + CONCURRENT_REFRESHES))?;

@@ -301,7 +301,7 @@ fn a_bare_directory_is_cleared_and_mounts_below_it_are_not_entered() -> Result<(
     let target = node.kubelet.target(&volume);
     precious(&target)?;
     node.kubelet.unpublish(&volume)?;
-    ensure!(!target.exists() && node.kubelet.has_forgotten(&volume));
+    ensure!(!target.exists() && node.kubelet.has_removed(&volume));
     // Mounts below: a tmpfs, a directory of the same file system, and a file.
     let beside = precious(&node.setup().folder.join("beside"))?;
     node.kubelet.prepare(&volume)?;
@@ -397,7 +397,7 @@ fn the_root_itself_may_be_a_link_or_a_mount() -> Result<()> {
         ensure!(target.join("password").exists());
         node.publish(&volume)?;
         node.kubelet.unpublish(&volume)?;
-        ensure!(node.kubelet.has_forgotten(&volume));
+        ensure!(node.kubelet.has_removed(&volume));
     }
     Ok(())
 }

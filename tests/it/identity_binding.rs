@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use azure_emulator::{Action, Fault, Issuer, Kind, Permission, TokenProxy, TokenProxyOptions};
-use keyvault_csi_e2e::driver::{Setup, wait_for};
+use keyvault_csi_e2e::driver::{DriverSetup, wait_for};
 use keyvault_csi_e2e::kubelet::Volume;
 use serde_json::json;
 use tonic::Status;
@@ -61,7 +61,7 @@ fn cluster(number: u8, port: u16, path: &str) -> Result<TokenProxy> {
 }
 
 /// Returns the setup of a driver in a pod of the cluster, and the path of its cluster CA.
-fn setup(number: u8, port: u16) -> (Setup, PathBuf) {
+fn setup(number: u8, port: u16) -> (DriverSetup, PathBuf) {
     let mut setup = harness().setup();
     let ca_file = setup.folder.join("ca.crt");
     setup.flags.push(format!("--token-proxy-ca-file={}", ca_file.display()));
@@ -225,9 +225,9 @@ fn the_example_manifest_reads_the_vault_through_the_proxy() -> Result<()> {
     }
     assert_eq!(exchanges() - before, 1, "pods of one service account share a token");
     let journal = harness().azure().journal();
-    let ours = |entry: &&azure_emulator::Entry| entry.client_id.as_ref() == Some(&bound.client);
+    let ours = |entry: &&azure_emulator::JournalEntry| entry.client_id.as_ref() == Some(&bound.client);
     let request = journal.iter().filter(|entry| entry.kind == Kind::Token).find(ours).context("no token request")?;
-    assert_eq!((request.place.as_str(), request.host.as_str(), request.status), (PROXY, LOGIN, Some(200)));
+    assert_eq!((request.service.as_str(), request.host.as_str(), request.status), (PROXY, LOGIN, Some(200)));
     assert_eq!(request.path, format!("/{}/oauth2/v2.0/token", bound.vault.tenant));
     ensure!(node.log().contains(proxy.sni()), "the log does not have the proxy's name");
     bound.nothing_past_the_proxy();

@@ -53,7 +53,7 @@ fn a_caller_that_hangs_up_leaves_a_whole_volume_or_nothing() -> Result<()> {
     for (number, volume) in volumes.iter().enumerate() {
         // Cancelled at a time from before the driver reads the request
         // until after its response, in steps of 0.2 ms.
-        node.kubelet.publish_and_hang_up(volume, Duration::from_micros(200 * number as u64))?;
+        node.kubelet.publish_and_disconnect(volume, Duration::from_micros(200 * number as u64))?;
     }
     // The driver answers this call after it has read all requests before it.
     node.publish(&vault.volume("demo"))?;
@@ -88,7 +88,7 @@ fn a_killed_driver_leaves_nothing_that_the_next_publish_cannot_use() -> Result<(
         seed ^= seed << 17;
         let moment = Duration::from_micros(seed % 80_000);
         let volume = vault.volume("demo");
-        node.kubelet.publish_and_hang_up(&volume, moment)?;
+        node.kubelet.publish_and_disconnect(&volume, moment)?;
         let target = node.kubelet.target(&volume);
         node = Node::start(node.driver.kill()?)?;
         if mounts_on(&target)?.is_empty() {

@@ -34,7 +34,7 @@ fn without_the_new_mount_api_a_volume_is_mounted_and_filled() -> Result<()> {
     }
     node.publish(&volume)?;
     node.kubelet.unpublish(&volume)?;
-    ensure!(node.kubelet.has_forgotten(&volume) && mounts_on(&target)?.is_empty());
+    ensure!(node.kubelet.has_removed(&volume) && mounts_on(&target)?.is_empty());
     Ok(())
 }
 

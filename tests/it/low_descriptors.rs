@@ -47,7 +47,7 @@ fn a_start_with_twenty_four_descriptors_works_or_says_why_not() -> Result<()> {
     match Node::start(setup) {
         Err(error) => {
             let text = format!("{error:#}");
-            ensure!(text.contains("the process ended") && names_descriptors(&text), "{text}");
+            ensure!(text.contains("the process exited") && names_descriptors(&text), "{text}");
             ensure!(!text.contains("panicked"), "{text}");
         }
         Ok(node) => {

@@ -51,7 +51,7 @@ impl Fixture {
         user: &User,
         suffix: &str,
         flags: impl Iterator<Item = &'a str>,
-    ) -> keyvault_csi_e2e::driver::Setup {
+    ) -> keyvault_csi_e2e::driver::DriverSetup {
         let mut setup = self.cluster.setup(user);
         setup.node_id = self.node_name(suffix);
         setup.flags.extend(flags.map(str::to_owned));

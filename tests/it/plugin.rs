@@ -196,7 +196,7 @@ fn a_fetch_outlives_the_call_that_started_it() -> Result<()> {
     let slow = Fault::new(Action::latency(Duration::from_secs(1))).host(&fixture.vault.name).kind(Kind::Get);
     harness().azure().add_fault(slow);
     let request = fixture.request(&objects(&[("secret", "password", "")]));
-    fixture.driver.mount_and_hang_up(&request, Duration::from_millis(500));
+    fixture.driver.mount_and_cancel(&request, Duration::from_millis(500));
     wait_for("the fetch finishes", Duration::from_secs(10), || Ok(fixture.provider.log().contains("objects fetched")))?;
     harness().azure().reset_counters(&fixture.vault.name);
     fixture.mount(&request)?;

@@ -173,7 +173,7 @@ fn upstreams_flags_are_accepted() -> Result<()> {
     }
     ensure!(log.contains("there is no profiler") && log.contains("objects fetched"), "{log}");
     let journal = harness().azure().journal();
-    let requests: Vec<_> = journal.iter().filter(|entry| entry.place == fixture.vault.name).collect();
+    let requests: Vec<_> = journal.iter().filter(|entry| entry.service == fixture.vault.name).collect();
     let named = |agent: &str| agent.contains("keyvault-csi/") && agent.ends_with(" team-a/1.0");
     for entry in &requests {
         ensure!(entry.user_agent.as_deref().is_some_and(named), "{entry:?}");

@@ -65,7 +65,7 @@ fn a_returning_pod_gets_its_volume_over_the_leftovers() -> Result<()> {
         ensure!(fs::read_to_string(target.join("password"))? == value && !target.join("precious").exists());
     }
     node.kubelet.unpublish(&volume)?;
-    ensure!(node.kubelet.has_forgotten(&volume), "the kubelet cannot remove the pod's directory");
+    ensure!(node.kubelet.has_removed(&volume), "the kubelet cannot remove the pod's directory");
     ensure!(node.setup().folder.join("precious/file").exists(), "a link was followed");
     Ok(())
 }
@@ -74,7 +74,7 @@ fn a_pod_that_is_gone_leaves_nothing() -> Result<()> {
     let (node, _, volume) = rebooted(&[])?;
     for _ in 0..2 {
         node.kubelet.unpublish(&volume)?;
-        ensure!(node.kubelet.has_forgotten(&volume), "the kubelet cannot remove the pod's directory");
+        ensure!(node.kubelet.has_removed(&volume), "the kubelet cannot remove the pod's directory");
     }
     ensure!(node.setup().folder.join("precious/file").exists(), "a link was followed");
     Ok(())

@@ -64,7 +64,7 @@ fn a_vault_that_fails_for_a_while_costs_no_file() -> Result<()> {
     let journal = harness().azure().journal();
     let times: Vec<i64> = journal
         .iter()
-        .filter(|entry| entry.place == vault.name && entry.sequence > known)
+        .filter(|entry| entry.service == vault.name && entry.sequence > known)
         .map(|entry| entry.arrived_ms)
         .collect();
     let most = most_in_a_second(&times);
@@ -116,7 +116,7 @@ fn refreshes_after_an_outage_keep_the_rate_limit() -> Result<()> {
     let journal = harness().azure().journal();
     let times: Vec<i64> = journal
         .iter()
-        .filter(|entry| entry.place == vault.name && entry.sequence > known)
+        .filter(|entry| entry.service == vault.name && entry.sequence > known)
         .map(|entry| entry.arrived_ms)
         .collect();
     ensure!(times.len() >= 180, "{} requests only", times.len());

@@ -10,7 +10,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use keyvault_csi_e2e::driver::{Call, wait_for};
+use keyvault_csi_e2e::driver::{SystemCall, wait_for};
 use nix::libc;
 
 use crate::harness::{Node, Vault, harness};
@@ -29,8 +29,8 @@ enum Seen {
 
 /// Returns the steps of a refresh in order: the state, the call before which the process dies, and
 /// what readers see.
-fn steps() -> Vec<(&'static str, Call, Seen)> {
-    let call = |number, argument| Call { number, argument };
+fn steps() -> Vec<(&'static str, SystemCall, Seen)> {
+    let call = |number, argument| SystemCall { number, argument };
     let create = (libc::O_CREAT | libc::O_EXCL) as u64;
     let mode = |mode| Some((1, 0o7777, mode));
     let remove_directory = libc::AT_REMOVEDIR as u64;
@@ -77,7 +77,7 @@ fn a_driver_killed_at_any_step_of_a_refresh_leaves_a_whole_volume() -> Result<()
 
 /// Kills a driver at one step of a refresh in which one object changes, one is removed and one is
 /// added.
-fn kill_at(call: Call, seen: Seen) -> Result<()> {
+fn kill_at(call: SystemCall, seen: Seen) -> Result<()> {
     let (node, vault) = (rotating("1h", &[])?, harness().vault());
     let set =
         |names: [&str; 2]| -> BTreeMap<String, String> { names.map(|name| (name.to_owned(), vault.set(name))).into() };
@@ -89,15 +89,15 @@ fn kill_at(call: Call, seen: Seen) -> Result<()> {
     class(&node, &vault, &[("kept", "0640"), ("added", "0440")])?;
     let mut setup = node.driver.kill()?;
     setup.flags.push("--rotation-poll-interval=100ms".to_owned());
-    setup.killed_at = Some(call);
+    setup.kill_at = Some(call);
     let node = Node::start(setup)?;
     // The kernel may kill the driver during this call, which then fails.
     let _ = node.publish(&volume);
-    let (mut setup, status) = node.driver.ended()?;
+    let (mut setup, status) = node.driver.wait_for_exit()?;
     ensure!(status.signal() == Some(libc::SIGSYS), "{status}");
     let found = visible(&target)?;
     ensure!(found == if seen == Seen::Old { old } else { new.clone() }, "{:?} were seen", found.keys());
-    setup.killed_at = None;
+    setup.kill_at = None;
     let node = Node::start(setup)?;
     node.publish(&volume)?;
     // The driver may remove a listed file before this test reads it.

@@ -178,8 +178,8 @@ fn requests_to_a_throttling_vault_are_paused_and_all_pods_start() -> Result<()> 
     })?;
     let journal = harness().azure().journal();
     ensure!(journal.first().is_some_and(|entry| entry.sequence <= known + 1), "the journal has lost the beginning");
-    let seen: Vec<_> = journal.iter().filter(|entry| entry.place == vault.name && entry.sequence > known).collect();
-    let throttled = |entry: &&&azure_emulator::Entry| entry.status == Some(429);
+    let seen: Vec<_> = journal.iter().filter(|entry| entry.service == vault.name && entry.sequence > known).collect();
+    let throttled = |entry: &&&azure_emulator::JournalEntry| entry.status == Some(429);
     let first = seen.iter().find(throttled).context("a 429")?.arrived_ms;
     let last = seen.iter().rfind(throttled).context("a 429")?.arrived_ms;
     ensure!(last - first > 8_000, "throttled for {} ms only", last - first);

@@ -72,7 +72,7 @@ fn the_registration_says_what_the_kubelet_needs() -> Result<()> {
 fn a_refused_registration_is_offered_again() -> Result<()> {
     let node = harness().node()?;
     let socket = node.setup().registration_socket();
-    node.kubelet.refuse(&socket, "no such driver wanted")?;
+    node.kubelet.reject_registration(&socket, "no such driver wanted")?;
     let (status, body) = node.health("/readyz")?;
     assert_eq!(status, 503);
     ensure!(body.contains("no such driver wanted"), "{body}");
@@ -221,7 +221,7 @@ fn silent_connections_block_nothing() -> Result<()> {
         Ok(node.health("/healthz").is_ok_and(|answer| answer.0 == 200))
     })?;
     // A refused registration is offered again although a connection is open.
-    node.kubelet.refuse(&node.setup().registration_socket(), "later")?;
+    node.kubelet.reject_registration(&node.setup().registration_socket(), "later")?;
     wait_for("a registration", Duration::from_secs(10), || {
         Ok(node.kubelet.register(&node.setup().registration_socket()).is_ok())
     })?;

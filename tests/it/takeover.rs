@@ -80,7 +80,7 @@ fn entries(target: &Path) -> Result<Vec<(String, u64, i64)>> {
 
 fn unpublish(node: &Node, volume: &Volume, target: &Path) -> Result<()> {
     node.kubelet.unpublish(volume)?;
-    ensure!(mounts_on(target)?.is_empty() && !target.exists() && node.kubelet.has_forgotten(volume));
+    ensure!(mounts_on(target)?.is_empty() && !target.exists() && node.kubelet.has_removed(volume));
     Ok(())
 }
 

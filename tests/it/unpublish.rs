@@ -31,7 +31,7 @@ fn unpublish_removes_files_mount_and_directory_and_may_be_repeated() -> Result<(
     let target = node.publish(&volume)?;
     for _ in 0..3 {
         node.kubelet.unpublish(&volume)?;
-        ensure!(mounts_on(&target)?.is_empty() && !target.exists() && node.kubelet.has_forgotten(&volume));
+        ensure!(mounts_on(&target)?.is_empty() && !target.exists() && node.kubelet.has_removed(&volume));
     }
     ensure!(!node.log().contains("failed to clean and unmount target path"), "{}", node.log());
     Ok(())
@@ -84,7 +84,7 @@ fn unpublish_removes_a_bare_directory_with_its_content() -> Result<()> {
     fs::write(target.join("..2026_01_01_00_00_00.1/nested/file"), "x")?;
     std::os::unix::fs::symlink("/etc/hostname", target.join("link"))?;
     node.kubelet.unpublish(&volume)?;
-    ensure!(node.kubelet.has_forgotten(&volume) && Path::new("/etc/hostname").exists());
+    ensure!(node.kubelet.has_removed(&volume) && Path::new("/etc/hostname").exists());
     Ok(())
 }
 
@@ -116,7 +116,7 @@ fn unpublish_removes_a_file_at_the_target() -> Result<()> {
     assert_eq!(refused.code(), Code::Internal, "{refused}");
     ensure!(refused.message().contains("not a directory"), "{refused}");
     node.kubelet.unpublish(&volume)?;
-    ensure!(node.kubelet.has_forgotten(&volume));
+    ensure!(node.kubelet.has_removed(&volume));
     Ok(())
 }
 
@@ -145,7 +145,7 @@ fn a_path_with_blanks_and_tabs_works() -> Result<()> {
     node.publish(&volume)?;
     assert_eq!(vault.counters().total(), requests, "the mounted volume was fetched again");
     node.kubelet.unpublish(&volume)?;
-    ensure!(node.kubelet.has_forgotten(&volume));
+    ensure!(node.kubelet.has_removed(&volume));
     Ok(())
 }
 

@@ -1,6 +1,5 @@
-//! What an API server reads at its start: keys, certificates, tokens and the audit policy; and kubeconfigs for its users.
-//!
-//! Writes into one folder. All is made anew for each server, and good for nothing else.
+//! The files of an API server: keys, certificates, tokens, the audit policy, and kubeconfigs of its
+//! users. Each server has new ones.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +10,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose
 use serde_json::json;
 use tokio::runtime::Runtime;
 
-use super::Account;
+use crate::account::Account;
 
 /// A client with the credentials of a kubeconfig.
 pub(super) fn client_of(runtime: &Runtime, kubeconfig: &Path) -> Result<Client> {

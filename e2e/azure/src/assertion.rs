@@ -1,7 +1,6 @@
-//! Signed assertions: reading a JWT, and checking its signature.
+//! Signed assertions: parses a JWT and verifies its signature.
 //!
-//! Pure. It says what is in a token and whether a key has signed it, and knows nothing of clients.
-//! `entra::credentials` decides what must be in there; `issuer` makes such tokens for tests.
+//! Pure. `entra::credentials` decides which claims are required; `issuer` makes such tokens.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,9 +13,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::content::parse_certificate;
-use crate::world::WorldError;
+use crate::error::SetupError;
 
-/// The first part of a JWT, as far as it matters here.
+/// The header of a JWT.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Header {
     pub(crate) alg: String,
@@ -26,7 +25,6 @@ pub(crate) struct Header {
     pub(crate) x5t_sha256: Option<String>,
 }
 
-/// The second part.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Claims {
     pub(crate) iss: String,
@@ -37,7 +35,7 @@ pub(crate) struct Claims {
     pub(crate) jti: Option<String>,
 }
 
-/// One audience, or a list as Kubernetes writes it.
+/// One audience, or a list as Kubernetes issues it.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Audience {
@@ -45,7 +43,7 @@ enum Audience {
     Many(Vec<String>),
 }
 
-/// A JWT that has the right form, signed by whomever.
+/// A well-formed JWT whose signature is not verified yet.
 #[derive(Debug)]
 pub(crate) struct Assertion<'t> {
     pub(crate) header: Header,
@@ -54,7 +52,7 @@ pub(crate) struct Assertion<'t> {
     signature: Vec<u8>,
 }
 
-/// A certificate whose key an application signs with.
+/// A registered certificate of an application.
 #[derive(Debug, Clone)]
 pub(crate) struct ClientCertificate {
     sha1: String,
@@ -65,7 +63,7 @@ pub(crate) struct ClientCertificate {
 }
 
 impl Assertion<'_> {
-    /// Takes a token apart; `None` if it is not a JWT with the claims that all assertions have.
+    /// `None` if the text is not a JWT with the claims of every assertion.
     pub(crate) fn parse(text: &str) -> Option<Assertion<'_>> {
         let (signed, signature) = text.rsplit_once('.')?;
         let (header, claims) = signed.split_once('.')?;
@@ -73,12 +71,12 @@ impl Assertion<'_> {
         Some(Assertion { header: part(header)?, claims: part(claims)?, signed, signature })
     }
 
-    /// Whether this key of an issuer (a P-256 point) has signed it.
+    /// Whether the key of an issuer, a P-256 point, signed it.
     pub(crate) fn is_signed_by_issuer(&self, public_key: &[u8]) -> bool {
         self.header.alg == "ES256" && self.verify(&ECDSA_P256_SHA256_FIXED, public_key)
     }
 
-    /// Whether the key of this certificate has signed it.
+    /// Whether the key of this certificate signed it.
     pub(crate) fn is_signed_by(&self, certificate: &ClientCertificate) -> bool {
         match self.header.alg.as_str() {
             "RS256" => self.verify(&RSA_PKCS1_2048_8192_SHA256, &certificate.public_key),
@@ -87,9 +85,9 @@ impl Assertion<'_> {
         }
     }
 
-    /// Whether the header names this certificate, by either thumbprint.
+    /// Whether the header has a thumbprint of this certificate.
     pub(crate) fn names(&self, certificate: &ClientCertificate) -> bool {
-        // Microsoft's own library for Python pads the thumbprint, which a JWT should not.
+        // MSAL for Python pads the thumbprint, against RFC 7515.
         match (&self.header.x5t_sha256, &self.header.x5t) {
             (Some(sha256), _) => sha256.trim_end_matches('=') == certificate.sha256,
             (None, Some(sha1)) => sha1.trim_end_matches('=') == certificate.sha1,
@@ -97,12 +95,11 @@ impl Assertion<'_> {
         }
     }
 
-    /// What was signed.
+    /// The part that is signed.
     pub(crate) fn signed(&self) -> &[u8] {
         self.signed.as_bytes()
     }
 
-    /// The signature over it.
     pub(crate) fn signature(&self) -> &[u8] {
         &self.signature
     }
@@ -113,12 +110,10 @@ impl Assertion<'_> {
 }
 
 impl Claims {
-    /// Whether this is one of the audiences.
     pub(crate) fn is_for(&self, audience: &str) -> bool {
         self.audiences().iter().any(|known| known == audience)
     }
 
-    /// The audiences, for error texts.
     pub(crate) fn audiences(&self) -> &[String] {
         match &self.aud {
             Audience::One(one) => std::slice::from_ref(one),
@@ -126,25 +121,24 @@ impl Claims {
         }
     }
 
-    /// Whether it is in force.
     pub(crate) fn is_in_time(&self, now: i64) -> bool {
         now < self.expires() && self.not_before().is_none_or(|not_before| not_before <= now)
     }
 
-    /// When it ends, in Unix seconds.
+    /// Unix seconds.
     pub(crate) fn expires(&self) -> i64 {
         whole(self.exp)
     }
 
-    /// When it begins, in Unix seconds.
+    /// Unix seconds.
     pub(crate) fn not_before(&self) -> Option<i64> {
         self.nbf.map(whole)
     }
 }
 
 impl ClientCertificate {
-    /// What is needed of a certificate in DER.
-    pub(crate) fn read(der: &[u8]) -> Result<ClientCertificate, WorldError> {
+    /// Parses DER.
+    pub(crate) fn read(der: &[u8]) -> Result<ClientCertificate, SetupError> {
         let certificate = parse_certificate(der)?;
         Ok(ClientCertificate {
             sha1: URL_SAFE_NO_PAD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, der)),
@@ -155,7 +149,7 @@ impl ClientCertificate {
     }
 }
 
-/// Times may have fractions: Microsoft's own library for Python writes them so.
+/// Times may have fractions, as MSAL for Python sends them.
 fn whole(seconds: f64) -> i64 {
     seconds.floor() as i64
 }

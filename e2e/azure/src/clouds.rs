@@ -1,27 +1,24 @@
 //! The clouds: which login host belongs to which vault suffix.
 //!
-//! Knows names only, no tenants and no vaults. The four public clouds are built in; names given
-//! on start form one more, the custom cloud. `call` uses this to tell Entra ID from Key Vault.
+//! Names only, no tenants and no vaults. The public clouds are built in; the names of
+//! `Options::dns_names` form the custom cloud.
 
-/// The resource identifiers of services that are not Key Vault, for which Entra ID gives tokens too.
-///
-/// They exist here so that a test can get a valid token with the wrong audience.
+/// Resources other than Key Vault, so that a test can get a valid token with the wrong audience.
 const OTHER_RESOURCES: [&str; 3] =
     ["https://management.azure.com", "https://management.core.windows.net", "https://graph.microsoft.com"];
 
 /// Key Vault's application id, which Entra ID accepts as a resource in every cloud.
 pub(crate) const KEY_VAULT_APP: &str = "cfa8b339-82a2-471a-a3c9-0fc0be7a4093";
 
-/// One cloud: its login hosts, preferred one first, and its vault suffixes.
+/// One cloud; the preferred login host is the first.
 #[derive(Debug, Clone)]
 pub(crate) struct Cloud {
     pub(crate) login_hosts: Vec<String>,
     pub(crate) suffixes: Vec<String>,
-    /// Whether it was given on start; only such a cloud can have AD FS.
+    /// Whether it comes from the options; only such a cloud can have AD FS.
     pub(crate) custom: bool,
 }
 
-/// All clouds that this emulator stands in for.
 #[derive(Debug, Clone)]
 pub(crate) struct Clouds {
     all: Vec<Cloud>,
@@ -35,7 +32,7 @@ impl Clouds {
         let mut all = vec![
             cloud(&["login.microsoftonline.com"], "vault.azure.net"),
             cloud(&["login.microsoftonline.us"], "vault.usgovcloudapi.net"),
-            // Instance discovery names the second host as the one to prefer in China.
+            // For China, instance discovery prefers the second host.
             cloud(&["login.chinacloudapi.cn", "login.partner.microsoftonline.cn"], "vault.azure.cn"),
             cloud(&["login.microsoftonline.de"], "vault.microsoftazure.de"),
         ];
@@ -53,7 +50,7 @@ impl Clouds {
         self.all.iter()
     }
 
-    /// Every DNS name the server's certificate must carry.
+    /// The DNS names that the server's certificate must have.
     pub(crate) fn dns_names(&self) -> Vec<String> {
         let hosts = self.all.iter().flat_map(|cloud| {
             let wild = cloud.suffixes.iter().map(|suffix| format!("*.{suffix}"));
@@ -62,28 +59,28 @@ impl Clouds {
         hosts.collect()
     }
 
-    /// The cloud whose login host this is.
+    /// The cloud with this login host.
     pub(crate) fn of_login_host(&self, host: &str) -> Option<&Cloud> {
         self.all.iter().find(|cloud| cloud.login_hosts.iter().any(|known| known == host))
     }
 
-    /// The cloud whose vault suffix this is.
+    /// The cloud with this vault suffix.
     pub(crate) fn of_suffix(&self, suffix: &str) -> Option<&Cloud> {
         self.all.iter().find(|cloud| cloud.suffixes.iter().any(|known| known == suffix))
     }
 
-    /// Splits `name.suffix` where the suffix belongs to a cloud and the name is a single label.
+    /// Splits `name.suffix` if the suffix belongs to a cloud and the name is a single label.
     pub(crate) fn split_vault_host<'h>(&self, host: &'h str) -> Option<(&'h str, &'h str)> {
         let (name, suffix) = host.split_once('.')?;
         (!name.is_empty() && self.of_suffix(suffix).is_some()).then_some((name, suffix))
     }
 
-    /// The known vault suffixes, for error texts.
+    /// The vault suffixes, for error texts.
     pub(crate) fn suffixes(&self) -> Vec<&str> {
         self.all.iter().flat_map(|cloud| cloud.suffixes.iter().map(String::as_str)).collect()
     }
 
-    /// The login host that a vault under `suffix` names in its challenge.
+    /// The login host in the challenge of a vault with this suffix.
     pub(crate) fn authority(&self, suffix: &str) -> &str {
         self.of_suffix(suffix)
             .and_then(|cloud| cloud.login_hosts.first())
@@ -92,7 +89,7 @@ impl Clouds {
 }
 
 impl Cloud {
-    /// Whether Entra ID of this cloud gives tokens for `resource` (without a trailing slash).
+    /// Whether Entra ID of this cloud issues tokens for `resource`, without a trailing slash.
     pub(crate) fn knows_resource(&self, resource: &str) -> bool {
         resource == KEY_VAULT_APP
             || OTHER_RESOURCES.contains(&resource)
@@ -120,14 +117,14 @@ mod tests {
     }
 
     #[test]
-    fn a_custom_cloud_without_a_login_host_names_the_public_one() {
+    fn a_custom_cloud_without_a_login_host_uses_the_public_one() {
         let clouds = Clouds::new(&["*.vault.stack.test".to_owned()]);
         assert_eq!(clouds.authority("vault.stack.test"), "login.microsoftonline.com");
         assert_eq!(clouds.authority("vault.usgovcloudapi.net"), "login.microsoftonline.us");
     }
 
     #[test]
-    fn a_cloud_gives_no_tokens_for_the_vaults_of_another() {
+    fn a_cloud_issues_no_tokens_for_the_vaults_of_another_cloud() {
         let clouds = Clouds::new(&[]);
         let public = clouds.of_login_host("login.microsoftonline.com").expect("built in");
         assert!(public.knows_resource("https://vault.azure.net"));

@@ -1,7 +1,7 @@
-//! What the versions of secrets, keys and certificates are about.
+//! The contents of secrets, keys and certificates.
 //!
-//! Pure: it reads certificates and keys that a test hands over, and makes none.
-//! `vault` puts them into its three stores, and `keyvault::wire` words them as JSON.
+//! Pure: it parses certificates and keys and generates none. `vault` stores them, and
+//! `keyvault::wire` encodes them as JSON.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -13,7 +13,7 @@ use x509_parser::oid_registry::{Oid, asn1_rs::oid};
 use x509_parser::prelude::{FromDer as _, SubjectPublicKeyInfo, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
-use crate::world::{WorldError, invalid};
+use crate::error::{SetupError, invalid};
 
 /// The content type of a secret whose value is a base64 PKCS#12 document.
 pub(crate) const PKCS12: &str = "application/x-pkcs12";
@@ -25,7 +25,7 @@ pub(crate) const PEM: &str = "application/x-pem-file";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ObjectKind {
-    /// A value.
+    /// A secret, with a value.
     #[serde(alias = "secrets")]
     Secret,
     /// A key, of which only the public half leaves the vault.
@@ -37,10 +37,10 @@ pub enum ObjectKind {
 }
 
 impl ObjectKind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [ObjectKind; 3] = [ObjectKind::Secret, ObjectKind::Key, ObjectKind::Certificate];
 
-    /// The first part of the paths of such objects.
+    /// The first segment of the paths of such objects.
     pub(crate) fn collection(self) -> &'static str {
         match self {
             ObjectKind::Secret => "secrets",
@@ -49,7 +49,7 @@ impl ObjectKind {
         }
     }
 
-    /// What error texts call such an object.
+    /// The noun in error texts.
     pub(crate) fn noun(self) -> &'static str {
         match self {
             ObjectKind::Secret => "secret",
@@ -61,7 +61,8 @@ impl ObjectKind {
 
 /// The public half of a key as Key Vault sends it; numbers are base64url without padding.
 ///
-/// Nothing is checked, so that a test can set a key that no real vault has: an empty `kty` is left out.
+/// Nothing is checked, so that a test can set a key that no real vault has: an empty `kty` is not
+/// sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Jwk {
@@ -83,7 +84,7 @@ pub struct Jwk {
     /// The second coordinate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub y: Option<String>,
-    /// What the key may be used for.
+    /// The permitted operations.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub key_ops: Vec<String>,
 }
@@ -114,14 +115,14 @@ impl Jwk {
     }
 
     /// The key in a SubjectPublicKeyInfo in DER, as `openssl pkey -pubout -outform DER` writes it.
-    pub fn of_spki(der: &[u8]) -> Result<Jwk, WorldError> {
+    pub fn of_spki(der: &[u8]) -> Result<Jwk, SetupError> {
         let parsed = SubjectPublicKeyInfo::from_der(der);
         let (_, spki) = parsed.map_err(|_| invalid("public key", "", "a SubjectPublicKeyInfo in DER"))?;
         jwk_of(&spki)
     }
 
     /// The public key of a certificate in DER.
-    pub fn of_certificate(der: &[u8]) -> Result<Jwk, WorldError> {
+    pub fn of_certificate(der: &[u8]) -> Result<Jwk, SetupError> {
         jwk_of(parse_certificate(der)?.public_key())
     }
 
@@ -131,58 +132,73 @@ impl Jwk {
     }
 }
 
-/// Everything that makes a version of a certificate, its secret and its key.
+/// The contents of a version of a certificate, and of its secret and its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateMaterial {
-    /// The certificate itself; any bytes will do, since Key Vault's clients may not parse them.
+    /// The certificate; any bytes are accepted, since clients of Key Vault need not parse them.
     pub der_leaf: Vec<u8>,
     /// The value of the secret: PEM, or the base64 of a PKCS#12 document.
     pub secret_value: String,
-    /// `application/x-pem-file` or `application/x-pkcs12`; empty leaves it out.
+    /// `application/x-pem-file` or `application/x-pkcs12`; empty for none.
     pub secret_content_type: String,
     /// The public key.
     pub key: Jwk,
 }
 
 impl CertificateMaterial {
-    /// From a PEM text with a private key and certificates, of which the first is the leaf.
-    pub fn from_pem(pem: &str) -> Result<CertificateMaterial, WorldError> {
+    /// From PEM with a private key and certificates, the leaf first.
+    pub fn from_pem(pem: &str) -> Result<CertificateMaterial, SetupError> {
         let rule = "PEM with a private key and at least one certificate, the leaf first";
         let leaf = CertificateDer::from_pem_slice(pem.as_bytes());
         let leaf = leaf.map_err(|_| invalid("certificate", "", rule))?.to_vec();
         if !pem.contains("PRIVATE KEY-----") {
             return Err(invalid("certificate", "", rule));
         }
-        CertificateMaterial::around(leaf, pem.to_owned(), PEM)
+        CertificateMaterial::with_leaf(leaf, pem.to_owned(), PEM)
     }
 
-    /// From a PKCS#12 document; its secret is the document as it is if the password is empty, and
-    /// the same key and chain without a password if not, as in Key Vault.
-    pub fn from_pfx(pfx: &[u8], password: &str) -> Result<CertificateMaterial, WorldError> {
+    /// From PKCS#12. The secret is the document itself if the password is empty, and otherwise the
+    /// same key and chain without a password, as in Key Vault.
+    pub fn from_pfx(pfx: &[u8], password: &str) -> Result<CertificateMaterial, SetupError> {
         let rule = "a PKCS#12 document with this password, one private key and its certificate";
         let refuse = || invalid("certificate", "", rule);
         let store = KeyStore::from_pkcs12(pfx, password, Pkcs12ImportPolicy::Relaxed).map_err(|_| refuse())?;
         let (_, chain) = store.private_key_chain().ok_or_else(refuse)?;
         let leaf = chain.certs().first().ok_or_else(refuse)?.as_der().to_vec();
         let stored = if password.is_empty() { pfx.to_vec() } else { store.writer("").write().map_err(|_| refuse())? };
-        CertificateMaterial::around(leaf, STANDARD.encode(stored), PKCS12)
+        CertificateMaterial::with_leaf(leaf, STANDARD.encode(stored), PKCS12)
     }
 
-    fn around(der_leaf: Vec<u8>, secret_value: String, content_type: &str) -> Result<CertificateMaterial, WorldError> {
+    /// From PEM, from PEM in base64 as Microsoft's SDKs send it, or from PKCS#12 in base64.
+    pub(crate) fn read(value: &str, password: &str) -> Option<CertificateMaterial> {
+        const PEM_START: &str = "-----BEGIN";
+        if value.contains(PEM_START) {
+            return CertificateMaterial::from_pem(value).ok();
+        }
+        let bytes = STANDARD.decode(value).ok()?;
+        match std::str::from_utf8(&bytes) {
+            Ok(pem) if pem.contains(PEM_START) => CertificateMaterial::from_pem(pem).ok(),
+            Ok(_) | Err(_) => CertificateMaterial::from_pfx(&bytes, password).ok(),
+        }
+    }
+
+    fn with_leaf(
+        der_leaf: Vec<u8>,
+        secret_value: String,
+        content_type: &str,
+    ) -> Result<CertificateMaterial, SetupError> {
         let key = Jwk::of_certificate(&der_leaf)?;
         Ok(CertificateMaterial { der_leaf, secret_value, secret_content_type: content_type.to_owned(), key })
     }
 }
 
-/// The value of a secret.
 #[derive(Debug, Clone)]
 pub(crate) struct SecretContent {
     pub(crate) value: String,
-    /// Whether it belongs to a certificate, and so has a `kid`.
+    /// Whether it belongs to a certificate, and has a `kid`.
     pub(crate) managed: bool,
 }
 
-/// The public half of a key.
 #[derive(Debug, Clone)]
 pub(crate) struct KeyContent {
     pub(crate) jwk: Jwk,
@@ -197,13 +213,12 @@ pub(crate) struct CertificateContent {
     pub(crate) kty: String,
 }
 
-/// A certificate that must parse.
-pub(crate) fn parse_certificate(der: &[u8]) -> Result<X509Certificate<'_>, WorldError> {
+pub(crate) fn parse_certificate(der: &[u8]) -> Result<X509Certificate<'_>, SetupError> {
     let parsed = X509Certificate::from_der(der);
     parsed.map(|(_, certificate)| certificate).map_err(|_| invalid("certificate", "", "an X.509 certificate in DER"))
 }
 
-fn jwk_of(spki: &SubjectPublicKeyInfo<'_>) -> Result<Jwk, WorldError> {
+fn jwk_of(spki: &SubjectPublicKeyInfo<'_>) -> Result<Jwk, SetupError> {
     let parsed = spki.parsed().map_err(|_| invalid("public key", "", "an RSA or elliptic curve key"))?;
     if let PublicKey::RSA(key) = &parsed {
         let number = |bytes: &[u8]| {
@@ -216,7 +231,7 @@ fn jwk_of(spki: &SubjectPublicKeyInfo<'_>) -> Result<Jwk, WorldError> {
     let (Some(crv), PublicKey::EC(point)) = (curve.as_ref().and_then(curve_name), &parsed) else {
         return Err(invalid("public key", "", "an RSA or elliptic curve key"));
     };
-    // An uncompressed point is a 4 and two numbers of one length.
+    // An uncompressed point is the byte 4 and two coordinates of the same length.
     let Some((&4, coordinates)) = point.data().split_first() else {
         return Err(invalid("public key", "", "a point that is not compressed"));
     };

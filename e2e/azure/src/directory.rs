@@ -1,7 +1,7 @@
-//! Tenants, their applications, and every token that was handed out.
+//! Tenants, their applications, and the tokens that were issued.
 //!
-//! Pure: checks credentials and remembers tokens, without HTTP and without a clock.
-//! `entra` issues tokens from here and `keyvault` asks here what a token is worth.
+//! Pure: no HTTP, and the time is an argument. `entra` and `imds` issue tokens from here, and
+//! `keyvault` looks them up.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
@@ -13,26 +13,28 @@ use serde_json::json;
 use crate::assertion::ClientCertificate;
 use crate::random;
 
-/// So many tokens are remembered; the oldest are forgotten, and then count as unknown.
+/// The oldest tokens beyond this limit are dropped, and are unknown from then on.
 const TOKEN_LIMIT: usize = 100_000;
 
-/// What Entra ID usually gives: an hour, less a second.
-const USUAL_LIFETIME: Duration = Duration::from_secs(3599);
+/// The default of Entra ID: an hour, less a second.
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(3599);
 
-/// An application known in a tenant.
+/// The audience of tokens that only a token proxy accepts.
+pub(crate) const BINDING_AUDIENCE: &str = "api://AKSIdentityBinding";
+
+/// An application of a tenant.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     pub(crate) secret: Option<String>,
-    /// Whether the secret has expired.
     pub(crate) expired: bool,
     pub(crate) certificates: Vec<ClientCertificate>,
     pub(crate) federations: Vec<Federation>,
     pub(crate) token_lifetime: Option<Duration>,
-    /// The object id that error texts name beside the application id.
+    /// Part of error texts beside the application id.
     pub(crate) object_id: String,
 }
 
-/// A federated credential: whose tokens speak for an application.
+/// A federated credential: tokens with these claims authenticate an application.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Federation {
     pub(crate) issuer: String,
@@ -40,16 +42,16 @@ pub(crate) struct Federation {
     pub(crate) audience: String,
 }
 
-/// A tenant and its applications, by lower-case client id.
+/// A tenant and its applications, by client id in lower case.
 #[derive(Debug, Default)]
 pub(crate) struct Tenant {
     pub(crate) clients: BTreeMap<String, Client>,
     pub(crate) token_lifetime: Option<Duration>,
 }
 
-/// What a token stands for.
+/// What a token was issued for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Grant {
+pub(crate) struct IssuedToken {
     pub(crate) tenant: String,
     pub(crate) client_id: String,
     pub(crate) object_id: String,
@@ -59,16 +61,15 @@ pub(crate) struct Grant {
     pub(crate) revoked: bool,
 }
 
-/// All tenants and tokens.
 #[derive(Debug, Default)]
 pub(crate) struct Directory {
     tenants: BTreeMap<String, Tenant>,
-    tokens: HashMap<String, Grant>,
+    tokens: HashMap<String, IssuedToken>,
     issued: VecDeque<String>,
 }
 
 impl Client {
-    /// An application without any credential.
+    /// An application without credentials.
     pub(crate) fn new() -> Client {
         Client {
             secret: None,
@@ -82,29 +83,28 @@ impl Client {
 }
 
 impl Directory {
-    /// Adds a tenant; one that is there stays as it is.
+    /// Adds a tenant; an existing one does not change.
     pub(crate) fn add_tenant(&mut self, tenant: &str) -> &mut Tenant {
         self.tenants.entry(tenant.to_ascii_lowercase()).or_default()
     }
 
-    /// A tenant, by id in any case.
+    /// Ids are compared without case.
     pub(crate) fn tenant(&self, tenant: &str) -> Option<&Tenant> {
         self.tenants.get(&tenant.to_ascii_lowercase())
     }
 
-    /// A tenant to be changed.
     pub(crate) fn tenant_mut(&mut self, tenant: &str) -> Option<&mut Tenant> {
         self.tenants.get_mut(&tenant.to_ascii_lowercase())
     }
 
-    /// Makes a token that nobody can guess, and remembers what it stands for.
+    /// Issues a token, and returns it with its lifetime in seconds; `None` for an unknown client.
     pub(crate) fn issue(&mut self, tenant: &str, client_id: &str, audience: &str, now: i64) -> Option<(String, i64)> {
         let known = self.tenant(tenant)?;
         let client = known.clients.get(&client_id.to_ascii_lowercase())?;
         let lifetime = client.token_lifetime.or(known.token_lifetime);
-        let lifetime = lifetime.unwrap_or(USUAL_LIFETIME).as_secs();
+        let lifetime = lifetime.unwrap_or(DEFAULT_LIFETIME).as_secs();
         let lifetime = i64::try_from(lifetime).unwrap_or(i64::MAX);
-        let grant = Grant {
+        let issued = IssuedToken {
             tenant: tenant.to_ascii_lowercase(),
             client_id: client_id.to_ascii_lowercase(),
             object_id: client.object_id.clone(),
@@ -112,56 +112,56 @@ impl Directory {
             expires: now.saturating_add(lifetime),
             revoked: false,
         };
-        let token = jwt_shaped(&grant, now);
+        let token = jwt_shaped(&issued, now);
         if self.issued.len() >= TOKEN_LIMIT
             && let Some(oldest) = self.issued.pop_front()
         {
             self.tokens.remove(&oldest);
         }
         self.issued.push_back(token.clone());
-        self.tokens.insert(token.clone(), grant);
+        self.tokens.insert(token.clone(), issued);
         Some((token, lifetime))
     }
 
-    /// What a token stands for, be it still good or not.
-    pub(crate) fn grant(&self, token: &str) -> Option<&Grant> {
+    /// Looks a token up, also one that has expired or was revoked.
+    pub(crate) fn lookup(&self, token: &str) -> Option<&IssuedToken> {
         self.tokens.get(token)
     }
 
-    /// Revokes the tokens that a client has, and says how many.
+    /// Revokes all tokens of a client, and returns how many.
     pub(crate) fn revoke_tokens(&mut self, client_id: &str) -> usize {
-        self.change_tokens(client_id, |grant| grant.revoked = true)
+        self.change_tokens(client_id, |issued| issued.revoked = true)
     }
 
-    /// Makes the tokens that a client has expire at `now`, and says how many.
+    /// Makes all tokens of a client expire at `now`, and returns how many.
     pub(crate) fn expire_tokens(&mut self, client_id: &str, now: i64) -> usize {
-        self.change_tokens(client_id, |grant| grant.expires = grant.expires.min(now))
+        self.change_tokens(client_id, |issued| issued.expires = issued.expires.min(now))
     }
 
-    /// Every token handed out, oldest first.
+    /// Oldest first.
     pub(crate) fn issued_tokens(&self) -> Vec<String> {
         self.issued.iter().cloned().collect()
     }
 
-    fn change_tokens(&mut self, client_id: &str, change: impl Fn(&mut Grant)) -> usize {
-        let theirs = self.tokens.values_mut().filter(|grant| grant.client_id.eq_ignore_ascii_case(client_id));
-        theirs.map(change).count()
+    fn change_tokens(&mut self, client_id: &str, change: impl Fn(&mut IssuedToken)) -> usize {
+        let of_client = self.tokens.values_mut().filter(|issued| issued.client_id.eq_ignore_ascii_case(client_id));
+        of_client.map(change).count()
     }
 }
 
-/// A token with the three parts of a JWT, of which the last is random: clients may look inside,
-/// but only this emulator can say whether it is good.
-fn jwt_shaped(grant: &Grant, now: i64) -> String {
+/// A JWT whose signature is random: clients can read the claims, and only the emulator can tell
+/// whether it issued the token.
+fn jwt_shaped(issued: &IssuedToken, now: i64) -> String {
     let header = json!({ "typ": "JWT", "alg": "RS256", "kid": "azure-emulator" });
     let payload = json!({
-        "aud": grant.audience,
-        "iss": format!("https://sts.windows.net/{}/", grant.tenant),
+        "aud": issued.audience,
+        "iss": format!("https://sts.windows.net/{}/", issued.tenant),
         "iat": now,
         "nbf": now,
-        "exp": grant.expires,
-        "appid": grant.client_id,
-        "oid": grant.object_id,
-        "tid": grant.tenant,
+        "exp": issued.expires,
+        "appid": issued.client_id,
+        "oid": issued.object_id,
+        "tid": issued.tenant,
         "uti": random::hex_id(),
         "ver": "1.0",
     });

@@ -1,12 +1,12 @@
-//! One request from arrival to answer: read, record, wait, strike or answer.
+//! One request from arrival to response: read, record, delay, and respond or inject a fault.
 //!
-//! Knows no protocol beyond HTTP; what is right is said by `entra`, `imds` and `keyvault`,
-//! what goes wrong on purpose by `fault`, and how it goes wrong by `sabotage`.
+//! Handles HTTP only. The correct response comes from `services`; `fault` selects a fault, and
+//! `fault_injection` carries it out.
 //!
 //! # Guarantees
 //!
-//! Every request is counted once, on arrival, and its journal entry is closed once, also when the
-//! client goes away in the middle.
+//! Every request is counted once, on arrival. Its journal entry is closed once, also if the client
+//! disconnects before the response.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,112 +18,105 @@ use hyper::{Request, Response, StatusCode};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 
-use crate::answer::{Answer, Body};
-use crate::call::{Call, Door, Place};
-use crate::fault::Strike;
+use crate::entra;
+use crate::fault::FaultEffect;
+use crate::fault_injection;
 use crate::record::Arrival;
-use crate::world::Shared;
-use crate::{entra, imds, keyvault, proxy, sabotage};
+use crate::request::endpoint::Endpoint;
+use crate::request::parsed::{ParsedRequest, Service};
+use crate::response::{Body, BufferedResponse};
+use crate::services;
+use crate::state::SharedState;
 
-/// No honest request is larger: a secret has 25 KB at most, JSON may escape each byte six-fold.
+/// No valid request is larger: a secret has at most 25 KB, and JSON escapes a byte as at most six.
 const MAX_BODY_BYTES: usize = 1 << 20;
 
-/// Longer than any path or name that Azure knows.
+/// Longer than any path or name in Azure.
 const MAX_RECORDED_BYTES: usize = 512;
 
-/// Answers one request; `cut` closes the connection it came on.
+/// Responds to one request; `close` closes its connection.
 pub(crate) async fn serve(
-    shared: Arc<Shared>,
-    cut: Arc<Notify>,
-    door: Door,
+    shared: Arc<SharedState>,
+    close: Arc<Notify>,
+    endpoint: Endpoint,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let (head, body) = request.into_parts();
-    let mut call = Call::read(&head, &shared.clouds, door);
+    let mut request = ParsedRequest::read(&head, &shared.clouds, endpoint);
     let too_large = match Limited::new(body, MAX_BODY_BYTES).collect().await {
         Ok(body) => {
-            call.body = body.to_bytes();
+            request.body = body.to_bytes();
             false
         }
         Err(_) => {
-            call.body = Bytes::new();
+            request.body = Bytes::new();
             true
         }
     };
-    let (record, strike) = arrive(&shared, &call);
-    // The timer counts whole milliseconds, and even a sleep of none can cost one.
-    if !strike.delay.is_zero() {
-        tokio::time::sleep(strike.delay).await;
+    let (record, effect) = arrive(&shared, &request);
+    // The timer counts whole milliseconds, so even a sleep of zero can take one.
+    if !effect.delay.is_zero() {
+        tokio::time::sleep(effect.delay).await;
     }
     if too_large {
         let page = "request body too large";
-        let answer = Answer::text(StatusCode::PAYLOAD_TOO_LARGE, "text/plain", page);
-        return Ok(record.close(answer.into_response()));
+        let response = BufferedResponse::text(StatusCode::PAYLOAD_TOO_LARGE, "text/plain", page);
+        return Ok(record.close(response.into_response()));
     }
-    let response = match strike.action {
-        None => answer(&shared, &call).into_response(),
-        Some(action) => sabotage::respond(&shared, &call, action, &cut).await,
+    let response = match effect.action {
+        None => services::respond(&shared, &request).into_response(),
+        Some(action) => fault_injection::inject(&shared, &request, action, &close).await,
     };
     Ok(record.close(response))
 }
 
-/// The right answer.
-pub(crate) fn answer(shared: &Shared, call: &Call) -> Answer {
-    match &call.place {
-        Place::Entra { tenant, request } => entra::answer(shared, call, tenant, *request),
-        Place::Vault { name, suffix, operation } => keyvault::answer(shared, call, (name, suffix), operation),
-        Place::Imds { request } => imds::answer(shared, call, *request),
-        Place::Nowhere if call.door == Door::ApiServer => proxy::api_server_answer(),
-        Place::Nowhere => keyvault::no_such_host(),
-    }
-}
-
-/// Counts and journals a request, and asks what is in store for it.
-fn arrive(shared: &Arc<Shared>, call: &Call) -> (OpenRecord, Strike) {
-    let place = bounded(call.place_name());
-    let kind = call.kind();
-    let mut world = shared.world();
-    let grant = call.bearer().and_then(|token| world.directory.grant(token));
-    let client_id = match (&call.place, grant) {
-        (Place::Entra { .. }, _) => entra::client_of_form(&call.body),
-        (Place::Imds { .. }, _) => call.query.get("client_id").cloned(),
-        (Place::Vault { .. } | Place::Nowhere, grant) => grant.map(|grant| grant.client_id.clone()),
+/// Counts and journals a request, and returns the faults that apply to it.
+fn arrive(shared: &Arc<SharedState>, request: &ParsedRequest) -> (OpenRecord, FaultEffect) {
+    let service = bounded(request.service_name());
+    let kind = request.kind();
+    let mut state = shared.lock();
+    let issued = request.bearer().and_then(|token| state.directory.lookup(token));
+    let client_id = match (&request.service, issued) {
+        (Service::Entra { .. }, _) => entra::client_of_form(&request.body),
+        (Service::Imds { .. }, _) => request.query.get("client_id").cloned(),
+        (Service::Vault { .. } | Service::Unknown, issued) => issued.map(|issued| issued.client_id.clone()),
     };
     let arrival = Arrival {
-        method: call.method.to_string(),
-        host: bounded(call.host.clone()),
-        path: bounded(call.path.clone()),
-        place: place.clone(),
+        method: request.method.to_string(),
+        host: bounded(request.host.clone()),
+        path: bounded(request.path.clone()),
+        service: service.clone(),
         kind,
         client_id: client_id.map(bounded),
-        authorized: call.authorization.is_some(),
-        token_sha256: call.bearer().map(fingerprint),
-        user_agent: call.user_agent.clone().map(bounded),
+        authorized: request.authorization.is_some(),
+        token_sha256: request.bearer().map(fingerprint),
+        user_agent: request.user_agent.clone().map(bounded),
     };
     let now = jiff::Timestamp::now().as_millisecond();
-    let sequence = world.recorder.arrive(arrival, now);
-    let mut strike = world.faults.strike(&place, kind, call.object());
-    strike.delay = strike.delay.saturating_add(world.base_latency);
-    let record = OpenRecord { shared: Arc::clone(shared), sequence, place, status: None };
-    (record, strike)
+    let sequence = state.recorder.arrive(arrival, now);
+    let mut effect = state.faults.apply(&service, kind, request.object());
+    effect.delay = effect.delay.saturating_add(state.base_latency);
+    let record = OpenRecord { shared: Arc::clone(shared), sequence, service, status: None };
+    (record, effect)
 }
 
-/// Cuts what a client made up, so that a full journal stays small.
+/// Truncates text from clients, so that a full journal stays small.
 fn bounded(mut text: String) -> String {
     text.truncate(text.floor_char_boundary(MAX_RECORDED_BYTES));
     text
 }
 
-/// Enough of a hash to tell tokens apart, too little to be one.
+/// Enough of a hash to distinguish tokens, too little to be used as one.
 fn fingerprint(token: &str) -> String {
     hex::encode(&Sha256::digest(token.as_bytes())[..8])
 }
 
-/// A journal entry that is closed when this is dropped, which a client that goes away brings about.
+/// Closes a journal entry when it is dropped: also when hyper drops the handler because the client
+/// disconnected.
 struct OpenRecord {
-    shared: Arc<Shared>,
+    shared: Arc<SharedState>,
     sequence: u64,
-    place: String,
+    service: String,
     status: Option<u16>,
 }
 
@@ -136,7 +129,7 @@ impl OpenRecord {
 
 impl Drop for OpenRecord {
     fn drop(&mut self) {
-        let mut world = self.shared.world();
-        world.recorder.finish(self.sequence, &self.place, self.status);
+        let mut state = self.shared.lock();
+        state.recorder.finish(self.sequence, &self.service, self.status);
     }
 }

@@ -1,12 +1,12 @@
-//! Starting and stopping the emulator inside a process.
+//! Starts and stops the emulator inside a process.
 //!
-//! It runs on a thread and a runtime of its own, so that plain synchronous tests can use it.
-//! What happens on its sockets is `server`'s business, and what it knows is set through [`Azure`].
+//! It runs on its own thread and runtime, so that synchronous tests can use it. `server` handles
+//! its sockets, and [`Azure`] sets it up.
 //!
 //! # Guarantees
 //!
-//! When [`Emulator::start`] returns, all sockets accept. When the value has been dropped, all are
-//! closed and the thread has ended.
+//! When [`Emulator::start`] returns, all sockets accept. When the value is dropped, all sockets are
+//! closed and the thread has exited.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -19,34 +19,35 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
-use crate::azure::Azure;
+use crate::admin;
+use crate::azure::handle::Azure;
 use crate::clouds::Clouds;
-use crate::proxy::{self, TokenProxy, TokenProxyOptions};
-use crate::server::Entrance;
+use crate::server::{self, ListenerKind};
+use crate::state::SharedState;
 use crate::tls::{self, TlsError};
-use crate::world::Shared;
-use crate::{admin, server};
+use crate::token_proxy::{TokenProxy, TokenProxyOptions, TokenProxyTls};
 
-/// Enough to answer while a handshake is being computed; never the machine's core count.
+/// Enough to respond while a handshake is computed, whatever the number of cores.
 const WORKER_THREADS: usize = 2;
 
-/// How to start.
+/// Where the emulator listens, and how it behaves from the start.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where Entra ID and Key Vault listen; port 0 takes any free one.
+    /// The address of Entra ID and Key Vault; port 0 selects a free one.
     pub listen: SocketAddr,
-    /// Where the admin API listens, on a loopback address; `None` for none.
+    /// The address of the admin API, which must be a loopback address; `None` for no admin API.
     pub admin: Option<SocketAddr>,
-    /// Names of a custom cloud: `*.vault.stack.test` is a vault suffix, others are login hosts.
+    /// Names of a custom cloud: `*.vault.stack.test` is a vault suffix, other names are login
+    /// hosts.
     pub dns_names: Vec<String>,
-    /// Where the metadata service listens, which gives tokens to managed identities; `None` for none.
+    /// The address of the metadata service; `None` for no metadata service.
     pub imds: Option<SocketAddr>,
-    /// How long every answer takes at least.
+    /// The least latency of every response.
     pub base_latency: Duration,
 }
 
 impl Options {
-    /// Any free port of 127.0.0.1, no admin API, no metadata service, no custom cloud, no latency.
+    /// A free port of 127.0.0.1, without admin API, metadata service, custom cloud and latency.
     pub fn loopback() -> Options {
         Options {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -58,7 +59,7 @@ impl Options {
     }
 }
 
-/// Why the emulator did not start.
+/// The emulator or a token proxy could not start.
 #[derive(Debug, Error)]
 pub enum StartError {
     /// An address could not be bound.
@@ -66,16 +67,16 @@ pub enum StartError {
     Listen {
         /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The admin API has no password.
+    /// The admin API has no password, so it listens on loopback only.
     #[error("the admin API has no password: give it a loopback address instead of {0}")]
     AdminNotLoopback(SocketAddr),
-    /// No certificate could be made.
+    /// A certificate could not be made.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// No runtime or thread could be made.
+    /// The runtime or its thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(#[source] io::Error),
 }
@@ -94,11 +95,11 @@ pub struct Emulator {
 }
 
 impl Emulator {
-    /// Makes certificates, binds the sockets and starts to serve.
+    /// Generates certificates, binds the sockets and starts to serve.
     pub fn start(options: Options) -> Result<Emulator, StartError> {
         let clouds = Clouds::new(&options.dns_names);
         let identity = tls::identity(&clouds)?;
-        let shared = Arc::new(Shared::new(clouds, options.base_latency));
+        let shared = Arc::new(SharedState::new(clouds, options.base_latency));
         let (listener, address) = bind(options.listen)?;
         let admin = match options.admin {
             Some(asked) if !asked.ip().is_loopback() => {
@@ -113,10 +114,10 @@ impl Emulator {
         let (stop, stopped) = oneshot::channel();
         let runtime = runtime().map_err(StartError::Thread)?;
         let handle = runtime.handle().clone();
-        let azure = Entrance::Azure(TlsAcceptor::from(identity.server));
+        let azure = ListenerKind::Azure(TlsAcceptor::from(identity.server));
         serve(&handle, &shared, listener, azure).map_err(StartError::Thread)?;
         if let Some(listener) = imds_listener {
-            serve(&handle, &shared, listener, Entrance::Imds).map_err(StartError::Thread)?;
+            serve(&handle, &shared, listener, ListenerKind::Imds).map_err(StartError::Thread)?;
         }
         if let Some(listener) = admin_listener {
             serve_admin(&handle, &shared, listener, identity.ca_pem).map_err(StartError::Thread)?;
@@ -124,7 +125,7 @@ impl Emulator {
         let thread = std::thread::Builder::new()
             .name("azure-emulator".to_owned())
             .spawn(move || {
-                // A sender that was dropped means stop as well. The runtime goes down with this closure.
+                // A dropped sender is an error, which stops the runtime as well.
                 let _ = runtime.block_on(stopped);
             })
             .map_err(StartError::Thread)?;
@@ -140,36 +141,36 @@ impl Emulator {
         })
     }
 
-    /// The certificate authority that clients must trust, in PEM.
+    /// The CA that clients must trust, in PEM.
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
     }
 
-    /// The handle that sets the scene and reads back what happened.
+    /// The handle that sets up tenants and vaults and reads back what happened.
     pub fn azure(&self) -> Azure {
         self.azure.clone()
     }
 
-    /// Where Entra ID and Key Vault listen.
+    /// The address of Entra ID and Key Vault.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where the metadata service listens.
+    /// The address of the metadata service, if there is one.
     pub fn imds_address(&self) -> Option<SocketAddr> {
         self.imds_address
     }
 
-    /// Starts a cluster's API server and token proxy, which run as long as the emulator.
+    /// Starts the API server and the token proxy of a cluster, which run as long as the emulator.
     pub fn start_token_proxy(&self, options: &TokenProxyOptions) -> Result<TokenProxy, StartError> {
-        let setup = proxy::set_up(options)?;
+        let tls = TokenProxyTls::new(options)?;
         let (listener, address) = bind(options.listen)?;
-        let entrance = Entrance::Cluster(setup.acceptor, setup.cluster);
-        serve(&self.runtime, &self.azure.shared, listener, entrance).map_err(StartError::Thread)?;
-        Ok(TokenProxy { address, sni: setup.sni, ca_pem: setup.ca_pem })
+        let kind = ListenerKind::Cluster(tls.acceptor, tls.cluster);
+        serve(&self.runtime, &self.azure.shared, listener, kind).map_err(StartError::Thread)?;
+        Ok(TokenProxy { address, sni: tls.sni, ca_pem: tls.ca_pem })
     }
 
-    /// Where the admin API listens.
+    /// The address of the admin API, if there is one.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin_address
     }
@@ -179,7 +180,7 @@ impl Drop for Emulator {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // A panic in there has already been printed, and there is nobody to tell here.
+            // The panic hook has printed a panic of the thread already.
             let _ = thread.join();
         }
     }
@@ -201,14 +202,14 @@ fn runtime() -> io::Result<Runtime> {
         .build()
 }
 
-fn serve(runtime: &Handle, shared: &Arc<Shared>, listener: TcpListener, entrance: Entrance) -> io::Result<()> {
+fn serve(runtime: &Handle, shared: &Arc<SharedState>, listener: TcpListener, kind: ListenerKind) -> io::Result<()> {
     let _inside = runtime.enter();
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    runtime.spawn(server::run(listener, entrance, Arc::clone(shared)));
+    runtime.spawn(server::run(listener, kind, Arc::clone(shared)));
     Ok(())
 }
 
-fn serve_admin(runtime: &Handle, shared: &Arc<Shared>, listener: TcpListener, ca_pem: String) -> io::Result<()> {
+fn serve_admin(runtime: &Handle, shared: &Arc<SharedState>, listener: TcpListener, ca_pem: String) -> io::Result<()> {
     let _inside = runtime.enter();
     let listener = tokio::net::TcpListener::from_std(listener)?;
     runtime.spawn(admin::run(listener, Azure::new(Arc::clone(shared)), ca_pem));

@@ -1,12 +1,12 @@
-//! Faults: which request is to go wrong, how often, and in what way.
+//! Fault rules: which requests fail, how often, and in what way.
 //!
-//! Pure: it decides from the request's place, kind and object which actions apply and counts them.
-//! It changes no answer itself; `sabotage` does, with what [`FaultBook::strike`] returns.
+//! Pure: [`FaultRules::apply`] selects by the service, kind and object of a request, and counts;
+//! `fault_injection` carries the selected action out.
 //!
 //! # Guarantees
 //!
-//! Rules are tried in the order they were added. Every [`Action::Latency`] that matches adds up;
-//! the first other action that matches wins, and the rules after it do not count this request.
+//! Rules are tried in the order in which they were added. All matching [`Action::Latency`] add up;
+//! the first other action that matches wins, and the rules after it do not count the request.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::record::Kind;
 
-/// A rule: requests that match it are answered wrongly on purpose.
+/// A fault rule: requests that match get a wrong response on purpose.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
@@ -27,84 +27,85 @@ pub struct Fault {
     /// The object's name; `None` matches all, also requests without an object.
     #[serde(default)]
     pub object: Option<String>,
-    /// So many matching requests pass unharmed first.
+    /// The number of matching requests that pass first.
     #[serde(default)]
     pub skip: u64,
-    /// So many requests are hit after that; `None` means all.
+    /// The number of requests that are hit after that; `None` for all.
     #[serde(default)]
     pub times: Option<u64>,
-    /// What happens to a request that is hit.
+    /// The fault.
     pub action: Action,
 }
 
-/// What happens to a request that a [`Fault`] hits.
+/// The fault of a request that a rule hits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Action {
-    /// The answer comes later, and is otherwise right.
+    /// The correct response, later.
     Latency {
         /// The delay in milliseconds.
         milliseconds: u64,
     },
-    /// This status with the error body that the real service would send.
+    /// This status with the error body that the real service sends.
     Status {
         /// The HTTP status.
         status: u16,
-        /// The value of `Retry-After`, sent as it stands: seconds, a date, or nonsense.
+        /// The value of `Retry-After`, sent as it is: seconds, a date, or invalid.
         #[serde(default)]
         retry_after: Option<String>,
     },
-    /// No answer until the client goes away.
+    /// No response until the client disconnects.
     Hang,
-    /// The connection is closed without an answer.
+    /// The connection is closed without a response.
     Cut,
-    /// The right answer, of which only the first half of the body arrives.
+    /// The correct response with only the first half of its body.
     Truncate,
-    /// The right answer under another content type.
+    /// The correct response with another content type.
     ContentType {
         /// The value of `Content-Type`.
         content_type: String,
     },
-    /// 200 with a body that begins as JSON and is this long.
+    /// 200 with a body of this length that begins as JSON.
     HugeBody {
         /// The number of bytes.
         bytes: u64,
     },
-    /// 200 with a body in gzip that unpacks to JSON of this length, about a thousand times as long as what is sent.
+    /// 200 with a body in gzip that decompresses to JSON of this length, about a thousand times the
+    /// length that is sent.
     GzipBomb {
-        /// The number of bytes when unpacked.
+        /// The number of bytes after decompression.
         bytes: u64,
     },
-    /// The right answer behind header fields of this length together.
+    /// The correct response after header fields of this total length.
     HugeHead {
         /// The number of bytes.
         bytes: u64,
     },
-    /// A list page whose `nextLink` is this address; other answers stay as they are.
+    /// A list page with this `nextLink`; other responses do not change.
     NextLink {
-        /// The address, as a rule of a foreign host.
+        /// The address, usually on another host.
         url: String,
     },
     /// A redirect.
     Redirect {
-        /// 302 or 307, as a rule.
+        /// Usually 302 or 307.
         status: u16,
         /// The value of `Location`.
         url: String,
     },
-    /// This answer, whatever was asked.
+    /// This response to any request.
     Body {
         /// The HTTP status.
         status: u16,
         /// The value of `Content-Type`.
         content_type: String,
-        /// The body as it stands.
+        /// The body.
         body: String,
     },
 }
 
 impl Fault {
-    /// A rule that hits every request to every place with `action`.
+    /// A rule that hits every request to every service with `action`.
     pub fn new(action: Action) -> Fault {
         Fault { host: None, kind: None, object: None, skip: 0, times: None, action }
     }
@@ -137,7 +138,7 @@ impl Fault {
         self
     }
 
-    /// Ends after `count` hits.
+    /// Hits at most `count` requests.
     #[must_use]
     pub fn times(mut self, count: u64) -> Fault {
         self.times = Some(count);
@@ -162,7 +163,7 @@ impl Action {
     }
 }
 
-/// Whether HTTP allows what the fault is to send.
+/// Checks the status of a fault; the error is the status.
 pub(crate) fn check(fault: &Fault) -> Result<(), String> {
     match &fault.action {
         Action::Status { status, .. } | Action::Redirect { status, .. } | Action::Body { status, .. }
@@ -185,18 +186,18 @@ pub(crate) fn check(fault: &Fault) -> Result<(), String> {
     }
 }
 
-/// What the rules have in store for one request.
+/// The faults of one request.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Strike {
-    /// How long to wait first.
+pub(crate) struct FaultEffect {
+    /// The delay before the response.
     pub(crate) delay: Duration,
-    /// What to do instead of, or to, the right answer.
+    /// The fault besides the delay.
     pub(crate) action: Option<Action>,
 }
 
-/// The rules in force, with their counts.
+/// The rules, with their counts.
 #[derive(Debug, Default)]
-pub(crate) struct FaultBook {
+pub(crate) struct FaultRules {
     rules: Vec<Rule>,
 }
 
@@ -206,8 +207,8 @@ struct Rule {
     seen: u64,
 }
 
-impl FaultBook {
-    /// Adds a rule behind those already there.
+impl FaultRules {
+    /// Appends a rule.
     pub(crate) fn add(&mut self, fault: Fault) {
         self.rules.push(Rule { fault, seen: 0 });
     }
@@ -220,31 +221,31 @@ impl FaultBook {
         });
     }
 
-    /// The rules in force, in the order they are tried.
+    /// The rules in the order in which they are tried.
     pub(crate) fn list(&self) -> Vec<Fault> {
         self.rules.iter().map(|rule| rule.fault.clone()).collect()
     }
 
-    /// Counts a request and says what is to happen to it.
-    pub(crate) fn strike(&mut self, host: &str, kind: Kind, object: Option<&str>) -> Strike {
-        let mut strike = Strike::default();
+    /// Counts a request and returns its faults.
+    pub(crate) fn apply(&mut self, host: &str, kind: Kind, object: Option<&str>) -> FaultEffect {
+        let mut effect = FaultEffect::default();
         for rule in &mut self.rules {
             if !rule.fault.matches(host, kind, object) || !rule.count() {
                 continue;
             }
             if let Action::Latency { milliseconds } = rule.fault.action {
-                strike.delay = strike.delay.saturating_add(Duration::from_millis(milliseconds));
+                effect.delay = effect.delay.saturating_add(Duration::from_millis(milliseconds));
             } else {
-                strike.action = Some(rule.fault.action.clone());
+                effect.action = Some(rule.fault.action.clone());
                 break;
             }
         }
-        strike
+        effect
     }
 }
 
 impl Rule {
-    /// Counts one matching request; true if it is to be hit.
+    /// Counts a matching request; true if the rule hits it.
     fn count(&mut self) -> bool {
         let number = self.seen;
         self.seen = self.seen.saturating_add(1);
@@ -269,47 +270,47 @@ fn same(name: Option<&str>, other: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn strike(book: &mut FaultBook) -> Strike {
-        book.strike("a-vault", Kind::Get, Some("thing"))
+    fn effect(rules: &mut FaultRules) -> FaultEffect {
+        rules.apply("a-vault", Kind::Get, Some("thing"))
     }
 
     #[test]
     fn the_first_action_wins_and_latencies_before_it_add_up() {
-        let mut book = FaultBook::default();
+        let mut rules = FaultRules::default();
         let latency = || Fault::new(Action::Latency { milliseconds: 5 });
-        book.add(latency());
-        book.add(latency());
-        book.add(Fault::new(Action::Cut).times(1));
-        book.add(latency());
-        book.add(Fault::new(Action::Hang));
-        let first = Strike { delay: Duration::from_millis(10), action: Some(Action::Cut) };
-        assert_eq!(strike(&mut book), first);
-        let second = Strike { delay: Duration::from_millis(15), action: Some(Action::Hang) };
-        assert_eq!(strike(&mut book), second);
+        rules.add(latency());
+        rules.add(latency());
+        rules.add(Fault::new(Action::Cut).times(1));
+        rules.add(latency());
+        rules.add(Fault::new(Action::Hang));
+        let first = FaultEffect { delay: Duration::from_millis(10), action: Some(Action::Cut) };
+        assert_eq!(effect(&mut rules), first);
+        let second = FaultEffect { delay: Duration::from_millis(15), action: Some(Action::Hang) };
+        assert_eq!(effect(&mut rules), second);
     }
 
     #[test]
-    fn an_end_beyond_all_numbers_is_no_end() {
-        let mut book = FaultBook::default();
-        book.add(Fault::new(Action::Cut).skip(1).times(u64::MAX));
-        assert_eq!(strike(&mut book).action, None);
-        assert_eq!(strike(&mut book).action, Some(Action::Cut));
+    fn a_limit_that_overflows_is_no_limit() {
+        let mut rules = FaultRules::default();
+        rules.add(Fault::new(Action::Cut).skip(1).times(u64::MAX));
+        assert_eq!(effect(&mut rules).action, None);
+        assert_eq!(effect(&mut rules).action, Some(Action::Cut));
     }
 
     #[test]
     fn each_part_of_a_rule_must_match() {
-        let rules = [
+        let each = [
             Fault::new(Action::Cut).host("another"),
             Fault::new(Action::Cut).kind(Kind::List),
             Fault::new(Action::Cut).object("other"),
             Fault::new(Action::Cut).times(0),
         ];
-        let mut book = FaultBook::default();
-        for rule in rules {
-            book.add(rule);
+        let mut rules = FaultRules::default();
+        for rule in each {
+            rules.add(rule);
         }
-        assert_eq!(strike(&mut book), Strike::default());
-        book.add(Fault::new(Action::Cut).host("A-Vault").kind(Kind::Get).object("Thing"));
-        assert_eq!(strike(&mut book).action, Some(Action::Cut));
+        assert_eq!(effect(&mut rules), FaultEffect::default());
+        rules.add(Fault::new(Action::Cut).host("A-Vault").kind(Kind::Get).object("Thing"));
+        assert_eq!(effect(&mut rules).action, Some(Action::Cut));
     }
 }

@@ -1,7 +1,7 @@
-//! An issuer of tokens, such as a Kubernetes cluster, with a key that this emulator made.
+//! An issuer of tokens, such as a Kubernetes cluster, with a key that the emulator generates.
 //!
-//! It signs whatever a test asks for, right or wrong. Whether a token is good is decided by
-//! `entra::credentials`, which finds the public key in the world under the issuer's address.
+//! It signs any claims, also invalid ones. `entra::credentials` verifies tokens with the public key
+//! that the state has for the issuer's address.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,11 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use serde_json::{Value, json};
 
+use crate::clock::now;
+use crate::error::SetupError;
 use crate::random;
-use crate::world::{WorldError, now};
 
-/// An issuer that Entra ID can be told to trust. Clones have the same key.
+/// An issuer whose tokens a federated credential can accept. Clones have the same key.
 #[derive(Debug, Clone)]
 pub struct Issuer {
     url: String,
@@ -24,30 +25,29 @@ pub struct Issuer {
 }
 
 impl Issuer {
-    /// Makes a key for an issuer.
-    pub(crate) fn new(url: &str) -> Result<Issuer, WorldError> {
+    pub(crate) fn new(url: &str) -> Result<Issuer, SetupError> {
         let random = SystemRandom::new();
         let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
-        let document = EcdsaKeyPair::generate_pkcs8(algorithm, &random).map_err(|_| WorldError::NoRandomness)?;
+        let document = EcdsaKeyPair::generate_pkcs8(algorithm, &random).map_err(|_| SetupError::NoRandomness)?;
         let key = EcdsaKeyPair::from_pkcs8(algorithm, document.as_ref(), &random);
-        let key = Arc::new(key.map_err(|_| WorldError::NoRandomness)?);
+        let key = Arc::new(key.map_err(|_| SetupError::NoRandomness)?);
         Ok(Issuer { url: url.to_owned(), kid: random::hex_id(), key })
     }
 
-    /// The address that stands in `iss`.
+    /// The `iss` claim of its tokens.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The key's name, which stands in the header of every token.
+    /// The id of its key, in the header of every token.
     pub fn kid(&self) -> &str {
         &self.kid
     }
 
-    /// A token in the form of Kubernetes' service account tokens, signed with ES256.
+    /// A token like a Kubernetes service account token, signed with ES256.
     ///
-    /// `extra` is a JSON object of further claims, or null; it can also replace those made here,
-    /// such as `exp` or `nbf`. A lifetime of zero gives a token that has expired.
+    /// `extra` is a JSON object of further claims, or null; it can replace the usual ones, such as
+    /// `exp` or `nbf`. A token with a lifetime of zero has expired.
     ///
     /// # Panics
     /// If the system has no randomness.
@@ -65,7 +65,7 @@ impl Issuer {
         audience: &str,
         lifetime: Duration,
         extra: Value,
-    ) -> Result<String, WorldError> {
+    ) -> Result<String, SetupError> {
         let now = now();
         let lifetime = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
         let mut claims = json!({
@@ -84,11 +84,11 @@ impl Issuer {
         let encode = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
         let signed = format!("{}.{}", encode(&header), encode(&claims));
         let signature = self.key.sign(&SystemRandom::new(), signed.as_bytes());
-        let signature = signature.map_err(|_| WorldError::NoRandomness)?;
+        let signature = signature.map_err(|_| SetupError::NoRandomness)?;
         Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
     }
 
-    /// The public key, a point of P-256.
+    /// A P-256 point.
     pub(crate) fn public_key(&self) -> &[u8] {
         self.key.public_key().as_ref()
     }

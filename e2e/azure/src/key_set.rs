@@ -1,7 +1,7 @@
-//! The public keys of an issuer that exists outside of this emulator, such as a real Kubernetes cluster.
+//! The public keys of an external issuer, such as a real Kubernetes cluster.
 //!
-//! Pure: reads a JWKS document and says whether one of its keys has signed a token. Keys of algorithms that Kubernetes
-//! does not sign with are left out, as Entra ID does with keys that it cannot use.
+//! Pure: parses a JWKS document and verifies tokens with its keys. It skips keys of algorithms that
+//! Kubernetes does not use, as Entra ID does with keys that it cannot use.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,9 +9,8 @@ use ring::signature::{RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
 use serde::Deserialize;
 
 use crate::assertion::Assertion;
-use crate::world::{WorldError, invalid};
+use crate::error::{SetupError, invalid};
 
-/// Keys by their names.
 #[derive(Debug, Clone)]
 pub(crate) struct KeySet(Vec<Key>);
 
@@ -23,11 +22,11 @@ struct Key {
 
 #[derive(Deserialize)]
 struct Document {
-    keys: Vec<Entry>,
+    keys: Vec<JwksKey>,
 }
 
 #[derive(Deserialize)]
-struct Entry {
+struct JwksKey {
     kty: String,
     kid: Option<String>,
     n: Option<String>,
@@ -35,23 +34,23 @@ struct Entry {
 }
 
 impl KeySet {
-    /// Reads a JWKS document; one without any RSA key is an error.
-    pub(crate) fn parse(jwks: &str) -> Result<KeySet, WorldError> {
+    /// Parses a JWKS document; it is an error if no key is an RSA key.
+    pub(crate) fn parse(jwks: &str) -> Result<KeySet, SetupError> {
         let wrong = |rule: &str| invalid("JWKS", jwks, rule);
         let document: Document = serde_json::from_str(jwks).map_err(|error| wrong(&error.to_string()))?;
-        let keys: Vec<Key> = document.keys.into_iter().filter_map(Entry::key).collect();
+        let keys: Vec<Key> = document.keys.into_iter().filter_map(JwksKey::key).collect();
         if keys.is_empty() {
             return Err(wrong("it needs an RSA key with kid, n and e"));
         }
         Ok(KeySet(keys))
     }
 
-    /// Whether the token's header names a key that is here.
+    /// Whether the set has the key that the token's header names.
     pub(crate) fn has_key_of(&self, assertion: &Assertion<'_>) -> bool {
         self.key_of(assertion).is_some()
     }
 
-    /// Whether the key that the token's header names has signed it.
+    /// Whether the key that the token's header names signed it.
     pub(crate) fn has_signed(&self, assertion: &Assertion<'_>) -> bool {
         self.key_of(assertion).is_some_and(|known| {
             assertion.header.alg == "RS256"
@@ -65,7 +64,7 @@ impl KeySet {
     }
 }
 
-impl Entry {
+impl JwksKey {
     fn key(self) -> Option<Key> {
         let decoded = |part: Option<String>| URL_SAFE_NO_PAD.decode(part?).ok();
         let (n, e) = (decoded(self.n)?, decoded(self.e)?);

@@ -1,7 +1,7 @@
-//! The `azure-emulator` program: the emulator with an admin API, until it is told to stop.
+//! The `azure-emulator` program: the emulator with its admin API.
 //!
-//! Reads options and the seed file, starts [`Emulator`], prints one line when it is ready.
-//! Ends on SIGTERM, SIGINT, or when its standard input closes if asked to watch that.
+//! Reads options and the seed file, starts [`Emulator`], and prints one line when it is ready.
+//! Exits on SIGTERM and SIGINT, and with `--until-stdin-closes` when its standard input closes.
 
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
@@ -16,32 +16,32 @@ use tokio::sync::oneshot;
 
 /// Entra ID, IMDS and Azure Key Vault on loopback, over real HTTPS, for tests and demos.
 ///
-/// Clients must trust the certificate authority written by --ca-out, and must reach the emulator
-/// under the real host names, for example by lines in /etc/hosts:
+/// Clients must trust the CA that --ca-out writes, and must reach the emulator under the real host
+/// names, for example by lines in /etc/hosts:
 ///
 ///   127.0.0.1 login.microsoftonline.com demo.vault.azure.net
 ///
-/// Tenants, clients, vaults and secrets come from --seed or through the admin API. Everything is
-/// kept in memory and is gone when the program ends.
+/// Tenants, clients, vaults and secrets come from --seed or through the admin API. All of it is in
+/// memory and is lost when the program exits.
 #[derive(Debug, Parser)]
 #[command(version, verbatim_doc_comment)]
 struct Arguments {
-    /// Where Entra ID and Key Vault listen. Clients expect port 443, which needs root; port 0
-    /// takes a free one.
+    /// The address of Entra ID and Key Vault. Clients expect port 443, which needs root; port 0
+    /// selects a free one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:443")]
     listen: SocketAddr,
 
-    /// Where the admin API listens: plain HTTP, no password, loopback only.
+    /// The address of the admin API: plain HTTP, no password, loopback only.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8440")]
     admin: SocketAddr,
 
-    /// Where the metadata service (IMDS) listens: plain HTTP, tokens for managed identities. Clients
-    /// expect 169.254.169.254:80. Without this there is none.
+    /// The address of the metadata service (IMDS), which gives tokens of managed identities over
+    /// plain HTTP. Clients expect 169.254.169.254:80. Without this flag there is no such service.
     #[arg(long, value_name = "ADDRESS")]
     imds: Option<SocketAddr>,
 
-    /// Where an AKS cluster's API server and token proxy listen, for identity binding. Needs
-    /// --cluster-ca-out. Without this there is none.
+    /// The address of an AKS cluster's API server and token proxy, for identity binding. Needs
+    /// --cluster-ca-out. Without this flag there is no cluster.
     #[arg(long, value_name = "ADDRESS", requires = "cluster_ca_out")]
     token_proxy: Option<SocketAddr>,
 
@@ -49,42 +49,41 @@ struct Arguments {
     #[arg(long, value_name = "ID", default_value = "696995ccb303450001b31a18", requires = "token_proxy")]
     cluster_id: String,
 
-    /// Write the certificate of the cluster's own authority to this file (PEM).
+    /// Write the certificate of the cluster's CA to this file (PEM).
     #[arg(long, value_name = "FILE", requires = "token_proxy")]
     cluster_ca_out: Option<PathBuf>,
 
-    /// Write the certificate of the throw-away authority to this file (PEM). Its key is never
-    /// written.
+    /// Write the certificate of the CA to this file (PEM). Its key is never written.
     #[arg(long, value_name = "FILE")]
     ca_out: Option<PathBuf>,
 
-    /// A name of a custom cloud, may be repeated: `*.vault.stack.test` adds a vault suffix,
+    /// A name of a custom cloud; may be repeated. `*.vault.stack.test` adds a vault suffix,
     /// `login.stack.test` a login host.
     #[arg(long, value_name = "NAME")]
     dns_name: Vec<String>,
 
-    /// A JSON document with tenants, clients, vaults, grants and secrets to begin with.
+    /// A JSON document with the first tenants, clients, vaults, grants and secrets.
     #[arg(long, value_name = "FILE")]
     seed: Option<PathBuf>,
 
-    /// How long every answer takes at least, in milliseconds.
+    /// The least latency of every response, in milliseconds.
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 0)]
     latency: u64,
 
-    /// Also end when standard input closes, so that the emulator never outlives its parent.
+    /// Also exit when standard input closes, so that the emulator never outlives its parent.
     #[arg(long)]
     until_stdin_closes: bool,
 }
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    // Signals are caught before anybody is told that we are ready.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
     runtime.block_on(run(arguments))
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    // Before the readiness line, so that a signal after it is never lost.
     let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
     let (emulator, proxy) = start(&arguments)?;
@@ -116,7 +115,7 @@ fn start(arguments: &Arguments) -> anyhow::Result<(Emulator, Option<TokenProxy>)
     })?;
     if let Some(seed) = seed {
         let applied = emulator.azure().apply(&seed);
-        applied.context("the seed file does not fit together")?;
+        applied.context("the seed file is not consistent")?;
     }
     if let Some(path) = &arguments.ca_out {
         write_ca(path, emulator.ca_pem())?;
@@ -138,7 +137,7 @@ fn write_ca(path: &Path, pem: &str) -> anyhow::Result<()> {
 
 fn read_seed(path: &Path) -> anyhow::Result<Seed> {
     let text = std::fs::read(path).with_context(|| format!("cannot read the seed file {}", path.display()))?;
-    serde_json::from_slice(&text).with_context(|| format!("the seed file {} is not right", path.display()))
+    serde_json::from_slice(&text).with_context(|| format!("the seed file {} is not valid", path.display()))
 }
 
 fn announce(emulator: &Emulator, proxy: Option<&TokenProxy>) -> std::io::Result<()> {
@@ -160,12 +159,12 @@ fn announce(emulator: &Emulator, proxy: Option<&TokenProxy>) -> std::io::Result<
 /// Returns at the end of standard input.
 async fn watch_stdin() {
     let (closed, end) = oneshot::channel::<()>();
-    // A thread of its own, since a blocking read on the runtime would keep it from ending.
+    // On a thread: a blocking read on the runtime would keep it from shutting down.
     std::thread::spawn(move || {
         let mut bytes = [0; 1024];
         while matches!(std::io::stdin().read(&mut bytes), Ok(count) if count > 0) {}
         drop(closed);
     });
-    // The sender is only ever dropped, which is the message.
+    // The sender is only ever dropped, which ends the wait with an error.
     let _ = end.await;
 }

@@ -1,46 +1,43 @@
-//! What one vault holds of one kind: objects, their versions and attributes, soft delete.
+//! The objects of one kind in a vault: versions, attributes, soft delete.
 //!
-//! Pure: time comes in as an argument, access and wire format are `keyvault`'s business.
-//! The newest version is the one created last; of two created in the same second, the one set last.
-//! What a version is about (a value, a key, a certificate) is the type parameter, from `content`.
+//! Pure: the time is an argument; `keyvault` handles access and the wire format. The newest version
+//! is the one created last, and of two created in the same second the one set last. The type
+//! parameter is the content of a version, from `content`.
 //!
-//! Names are kept as first written and found in any case, as Key Vault does.
+//! Names keep their first spelling and are compared without case, as in Key Vault.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use serde::{Deserialize, Serialize};
 
-/// How long a deleted object can be recovered, in days.
 pub(crate) const RECOVERABLE_DAYS: i64 = 90;
 
-/// What Key Vault stores beside a object, key or certificate; times are Unix seconds.
+/// The attributes of a version of an object; times are Unix seconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ObjectAttributes {
-    /// A disabled secret cannot be read; a disabled key or certificate can, and says so.
+    /// A disabled secret cannot be read; a disabled key or certificate can.
     pub enabled: bool,
-    /// When the version was made; now if not given.
+    /// The time of creation; by default now.
     pub created: Option<i64>,
-    /// When it was last changed; `created` if not given.
+    /// The time of the last change; by default `created`.
     pub updated: Option<i64>,
-    /// `nbf`: for the reader to judge, Key Vault gives out secrets before it.
+    /// `nbf`: Key Vault returns secrets before this time, too.
     pub not_before: Option<i64>,
-    /// `exp`: for the reader to judge, Key Vault gives out secrets after it.
+    /// `exp`: Key Vault returns secrets after this time, too.
     pub expires: Option<i64>,
-    /// A note on what the value is, for example `application/x-pkcs12`.
+    /// The type of the value, for example `application/x-pkcs12`.
     pub content_type: Option<String>,
-    /// Free labels.
+    /// Tags, which Key Vault does not interpret.
     pub tags: BTreeMap<String, String>,
-    /// Leaves `attributes` out of every answer about this version, which the real service never does.
+    /// Omits `attributes` from every response about this version, which the real service never
+    /// does.
     pub omit_attributes: bool,
 }
 
-/// The name of [`ObjectAttributes`] when there were only secrets.
-pub type SecretAttributes = ObjectAttributes;
-
 impl Default for ObjectAttributes {
-    /// Enabled, and nothing else said: what a plain `set` gives.
+    /// Enabled, and nothing else set.
     fn default() -> ObjectAttributes {
         ObjectAttributes {
             enabled: true,
@@ -55,7 +52,7 @@ impl Default for ObjectAttributes {
     }
 }
 
-/// A change to a version's attributes; `None` leaves things as they are.
+/// A change of attributes; `None` does not change an attribute.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Change {
@@ -66,7 +63,6 @@ pub(crate) struct Change {
     pub(crate) tags: Option<BTreeMap<String, String>>,
 }
 
-/// One version of an object.
 #[derive(Debug, Clone)]
 pub(crate) struct Version<C> {
     pub(crate) id: String,
@@ -77,23 +73,21 @@ pub(crate) struct Version<C> {
     order: u64,
 }
 
-/// An object with all its versions, of which there is at least one.
+/// An object with its versions, of which there is at least one.
 #[derive(Debug, Clone)]
 pub(crate) struct Object<C> {
     pub(crate) name: String,
     versions: BTreeMap<String, Version<C>>,
 }
 
-/// An object that was deleted and not purged.
 #[derive(Debug, Clone)]
 pub(crate) struct DeletedObject<C> {
     pub(crate) object: Object<C>,
     pub(crate) deleted: i64,
 }
 
-/// Why the store refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum StoreError {
     /// There is no such object or version.
     Missing,
     /// There is no such deleted object.
@@ -111,7 +105,6 @@ pub(crate) struct Page<'s, T> {
     pub(crate) next: Option<String>,
 }
 
-/// All objects of one kind in one vault.
 #[derive(Debug)]
 pub(crate) struct Store<C> {
     live: BTreeMap<String, Object<C>>,
@@ -126,19 +119,18 @@ impl<C> Default for Store<C> {
 }
 
 impl<C> Object<C> {
-    /// The version created last.
     pub(crate) fn newest(&self) -> Option<&Version<C>> {
         self.versions.values().max_by_key(|version| (version.created, version.order))
     }
 
-    /// The versions in the order of their ids, which says nothing about their age, as in Key Vault.
+    /// In the order of the ids, which is unrelated to their age, as in Key Vault.
     pub(crate) fn versions(&self) -> impl Iterator<Item = &Version<C>> {
         self.versions.values()
     }
 }
 
 impl<C> Store<C> {
-    /// Adds a version; one of the same id is replaced.
+    /// Adds a version, or replaces the one with this id.
     pub(crate) fn set(
         &mut self,
         name: &str,
@@ -146,10 +138,10 @@ impl<C> Store<C> {
         content: C,
         attributes: ObjectAttributes,
         now: i64,
-    ) -> Result<&Version<C>, Refusal> {
+    ) -> Result<&Version<C>, StoreError> {
         let key = name.to_ascii_lowercase();
         if self.deleted.contains_key(&key) {
-            return Err(Refusal::Deleted);
+            return Err(StoreError::Deleted);
         }
         self.order += 1;
         let created = attributes.created.unwrap_or(now);
@@ -164,37 +156,36 @@ impl<C> Store<C> {
         let object =
             self.live.entry(key).or_insert_with(|| Object { name: name.to_owned(), versions: BTreeMap::new() });
         object.versions.insert(id.to_owned(), version);
-        object.versions.get(id).ok_or(Refusal::Missing)
+        object.versions.get(id).ok_or(StoreError::Missing)
     }
 
-    /// An object that is not deleted.
-    pub(crate) fn object(&self, name: &str) -> Result<&Object<C>, Refusal> {
+    pub(crate) fn object(&self, name: &str) -> Result<&Object<C>, StoreError> {
         let object = self.live.get(&name.to_ascii_lowercase());
-        object.ok_or(Refusal::Missing)
+        object.ok_or(StoreError::Missing)
     }
 
-    /// A version, or the newest.
-    pub(crate) fn version(&self, name: &str, id: Option<&str>) -> Result<(&Object<C>, &Version<C>), Refusal> {
+    /// A version; without an id, the newest.
+    pub(crate) fn version(&self, name: &str, id: Option<&str>) -> Result<(&Object<C>, &Version<C>), StoreError> {
         let object = self.object(name)?;
         let version = match id {
             Some(id) => object.versions.get(id),
             None => object.newest(),
         };
-        Ok((object, version.ok_or(Refusal::Missing)?))
+        Ok((object, version.ok_or(StoreError::Missing)?))
     }
 
-    /// Changes the attributes of a version, or of the newest.
+    /// Changes the attributes of a version; without an id, of the newest.
     pub(crate) fn update(
         &mut self,
         name: &str,
         id: Option<&str>,
         change: Change,
         now: i64,
-    ) -> Result<(&Object<C>, &Version<C>), Refusal> {
+    ) -> Result<(&Object<C>, &Version<C>), StoreError> {
         let id = self.version(name, id)?.1.id.clone();
         let object = self.live.get_mut(&name.to_ascii_lowercase());
-        let object = object.ok_or(Refusal::Missing)?;
-        let version = object.versions.get_mut(&id).ok_or(Refusal::Missing)?;
+        let object = object.ok_or(StoreError::Missing)?;
+        let version = object.versions.get_mut(&id).ok_or(StoreError::Missing)?;
         let attributes = &mut version.attributes;
         attributes.enabled = change.enabled.unwrap_or(attributes.enabled);
         attributes.not_before = change.not_before.or(attributes.not_before);
@@ -209,34 +200,31 @@ impl<C> Store<C> {
         self.version(name, Some(&id))
     }
 
-    /// Deletes an object with all its versions; it can be recovered.
-    pub(crate) fn delete(&mut self, name: &str, now: i64) -> Result<&DeletedObject<C>, Refusal> {
+    /// Deletes an object with its versions; it can be recovered.
+    pub(crate) fn delete(&mut self, name: &str, now: i64) -> Result<&DeletedObject<C>, StoreError> {
         let key = name.to_ascii_lowercase();
-        let object = self.live.remove(&key).ok_or(Refusal::Missing)?;
+        let object = self.live.remove(&key).ok_or(StoreError::Missing)?;
         let deleted = DeletedObject { object, deleted: now };
         Ok(self.deleted.entry(key).or_insert(deleted))
     }
 
-    /// A deleted object.
-    pub(crate) fn deleted(&self, name: &str) -> Result<&DeletedObject<C>, Refusal> {
+    pub(crate) fn deleted(&self, name: &str) -> Result<&DeletedObject<C>, StoreError> {
         let object = self.deleted.get(&name.to_ascii_lowercase());
-        object.ok_or(Refusal::NotDeleted)
+        object.ok_or(StoreError::NotDeleted)
     }
 
-    /// Brings a deleted object back.
-    pub(crate) fn recover(&mut self, name: &str) -> Result<&Object<C>, Refusal> {
+    pub(crate) fn recover(&mut self, name: &str) -> Result<&Object<C>, StoreError> {
         let key = name.to_ascii_lowercase();
         if self.live.contains_key(&key) {
-            return Err(Refusal::InUse);
+            return Err(StoreError::InUse);
         }
-        let deleted = self.deleted.remove(&key).ok_or(Refusal::NotDeleted)?;
+        let deleted = self.deleted.remove(&key).ok_or(StoreError::NotDeleted)?;
         Ok(self.live.entry(key).or_insert(deleted.object))
     }
 
-    /// Removes a deleted object for good.
-    pub(crate) fn purge(&mut self, name: &str) -> Result<(), Refusal> {
+    pub(crate) fn purge(&mut self, name: &str) -> Result<(), StoreError> {
         let gone = self.deleted.remove(&name.to_ascii_lowercase());
-        gone.map(|_| ()).ok_or(Refusal::NotDeleted)
+        gone.map(|_| ()).ok_or(StoreError::NotDeleted)
     }
 
     /// A page of objects, by name.
@@ -249,7 +237,7 @@ impl<C> Store<C> {
         page(&self.deleted, after, size)
     }
 
-    /// A page of versions; an object that does not exist has an empty one, as in Key Vault.
+    /// A page of versions; an unknown object has an empty one, as in Key Vault.
     pub(crate) fn version_page(&self, name: &str, after: Option<&str>, size: usize) -> Page<'_, Version<C>> {
         match self.object(name) {
             Ok(object) => page(&object.versions, after, size),
@@ -257,13 +245,13 @@ impl<C> Store<C> {
         }
     }
 
-    /// The names in use.
+    /// The names of objects that are not deleted.
     pub(crate) fn names(&self) -> Vec<String> {
         self.live.values().map(|object| object.name.clone()).collect()
     }
 }
 
-/// Pages continue after a key and not at a number, so that they survive changes in between.
+/// Pages continue after a key and not at an index, so that changes between two pages are harmless.
 fn page<'s, T>(map: &'s BTreeMap<String, T>, after: Option<&str>, size: usize) -> Page<'s, T> {
     let start = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.to_owned()));
     let mut rest = map.range((start, Bound::Unbounded));

@@ -1,9 +1,6 @@
-//! Random identifiers: version names, request ids, token signatures.
-//!
-//! Holds no state and makes no promise about secrecy beyond being unguessable.
-//! Everything that must not repeat between two runs comes from here.
+//! Random identifiers: versions, request ids, token signatures.
 
-/// `N` random bytes as lower-case hexadecimal, the form of a Key Vault version for `N` = 16.
+/// 16 random bytes as lower-case hexadecimal, the form of a Key Vault version.
 pub(crate) fn hex_id() -> String {
     hex::encode(rand::random::<[u8; 16]>())
 }

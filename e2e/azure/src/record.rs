@@ -1,19 +1,19 @@
-//! What happened: counters by kind, the journal, and the number of requests in flight.
+//! Records of requests: counters by kind, the journal, and the number of requests in flight.
 //!
-//! Pure bookkeeping; it never sees a value, a secret or a whole token.
-//! Places are vault names and tenants. `dispatch` calls [`Recorder::arrive`] and [`Recorder::finish`].
+//! Pure; never has a value, a secret or a whole token. A service is a vault's name, a tenant or an
+//! endpoint, in lower case. `dispatch` calls [`Recorder::arrive`] and [`Recorder::finish`].
 
 use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-/// The journal keeps so many of the newest entries.
+/// The oldest entries beyond this limit are dropped.
 const JOURNAL_LIMIT: usize = 10_000;
 
-/// So many places are counted; requests to made-up hosts must not fill the memory.
-const PLACE_LIMIT: usize = 10_000;
+/// Further services are not counted, so that requests to made-up hosts cannot fill the memory.
+const SERVICE_LIMIT: usize = 10_000;
 
-/// What a request asked for.
+/// The kind of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -41,9 +41,9 @@ pub enum Kind {
     GetDeleted,
     /// Key Vault: a page of deleted secrets.
     ListDeleted,
-    /// Key Vault: bring a deleted secret back.
+    /// Key Vault: recover a deleted secret.
     Recover,
-    /// Key Vault: remove a deleted secret for good.
+    /// Key Vault: purge a deleted secret.
     Purge,
     /// Key Vault: one key, newest or by version.
     KeyGet,
@@ -69,7 +69,7 @@ pub enum Kind {
     Other,
 }
 
-/// How many requests of each kind one vault or tenant has seen.
+/// The number of requests of each kind to one service.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Counters {
@@ -90,40 +90,40 @@ impl Counters {
 
 /// One request in the journal, in the order of arrival.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    /// Counts all requests since the start; gaps show what the journal has dropped.
+pub struct JournalEntry {
+    /// Counts all requests since the start; gaps are entries that the journal dropped.
     pub sequence: u64,
-    /// When it arrived, in milliseconds since 1970.
+    /// The time of arrival, in milliseconds since 1970.
     pub arrived_ms: i64,
     /// The HTTP method.
     pub method: String,
-    /// The host it was sent to, without a port.
+    /// The host, without a port.
     pub host: String,
     /// The path as sent, without the query.
     pub path: String,
     /// The vault's name or the tenant, as used for counters and faults.
-    pub place: String,
-    /// What it asked for.
+    pub service: String,
+    /// The kind of request.
     pub kind: Kind,
-    /// Who asked, if that is known.
+    /// The client id of the caller, if it is known.
     pub client_id: Option<String>,
-    /// Whether an `Authorization` header was there.
+    /// Whether the request had an `Authorization` header.
     pub authorized: bool,
     /// The first 16 hexadecimal digits of the SHA-256 of the bearer token.
     pub token_sha256: Option<String>,
     /// The `User-Agent` header.
     pub user_agent: Option<String>,
-    /// The status that was sent; `None` while in flight, and for a hung or cut request.
+    /// The status of the response; `None` while in flight, and for a request that was hung or cut.
     pub status: Option<u16>,
 }
 
-/// What is known of a request on arrival.
+/// A journal entry without sequence, time and status.
 #[derive(Debug)]
 pub(crate) struct Arrival {
     pub(crate) method: String,
     pub(crate) host: String,
     pub(crate) path: String,
-    pub(crate) place: String,
+    pub(crate) service: String,
     pub(crate) kind: Kind,
     pub(crate) client_id: Option<String>,
     pub(crate) authorized: bool,
@@ -131,37 +131,36 @@ pub(crate) struct Arrival {
     pub(crate) user_agent: Option<String>,
 }
 
-/// Counters, journal and gauges.
 #[derive(Debug, Default)]
 pub(crate) struct Recorder {
-    places: BTreeMap<String, Place>,
-    journal: VecDeque<Entry>,
+    services: BTreeMap<String, ServiceRecord>,
+    journal: VecDeque<JournalEntry>,
     next: u64,
 }
 
 #[derive(Debug, Default)]
-struct Place {
+struct ServiceRecord {
     counters: Counters,
     in_flight: usize,
     max_in_flight: usize,
 }
 
 impl Recorder {
-    /// Counts a request and opens its journal entry; the number returned closes it.
+    /// Counts a request and opens its journal entry; returns the sequence to close it with.
     pub(crate) fn arrive(&mut self, arrival: Arrival, arrived_ms: i64) -> u64 {
-        self.count(&arrival.place, arrival.kind);
+        self.count(&arrival.service, arrival.kind);
         if self.journal.len() >= JOURNAL_LIMIT {
             self.journal.pop_front();
         }
         let sequence = self.next;
         self.next += 1;
-        self.journal.push_back(Entry {
+        self.journal.push_back(JournalEntry {
             sequence,
             arrived_ms,
             method: arrival.method,
             host: arrival.host,
             path: arrival.path,
-            place: arrival.place,
+            service: arrival.service,
             kind: arrival.kind,
             client_id: arrival.client_id,
             authorized: arrival.authorized,
@@ -172,10 +171,11 @@ impl Recorder {
         sequence
     }
 
-    /// Closes the entry of a request; without a status it was hung, cut or given up by the client.
-    pub(crate) fn finish(&mut self, sequence: u64, place: &str, status: Option<u16>) {
-        if let Some(place) = self.places.get_mut(place) {
-            place.in_flight = place.in_flight.saturating_sub(1);
+    /// Closes the entry of a request; without a status it was hung or cut, or the client
+    /// disconnected.
+    pub(crate) fn finish(&mut self, sequence: u64, service: &str, status: Option<u16>) {
+        if let Some(service) = self.services.get_mut(service) {
+            service.in_flight = service.in_flight.saturating_sub(1);
         }
         let first = self.journal.front().map_or(self.next, |entry| entry.sequence);
         let index = sequence.checked_sub(first).and_then(|index| usize::try_from(index).ok());
@@ -184,53 +184,52 @@ impl Recorder {
         }
     }
 
-    /// The counters of one vault or tenant.
-    pub(crate) fn counters(&self, place: &str) -> Counters {
-        let place = self.places.get(&place.to_ascii_lowercase());
-        place.map(|place| place.counters.clone()).unwrap_or_default()
+    pub(crate) fn counters(&self, service: &str) -> Counters {
+        let service = self.services.get(&service.to_ascii_lowercase());
+        service.map(|service| service.counters.clone()).unwrap_or_default()
     }
 
-    /// The counters of all vaults and tenants that were asked anything.
+    /// The counters of all services that have any.
     pub(crate) fn all_counters(&self) -> BTreeMap<String, Counters> {
-        let counted = self.places.iter().filter(|(_, place)| place.counters.total() > 0);
-        counted.map(|(name, place)| (name.clone(), place.counters.clone())).collect()
+        let counted = self.services.iter().filter(|(_, service)| service.counters.total() > 0);
+        counted.map(|(name, service)| (name.clone(), service.counters.clone())).collect()
     }
 
-    /// The most requests that were in flight at once.
-    pub(crate) fn max_in_flight(&self, place: &str) -> usize {
-        let place = self.places.get(&place.to_ascii_lowercase());
-        place.map_or(0, |place| place.max_in_flight)
+    /// The most requests in flight at once.
+    pub(crate) fn max_in_flight(&self, service: &str) -> usize {
+        let service = self.services.get(&service.to_ascii_lowercase());
+        service.map_or(0, |service| service.max_in_flight)
     }
 
-    /// Sets counters and gauge of one place, or of all, back to zero; requests in flight stay counted.
-    pub(crate) fn reset_counters(&mut self, place: Option<&str>) {
-        let only = place.map(str::to_ascii_lowercase);
-        for (name, place) in &mut self.places {
+    /// Resets counters and peak of one service, or of all; requests in flight stay counted.
+    pub(crate) fn reset_counters(&mut self, service: Option<&str>) {
+        let only = service.map(str::to_ascii_lowercase);
+        for (name, service) in &mut self.services {
             if only.as_ref().is_none_or(|only| only == name) {
-                place.counters = Counters::default();
-                place.max_in_flight = place.in_flight;
+                service.counters = Counters::default();
+                service.max_in_flight = service.in_flight;
             }
         }
     }
 
     /// The journal, oldest entry first.
-    pub(crate) fn journal(&self) -> Vec<Entry> {
+    pub(crate) fn journal(&self) -> Vec<JournalEntry> {
         self.journal.iter().cloned().collect()
     }
 
-    /// Empties the journal; sequence numbers go on.
+    /// Empties the journal; sequence numbers continue.
     pub(crate) fn reset_journal(&mut self) {
         self.journal.clear();
     }
 
     fn count(&mut self, name: &str, kind: Kind) {
-        if !self.places.contains_key(name) && self.places.len() >= PLACE_LIMIT {
+        if !self.services.contains_key(name) && self.services.len() >= SERVICE_LIMIT {
             return;
         }
-        let place = self.places.entry(name.to_owned()).or_default();
-        *place.counters.by_kind.entry(kind).or_default() += 1;
-        place.in_flight += 1;
-        place.max_in_flight = place.max_in_flight.max(place.in_flight);
+        let service = self.services.entry(name.to_owned()).or_default();
+        *service.counters.by_kind.entry(kind).or_default() += 1;
+        service.in_flight += 1;
+        service.max_in_flight = service.max_in_flight.max(service.in_flight);
     }
 }
 
@@ -238,12 +237,12 @@ impl Recorder {
 mod tests {
     use super::*;
 
-    fn arrival(place: &str) -> Arrival {
+    fn arrival(service: &str) -> Arrival {
         Arrival {
             method: "GET".to_owned(),
             host: "host".to_owned(),
             path: "/".to_owned(),
-            place: place.to_owned(),
+            service: service.to_owned(),
             kind: Kind::Other,
             client_id: None,
             authorized: false,
@@ -268,18 +267,18 @@ mod tests {
     }
 
     #[test]
-    fn made_up_places_do_not_grow_the_counters_for_ever() {
+    fn made_up_services_do_not_grow_the_counters_without_limit() {
         let mut recorder = Recorder::default();
-        for number in 0..PLACE_LIMIT + 5 {
+        for number in 0..SERVICE_LIMIT + 5 {
             recorder.arrive(arrival(&number.to_string()), 0);
         }
-        assert_eq!(recorder.all_counters().len(), PLACE_LIMIT);
+        assert_eq!(recorder.all_counters().len(), SERVICE_LIMIT);
         recorder.arrive(arrival("0"), 0);
         assert_eq!(recorder.counters("0").total(), 2);
     }
 
     #[test]
-    fn the_gauge_keeps_its_peak_until_it_is_reset() {
+    fn the_peak_stays_until_it_is_reset() {
         let mut recorder = Recorder::default();
         let sequences: Vec<_> = (0..3).map(|_| recorder.arrive(arrival("a"), 0)).collect();
         recorder.finish(sequences[0], "a", None);

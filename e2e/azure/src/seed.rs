@@ -1,23 +1,27 @@
-//! The seed document: a whole scene in one JSON file.
+//! The seed document: tenants, vaults and secrets in one JSON file.
 //!
-//! Unknown fields are errors, so that a typing mistake does not pass for a default.
-//! It goes through the same checks as everything set from outside, in `world`.
+//! Unknown fields are errors, so that a typing mistake does not select a default. The checks are
+//! those of `state` and `vault`.
 
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::object::SecretAttributes;
-use crate::world::{Access, PAGE_SIZE, Permission, Shared, World, WorldError, now};
+use crate::clock::now;
+use crate::error::SetupError;
+use crate::limits::PAGE_SIZE;
+use crate::object::ObjectAttributes;
+use crate::permission::{Access, Permission};
+use crate::state::{EmulatorState, SharedState};
 
-/// Tenants and vaults to begin with.
+/// A seed document.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Seed {
     /// The tenants.
     #[serde(default)]
     pub tenants: Vec<SeedTenant>,
-    /// The vaults; their tenants must be known.
+    /// The vaults; their tenants must exist.
     #[serde(default)]
     pub vaults: Vec<SeedVault>,
 }
@@ -28,7 +32,7 @@ pub struct Seed {
 pub struct SeedTenant {
     /// Its id.
     pub id: String,
-    /// How long its tokens live, if not the usual hour.
+    /// The lifetime of its tokens; an hour by default.
     #[serde(default)]
     pub token_lifetime_seconds: Option<u64>,
     /// Its applications.
@@ -47,7 +51,7 @@ pub struct SeedClient {
     /// Whether the secret has expired.
     #[serde(default)]
     pub expired: bool,
-    /// How long its tokens live, if not as long as the tenant's.
+    /// The lifetime of its tokens; by default that of the tenant.
     #[serde(default)]
     pub token_lifetime_seconds: Option<u64>,
 }
@@ -63,21 +67,21 @@ pub struct SeedVault {
     pub suffix: String,
     /// Its tenant.
     pub tenant: String,
-    /// How it speaks of refusals.
+    /// The permission model, which changes the text of refusals.
     #[serde(default = "policy")]
     pub access: Access,
     /// The size of its list pages.
     #[serde(default = "page_size")]
     pub page_size: usize,
-    /// Who may do what.
+    /// The permissions of clients.
     #[serde(default)]
     pub grants: Vec<SeedGrant>,
-    /// What is in it.
+    /// Its secrets.
     #[serde(default)]
     pub secrets: Vec<SeedSecret>,
 }
 
-/// What one client may do in a vault.
+/// The permissions of one client in a vault.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SeedGrant {
@@ -87,7 +91,7 @@ pub struct SeedGrant {
     pub permissions: Vec<Permission>,
 }
 
-/// A version of a secret; several of one name make a history.
+/// A version of a secret; several with one name are its history.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SeedSecret {
@@ -95,17 +99,17 @@ pub struct SeedSecret {
     pub name: String,
     /// Its value.
     pub value: String,
-    /// Its version; a random one if not given.
+    /// Its version; a random one by default.
     #[serde(default)]
     pub version: Option<String>,
-    /// The rest.
+    /// Its attributes.
     #[serde(default)]
-    pub attributes: SecretAttributes,
+    pub attributes: ObjectAttributes,
 }
 
 impl Seed {
-    /// Adds what the document names. It ends at the first error and keeps what came before.
-    pub(crate) fn apply(&self, shared: &Shared) -> Result<(), WorldError> {
+    /// Adds tenants and vaults in order; stops at the first error without undoing what it added.
+    pub(crate) fn apply(&self, shared: &SharedState) -> Result<(), SetupError> {
         for tenant in &self.tenants {
             tenant.apply(shared)?;
         }
@@ -117,21 +121,20 @@ impl Seed {
 }
 
 impl SeedTenant {
-    fn apply(&self, shared: &Shared) -> Result<(), WorldError> {
-        let mut world = shared.world();
-        let tenant = world.directory.add_tenant(&self.id);
+    fn apply(&self, shared: &SharedState) -> Result<(), SetupError> {
+        let mut state = shared.lock();
+        let tenant = state.directory.add_tenant(&self.id);
         tenant.token_lifetime = self.token_lifetime_seconds.map(Duration::from_secs);
         for client in &self.clients {
-            client.apply(&self.id, &mut world)?;
+            client.apply(&self.id, &mut state)?;
         }
         Ok(())
     }
 }
 
 impl SeedClient {
-    /// Adds the client to a tenant.
-    fn apply(&self, tenant: &str, world: &mut World) -> Result<(), WorldError> {
-        let client = world.add_client(tenant, &self.id, &self.secret)?;
+    fn apply(&self, tenant: &str, state: &mut EmulatorState) -> Result<(), SetupError> {
+        let client = state.add_client(tenant, &self.id, &self.secret)?;
         client.expired = self.expired;
         client.token_lifetime = self.token_lifetime_seconds.map(Duration::from_secs);
         Ok(())
@@ -139,10 +142,10 @@ impl SeedClient {
 }
 
 impl SeedVault {
-    fn apply(&self, shared: &Shared) -> Result<(), WorldError> {
+    fn apply(&self, shared: &SharedState) -> Result<(), SetupError> {
         shared.add_vault(&self.name, &self.suffix, &self.tenant)?;
-        let mut world = shared.world();
-        let vault = world.vault(&self.name)?;
+        let mut state = shared.lock();
+        let vault = state.vault(&self.name)?;
         vault.access = self.access;
         vault.set_page_size(self.page_size)?;
         for grant in &self.grants {

@@ -1,7 +1,7 @@
-//! Accepting connections, with TLS or without, and speaking HTTP/1.1 or HTTP/2 on them.
+//! Accepts connections, with or without TLS, and serves HTTP/1.1 or HTTP/2 on them.
 //!
-//! Knows nothing of what is asked; each request goes to `dispatch`.
-//! A connection that misbehaves ends alone and is not reported: tests break connections on purpose.
+//! Each request goes to `dispatch`. An error ends its own connection only and is not logged: tests
+//! break connections on purpose.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,62 +15,61 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::call::Door;
 use crate::dispatch;
-use crate::proxy::Cluster;
-use crate::world::Shared;
+use crate::request::endpoint::Endpoint;
+use crate::state::SharedState;
+use crate::token_proxy::ClusterEndpoints;
 
-/// More connections wait in the kernel's queue until one ends.
+/// Further connections wait in the kernel's queue until one ends.
 const MAX_CONNECTIONS: usize = 2048;
 
-/// A client that does not finish its TLS handshake in this time is dropped.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How connections of one socket begin, and which door their requests come in by.
+/// What a socket serves.
 #[derive(Clone)]
-pub(crate) enum Entrance {
+pub(crate) enum ListenerKind {
     /// TLS for Entra ID and Key Vault.
     Azure(TlsAcceptor),
     /// No TLS: the metadata service.
     Imds,
-    /// TLS for a cluster's API server and token proxy, told apart by the name that the client asks for.
-    Cluster(TlsAcceptor, Cluster),
+    /// TLS for a cluster's API server and token proxy; the SNI of the client selects one.
+    Cluster(TlsAcceptor, ClusterEndpoints),
 }
 
-/// Serves until the runtime goes away.
-pub(crate) async fn run(listener: TcpListener, entrance: Entrance, shared: Arc<Shared>) {
+/// Serves until the runtime shuts down.
+pub(crate) async fn run(listener: TcpListener, kind: ListenerKind, shared: Arc<SharedState>) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     // The semaphore is never closed, so the loop ends only with the runtime.
     while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
         let Ok((stream, _)) = listener.accept().await else {
-            // Out of file descriptors, most likely: let connections end before trying again.
+            // Most likely no file descriptor is free: let connections end before the next try.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let (entrance, shared) = (entrance.clone(), Arc::clone(&shared));
+        let (kind, shared) = (kind.clone(), Arc::clone(&shared));
         tokio::spawn(async move {
-            Box::pin(enter(stream, entrance, shared)).await;
+            Box::pin(accept(stream, kind, shared)).await;
             drop(slot);
         });
     }
 }
 
-async fn enter(stream: TcpStream, entrance: Entrance, shared: Arc<Shared>) {
-    // Small answers must not wait for more to send: latency is what tests measure.
+async fn accept(stream: TcpStream, kind: ListenerKind, shared: Arc<SharedState>) {
+    // Nagle's algorithm would delay small responses, and tests measure latency.
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    match entrance {
-        Entrance::Imds => serve_connection(stream, Door::Imds, shared).await,
-        Entrance::Azure(tls) => {
+    match kind {
+        ListenerKind::Imds => serve_connection(stream, Endpoint::Imds, shared).await,
+        ListenerKind::Azure(tls) => {
             if let Some(stream) = handshake(stream, tls).await {
-                serve_connection(stream, Door::Azure, shared).await;
+                serve_connection(stream, Endpoint::Azure, shared).await;
             }
         }
-        Entrance::Cluster(tls, cluster) => {
+        ListenerKind::Cluster(tls, cluster) => {
             if let Some(stream) = handshake(stream, tls).await {
-                let door = cluster.door(stream.get_ref().1.server_name());
-                serve_connection(stream, door, shared).await;
+                let endpoint = cluster.endpoint(stream.get_ref().1.server_name());
+                serve_connection(stream, endpoint, shared).await;
             }
         }
     }
@@ -81,21 +80,21 @@ async fn handshake(stream: TcpStream, tls: TlsAcceptor) -> Option<TlsStream<TcpS
     handshake.await.ok()?.ok()
 }
 
-async fn serve_connection<S>(stream: S, door: Door, shared: Arc<Shared>)
+async fn serve_connection<S>(stream: S, endpoint: Endpoint, shared: Arc<SharedState>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let cut = Arc::new(Notify::new());
+    let close = Arc::new(Notify::new());
     let service = {
-        let cut = Arc::clone(&cut);
-        service_fn(move |request| dispatch::serve(Arc::clone(&shared), Arc::clone(&cut), door.clone(), request))
+        let close = Arc::clone(&close);
+        service_fn(move |request| dispatch::serve(Arc::clone(&shared), Arc::clone(&close), endpoint.clone(), request))
     };
-    // No limit on idle time: a client's pool must not meet a connection that we are just closing.
+    // No idle timeout: a client's pool must not send on a connection that is just being closed.
     let server = auto::Builder::new(TokioExecutor::new());
     let connection = server.serve_connection(TokioIo::new(stream), service);
     tokio::select! {
-        // How a connection ended is the client's to say.
+        // Errors of the connection are the client's to report.
         _ = connection => {}
-        () = cut.notified() => {}
+        () = close.notified() => {}
     }
 }

@@ -1,7 +1,6 @@
-//! Throw-away certificate authorities and the server certificates that they sign.
+//! Certificate authorities for one run, and the server certificates that they sign.
 //!
-//! Private keys live in memory only; an authority's is dropped once its leaves are signed.
-//! Control goes on to `server`, with a TLS configuration made here.
+//! Private keys are in memory only; that of an authority is dropped once its leaves are signed.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -19,7 +18,7 @@ use thiserror::Error;
 
 use crate::clouds::Clouds;
 
-/// Why no certificate could be made.
+/// A certificate or TLS configuration could not be made.
 #[derive(Debug, Error)]
 pub enum TlsError {
     /// A DNS name was refused, or making a key failed.
@@ -30,20 +29,19 @@ pub enum TlsError {
     Setup(#[from] rustls::Error),
 }
 
-/// The server's TLS configuration, and what clients must trust.
+/// The server's TLS configuration, and the CA that clients must trust.
 pub(crate) struct Identity {
     pub(crate) server: Arc<ServerConfig>,
     pub(crate) ca_pem: String,
 }
 
-/// A throw-away authority, as long as it has something to sign.
+/// A certificate authority with its private key.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pub(crate) pem: String,
 }
 
 impl Authority {
-    /// Makes a key and a certificate of this name.
     pub(crate) fn new(name: &str) -> Result<Authority, TlsError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let params = authority_params(name)?;
@@ -51,7 +49,7 @@ impl Authority {
         Ok(Authority { issuer: Issuer::new(params, key), pem })
     }
 
-    /// Makes a server certificate with a key of its own.
+    /// Signs a server certificate with a new key.
     pub(crate) fn sign(&self, params: &CertificateParams) -> Result<CertifiedKey, TlsError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let leaf = params.signed_by(&key, &self.issuer)?;
@@ -60,7 +58,7 @@ impl Authority {
     }
 }
 
-/// Makes the authority, the leaf, and the configuration that offers HTTP/2 and HTTP/1.1.
+/// Generates the CA and the certificate for Entra ID and Key Vault.
 pub(crate) fn identity(clouds: &Clouds) -> Result<Identity, TlsError> {
     let authority = Authority::new("azure-emulator throw-away CA")?;
     let mut names = clouds.dns_names();
@@ -71,7 +69,7 @@ pub(crate) fn identity(clouds: &Clouds) -> Result<Identity, TlsError> {
     Ok(Identity { server: server_config(Arc::new(leaf))?, ca_pem: authority.pem })
 }
 
-/// A configuration that offers HTTP/2 and HTTP/1.1 with the certificates of a resolver.
+/// A configuration that offers HTTP/2 and HTTP/1.1.
 pub(crate) fn server_config(resolver: Arc<dyn ResolvesServerCert>) -> Result<Arc<ServerConfig>, TlsError> {
     let mut server = ServerConfig::builder_with_provider(Arc::new(provider()))
         .with_safe_default_protocol_versions()?
@@ -81,18 +79,17 @@ pub(crate) fn server_config(resolver: Arc<dyn ResolvesServerCert>) -> Result<Arc
     Ok(Arc::new(server))
 }
 
-/// What a server certificate for these names says.
 pub(crate) fn leaf_params(common_name: &str, names: Vec<String>) -> Result<CertificateParams, TlsError> {
     let mut params = CertificateParams::new(names)?;
     params.distinguished_name.push(DnType::CommonName, common_name);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    // Python's TLS in strict mode refuses a leaf that does not name its issuer's key.
+    // Python's TLS in strict mode refuses a leaf without its issuer's key identifier.
     params.use_authority_key_identifier_extension = true;
     Ok(params)
 }
 
-/// Named here, since a process that links this crate may have no default provider, or two.
+/// Explicit, since a process that links this crate may have no default provider, or two.
 fn provider() -> CryptoProvider {
     rustls::crypto::ring::default_provider()
 }

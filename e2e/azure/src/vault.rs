@@ -1,7 +1,7 @@
-//! One vault: who may do what, and its secrets, keys and certificates.
+//! One vault: its grants, secrets, keys and certificates.
 //!
-//! Every change from outside is a method here that checks its input and says what to fix.
-//! Requests over the wire go to the stores directly, from `keyvault`.
+//! The `put_` methods and their like set up a vault: they check their input, and their errors name
+//! the fix. Requests change the stores from `keyvault`.
 //!
 //! # Guarantees
 //!
@@ -11,12 +11,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::content::{CertificateContent, CertificateMaterial, Jwk, KeyContent, ObjectKind, SecretContent};
-use crate::keyvault::names;
-use crate::object::{Change, ObjectAttributes, Refusal, Store};
+use crate::error::{SetupError, invalid, store_error};
+use crate::limits::{self, PAGE_SIZE};
+use crate::object::{Change, ObjectAttributes, Store, StoreError};
+use crate::permission::{Access, Permission};
 use crate::random;
-use crate::world::{Access, PAGE_SIZE, Permission, WorldError, invalid, refused};
 
-/// One vault.
 #[derive(Debug)]
 pub(crate) struct Vault {
     pub(crate) name: String,
@@ -31,45 +31,44 @@ pub(crate) struct Vault {
 }
 
 impl Vault {
-    /// Lets a client do something with all kinds of objects; what it may already do stays.
+    /// Adds permissions of a client on all kinds of objects.
     pub(crate) fn grant(&mut self, client: &str, permissions: &[Permission]) {
         for kind in ObjectKind::ALL {
             self.grant_on(client, kind, permissions);
         }
     }
 
-    /// Lets a client do something with one kind of objects.
+    /// Adds permissions of a client on one kind of objects.
     pub(crate) fn grant_on(&mut self, client: &str, kind: ObjectKind, permissions: &[Permission]) {
         let granted = self.grants.entry(client.to_ascii_lowercase()).or_default();
         granted.extend(permissions.iter().map(|&permission| (kind, permission)));
     }
 
-    /// Takes permissions on all kinds of objects away.
+    /// Removes permissions of a client on all kinds of objects.
     pub(crate) fn revoke(&mut self, client: &str, permissions: &[Permission]) {
         for kind in ObjectKind::ALL {
             self.revoke_on(client, kind, permissions);
         }
     }
 
-    /// Takes permissions on one kind of objects away.
+    /// Removes permissions of a client on one kind of objects.
     pub(crate) fn revoke_on(&mut self, client: &str, kind: ObjectKind, permissions: &[Permission]) {
         if let Some(granted) = self.grants.get_mut(&client.to_ascii_lowercase()) {
             granted.retain(|(on, granted)| *on != kind || !permissions.contains(granted));
         }
     }
 
-    /// Whether a client may do something.
     pub(crate) fn allows(&self, client: &str, kind: ObjectKind, permission: Permission) -> bool {
         self.grants.get(client).is_some_and(|granted| granted.contains(&(kind, permission)))
     }
 
-    /// The address of an object.
+    /// The id of an object, without a version.
     pub(crate) fn id(&self, collection: &str, name: &str) -> String {
         format!("https://{}.{}/{collection}/{name}", self.name, self.suffix)
     }
 
     /// Sets the page size of lists.
-    pub(crate) fn set_page_size(&mut self, size: usize) -> Result<(), WorldError> {
+    pub(crate) fn set_page_size(&mut self, size: usize) -> Result<(), SetupError> {
         if !(1..=PAGE_SIZE).contains(&size) {
             let rule = format!("from 1 to {PAGE_SIZE}");
             return Err(invalid("page size", &size.to_string(), &rule));
@@ -78,7 +77,7 @@ impl Vault {
         Ok(())
     }
 
-    /// Sets a secret from outside, with a version of one's choice or a random one.
+    /// Sets a secret; without a version, under a random one, which it returns.
     pub(crate) fn put_secret(
         &mut self,
         name: &str,
@@ -86,19 +85,18 @@ impl Vault {
         value: &str,
         attributes: ObjectAttributes,
         now: i64,
-    ) -> Result<String, WorldError> {
-        if value.len() > names::MAX_VALUE_BYTES {
-            let rule = format!("a value has at most {} bytes", names::MAX_VALUE_BYTES);
+    ) -> Result<String, SetupError> {
+        if value.len() > limits::MAX_VALUE_BYTES {
+            let rule = format!("a value has at most {} bytes", limits::MAX_VALUE_BYTES);
             return Err(invalid("value of secret", name, &rule));
         }
         let version = checked_version(ObjectKind::Secret, name, version)?;
         let content = SecretContent { value: value.to_owned(), managed: false };
         let set = self.secrets.set(name, &version, content, attributes, now);
-        set.map_err(|refusal| refused(refusal, name))?;
+        set.map_err(|error| store_error(error, name))?;
         Ok(version)
     }
 
-    /// Sets a key from outside.
     pub(crate) fn put_key(
         &mut self,
         name: &str,
@@ -106,14 +104,14 @@ impl Vault {
         jwk: Jwk,
         attributes: ObjectAttributes,
         now: i64,
-    ) -> Result<String, WorldError> {
+    ) -> Result<String, SetupError> {
         let version = checked_version(ObjectKind::Key, name, version)?;
         let set = self.keys.set(name, &version, KeyContent { jwk, managed: false }, attributes, now);
-        set.map_err(|refusal| refused(refusal, name))?;
+        set.map_err(|error| store_error(error, name))?;
         Ok(version)
     }
 
-    /// Sets a certificate from outside, with its secret and its key.
+    /// Sets a certificate with its secret and key.
     pub(crate) fn put_certificate(
         &mut self,
         name: &str,
@@ -121,13 +119,13 @@ impl Vault {
         material: &CertificateMaterial,
         attributes: ObjectAttributes,
         now: i64,
-    ) -> Result<String, WorldError> {
+    ) -> Result<String, SetupError> {
         let version = checked_version(ObjectKind::Certificate, name, version)?;
-        self.set_certificate(name, &version, material, attributes, now).map_err(|refusal| refused(refusal, name))?;
+        self.set_certificate(name, &version, material, attributes, now).map_err(|error| store_error(error, name))?;
         Ok(version)
     }
 
-    /// Sets a certificate, its secret and its key, or none of them.
+    /// Sets a certificate, its secret and its key, or none of the three.
     pub(crate) fn set_certificate(
         &mut self,
         name: &str,
@@ -135,9 +133,9 @@ impl Vault {
         material: &CertificateMaterial,
         attributes: ObjectAttributes,
         now: i64,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), StoreError> {
         if self.secrets.deleted(name).is_ok() || self.keys.deleted(name).is_ok() {
-            return Err(Refusal::Deleted);
+            return Err(StoreError::Deleted);
         }
         let content = CertificateContent { der: Some(material.der_leaf.clone()), kty: material.key.kty.clone() };
         let content_type = Some(material.secret_content_type.clone()).filter(|text| !text.is_empty());
@@ -150,17 +148,17 @@ impl Vault {
         Ok(())
     }
 
-    /// Sets a certificate that its authority has not issued yet.
-    pub(crate) fn put_pending_certificate(&mut self, name: &str, now: i64) -> Result<String, WorldError> {
+    /// Sets a certificate that its CA has not issued yet.
+    pub(crate) fn put_pending_certificate(&mut self, name: &str, now: i64) -> Result<String, SetupError> {
         let version = checked_version(ObjectKind::Certificate, name, None)?;
         let attributes = ObjectAttributes { enabled: false, ..ObjectAttributes::default() };
         let content = CertificateContent { der: None, kty: "RSA".to_owned() };
         let set = self.certificates.set(name, &version, content, attributes, now);
-        set.map_err(|refusal| refused(refusal, name))?;
+        set.map_err(|error| store_error(error, name))?;
         Ok(version)
     }
 
-    /// Changes attributes from outside.
+    /// [`Vault::update`] for the set-up.
     pub(crate) fn change(
         &mut self,
         kind: ObjectKind,
@@ -168,11 +166,11 @@ impl Vault {
         version: &str,
         change: &Change,
         now: i64,
-    ) -> Result<(), WorldError> {
-        self.update(kind, name, version, change, now).map_err(|refusal| refused(refusal, version))
+    ) -> Result<(), SetupError> {
+        self.update(kind, name, version, change, now).map_err(|error| store_error(error, version))
     }
 
-    /// Changes attributes, of a certificate also those of its parts.
+    /// Changes the attributes of a version, and those of a certificate's secret and key.
     pub(crate) fn update(
         &mut self,
         kind: ObjectKind,
@@ -180,7 +178,7 @@ impl Vault {
         version: &str,
         change: &Change,
         now: i64,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), StoreError> {
         let change = |kind| match kind {
             ObjectKind::Secret => self.secrets.update(name, Some(version), change.clone(), now).map(|_| ()),
             ObjectKind::Key => self.keys.update(name, Some(version), change.clone(), now).map(|_| ()),
@@ -189,41 +187,42 @@ impl Vault {
         with_its_parts(kind, change)
     }
 
-    /// Deletes from outside.
-    pub(crate) fn delete(&mut self, kind: ObjectKind, name: &str, now: i64) -> Result<(), WorldError> {
+    pub(crate) fn delete(&mut self, kind: ObjectKind, name: &str, now: i64) -> Result<(), SetupError> {
         let delete = |kind| match kind {
             ObjectKind::Secret => self.secrets.delete(name, now).map(|_| ()),
             ObjectKind::Key => self.keys.delete(name, now).map(|_| ()),
             ObjectKind::Certificate => self.certificates.delete(name, now).map(|_| ()),
         };
-        with_its_parts(kind, delete).map_err(|refusal| refused(refusal, name))
+        with_its_parts(kind, delete).map_err(|error| store_error(error, name))
     }
 
-    /// Purges from outside.
-    pub(crate) fn purge(&mut self, kind: ObjectKind, name: &str) -> Result<(), WorldError> {
+    pub(crate) fn purge(&mut self, kind: ObjectKind, name: &str) -> Result<(), SetupError> {
         let purge = |kind| match kind {
             ObjectKind::Secret => self.secrets.purge(name),
             ObjectKind::Key => self.keys.purge(name),
             ObjectKind::Certificate => self.certificates.purge(name),
         };
-        with_its_parts(kind, purge).map_err(|refusal| refused(refusal, name))
+        with_its_parts(kind, purge).map_err(|error| store_error(error, name))
     }
 }
 
-/// Does something to an object, and to a certificate's secret and key as far as they are there.
-fn with_its_parts(kind: ObjectKind, mut act: impl FnMut(ObjectKind) -> Result<(), Refusal>) -> Result<(), Refusal> {
+/// Applies a change to an object, and to a certificate's secret and key if they exist.
+fn with_its_parts(
+    kind: ObjectKind,
+    mut act: impl FnMut(ObjectKind) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
     act(kind)?;
     if kind == ObjectKind::Certificate {
-        // A pending certificate has neither, and its secret may have been deleted before it.
+        // A pending certificate has neither, and its secret can be deleted before it.
         let _ = act(ObjectKind::Secret);
         let _ = act(ObjectKind::Key);
     }
     Ok(())
 }
 
-/// The version asked for or a random one, if it and the name are ones that Key Vault could hold.
-fn checked_version(kind: ObjectKind, name: &str, version: Option<&str>) -> Result<String, WorldError> {
-    if !names::is_object_name(name) {
+/// The version or a random one, if Key Vault accepts it and the name.
+fn checked_version(kind: ObjectKind, name: &str, version: Option<&str>) -> Result<String, SetupError> {
+    if !limits::is_object_name(name) {
         let what = match kind {
             ObjectKind::Secret => "secret name",
             ObjectKind::Key => "key name",
@@ -232,7 +231,7 @@ fn checked_version(kind: ObjectKind, name: &str, version: Option<&str>) -> Resul
         return Err(invalid(what, name, "1 to 127 letters, digits and hyphens"));
     }
     let version = version.map_or_else(random::hex_id, str::to_owned);
-    if !names::is_version(&version) {
+    if !limits::is_version(&version) {
         return Err(invalid("version", &version, "32 lower-case hexadecimal digits"));
     }
     Ok(version)

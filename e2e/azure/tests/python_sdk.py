@@ -2,7 +2,7 @@
 
 Usage: python_sdk.py PORT TENANT CLIENT SECRET VAULT OTHER_VAULT, with REQUESTS_CA_BUNDLE set.
 All names resolve to 127.0.0.1 and PORT; nothing else about the SDK is changed.
-In VAULT the client may do everything, in OTHER_VAULT it may list only.
+The client has all permissions in VAULT, and only that to list in OTHER_VAULT.
 """
 
 import socket
@@ -18,7 +18,7 @@ real_getaddrinfo = socket.getaddrinfo
 
 
 def to_the_emulator(_host, _port, *args, **kwargs):
-    """Every name is the emulator; the SDK still speaks TLS to the name it believes in."""
+    """Resolves every name to the emulator; the SDK verifies the certificate for the real name."""
     return real_getaddrinfo("127.0.0.1", int(port), *args, **kwargs)
 
 

@@ -3,7 +3,8 @@
 Usage: python_sdk_objects.py PORT TENANT VAULT APPLICATION FOLDER, with REQUESTS_CA_BUNDLE set and
 AZURE_POD_IDENTITY_AUTHORITY_HOST naming the metadata service. FOLDER has `assertion` (a service
 account's token), `client.pem` (the application's key and certificate), `cert.pfx`, `cert.pem` (key
-and certificate) and `cert.der`. The application and the machine's identity may do everything in VAULT.
+and certificate) and `cert.der`. The application and the machine's identity have all permissions in
+VAULT.
 """
 
 import socket
@@ -22,10 +23,10 @@ url = f"https://{vault}.vault.azure.net"
 real_getaddrinfo = socket.getaddrinfo
 
 
-def to_the_emulator(host, asked, *args, **kwargs):
-    """Every name is the emulator; addresses, such as the metadata service's, stay what they are."""
+def to_the_emulator(host, requested, *args, **kwargs):
+    """Resolves every name to the emulator, and leaves addresses such as that of the metadata service."""
     if host == "127.0.0.1":
-        return real_getaddrinfo(host, asked, *args, **kwargs)
+        return real_getaddrinfo(host, requested, *args, **kwargs)
     return real_getaddrinfo("127.0.0.1", int(port), *args, **kwargs)
 
 
@@ -98,5 +99,5 @@ assert error.status_code == 403
 # Refusals.
 forged = ClientAssertionCredential(tenant, application, lambda: assertion[:-8] + "AAAAAAAA")
 expect(ClientAuthenticationError, lambda: forged.get_token("https://vault.azure.net/.default"), "AADSTS50013")
-nobody = ManagedIdentityCredential(client_id="nobody")
-expect(ClientAuthenticationError, lambda: nobody.get_token("https://vault.azure.net/.default"), "Identity not found")
+unknown = ManagedIdentityCredential(client_id="unknown")
+expect(ClientAuthenticationError, lambda: unknown.get_token("https://vault.azure.net/.default"), "Identity not found")

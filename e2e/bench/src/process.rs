@@ -1,6 +1,6 @@
-//! What the kernel knows of a process, its memory and processor time, and of the machine.
+//! Memory and CPU time of a process, and CPU time of the machine, from the kernel.
 //!
-//! Asks the kernel only, so that the process is not disturbed.
+//! Nothing is requested of the process, so that the measurement costs it nothing.
 
 use std::fs;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
-/// Memory in MiB: the proportional set size, and all that is resident.
+/// Memory in MiB: proportional and resident set size.
 pub(crate) fn memory(id: u32) -> Result<[f64; 2]> {
     let rollup = fs::read_to_string(format!("/proc/{id}/smaps_rollup"))?;
     let field = |name: &str| -> Result<f64> {
@@ -19,8 +19,8 @@ pub(crate) fn memory(id: u32) -> Result<[f64; 2]> {
     Ok([field("Pss:")?, field("Rss:")?])
 }
 
-/// Processor time in seconds so far: the process's own with all threads that it ever had, in nanoseconds, and its ended
-/// children's, in ticks; in the program and in the kernel.
+/// CPU time in seconds so far, user and system: of the process with all its threads, also those
+/// that exited, in nanoseconds, and of its children that exited, in ticks.
 pub(crate) fn cpu(id: u32) -> Result<f64> {
     let clock = clock_getcpuclockid(Pid::from_raw(id.try_into()?))?;
     let own = Duration::from(clock_gettime(clock)?).as_secs_f64();
@@ -30,8 +30,8 @@ pub(crate) fn cpu(id: u32) -> Result<f64> {
     Ok(own + children / 100.0)
 }
 
-/// What the machine's processors did so far, in ticks: what they ran, and for how long they had something to run while the machine
-/// below ran others instead (proc_stat(5), `steal`).
+/// CPU time of the machine so far, in ticks: used, and stolen by the hypervisor for other machines
+/// (proc_stat(5), `steal`).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Processors {
     ran: f64,
@@ -39,18 +39,17 @@ pub(crate) struct Processors {
 }
 
 impl Processors {
-    /// Up to now.
     pub(crate) fn now() -> Result<Processors> {
         let stat = fs::read_to_string("/proc/stat")?;
         let line = stat.lines().next().and_then(|line| line.strip_prefix("cpu ")).context("no processors")?;
         let ticks: Vec<f64> = line.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
         let [user, nice, system, _idle, _iowait, irq, softirq, stolen, ..] = ticks[..] else {
-            anyhow::bail!("the kernel does not tell what was stolen");
+            anyhow::bail!("the kernel does not report stolen time");
         };
         Ok(Processors { ran: user + nice + system + irq + softirq, stolen })
     }
 
-    /// How much of the time in which there was something to run was stolen since `before`, in percent.
+    /// The stolen part of the CPU time since `before`, in percent.
     pub(crate) fn stolen_since(self, before: Processors) -> f64 {
         let (ran, stolen) = (self.ran - before.ran, self.stolen - before.stolen);
         stolen * 100.0 / (ran + stolen).max(1.0)

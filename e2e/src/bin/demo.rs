@@ -1,7 +1,8 @@
-//! The main job on one machine, without a cluster and without Azure: a pod's volume filled from Key Vault, and refreshed.
+//! The demo: a pod's volume is filled from Key Vault and refreshed, without a cluster or Azure.
 //!
-//! Starts the emulator and the built driver, acts as the kubelet on the driver's sockets, and checks every step that it
-//! prints. `demo PATH` takes the built `keyvault-csi`; it exits with 0 only if every check held.
+//! Starts the emulator and the built driver, calls the driver's sockets as a kubelet, and checks
+//! every step that it prints. The argument of `demo PATH` is the built `keyvault-csi`; the exit
+//! status is 0 only if every check holds.
 
 use std::fmt::Display;
 use std::fs;
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use azure_emulator::{Action, Azure, Emulator, Fault, Kind, Options, Permission};
-use keyvault_csi_e2e::driver::{DriverProcess, Kernel, Setup, short_folder, wait_for};
+use keyvault_csi_e2e::driver::{DriverProcess, DriverSetup, Kernel, short_folder, wait_for};
 use keyvault_csi_e2e::kubelet::{Kubelet, Volume};
 use keyvault_csi_e2e::sandbox;
 
@@ -29,28 +30,28 @@ fn main() -> Result<()> {
     let folder = short_folder()?;
     let vault_host = format!("{VAULT}.vault.azure.net");
     let hosts = sandbox::hosts_file(["login.microsoftonline.com", &vault_host]);
-    // Before anything else: the namespaces want a process with a single thread.
+    // First, since only a process with a single thread can enter the namespaces.
     sandbox::enter(folder.path(), &hosts, "")?;
 
-    let mut story = Story::new();
-    let (emulator, ca) = start_azure(&mut story, folder.path())?;
+    let mut progress = Progress::new();
+    let (emulator, ca) = start_azure(&mut progress, folder.path())?;
     let azure = emulator.azure();
-    let (driver, kubelet) = start_driver(&mut story, binary, folder.path(), ca, &examples)?;
-    let first = publish_first(&mut story, &azure, &kubelet)?;
-    publish_again(&mut story, &azure, &kubelet, &first)?;
-    let second = publish_changed(&mut story, &azure, &kubelet, &first)?;
-    refuse_wrong_secret(&mut story, &kubelet)?;
-    let driver = rotate(&mut story, driver, &kubelet, &[&first, &second])?;
-    refresh(&mut story, &azure, &kubelet, &[&first, &second])?;
-    survive_outage(&mut story, &azure, &driver, &kubelet, &first)?;
-    unpublish(&mut story, &kubelet, &[first, second])?;
-    stop(&mut story, driver, folder.path())?;
+    let (driver, kubelet) = start_driver(&mut progress, binary, folder.path(), ca, &examples)?;
+    let first = publish_first(&mut progress, &azure, &kubelet)?;
+    publish_again(&mut progress, &azure, &kubelet, &first)?;
+    let second = publish_changed(&mut progress, &azure, &kubelet, &first)?;
+    refuse_wrong_secret(&mut progress, &kubelet)?;
+    let driver = rotate(&mut progress, driver, &kubelet, &[&first, &second])?;
+    refresh(&mut progress, &azure, &kubelet, &[&first, &second])?;
+    survive_outage(&mut progress, &azure, &driver, &kubelet, &first)?;
+    unpublish(&mut progress, &kubelet, &[first, second])?;
+    stop(&mut progress, driver, folder.path())?;
     drop(emulator);
-    story.end()
+    progress.end()
 }
 
-fn start_azure(story: &mut Story, folder: &Path) -> Result<(Emulator, PathBuf)> {
-    story.step("start the Azure emulator (Entra ID and Key Vault over HTTPS, 20 ms away)")?;
+fn start_azure(progress: &mut Progress, folder: &Path) -> Result<(Emulator, PathBuf)> {
+    progress.step("start the Azure emulator (Entra ID and Key Vault over HTTPS, 20 ms away)")?;
     let emulator = Emulator::start(Options {
         listen: ([127, 0, 0, 1], 443).into(),
         admin: None,
@@ -68,32 +69,32 @@ fn start_azure(story: &mut Story, folder: &Path) -> Result<(Emulator, PathBuf)> 
     azure.set_secret(VAULT, "database-password", "correct horse battery staple");
     azure.set_secret(VAULT, "api-token", "first token");
     azure.set_secret(VAULT, "keystore", "AAECAwQF");
-    story.done(format!("https://{VAULT}.vault.azure.net with 3 secrets"))?;
+    progress.done(format!("https://{VAULT}.vault.azure.net with 3 secrets"))?;
     Ok((emulator, ca))
 }
 
 fn start_driver(
-    story: &mut Story,
+    progress: &mut Progress,
     binary: PathBuf,
     folder: &Path,
     ca: PathBuf,
     examples: &Path,
 ) -> Result<(DriverProcess, Kubelet)> {
-    story.step("start keyvault-csi node, and register it as the kubelet does")?;
-    let mut setup = Setup {
+    progress.step("start keyvault-csi node, and register it as the kubelet does")?;
+    let mut setup = DriverSetup {
         binary,
         folder: folder.join("node"),
         address: "127.0.0.1".to_owned(),
         ca,
         kubeconfig: None,
         node_id: "node-1".to_owned(),
-        // A second pod is to see a new value at once.
+        // So that a second pod gets a new value at once.
         flags: vec!["--freshness-window=0s".to_owned()],
         environment: Vec::new(),
         kernel: Kernel::Present,
         largest_file: None,
         descriptors: None,
-        killed_at: None,
+        kill_at: None,
     };
     setup.flags.push(format!("--kubelet-root={}", setup.kubelet_root().display()));
     fs::create_dir_all(setup.manifests())?;
@@ -107,8 +108,8 @@ fn start_driver(
     let info = kubelet.register(&setup.registration_socket())?;
     ensure!(info.name == "secrets-store.csi.k8s.io", "the plugin's name is {}", info.name);
     let (status, body) = driver.health("/readyz")?;
-    ensure!(status == 200, "/readyz answers {status}: {body}");
-    story.done(format!(
+    ensure!(status == 200, "/readyz responds with {status}: {body}");
+    progress.done(format!(
         "{} is ready {:.0?} after its start, with {:.1} MiB of memory",
         info.name,
         driver.started_in,
@@ -121,8 +122,8 @@ fn pod(name: &str) -> Volume {
     Volume::of_class("default", name, "demo").with_service_principal(CLIENT.0, CLIENT.1)
 }
 
-fn publish_first(story: &mut Story, azure: &Azure, kubelet: &Kubelet) -> Result<Volume> {
-    story.step("pod web-1 starts: NodePublishVolume")?;
+fn publish_first(progress: &mut Progress, azure: &Azure, kubelet: &Kubelet) -> Result<Volume> {
+    progress.step("pod web-1 starts: NodePublishVolume")?;
     let volume = pod("web-1");
     let began = Instant::now();
     let target = kubelet.publish(&volume)?;
@@ -137,141 +138,148 @@ fn publish_first(story: &mut Story, azure: &Azure, kubelet: &Kubelet) -> Result<
         ensure!(found == content, "{path} has the wrong content");
         let bits = fs::metadata(&file)?.permissions().mode() & 0o7777;
         ensure!(bits == mode, "{path} has mode {bits:04o} instead of {mode:04o}");
-        story.show(format!("{bits:04o}  {path:<13} {:?}", String::from_utf8_lossy(&found)))?;
+        progress.show(format!("{bits:04o}  {path:<13} {:?}", String::from_utf8_lossy(&found)))?;
     }
     let options = mount_options(&target)?.context("nothing is mounted")?;
-    for wanted in ["nosuid", "nodev", "noexec", "tmpfs", "mode=755", "size="] {
-        ensure!(options.contains(wanted), "the mount lacks {wanted}: {options}");
+    for option in ["nosuid", "nodev", "noexec", "tmpfs", "mode=755", "size="] {
+        ensure!(options.contains(option), "the mount lacks {option}: {options}");
     }
     let (gets, tokens) = (azure.counters(VAULT).get(Kind::Get), azure.counters(TENANT).get(Kind::Token));
     ensure!((gets, tokens) == (3, 1), "{gets} GETs and {tokens} token requests instead of 3 and 1");
-    story.done(format!("mounted in {took:.0?} with {tokens} token and {gets} secret requests"))?;
+    progress.done(format!("mounted in {took:.0?} with {tokens} token and {gets} secret requests"))?;
     Ok(volume)
 }
 
-fn publish_again(story: &mut Story, azure: &Azure, kubelet: &Kubelet, volume: &Volume) -> Result<()> {
-    story.step("the kubelet calls again for the same volume")?;
+fn publish_again(progress: &mut Progress, azure: &Azure, kubelet: &Kubelet, volume: &Volume) -> Result<()> {
+    progress.step("the kubelet calls again for the same volume")?;
     let before = azure.counters(VAULT).total() + azure.counters(TENANT).total();
     let began = Instant::now();
     kubelet.publish(volume)?;
     let took = began.elapsed();
     let after = azure.counters(VAULT).total() + azure.counters(TENANT).total();
-    ensure!(before == after, "{} requests for a volume that is there", after - before);
-    story.done(format!("success after {took:.1?}, without a request"))
+    ensure!(before == after, "{} requests for a published volume", after - before);
+    progress.done(format!("success after {took:.1?}, without a request"))
 }
 
-fn publish_changed(story: &mut Story, azure: &Azure, kubelet: &Kubelet, first: &Volume) -> Result<Volume> {
-    story.step("a secret changes in the vault, and pod web-2 starts")?;
+fn publish_changed(progress: &mut Progress, azure: &Azure, kubelet: &Kubelet, first: &Volume) -> Result<Volume> {
+    progress.step("a secret changes in the vault, and pod web-2 starts")?;
     azure.set_secret(VAULT, "api-token", "second token");
     let volume = pod("web-2");
     let began = Instant::now();
     let target = kubelet.publish(&volume)?;
     let took = began.elapsed();
     let read = |target: &Path| fs::read_to_string(target.join("api-token"));
-    ensure!(read(&target)? == "second token", "web-2 has not got the new value");
+    ensure!(read(&target)? == "second token", "web-2 does not have the new value");
     ensure!(read(&kubelet.target(first))? == "first token", "web-1's volume changed, although rotation is off");
-    story.show("web-2  api-token     \"second token\"")?;
-    story.show("web-1  api-token     \"first token\" (rotation is off)")?;
-    story.done(format!("mounted in {took:.0?}"))?;
+    progress.show("web-2  api-token     \"second token\"")?;
+    progress.show("web-1  api-token     \"first token\" (rotation is off)")?;
+    progress.done(format!("mounted in {took:.0?}"))?;
     Ok(volume)
 }
 
-/// The pods' mounts, as the kernel lists them: equal as long as nobody mounts or unmounts.
+/// The entries of the pods' mounts in the kernel's mount table, which change with every mount.
 fn mounts(kubelet: &Kubelet, volumes: &[&Volume]) -> Result<Vec<String>> {
     volumes.iter().map(|volume| mount_options(&kubelet.target(volume))?.context("nothing is mounted")).collect()
 }
 
-fn rotate(story: &mut Story, driver: DriverProcess, kubelet: &Kubelet, volumes: &[&Volume]) -> Result<DriverProcess> {
-    story.step(format!("rotation is switched on: the driver restarts with a poll interval of {INTERVAL:?}"))?;
+fn rotate(
+    progress: &mut Progress,
+    driver: DriverProcess,
+    kubelet: &Kubelet,
+    volumes: &[&Volume],
+) -> Result<DriverProcess> {
+    progress.step(format!("rotation is switched on: the driver restarts with a poll interval of {INTERVAL:?}"))?;
     let before = mounts(kubelet, volumes)?;
     let mut setup = driver.setup().clone();
-    ensure!(driver.terminate()?.success(), "the driver did not end well");
+    ensure!(driver.terminate()?.success(), "the driver did not exit with success");
     setup.flags.push("--enable-secret-rotation".to_owned());
     setup.flags.push(format!("--rotation-poll-interval={}s", INTERVAL.as_secs()));
     let driver = setup.start()?;
     for volume in volumes {
-        // What the kubelet does by itself every minute or so, with fresh credentials.
+        // A kubelet republishes every minute or so, with new credentials.
         kubelet.publish(volume)?;
     }
     ensure!(mounts(kubelet, volumes)? == before, "a restart changed the pods' mounts");
-    story.done("the pods kept their volumes, and the driver knows them again")?;
+    progress.done("the pods kept their volumes, and the driver has registered them again")?;
     Ok(driver)
 }
 
-fn refresh(story: &mut Story, azure: &Azure, kubelet: &Kubelet, volumes: &[&Volume]) -> Result<()> {
-    story.step("a secret changes in the vault, and the pods just run")?;
+fn refresh(progress: &mut Progress, azure: &Azure, kubelet: &Kubelet, volumes: &[&Volume]) -> Result<()> {
+    progress.step("a secret changes in the vault while the pods run")?;
     let before = mounts(kubelet, volumes)?;
     azure.set_secret(VAULT, "api-token", "third token");
     let began = Instant::now();
     for volume in volumes {
         let file = kubelet.target(volume).join("api-token");
         wait_for("the new value is in the file", 10 * INTERVAL, || Ok(fs::read_to_string(&file)? == "third token"))?;
-        story.show(format!("{}  api-token     \"third token\" after {:.1?}", volume.pod, began.elapsed()))?;
+        progress.show(format!("{}  api-token     \"third token\" after {:.1?}", volume.pod, began.elapsed()))?;
     }
     for volume in volumes {
         let password = fs::read_to_string(kubelet.target(volume).join("db/password"))?;
         ensure!(password == "correct horse battery staple", "another file changed");
     }
     ensure!(mounts(kubelet, volumes)? == before, "a refresh changed the pods' mounts");
-    story.done("no call of the kubelet, no restart, no mount")
+    progress.done("no call of the kubelet, no restart, no mount")
 }
 
 fn survive_outage(
-    story: &mut Story,
+    progress: &mut Progress,
     azure: &Azure,
     driver: &DriverProcess,
     kubelet: &Kubelet,
     volume: &Volume,
 ) -> Result<()> {
-    story.step("the vault fails, and comes back with a new value")?;
+    progress.step("the vault fails, and recovers with a new value")?;
     azure.add_fault(Fault::new(Action::status(503)).host(VAULT));
-    wait_for("the failure is seen", 60 * INTERVAL, || Ok(driver.metrics()?.contains("reason=\"VaultUnavailable\"")))?;
+    wait_for("the failure is in the metrics", 60 * INTERVAL, || {
+        Ok(driver.metrics()?.contains("reason=\"VaultUnavailable\""))
+    })?;
     azure.set_secret(VAULT, "api-token", "fourth token");
     kubelet.publish(volume).context("a republish of a mounted volume must succeed")?;
     let file = kubelet.target(volume).join("api-token");
     ensure!(fs::read_to_string(&file)? == "third token", "a failed refresh changed a file");
-    story.show("the pod keeps its files; the kubelet's call succeeds; rotation_reconcile_error_total counts")?;
+    progress.show("the pod keeps its files; the kubelet's call succeeds; rotation_reconcile_error_total counts")?;
     azure.clear_faults(VAULT);
     let began = Instant::now();
     wait_for("the new value is in the file", 60 * INTERVAL, || Ok(fs::read_to_string(&file)? == "fourth token"))?;
-    story.done(format!("\"fourth token\" {:.1?} after the vault was back", began.elapsed()))
+    progress.done(format!("\"fourth token\" {:.1?} after the vault recovered", began.elapsed()))
 }
 
-fn refuse_wrong_secret(story: &mut Story, kubelet: &Kubelet) -> Result<()> {
-    story.step("pod web-3 brings a wrong client secret")?;
+fn refuse_wrong_secret(progress: &mut Progress, kubelet: &Kubelet) -> Result<()> {
+    progress.step("pod web-3 has a wrong client secret")?;
     let volume = Volume::of_class("default", "web-3", "demo").with_service_principal(CLIENT.0, "wrong");
     let status = kubelet.publish(&volume).err().context("a wrong client secret was accepted")?;
     ensure!(status.message().contains("AADSTS7000215"), "the cause is missing: {}", status.message());
-    ensure!(kubelet.has_forgotten(&volume), "something was left behind");
-    story.show(format!("event: {}", status.message()))?;
-    story.done("nothing is mounted")
+    ensure!(kubelet.has_removed(&volume), "the volume's directory was not removed");
+    progress.show(format!("event: {}", status.message()))?;
+    progress.done("nothing is mounted")
 }
 
-fn unpublish(story: &mut Story, kubelet: &Kubelet, volumes: &[Volume]) -> Result<()> {
-    story.step("the pods end: NodeUnpublishVolume")?;
+fn unpublish(progress: &mut Progress, kubelet: &Kubelet, volumes: &[Volume]) -> Result<()> {
+    progress.step("the pods end: NodeUnpublishVolume")?;
     let began = Instant::now();
     for volume in volumes {
         kubelet.unpublish(volume)?;
         kubelet.unpublish(volume).context("a second unpublish must succeed")?;
-        ensure!(kubelet.has_forgotten(volume), "{} was left behind", kubelet.target(volume).display());
+        ensure!(kubelet.has_removed(volume), "{} was not removed", kubelet.target(volume).display());
     }
-    story.done(format!("files, mounts and directories are gone after {:.0?}", began.elapsed()))
+    progress.done(format!("files, mounts and directories are removed after {:.0?}", began.elapsed()))
 }
 
-fn stop(story: &mut Story, driver: DriverProcess, folder: &Path) -> Result<()> {
-    story.step("stop the driver with SIGTERM")?;
+fn stop(progress: &mut Progress, driver: DriverProcess, folder: &Path) -> Result<()> {
+    progress.step("stop the driver with SIGTERM")?;
     let (socket, id) = (driver.setup().socket(), driver.id());
     let began = Instant::now();
     let status = driver.terminate()?;
-    ensure!(status.success(), "the driver ended with {status}");
-    ensure!(!socket.exists(), "the socket is still there");
-    wait_for("the driver's process is gone", Duration::from_secs(1), || {
+    ensure!(status.success(), "the driver exited with {status}");
+    ensure!(!socket.exists(), "the socket still exists");
+    wait_for("the driver's process has exited", Duration::from_secs(1), || {
         Ok(!Path::new(&format!("/proc/{id}")).exists())
     })?;
     let mounts = fs::read_to_string("/proc/self/mounts")?;
     let kubelets = folder.join("node/kubelet").display().to_string();
-    ensure!(!mounts.contains(&kubelets), "a mount is left behind:\n{mounts}");
-    story.done(format!("ended after {:.0?}; no process, no mount, no socket is left", began.elapsed()))
+    ensure!(!mounts.contains(&kubelets), "a mount was not removed:\n{mounts}");
+    progress.done(format!("exited after {:.0?}; no process, mount or socket is left", began.elapsed()))
 }
 
 fn mount_options(target: &Path) -> Result<Option<String>> {
@@ -281,15 +289,15 @@ fn mount_options(target: &Path) -> Result<Option<String>> {
     Ok(line.map(str::to_owned))
 }
 
-/// What the demo prints.
-struct Story {
+/// Prints the steps of the demo and their outcomes.
+struct Progress {
     began: Instant,
     steps: Vec<String>,
 }
 
-impl Story {
-    fn new() -> Story {
-        Story { began: Instant::now(), steps: Vec::new() }
+impl Progress {
+    fn new() -> Progress {
+        Progress { began: Instant::now(), steps: Vec::new() }
     }
 
     fn step(&mut self, title: impl Into<String>) -> Result<()> {
@@ -307,7 +315,7 @@ impl Story {
     }
 
     fn end(self) -> Result<()> {
-        writeln!(stdout(), "\n{} steps, every one checked, in {:.1?}", self.steps.len(), self.began.elapsed())?;
+        writeln!(stdout(), "\n{} steps, each checked, in {:.1?}", self.steps.len(), self.began.elapsed())?;
         Ok(())
     }
 }

@@ -1,7 +1,9 @@
-//! Load for a running driver, as a program: `load --socket=… --root=… --count=200 --concurrency=32 …` prints figures as JSON.
+//! Load on a running driver, as a program that prints its figures as JSON:
+//! `load --socket=… --root=… --count=200 --concurrency=32 …`.
 //!
-//! The classes `class-0`, `class-1`, … must be there, and their vaults know the service principals of `--identities`.
-#![allow(clippy::print_stdout)] // The figures are what it is for.
+//! The classes `class-0`, `class-1`, … must exist, and their vaults must grant access to the
+//! service principals of `--identities`.
+#![allow(clippy::print_stdout)] // The program prints figures.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,7 +12,7 @@ use anyhow::Result;
 use clap::Parser;
 use keyvault_csi_e2e::load::Load;
 
-/// Publishes volumes as a kubelet does, and tells how long that took.
+/// Publishes volumes as a kubelet does, and prints how long the calls took.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// The driver's CSI socket.
@@ -19,37 +21,37 @@ struct Arguments {
     /// The kubelet's root directory.
     #[arg(long)]
     root: PathBuf,
-    /// What pods' names begin with.
+    /// The prefix of the pods' names.
     #[arg(long, default_value = "web")]
     prefix: String,
-    /// How many pods with one volume each.
+    /// The number of pods, each with one volume.
     #[arg(long, default_value_t = 1)]
     count: usize,
     /// The number of the first pod.
     #[arg(long, default_value_t = 0)]
     first: usize,
-    /// How many calls at a time.
+    /// The number of concurrent calls.
     #[arg(long, default_value_t = 1)]
     concurrency: usize,
-    /// How many files each volume must have.
+    /// The number of files that each volume must have.
     #[arg(long, default_value_t = 10)]
     objects: usize,
-    /// How many classes the pods take in turn.
+    /// The number of classes, which the pods use in turn.
     #[arg(long, default_value_t = 1)]
     classes: usize,
     /// The number of the first class.
     #[arg(long, default_value_t = 0)]
     first_class: usize,
-    /// How many service principals the pods take in turn.
+    /// The number of service principals, which the pods use in turn.
     #[arg(long, default_value_t = 1)]
     identities: usize,
     /// The number of the first service principal.
     #[arg(long, default_value_t = 0)]
     first_identity: usize,
-    /// How many milliseconds lie at least between the starts of two calls of one caller.
+    /// The least time between the starts of two calls of one caller, in milliseconds.
     #[arg(long, default_value_t = 0)]
     pause: u64,
-    /// Unpublish the volumes instead.
+    /// Unpublish the volumes instead of publishing them.
     #[arg(long)]
     unpublish: bool,
 }

@@ -1,4 +1,4 @@
-//! The reference provider as a program of its own, for clusters.
+//! The reference provider as a program, for clusters.
 
 use anyhow::Result;
 use clap::Parser as _;

@@ -1,7 +1,8 @@
-//! What a Mount is answered: the contract of upstream's mock provider, and faults that a class asks for.
+//! The response to a Mount: the contract of upstream's mock provider, and injected faults.
 //!
-//! A class has `objects`: YAML with an `array` of YAML texts, each with objectName and objectVersion; beyond the contract each may
-//! have `path`, `mode` and `size`. Its parameter `answer`, or the one that `control` has set for all, makes it fail: see [`Answer`].
+//! A class has `objects`: YAML with an `array` of YAML texts, each with objectName and
+//! objectVersion; beyond the contract, each can have `path`, `mode` and `size`. Its parameter
+//! `answer`, or the one that `control` sets for all classes, injects a fault: see [`Fault`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use tonic::{Code, Status};
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 const POD_UID: &str = "csi.storage.k8s.io/pod.uid";
 
-/// What upstream's mock has under these names.
+/// The values of upstream's mock provider, by name.
 const VALUES: [(&str, &str); 2] = [
     ("foo", "secret"),
     (
@@ -23,31 +24,31 @@ const VALUES: [(&str, &str); 2] = [
     ),
 ];
 
-/// How many requests are remembered.
-const REMEMBERED: usize = 10_000;
+/// Further requests are not recorded.
+const REQUEST_LIMIT: usize = 10_000;
 
-/// What the provider knows, across calls.
+/// The provider's state across calls.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// Whether pods that were seen before get the rotated value.
+    /// Whether later mounts of a pod get the rotated value.
     pub(super) rotated: bool,
-    /// The audiences for which tokens must come.
+    /// The audiences for which requests must have a token.
     pub(super) audiences: Vec<String>,
-    /// Values and versions that were set by hand.
+    /// Values and versions that `control` set.
     pub(super) values: BTreeMap<String, (String, String)>,
-    /// The answer for all, in place of what classes ask for.
-    pub(super) answer: Option<String>,
-    /// What was asked, without tokens and values.
+    /// The fault for all classes; overrides their own.
+    pub(super) fault: Option<String>,
+    /// The requests, without tokens and values.
     pub(super) requests: Vec<Value>,
-    /// How often the version was asked for.
+    /// The number of Version calls.
     pub(super) versions: usize,
     pods: BTreeSet<String>,
     calls: BTreeMap<String, usize>,
 }
 
-/// Something other than a good reply.
-enum Answer {
-    /// `code=NAME`: a reply with that error code.
+/// A response other than the successful one.
+enum Fault {
+    /// `code=NAME`: a response with that error code.
     Code(String),
     /// `status=NUMBER:TEXT`: a gRPC status.
     Status(Code, String),
@@ -55,19 +56,20 @@ enum Answer {
     Quote,
     /// `versionless`: files without object versions.
     Versionless,
-    /// `fileless`: object versions without files, as providers answer that write into the target themselves.
+    /// `fileless`: object versions without files, as of providers that write into the target.
     Fileless,
-    /// `hang`: nothing, ever.
+    /// `hang`: no response.
     Hang,
-    /// `delay=MILLISECONDS`: a good reply after that time.
+    /// `delay=MILLISECONDS`: the successful response after that time.
     Delay(Duration),
-    /// `unavailable=COUNT`: so many times UNAVAILABLE for each pod, then a good reply.
+    /// `unavailable=COUNT`: UNAVAILABLE for the first calls of each pod, then the successful
+    /// response.
     Unavailable(usize),
 }
 
-/// What the service does with a call.
+/// When and how the service responds to a call.
 pub(super) enum Outcome {
-    Reply(Box<Result<MountResponse, Status>>),
+    Now(Box<Result<MountResponse, Status>>),
     After(Duration, Box<Result<MountResponse, Status>>),
     Never,
 }
@@ -93,31 +95,30 @@ struct Object {
 
 type Strings = BTreeMap<String, String>;
 
-/// Answers one Mount.
 pub(super) fn mount(state: &mut State, authority: &str, request: &MountRequest) -> Outcome {
-    match checked(state, authority, request) {
-        Err(status) => Outcome::Reply(Box::new(Err(status))),
-        Ok(attributes) => answer(state, request, &attributes),
+    match check(state, authority, request) {
+        Err(status) => Outcome::Now(Box::new(Err(status))),
+        Ok(attributes) => respond(state, request, &attributes),
     }
 }
 
-/// What upstream's mock insists on.
-fn checked(state: &mut State, authority: &str, request: &MountRequest) -> Result<Strings, Status> {
-    let faulty = |what: &str| Status::invalid_argument(what.to_owned());
+/// The checks of upstream's mock provider; returns the attributes.
+fn check(state: &mut State, authority: &str, request: &MountRequest) -> Result<Strings, Status> {
+    let invalid = |what: &str| Status::invalid_argument(what.to_owned());
     if authority != "localhost" {
-        return Err(faulty("the :authority is not localhost"));
+        return Err(invalid("the :authority is not localhost"));
     }
-    let attributes: Strings = serde_json::from_str(&request.attributes).map_err(|_| faulty("attributes"))?;
-    let secrets: Option<Strings> = serde_json::from_str(&request.secrets).map_err(|_| faulty("secrets"))?;
-    let permission: u32 = serde_json::from_str(&request.permission).map_err(|_| faulty("permission"))?;
+    let attributes: Strings = serde_json::from_str(&request.attributes).map_err(|_| invalid("attributes"))?;
+    let secrets: Option<Strings> = serde_json::from_str(&request.secrets).map_err(|_| invalid("secrets"))?;
+    let permission: u32 = serde_json::from_str(&request.permission).map_err(|_| invalid("permission"))?;
     if request.target_path.is_empty() {
-        return Err(faulty("target_path"));
+        return Err(invalid("target_path"));
     }
     let tokens: BTreeMap<String, Value> = match attributes.get(TOKENS) {
-        Some(tokens) => serde_json::from_str(tokens).map_err(|_| faulty("tokens"))?,
+        Some(tokens) => serde_json::from_str(tokens).map_err(|_| invalid("tokens"))?,
         None => BTreeMap::new(),
     };
-    if state.requests.len() < REMEMBERED {
+    if state.requests.len() < REQUEST_LIMIT {
         let held = request.current_object_version.iter().map(|held| (held.id.clone(), held.version.clone()));
         let plain: Strings = attributes.clone().into_iter().filter(|(key, _)| key != TOKENS).collect();
         state.requests.push(json!({
@@ -129,89 +130,87 @@ fn checked(state: &mut State, authority: &str, request: &MountRequest) -> Result
             "audiences": tokens.keys().collect::<Vec<_>>(),
         }));
     }
-    let comes = |audience: &String| tokens.get(audience).is_some_and(|token| token["token"].is_string());
-    if let Some(missing) = state.audiences.iter().find(|audience| !comes(audience)) {
+    let has_token = |audience: &String| tokens.get(audience).is_some_and(|token| token["token"].is_string());
+    if let Some(missing) = state.audiences.iter().find(|audience| !has_token(audience)) {
         return Err(Status::unauthenticated(format!("no token for audience {missing}")));
     }
     Ok(attributes)
 }
 
-fn answer(state: &mut State, request: &MountRequest, attributes: &Strings) -> Outcome {
-    let wanted = state.answer.clone().or_else(|| attributes.get("answer").cloned());
+fn respond(state: &mut State, request: &MountRequest, attributes: &Strings) -> Outcome {
+    let fault = state.fault.clone().or_else(|| attributes.get("answer").cloned());
     let uid = attributes.get(POD_UID).cloned().unwrap_or_default();
     let calls = state.calls.entry(uid).or_default();
     *calls += 1;
     let calls = *calls;
-    let fails = |status| Outcome::Reply(Box::new(Err(status)));
-    let good = |state: &mut State| Box::new(reply(state, attributes));
-    let answer = match wanted.as_deref().map(parsed) {
-        None => return Outcome::Reply(good(state)),
-        Some(None) => return fails(Status::invalid_argument("there is no such answer")),
-        Some(Some(answer)) => answer,
+    let fail = |status| Outcome::Now(Box::new(Err(status)));
+    let success = |state: &mut State| Box::new(response(state, attributes));
+    let fault = match fault.as_deref().map(parse_fault) {
+        None => return Outcome::Now(success(state)),
+        Some(None) => return fail(Status::invalid_argument("unknown answer")),
+        Some(Some(fault)) => fault,
     };
-    match answer {
-        Answer::Code(code) => {
+    match fault {
+        Fault::Code(code) => {
             let versions = vec![ObjectVersion { id: "secret/none".to_owned(), version: "v1".to_owned() }];
-            let reply = MountResponse { object_version: versions, error: Some(Error { code }), files: Vec::new() };
-            Outcome::Reply(Box::new(Ok(reply)))
+            let response = MountResponse { object_version: versions, error: Some(Error { code }), files: Vec::new() };
+            Outcome::Now(Box::new(Ok(response)))
         }
-        Answer::Status(code, text) => fails(Status::new(code, text)),
-        Answer::Quote => {
-            fails(Status::unknown(format!("cannot serve {} with {}", request.attributes, request.secrets)))
+        Fault::Status(code, text) => fail(Status::new(code, text)),
+        Fault::Quote => fail(Status::unknown(format!("cannot serve {} with {}", request.attributes, request.secrets))),
+        Fault::Versionless => Outcome::Now(Box::new(
+            success(state).map(|response| MountResponse { object_version: Vec::new(), ..response }),
+        )),
+        Fault::Fileless => {
+            Outcome::Now(Box::new(success(state).map(|response| MountResponse { files: Vec::new(), ..response })))
         }
-        Answer::Versionless => {
-            Outcome::Reply(Box::new(good(state).map(|reply| MountResponse { object_version: Vec::new(), ..reply })))
-        }
-        Answer::Fileless => {
-            Outcome::Reply(Box::new(good(state).map(|reply| MountResponse { files: Vec::new(), ..reply })))
-        }
-        Answer::Hang => Outcome::Never,
-        Answer::Delay(time) => Outcome::After(time, good(state)),
-        Answer::Unavailable(count) if calls <= count => fails(Status::unavailable("not yet")),
-        Answer::Unavailable(_) => Outcome::Reply(good(state)),
+        Fault::Hang => Outcome::Never,
+        Fault::Delay(time) => Outcome::After(time, success(state)),
+        Fault::Unavailable(count) if calls <= count => fail(Status::unavailable("not yet")),
+        Fault::Unavailable(_) => Outcome::Now(success(state)),
     }
 }
 
-fn parsed(text: &str) -> Option<Answer> {
+fn parse_fault(text: &str) -> Option<Fault> {
     let (what, value) = text.split_once('=').unwrap_or((text, ""));
     Some(match what {
-        "code" => Answer::Code(value.to_owned()),
+        "code" => Fault::Code(value.to_owned()),
         "status" => {
             let (code, text) = value.split_once(':')?;
-            Answer::Status(Code::from_i32(code.parse().ok()?), text.to_owned())
+            Fault::Status(Code::from_i32(code.parse().ok()?), text.to_owned())
         }
-        "quote" => Answer::Quote,
-        "versionless" => Answer::Versionless,
-        "fileless" => Answer::Fileless,
-        "hang" => Answer::Hang,
-        "delay" => Answer::Delay(Duration::from_millis(value.parse().ok()?)),
-        "unavailable" => Answer::Unavailable(value.parse().ok()?),
+        "quote" => Fault::Quote,
+        "versionless" => Fault::Versionless,
+        "fileless" => Fault::Fileless,
+        "hang" => Fault::Hang,
+        "delay" => Fault::Delay(Duration::from_millis(value.parse().ok()?)),
+        "unavailable" => Fault::Unavailable(value.parse().ok()?),
         _ => return None,
     })
 }
 
-fn reply(state: &mut State, attributes: &Strings) -> Result<MountResponse, Status> {
+fn response(state: &mut State, attributes: &Strings) -> Result<MountResponse, Status> {
     let uid = attributes.get(POD_UID).cloned().unwrap_or_default();
-    let faulty = |_| Status::invalid_argument("objects");
+    let invalid = |_| Status::invalid_argument("objects");
     let objects = attributes.get("objects").ok_or_else(|| Status::invalid_argument("there are no objects"))?;
-    let objects: Objects = serde_saphyr::from_str(objects).map_err(faulty)?;
+    let objects: Objects = serde_saphyr::from_str(objects).map_err(invalid)?;
     let rotated = state.rotated && state.pods.contains(&uid);
-    let mut reply = MountResponse::default();
+    let mut response = MountResponse::default();
     for text in &objects.array {
-        let object: Object = serde_saphyr::from_str(text).map_err(faulty)?;
+        let object: Object = serde_saphyr::from_str(text).map_err(invalid)?;
         let (value, version) = value(state, &object, rotated)?;
         let Object { object_name: name, path, mode, size, .. } = object;
         let contents = match size {
             Some(size) => value.bytes().cycle().take(size).collect(),
             None => value.into_bytes(),
         };
-        // Without a mode, as upstream's mock.
+        // Without a mode by default, like upstream's mock provider.
         let file = File { path: path.unwrap_or_else(|| name.clone()), mode: mode.unwrap_or_default(), contents };
-        reply.files.push(file);
-        reply.object_version.push(ObjectVersion { id: format!("secret/{name}"), version });
+        response.files.push(file);
+        response.object_version.push(ObjectVersion { id: format!("secret/{name}"), version });
     }
     state.pods.insert(uid);
-    Ok(reply)
+    Ok(response)
 }
 
 fn value(state: &State, object: &Object, rotated: bool) -> Result<(String, String), Status> {

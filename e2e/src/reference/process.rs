@@ -1,6 +1,6 @@
-//! A reference provider as a process of its own, started and ended by a test.
+//! A reference provider as a child process of a test.
 //!
-//! Told what to do by its control address, and asked there what it saw.
+//! Its control API changes its responses and returns the requests that it received.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,23 +13,23 @@ use nix::unistd::Pid;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-use super::Options;
+use super::options::Options;
 use crate::driver::{http_get, wait_for};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A running provider. Dropping it kills it.
 #[derive(Debug)]
-pub struct ProviderProcess {
+pub struct ReferenceProvider {
     child: Child,
     socket: PathBuf,
-    control: SocketAddr,
+    control_address: SocketAddr,
 }
 
-/// A request that it saw, without tokens and values.
+/// A request that the provider received, without tokens and values.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Seen {
-    /// The attributes but for the tokens.
+pub struct RecordedRequest {
+    /// The attributes, without the tokens.
     pub attributes: BTreeMap<String, String>,
     /// The keys of the secrets; `None` for `null`.
     pub secrets: Option<Vec<String>>,
@@ -39,23 +39,23 @@ pub struct Seen {
     pub target: String,
     /// The current object versions, by id.
     pub held: BTreeMap<String, String>,
-    /// The audiences that tokens came for.
+    /// The audiences of the tokens.
     pub audiences: Vec<String>,
 }
 
-impl ProviderProcess {
-    /// Starts `command`, which is to run a provider with these options, and waits until it listens.
+impl ReferenceProvider {
+    /// Starts `command`, which must run a provider with these options, and waits until it listens.
     ///
     /// # Errors
-    /// It ends, or does not listen in time.
-    pub fn start(mut command: Command, options: &Options) -> Result<ProviderProcess> {
+    /// It exits, or does not listen in time.
+    pub fn start(mut command: Command, options: &Options) -> Result<ReferenceProvider> {
         let Options { socket, control } = options.clone();
         command.arg("--socket").arg(&socket).arg("--control").arg(control.to_string()).stdin(Stdio::null());
         let child = command.spawn().context("cannot start the reference provider")?;
-        let mut provider = ProviderProcess { child, socket, control };
-        // Its control comes after its socket.
-        wait_for("the reference provider listens", PATIENCE, || {
-            ensure!(provider.child.try_wait()?.is_none(), "the reference provider has ended");
+        let mut provider = ReferenceProvider { child, socket, control_address: control };
+        // The provider binds its control address after its socket.
+        wait_for("the reference provider listens", TIMEOUT, || {
+            ensure!(provider.child.try_wait()?.is_none(), "the reference provider exited");
             Ok(http_get(&control.to_string(), "/versions").is_ok())
         })?;
         Ok(provider)
@@ -66,34 +66,34 @@ impl ProviderProcess {
         &self.socket
     }
 
-    /// Tells it something: a path of its control and its query.
+    /// Calls a path of its control API with a query.
     ///
     /// # Errors
-    /// It does not answer, or does not know the path.
-    pub fn tell(&self, path: &str, query: &[(&str, &str)]) -> Result<String> {
+    /// It does not respond, or has no such path.
+    pub fn control(&self, path: &str, query: &[(&str, &str)]) -> Result<String> {
         let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
-        let (status, body) = http_get(&self.control.to_string(), &format!("{path}?{query}"))?;
-        ensure!(status == 200, "{path} is answered {status}");
+        let (status, body) = http_get(&self.control_address.to_string(), &format!("{path}?{query}"))?;
+        ensure!(status == 200, "{path} responds with {status}");
         Ok(body)
     }
 
-    /// The requests that it saw so far.
+    /// The requests that it received so far.
     ///
     /// # Errors
-    /// It does not answer.
-    pub fn requests(&self) -> Result<Vec<Seen>> {
-        Ok(serde_json::from_str(&self.tell("/requests", &[])?)?)
+    /// It does not respond.
+    pub fn requests(&self) -> Result<Vec<RecordedRequest>> {
+        Ok(serde_json::from_str(&self.control("/requests", &[])?)?)
     }
 
-    /// How often it was asked for its version.
+    /// The number of Version calls.
     ///
     /// # Errors
-    /// It does not answer.
+    /// It does not respond.
     pub fn version_calls(&self) -> Result<usize> {
-        Ok(self.tell("/versions", &[])?.parse()?)
+        Ok(self.control("/versions", &[])?.parse()?)
     }
 
-    /// Kills it at once; its socket stays, and nobody listens on it.
+    /// Kills it; its socket remains without a listener.
     ///
     /// # Errors
     /// It cannot be killed.
@@ -103,19 +103,19 @@ impl ProviderProcess {
         Ok(())
     }
 
-    /// Ends it by SIGTERM: its open calls end, and its socket goes.
+    /// Stops it with SIGTERM: it completes open calls and removes its socket.
     ///
     /// # Errors
-    /// It does not end in time.
+    /// It does not exit in time.
     pub fn terminate(mut self) -> Result<()> {
         kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGTERM)?;
-        wait_for("the reference provider ends", PATIENCE, || Ok(self.child.try_wait()?.is_some()))
+        wait_for("the reference provider exits", TIMEOUT, || Ok(self.child.try_wait()?.is_some()))
     }
 }
 
-impl Drop for ProviderProcess {
+impl Drop for ReferenceProvider {
     fn drop(&mut self) {
-        // Gone already is fine.
+        // An error means that it has exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,6 +1,4 @@
-//! The gRPC side: the protocol's two calls on a Unix socket.
-//!
-//! Hands each call to `contract` and waits as long as that says.
+//! Serves the protocol's two calls on a Unix socket; `contract` computes the responses.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,17 +14,17 @@ use tower::util::MapRequestLayer;
 
 use super::contract::{self, Outcome, State};
 
-/// The `:authority` of a call, which tonic does not hand on.
+/// The `:authority` of a call, which tonic does not pass to services.
 #[derive(Clone)]
 struct Authority(String);
 
 struct Service(Arc<Mutex<State>>);
 
-/// Serves until `stop` is done, then lets the open calls end.
+/// Serves until `shutdown` completes, and then waits for open calls.
 pub(super) async fn serve(
     listener: UnixListener,
     state: Arc<Mutex<State>>,
-    stop: impl Future<Output = ()>,
+    shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
     let authority = MapRequestLayer::new(|mut request: http::Request<tonic::body::Body>| {
         let authority = request.uri().authority().map(ToString::to_string).unwrap_or_default();
@@ -36,7 +34,7 @@ pub(super) async fn serve(
     Server::builder()
         .layer(authority)
         .add_service(CsiDriverProviderServer::new(Service(state)))
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop)
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown)
         .await?;
     Ok(())
 }
@@ -58,14 +56,14 @@ impl CsiDriverProvider for Service {
             let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             contract::mount(&mut state, &authority, &request.into_inner())
         };
-        let reply = match outcome {
-            Outcome::Reply(reply) => reply,
-            Outcome::After(time, reply) => {
+        let response = match outcome {
+            Outcome::Now(response) => response,
+            Outcome::After(time, response) => {
                 tokio::time::sleep(time).await;
-                reply
+                response
             }
             Outcome::Never => std::future::pending().await,
         };
-        reply.map(Response::new)
+        response.map(Response::new)
     }
 }

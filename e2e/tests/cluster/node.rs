@@ -1,7 +1,8 @@
-//! The node as somebody sees it who sits there: its mounts, folders, processes and local ports.
+//! The node's mounts, directories, processes and local ports.
 //!
-//! Through a privileged pod in the node's network and PID namespaces, so that the tests may run anywhere. One node: tests
-//! that look at it, and the pods they look at, have to meet.
+//! Read through a privileged pod in the node's network and PID namespaces, so that the tests can
+//! run anywhere. The cluster must have a single node, so that this pod is on the node of the tests'
+//! pods.
 
 use std::io::{BufRead as _, BufReader, Lines};
 use std::path::Path;
@@ -21,7 +22,7 @@ const POD: &str = "node";
 pub(crate) fn start() -> Result<()> {
     let namespace = NAMESPACE.get_or_init(|| format!("e2e-node-{}", std::process::id()));
     kubectl(&["create", "namespace", namespace])?;
-    crate::scene::accounts(namespace)?;
+    crate::fixture::wait_for_service_account(namespace)?;
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": POD}, "spec": {
         "hostPID": true,
         "hostNetwork": true,
@@ -38,40 +39,40 @@ pub(crate) fn start() -> Result<()> {
     ready(namespace, POD)
 }
 
-/// The lines of the node's mount table that name this folder.
+/// The lines of the node's mount table with this directory.
 pub(crate) fn mounts(folder: &Path) -> Result<Vec<String>> {
     let folder = folder.display().to_string();
     Ok(run(&["cat", "/proc/1/mounts"])?.lines().filter(|line| line.contains(&folder)).map(str::to_owned).collect())
 }
 
-/// Whether there is such a file or folder on the node.
+/// Whether the node has this file or directory.
 pub(crate) fn exists(path: &Path) -> Result<bool> {
     let path = format!("/proc/1/root{}", path.display());
     Ok(run(&["sh", "-c", "if [ -e \"$0\" ]; then echo yes; fi", &path])? == "yes\n")
 }
 
-/// Tells on the node when the driver's process ends, when the next one starts, and when that says that it is ready: within
-/// milliseconds, which nobody could who asks from outside. Each step has two minutes.
+/// Prints, on the node, when the driver's process exits, when the next one starts, and when that is
+/// ready. On the node the times are exact to milliseconds. The timeout of each step is two minutes.
 const RESTART: &str = r#"
-told() { read up rest < /proc/uptime; echo "$1 $up"; }
-awaited() { n=0; until eval "$1"; do n=$((n + 1)); [ $n -lt 12000 ] || exit 1; usleep 5000; done; }
+report() { read up rest < /proc/uptime; echo "$1 $up"; }
+wait_until() { n=0; until eval "$1"; do n=$((n + 1)); [ $n -lt 12000 ] || exit 1; usleep 5000; done; }
 old=$(pidof keyvault-csi) || exit 1
-told watching
-awaited '[ "$(pidof keyvault-csi)" != "$old" ]'; told ended
-awaited 'pidof keyvault-csi > /dev/null'; told started
-awaited 'wget -q -O /dev/null http://127.0.0.1:9808/readyz 2> /dev/null'; told ready
+report watching
+wait_until '[ "$(pidof keyvault-csi)" != "$old" ]'; report exited
+wait_until 'pidof keyvault-csi > /dev/null'; report started
+wait_until 'wget -q -O /dev/null http://127.0.0.1:9808/readyz 2> /dev/null'; report ready
 "#;
 
-/// Follows a restart of the driver on the node.
+/// Observes a restart of the driver on the node.
 pub(crate) struct Restart {
     script: Child,
     lines: Lines<BufReader<ChildStdout>>,
-    /// This process's clock and the node's, at one moment.
+    /// The time of this process's clock and of the node's at the same moment.
     clocks: (Instant, f64),
 }
 
 impl Restart {
-    /// Begins to watch.
+    /// Starts to observe.
     pub(crate) fn watch() -> Result<Restart> {
         let namespace = NAMESPACE.get().context("the node's pod was not started")?;
         let mut command = Command::new("kubectl");
@@ -84,14 +85,14 @@ impl Restart {
         Ok(restart)
     }
 
-    /// When the next step was seen.
+    /// Waits for the next step, and returns its time.
     pub(crate) fn step(&mut self, what: &str) -> Result<Instant> {
         let up = self.line(what)?;
         Ok(self.clocks.0 + Duration::try_from_secs_f64(up - self.clocks.1)?)
     }
 
     fn line(&mut self, what: &str) -> Result<f64> {
-        let line = self.lines.next().with_context(|| format!("not seen in time: {what}"))??;
+        let line = self.lines.next().with_context(|| format!("not within two minutes: {what}"))??;
         let up = line.strip_prefix(what).with_context(|| format!("{line} instead of {what}"))?;
         Ok(up.trim().parse()?)
     }
@@ -99,13 +100,13 @@ impl Restart {
 
 impl Drop for Restart {
     fn drop(&mut self) {
-        // Ended already is fine.
+        // An error means that it has exited already.
         let _ = self.script.kill();
         let _ = self.script.wait();
     }
 }
 
-/// What a port of the node's own loopback interface answers to a GET; nothing if it does not say 200.
+/// The response to a GET on a port of the node's loopback interface, if its status is 200.
 pub(crate) fn http(port: u16, path: &str) -> Result<Option<String>> {
     let url = format!("http://127.0.0.1:{port}{path}");
     let text = run(&["sh", "-c", "wget -q -O - \"$0\" && echo done || true", &url])?;

@@ -1,6 +1,6 @@
-//! The driver in the cluster: our image, our chart, installed as users do.
+//! The driver in the cluster: our image, installed by our chart.
 //!
-//! The emulator's certificate authority comes into the driver's pods as docs/install.md tells for a private one.
+//! The driver's pods trust the emulator's CA by the way that docs/install.md has for a private CA.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -8,16 +8,16 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
+use crate::environment;
+use crate::fixture::ca_pem;
 use crate::kubectl::{helm, kubectl, kubectl_with, list, server_minor, text};
-use crate::place;
-use crate::scene::ca_pem;
 
 pub(crate) const NAMESPACE: &str = "kube-system";
 pub(crate) const RELEASE: &str = "csi";
 const REPOSITORY: &str = "registry.example/keyvault-csi";
 const DAEMONSET: &str = "csi-secrets-store-csi-driver";
 const CA: &str = "private-ca";
-/// How often the vault is asked with rotation on.
+/// The poll interval of rotation.
 const INTERVAL: &str = "5s";
 
 /// Loads the image under a tag, and installs the chart with it.
@@ -32,7 +32,7 @@ pub(crate) fn install() -> Result<()> {
         &format!("--from-literal=ca.crt={}", ca_pem()),
     ])?;
     kubectl_with(&["apply", "--namespace", NAMESPACE, "--filename", "-"], &ca)?;
-    put("install", "first")
+    apply_chart("install", "first")
 }
 
 /// The image's name without its tag.
@@ -43,24 +43,24 @@ fn repository() -> String {
 /// Loads the image of the archive under a tag.
 pub(crate) fn load(tag: &str) -> Result<()> {
     let archive = std::env::var("KEYVAULT_CSI_IMAGE").context("KEYVAULT_CSI_IMAGE is not set: run make e2e")?;
-    place::load_image(&archive, &format!("{}:{tag}", repository()))
+    environment::load_image(&archive, &format!("{}:{tag}", repository()))
 }
 
 /// Installs or upgrades the release, and waits until the driver is ready.
-pub(crate) fn put(action: &str, tag: &str) -> Result<()> {
-    put_with(action, tag, false)
+pub(crate) fn apply_chart(action: &str, tag: &str) -> Result<()> {
+    apply_chart_with(action, tag, false)
 }
 
-/// Switches rotation and the mirror on, as docs/install.md says.
-pub(crate) fn rotate() -> Result<()> {
+/// Enables rotation and the mirror, as docs/install.md describes.
+pub(crate) fn enable_rotation() -> Result<()> {
     if server_minor()? < 22 {
-        // There, a CSIDriver object cannot be changed.
+        // Before 1.22, a CSIDriver object is immutable.
         kubectl(&["delete", "csidriver", "secrets-store.csi.k8s.io"])?;
     }
-    put_with("upgrade", "first", true)
+    apply_chart_with("upgrade", "first", true)
 }
 
-fn put_with(action: &str, tag: &str, rotation: bool) -> Result<()> {
+fn apply_chart_with(action: &str, tag: &str, rotation: bool) -> Result<()> {
     let values = json!({
         "logVerbosity": 2,
         "enableSecretRotation": rotation,
@@ -68,9 +68,9 @@ fn put_with(action: &str, tag: &str, rotation: bool) -> Result<()> {
         "syncSecret": {"enabled": rotation},
         "linux": {
             "image": {"repository": repository(), "tag": tag},
-            // Azure's names lead to the emulator.
+            // The name server resolves Azure's names to the emulator.
             "dnsPolicy": "None",
-            "dnsConfig": {"nameservers": [place::name_server()?]},
+            "dnsConfig": {"nameservers": [environment::name_server()?]},
             "kubeletRootDir": kubelet_root(),
             "volumes": [{"name": CA, "configMap": {"name": CA}}],
             "volumeMounts": [{"name": CA, "mountPath": "/etc/ssl/certs/private-ca.crt", "subPath": "ca.crt", "readOnly": true}],
@@ -82,25 +82,25 @@ fn put_with(action: &str, tag: &str, rotation: bool) -> Result<()> {
     rolled_out()
 }
 
-/// Waits until the newest of everything is ready.
+/// Waits until the newest revision is ready.
 pub(crate) fn rolled_out() -> Result<()> {
     kubectl(&["rollout", "status", "daemonset", DAEMONSET, "--namespace", NAMESPACE, "--timeout=120s"])?;
     Ok(())
 }
 
-/// Where the kubelet keeps its pods.
+/// The kubelet's root directory.
 pub(crate) fn kubelet_root() -> PathBuf {
     std::env::var_os("E2E_KUBELET_ROOT").map_or_else(|| PathBuf::from("/var/lib/kubelet"), PathBuf::from)
 }
 
-/// The driver's pods that are not on their way out.
+/// The driver's pods that are not terminating.
 pub(crate) fn pods() -> Result<Vec<Value>> {
     let mut pods = list(NAMESPACE, "pods", &["--selector=app=secrets-store-csi-driver"])?;
     pods.retain(|pod| pod["metadata"]["deletionTimestamp"].is_null());
     Ok(pods)
 }
 
-/// The name of the driver's pod on the one node.
+/// The name of the driver's pod on the single node.
 pub(crate) fn pod() -> Result<String> {
     text(pods()?.first().context("no driver")?, "/metadata/name")
 }
@@ -112,8 +112,8 @@ pub(crate) fn kill() -> Result<String> {
     Ok(pod)
 }
 
-/// The driver's container was never started a second time, and its log tells of no mount that stayed.
-pub(crate) fn is_steady() -> Result<()> {
+/// Asserts that the driver's container never restarted, and that it never failed to unmount.
+pub(crate) fn assert_steady() -> Result<()> {
     for pod in pods()? {
         assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0, "{pod}");
         let log = kubectl(&["logs", &text(&pod, "/metadata/name")?, "--namespace", NAMESPACE])?;

@@ -1,7 +1,7 @@
 //! Our provider behind its socket, beside a driver that has `--azure-provider=external`.
 
 use anyhow::Result;
-use keyvault_csi_e2e::driver::Setup;
+use keyvault_csi_e2e::driver::DriverSetup;
 use keyvault_csi_e2e::provider::ProviderProcess;
 
 use super::environment;
@@ -26,7 +26,7 @@ const FETCH_FLAGS: &[&str] = &[
 
 /// Starts our provider in the main provider directory of a driver, if the environment has one, with
 /// those of the driver's flags that concern fetching.
-pub(super) fn start(setup: &mut Setup) -> Result<Option<ProviderProcess>> {
+pub(super) fn start(setup: &mut DriverSetup) -> Result<Option<ProviderProcess>> {
     if !environment::has_external_provider() {
         return Ok(None);
     }

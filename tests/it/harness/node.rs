@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use keyvault_csi_e2e::driver::{DriverProcess, Setup};
+use keyvault_csi_e2e::driver::{DriverProcess, DriverSetup};
 use keyvault_csi_e2e::kubelet::{DEADLINE, Kubelet, Volume};
 use keyvault_csi_e2e::provider::ProviderProcess;
 use tonic::Status;
@@ -39,7 +39,7 @@ impl Harness {
 }
 
 impl Node {
-    pub(crate) fn start(mut setup: Setup) -> Result<Node> {
+    pub(crate) fn start(mut setup: DriverSetup) -> Result<Node> {
         let provider = external_provider::start(&mut setup)?;
         let driver = setup.start()?;
         let kubelet = Kubelet::new(&driver.setup().kubelet_root(), &driver.setup().socket())?;

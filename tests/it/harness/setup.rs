@@ -4,18 +4,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use keyvault_csi_e2e::driver::{Kernel, Setup};
+use keyvault_csi_e2e::driver::{Kernel, DriverSetup};
 use keyvault_csi_e2e::provider::ProviderSetup;
 
 use super::{Harness, environment};
 
 impl Harness {
     /// A driver in a folder of its own, with every log level on.
-    pub(crate) fn setup(&self) -> Setup {
+    pub(crate) fn setup(&self) -> DriverSetup {
         let number = self.next_number();
         let folder = self.folder.path().join(format!("n{number}"));
         fs::create_dir_all(&folder).unwrap();
-        let mut setup = Setup {
+        let mut setup = DriverSetup {
             binary: PathBuf::from(env!("CARGO_BIN_EXE_keyvault-csi")),
             folder,
             address: format!("127.0.{}.{}", 1 + number / 250, 1 + number % 250),
@@ -29,7 +29,7 @@ impl Harness {
             kernel: Kernel::Present,
             largest_file: None,
             descriptors: None,
-            killed_at: None,
+            kill_at: None,
         };
         if environment::has_kubelet_root() {
             setup.flags.push(kubelet_root_flag(&setup.kubelet_root()));
@@ -39,7 +39,7 @@ impl Harness {
 
     /// The same with a folder for the files of custom clouds, as an administrator mounts one;
     /// returns the folder too.
-    pub(crate) fn setup_with_clouds(&self) -> Result<(Setup, PathBuf)> {
+    pub(crate) fn setup_with_clouds(&self) -> Result<(DriverSetup, PathBuf)> {
         let mut setup = self.setup();
         let clouds = setup.folder.join("clouds");
         fs::create_dir_all(&clouds)?;
@@ -48,7 +48,7 @@ impl Harness {
     }
 
     /// The release binary as the chart starts it; a debug build without `KEYVAULT_CSI_RELEASE`.
-    pub(crate) fn release_setup(&self) -> Setup {
+    pub(crate) fn release_setup(&self) -> DriverSetup {
         let mut setup = self.setup();
         if let Some(release) = std::env::var_os("KEYVAULT_CSI_RELEASE") {
             setup.binary = PathBuf::from(release);
@@ -83,12 +83,12 @@ pub(crate) fn kubelet_root_flag(root: &Path) -> String {
 
 /// The directories in which a driver of this setup looks for providers' sockets: the additional
 /// one, then the main one.
-pub(crate) fn provider_dirs(setup: &Setup) -> [PathBuf; 2] {
+pub(crate) fn provider_dirs(setup: &DriverSetup) -> [PathBuf; 2] {
     ["more", "providers"].map(|folder| setup.folder.join(folder))
 }
 
 /// Creates the provider directories, and the flags that make a driver look there.
-pub(crate) fn set_provider_dirs(setup: &mut Setup) -> Result<()> {
+pub(crate) fn set_provider_dirs(setup: &mut DriverSetup) -> Result<()> {
     let [additional, main] = provider_dirs(setup);
     for folder in [&additional, &main] {
         fs::create_dir_all(folder)?;

@@ -1,7 +1,6 @@
 //! Admin calls on federated credentials, client certificates, issuers and managed identities.
 //!
-//! An application that is not there yet is added without a secret.
-//! Issuers sign what they are asked to sign; whether it is any good is for Entra ID to say.
+//! An unknown application is added, without a secret. Issuers sign any claims.
 
 use std::time::Duration;
 
@@ -12,9 +11,9 @@ use rustls::pki_types::pem::PemObject as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Reply, Scene, done, json_reply, parse};
+use super::reply::{AdminResult, AzureState, json_response, no_content, parse};
 use crate::directory::Federation;
-use crate::world::invalid;
+use crate::error::invalid;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -59,67 +58,77 @@ pub(super) struct IdentityBody {
 }
 
 pub(super) async fn add_federation(
-    State(azure): Scene,
+    State(azure): AzureState,
     Path((tenant, client)): Path<(String, String)>,
     body: Bytes,
-) -> Reply {
+) -> AdminResult {
     let FederationBody { issuer, subject, audience } = parse(&body)?;
     let federation = Federation { issuer, subject, audience };
-    azure.world(|world| world.add_federation(&tenant, &client, federation))?;
-    Ok(done())
+    azure.change(|state| state.add_federation(&tenant, &client, federation))?;
+    Ok(no_content())
 }
 
-pub(super) async fn clear_federations(State(azure): Scene, Path((tenant, client)): Path<(String, String)>) -> Reply {
-    azure.world(|world| {
-        world.client(&tenant, &client)?.federations.clear();
+pub(super) async fn clear_federations(
+    State(azure): AzureState,
+    Path((tenant, client)): Path<(String, String)>,
+) -> AdminResult {
+    azure.change(|state| {
+        state.client(&tenant, &client)?.federations.clear();
         Ok(())
     })?;
-    Ok(done())
+    Ok(no_content())
 }
 
 pub(super) async fn add_certificate(
-    State(azure): Scene,
+    State(azure): AzureState,
     Path((tenant, client)): Path<(String, String)>,
     body: Bytes,
-) -> Reply {
+) -> AdminResult {
     let body: CertificateBody = parse(&body)?;
     let der = CertificateDer::from_pem_slice(body.pem.as_bytes());
     let der = der.map_err(|_| invalid("certificate", "", "one CERTIFICATE block of PEM"))?;
-    azure.world(|world| world.add_client_certificate(&tenant, &client, &der))?;
-    Ok(done())
+    azure.change(|state| state.add_client_certificate(&tenant, &client, &der))?;
+    Ok(no_content())
 }
 
-pub(super) async fn clear_certificates(State(azure): Scene, Path((tenant, client)): Path<(String, String)>) -> Reply {
-    azure.world(|world| {
-        world.client(&tenant, &client)?.certificates.clear();
+pub(super) async fn clear_certificates(
+    State(azure): AzureState,
+    Path((tenant, client)): Path<(String, String)>,
+) -> AdminResult {
+    azure.change(|state| {
+        state.client(&tenant, &client)?.certificates.clear();
         Ok(())
     })?;
-    Ok(done())
+    Ok(no_content())
 }
 
-pub(super) async fn put_issuer(State(azure): Scene, body: Bytes) -> Reply {
+pub(super) async fn put_issuer(State(azure): AzureState, body: Bytes) -> AdminResult {
     let body: IssuerBody = parse(&body)?;
-    let issuer = azure.world(|world| world.add_issuer(&body.url))?;
-    Ok(json_reply(&json!({ "url": issuer.url(), "kid": issuer.kid() })))
+    let issuer = azure.change(|state| state.add_issuer(&body.url))?;
+    Ok(json_response(&json!({ "url": issuer.url(), "kid": issuer.kid() })))
 }
 
-pub(super) async fn sign(State(azure): Scene, body: Bytes) -> Reply {
+pub(super) async fn sign(State(azure): AzureState, body: Bytes) -> AdminResult {
     let body: TokenBody = parse(&body)?;
-    let issuer = azure.world(|world| world.issuer(&body.issuer).cloned())?;
+    let issuer = azure.change(|state| state.issuer(&body.issuer).cloned())?;
     let lifetime = Duration::from_secs(body.lifetime_seconds);
     let token = issuer.sign(&body.subject, &body.audience, lifetime, body.claims)?;
-    Ok(json_reply(&json!({ "token": token })))
+    Ok(json_response(&json!({ "token": token })))
 }
 
-pub(super) async fn put_managed_identity(State(azure): Scene, Path(client): Path<String>, body: Bytes) -> Reply {
+pub(super) async fn put_managed_identity(
+    State(azure): AzureState,
+    Path(client): Path<String>,
+    body: Bytes,
+) -> AdminResult {
     let body: IdentityBody = parse(&body)?;
-    azure.world(|world| world.add_managed_identity(&body.tenant, &client, body.system))?;
-    Ok(done())
+    azure.change(|state| state.add_managed_identity(&body.tenant, &client, body.system))?;
+    Ok(no_content())
 }
 
-pub(super) async fn delete_managed_identity(State(azure): Scene, Path(client): Path<String>) -> Reply {
+pub(super) async fn delete_managed_identity(State(azure): AzureState, Path(client): Path<String>) -> AdminResult {
     azure.remove_managed_identity(&client);
-    Ok(done())
+    Ok(no_content())
 }
 
 fn exchange_audience() -> String {

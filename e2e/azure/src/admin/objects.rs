@@ -1,20 +1,19 @@
-//! Admin calls on secrets, keys and certificates: set, change, delete, purge, and list what is there.
+//! Admin calls on secrets, keys and certificates: set, change, delete, purge and list.
 //!
-//! They need no token and no permission, and they are not counted.
-//! Values go in and never come out: read them through Key Vault's own API.
-//! Only setting differs between the kinds; the rest has the collection in its path.
+//! They need no token and no permission, and they are not counted. No call returns a value: only
+//! Key Vault's own API does.
 
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Reply, Scene, done, json_reply, parse};
-use crate::azure::Azure;
-use crate::content::{Jwk, ObjectKind};
-use crate::keyvault::read_material;
+use super::reply::{AdminResult, AzureState, json_response, no_content, parse};
+use crate::azure::handle::Azure;
+use crate::clock::now;
+use crate::content::{CertificateMaterial, Jwk, ObjectKind};
+use crate::error::{SetupError, invalid, store_error};
 use crate::object::{Change, ObjectAttributes, Store, Version};
-use crate::world::{WorldError, invalid, now, refused};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -25,7 +24,7 @@ pub(super) struct SecretBody {
     attributes: ObjectAttributes,
 }
 
-/// The part of the path that names a kind: `secrets`, `keys` or `certificates`.
+/// The segment `secrets`, `keys` or `certificates` of a path.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Collection(ObjectKind);
@@ -50,81 +49,85 @@ pub(super) struct CertificateBody {
     attributes: ObjectAttributes,
 }
 
-pub(super) async fn names(State(azure): Scene, Path((vault, on)): Path<(String, Collection)>) -> Reply {
-    let names = azure.vault(&vault, |vault| {
+pub(super) async fn names(State(azure): AzureState, Path((vault, on)): Path<(String, Collection)>) -> AdminResult {
+    let names = azure.change_vault(&vault, |vault| {
         Ok(match on.0 {
             ObjectKind::Secret => vault.secrets.names(),
             ObjectKind::Key => vault.keys.names(),
             ObjectKind::Certificate => vault.certificates.names(),
         })
     })?;
-    Ok(json_reply(&names))
+    Ok(json_response(&names))
 }
 
 pub(super) async fn set(
-    State(azure): Scene,
+    State(azure): AzureState,
     Path((vault, on, name)): Path<(String, Collection, String)>,
     body: Bytes,
-) -> Reply {
+) -> AdminResult {
     let version = match on.0 {
         ObjectKind::Secret => set_secret(&azure, &vault, &name, parse(&body)?)?,
         ObjectKind::Key => set_key(&azure, &vault, &name, parse(&body)?)?,
         ObjectKind::Certificate => set_certificate(&azure, &vault, &name, &parse(&body)?)?,
     };
-    Ok(json_reply(&json!({ "version": version })))
+    Ok(json_response(&json!({ "version": version })))
 }
 
-fn set_secret(azure: &Azure, vault: &str, name: &str, body: SecretBody) -> Result<String, WorldError> {
+fn set_secret(azure: &Azure, vault: &str, name: &str, body: SecretBody) -> Result<String, SetupError> {
     let version = body.version.as_deref();
-    azure.vault(vault, |vault| vault.put_secret(name, version, &body.value, body.attributes, now()))
+    azure.change_vault(vault, |vault| vault.put_secret(name, version, &body.value, body.attributes, now()))
 }
 
-fn set_key(azure: &Azure, vault: &str, name: &str, body: KeyBody) -> Result<String, WorldError> {
+fn set_key(azure: &Azure, vault: &str, name: &str, body: KeyBody) -> Result<String, SetupError> {
     let version = body.version.as_deref();
-    azure.vault(vault, |vault| vault.put_key(name, version, body.jwk, body.attributes, now()))
+    azure.change_vault(vault, |vault| vault.put_key(name, version, body.jwk, body.attributes, now()))
 }
 
-fn set_certificate(azure: &Azure, vault: &str, name: &str, body: &CertificateBody) -> Result<String, WorldError> {
+fn set_certificate(azure: &Azure, vault: &str, name: &str, body: &CertificateBody) -> Result<String, SetupError> {
     let rule = "PEM with a key and its certificate, or PKCS#12 in base64 with its password";
-    let material = read_material(&body.value, &body.password).ok_or_else(|| invalid("certificate", name, rule))?;
+    let material =
+        CertificateMaterial::read(&body.value, &body.password).ok_or_else(|| invalid("certificate", name, rule))?;
     let (version, attributes) = (body.version.as_deref(), body.attributes.clone());
-    azure.vault(vault, |vault| vault.put_certificate(name, version, &material, attributes, now()))
+    azure.change_vault(vault, |vault| vault.put_certificate(name, version, &material, attributes, now()))
 }
 
 pub(super) async fn change(
-    State(azure): Scene,
+    State(azure): AzureState,
     Path((vault, on, name, version)): Path<(String, Collection, String, String)>,
     body: Bytes,
-) -> Reply {
+) -> AdminResult {
     let change: Change = parse(&body)?;
-    azure.vault(&vault, |vault| vault.change(on.0, &name, &version, &change, now()))?;
-    Ok(done())
+    azure.change_vault(&vault, |vault| vault.change(on.0, &name, &version, &change, now()))?;
+    Ok(no_content())
 }
 
-pub(super) async fn delete(State(azure): Scene, Path((vault, on, name)): Path<(String, Collection, String)>) -> Reply {
-    azure.vault(&vault, |vault| vault.delete(on.0, &name, now()))?;
-    Ok(done())
+pub(super) async fn delete(
+    State(azure): AzureState,
+    Path((vault, on, name)): Path<(String, Collection, String)>,
+) -> AdminResult {
+    azure.change_vault(&vault, |vault| vault.delete(on.0, &name, now()))?;
+    Ok(no_content())
 }
 
-pub(super) async fn purge(State(azure): Scene, Path((vault, name)): Path<(String, String)>) -> Reply {
-    azure.vault(&vault, |vault| vault.purge(ObjectKind::Secret, &name))?;
-    Ok(done())
+pub(super) async fn purge(State(azure): AzureState, Path((vault, name)): Path<(String, String)>) -> AdminResult {
+    azure.change_vault(&vault, |vault| vault.purge(ObjectKind::Secret, &name))?;
+    Ok(no_content())
 }
 
 pub(super) async fn versions(
-    State(azure): Scene,
+    State(azure): AzureState,
     Path((vault, on, name)): Path<(String, Collection, String)>,
-) -> Reply {
-    let versions = azure.vault(&vault, |vault| match on.0 {
+) -> AdminResult {
+    let versions = azure.change_vault(&vault, |vault| match on.0 {
         ObjectKind::Secret => describe_all(&vault.secrets, &name),
         ObjectKind::Key => describe_all(&vault.keys, &name),
         ObjectKind::Certificate => describe_all(&vault.certificates, &name),
     })?;
-    Ok(json_reply(&versions))
+    Ok(json_response(&versions))
 }
 
-fn describe_all<C>(store: &Store<C>, name: &str) -> Result<Vec<serde_json::Value>, WorldError> {
-    let object = store.object(name).map_err(|refusal| refused(refusal, name))?;
+fn describe_all<C>(store: &Store<C>, name: &str) -> Result<Vec<serde_json::Value>, SetupError> {
+    let object = store.object(name).map_err(|error| store_error(error, name))?;
     Ok(object.versions().map(describe).collect())
 }
 

@@ -1,70 +1,69 @@
 //! Admin calls on faults, counters, journal and tokens.
 //!
-//! They read and reset what `dispatch` records, and never show a token or a value.
-//! Places are vault names and tenants, as in the library.
+//! They read and reset the records of requests, which have no token and no value.
 
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use serde_json::json;
 
-use super::{Reply, Scene, done, json_reply, parse};
+use super::reply::{AdminResult, AzureState, json_response, no_content, parse};
 use crate::fault::Fault;
 
-pub(super) async fn faults(State(azure): Scene) -> Response {
-    json_reply(&azure.shared.world().faults.list())
+pub(super) async fn faults(State(azure): AzureState) -> Response {
+    json_response(&azure.shared.lock().faults.list())
 }
 
-pub(super) async fn add_fault(State(azure): Scene, body: Bytes) -> Reply {
+pub(super) async fn add_fault(State(azure): AzureState, body: Bytes) -> AdminResult {
     let fault: Fault = parse(&body)?;
-    azure.world(|world| world.add_fault(fault))?;
-    Ok(done())
+    azure.change(|state| state.add_fault(fault))?;
+    Ok(no_content())
 }
 
-pub(super) async fn clear_faults(State(azure): Scene) -> Response {
+pub(super) async fn clear_faults(State(azure): AzureState) -> Response {
     azure.clear_all_faults();
-    done()
+    no_content()
 }
 
-pub(super) async fn clear_faults_of(State(azure): Scene, Path(place): Path<String>) -> Response {
-    azure.clear_faults(&place);
-    done()
+pub(super) async fn clear_faults_of(State(azure): AzureState, Path(service): Path<String>) -> Response {
+    azure.clear_faults(&service);
+    no_content()
 }
 
-pub(super) async fn counters(State(azure): Scene) -> Response {
-    json_reply(&azure.shared.world().recorder.all_counters())
+pub(super) async fn counters(State(azure): AzureState) -> Response {
+    json_response(&azure.shared.lock().recorder.all_counters())
 }
 
-pub(super) async fn reset_counters(State(azure): Scene) -> Response {
-    azure.shared.world().recorder.reset_counters(None);
-    done()
+pub(super) async fn reset_counters(State(azure): AzureState) -> Response {
+    azure.shared.lock().recorder.reset_counters(None);
+    no_content()
 }
 
-pub(super) async fn counters_of(State(azure): Scene, Path(place): Path<String>) -> Response {
-    json_reply(&json!({
-        "counters": azure.counters(&place),
-        "max_in_flight": azure.max_in_flight(&place),
+pub(super) async fn counters_of(State(azure): AzureState, Path(service): Path<String>) -> Response {
+    json_response(&json!({
+        "counters": azure.counters(&service),
+        "max_in_flight": azure.max_in_flight(&service),
     }))
 }
 
-pub(super) async fn reset_counters_of(State(azure): Scene, Path(place): Path<String>) -> Response {
-    azure.reset_counters(&place);
-    done()
+pub(super) async fn reset_counters_of(State(azure): AzureState, Path(service): Path<String>) -> Response {
+    azure.reset_counters(&service);
+    no_content()
 }
 
-pub(super) async fn journal(State(azure): Scene) -> Response {
-    json_reply(&azure.journal())
+pub(super) async fn journal(State(azure): AzureState) -> Response {
+    json_response(&azure.journal())
 }
 
-pub(super) async fn reset_journal(State(azure): Scene) -> Response {
+pub(super) async fn reset_journal(State(azure): AzureState) -> Response {
     azure.reset_journal();
-    done()
+    no_content()
 }
 
-pub(super) async fn revoke_tokens(State(azure): Scene, Path(client): Path<String>) -> Response {
-    json_reply(&json!({ "tokens": azure.revoke_tokens(&client) }))
+pub(super) async fn revoke_tokens(State(azure): AzureState, Path(client): Path<String>) -> Response {
+    json_response(&json!({ "tokens": azure.revoke_tokens(&client) }))
 }
 
-pub(super) async fn expire_tokens(State(azure): Scene, Path(client): Path<String>) -> Response {
-    json_reply(&json!({ "tokens": azure.expire_tokens(&client) }))
+pub(super) async fn expire_tokens(State(azure): AzureState, Path(client): Path<String>) -> Response {
+    json_response(&json!({ "tokens": azure.expire_tokens(&client) }))
 }

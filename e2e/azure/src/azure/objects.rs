@@ -1,12 +1,12 @@
-//! Setting up what is in the vaults: secrets, keys and certificates.
+//! Set-up of the secrets, keys and certificates of vaults.
 //!
-//! No token and no permission is needed, and nothing here is counted.
-//! A certificate always takes its secret and its key along.
+//! The methods need no token and no permission, and are not counted. Every change of a certificate
+//! also changes its secret and its key.
 
-use super::{Azure, must};
+use super::handle::{Azure, must};
+use crate::clock::now;
 use crate::content::{CertificateMaterial, Jwk, ObjectKind};
 use crate::object::{Change, ObjectAttributes};
-use crate::world::now;
 
 impl Azure {
     /// Sets a secret and returns the new version.
@@ -16,10 +16,10 @@ impl Azure {
     #[track_caller]
     pub fn set_secret(&self, vault: &str, name: &str, value: &str) -> String {
         let attributes = ObjectAttributes::default();
-        must(self.vault(vault, |vault| vault.put_secret(name, None, value, attributes, now())))
+        must(self.change_vault(vault, |vault| vault.put_secret(name, None, value, attributes, now())))
     }
 
-    /// Sets a secret under a version of one's choice, 32 lower-case hexadecimal digits.
+    /// Sets a secret under this version, 32 lower-case hexadecimal digits.
     ///
     /// # Panics
     /// As [`Azure::set_secret`], and if the version is not valid.
@@ -33,13 +33,13 @@ impl Azure {
         attributes: ObjectAttributes,
     ) {
         let version = Some(version);
-        must(self.vault(vault, |vault| vault.put_secret(name, version, value, attributes, now())));
+        must(self.change_vault(vault, |vault| vault.put_secret(name, version, value, attributes, now())));
     }
 
     /// Disables a version, so that reading it is forbidden.
     ///
     /// # Panics
-    /// If the vault or the version is not there.
+    /// If the vault or the version does not exist.
     #[track_caller]
     pub fn disable_secret(&self, vault: &str, name: &str, version: &str) {
         self.set_object_enabled(vault, ObjectKind::Secret, name, version, false);
@@ -48,7 +48,7 @@ impl Azure {
     /// Enables a version.
     ///
     /// # Panics
-    /// If the vault or the version is not there.
+    /// If the vault or the version does not exist.
     #[track_caller]
     pub fn enable_secret(&self, vault: &str, name: &str, version: &str) {
         self.set_object_enabled(vault, ObjectKind::Secret, name, version, true);
@@ -57,16 +57,16 @@ impl Azure {
     /// Deletes a secret with all its versions; it stays recoverable.
     ///
     /// # Panics
-    /// If the vault or the secret is not there.
+    /// If the vault or the secret does not exist.
     #[track_caller]
     pub fn delete_secret(&self, vault: &str, name: &str) {
         self.delete_object(vault, ObjectKind::Secret, name);
     }
 
-    /// Removes a deleted secret for good.
+    /// Purges a deleted secret.
     ///
     /// # Panics
-    /// If the vault is not there or has no such deleted secret.
+    /// If the vault does not exist or has no such deleted secret.
     #[track_caller]
     pub fn purge_secret(&self, vault: &str, name: &str) {
         self.purge_object(vault, ObjectKind::Secret, name);
@@ -79,29 +79,29 @@ impl Azure {
     #[track_caller]
     pub fn set_key(&self, vault: &str, name: &str, key: Jwk) -> String {
         let attributes = ObjectAttributes::default();
-        must(self.vault(vault, |vault| vault.put_key(name, None, key, attributes, now())))
+        must(self.change_vault(vault, |vault| vault.put_key(name, None, key, attributes, now())))
     }
 
-    /// Sets a key under a version of one's choice.
+    /// Sets a key under this version.
     ///
     /// # Panics
     /// As [`Azure::set_key`], and if the version is not valid.
     #[track_caller]
     pub fn set_key_version(&self, vault: &str, name: &str, version: &str, key: Jwk, attributes: ObjectAttributes) {
-        must(self.vault(vault, |vault| vault.put_key(name, Some(version), key, attributes, now())));
+        must(self.change_vault(vault, |vault| vault.put_key(name, Some(version), key, attributes, now())));
     }
 
-    /// Sets a certificate with its secret and its key, and returns the version that all three have.
+    /// Sets a certificate with its secret and its key, and returns the version of all three.
     ///
     /// # Panics
     /// If the vault was not added, the name is not valid, or an object of the name is deleted.
     #[track_caller]
     pub fn set_certificate(&self, vault: &str, name: &str, material: &CertificateMaterial) -> String {
         let attributes = ObjectAttributes::default();
-        must(self.vault(vault, |vault| vault.put_certificate(name, None, material, attributes, now())))
+        must(self.change_vault(vault, |vault| vault.put_certificate(name, None, material, attributes, now())))
     }
 
-    /// Sets a certificate under a version of one's choice. The content type in `attributes` does not count.
+    /// Sets a certificate under this version. The content type in `attributes` is ignored.
     ///
     /// # Panics
     /// As [`Azure::set_certificate`], and if the version is not valid.
@@ -115,43 +115,43 @@ impl Azure {
         attributes: ObjectAttributes,
     ) {
         let version = Some(version);
-        must(self.vault(vault, |vault| vault.put_certificate(name, version, material, attributes, now())));
+        must(self.change_vault(vault, |vault| vault.put_certificate(name, version, material, attributes, now())));
     }
 
-    /// Sets a certificate that its authority has not issued yet: disabled, and without `cer`.
+    /// Sets a certificate that its CA has not issued yet: disabled, and without `cer`.
     ///
     /// # Panics
     /// If the vault was not added or the name is not valid.
     #[track_caller]
     pub fn set_pending_certificate(&self, vault: &str, name: &str) -> String {
-        must(self.vault(vault, |vault| vault.put_pending_certificate(name, now())))
+        must(self.change_vault(vault, |vault| vault.put_pending_certificate(name, now())))
     }
 
     /// Enables or disables a version of any kind.
     ///
     /// # Panics
-    /// If the vault or the version is not there.
+    /// If the vault or the version does not exist.
     #[track_caller]
     pub fn set_object_enabled(&self, vault: &str, kind: ObjectKind, name: &str, version: &str, enabled: bool) {
         let change = Change { enabled: Some(enabled), ..Change::default() };
-        must(self.vault(vault, |vault| vault.change(kind, name, version, &change, now())));
+        must(self.change_vault(vault, |vault| vault.change(kind, name, version, &change, now())));
     }
 
     /// Deletes an object of any kind with all its versions.
     ///
     /// # Panics
-    /// If the vault or the object is not there.
+    /// If the vault or the object does not exist.
     #[track_caller]
     pub fn delete_object(&self, vault: &str, kind: ObjectKind, name: &str) {
-        must(self.vault(vault, |vault| vault.delete(kind, name, now())));
+        must(self.change_vault(vault, |vault| vault.delete(kind, name, now())));
     }
 
-    /// Removes a deleted object of any kind for good.
+    /// Purges a deleted object of any kind.
     ///
     /// # Panics
-    /// If the vault is not there or has no such deleted object.
+    /// If the vault does not exist or has no such deleted object.
     #[track_caller]
     pub fn purge_object(&self, vault: &str, kind: ObjectKind, name: &str) {
-        must(self.vault(vault, |vault| vault.purge(kind, name)));
+        must(self.change_vault(vault, |vault| vault.purge(kind, name)));
     }
 }

@@ -1,39 +1,44 @@
-//! How an application proves who it is: secret, certificate, or the token of a trusted issuer.
+//! Authenticates an application by secret, certificate, or the token of a trusted issuer.
 //!
-//! Decides only; the form was parsed before, and the token is made after.
-//! An assertion that the application issued itself is signed with a registered certificate's key; any
-//! other must come from an issuer that a federated credential names.
+//! An assertion that the application itself issued is signed with the key of a registered
+//! certificate; any other must be of an issuer that a federated credential names.
 //!
 //! # Flow
 //!
-//! Federated: issuer, audience, subject, time, signature. Certificate: names, audience, time,
-//! thumbprint, signature. The first that fails gives the error.
+//! Federated credential: issuer, audience, subject, time, signature. Certificate: names, audience,
+//! time, thumbprint, signature. The first check that fails gives the error.
 
 use std::collections::BTreeMap;
 
 use super::errors::EntraError;
 use crate::assertion::Assertion;
 use crate::clouds::Cloud;
-use crate::directory::Client;
+use crate::directory::{BINDING_AUDIENCE, Client};
 use crate::issuer::Issuer;
 use crate::key_set::KeySet;
+use crate::request::entra::ADFS;
 
-/// The audience of tokens that only a token proxy takes.
-pub(crate) const BINDING_AUDIENCE: &str = "api://AKSIdentityBinding";
-
-/// The only type of assertion there is.
+/// The only type of assertion.
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// Whose tokens can be checked, by address.
+/// The issuers whose tokens can be verified, by address.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Issuers<'a> {
-    pub(super) ours: &'a BTreeMap<String, Issuer>,
-    pub(super) others: &'a BTreeMap<String, KeySet>,
+pub(super) struct KnownIssuers<'a> {
+    pub(super) emulated: &'a BTreeMap<String, Issuer>,
+    pub(super) external: &'a BTreeMap<String, KeySet>,
 }
 
-/// Who wants a token, and where the request arrived.
+/// The outcome of verifying a token's signature.
+enum Verification {
+    UnknownIssuer,
+    UnknownKey,
+    BadSignature,
+    Valid,
+}
+
+/// The client and the endpoint of a token request.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Applicant<'a> {
+pub(super) struct TokenRequest<'a> {
     pub(super) client: &'a Client,
     pub(super) client_id: &'a str,
     pub(super) tenant: &'a str,
@@ -42,9 +47,9 @@ pub(super) struct Applicant<'a> {
     pub(super) now: i64,
 }
 
-impl Applicant<'_> {
-    /// Checks the credential in a token request.
-    pub(super) fn check(self, form: &BTreeMap<String, String>, issuers: Issuers<'_>) -> Result<(), EntraError> {
+impl TokenRequest<'_> {
+    /// Checks the credential in the form.
+    pub(super) fn check(self, form: &BTreeMap<String, String>, issuers: KnownIssuers<'_>) -> Result<(), EntraError> {
         let field = |name: &str| form.get(name).map(String::as_str).filter(|value| !value.is_empty());
         let Some(text) = field("client_assertion") else {
             let secret = field("client_secret").filter(|_| !self.through_proxy);
@@ -73,9 +78,9 @@ impl Applicant<'_> {
         Ok(())
     }
 
-    fn check_federated(self, assertion: &Assertion<'_>, issuers: Issuers<'_>) -> Result<(), EntraError> {
+    fn check_federated(self, assertion: &Assertion<'_>, issuers: KnownIssuers<'_>) -> Result<(), EntraError> {
         let claims = &assertion.claims;
-        // A binding is known to the proxy only, and the proxy knows nothing else.
+        // The proxy accepts identity bindings only, and the direct endpoint all other credentials.
         let all = self.client.federations.iter();
         let here: Vec<_> = all.filter(|known| (known.audience == BINDING_AUDIENCE) == self.through_proxy).collect();
         if here.is_empty() {
@@ -95,18 +100,18 @@ impl Applicant<'_> {
         if !claims.is_in_time(self.now) {
             return Err(EntraError::assertion_out_of_time(self.now, claims.not_before(), claims.expires()));
         }
-        let (known, signed) = issuers.judge(assertion).ok_or_else(|| EntraError::issuer_not_reachable(&claims.iss))?;
-        match (known, signed) {
-            (false, _) => Err(EntraError::unknown_signing_key()),
-            (true, false) => Err(EntraError::bad_federated_signature()),
-            (true, true) => Ok(()),
+        match issuers.verify(assertion) {
+            Verification::UnknownIssuer => Err(EntraError::issuer_not_reachable(&claims.iss)),
+            Verification::UnknownKey => Err(EntraError::unknown_signing_key()),
+            Verification::BadSignature => Err(EntraError::bad_federated_signature()),
+            Verification::Valid => Ok(()),
         }
     }
 
     fn check_certificate(self, assertion: &Assertion<'_>) -> Result<(), EntraError> {
         let claims = &assertion.claims;
         if !claims.sub.eq_ignore_ascii_case(self.client_id) {
-            return Err(EntraError::assertion_of_another());
+            return Err(EntraError::assertion_of_another_client());
         }
         if claims.jti.is_none() {
             return Err(EntraError::malformed_assertion(Some("No jti claim.")));
@@ -134,7 +139,7 @@ impl Applicant<'_> {
         Ok(())
     }
 
-    /// Whether this is the address of the token endpoint, under any login host of the cloud and any port.
+    /// Whether this is the URL of the token endpoint, on any login host of the cloud and any port.
     fn is_token_endpoint(self, audience: &str) -> bool {
         let Ok(url) = url::Url::parse(audience) else {
             return false;
@@ -143,21 +148,28 @@ impl Applicant<'_> {
         let path = url.path().to_ascii_lowercase();
         let tenant = self.tenant;
         let paths = match tenant {
-            super::ADFS => vec![format!("/{tenant}/oauth2/token")],
+            ADFS => vec![format!("/{tenant}/oauth2/token")],
             _ => vec![format!("/{tenant}/oauth2/v2.0/token"), format!("/{tenant}/v2.0")],
         };
         url.scheme() == "https" && self.cloud.login_hosts.iter().any(|known| known == host) && paths.contains(&path)
     }
 }
 
-impl Issuers<'_> {
-    /// Whether the issuer has the key that the token names, and whether that has signed it; `None` if nobody knows it.
-    fn judge(self, assertion: &Assertion<'_>) -> Option<(bool, bool)> {
-        if let Some(keys) = self.others.get(&assertion.claims.iss) {
-            return Some((keys.has_key_of(assertion), keys.has_signed(assertion)));
+impl KnownIssuers<'_> {
+    /// Verifies the signature of a token with the key of its issuer that its header names.
+    fn verify(self, assertion: &Assertion<'_>) -> Verification {
+        let (known, signed) = if let Some(keys) = self.external.get(&assertion.claims.iss) {
+            (keys.has_key_of(assertion), keys.has_signed(assertion))
+        } else if let Some(issuer) = self.emulated.get(&assertion.claims.iss) {
+            let known = assertion.header.kid.as_deref() == Some(issuer.kid());
+            (known, known && assertion.is_signed_by_issuer(issuer.public_key()))
+        } else {
+            return Verification::UnknownIssuer;
+        };
+        match (known, signed) {
+            (false, _) => Verification::UnknownKey,
+            (true, false) => Verification::BadSignature,
+            (true, true) => Verification::Valid,
         }
-        let issuer = self.ours.get(&assertion.claims.iss)?;
-        let known = assertion.header.kid.as_deref() == Some(issuer.kid());
-        Some((known, known && assertion.is_signed_by_issuer(issuer.public_key())))
     }
 }

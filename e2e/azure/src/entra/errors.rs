@@ -1,17 +1,17 @@
-//! Entra ID's refusals: codes, statuses and bodies.
+//! Entra ID's errors: codes, statuses and bodies.
 //!
-//! Every text that begins with `AADSTS` is here, and nowhere a secret or a token.
-//! `for_status` serves injected faults, the others serve checks.
+//! No text has a secret or a token. `for_status` is for injected faults, the other constructors are
+//! for checks.
 
 use hyper::StatusCode;
 use hyper::header::HeaderName;
 use serde_json::json;
 
-use crate::answer::Answer;
-use crate::call::Call;
 use crate::random;
+use crate::request::parsed::ParsedRequest;
+use crate::response::BufferedResponse;
 
-/// A refusal: the number behind `AADSTS`, the OAuth error, the status and the sentence.
+/// An error: the number after `AADSTS`, the OAuth error, the status and the text.
 #[derive(Debug)]
 pub(crate) struct EntraError {
     code: u32,
@@ -21,7 +21,7 @@ pub(crate) struct EntraError {
 }
 
 impl EntraError {
-    /// The tenant is not there; the two endpoints disagree on the OAuth error.
+    /// The two endpoints differ in the OAuth error.
     pub(super) fn tenant_not_found(tenant: &str, error: &'static str) -> EntraError {
         let text = format!(
             "Tenant '{tenant}' not found. Check to make sure you have the correct tenant ID and \
@@ -111,15 +111,15 @@ impl EntraError {
         no_match(700_213, "subject", subject)
     }
 
-    /// Times are Unix seconds, and are written as the service writes them.
+    /// Times are Unix seconds.
     pub(super) fn assertion_out_of_time(now: i64, not_before: Option<i64>, expires: i64) -> EntraError {
         let text = format!(
             "Client assertion is not within its valid time range. Current time: {}, assertion valid from {}, expiry \
              time of assertion {}. Review the documentation at \
              https://learn.microsoft.com/entra/identity-platform/certificate-credentials .",
-            written(now),
-            not_before.map_or_else(|| "-".to_owned(), written),
-            written(expires)
+            formatted(now),
+            not_before.map_or_else(|| "-".to_owned(), formatted),
+            formatted(expires)
         );
         invalid_client(700_024, text)
     }
@@ -149,7 +149,7 @@ impl EntraError {
         invalid_client(50_013, "Assertion failed signature validation.".to_owned())
     }
 
-    pub(super) fn assertion_of_another() -> EntraError {
+    pub(super) fn assertion_of_another_client() -> EntraError {
         let text = "Client assertion application identifier doesn't match 'client_id' parameter. Review the \
                     documentation at https://learn.microsoft.com/entra/identity-platform/certificate-credentials .";
         invalid_client(700_021, text.to_owned())
@@ -178,8 +178,8 @@ impl EntraError {
         bad_request(50_049, "invalid_instance", text)
     }
 
-    /// What the service says with a status that a fault asks for.
-    pub(crate) fn for_status(status: StatusCode) -> EntraError {
+    /// The error that the service sends with an injected status.
+    pub(super) fn for_status(status: StatusCode) -> EntraError {
         let (code, error, text) = match status.as_u16() {
             429 => (90_055, "temporarily_unavailable", "There are too many incoming requests. Try again later."),
             401 => (7_000_215, "invalid_client", "Invalid client secret provided."),
@@ -189,14 +189,14 @@ impl EntraError {
         EntraError { code, error, status, text: text.to_owned() }
     }
 
-    /// The body in the service's form, with fresh ids.
-    pub(crate) fn answer(&self, call: &Call) -> Answer {
-        if call.place_is_adfs() {
-            return self.adfs_answer();
+    /// The response in the service's form, with new ids.
+    pub(super) fn response(&self, request: &ParsedRequest) -> BufferedResponse {
+        if request.is_adfs() {
+            return self.adfs_response();
         }
         let timestamp = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%SZ").to_string();
         let trace_id = random::guid();
-        let correlation_id = call.client_request_id.clone().unwrap_or_else(random::guid);
+        let correlation_id = request.client_request_id.clone().unwrap_or_else(random::guid);
         let description = format!(
             "AADSTS{}: {} Trace ID: {trace_id} Correlation ID: {correlation_id} \
              Timestamp: {timestamp}",
@@ -209,14 +209,14 @@ impl EntraError {
             "timestamp": timestamp,
             "trace_id": trace_id,
             "correlation_id": correlation_id,
-            "error_uri": format!("https://{}/error?code={}", call.host, self.code),
+            "error_uri": format!("https://{}/error?code={}", request.host, self.code),
         });
         let code = self.code.to_string();
-        Answer::json(self.status, &document).header(HeaderName::from_static("x-ms-error-code"), &code)
+        BufferedResponse::json(self.status, &document).header(HeaderName::from_static("x-ms-error-code"), &code)
     }
 
-    /// The same in the words of AD FS, which has numbers of its own and fewer fields.
-    fn adfs_answer(&self) -> Answer {
+    /// The response of AD FS, which has other numbers and fewer fields.
+    fn adfs_response(&self) -> BufferedResponse {
         let number = match self.error {
             "invalid_client" => "MSIS9622",
             "unauthorized_client" => "MSIS9607",
@@ -226,12 +226,12 @@ impl EntraError {
         };
         let status = if self.status.is_server_error() { self.status } else { StatusCode::BAD_REQUEST };
         let document = json!({ "error": self.error, "error_description": format!("{number}: {}", self.text) });
-        Answer::json(status, &document)
+        BufferedResponse::json(status, &document)
     }
 }
 
 /// Unix seconds as `2026-11-22T02:24:26.0000000Z`.
-fn written(seconds: i64) -> String {
+fn formatted(seconds: i64) -> String {
     let moment = jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX);
     moment.strftime("%Y-%m-%dT%H:%M:%S.0000000Z").to_string()
 }

@@ -1,20 +1,20 @@
-//! Who is asking a vault, and what they may do there.
+//! Authentication and authorization of requests to a vault.
 //!
-//! Authentication looks a token up in the directory; nothing is verified by signature.
-//! A failed one carries the challenge that tells clients where to get a token.
+//! A token is looked up in the directory, and its signature is not verified. The response to a
+//! failed authentication has the challenge, which names the authority and the resource.
 
 use super::errors::KeyVaultError;
-use crate::call::Call;
 use crate::clouds::KEY_VAULT_APP;
 use crate::content::ObjectKind;
-use crate::directory::{Directory, Grant};
+use crate::directory::{Directory, IssuedToken};
+use crate::permission::{Access, Permission};
+use crate::request::parsed::ParsedRequest;
 use crate::vault::Vault;
-use crate::world::{Access, Permission};
 
-/// Where all vaults of this emulator seem to be.
+/// The region of all vaults.
 pub(super) const REGION: &str = "westeurope";
 
-/// A client with a good token for this vault.
+/// A client with a valid token for this vault.
 #[derive(Debug)]
 pub(super) struct Caller {
     client_id: String,
@@ -24,7 +24,7 @@ pub(super) struct Caller {
 
 /// Checks the token: known, not revoked, not expired, for Key Vault, and from the vault's tenant.
 pub(super) fn authenticate(
-    call: &Call,
+    request: &ParsedRequest,
     vault: &Vault,
     directory: &Directory,
     authority: &str,
@@ -35,48 +35,48 @@ pub(super) fn authenticate(
         let challenge = challenge(authority, &vault.tenant, &vault.suffix, description);
         Err(KeyVaultError::unauthorized(message, challenge))
     };
-    let Some(token) = call.bearer() else {
+    let Some(token) = request.bearer() else {
         let message = "AKV10000: Request is missing a Bearer or PoP token.";
         return refuse(message.to_owned(), false);
     };
-    let Some(grant) = directory.grant(token) else {
+    let Some(issued) = directory.lookup(token) else {
         let message = "AKV10046: Unable to resolve the key used for signature validation.";
         return refuse(message.to_owned(), false);
     };
-    match fault_of(grant, vault, now) {
+    match token_error(issued, vault, now) {
         Some(message) => refuse(message, true),
         None => Ok(Caller {
-            client_id: grant.client_id.clone(),
-            object_id: grant.object_id.clone(),
-            tenant: grant.tenant.clone(),
+            client_id: issued.client_id.clone(),
+            object_id: issued.object_id.clone(),
+            tenant: issued.tenant.clone(),
         }),
     }
 }
 
-/// What is wrong with a token that was once handed out.
-fn fault_of(grant: &Grant, vault: &Vault, now: i64) -> Option<String> {
+/// Why a token that was issued is not valid for this vault.
+fn token_error(issued: &IssuedToken, vault: &Vault, now: i64) -> Option<String> {
     let resource = format!("https://{}", vault.suffix);
-    let audience = grant.audience.trim_end_matches('/');
-    if grant.revoked {
+    let audience = issued.audience.trim_end_matches('/');
+    if issued.revoked {
         return Some("AKV10045: The token was revoked.".to_owned());
     }
-    if grant.expires <= now {
+    if issued.expires <= now {
         return Some("AKV10040: The token is expired.".to_owned());
     }
     if audience != resource && audience != KEY_VAULT_APP {
-        return Some(format!("AKV10022: Invalid audience. Expected {resource}, found: {}.", grant.audience));
+        return Some(format!("AKV10022: Invalid audience. Expected {resource}, found: {}.", issued.audience));
     }
-    if grant.tenant != vault.tenant {
+    if issued.tenant != vault.tenant {
         return Some(format!(
             "AKV10032: Invalid issuer. Expected one of https://sts.windows.net/{}/, found \
              https://sts.windows.net/{}/.",
-            vault.tenant, grant.tenant
+            vault.tenant, issued.tenant
         ));
     }
     None
 }
 
-/// The value of `WWW-Authenticate`; with a description it says that the token sent is no good.
+/// The value of `WWW-Authenticate`; with a description also that the token is not valid.
 pub(super) fn challenge(authority: &str, tenant: &str, suffix: &str, description: Option<&str>) -> String {
     let challenge = format!(r#"Bearer authorization="https://{authority}/{tenant}", resource="https://{suffix}""#);
     match description {
@@ -85,7 +85,6 @@ pub(super) fn challenge(authority: &str, tenant: &str, suffix: &str, description
     }
 }
 
-/// Checks a permission.
 pub(super) fn authorize(
     vault: &Vault,
     caller: &Caller,
@@ -98,20 +97,20 @@ pub(super) fn authorize(
     }
     let who =
         format!("appid={};oid={};iss=https://sts.windows.net/{}/", caller.client_id, caller.object_id, caller.tenant);
-    let place = format!("{};location={REGION}", vault.name);
+    let location = format!("{};location={REGION}", vault.name);
     Err(match vault.access {
         Access::Policy => KeyVaultError::forbidden(
             "ForbiddenByPolicy",
             format!(
                 "The user, group or application '{who}' does not have {} {} permission on \
-                 key vault '{place}'. For help resolving this issue, please see \
+                 key vault '{location}'. For help resolving this issue, please see \
                  https://go.microsoft.com/fwlink/?linkid=2125287",
                 kind.collection(),
                 policy_name(kind, permission)
             ),
         ),
         Access::Rbac => {
-            KeyVaultError::forbidden("ForbiddenByRbac", rbac_text(vault, &who, &place, (kind, permission), object))
+            KeyVaultError::forbidden("ForbiddenByRbac", rbac_text(vault, &who, &location, (kind, permission), object))
         }
     })
 }
@@ -119,7 +118,7 @@ pub(super) fn authorize(
 fn rbac_text(
     vault: &Vault,
     who: &str,
-    place: &str,
+    location: &str,
     (kind, permission): (ObjectKind, Permission),
     object: Option<&str>,
 ) -> String {
@@ -130,7 +129,7 @@ fn rbac_text(
          time.\r\nCaller: {who}\r\nAction: '{}'\r\nResource: \
          '/subscriptions/00000000-0000-0000-0000-000000000000/resourcegroups/emulator/providers/\
          microsoft.keyvault/vaults/{}{object}'\r\nAssignment: (not found)\r\nDenyAssignmentId: \
-         null\r\nDecisionReason: 'DeniedWithNoValidRBAC' \r\nVault: {place}\r\n",
+         null\r\nDecisionReason: 'DeniedWithNoValidRBAC' \r\nVault: {location}\r\n",
         rbac_action(kind, permission),
         vault.name
     )

@@ -1,19 +1,17 @@
-//! Key Vault's refusals: codes, statuses and bodies.
+//! Key Vault's errors: codes, statuses and bodies.
 //!
-//! Every text that Key Vault says is here; the texts are those the real service was seen to send,
-//! as far as they are known, since people search for them.
-//! `for_status` serves injected faults, the others serve checks.
+//! The texts are those of the real service as far as they are known, since people search for them.
+//! `for_status` is for injected faults, the other constructors are for checks.
 
 use hyper::StatusCode;
 use hyper::header::WWW_AUTHENTICATE;
 use serde_json::json;
 
-use super::names;
-use crate::answer::Answer;
 use crate::content::ObjectKind;
-use crate::object::Refusal;
+use crate::limits;
+use crate::object::StoreError;
+use crate::response::BufferedResponse;
 
-/// A refusal.
 #[derive(Debug)]
 pub(crate) struct KeyVaultError {
     status: StatusCode,
@@ -25,11 +23,11 @@ pub(crate) struct KeyVaultError {
 
 impl KeyVaultError {
     pub(super) fn unauthorized(message: String, challenge: String) -> KeyVaultError {
-        error(StatusCode::UNAUTHORIZED, "Unauthorized", message).with_challenge(challenge)
+        refusal(StatusCode::UNAUTHORIZED, "Unauthorized", message).with_challenge(challenge)
     }
 
     pub(super) fn forbidden(inner: &'static str, message: String) -> KeyVaultError {
-        KeyVaultError { inner: Some(inner), ..error(StatusCode::FORBIDDEN, "Forbidden", message) }
+        KeyVaultError { inner: Some(inner), ..refusal(StatusCode::FORBIDDEN, "Forbidden", message) }
     }
 
     pub(super) fn disabled(operation: &str) -> KeyVaultError {
@@ -42,7 +40,7 @@ impl KeyVaultError {
     }
 
     pub(super) fn unknown_api_version(version: &str) -> KeyVaultError {
-        let newest = names::API_VERSIONS[names::API_VERSIONS.len() - 1];
+        let newest = limits::API_VERSIONS[limits::API_VERSIONS.len() - 1];
         bad_parameter(format!(
             "The specified version ({version}) is not recognized. Consider using the latest \
              supported version ({newest})."
@@ -59,55 +57,55 @@ impl KeyVaultError {
 
     pub(super) fn no_such_path() -> KeyVaultError {
         let message = "The requested resource was not found.".to_owned();
-        error(StatusCode::NOT_FOUND, "NotFound", message)
+        refusal(StatusCode::NOT_FOUND, "NotFound", message)
     }
 
-    /// Something in the query or the body is wrong; the sentence never repeats a value.
+    /// The query or the body is not valid. The message must not quote a value.
     pub(super) fn bad_field(message: &str) -> KeyVaultError {
         bad_parameter(message.to_owned())
     }
 
-    /// What Key Vault can do and this emulator cannot; the text is ours.
+    /// Key Vault has the operation, and the emulator does not; the text is ours.
     pub(super) fn not_implemented() -> KeyVaultError {
         let message = "azure-emulator does not do this. Keys and certificates can be imported, read and listed.";
-        error(StatusCode::NOT_IMPLEMENTED, "NotImplemented", message.to_owned())
+        refusal(StatusCode::NOT_IMPLEMENTED, "NotImplemented", message.to_owned())
     }
 
-    /// What the store refused, about `name` or `name/version`.
-    pub(super) fn refused(kind: ObjectKind, refusal: Refusal, name: &str) -> KeyVaultError {
+    /// An error of the store about `name` or `name/version`.
+    pub(super) fn store(kind: ObjectKind, error: StoreError, name: &str) -> KeyVaultError {
         let (noun, capital, not_found) = words(kind);
-        match refusal {
-            Refusal::Missing => {
+        match error {
+            StoreError::Missing => {
                 let message = format!(
                     "A {noun} with (name/id) {name} was not found in this key vault. If you \
                      recently deleted this {noun} you may be able to recover it using the correct \
                      recovery command. For help resolving this issue, please see \
                      https://go.microsoft.com/fwlink/?linkid=2125182"
                 );
-                error(StatusCode::NOT_FOUND, not_found, message)
+                refusal(StatusCode::NOT_FOUND, not_found, message)
             }
-            Refusal::NotDeleted => {
+            StoreError::NotDeleted => {
                 let message = format!("Deleted {capital} not found: {name}");
-                error(StatusCode::NOT_FOUND, not_found, message)
+                refusal(StatusCode::NOT_FOUND, not_found, message)
             }
-            Refusal::Deleted => {
+            StoreError::Deleted => {
                 let message = format!(
                     "{capital} {name} is currently in a deleted but recoverable state, and its name \
                      cannot be reused; in this state, the {noun} can only be recovered or purged."
                 );
                 KeyVaultError {
                     inner: Some("ObjectIsDeletedButRecoverable"),
-                    ..error(StatusCode::CONFLICT, "Conflict", message)
+                    ..refusal(StatusCode::CONFLICT, "Conflict", message)
                 }
             }
-            Refusal::InUse => {
+            StoreError::InUse => {
                 let message = format!("A {noun} named {name} is in use.");
-                error(StatusCode::CONFLICT, "Conflict", message)
+                refusal(StatusCode::CONFLICT, "Conflict", message)
             }
         }
     }
 
-    /// What the service says with a status that a fault asks for.
+    /// The error that the service sends with an injected status.
     pub(super) fn for_status(kind: ObjectKind, status: StatusCode) -> KeyVaultError {
         let (noun, _, not_found) = words(kind);
         let missing = format!("A {noun} with this name was not found in this key vault.");
@@ -124,7 +122,7 @@ impl KeyVaultError {
             503 => ("ServiceUnavailable", "The service is not available right now."),
             _ => ("InternalServerError", "An internal server error has occurred."),
         };
-        error(status, code, message.to_owned())
+        refusal(status, code, message.to_owned())
     }
 
     pub(super) fn with_challenge(mut self, challenge: String) -> KeyVaultError {
@@ -132,21 +130,28 @@ impl KeyVaultError {
         self
     }
 
-    /// The body in the service's form.
-    pub(super) fn answer(&self) -> Answer {
+    pub(super) fn response(&self) -> BufferedResponse {
         let mut inside = json!({ "code": self.code, "message": self.message });
         if let Some(inner) = self.inner {
             inside["innererror"] = json!({ "code": inner });
         }
-        let answer = Answer::json(self.status, &json!({ "error": inside }));
+        let response = BufferedResponse::json(self.status, &json!({ "error": inside }));
         match &self.challenge {
-            Some(challenge) => answer.header(WWW_AUTHENTICATE, challenge),
-            None => answer,
+            Some(challenge) => response.header(WWW_AUTHENTICATE, challenge),
+            None => response,
         }
     }
 }
 
-/// What a kind is called inside and at the start of a sentence, and the code for one that is missing.
+/// A version in an error text.
+pub(super) fn label(name: &str, version: Option<&str>) -> String {
+    match version {
+        Some(version) => format!("{name}/{version}"),
+        None => name.to_owned(),
+    }
+}
+
+/// The noun of a kind, the same capitalized, and the code for a missing object.
 fn words(kind: ObjectKind) -> (&'static str, &'static str, &'static str) {
     match kind {
         ObjectKind::Secret => ("secret", "Secret", "SecretNotFound"),
@@ -156,9 +161,9 @@ fn words(kind: ObjectKind) -> (&'static str, &'static str, &'static str) {
 }
 
 fn bad_parameter(message: String) -> KeyVaultError {
-    error(StatusCode::BAD_REQUEST, "BadParameter", message)
+    refusal(StatusCode::BAD_REQUEST, "BadParameter", message)
 }
 
-fn error(status: StatusCode, code: &'static str, message: String) -> KeyVaultError {
+fn refusal(status: StatusCode, code: &'static str, message: String) -> KeyVaultError {
     KeyVaultError { status, code, inner: None, message, challenge: None }
 }

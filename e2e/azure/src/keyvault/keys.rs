@@ -1,32 +1,37 @@
-//! The operations on keys: get, list, import, and new attributes.
+//! The operations on keys: get, list, import and update.
 //!
-//! What Key Vault gives out is the public half; a disabled key can be read, and says that it is.
-//! Access was decided before, and faults come after.
+//! Only the public half of a key leaves a vault. A disabled key can be read.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::errors::KeyVaultError;
-use super::operation::Verb;
+use super::errors::{KeyVaultError, label};
 use super::paging::{list, list_versions};
-use super::{label, ok, update, wire};
-use crate::answer::Answer;
-use crate::call::Call;
+use super::update::update;
+use super::wire;
 use crate::content::{Jwk, KeyContent, ObjectKind};
-use crate::object::Refusal;
+use crate::object::StoreError;
 use crate::random;
+use crate::request::keyvault::Verb;
+use crate::request::parsed::ParsedRequest;
+use crate::response::BufferedResponse;
 use crate::vault::Vault;
 
-/// Does what is asked; the operation has passed its own checks.
-pub(super) fn perform(call: &Call, vault: &mut Vault, verb: &Verb, now: i64) -> Result<Answer, KeyVaultError> {
+/// Performs an operation that passed the checks of names and access.
+pub(super) fn perform(
+    request: &ParsedRequest,
+    vault: &mut Vault,
+    verb: &Verb,
+    now: i64,
+) -> Result<BufferedResponse, KeyVaultError> {
     match verb {
         Verb::Get { name, version } => get(vault, name, version.as_deref()),
-        Verb::List => list(call, vault, &vault.keys, wire::key_item),
-        Verb::ListVersions { name } => list_versions(call, vault, &vault.keys, name, wire::key_version),
-        Verb::Import { name } => import(call, vault, name, now),
+        Verb::List => list(request, vault, &vault.keys, wire::key_item),
+        Verb::ListVersions { name } => list_versions(request, vault, &vault.keys, name, wire::key_version),
+        Verb::Import { name } => import(request, vault, name, now),
         Verb::Update { name, version } => {
             let found = vault.keys.version(name, version.as_deref()).map(|(_, version)| version.id.clone());
-            let version = update(call, vault, (ObjectKind::Key, name, version.as_deref()), found, now)?;
+            let version = update(request, vault, (ObjectKind::Key, name, version.as_deref()), found, now)?;
             get(vault, name, Some(&version))
         }
         Verb::Set { .. }
@@ -41,14 +46,14 @@ pub(super) fn perform(call: &Call, vault: &mut Vault, verb: &Verb, now: i64) -> 
     }
 }
 
-fn get(vault: &Vault, name: &str, version: Option<&str>) -> Result<Answer, KeyVaultError> {
+fn get(vault: &Vault, name: &str, version: Option<&str>) -> Result<BufferedResponse, KeyVaultError> {
     let found = vault.keys.version(name, version);
-    let (key, version) = found.map_err(|refusal| refused(refusal, &label(name, version)))?;
-    Ok(ok(&wire::key_bundle(vault, &key.name, version)))
+    let (key, version) = found.map_err(|error| store_error(error, &label(name, version)))?;
+    Ok(BufferedResponse::ok(&wire::key_bundle(vault, &key.name, version)))
 }
 
-fn import(call: &Call, vault: &mut Vault, name: &str, now: i64) -> Result<Answer, KeyVaultError> {
-    let mut body = wire::ObjectBody::parse(&call.body, ObjectKind::Key)?;
+fn import(request: &ParsedRequest, vault: &mut Vault, name: &str, now: i64) -> Result<BufferedResponse, KeyVaultError> {
+    let mut body = wire::ObjectBody::parse(&request.body, ObjectKind::Key)?;
     let jwk = body.key.take().ok_or_else(|| KeyVaultError::bad_field("Property key is required."))?;
     if !is_known(&jwk) {
         return Err(KeyVaultError::bad_field("The key is not an RSA, EC or oct key with its public numbers."));
@@ -56,11 +61,11 @@ fn import(call: &Call, vault: &mut Vault, name: &str, now: i64) -> Result<Answer
     let version = random::hex_id();
     let content = KeyContent { jwk, managed: false };
     let stored = vault.keys.set(name, &version, content, body.attributes(), now);
-    stored.map_err(|refusal| refused(refusal, name))?;
+    stored.map_err(|error| store_error(error, name))?;
     get(vault, name, Some(&version))
 }
 
-/// Whether a key is one that Key Vault would take.
+/// Whether Key Vault accepts a key.
 fn is_known(jwk: &Jwk) -> bool {
     let numbers = |all: [&Option<String>; 2]| {
         all.iter().all(|number| number.as_ref().is_some_and(|text| URL_SAFE_NO_PAD.decode(text).is_ok()))
@@ -74,6 +79,6 @@ fn is_known(jwk: &Jwk) -> bool {
     }
 }
 
-fn refused(refusal: Refusal, name: &str) -> KeyVaultError {
-    KeyVaultError::refused(ObjectKind::Key, refusal, name)
+fn store_error(error: StoreError, name: &str) -> KeyVaultError {
+    KeyVaultError::store(ObjectKind::Key, error, name)
 }

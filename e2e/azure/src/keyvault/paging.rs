@@ -1,7 +1,7 @@
-//! Lists in pages: which part is asked for, and where the next one is.
+//! Lists in pages, for secrets, keys and certificates.
 //!
-//! The same for secrets, keys and certificates. A page continues after a key of the store, which the
-//! marker in the address carries in the form that the real service has.
+//! A page continues after a key of the store. The `$skiptoken` of `nextLink` has that key in the
+//! form of the real service.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,26 +10,25 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::errors::KeyVaultError;
-use crate::answer::Answer;
-use crate::call::Call;
+use crate::limits::PAGE_SIZE;
 use crate::object::{Object, Page, Store, Version};
+use crate::request::parsed::ParsedRequest;
+use crate::response::BufferedResponse;
 use crate::vault::Vault;
-use crate::world::PAGE_SIZE;
 
-/// Which part of a list is asked for.
+/// The part of a list that a request asks for.
 pub(super) struct PageRequest {
     after: Option<String>,
     pub(super) size: usize,
 }
 
 impl PageRequest {
-    /// Reads the query.
-    pub(super) fn read(call: &Call, vault: &Vault) -> Result<PageRequest, KeyVaultError> {
-        let after = match call.query.get("$skiptoken") {
+    pub(super) fn read(request: &ParsedRequest, vault: &Vault) -> Result<PageRequest, KeyVaultError> {
+        let after = match request.query.get("$skiptoken") {
             None => None,
             Some(token) => Some(read_skip_token(token).ok_or_else(|| KeyVaultError::bad_field("Invalid skiptoken."))?),
         };
-        let wanted = match call.query.get("maxresults") {
+        let wanted = match request.query.get("maxresults") {
             None => PAGE_SIZE,
             Some(number) => number
                 .parse()
@@ -46,55 +45,54 @@ impl PageRequest {
     }
 }
 
-/// A page of a store's objects, each as `item` words its newest version.
+/// A page of a store's objects; `item` encodes the newest version of each.
 pub(super) fn list<C>(
-    call: &Call,
+    request: &ParsedRequest,
     vault: &Vault,
     store: &Store<C>,
     item: fn(&Vault, &Object<C>) -> Option<Value>,
-) -> Result<Answer, KeyVaultError> {
-    let request = PageRequest::read(call, vault)?;
-    let page = store.page(request.after(), request.size);
-    Ok(list_page(call, page.items.iter().filter_map(|object| item(vault, object)).collect(), &page))
+) -> Result<BufferedResponse, KeyVaultError> {
+    let page_request = PageRequest::read(request, vault)?;
+    let page = store.page(page_request.after(), page_request.size);
+    Ok(list_page(request, page.items.iter().filter_map(|object| item(vault, object)).collect(), &page))
 }
 
-/// A page of the versions of one object, each as `version` words it.
+/// A page of the versions of one object, encoded by `version`.
 pub(super) fn list_versions<C>(
-    call: &Call,
+    request: &ParsedRequest,
     vault: &Vault,
     store: &Store<C>,
     name: &str,
     version: fn(&Vault, &str, &Version<C>) -> Value,
-) -> Result<Answer, KeyVaultError> {
-    let request = PageRequest::read(call, vault)?;
-    let page = store.version_page(name, request.after(), request.size);
-    Ok(list_page(call, page.items.iter().map(|found| version(vault, name, found)).collect(), &page))
+) -> Result<BufferedResponse, KeyVaultError> {
+    let page_request = PageRequest::read(request, vault)?;
+    let page = store.version_page(name, page_request.after(), page_request.size);
+    Ok(list_page(request, page.items.iter().map(|found| version(vault, name, found)).collect(), &page))
 }
 
-/// A page with the address of the next one, which names the port as the real service does.
-pub(super) fn list_page<T>(call: &Call, items: Vec<Value>, page: &Page<'_, T>) -> Answer {
+/// A page with `nextLink`, which has the port, as that of the real service.
+pub(super) fn list_page<T>(request: &ParsedRequest, items: Vec<Value>, page: &Page<'_, T>) -> BufferedResponse {
     let next = page.next.as_deref().map(|after| {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         for key in ["api-version", "maxresults"] {
-            if let Some(value) = call.query.get(key) {
+            if let Some(value) = request.query.get(key) {
                 query.append_pair(key, value);
             }
         }
-        let port = call.port.unwrap_or(443);
-        let path = call.path.trim_end_matches('/');
+        let port = request.port.unwrap_or(443);
+        let path = request.path.trim_end_matches('/');
         let token = skip_token(after);
-        format!("https://{}:{port}{path}?{}&$skiptoken={token}", call.host, query.finish())
+        format!("https://{}:{port}{path}?{}&$skiptoken={token}", request.host, query.finish())
     });
-    Answer::json(StatusCode::OK, &json!({ "value": items, "nextLink": next }))
+    BufferedResponse::json(StatusCode::OK, &json!({ "value": items, "nextLink": next }))
 }
 
-/// The opaque marker in a `nextLink`.
 fn skip_token(after: &str) -> String {
     let marker = json!({ "NextMarker": after, "TargetLocation": 0 });
     URL_SAFE_NO_PAD.encode(marker.to_string())
 }
 
-/// The key in a marker made by [`skip_token`].
+/// The inverse of [`skip_token`].
 fn read_skip_token(token: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct Marker {

@@ -1,48 +1,51 @@
-//! The operations on secrets, once the caller is known to be allowed.
-//!
-//! Checks what is in the query and the body, calls the store, and words the answer.
-//! Access was decided before, and faults come after.
+//! The operations on secrets: get, list, set and update, and on deleted secrets.
 
 use hyper::StatusCode;
 use serde_json::json;
 
-use super::errors::KeyVaultError;
-use super::operation::Verb;
+use super::errors::{KeyVaultError, label};
 use super::paging::{PageRequest, list, list_page, list_versions};
-use super::{label, names, ok, wire};
-use crate::answer::Answer;
-use crate::call::Call;
+use super::wire;
 use crate::content::{ObjectKind, SecretContent};
-use crate::object::Refusal;
+use crate::limits;
+use crate::object::StoreError;
 use crate::random;
+use crate::request::keyvault::Verb;
+use crate::request::parsed::ParsedRequest;
+use crate::response::BufferedResponse;
 use crate::vault::Vault;
 
-/// Does what is asked; the operation has passed its own checks.
-pub(super) fn perform(call: &Call, vault: &mut Vault, verb: &Verb, now: i64) -> Result<Answer, KeyVaultError> {
+/// Performs an operation that passed the checks of names and access.
+pub(super) fn perform(
+    request: &ParsedRequest,
+    vault: &mut Vault,
+    verb: &Verb,
+    now: i64,
+) -> Result<BufferedResponse, KeyVaultError> {
     match verb {
         Verb::Get { name, version } => get(vault, name, version.as_deref()),
-        Verb::List => list(call, vault, &vault.secrets, wire::secret_item),
-        Verb::ListVersions { name } => list_versions(call, vault, &vault.secrets, name, wire::secret_version),
+        Verb::List => list(request, vault, &vault.secrets, wire::secret_item),
+        Verb::ListVersions { name } => list_versions(request, vault, &vault.secrets, name, wire::secret_version),
         Verb::ListDeleted => {
-            let request = PageRequest::read(call, vault)?;
-            let page = vault.secrets.deleted_page(request.after(), request.size);
+            let page_request = PageRequest::read(request, vault)?;
+            let page = vault.secrets.deleted_page(page_request.after(), page_request.size);
             let items = page.items.iter();
             let items = items.filter_map(|deleted| wire::deleted_item(vault, deleted, true));
-            Ok(list_page(call, items.collect(), &page))
+            Ok(list_page(request, items.collect(), &page))
         }
-        Verb::Set { name } => set(call, vault, name, now),
-        Verb::Update { name, version } => update(call, vault, name, version.as_deref(), now),
+        Verb::Set { name } => set(request, vault, name, now),
+        Verb::Update { name, version } => update(request, vault, name, version.as_deref(), now),
         Verb::Delete { name } => {
             let deleted = vault.secrets.delete(name, now);
-            deleted.map_err(|refusal| refused(refusal, name))?;
+            deleted.map_err(|error| store_error(error, name))?;
             deleted_secret(vault, name)
         }
         Verb::GetDeleted { name } => deleted_secret(vault, name),
         Verb::Recover { name } => recover(vault, name),
         Verb::Purge { name } => {
             let purged = vault.secrets.purge(name);
-            purged.map_err(|refusal| refused(refusal, name))?;
-            Ok(Answer::empty(StatusCode::NO_CONTENT))
+            purged.map_err(|error| store_error(error, name))?;
+            Ok(BufferedResponse::empty(StatusCode::NO_CONTENT))
         }
         Verb::Import { .. } | Verb::NotImplemented => Err(KeyVaultError::not_implemented()),
         Verb::NotAllowed { method, verb } => Err(KeyVaultError::not_allowed(method, verb)),
@@ -50,60 +53,60 @@ pub(super) fn perform(call: &Call, vault: &mut Vault, verb: &Verb, now: i64) -> 
     }
 }
 
-fn get(vault: &Vault, name: &str, version: Option<&str>) -> Result<Answer, KeyVaultError> {
+fn get(vault: &Vault, name: &str, version: Option<&str>) -> Result<BufferedResponse, KeyVaultError> {
     let found = vault.secrets.version(name, version);
-    let (secret, version) = found.map_err(|refusal| refused(refusal, &label(name, version)))?;
+    let (secret, version) = found.map_err(|error| store_error(error, &label(name, version)))?;
     if !version.attributes.enabled {
         return Err(KeyVaultError::disabled("get"));
     }
-    Ok(ok(&wire::secret_with_value(vault, &secret.name, version)))
+    Ok(BufferedResponse::ok(&wire::secret_with_value(vault, &secret.name, version)))
 }
 
-fn set(call: &Call, vault: &mut Vault, name: &str, now: i64) -> Result<Answer, KeyVaultError> {
-    let mut body = wire::ObjectBody::parse(&call.body, ObjectKind::Secret)?;
+fn set(request: &ParsedRequest, vault: &mut Vault, name: &str, now: i64) -> Result<BufferedResponse, KeyVaultError> {
+    let mut body = wire::ObjectBody::parse(&request.body, ObjectKind::Secret)?;
     let value = body.value.take().ok_or_else(|| KeyVaultError::bad_field("Property value is required."))?;
-    if value.len() > names::MAX_VALUE_BYTES {
+    if value.len() > limits::MAX_VALUE_BYTES {
         return Err(KeyVaultError::bad_field("The secret value is larger than 25600 bytes."));
     }
     let version = random::hex_id();
     let content = SecretContent { value, managed: false };
     let stored = vault.secrets.set(name, &version, content, body.attributes(), now);
-    stored.map_err(|refusal| refused(refusal, name))?;
+    stored.map_err(|error| store_error(error, name))?;
     let found = vault.secrets.version(name, Some(&version));
-    let (secret, version) = found.map_err(|refusal| refused(refusal, name))?;
-    Ok(ok(&wire::secret_with_value(vault, &secret.name, version)))
+    let (secret, version) = found.map_err(|error| store_error(error, name))?;
+    Ok(BufferedResponse::ok(&wire::secret_with_value(vault, &secret.name, version)))
 }
 
 fn update(
-    call: &Call,
+    request: &ParsedRequest,
     vault: &mut Vault,
     name: &str,
     version: Option<&str>,
     now: i64,
-) -> Result<Answer, KeyVaultError> {
-    let change = wire::ObjectBody::parse(&call.body, ObjectKind::Secret)?.change();
+) -> Result<BufferedResponse, KeyVaultError> {
+    let change = wire::ObjectBody::parse(&request.body, ObjectKind::Secret)?.change();
     let label = label(name, version);
     let changed = vault.secrets.update(name, version, change, now);
-    let version = changed.map(|(_, version)| version.id.clone()).map_err(|refusal| refused(refusal, &label))?;
+    let version = changed.map(|(_, version)| version.id.clone()).map_err(|error| store_error(error, &label))?;
     let found = vault.secrets.version(name, Some(&version));
-    let (secret, version) = found.map_err(|refusal| refused(refusal, &label))?;
-    Ok(ok(&wire::secret_version(vault, &secret.name, version)))
+    let (secret, version) = found.map_err(|error| store_error(error, &label))?;
+    Ok(BufferedResponse::ok(&wire::secret_version(vault, &secret.name, version)))
 }
 
-fn deleted_secret(vault: &Vault, name: &str) -> Result<Answer, KeyVaultError> {
+fn deleted_secret(vault: &Vault, name: &str) -> Result<BufferedResponse, KeyVaultError> {
     let deleted = vault.secrets.deleted(name);
-    let deleted = deleted.map_err(|refusal| refused(refusal, name))?;
-    Ok(ok(&json!(wire::deleted_item(vault, deleted, false))))
+    let deleted = deleted.map_err(|error| store_error(error, name))?;
+    Ok(BufferedResponse::ok(&json!(wire::deleted_item(vault, deleted, false))))
 }
 
-fn recover(vault: &mut Vault, name: &str) -> Result<Answer, KeyVaultError> {
+fn recover(vault: &mut Vault, name: &str) -> Result<BufferedResponse, KeyVaultError> {
     let recovered = vault.secrets.recover(name);
-    recovered.map_err(|refusal| refused(refusal, name))?;
+    recovered.map_err(|error| store_error(error, name))?;
     let found = vault.secrets.version(name, None);
-    let (secret, version) = found.map_err(|refusal| refused(refusal, name))?;
-    Ok(ok(&wire::secret_version(vault, &secret.name, version)))
+    let (secret, version) = found.map_err(|error| store_error(error, name))?;
+    Ok(BufferedResponse::ok(&wire::secret_version(vault, &secret.name, version)))
 }
 
-fn refused(refusal: Refusal, name: &str) -> KeyVaultError {
-    KeyVaultError::refused(ObjectKind::Secret, refusal, name)
+fn store_error(error: StoreError, name: &str) -> KeyVaultError {
+    KeyVaultError::store(ObjectKind::Secret, error, name)
 }

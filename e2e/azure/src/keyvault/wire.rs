@@ -1,7 +1,7 @@
-//! Key Vault's JSON: objects going out, settings coming in.
+//! Key Vault's JSON: encodes objects and decodes request bodies.
 //!
-//! Pure. Field names and their case are the service's; optional fields are left out when unset.
-//! `secrets`, `keys` and `certificates` decide what to send and what to store.
+//! Pure. Field names and their case are the service's; an optional field without a value is not
+//! sent.
 
 use std::collections::BTreeMap;
 
@@ -13,18 +13,18 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::errors::KeyVaultError;
-use super::names;
 use crate::content::{CertificateContent, Jwk, KeyContent, ObjectKind, SecretContent};
+use crate::limits;
 use crate::object::{Change, DeletedObject, Object, ObjectAttributes, RECOVERABLE_DAYS, Version};
 use crate::vault::Vault;
 
-/// The body of a set, an import or an update; each reads the fields that concern it.
+/// The body of a set, an import or an update; each uses some of the fields.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ObjectBody {
-    /// Secrets and certificates.
+    /// Of secrets and certificates.
     pub(super) value: Option<String>,
-    /// Keys; private numbers are not even read.
+    /// Of keys; private numbers are not parsed.
     pub(super) key: Option<Jwk>,
     /// The password of a certificate's PKCS#12.
     #[serde(rename = "pwd")]
@@ -43,17 +43,16 @@ struct AttributesBody {
 }
 
 impl ObjectBody {
-    /// Parses a body; the refusal does not repeat any of it.
+    /// The error does not quote the body.
     pub(super) fn parse(body: &[u8], kind: ObjectKind) -> Result<ObjectBody, KeyVaultError> {
         let parsed: ObjectBody = parse(body, kind)?;
         let tags = parsed.tags.as_ref().map_or(0, BTreeMap::len);
-        if tags > names::MAX_TAGS {
+        if tags > limits::MAX_TAGS {
             return Err(KeyVaultError::bad_field(&format!("A {} can have 15 tags at most.", kind.noun())));
         }
         Ok(parsed)
     }
 
-    /// The attributes of a new version.
     pub(super) fn attributes(self) -> ObjectAttributes {
         ObjectAttributes {
             enabled: self.attributes.enabled.unwrap_or(true),
@@ -65,7 +64,6 @@ impl ObjectBody {
         }
     }
 
-    /// The change to an existing version.
     pub(super) fn change(self) -> Change {
         Change {
             enabled: self.attributes.enabled,
@@ -93,12 +91,12 @@ pub(super) fn secret_with_value(vault: &Vault, name: &str, version: &Version<Sec
     document
 }
 
-/// A secret in a list: the newest version's attributes under an id without a version.
+/// A secret in a list: the attributes of the newest version, and an id without a version.
 pub(super) fn secret_item(vault: &Vault, object: &Object<SecretContent>) -> Option<Value> {
     Some(secret(object.newest()?, vault.id("secrets", &object.name)))
 }
 
-/// A deleted secret; lists leave the version out of its id.
+/// A deleted secret; in a list its id has no version.
 pub(super) fn deleted_item(vault: &Vault, deleted: &DeletedObject<SecretContent>, in_list: bool) -> Option<Value> {
     let name = &deleted.object.name;
     let mut document = if in_list {
@@ -195,7 +193,7 @@ fn full_id(vault: &Vault, kind: ObjectKind, name: &str, version: &str) -> String
     format!("{}/{version}", vault.id(kind.collection(), name))
 }
 
-/// Adds what all answers about a version have.
+/// Adds the fields of every response about a version.
 fn common<C>(version: &Version<C>, mut document: Value) -> Value {
     let mut attributes = json!({
         "enabled": version.attributes.enabled,
@@ -213,7 +211,7 @@ fn common<C>(version: &Version<C>, mut document: Value) -> Value {
     if !version.attributes.omit_attributes {
         document["attributes"] = attributes;
     }
-    // Key Vault sends `"tags": {}` where an object has none.
+    // Key Vault sends `"tags": {}` for an object without tags.
     document["tags"] = json!(version.attributes.tags);
     document
 }

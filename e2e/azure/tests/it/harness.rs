@@ -1,7 +1,7 @@
-//! A scene with one tenant, one client and one vault, and an HTTPS client that reaches it.
+//! An emulator with one tenant, one client and one vault, and an HTTPS client for it.
 //!
-//! Every test starts an emulator of its own, so nothing leaks from one test to the next.
-//! The client trusts the emulator's authority only, and follows no redirect.
+//! Every test starts its own emulator, so tests do not affect each other. The client trusts the
+//! emulator's CA only, and does not follow redirects.
 
 use std::time::{Duration, Instant};
 
@@ -18,16 +18,15 @@ pub(crate) const LOGIN: &str = "https://login.microsoftonline.com";
 pub(crate) const HOST: &str = "https://first-vault.vault.azure.net";
 pub(crate) const SCOPE: &str = "https://vault.azure.net/.default";
 
-/// How long a condition may take to come true, far more than it ever needs.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The timeout of a condition, far more than it needs.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-pub(crate) struct Scene {
+pub(crate) struct Fixture {
     pub(crate) emulator: Emulator,
     pub(crate) azure: Azure,
     pub(crate) http: Client,
 }
 
-/// What came back.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
@@ -53,13 +52,13 @@ impl Reply {
     }
 }
 
-impl Scene {
-    pub(crate) fn new() -> Scene {
-        Scene::with_names(&[])
+impl Fixture {
+    pub(crate) fn new() -> Fixture {
+        Fixture::with_names(&[])
     }
 
-    /// A scene with a custom cloud.
-    pub(crate) fn with_names(dns_names: &[&str]) -> Scene {
+    /// With a custom cloud.
+    pub(crate) fn with_names(dns_names: &[&str]) -> Fixture {
         let dns_names = dns_names.iter().map(|&name| name.to_owned()).collect();
         let admin = Some("127.0.0.1:0".parse().unwrap());
         let emulator = Emulator::start(Options { dns_names, admin, ..Options::loopback() }).unwrap();
@@ -69,19 +68,17 @@ impl Scene {
         azure.add_vault(VAULT, "vault.azure.net", TENANT);
         azure.grant(VAULT, CLIENT, &Permission::ALL);
         let http = client(&emulator).build().unwrap();
-        Scene { emulator, azure, http }
+        Fixture { emulator, azure, http }
     }
 
     pub(crate) fn send(&self, request: RequestBuilder) -> Reply {
         reply(request).unwrap()
     }
 
-    /// A token request with the fields given.
     pub(crate) fn token_request(&self, login: &str, tenant: &str, form: &[(&str, &str)]) -> Reply {
         self.send(self.http.post(format!("{login}/{tenant}/oauth2/v2.0/token")).form(form))
     }
 
-    /// A token for the scene's client.
     pub(crate) fn token(&self) -> String {
         self.token_for(SCOPE)
     }
@@ -107,9 +104,9 @@ impl Scene {
     }
 }
 
-/// A client that reaches the emulator under all names that the tests use.
+/// A client that resolves all names of the tests to the emulator.
 pub(crate) fn client(emulator: &Emulator) -> ClientBuilder {
-    // The first test of the process installs it; the others find it there.
+    // An error means that another test of the process installed it.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let ca = Certificate::from_pem(emulator.ca_pem().as_bytes()).unwrap();
     let names = [
@@ -140,9 +137,9 @@ pub(crate) fn form<'a>(client: &'a str, secret: &'a str, scope: &'a str) -> [(&'
 
 /// Waits until a condition holds.
 pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     while !condition() {
-        assert!(Instant::now() < end, "never came true: {what}");
+        assert!(Instant::now() < end, "not within {TIMEOUT:?}: {what}");
         std::thread::park_timeout(Duration::from_millis(2));
     }
 }

@@ -7,7 +7,7 @@ use reqwest::Certificate;
 use reqwest::blocking::Client;
 use serde_json::{Value, json};
 
-use crate::harness::{LOGIN, Reply, SCOPE, Scene, TENANT, VAULT, reply};
+use crate::harness::{Fixture, LOGIN, Reply, SCOPE, TENANT, VAULT, reply};
 
 const FIRST: &str = "55555555-aaaa-4bbb-8ccc-000000000005";
 const SECOND: &str = "66666666-aaaa-4bbb-8ccc-000000000006";
@@ -32,7 +32,7 @@ impl Machine {
         Machine { emulator, azure, http: Client::builder().no_proxy().build().unwrap() }
     }
 
-    fn ask_with(&self, query: &[(&str, &str)], headers: &[(&'static str, &'static str)]) -> Reply {
+    fn request_token_with(&self, query: &[(&str, &str)], headers: &[(&'static str, &'static str)]) -> Reply {
         let url = format!("http://{}/metadata/identity/oauth2/token", self.emulator.imds_address().unwrap());
         let request = headers
             .iter()
@@ -40,42 +40,42 @@ impl Machine {
         reply(request).unwrap()
     }
 
-    fn ask(&self, client: Option<&str>) -> Reply {
+    fn request_token(&self, client: Option<&str>) -> Reply {
         let mut query = vec![("api-version", "2018-02-01"), ("resource", RESOURCE)];
         query.extend(client.map(|client| ("client_id", client)));
-        self.ask_with(&query, &[("Metadata", "true")])
+        self.request_token_with(&query, &[("Metadata", "true")])
     }
 }
 
-fn refusal(reply: &Reply) -> (u16, String) {
+fn error(reply: &Reply) -> (u16, String) {
     (reply.status, reply.json()["error_description"].as_str().unwrap().to_owned())
 }
 
 #[test]
-fn identities_are_chosen_as_the_metadata_service_does() {
+fn identities_are_selected_by_the_rules_of_the_metadata_service() {
     let machine = Machine::new();
     let not_found = (400, "Identity not found".to_owned());
-    assert_eq!(refusal(&machine.ask(None)), not_found);
+    assert_eq!(error(&machine.request_token(None)), not_found);
     machine.azure.add_managed_identity(TENANT, FIRST);
-    assert_eq!(machine.ask(None).json()["client_id"], FIRST, "the only one");
+    assert_eq!(machine.request_token(None).json()["client_id"], FIRST, "the only one");
     machine.azure.add_managed_identity(TENANT, SECOND);
-    let several = refusal(&machine.ask(None));
+    let several = error(&machine.request_token(None));
     assert!(several.0 == 400 && several.1.starts_with("Multiple user assigned identities exist"), "{several:?}");
-    assert_eq!(machine.ask(Some(SECOND)).json()["client_id"], SECOND);
-    assert_eq!(refusal(&machine.ask(Some("nobody"))), not_found);
+    assert_eq!(machine.request_token(Some(SECOND)).json()["client_id"], SECOND);
+    assert_eq!(error(&machine.request_token(Some("unknown"))), not_found);
     machine.azure.add_system_identity(TENANT, "a-machine");
-    assert_eq!(machine.ask(None).json()["client_id"], "a-machine");
+    assert_eq!(machine.request_token(None).json()["client_id"], "a-machine");
     machine.azure.remove_managed_identity(FIRST);
-    assert_eq!(refusal(&machine.ask(Some(FIRST))), not_found);
+    assert_eq!(error(&machine.request_token(Some(FIRST))), not_found);
 }
 
 #[test]
-fn a_managed_identitys_token_is_text_and_opens_vaults() {
+fn a_token_of_a_managed_identity_opens_vaults() {
     let machine = Machine::new();
     machine.azure.add_managed_identity(TENANT, FIRST);
     machine.azure.grant(VAULT, FIRST, &[Permission::Get]);
     machine.azure.set_secret(VAULT, "thing", "the-value");
-    let document = machine.ask(Some(FIRST)).json();
+    let document = machine.request_token(Some(FIRST)).json();
     assert_eq!((&document["expires_in"], &document["token_type"]), (&json!("86399"), &json!("Bearer")));
     assert_eq!(document["resource"], RESOURCE);
     let number = |field: &str| document[field].as_str().unwrap().parse::<i64>().unwrap();
@@ -85,11 +85,11 @@ fn a_managed_identitys_token_is_text_and_opens_vaults() {
     let token = document["access_token"].as_str().unwrap();
     assert_eq!(reply(client.get(url).bearer_auth(token)).unwrap().json()["value"], "the-value");
     machine.azure.set_token_lifetime(TENANT, Some(FIRST), Duration::from_secs(60));
-    assert_eq!(machine.ask(None).json()["expires_in"], "60");
+    assert_eq!(machine.request_token(None).json()["expires_in"], "60");
 }
 
 #[test]
-fn requests_that_the_metadata_service_refuses() {
+fn the_metadata_service_refuses_malformed_requests() {
     let machine = Machine::new();
     machine.azure.add_managed_identity(TENANT, FIRST);
     let version = ("api-version", "2018-02-01");
@@ -106,39 +106,39 @@ fn requests_that_the_metadata_service_refuses() {
         (vec![version, ("resource", "https://other.example")], vec![header], "AADSTS500011"),
     ];
     for (query, headers, text) in cases {
-        let (status, found) = refusal(&machine.ask_with(&query, &headers));
+        let (status, found) = error(&machine.request_token_with(&query, &headers));
         assert!(status == 400 && found.contains(text), "{status} {found}");
     }
     assert!(machine.azure.issued_tokens().is_empty());
     assert_eq!(machine.azure.counters("imds").get(Kind::Token), 8);
     for status in [404, 410, 429, 500] {
         machine.azure.add_fault(Fault::new(Action::status(status)).host("imds").kind(Kind::Token).times(1));
-        assert_eq!(machine.ask(None).status, status);
+        assert_eq!(machine.request_token(None).status, status);
     }
-    assert_eq!(machine.ask(None).status, 200);
+    assert_eq!(machine.request_token(None).status, 200);
 }
 
 #[test]
-fn the_token_proxy_takes_bindings_under_its_own_name_only() {
-    let scene = Scene::new();
-    let issuer = scene.azure.add_issuer(ISSUER);
+fn the_token_proxy_accepts_bindings_under_its_own_name_only() {
+    let fixture = Fixture::new();
+    let issuer = fixture.azure.add_issuer(ISSUER);
     let token = |audience: &str| issuer.token(SUBJECT, audience, Duration::from_secs(600), Value::Null);
-    scene.azure.add_identity_binding(TENANT, FIRST, ISSUER, SUBJECT);
-    scene.azure.add_federated_credential(TENANT, FIRST, ISSUER, SUBJECT, "api://AzureADTokenExchange");
+    fixture.azure.add_identity_binding(TENANT, FIRST, ISSUER, SUBJECT);
+    fixture.azure.add_federated_credential(TENANT, FIRST, ISSUER, SUBJECT, "api://AzureADTokenExchange");
     let options = TokenProxyOptions {
         listen: "127.0.0.1:0".parse().unwrap(),
         cluster_id: "abc123def456".to_owned(),
         path: "/proxy".to_owned(),
     };
-    let proxy = scene.emulator.start_token_proxy(&options).unwrap();
+    let proxy = fixture.emulator.start_token_proxy(&options).unwrap();
     assert_eq!(proxy.sni(), "avimke6u6l2eeq8qc1cneuaq4sl2e1av9t4clqgun97le32hub670.ests.aks");
     let api_server = "kubernetes.default.svc.cluster.local";
     let names = [proxy.sni(), api_server, "other.ests.aks"];
     let ca = Certificate::from_pem(proxy.ca_pem().as_bytes()).unwrap();
-    // Over HTTP/2 this client would put the name of the URL into `:authority`, whatever the header says.
+    // Over HTTP/2 this client ignores the header and sends the name of the URL as `:authority`.
     let builder = Client::builder().no_proxy().http1_only().tls_certs_only([ca]);
     let http = names.iter().fold(builder, |builder, name| builder.resolve(name, proxy.address())).build().unwrap();
-    let ask = |name: &str, path: &str, host: &str, assertion: &str| {
+    let request_token = |name: &str, path: &str, host: &str, assertion: &str| {
         let form = [
             ("grant_type", "client_credentials"),
             ("client_id", FIRST),
@@ -150,29 +150,33 @@ fn the_token_proxy_takes_bindings_under_its_own_name_only() {
         reply(http.post(url).header("host", host).form(&form))
     };
     let login = LOGIN.trim_start_matches("https://");
-    let good = ask(proxy.sni(), "/proxy", login, &token(BINDING)).unwrap();
+    let good = request_token(proxy.sni(), "/proxy", login, &token(BINDING)).unwrap();
     assert_eq!(good.status, 200, "{good:?}");
     let issued = good.json()["access_token"].as_str().unwrap().to_owned();
-    scene.azure.grant(VAULT, FIRST, &[Permission::Get]);
-    scene.azure.set_secret(VAULT, "thing", "the-value");
-    assert_eq!(scene.get("/secrets/thing", &issued).status, 200);
-    let exchange = ask(proxy.sni(), "/proxy", login, &token("api://AzureADTokenExchange")).unwrap();
+    fixture.azure.grant(VAULT, FIRST, &[Permission::Get]);
+    fixture.azure.set_secret(VAULT, "thing", "the-value");
+    assert_eq!(fixture.get("/secrets/thing", &issued).status, 200);
+    let exchange = request_token(proxy.sni(), "/proxy", login, &token("api://AzureADTokenExchange")).unwrap();
     assert_eq!(exchange.json()["error_codes"][0], 700_212);
-    assert_eq!(ask(proxy.sni(), "", login, &token(BINDING)).unwrap().status, 404, "not behind the proxy's path");
-    assert_eq!(ask(proxy.sni(), "/proxy", "other.example", &token(BINDING)).unwrap().status, 404);
-    assert_eq!(ask(api_server, "/proxy", login, &token(BINDING)).unwrap().status, 401);
-    let refused = ask("other.ests.aks", "/proxy", login, &token(BINDING)).unwrap_err();
+    assert_eq!(
+        request_token(proxy.sni(), "", login, &token(BINDING)).unwrap().status,
+        404,
+        "not below the path of the proxy"
+    );
+    assert_eq!(request_token(proxy.sni(), "/proxy", "other.example", &token(BINDING)).unwrap().status, 404);
+    assert_eq!(request_token(api_server, "/proxy", login, &token(BINDING)).unwrap().status, 401);
+    let refused = request_token("other.ests.aks", "/proxy", login, &token(BINDING)).unwrap_err();
     assert!(format!("{refused:?}").contains("AlertReceived"), "{refused:?}");
-    let counters = scene.azure.counters("token-proxy");
+    let counters = fixture.azure.counters("token-proxy");
     assert_eq!((counters.get(Kind::Token), counters.total()), (2, 4));
-    assert_eq!(scene.azure.counters(TENANT).get(Kind::Token), 0, "none of them came the direct way");
+    assert_eq!(fixture.azure.counters(TENANT).get(Kind::Token), 0, "no request reached the direct endpoint");
 }
 
 #[test]
-fn a_binding_is_unknown_outside_the_proxy() {
-    let scene = Scene::new();
-    let issuer = scene.azure.add_issuer(ISSUER);
-    scene.azure.add_identity_binding(TENANT, FIRST, ISSUER, SUBJECT);
+fn the_direct_endpoint_does_not_accept_a_binding() {
+    let fixture = Fixture::new();
+    let issuer = fixture.azure.add_issuer(ISSUER);
+    fixture.azure.add_identity_binding(TENANT, FIRST, ISSUER, SUBJECT);
     let assertion = issuer.token(SUBJECT, BINDING, Duration::from_secs(600), Value::Null);
     let form = [
         ("grant_type", "client_credentials"),
@@ -181,5 +185,5 @@ fn a_binding_is_unknown_outside_the_proxy() {
         ("client_assertion", assertion.as_str()),
         ("scope", SCOPE),
     ];
-    assert_eq!(scene.token_request(LOGIN, TENANT, &form).json()["error_codes"][0], 70_025);
+    assert_eq!(fixture.token_request(LOGIN, TENANT, &form).json()["error_codes"][0], 70_025);
 }

@@ -1,4 +1,4 @@
-//! The emulator under test as its users meet it: over real HTTPS, and as a program.
+//! Tests of the emulator over real HTTPS, and of its program.
 
 #[cfg(test)]
 mod harness;

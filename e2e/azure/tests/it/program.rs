@@ -1,4 +1,4 @@
-//! The program: options, seed file, readiness line, and its end.
+//! The program: options, seed file, readiness line and exit.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpStream};
@@ -19,7 +19,7 @@ const SEED: &str = r#"{
     }]
 }"#;
 
-/// A running program that is killed should the test fail.
+/// A running program, killed on drop.
 struct Running {
     child: Child,
     https: SocketAddr,
@@ -39,7 +39,7 @@ fn program() -> Command {
 
 fn start(arguments: &[&str]) -> Running {
     let mut child = program()
-        // An address of its own, so that no other test can take the port when the program has ended.
+        // A separate address, so that no other test can bind the port after the program exits.
         .args(["--listen", "127.0.0.78:0", "--admin", "127.0.0.1:0"])
         .args(arguments)
         .stdin(Stdio::piped())
@@ -68,7 +68,7 @@ fn a_seeded_program_serves_until_its_input_closes() {
     let files = ["--seed", seed.to_str().unwrap(), "--ca-out", ca.to_str().unwrap()];
     let mut running = start(&[names.as_slice(), files.as_slice()].concat());
     let pem = std::fs::read_to_string(&ca).unwrap();
-    assert!(!pem.contains("PRIVATE"), "keys never touch the disk");
+    assert!(!pem.contains("PRIVATE"), "keys are never written to disk");
     let _ = rustls::crypto::ring::default_provider().install_default();
     let http = Client::builder()
         .tls_certs_only([Certificate::from_pem(pem.as_bytes()).unwrap()])
@@ -91,11 +91,11 @@ fn a_seeded_program_serves_until_its_input_closes() {
 }
 
 #[test]
-fn the_other_doors_are_announced() {
+fn the_other_endpoints_are_in_the_readiness_line() {
     let folder = tempfile::tempdir().unwrap();
     let ca = folder.path().join("cluster.pem");
-    let doors = ["--imds", "127.0.0.1:0", "--token-proxy", "127.0.0.1:0", "--cluster-ca-out", ca.to_str().unwrap()];
-    let running = start(&doors);
+    let endpoints = ["--imds", "127.0.0.1:0", "--token-proxy", "127.0.0.1:0", "--cluster-ca-out", ca.to_str().unwrap()];
+    let running = start(&endpoints);
     let mut parts = running.admin.split(", ");
     let (admin, imds) = (parts.next().unwrap(), parts.next().unwrap().strip_prefix("imds ").unwrap());
     let proxy = parts.next().unwrap();
@@ -113,7 +113,7 @@ fn the_other_doors_are_announced() {
 }
 
 #[test]
-fn a_signal_ends_the_program_well() {
+fn the_program_exits_with_success_on_a_signal() {
     for signal in ["-TERM", "-INT"] {
         let mut running = start(&[]);
         let id = running.child.id().to_string();
@@ -123,7 +123,7 @@ fn a_signal_ends_the_program_well() {
 }
 
 #[test]
-fn mistakes_end_the_program_with_a_reason() {
+fn the_program_exits_with_the_mistake_in_its_error() {
     let folder = tempfile::tempdir().unwrap();
     let seed = folder.path().join("seed.json");
     let seed_path = seed.to_str().unwrap();
@@ -132,8 +132,8 @@ fn mistakes_end_the_program_with_a_reason() {
     assert!(fail(&with_seed).contains("cannot read the seed file"));
     std::fs::write(&seed, r#"{ "vault": [] }"#).unwrap();
     assert!(fail(&with_seed).contains("unknown field `vault`"));
-    std::fs::write(&seed, r#"{ "vaults": [{ "name": "abc", "tenant": "nobody" }] }"#).unwrap();
-    assert!(fail(&with_seed).contains("no tenant \"nobody\""));
+    std::fs::write(&seed, r#"{ "vaults": [{ "name": "abc", "tenant": "unknown" }] }"#).unwrap();
+    assert!(fail(&with_seed).contains("no tenant \"unknown\""));
     assert!(fail(&["--listen", "127.0.0.1:0", "--admin", "0.0.0.0:0"]).contains("no password"));
 }
 

@@ -1,4 +1,4 @@
-//! Microsoft's own SDKs for Python against the emulator: a witness who has not read our code.
+//! Microsoft's SDKs for Python against the emulator: clients that share no code with it.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,24 +7,24 @@ use std::time::Duration;
 use azure_emulator::{Emulator, Kind, Options, Permission};
 use serde_json::Value;
 
-use crate::harness::{CLIENT, SECRET, Scene, TENANT, VAULT};
+use crate::harness::{CLIENT, Fixture, SECRET, TENANT, VAULT};
 use crate::material::Material;
 
 #[test]
-fn microsofts_sdk_works_through_the_emulator() {
+fn the_sdk_for_secrets_works_with_the_emulator() {
     let python = std::env::var("KEYVAULT_CSI_PYTHON")
         .expect("KEYVAULT_CSI_PYTHON must name a Python with tests/requirements.txt installed: run `make test`");
-    let scene = Scene::new();
-    scene.azure.set_page_size(VAULT, 3);
-    scene.azure.add_vault("second-vault", "vault.azure.net", TENANT);
-    scene.azure.grant("second-vault", CLIENT, &[Permission::List]);
+    let fixture = Fixture::new();
+    fixture.azure.set_page_size(VAULT, 3);
+    fixture.azure.add_vault("second-vault", "vault.azure.net", TENANT);
+    fixture.azure.grant("second-vault", CLIENT, &[Permission::List]);
     let folder = tempfile::tempdir().unwrap();
     let ca = folder.path().join("ca.pem");
-    std::fs::write(&ca, scene.emulator.ca_pem()).unwrap();
+    std::fs::write(&ca, fixture.emulator.ca_pem()).unwrap();
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
     let output = Command::new(python)
         .arg(tests.join("python_sdk.py"))
-        .arg(scene.emulator.address().port().to_string())
+        .arg(fixture.emulator.address().port().to_string())
         .args([TENANT, CLIENT, SECRET, VAULT, "second-vault"])
         .env("REQUESTS_CA_BUNDLE", &ca)
         .env("SSL_CERT_FILE", &ca)
@@ -33,19 +33,19 @@ fn microsofts_sdk_works_through_the_emulator() {
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
-    // What the script says it did must have arrived here, page by page.
-    let counters = scene.azure.counters(VAULT);
+    // The requests of the script, page by page.
+    let counters = fixture.azure.counters(VAULT);
     assert_eq!(counters.get(Kind::Set), 12, "{counters:?}");
     assert_eq!(counters.get(Kind::List), 3);
     assert_eq!(counters.get(Kind::ListVersions), 2);
     assert_eq!(counters.get(Kind::Update), 1);
     assert_eq!(counters.get(Kind::Purge), 1);
     assert!(counters.get(Kind::Challenge) >= 1);
-    assert!(scene.azure.counters(TENANT).get(Kind::Token) >= 2);
+    assert!(fixture.azure.counters(TENANT).get(Kind::Token) >= 2);
 }
 
 #[test]
-fn microsofts_sdks_for_keys_certificates_and_identities_work_too() {
+fn the_sdks_for_keys_certificates_and_identities_work_with_the_emulator() {
     const APP: &str = "44444444-aaaa-4bbb-8ccc-000000000004";
     const MACHINE: &str = "77777777-aaaa-4bbb-8ccc-000000000007";
     const ISSUER: &str = "https://oidc.example/cluster/";

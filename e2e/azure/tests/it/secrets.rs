@@ -1,18 +1,19 @@
-//! Key Vault: secrets, their versions and their lives.
+//! Key Vault: secrets, their versions, deletion and recovery.
 
-use azure_emulator::SecretAttributes;
+use azure_emulator::ObjectAttributes;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{HOST, Reply, Scene, VAULT};
+use crate::harness::{Fixture, HOST, Reply, VAULT};
 
-/// Follows `nextLink` from a first path; returns the ids of all items and the number of pages.
-fn walk(scene: &Scene, first: &str, token: &str) -> (Vec<String>, usize) {
+/// Follows `nextLink` from the first path, and returns the ids of all items and the number of
+/// pages.
+fn walk(fixture: &Fixture, first: &str, token: &str) -> (Vec<String>, usize) {
     let mut ids = Vec::new();
     let mut pages = 0;
     let mut next = Some(format!("{HOST}{first}"));
     while let Some(url) = next {
-        let reply = scene.send(scene.http.get(&url).bearer_auth(token));
+        let reply = fixture.send(fixture.http.get(&url).bearer_auth(token));
         assert_eq!(reply.status, 200, "{url}: {reply:?}");
         assert!(!reply.text.contains("the-value"), "a list must not show values");
         let document = reply.json();
@@ -31,14 +32,14 @@ fn expect_error(reply: &Reply, status: u16, code: &str, message: &str) {
 }
 
 #[test]
-fn what_is_set_can_be_read_in_every_way() {
-    let scene = Scene::new();
-    let token = scene.token();
+fn a_secret_can_be_read_by_name_and_by_version() {
+    let fixture = Fixture::new();
+    let token = fixture.token();
     let body = json!({
         "value": "the-value", "contentType": "text/plain", "tags": { "team": "blue" },
         "attributes": { "nbf": 1_700_000_000, "exp": 1_700_000_001 },
     });
-    let set = scene.vault(Method::PUT, "/secrets/My-Secret", &token, Some(body));
+    let set = fixture.vault(Method::PUT, "/secrets/My-Secret", &token, Some(body));
     assert_eq!(set.status, 200, "{set:?}");
     let id = set.json()["id"].as_str().unwrap().to_owned();
     let version = id.rsplit('/').next().unwrap();
@@ -47,8 +48,8 @@ fn what_is_set_can_be_read_in_every_way() {
     let paths =
         ["/secrets/My-Secret".to_owned(), "/secrets/my-secret/".to_owned(), format!("/secrets/MY-SECRET/{version}")];
     for path in paths {
-        let reply = scene.get(&path, &token);
-        assert_eq!(reply.status, 200, "{path}: past expiry, Key Vault still gives secrets out");
+        let reply = fixture.get(&path, &token);
+        assert_eq!(reply.status, 200, "{path}: Key Vault returns secrets after their expiry");
         assert_eq!(reply.json(), set.json());
     }
     let document = set.json();
@@ -65,10 +66,10 @@ fn what_is_set_can_be_read_in_every_way() {
 }
 
 #[test]
-fn answers_carry_the_services_headers() {
-    let scene = Scene::new();
-    scene.azure.set_secret(VAULT, "thing", "the-value");
-    let reply = scene.get("/secrets/thing", &scene.token());
+fn responses_have_the_headers_of_the_service() {
+    let fixture = Fixture::new();
+    fixture.azure.set_secret(VAULT, "thing", "the-value");
+    let reply = fixture.get("/secrets/thing", &fixture.token());
     assert_eq!(reply.header("content-type"), "application/json; charset=utf-8");
     assert_eq!(reply.header("x-ms-request-id").len(), 36);
     assert!(!reply.header("x-ms-keyvault-service-version").is_empty());
@@ -76,24 +77,24 @@ fn answers_carry_the_services_headers() {
 
 #[test]
 fn the_newest_version_is_the_one_created_last() {
-    let scene = Scene::new();
-    let at = |created| SecretAttributes { created: Some(created), ..SecretAttributes::default() };
+    let fixture = Fixture::new();
+    let at = |created| ObjectAttributes { created: Some(created), ..ObjectAttributes::default() };
     let (old, new) = ("f".repeat(32), "0".repeat(32));
-    scene.azure.set_secret_version(VAULT, "thing", &new, "newer", at(2000));
-    scene.azure.set_secret_version(VAULT, "thing", &old, "older", at(1000));
-    let token = scene.token();
-    assert_eq!(scene.get("/secrets/thing", &token).json()["value"], "newer");
-    assert_eq!(scene.get(&format!("/secrets/thing/{old}"), &token).json()["value"], "older");
-    let latest = scene.azure.set_secret(VAULT, "thing", "newest");
-    assert_eq!(scene.get("/secrets/thing", &token).json()["id"], format!("{HOST}/secrets/thing/{latest}"));
+    fixture.azure.set_secret_version(VAULT, "thing", &new, "newer", at(2000));
+    fixture.azure.set_secret_version(VAULT, "thing", &old, "older", at(1000));
+    let token = fixture.token();
+    assert_eq!(fixture.get("/secrets/thing", &token).json()["value"], "newer");
+    assert_eq!(fixture.get(&format!("/secrets/thing/{old}"), &token).json()["value"], "older");
+    let latest = fixture.azure.set_secret(VAULT, "thing", "newest");
+    assert_eq!(fixture.get("/secrets/thing", &token).json()["id"], format!("{HOST}/secrets/thing/{latest}"));
 }
 
 #[test]
-fn names_and_versions_that_cannot_be_are_refused() {
-    let scene = Scene::new();
-    scene.azure.set_secret(VAULT, "thing", "the-value");
-    let token = scene.token();
-    let get = |path: &str| scene.get(path, &token);
+fn invalid_names_and_versions_are_refused() {
+    let fixture = Fixture::new();
+    fixture.azure.set_secret(VAULT, "thing", "the-value");
+    let token = fixture.token();
+    let get = |path: &str| fixture.get(path, &token);
     expect_error(&get("/secrets/under_score"), 400, "BadParameter", "invalid name: under_score");
     expect_error(&get("/secrets/a%2Fb"), 400, "BadParameter", "invalid name: a/b");
     let long = "a".repeat(128);
@@ -102,100 +103,100 @@ fn names_and_versions_that_cannot_be_are_refused() {
     expect_error(&get("/secrets/thing/1"), 400, "BadParameter", "Method GET does not allow operation '1'");
     let upper = "A".repeat(32);
     expect_error(&get(&format!("/secrets/thing/{upper}")), 400, "BadParameter", "does not allow operation");
-    let nobody = "a".repeat(32);
-    let label = format!("thing/{nobody} was not found");
-    expect_error(&get(&format!("/secrets/thing/{nobody}")), 404, "SecretNotFound", &label);
+    let unknown = "a".repeat(32);
+    let label = format!("thing/{unknown} was not found");
+    expect_error(&get(&format!("/secrets/thing/{unknown}")), 404, "SecretNotFound", &label);
     expect_error(&get("/secrets/nothing"), 404, "SecretNotFound", "(name/id) nothing was not found");
     expect_error(&get("/nowhere"), 404, "NotFound", "not found");
-    let post = scene.vault(Method::POST, "/secrets/thing/backup", &token, None);
+    let post = fixture.vault(Method::POST, "/secrets/thing/backup", &token, None);
     expect_error(&post, 400, "BadParameter", "Method POST does not allow operation 'backup'");
 }
 
 #[test]
 fn a_disabled_version_cannot_be_read_even_as_the_newest() {
-    let scene = Scene::new();
-    let first = scene.azure.set_secret(VAULT, "thing", "one");
-    let second = scene.azure.set_secret(VAULT, "thing", "two");
-    scene.azure.disable_secret(VAULT, "thing", &second);
-    let token = scene.token();
+    let fixture = Fixture::new();
+    let first = fixture.azure.set_secret(VAULT, "thing", "one");
+    let second = fixture.azure.set_secret(VAULT, "thing", "two");
+    fixture.azure.disable_secret(VAULT, "thing", &second);
+    let token = fixture.token();
     for path in ["/secrets/thing".to_owned(), format!("/secrets/thing/{second}")] {
-        let reply = scene.get(&path, &token);
+        let reply = fixture.get(&path, &token);
         expect_error(&reply, 403, "Forbidden", "Operation get is not allowed on a disabled secret.");
         assert_eq!(reply.vault_error().1, "SecretDisabled");
     }
-    assert_eq!(scene.get(&format!("/secrets/thing/{first}"), &token).json()["value"], "one");
-    scene.azure.enable_secret(VAULT, "thing", &second);
-    assert_eq!(scene.get("/secrets/thing", &token).json()["value"], "two");
+    assert_eq!(fixture.get(&format!("/secrets/thing/{first}"), &token).json()["value"], "one");
+    fixture.azure.enable_secret(VAULT, "thing", &second);
+    assert_eq!(fixture.get("/secrets/thing", &token).json()["value"], "two");
 }
 
 #[test]
-fn lists_come_in_pages_that_lose_nothing() {
-    let scene = Scene::new();
-    let token = scene.token();
+fn the_pages_of_a_list_have_all_items() {
+    let fixture = Fixture::new();
+    let token = fixture.token();
     let mut names: Vec<String> = (0..60).map(|number| format!("thing-{number}")).collect();
     for name in &names {
-        scene.azure.set_secret(VAULT, name, "the-value");
+        fixture.azure.set_secret(VAULT, name, "the-value");
     }
     names.sort();
     let expected: Vec<String> = names.iter().map(|name| format!("{HOST}/secrets/{name}")).collect();
-    assert_eq!(walk(&scene, "/secrets?api-version=7.6", &token), (expected.clone(), 3));
-    assert_eq!(walk(&scene, "/secrets?api-version=7.6&maxresults=20", &token), (expected.clone(), 3));
-    scene.azure.set_page_size(VAULT, 7);
-    assert_eq!(walk(&scene, "/secrets/?api-version=7.6", &token), (expected, 9));
-    let first = scene.get("/secrets", &token).json();
+    assert_eq!(walk(&fixture, "/secrets?api-version=7.6", &token), (expected.clone(), 3));
+    assert_eq!(walk(&fixture, "/secrets?api-version=7.6&maxresults=20", &token), (expected.clone(), 3));
+    fixture.azure.set_page_size(VAULT, 7);
+    assert_eq!(walk(&fixture, "/secrets/?api-version=7.6", &token), (expected, 9));
+    let first = fixture.get("/secrets", &token).json();
     let next = first["nextLink"].as_str().unwrap();
     assert!(next.starts_with(&format!("{HOST}:443/secrets?api-version=7.6&$skiptoken=")), "{next}");
 }
 
 #[test]
 fn a_next_link_keeps_the_port_that_the_client_used() {
-    let scene = Scene::new();
-    let token = scene.token();
-    scene.azure.set_secret(VAULT, "one", "the-value");
-    scene.azure.set_secret(VAULT, "two", "the-value");
-    let host = format!("{HOST}:{}", scene.emulator.address().port());
+    let fixture = Fixture::new();
+    let token = fixture.token();
+    fixture.azure.set_secret(VAULT, "one", "the-value");
+    fixture.azure.set_secret(VAULT, "two", "the-value");
+    let host = format!("{HOST}:{}", fixture.emulator.address().port());
     let url = format!("{host}/secrets?api-version=7.6&maxresults=1");
-    let reply = scene.send(scene.http.get(url).bearer_auth(token));
+    let reply = fixture.send(fixture.http.get(url).bearer_auth(token));
     let next = reply.json()["nextLink"].as_str().unwrap().to_owned();
     assert!(next.starts_with(&format!("{host}/secrets?api-version=7.6&maxresults=1&$skiptoken=")), "{next}");
     assert_eq!(reply.json()["value"][0]["id"], format!("{HOST}/secrets/one"));
 }
 
 #[test]
-fn versions_come_in_pages_without_values() {
-    let scene = Scene::new();
-    let token = scene.token();
-    let mut versions: Vec<String> = (0..5).map(|_| scene.azure.set_secret(VAULT, "thing", "the-value")).collect();
+fn the_pages_of_versions_have_no_values() {
+    let fixture = Fixture::new();
+    let token = fixture.token();
+    let mut versions: Vec<String> = (0..5).map(|_| fixture.azure.set_secret(VAULT, "thing", "the-value")).collect();
     versions.sort();
-    scene.azure.set_page_size(VAULT, 2);
-    let (ids, pages) = walk(&scene, "/secrets/thing/versions?api-version=7.6", &token);
+    fixture.azure.set_page_size(VAULT, 2);
+    let (ids, pages) = walk(&fixture, "/secrets/thing/versions?api-version=7.6", &token);
     let expected: Vec<String> = versions.iter().map(|version| format!("{HOST}/secrets/thing/{version}")).collect();
     assert_eq!((ids, pages), (expected, 3));
-    let (ids, pages) = walk(&scene, "/secrets/nothing/versions?api-version=7.6", &token);
-    assert_eq!((ids, pages), (Vec::new(), 1), "Key Vault has an empty list for what it does not know");
+    let (ids, pages) = walk(&fixture, "/secrets/nothing/versions?api-version=7.6", &token);
+    assert_eq!((ids, pages), (Vec::new(), 1), "Key Vault has an empty list for an unknown object");
 }
 
 #[test]
 fn a_page_request_out_of_range_is_refused() {
-    let scene = Scene::new();
-    let token = scene.token();
+    let fixture = Fixture::new();
+    let token = fixture.token();
     for query in ["maxresults=0", "maxresults=26", "maxresults=x", "$skiptoken=%21"] {
-        let reply = scene.get(&format!("/secrets?api-version=7.6&{query}"), &token);
+        let reply = fixture.get(&format!("/secrets?api-version=7.6&{query}"), &token);
         assert_eq!((reply.status, reply.vault_error().0.as_str()), (400, "BadParameter"), "{query}");
     }
 }
 
 #[test]
-fn an_update_changes_attributes_and_nothing_else() {
-    let scene = Scene::new();
-    let token = scene.token();
-    let version = scene.azure.set_secret(VAULT, "thing", "the-value");
-    let before = scene.get("/secrets/thing", &token).json();
+fn an_update_changes_attributes_only() {
+    let fixture = Fixture::new();
+    let token = fixture.token();
+    let version = fixture.azure.set_secret(VAULT, "thing", "the-value");
+    let before = fixture.get("/secrets/thing", &token).json();
     let body = json!({ "contentType": "new", "tags": { "a": "b" }, "attributes": { "exp": 2_000_000_000 } });
-    let reply = scene.vault(Method::PATCH, &format!("/secrets/thing/{version}"), &token, Some(body));
+    let reply = fixture.vault(Method::PATCH, &format!("/secrets/thing/{version}"), &token, Some(body));
     assert_eq!(reply.status, 200);
     assert_eq!(reply.json()["value"], Value::Null);
-    let after = scene.get("/secrets/thing", &token).json();
+    let after = fixture.get("/secrets/thing", &token).json();
     assert_eq!(after["contentType"], "new");
     assert_eq!(after["tags"], json!({ "a": "b" }));
     assert_eq!(after["attributes"]["exp"], 2_000_000_000);
@@ -203,16 +204,16 @@ fn an_update_changes_attributes_and_nothing_else() {
         assert_eq!(after.pointer(field), before.pointer(field), "{field}");
     }
     let missing = format!("/secrets/thing/{}", "0".repeat(32));
-    let reply = scene.vault(Method::PATCH, &missing, &token, Some(json!({})));
+    let reply = fixture.vault(Method::PATCH, &missing, &token, Some(json!({})));
     assert_eq!(reply.status, 404);
 }
 
 #[test]
-fn a_deleted_secret_can_come_back_or_go_for_good() {
-    let scene = Scene::new();
-    let token = scene.token();
-    scene.azure.set_secret(VAULT, "thing", "the-value");
-    let call = |method, path| scene.vault(method, path, &token, None);
+fn a_deleted_secret_can_be_recovered_or_purged() {
+    let fixture = Fixture::new();
+    let token = fixture.token();
+    fixture.azure.set_secret(VAULT, "thing", "the-value");
+    let call = |method, path| fixture.vault(method, path, &token, None);
     let deleted = call(Method::DELETE, "/secrets/thing");
     assert_eq!(deleted.status, 200);
     assert_eq!(deleted.json()["recoveryId"], format!("{HOST}/deletedsecrets/thing"));
@@ -220,24 +221,24 @@ fn a_deleted_secret_can_come_back_or_go_for_good() {
     assert!(deleted.json()["scheduledPurgeDate"].as_i64() > deleted.json()["deletedDate"].as_i64());
     expect_error(&call(Method::GET, "/secrets/thing"), 404, "SecretNotFound", "recently deleted");
     assert_eq!(call(Method::GET, "/deletedsecrets/thing").json(), deleted.json());
-    let (ids, _) = walk(&scene, "/deletedsecrets?api-version=7.6", &token);
+    let (ids, _) = walk(&fixture, "/deletedsecrets?api-version=7.6", &token);
     assert_eq!(ids, [format!("{HOST}/secrets/thing")]);
-    let set = scene.vault(Method::PUT, "/secrets/thing", &token, Some(json!({ "value": "new" })));
+    let set = fixture.vault(Method::PUT, "/secrets/thing", &token, Some(json!({ "value": "new" })));
     expect_error(&set, 409, "Conflict", "deleted but recoverable state");
     assert_eq!(call(Method::POST, "/deletedsecrets/thing/recover").status, 200);
     assert_eq!(call(Method::GET, "/secrets/thing").json()["value"], "the-value");
-    scene.azure.delete_secret(VAULT, "thing");
+    fixture.azure.delete_secret(VAULT, "thing");
     assert_eq!(call(Method::DELETE, "/deletedsecrets/thing").status, 204);
     expect_error(&call(Method::GET, "/deletedsecrets/thing"), 404, "SecretNotFound", "Deleted Secret not found");
-    let set = scene.vault(Method::PUT, "/secrets/thing", &token, Some(json!({ "value": "new" })));
+    let set = fixture.vault(Method::PUT, "/secrets/thing", &token, Some(json!({ "value": "new" })));
     assert_eq!(set.status, 200);
 }
 
 #[test]
-fn what_cannot_be_stored_is_refused_without_being_repeated() {
-    let scene = Scene::new();
-    let token = scene.token();
-    let put = |body| scene.vault(Method::PUT, "/secrets/thing", &token, Some(body));
+fn the_error_of_an_invalid_body_does_not_quote_it() {
+    let fixture = Fixture::new();
+    let token = fixture.token();
+    let put = |body| fixture.vault(Method::PUT, "/secrets/thing", &token, Some(body));
     assert_eq!(put(json!({ "value": "v".repeat(25 * 1024) })).status, 200);
     let tags: serde_json::Map<String, Value> = (0..16).map(|number| (format!("t{number}"), json!("x"))).collect();
     let bodies = [

@@ -1,25 +1,21 @@
-//! Which operation a method and a path name.
+//! Which operation of Key Vault a method and a path name.
 //!
-//! Pure. Parsing never fails: what Key Vault does not know is an operation too, so that it can
-//! be counted, and `check` says later what is wrong with it.
+//! Parsing never fails: an unknown path is an operation too, so that it is counted, and
+//! `keyvault::checks` refuses it later.
 
 use hyper::Method;
 
-use super::errors::KeyVaultError;
-use super::names;
 use crate::content::ObjectKind;
+use crate::permission::Permission;
 use crate::record::Kind;
-use crate::world::Permission;
 
-/// What is asked of a vault.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Operation {
-    /// The kind of objects it is about; secrets where the path says nothing.
-    pub(crate) on: ObjectKind,
+pub(crate) struct VaultOperation {
+    /// Secrets for a path without a collection.
+    pub(crate) object_kind: ObjectKind,
     pub(crate) verb: Verb,
 }
 
-/// What is to be done with an object or with all of a kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verb {
     Get {
@@ -42,7 +38,7 @@ pub(crate) enum Verb {
         name: String,
         version: Option<String>,
     },
-    /// This and what follows on deleted objects are for secrets only.
+    /// Secrets only, like the operations on deleted objects below.
     Delete {
         name: String,
     },
@@ -56,22 +52,22 @@ pub(crate) enum Verb {
     Purge {
         name: String,
     },
-    /// What Key Vault does and this emulator does not.
+    /// Key Vault has this operation, and the emulator does not.
     NotImplemented,
-    /// A path of a known collection with a method or verb that it does not have.
+    /// A known collection, with a method or verb that it does not have.
     NotAllowed {
         method: String,
         verb: String,
     },
-    /// A path of no collection.
+    /// A path without a known collection.
     Unknown,
 }
 
-impl Operation {
-    /// Reads an operation from a path without its last slash.
-    pub(crate) fn parse(method: &Method, segments: &[&str]) -> Operation {
+impl VaultOperation {
+    /// Parses a path without its last slash.
+    pub(crate) fn parse(method: &Method, segments: &[&str]) -> VaultOperation {
         let method = method.as_str();
-        let (on, verb) = match segments {
+        let (object_kind, verb) = match segments {
             ["secrets", rest @ ..] => (ObjectKind::Secret, secret_verb(method, rest)),
             ["deletedsecrets", rest @ ..] => (ObjectKind::Secret, deleted_verb(method, rest)),
             ["keys", rest @ ..] => (ObjectKind::Key, key_verb(method, rest)),
@@ -80,12 +76,11 @@ impl Operation {
             ["deletedcertificates", ..] => (ObjectKind::Certificate, Verb::NotImplemented),
             _ => (ObjectKind::Secret, Verb::Unknown),
         };
-        Operation { on, verb }
+        VaultOperation { object_kind, verb }
     }
 
-    /// How it is counted.
     pub(crate) fn kind(&self) -> Kind {
-        let of = |secret, key, certificate| match self.on {
+        let of = |secret, key, certificate| match self.object_kind {
             ObjectKind::Secret => secret,
             ObjectKind::Key => key,
             ObjectKind::Certificate => certificate,
@@ -106,7 +101,7 @@ impl Operation {
         }
     }
 
-    /// The object it is about.
+    /// The name of the object.
     pub(crate) fn object(&self) -> Option<&str> {
         match &self.verb {
             Verb::Get { name, .. }
@@ -123,7 +118,7 @@ impl Operation {
     }
 
     /// The permission it needs; operations that do not exist need none.
-    pub(super) fn permission(&self) -> Option<Permission> {
+    pub(crate) fn permission(&self) -> Option<Permission> {
         match &self.verb {
             Verb::Get { .. } | Verb::GetDeleted { .. } => Some(Permission::Get),
             Verb::List | Verb::ListVersions { .. } | Verb::ListDeleted => Some(Permission::List),
@@ -135,35 +130,7 @@ impl Operation {
         }
     }
 
-    /// Whether the names in it are ones that Key Vault could hold.
-    pub(super) fn check(&self) -> Result<(), KeyVaultError> {
-        let method = match &self.verb {
-            Verb::Get { .. } | Verb::ListVersions { .. } => "GET",
-            Verb::Update { .. } => "PATCH",
-            Verb::Set { .. } => "PUT",
-            Verb::Delete { .. } | Verb::Purge { .. } => "DELETE",
-            Verb::Recover { .. } | Verb::Import { .. } => "POST",
-            Verb::GetDeleted { .. } | Verb::List | Verb::ListDeleted => "GET",
-            Verb::NotImplemented => return Err(KeyVaultError::not_implemented()),
-            Verb::NotAllowed { method, verb } => return Err(KeyVaultError::not_allowed(method, verb)),
-            Verb::Unknown => return Err(KeyVaultError::no_such_path()),
-        };
-        if let Some(name) = self.object() {
-            if !names::is_name(name) || name.is_empty() {
-                return Err(KeyVaultError::invalid_name(name));
-            }
-            // The real service takes a name that is too long for a verb.
-            if !names::is_object_name(name) {
-                return Err(KeyVaultError::not_allowed(method, name));
-            }
-        }
-        match self.version() {
-            Some(version) if !names::is_version(version) => Err(KeyVaultError::not_allowed(method, version)),
-            Some(_) | None => Ok(()),
-        }
-    }
-
-    fn version(&self) -> Option<&str> {
+    pub(crate) fn version(&self) -> Option<&str> {
         if let Verb::Get { version, .. } | Verb::Update { version, .. } = &self.verb {
             version.as_deref()
         } else {
@@ -172,7 +139,7 @@ impl Operation {
     }
 }
 
-/// What all three kinds have.
+/// The operations of all three kinds.
 fn common_verb(method: &str, rest: &[&str]) -> Option<Verb> {
     let own = |name: &str| name.to_owned();
     match (method, rest) {

@@ -1,8 +1,8 @@
-//! AKS identity binding: a cluster's API server and the token proxy behind the same address.
+//! AKS identity binding: a cluster's API server and its token proxy behind one address.
 //!
-//! Clients find the cluster's id in the API server's certificate and compute the proxy's name from it;
-//! the name that they ask for in the TLS handshake decides what they reach. Any other name, or none,
-//! is refused by an alert. What the proxy answers comes from `entra`, where only bindings count.
+//! Clients read the cluster's id from the API server's certificate and compute the proxy's name
+//! from it. The name in their TLS handshake (SNI) selects the endpoint; any other name, or none,
+//! gets an alert. `entra` responds to the proxy's requests and accepts identity bindings only.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,15 +14,9 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio_rustls::TlsAcceptor;
 
-use crate::answer::Answer;
-use crate::call::Door;
+use crate::request::endpoint::Endpoint;
+use crate::response::BufferedResponse;
 use crate::tls::{Authority, TlsError, leaf_params, server_config};
-
-/// The name under which requests through a proxy are counted and faulted.
-pub(crate) const PLACE: &str = "token-proxy";
-
-/// The name under which requests to the API server are counted.
-pub(crate) const API_SERVER: &str = "api-server";
 
 /// The names of the API server inside a cluster.
 const API_SERVER_NAMES: [&str; 3] =
@@ -31,14 +25,14 @@ const API_SERVER_NAMES: [&str; 3] =
 /// The digits of base 32 with the extended hexadecimal alphabet, in lower case.
 const BASE32_HEX: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
 
-/// How to start a token proxy.
+/// The address and the names of a token proxy.
 #[derive(Debug, Clone)]
 pub struct TokenProxyOptions {
-    /// Where it listens; port 0 takes any free one.
+    /// The address to listen on; port 0 selects a free one.
     pub listen: SocketAddr,
     /// The id in the API server's name `hcp-kubernetes.<id>.svc.cluster.local`.
     pub cluster_id: String,
-    /// What the paths of requests begin with; `/` for nothing.
+    /// The path prefix of requests; `/` for none.
     pub path: String,
 }
 
@@ -51,74 +45,80 @@ pub struct TokenProxy {
 }
 
 impl TokenProxy {
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The only name under which it gives tokens: 53 characters and `.ests.aks`.
+    /// The SNI that selects the proxy: 53 characters and `.ests.aks`.
     pub fn sni(&self) -> &str {
         &self.sni
     }
 
-    /// The cluster's authority in PEM, as pods find it in their service account's `ca.crt`.
+    /// The cluster's CA in PEM, as it is in the `ca.crt` of a service account volume.
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
     }
 }
 
-/// What the names of a cluster lead to.
+/// The endpoints of a cluster, by SNI.
 #[derive(Debug, Clone)]
-pub(crate) struct Cluster {
+pub(crate) struct ClusterEndpoints {
     sni: Arc<str>,
     path: Arc<str>,
 }
 
-impl Cluster {
-    /// Where a connection with this name belongs; others do not get past the handshake.
-    pub(crate) fn door(&self, name: Option<&str>) -> Door {
-        if name == Some(&*self.sni) { Door::TokenProxy { path: Arc::clone(&self.path) } } else { Door::ApiServer }
+impl ClusterEndpoints {
+    /// The endpoint of a connection. Names other than the proxy's and the API server's do not pass
+    /// the handshake.
+    pub(crate) fn endpoint(&self, name: Option<&str>) -> Endpoint {
+        if name == Some(&*self.sni) {
+            Endpoint::TokenProxy { path: Arc::clone(&self.path) }
+        } else {
+            Endpoint::ApiServer
+        }
     }
 }
 
-/// Everything that a listener for a cluster needs.
-pub(crate) struct Setup {
+/// TLS, endpoints and names of a cluster's listener.
+pub(crate) struct TokenProxyTls {
     pub(crate) acceptor: TlsAcceptor,
-    pub(crate) cluster: Cluster,
+    pub(crate) cluster: ClusterEndpoints,
     pub(crate) sni: String,
     pub(crate) ca_pem: String,
 }
 
-/// Makes the cluster's authority and both certificates.
-pub(crate) fn set_up(options: &TokenProxyOptions) -> Result<Setup, TlsError> {
-    let sni = sni_of(&options.cluster_id);
-    let authority = Authority::new("azure-emulator cluster CA")?;
-    let proxy = authority.sign(&leaf_params("token proxy", vec![sni.clone()])?)?;
-    let mut names = API_SERVER_NAMES.map(str::to_owned).to_vec();
-    names.push(format!("hcp-kubernetes.{}.svc.cluster.local", options.cluster_id));
-    let api_server = authority.sign(&leaf_params("apiserver", names)?)?;
-    let resolver = Resolver { sni: sni.clone(), proxy: Arc::new(proxy), api_server: Arc::new(api_server) };
-    let acceptor = TlsAcceptor::from(server_config(Arc::new(resolver))?);
-    let cluster = Cluster { sni: Arc::from(sni.as_str()), path: Arc::from(options.path.as_str()) };
-    Ok(Setup { acceptor, cluster, sni, ca_pem: authority.pem })
+impl TokenProxyTls {
+    /// Generates the cluster's CA and both certificates.
+    pub(crate) fn new(options: &TokenProxyOptions) -> Result<TokenProxyTls, TlsError> {
+        let sni = sni_of(&options.cluster_id);
+        let authority = Authority::new("azure-emulator cluster CA")?;
+        let proxy = authority.sign(&leaf_params("token proxy", vec![sni.clone()])?)?;
+        let mut names = API_SERVER_NAMES.map(str::to_owned).to_vec();
+        names.push(format!("hcp-kubernetes.{}.svc.cluster.local", options.cluster_id));
+        let api_server = authority.sign(&leaf_params("apiserver", names)?)?;
+        let resolver = Resolver { sni: sni.clone(), proxy: Arc::new(proxy), api_server: Arc::new(api_server) };
+        let acceptor = TlsAcceptor::from(server_config(Arc::new(resolver))?);
+        let cluster = ClusterEndpoints { sni: Arc::from(sni.as_str()), path: Arc::from(options.path.as_str()) };
+        Ok(TokenProxyTls { acceptor, cluster, sni, ca_pem: authority.pem })
+    }
 }
 
-/// An API server that lets nobody in.
-pub(crate) fn api_server_answer() -> Answer {
+/// The API server refuses every request.
+pub(crate) fn api_server_response() -> BufferedResponse {
     let document = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "message": "Unauthorized", "reason": "Unauthorized", "code": 401,
     });
-    Answer::json(StatusCode::UNAUTHORIZED, &document)
+    BufferedResponse::json(StatusCode::UNAUTHORIZED, &document)
 }
 
-/// The proxy's name for a cluster's id.
 fn sni_of(cluster_id: &str) -> String {
     let digest = Sha256::new().chain_update("identity-binding").chain_update(cluster_id).finalize();
     format!("a{}.ests.aks", base32_hex(&digest))
 }
 
-/// Five bits a digit, without padding.
+/// Five bits a digit, without padding (RFC 4648 §7).
 fn base32_hex(bytes: &[u8]) -> String {
     let bit = |index: usize| bytes.get(index / 8).map_or(0, |byte| byte >> (7 - index % 8) & 1);
     let digits = (0..bytes.len() * 8).step_by(5);

@@ -1,7 +1,7 @@
-//! What every test stands on: the emulator of Azure beside the cluster, and a namespace with a vault for each test.
+//! The fixture of each test: a namespace, and a vault in the emulator that all tests share.
 //!
-//! The cluster's own tokens are checked against the keys that its API server publishes. Nothing is cleaned up but what a
-//! test is about: the cluster goes down as a whole.
+//! The emulator verifies the cluster's tokens with the keys that its API server publishes. Tests do
+//! not clean up: the cluster is deleted after them.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,52 +12,52 @@ use azure_emulator::{Azure, Emulator, Jwk, Options, Permission};
 use serde_json::Value;
 
 use crate::kubectl::{apply, get, kubectl, text, wait_for};
-use crate::{names, place};
+use crate::{environment, name_server};
 
-static SCENE: OnceLock<Emulator> = OnceLock::new();
+static EMULATOR: OnceLock<Emulator> = OnceLock::new();
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 pub(crate) const AUDIENCE: &str = "api://AzureADTokenExchange";
-/// An RSA key's public half.
+/// The public half of an RSA key.
 const KEY: (&str, &str) = ("wJ0GkH9m0qFQp0z5s0v3oX2sQYw", "AQAB");
 
-/// Starts Azure where the nodes look for it.
+/// Starts the emulator and the name server.
 pub(crate) fn start() -> Result<()> {
     let emulator = Emulator::start(Options {
-        listen: (place::azure()?, 443).into(),
+        listen: (environment::azure()?, 443).into(),
         admin: None,
         dns_names: Vec::new(),
-        imds: place::imds()?.map(|address| (address, 80).into()),
+        imds: environment::imds()?.map(|address| (address, 80).into()),
         base_latency: Duration::ZERO,
     })?;
-    names::serve(place::name_server()?, place::azure()?)?;
+    name_server::serve(environment::name_server()?, environment::azure()?)?;
     emulator.azure().set_issuer_keys(&issuer()?, &kubectl(&["get", "--raw", "/openid/v1/jwks"])?);
-    ensure!(SCENE.set(emulator).is_ok(), "started twice");
+    ensure!(EMULATOR.set(emulator).is_ok(), "started twice");
     Ok(())
 }
 
-/// Waits until a new namespace has its service account: a pod is refused before.
-pub(crate) fn accounts(namespace: &str) -> Result<()> {
+/// Waits for the default service account of a new namespace, without which pods are refused.
+pub(crate) fn wait_for_service_account(namespace: &str) -> Result<()> {
     wait_for("the default service account", || Ok(get(namespace, "serviceaccount", "default")?.is_some()))
 }
 
-/// The address that the API server writes into its tokens.
+/// The issuer of the API server's tokens.
 pub(crate) fn issuer() -> Result<String> {
     let document: Value = serde_json::from_str(&kubectl(&["get", "--raw", "/.well-known/openid-configuration"])?)?;
     text(&document, "/issuer")
 }
 
 pub(crate) fn azure() -> Azure {
-    SCENE.get().map(Emulator::azure).unwrap_or_else(|| panic!("main starts the scene"))
+    EMULATOR.get().map(Emulator::azure).unwrap_or_else(|| panic!("main starts the emulator"))
 }
 
 pub(crate) fn ca_pem() -> &'static str {
-    SCENE.get().map(Emulator::ca_pem).unwrap_or_else(|| panic!("main starts the scene"))
+    EMULATOR.get().map(Emulator::ca_pem).unwrap_or_else(|| panic!("main starts the emulator"))
 }
 
-/// A namespace, a tenant, a vault, and an application that may read it.
+/// A namespace, a tenant, a vault, and an application with access to it.
 #[derive(Debug, Clone)]
-pub(crate) struct Scene {
+pub(crate) struct Fixture {
     pub(crate) namespace: String,
     pub(crate) vault: String,
     pub(crate) tenant: String,
@@ -65,12 +65,12 @@ pub(crate) struct Scene {
     client_secret: String,
 }
 
-impl Scene {
-    /// A scene of its own for a test; the application has a client secret.
-    pub(crate) fn new(about: &str) -> Result<Scene> {
+impl Fixture {
+    /// A new fixture; the application has a client secret.
+    pub(crate) fn new(about: &str) -> Result<Fixture> {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let scene = Scene {
-            // Of this run: a cluster may have those of another one.
+        let fixture = Fixture {
+            // With the process id, since the cluster can have namespaces of another run.
             namespace: format!("{about}-{}-{number:02}", std::process::id()),
             vault: format!("e2e-{number:02}"),
             tenant: format!("tenant-{number:02}.example"),
@@ -78,13 +78,13 @@ impl Scene {
             client_secret: format!("client-secret-{number:02}"),
         };
         let azure = azure();
-        azure.add_tenant(&scene.tenant);
-        azure.add_client(&scene.tenant, &scene.client_id, &scene.client_secret);
-        azure.add_vault(&scene.vault, "vault.azure.net", &scene.tenant);
-        azure.grant(&scene.vault, &scene.client_id, &[Permission::Get]);
-        kubectl(&["create", "namespace", &scene.namespace])?;
-        accounts(&scene.namespace)?;
-        Ok(scene)
+        azure.add_tenant(&fixture.tenant);
+        azure.add_client(&fixture.tenant, &fixture.client_id, &fixture.client_secret);
+        azure.add_vault(&fixture.vault, "vault.azure.net", &fixture.tenant);
+        azure.grant(&fixture.vault, &fixture.client_id, &[Permission::Get]);
+        kubectl(&["create", "namespace", &fixture.namespace])?;
+        wait_for_service_account(&fixture.namespace)?;
+        Ok(fixture)
     }
 
     /// Sets a secret, and returns its value.
@@ -94,7 +94,7 @@ impl Scene {
         value
     }
 
-    /// Sets a secret to another value, and returns that.
+    /// Sets a secret to another value, and returns it.
     pub(crate) fn change(&self, name: &str) -> String {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let value = format!("value {number} of {name} in {}", self.vault);
@@ -102,18 +102,18 @@ impl Scene {
         value
     }
 
-    /// Lets the application list versions, too.
-    pub(crate) fn permit_lists(&self) {
+    /// Grants the application the permission to list.
+    pub(crate) fn grant_list(&self) {
         azure().grant(&self.vault, &self.client_id, &[Permission::List]);
     }
 
-    /// Takes the application's right to read the vault away.
-    pub(crate) fn forbid(&self) {
+    /// Revokes the application's permission to read the vault.
+    pub(crate) fn revoke_get(&self) {
         azure().revoke_grant(&self.vault, &self.client_id, &[Permission::Get]);
     }
 
-    /// Gives it back.
-    pub(crate) fn permit(&self) {
+    /// Grants the application the permission to read the vault.
+    pub(crate) fn grant_get(&self) {
         azure().grant(&self.vault, &self.client_id, &[Permission::Get]);
     }
 
@@ -122,9 +122,9 @@ impl Scene {
         azure().set_key(&self.vault, name, Jwk::rsa(KEY.0, KEY.1));
     }
 
-    /// The Secret with the application's credentials, made and labelled as in the user's script.
+    /// Creates the Secret with the application's credentials by the user's script.
     pub(crate) fn credentials(&self) -> Result<()> {
-        let script = include_str!("seeds/003-credentials.sh");
+        let script = include_str!("user_manifests/003-credentials.sh");
         let filled = self.fill(script).replace("<client-secret>", &self.client_secret);
         for line in filled.lines() {
             let words: Vec<String> = line.split(' ').map(|word| word.replace('"', "")).collect();
@@ -136,7 +136,8 @@ impl Scene {
         Ok(())
     }
 
-    /// A manifest of the users', with what is this scene's filled in, in the scene's namespace.
+    /// Applies a manifest in the namespace, with the placeholders of the users' manifests filled
+    /// in.
     pub(crate) fn apply(&self, manifest: &str) -> Result<()> {
         apply(&self.namespace, &self.fill(manifest))
     }
@@ -158,12 +159,12 @@ impl Scene {
         .fold(text.to_owned(), |text, (placeholder, value)| text.replace(placeholder, value))
     }
 
-    /// A class that mounts these secrets.
+    /// Creates a class with these secrets.
     pub(crate) fn class(&self, name: &str, secrets: &[&str]) -> Result<()> {
         self.apply(&self.class_of("v1", name, secrets))
     }
 
-    /// The manifest of such a class, of this version of the API.
+    /// The manifest of a class with these secrets, in this version of the API.
     pub(crate) fn class_of(&self, version: &str, name: &str, secrets: &[&str]) -> String {
         let entries = secrets
             .iter()
@@ -186,12 +187,12 @@ spec:
         )
     }
 
-    /// A pod that mounts classes below /mnt, each under its name, and runs a shell script.
+    /// Creates a pod that mounts classes below /mnt, each under its name, and runs a shell script.
     pub(crate) fn pod(&self, name: &str, classes: &[&str], script: &str) -> Result<()> {
         self.pod_with(name, classes, script, &Value::Null)
     }
 
-    /// The same with a security context.
+    /// [`Fixture::pod`] with a security context.
     pub(crate) fn pod_with(&self, name: &str, classes: &[&str], script: &str, security: &Value) -> Result<()> {
         let volume = |class: &&str| {
             serde_json::json!({"name": class, "csi": {

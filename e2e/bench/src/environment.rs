@@ -1,7 +1,8 @@
-//! What is measured against: Azure so many milliseconds away, an API server with classes, and drivers one after another.
+//! The environment of the measurements: an emulator with a latency, an API server with classes, and
+//! drivers one after the other.
 //!
-//! Vaults, classes and service principals have numbers, as `load` counts them. Every driver has a user of its own, so that the audit
-//! log tells its calls.
+//! Vaults, classes and service principals have the numbers that `load` uses. Every driver is a
+//! separate user of the API server, so that the audit log has its calls.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,33 +14,33 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use azure_emulator::{Azure, Emulator, Options, Permission};
 use keyvault_csi_apiserver::{Account, CLASSES, PORT, Server, User};
-use keyvault_csi_e2e::driver::{DriverProcess, Kernel, Setup, short_folder, wait_for};
+use keyvault_csi_e2e::driver::{DriverProcess, DriverSetup, Kernel, short_folder, wait_for};
 use keyvault_csi_e2e::kubelet::Kubelet;
 use keyvault_csi_e2e::load::{class, principal};
 use keyvault_csi_e2e::sandbox;
 use serde_json::{Value, json};
 
-use super::process;
+use crate::process;
 
-/// Service principals that the vault of all knows.
+/// The number of service principals with access to the shared vault.
 pub(crate) const PRINCIPALS: usize = 1_100;
-/// Vaults with one class and one service principal each.
+/// The number of separate vaults, each with one class and one service principal.
 pub(crate) const VAULTS: usize = 200;
-/// The first of their classes.
-pub(crate) const APART: usize = 1_000;
-/// Classes of ten objects in the vault of all.
+/// The first class of the separate vaults.
+pub(crate) const SEPARATE: usize = 1_000;
+/// The number of classes with ten objects in the shared vault.
 pub(crate) const TENS: usize = 100;
-/// Classes of one object and of fifty.
+/// The classes with one object and with fifty.
 pub(crate) const ONE: usize = 2_000;
 pub(crate) const FIFTY: usize = 2_001;
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(300);
 const TENANT: &str = "contoso.example";
 const VAULT: &str = "bench";
 const DRIVERS: usize = 200;
 
-pub(crate) struct Scene {
-    // Before the folder, so that nobody is left when it goes.
+pub(crate) struct Environment {
+    // Declared before the directory, so that these are dropped before it is removed.
     emulator: Emulator,
     server: Server,
     binary: PathBuf,
@@ -48,21 +49,22 @@ pub(crate) struct Scene {
     next: AtomicUsize,
 }
 
-/// A driver that runs, and who it is for the API server.
+/// A running driver, with its user of the API server.
 pub(crate) struct Driver<'a> {
     pub(crate) process: DriverProcess,
-    /// From its start until a kubelet has registered it.
+    /// The time from its start to its registration.
     pub(crate) registered: Duration,
-    scene: &'a Scene,
+    environment: &'a Environment,
     user: User,
     kubelet: PathBuf,
 }
 
-impl Scene {
-    /// Moves this process into a network of its own, where everything is.
-    pub(crate) fn enter(binary: PathBuf, load: PathBuf) -> Result<Scene> {
+impl Environment {
+    /// Moves this process into a network namespace, and starts the emulator and the API server
+    /// there.
+    pub(crate) fn enter(binary: PathBuf, load: PathBuf) -> Result<Environment> {
         let folder = short_folder()?;
-        let names: Vec<String> = (0..VAULTS).map(apart).chain([VAULT.to_owned()]).collect();
+        let names: Vec<String> = (0..VAULTS).map(separate_vault).chain([VAULT.to_owned()]).collect();
         let hosts: Vec<String> = names.iter().map(|name| format!("{name}.vault.azure.net")).collect();
         let hosts = hosts.iter().map(String::as_str).chain(["login.microsoftonline.com"]);
         sandbox::enter(folder.path(), &sandbox::hosts_file(hosts), "")?;
@@ -71,35 +73,34 @@ impl Scene {
         fs::write(folder.path().join("ca.pem"), emulator.ca_pem())?;
         let accounts = (0..DRIVERS).map(|number| Account { name: user(number), group: "system:masters".to_owned() });
         let server = Server::start(&folder.path().join("cluster"), &accounts.collect::<Vec<_>>())?;
-        Ok(Scene { emulator, server, binary, load, folder, next: AtomicUsize::new(0) })
+        Ok(Environment { emulator, server, binary, load, folder, next: AtomicUsize::new(0) })
     }
 
     pub(crate) fn azure(&self) -> Azure {
         self.emulator.azure()
     }
 
-    /// Puts Azure so far away.
-    pub(crate) fn away(&self, latency: Duration) {
+    pub(crate) fn set_latency(&self, latency: Duration) {
         self.azure().set_base_latency(latency);
     }
 
-    /// Requests so far: to Entra ID, to the vault of all, and of those the ones that fetched a secret.
+    /// Requests so far: to Entra ID, to the shared vault, and of the latter those for a secret.
     pub(crate) fn requests(&self) -> [u64; 3] {
         let vault = self.azure().counters(VAULT);
         [self.azure().counters(TENANT).total(), vault.total(), vault.get(azure_emulator::Kind::Get)]
     }
 
-    /// The most requests that came to the vault of all within a second, of those still in the journal.
+    /// The most requests to the shared vault within a second, of those in the journal.
     pub(crate) fn busiest_second(&self) -> usize {
         let journal = self.azure().journal();
         let mut arrived: Vec<i64> =
-            journal.iter().filter(|entry| entry.place == VAULT).map(|entry| entry.arrived_ms).collect();
+            journal.iter().filter(|entry| entry.service == VAULT).map(|entry| entry.arrived_ms).collect();
         arrived.sort_unstable();
         let within = |(at, from): (usize, &i64)| arrived[at..].iter().take_while(|to| **to < from + 1_000).count();
         arrived.iter().enumerate().map(within).max().unwrap_or_default()
     }
 
-    /// Makes all vaults, classes and service principals.
+    /// Creates all vaults, classes and service principals.
     pub(crate) fn fill(&self) -> Result<()> {
         let azure = self.azure();
         azure.add_tenant(TENANT);
@@ -115,9 +116,9 @@ impl Scene {
         self.class(ONE, VAULT, 1)?;
         self.class(FIFTY, VAULT, 50)?;
         for number in 0..VAULTS {
-            azure.add_vault(&apart(number), "vault.azure.net", TENANT);
-            azure.grant(&apart(number), &principal(number).0, &[Permission::Get]);
-            self.class(APART + number, &apart(number), 10)?;
+            azure.add_vault(&separate_vault(number), "vault.azure.net", TENANT);
+            azure.grant(&separate_vault(number), &principal(number).0, &[Permission::Get]);
+            self.class(SEPARATE + number, &separate_vault(number), 10)?;
         }
         Ok(())
     }
@@ -134,12 +135,12 @@ impl Scene {
         Ok(())
     }
 
-    /// A driver that nobody else uses, registered and with all classes listed.
+    /// Starts a driver, registers it, and waits until it has listed the classes.
     pub(crate) fn driver(&self, flags: &[&str]) -> Result<Driver<'_>> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         ensure!(number < DRIVERS, "raise DRIVERS");
         let user = self.server.user(&user(number), PORT)?;
-        let mut setup = Setup {
+        let mut setup = DriverSetup {
             binary: self.binary.clone(),
             folder: self.folder.path().join(format!("d{number}")),
             address: format!("127.0.1.{}", 1 + number),
@@ -151,50 +152,50 @@ impl Scene {
             kernel: Kernel::Present,
             largest_file: None,
             descriptors: None,
-            killed_at: None,
+            kill_at: None,
         };
         let kubelet = setup.kubelet_root();
-        // As the chart has it.
+        // As the chart sets it.
         setup.flags.push(format!("--kubelet-root={}", kubelet.display()));
         let began = Instant::now();
         let process = setup.start()?;
         Kubelet::new(&kubelet, &process.setup().socket())?.register(&process.setup().registration_socket())?;
         let registered = began.elapsed();
-        let driver = Driver { process, registered, scene: self, user, kubelet };
-        wait_for("the classes are listed", PATIENCE, || {
+        let driver = Driver { process, registered, environment: self, user, kubelet };
+        wait_for("the classes are listed", TIMEOUT, || {
             Ok(driver.process.log().contains("secretproviderclasses listed"))
         })?;
         Ok(driver)
     }
 }
 
-/// Pods in numbers.
+/// The arguments of the program `load`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pods {
     pub(crate) first: usize,
     pub(crate) count: usize,
     pub(crate) concurrency: usize,
     pub(crate) objects: usize,
-    /// How many classes, from which number on.
+    /// The number of classes, and the first of them.
     pub(crate) classes: (usize, usize),
-    /// How many service principals, from which number on.
+    /// The number of service principals, and the first of them.
     pub(crate) identities: (usize, usize),
     /// Milliseconds between the starts of two calls.
     pub(crate) pause: usize,
 }
 
 impl Pods {
-    /// So many pods of one class of ten objects and one service principal, so many at a time.
+    /// Pods with the same class of ten objects and the same service principal.
     pub(crate) fn alike(count: usize, concurrency: usize) -> Pods {
         Pods { first: 0, count, concurrency, objects: 10, classes: (1, 0), identities: (1, 0), pause: 0 }
     }
 }
 
 impl Driver<'_> {
-    /// Starts pods by the program `load`; its figures.
+    /// Starts pods by the program `load`, and returns its figures.
     pub(crate) fn start(&self, pods: Pods) -> Result<Value> {
         let Pods { first, count, concurrency, objects, classes, identities, pause } = pods;
-        let mut command = Command::new(&self.scene.load);
+        let mut command = Command::new(&self.environment.load);
         command.arg("--socket").arg(self.process.setup().socket()).arg("--root").arg(&self.kubelet);
         command.arg("--prefix").arg(&self.process.setup().node_id);
         for (flag, number) in [
@@ -224,22 +225,22 @@ impl Driver<'_> {
         process::cpu(self.process.id())
     }
 
-    /// How often it called the API server about our kinds, events and pods, by verb and kind.
+    /// The number of its calls to the API server, by verb and resource.
     pub(crate) fn calls(&self) -> Result<BTreeMap<String, usize>> {
         let mut counts = BTreeMap::new();
-        for call in self.scene.server.calls(&self.user)? {
+        for call in self.environment.server.calls(&self.user)? {
             *counts.entry(format!("{} {}", call.verb, call.resource)).or_default() += 1;
         }
         Ok(counts)
     }
 
-    /// How often it wrote to the API server.
+    /// The number of its writes to the API server.
     pub(crate) fn writes(&self) -> Result<usize> {
         let reads = |call: &str| ["get ", "list ", "watch "].iter().any(|verb| call.starts_with(verb));
         Ok(self.calls()?.iter().filter(|(call, _)| !reads(call)).map(|(_, count)| count).sum())
     }
 
-    /// The sum of a metric's series; 0 without one.
+    /// The sum of the series of a metric; 0 without a series.
     pub(crate) fn metric(&self, name: &str) -> Result<f64> {
         let text = self.process.metrics()?;
         let fits = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
@@ -251,7 +252,6 @@ fn user(number: usize) -> String {
     format!("driver-{number}")
 }
 
-/// The name of a vault with one class.
-fn apart(number: usize) -> String {
-    format!("apart-{number:03}")
+fn separate_vault(number: usize) -> String {
+    format!("separate-{number:03}")
 }

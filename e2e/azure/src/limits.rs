@@ -1,15 +1,15 @@
-//! What names, versions and values look like in Key Vault, and which API versions there are.
+//! The names, versions, sizes and API versions that Key Vault accepts.
 //!
-//! Pure checks without an opinion on what to answer when one fails.
-//! Used by the HTTP side, and by `world` for what is set from outside.
+//! Pure predicates; `keyvault` and `vault` turn a failed one into their errors.
 
-/// The largest secret value: 25 KB.
+/// The page size of lists, which is also the largest that a client can request.
+pub(crate) const PAGE_SIZE: usize = 25;
+
 pub(crate) const MAX_VALUE_BYTES: usize = 25 * 1024;
 
-/// The most tags a secret may carry.
 pub(crate) const MAX_TAGS: usize = 15;
 
-/// The API versions that are answered; the last is what Microsoft's newest Python SDK sends.
+/// The last is the one of Microsoft's newest Python SDK.
 pub(crate) const API_VERSIONS: [&str; 5] = ["7.4", "7.5", "7.6", "2025-07-01", "2026-04-01"];
 
 /// `^[0-9a-zA-Z-]{1,127}$`
@@ -17,7 +17,7 @@ pub(crate) fn is_object_name(name: &str) -> bool {
     (1..=127).contains(&name.len()) && is_name(name)
 }
 
-/// Letters, digits and hyphens, in any number.
+/// Letters, digits and hyphens, of any length.
 pub(crate) fn is_name(name: &str) -> bool {
     name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
