@@ -83,9 +83,9 @@ impl Sources {
         self.has_built_in() && class.provider == AZURE
     }
 
-    /// How many vaults are left alone at this moment: because they asked for that, and because they only fail.
-    pub(super) fn restrained(&self) -> [usize; 2] {
-        self.azure.as_ref().map_or([0; 2], Azure::restrained)
+    /// The number of vaults to which requests are paused: by their Retry-After, and by an open circuit.
+    pub(super) fn backoff_counts(&self) -> [usize; 2] {
+        self.azure.as_ref().map_or([0; 2], Azure::backoff_counts)
     }
 
     /// Checks all that can be checked without the network.
