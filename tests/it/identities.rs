@@ -117,7 +117,7 @@ fn a_certificate_that_has_ended_is_told() -> Result<()> {
     harness().azure().add_client_certificate(&vault.tenant, &vault.client_id, &made.der()?);
     let pem = made.read("cert")? + &made.read("key")?;
     let status = node.refused(&volume(&vault, &[("clientcertificate", &pem)]))?;
-    for word in ["AADSTS700027", "ended on 20", "renew it", "CredentialsRejected"] {
+    for word in ["AADSTS700027", "expired on 20", "renew it", "CredentialsRejected"] {
         ensure!(status.message().contains(word), "{word:?} is missing in: {status}");
     }
     Ok(())

@@ -86,12 +86,12 @@ fn what_waited_for_a_vault_comes_at_the_vaults_pace() -> Result<()> {
     let volumes: Vec<_> = (0..6).map(|class| vault.volume(&format!("c{class}"))).collect();
     let targets: Vec<_> = volumes.iter().map(|volume| node.publish(volume)).collect::<Result<_, _>>()?;
     harness().azure().add_fault(Fault::new(Action::status(503)).host(&vault.name));
-    wait_for("the vault is left alone", PATIENCE, || {
+    wait_for("requests to the vault are paused", PATIENCE, || {
         Ok(metric(&node, "keyvault_backoff_vaults{", &["reason=\"circuit_open\""])? >= 1.0)
     })?;
     let known = harness().azure().journal().last().map_or(0, |entry| entry.sequence);
     harness().azure().clear_faults(&vault.name);
-    wait_for("no vault is left alone", PATIENCE, || {
+    wait_for("requests to no vault are paused", PATIENCE, || {
         Ok(metric(&node, "keyvault_backoff_vaults{", &["reason=\"circuit_open\""])? == 0.0)
     })?;
     classes(30)?;

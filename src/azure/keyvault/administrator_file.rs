@@ -1,12 +1,14 @@
-//! The files that describe custom clouds (AzureStackCloud): which ones a class can name, and reading them.
+//! The files that describe custom clouds (AzureStackCloud): which ones a class can name, and
+//! reading them.
 //!
-//! Such a file decides where an identity's token is sent. So a class only chooses among the files of one folder and
-//! the one file that the driver's flags name; no path that a tenant writes is opened. Files are read at each mount,
-//! since they may change.
+//! Such a file decides where an identity's token is sent. So a class only chooses among the files
+//! of one folder and the one file that the driver's flags name; no path that a tenant writes is
+//! opened. Files are read at each mount, since they may change.
 //!
 //! # Guarantees
-//! Only [`CloudFiles`] makes an [`AdministratorFile`], and only that becomes a `Cloud` beside the built-in ones: so
-//! tokens are sent to no other authority and no other vault domain. A refusal is the same whether or not the file exists.
+//! Only [`CloudFiles`] makes an [`AdministratorFile`], and only that becomes a `Cloud` beside the
+//! built-in ones: so tokens are sent to no other authority and no other vault domain. A refusal is
+//! the same whether or not the file exists.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -70,8 +72,8 @@ pub(super) enum CloudFileSource<'a> {
 }
 
 impl CloudFiles {
-    /// The file of this name, or the one for classes that name none. Decides by the text alone; `None` if it is not the
-    /// administrator's.
+    /// The file of this name, or the one for classes that name none. Decides by the text alone;
+    /// `None` if it is not the administrator's.
     pub(super) fn source(&self, name: Option<&CloudFileName>) -> Option<CloudFileSource<'_>> {
         let Some(CloudFileName(name)) = name else {
             return self.file.as_deref().map(CloudFileSource::File);

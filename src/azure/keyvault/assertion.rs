@@ -1,5 +1,5 @@
-//! Assertions: what proves an identity to Entra ID in place of a client secret. A service account's token, or a text
-//! that a certificate's key signed (`key_pair`).
+//! Assertions: what proves an identity to Entra ID in place of a client secret. A service account's
+//! token, or a text that a certificate's key signed (`key_pair`).
 //!
 //! Checks no signature: Entra ID does. `service_account` checks whose token it is.
 
@@ -29,7 +29,8 @@ impl ClientAssertion for Assertion {
     }
 }
 
-/// The service account token of each identity that expires last. Cheap to clone; all clones share it.
+/// The service account token of each identity that expires last. Cheap to clone; all clones share
+/// it.
 #[derive(Clone, Default)]
 pub(super) struct AssertionCache {
     latest: Arc<Mutex<HashMap<Identity, (i64, SecretString)>>>,

@@ -1,7 +1,7 @@
 //! The scope of the token that a vault requires, learned once per host and object type.
 //!
-//! Each Key Vault client sends its first request without a token, and learns the scope from the 401. Here the process
-//! sends that request once, not each mount. Fetches no token: `session` does.
+//! Each Key Vault client sends its first request without a token, and learns the scope from the
+//! 401. Here the process sends that request once, not each mount. Fetches no token: `session` does.
 
 use std::time::Duration;
 
@@ -26,11 +26,12 @@ const CAPACITY: Capacity = Capacity { values: 1024, bytes: 1 << 20 };
 pub(super) struct Scope(String);
 
 impl Scope {
-    /// The scope in the headers of a 401 of `host`, if there is one; `resource_host` is the cloud's own resource.
+    /// The scope in the headers of a 401 of `host`, if there is one; `resource_host` is the cloud's
+    /// own resource.
     ///
     /// # Errors
-    /// [`Error::ForeignChallenge`] if the resource is neither a parent domain of the vault nor the cloud's
-    /// (docs/reference/azure-provider.md#challenges).
+    /// [`Error::ForeignChallenge`] if the resource is neither a parent domain of the vault nor the
+    /// cloud's (docs/reference/azure-provider.md#challenges).
     pub(super) fn of(headers: &HeaderMap, host: &str, resource_host: &str) -> Result<Option<Scope>, Error> {
         let challenges = headers.get_all(WWW_AUTHENTICATE).into_iter().filter_map(|value| value.to_str().ok());
         let Some(scope) = challenges.filter_map(scope_of).next() else {
@@ -134,7 +135,8 @@ async fn fetch_scope(request: ChallengeRequest) -> Result<Scope, Error> {
     result
 }
 
-/// The scope in a challenge like `Bearer authorization="https://…", resource="https://vault.azure.net"`.
+/// The scope in a challenge like `Bearer authorization="https://…",
+/// resource="https://vault.azure.net"`.
 fn scope_of(challenge: &str) -> Option<String> {
     let (scheme, parameters) = challenge.trim().split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("Bearer") {

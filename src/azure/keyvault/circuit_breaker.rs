@@ -1,10 +1,12 @@
-//! Pure. When one vault may be sent a request: at its rate, or as a probe during a backoff; the clock is an argument.
+//! Pure. When one vault may be sent a request: at its rate, or as a probe during a backoff; the
+//! clock is an argument.
 //!
 //! Neither waits nor sends: `vault_queue` has the waiters and reports what the vault answers.
 //!
 //! # Guarantees
-//! While the vault's own Retry-After runs, and while the circuit is open, one request a [`PROBE_INTERVAL`] is sent in
-//! all. The requests that waited meanwhile are sent at the steady rate afterwards, not in a burst.
+//! While the vault's own Retry-After runs, and while the circuit is open, one request a
+//! [`PROBE_INTERVAL`] is sent in all. The requests that waited meanwhile are sent at the steady
+//! rate afterwards, not in a burst.
 
 use std::time::Duration;
 
@@ -21,7 +23,8 @@ const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The longest Retry-After that is kept: a day would be a fault of the vault.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(120);
 
-/// How many consecutive failures, over how long, open the circuit: more than one broken connection causes.
+/// How many consecutive failures, over how long, open the circuit: more than one broken connection
+/// causes.
 const FAILURE_THRESHOLD: u32 = 20;
 const FAILURE_PERIOD: Duration = Duration::from_secs(3);
 

@@ -1,4 +1,5 @@
-//! The HTTPS client of every service: TLS by the process's provider, the environment's proxy, no redirects.
+//! The HTTPS client of every service: TLS by the process's provider, the environment's proxy, no
+//! redirects.
 //!
 //! Sends nothing; `http` does.
 
@@ -13,11 +14,12 @@ use super::resolve::Resolver;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same for the metadata service, which runs on the node's own host.
 const IMDS_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long an idle connection is kept. Longer than one fetch, much shorter than the poll interval and than load
-/// balancers and NAT tables keep it; its buffers hold the last responses as long. The pool checks once in such a time,
-/// so that it may be twice as long.
+/// How long an idle connection is kept. Longer than one fetch, much shorter than the poll interval
+/// and than load balancers and NAT tables keep it; its buffers hold the last responses as long. The
+/// pool checks once in such a time, so that it may be twice as long.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many idle connections are kept per host: two fetches of sixteen objects. Each costs some 30 KiB.
+/// How many idle connections are kept per host: two fetches of sixteen objects. Each costs some 30
+/// KiB.
 const MAX_IDLE_PER_HOST: usize = 32;
 /// The interval of HTTP/2 pings on a connection with requests, and their timeout.
 const HTTP2_PING: Duration = Duration::from_secs(5);
@@ -54,7 +56,8 @@ pub(super) fn imds_builder(user_agent: &str) -> reqwest::ClientBuilder {
 /// # Errors
 /// [`Error::Client`].
 pub(super) fn build(builder: reqwest::ClientBuilder) -> Result<CountedClient, Error> {
-    // An error means that another part of the process has installed a provider already, which is used then.
+    // An error means that another part of the process has installed a provider already, which is
+    // used then.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let opened = OpenedConnections::default();
     let client = builder.connector_layer(opened.clone()).build();

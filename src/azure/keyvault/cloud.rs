@@ -1,7 +1,7 @@
 //! Pure. The Azure clouds: the authority that issues tokens, and the domain of the vaults.
 //!
-//! Reads no file: `cloud_files` brings the description of a custom cloud, with the proof that it is the
-//! administrator's. The token's scope is not here, since each vault names it in its challenge.
+//! Reads no file: `cloud_files` brings the description of a custom cloud, with the proof that it is
+//! the administrator's. The token's scope is not here, since each vault names it in its challenge.
 
 use serde_json::{Map, Value};
 use url::Url;
@@ -100,12 +100,13 @@ impl Cloud {
     /// A custom cloud from its environment file
     /// (docs/reference/azure-provider.md#custom-cloud-file).
     ///
-    /// Field names match in any case and unknown fields are ignored, as in upstream's reader. A byte-order mark before
-    /// the text and a dot before the suffix are accepted. The default of `keyVaultEndpoint` is the suffix.
+    /// Field names match in any case and unknown fields are ignored, as in upstream's reader. A
+    /// byte-order mark before the text and a dot before the suffix are accepted. The default of
+    /// `keyVaultEndpoint` is the suffix.
     ///
     /// # Errors
-    /// The first field that is missing or cannot be used: an endpoint that is not https, or has a port or a user; a
-    /// suffix that is not a domain.
+    /// The first field that is missing or cannot be used: an endpoint that is not https, or has a
+    /// port or a user; a suffix that is not a domain.
     pub(super) fn of_file(file: &AdministratorFile) -> Result<Cloud, CloudError> {
         let bytes = file.bytes();
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
@@ -137,7 +138,8 @@ impl Cloud {
         &self.vault_suffix
     }
 
-    /// The host of the resource for which this cloud's vaults may require a token, beside parent domains of the vault.
+    /// The host of the resource for which this cloud's vaults may require a token, beside parent
+    /// domains of the vault.
     pub(super) fn resource_host(&self) -> &str {
         &self.resource_host
     }
@@ -164,8 +166,8 @@ fn text<'a>(
     }
 }
 
-/// The host of an https endpoint. The path is ignored: an audience may have one, and that of AD FS ends in `adfs`,
-/// for which the tenant stands.
+/// The host of an https endpoint. The path is ignored: an audience may have one, and that of AD FS
+/// ends in `adfs`, for which the tenant stands.
 fn endpoint(value: &str, field: &'static str, example: &'static str) -> Result<String, CloudError> {
     let invalid = |fault| CloudError::Invalid { field, fault, example };
     let url = Url::parse(value).map_err(|_| invalid("is not a URL"))?;

@@ -74,10 +74,12 @@ impl CloudFileError {
 }
 
 impl CloudFiles {
-    /// The cloud of the file that a class names, or of the one for classes that name none. Blocks while it reads.
+    /// The cloud of the file that a class names, or of the one for classes that name none. Blocks
+    /// while it reads.
     ///
     /// # Errors
-    /// A file that is not the administrator's, that cannot be read, or that does not describe a cloud.
+    /// A file that is not the administrator's, that cannot be read, or that does not describe a
+    /// cloud.
     pub fn read(&self, named: Option<&CloudFileName>) -> Result<Cloud, CloudFileError> {
         let refused = || named.map_or(CloudFileError::NotNamed, |name| CloudFileError::refused(name.as_str()));
         let source = self.source(named).ok_or_else(refused)?;

@@ -1,8 +1,8 @@
-//! A layer around the HTTP client's connector: counts the connections that it opens, and holds the permit of the fetch
-//! until a connection is established.
+//! A layer around the HTTP client's connector: counts the connections that it opens, and holds the
+//! permit of the fetch until a connection is established.
 //!
-//! The client goes on connecting when the request found another connection meanwhile, or was cancelled: without this
-//! layer such a connection would count for no namespace.
+//! The client goes on connecting when the request found another connection meanwhile, or was
+//! cancelled: without this layer such a connection would count for no namespace.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

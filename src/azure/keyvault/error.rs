@@ -1,7 +1,7 @@
 //! Why Azure did not return an object or a token, in one line for the pod's owner.
 //!
-//! A text names the host, the status, the codes and the fix; it never contains a body, a secret or a token. The caller
-//! adds the object and the class.
+//! A text names the host, the status, the codes and the fix; it never contains a body, a secret or
+//! a token. The caller adds the object and the class.
 
 use std::fmt;
 use std::time::Duration;
@@ -36,7 +36,8 @@ pub enum Error {
     /// The credential cannot be used as it is.
     #[error("the credential cannot be used: {0}")]
     Credential(&'static str),
-    /// The key of the certificate was not read: the queue of its namespace is full, or the deadline passed.
+    /// The key of the certificate was not read: the queue of its namespace is full, or the deadline
+    /// passed.
     #[error("the certificate in the pod's Secret: {0}")]
     Compute(compute::Error),
     /// The private key of a certificate is damaged.
@@ -82,7 +83,8 @@ pub enum Error {
         /// The time limit.
         limit: Duration,
     },
-    /// The response is not one of this service: another server answers in its place, or its format changed.
+    /// The response is not one of this service: another server answers in its place, or its format
+    /// changed.
     #[error(
         "{host} did not answer as {service} does: {fault}; check the vault's name, the cloud, and any proxy in between"
     )]
@@ -136,7 +138,8 @@ pub enum Error {
         /// The error of the last try.
         last: Box<Error>,
     },
-    /// The request was not sent: requests to the vault are paused, or other requests used its budget.
+    /// The request was not sent: requests to the vault are paused, or other requests used its
+    /// budget.
     #[error("{}", queue_timeout(.host, .waited, .last.as_deref()))]
     QueueTimeout {
         /// The vault's host.
@@ -160,7 +163,8 @@ pub enum Error {
         /// How long the request waited.
         waited: Duration,
     },
-    /// The SDK failed without one of our errors as the cause. Its own text may quote a body, and is left out.
+    /// The SDK failed without one of our errors as the cause. Its own text may quote a body, and is
+    /// left out.
     #[error("the Azure SDK failed in a request to {host} ({kind}); this is a fault of this program")]
     Sdk {
         /// The host.

@@ -1,7 +1,7 @@
 //! Pure. The error codes in the body of a refusal.
 //!
-//! A body goes no further than this file: only words with the form of a code leave it, since the rest may quote a
-//! secret.
+//! A body goes no further than this file: only words with the form of a code leave it, since the
+//! rest may quote a secret.
 
 use serde_json::Value;
 
@@ -24,7 +24,8 @@ pub(super) struct ErrorCodes {
 }
 
 impl ErrorCodes {
-    /// Reads Key Vault's `{"error":{"code","message","innererror":{"code"}}}`; fields may be missing.
+    /// Reads Key Vault's `{"error":{"code","message","innererror":{"code"}}}`; fields may be
+    /// missing.
     pub(super) fn of_key_vault(body: &[u8]) -> ErrorCodes {
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
         let error = &body["error"];
@@ -34,7 +35,8 @@ impl ErrorCodes {
         }
     }
 
-    /// Reads Entra ID's `{"error","error_description","error_codes"}`; of the description only the `AADSTS` number.
+    /// Reads Entra ID's `{"error","error_description","error_codes"}`; of the description only the
+    /// `AADSTS` number.
     pub(super) fn of_entra_id(body: &[u8]) -> ErrorCodes {
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
         let listed = body["error_codes"][0].as_u64().map(|number| format!("AADSTS{number}"));

@@ -1,7 +1,8 @@
 //! Pure. The texts of refusals and connection faults: the cause and the fix.
 //!
 //! Composed only of values that are safe to show: there is no body here. The tables follow
-//! docs/reference/azure-provider.md#entra-id-errors and docs/reference/azure-provider.md#permissions.
+//! docs/reference/azure-provider.md#entra-id-errors and
+//! docs/reference/azure-provider.md#permissions.
 
 use std::time::Duration;
 

@@ -1,12 +1,14 @@
 //! Permits for fetches from Azure: a limit for the process, and a share of it for each namespace.
 //!
-//! The fetch of one object, token or challenge acquires a permit before it starts (`single_flight`). It holds it to its
-//! end, for all fetches that it needs itself and all connections that it opens (`connector`). Knows no host.
+//! The fetch of one object, token or challenge acquires a permit before it starts
+//! (`single_flight`). It holds it to its end, for all fetches that it needs itself and all
+//! connections that it opens (`connector`). Knows no host.
 //!
 //! # Guarantees
-//! A namespace has at most half of the permits, and the last quarter is for namespaces with few: a namespace whose
-//! classes name a thousand vaults that do not answer delays only its own pods. A caller that joins a running fetch
-//! needs no permit, so that it never waits for the share of another namespace.
+//! A namespace has at most half of the permits, and the last quarter is for namespaces with few: a
+//! namespace whose classes name a thousand vaults that do not answer delays only its own pods. A
+//! caller that joins a running fetch needs no permit, so that it never waits for the share of
+//! another namespace.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -126,7 +128,8 @@ impl FetchPermits {
                 (share.held, *in_use) = (share.held + 1, *in_use + 1);
                 (waiter, self.counted_permit(namespace))
             };
-            // If the waiter was cancelled at this moment, the permit is dropped here and released at once.
+            // If the waiter was cancelled at this moment, the permit is dropped here and released
+            // at once.
             let _ = waiter.permit.send(permit);
         }
     }

@@ -1,7 +1,7 @@
 //! One HTTPS exchange: a request and its whole response, or an [`Error`].
 //!
-//! Bounded in time and size; follows no redirect and never retries. Does not interpret what the services answer:
-//! `response` and `transport` do.
+//! Bounded in time and size; follows no redirect and never retries. Does not interpret what the
+//! services answer: `response` and `transport` do.
 
 use std::error::Error as StdError;
 use std::io;
@@ -62,7 +62,8 @@ impl Http {
 
     /// Sends `request` and reads the whole response, whatever its status.
     ///
-    /// A success may have `limit` bytes. Any other response may have [`MAX_SMALL_RESPONSE`], and loses a longer body.
+    /// A success may have `limit` bytes. Any other response may have [`MAX_SMALL_RESPONSE`], and
+    /// loses a longer body.
     ///
     /// # Errors
     /// No connection, no response in time, one that breaks off, or a success that is too large.
@@ -158,7 +159,8 @@ fn connection_fault(error: &reqwest::Error) -> ConnectionFault {
         let rustls::Error::InvalidCertificate(fault) = tls else {
             return ConnectionFault::Handshake;
         };
-        // BadSignature: a renewed authority of the same name, whose signatures do not match the old key.
+        // BadSignature: a renewed authority of the same name, whose signatures do not match the old
+        // key.
         let unknown = matches!(fault, rustls::CertificateError::UnknownIssuer | rustls::CertificateError::BadSignature);
         return if unknown { ConnectionFault::UnknownIssuer } else { ConnectionFault::Certificate };
     }

@@ -1,7 +1,7 @@
 //! The credentials for vaults, and the identity of each.
 //!
-//! Sends nothing: `session` makes token requests of a credential. Caches are keyed by identity, so that an object or
-//! token of one identity is never returned to another.
+//! Sends nothing: `session` makes token requests of a credential. Caches are keyed by identity, so
+//! that an object or token of one identity is never returned to another.
 
 use std::fmt;
 
@@ -40,8 +40,9 @@ pub enum Credential {
         /// The service account with its token for Entra ID's audience.
         account: ServiceAccountToken,
     },
-    /// The same through the token proxy of an AKS cluster (docs/reference/azure-provider.md#identity-binding);
-    /// another identity, even for the same pod.
+    /// The same through the token proxy of an AKS cluster
+    /// (docs/reference/azure-provider.md#identity-binding); another identity, even for the same
+    /// pod.
     IdentityBinding {
         /// The id of the managed identity.
         client_id: String,
@@ -55,7 +56,8 @@ pub enum Credential {
     },
 }
 
-/// The identity of a credential for Entra ID: credentials with the same one may share tokens and objects.
+/// The identity of a credential for Entra ID: credentials with the same one may share tokens and
+/// objects.
 ///
 /// A digest, from which no secret can be recovered.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,8 +66,8 @@ pub struct Identity([u8; 32]);
 impl Credential {
     /// The identity of this credential, in a tenant of a cloud (docs/decisions.md#d6).
     ///
-    /// A changed client secret, certificate or private key, or another service account, is another identity. Another
-    /// token of the same service account is not.
+    /// A changed client secret, certificate or private key, or another service account, is another
+    /// identity. Another token of the same service account is not.
     pub fn identity(&self, tenant: &TenantId, cloud: &Cloud) -> Identity {
         let (tenant, id) = (tenant.as_str().to_ascii_lowercase(), self.id().to_ascii_lowercase());
         let parts: [&[u8]; 3] = [cloud.authority().as_bytes(), tenant.as_bytes(), id.as_bytes()];

@@ -1,7 +1,8 @@
 //! Tokens of the node's managed identities, from the metadata service of its virtual machine.
 //!
-//! Sends requests to IMDS and nowhere else: the SDK's credential would follow IDENTITY_ENDPOINT and the like, which on a
-//! node may be another program's, and has retries of its own. Never retries: `session` does.
+//! Sends requests to IMDS and nowhere else: the SDK's credential would follow IDENTITY_ENDPOINT and
+//! the like, which on a node may be another program's, and has retries of its own. Never retries:
+//! `session` does.
 
 use std::fmt;
 use std::net::SocketAddr;

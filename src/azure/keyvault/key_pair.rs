@@ -1,7 +1,8 @@
 //! The certificate of an application and its private key, which signs assertions.
 //!
-//! The key is in memory only while a token is requested: a cached [`LoginCertificate`] has the public part, and a way
-//! to read the key again. Whether Entra ID accepts the certificate shows in `session`.
+//! The key is in memory only while a token is requested: a cached [`LoginCertificate`] has the
+//! public part, and a way to read the key again. Whether Entra ID accepts the certificate shows in
+//! `session`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -80,7 +81,8 @@ impl KeyPair {
             }
             _ => KeyFault::Damaged("its numbers do not make an RSA key of 2048 to 4096 bits"),
         })?;
-        // A certificate contains its public key in the encoding of ring, so that it need not be parsed.
+        // A certificate contains its public key in the encoding of ring, so that it need not be
+        // parsed.
         let public = key.public().as_ref();
         if !certificate.windows(public.len()).any(|window| window == public) {
             return Err(KeyFault::Damaged("it does not belong to the certificate"));
@@ -101,7 +103,8 @@ impl KeyPair {
     /// A new assertion, valid from `now` on; `audience` is the token endpoint.
     ///
     /// # Errors
-    /// Some numbers of the key are wrong, which shows only in the signature. Or the system has no random numbers.
+    /// Some numbers of the key are wrong, which shows only in the signature. Or the system has no
+    /// random numbers.
     pub(super) fn sign(&self, client_id: &str, audience: &str, now: i64) -> Result<SecretString, KeyFault> {
         let random = SystemRandom::new();
         let mut id = [0; 16];

@@ -1,22 +1,25 @@
 //! Azure over HTTPS: the only module that names an HTTP client or an Azure crate.
 //!
-//! Gets objects from vaults, and explains errors to the pod's owner. Knows no classes and writes nothing; the only files
-//! that it reads describe custom clouds, CA certificates and DNS. A process has one [`Vaults`], a fetch one [`Vault`].
+//! Gets objects from vaults, and explains errors to the pod's owner. Knows no classes and writes
+//! nothing; the only files that it reads describe custom clouds, CA certificates and DNS. A process
+//! has one [`Vaults`], a fetch one [`Vault`].
 //!
 //! # Flow
-//! `vaults` opens a `vault` for a credential, whose [`Identity`] is the key of all caches. For each object, `session`
-//! gets the scope from the vault's `challenge` and a token from `tokens`; the Azure SDK requests it, with an
-//! `assertion` or through the `token_proxy` if need be, or `imds`. The SDK gets secrets; `objects` reads the other
-//! responses. `object_cache` has the objects of the last moments, and `single_flight` shares a running fetch. Each
-//! fetch holds one of the `fetch_permits`. Each request passes `transport`, which confines it, the `vault_queue`, which
-//! keeps the `rate_limit` and the `circuit_breaker`, and `http`, with a `reloading_client` for the `ca_bundle`. `retry`
-//! decides which errors are retried.
+//! `vaults` opens a `vault` for a credential, whose [`Identity`] is the key of all caches. For each
+//! object, `session` gets the scope from the vault's `challenge` and a token from `tokens`; the
+//! Azure SDK requests it, with an `assertion` or through the `token_proxy` if need be, or `imds`.
+//! The SDK gets secrets; `objects` reads the other responses. `object_cache` has the objects of the
+//! last moments, and `single_flight` shares a running fetch. Each fetch holds one of the
+//! `fetch_permits`. Each request passes `transport`, which confines it, the `vault_queue`, which
+//! keeps the `rate_limit` and the `circuit_breaker`, and `http`, with a `reloading_client` for the
+//! `ca_bundle`. `retry` decides which errors are retried.
 //!
 //! # Guarantees
-//! A token is sent only to its vault, a client secret or an assertion only to its authority; no redirect is followed. A
-//! body, a secret or a token is never in an error or a log. No call outlasts the vault's deadline, and its error has the
-//! last real cause. No identity uses a token of another one, and no cache is read for a service account token before
-//! `service_account` has checked its subject. No namespace has more than its share of the connections.
+//! A token is sent only to its vault, a client secret or an assertion only to its authority; no
+//! redirect is followed. A body, a secret or a token is never in an error or a log. No call
+//! outlasts the vault's deadline, and its error has the last real cause. No identity uses a token
+//! of another one, and no cache is read for a service account token before `service_account` has
+//! checked its subject. No namespace has more than its share of the connections.
 
 mod administrator_file;
 mod assertion;

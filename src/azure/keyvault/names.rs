@@ -72,7 +72,8 @@ name!(
     |text| {
         length(text, VAULT_LENGTH, "a vault's name has 3 to 24")?;
         characters(text, "-", "ASCII letters, digits and '-'")?;
-        // `xn--` starts an encoded international name: no vault has one, and it may not be a valid host.
+        // `xn--` starts an encoded international name: no vault has one, and it may not be a valid
+        // host.
         if text.len() >= 4 && text.as_bytes()[..4].eq_ignore_ascii_case(b"xn--") {
             return Err(NameError::Unsupported("no vault's name starts with 'xn--'"));
         }
@@ -125,8 +126,8 @@ impl TenantId {
 
 /// Whether a text has the form of a client id, which is always a GUID.
 ///
-/// Other texts are never shown: if client id and client secret are swapped in the Kubernetes Secret, the "id" is the
-/// secret.
+/// Other texts are never shown: if client id and client secret are swapped in the Kubernetes
+/// Secret, the "id" is the secret.
 pub(super) fn is_client_id(text: &str) -> bool {
     let groups: Vec<&str> = text.split('-').collect();
     groups.iter().map(|group| group.len()).eq([8, 4, 4, 4, 12])

@@ -1,11 +1,12 @@
 //! The objects that were fetched within the freshness window, for callers of the same identity.
 //!
-//! Many pods of a workload start at once and need the same objects: one request serves them all. Identities share
-//! nothing, or a pod could bypass the vault's access control (docs/decisions.md#d6).
+//! Many pods of a workload start at once and need the same objects: one request serves them all.
+//! Identities share nothing, or a pod could bypass the vault's access control
+//! (docs/decisions.md#d6).
 //!
 //! # Guarantees
-//! An object is returned only within the window after its request, and dropped within two windows. A window of zero
-//! shares nothing. A refresh gets only objects that were requested after it began.
+//! An object is returned only within the window after its request, and dropped within two windows.
+//! A window of zero shares nothing. A refresh gets only objects that were requested after it began.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,9 +75,11 @@ impl ObjectCache {
         }
     }
 
-    /// A fresh object from `objects`, or else the result of `fetch`, which runs once for all callers that wait.
+    /// A fresh object from `objects`, or else the result of `fetch`, which runs once for all
+    /// callers that wait.
     ///
-    /// With `since`, an object is fresh if it was requested after that, instead of within the window.
+    /// With `since`, an object is fresh if it was requested after that, instead of within the
+    /// window.
     ///
     /// # Errors
     /// See [`SharedFetches::get`].

@@ -1,7 +1,7 @@
 //! Pure. The objects of a vault in our own types, read from its responses.
 //!
-//! The SDK has no models of keys and certificates here: they are four small JSON objects, of which some fields are
-//! read. A response about another object than the requested one is an error.
+//! The SDK has no models of keys and certificates here: they are four small JSON objects, of which
+//! some fields are read. A response about another object than the requested one is an error.
 
 use azure_security_keyvault_secrets::ResourceExt as _;
 use azure_security_keyvault_secrets::models::Secret;

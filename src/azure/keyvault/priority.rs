@@ -1,7 +1,7 @@
 //! Pure. The priority of a fetch: a mount, for which a pod waits, goes before a refresh.
 //!
-//! Keeps no queue: `vault_queue` and `fetch_permits` read the priority of their waiters, and `single_flight` raises it
-//! when a mount joins the fetch of a refresh.
+//! Keeps no queue: `vault_queue` and `fetch_permits` read the priority of their waiters, and
+//! `single_flight` raises it when a mount joins the fetch of a refresh.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

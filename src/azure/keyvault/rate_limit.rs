@@ -1,4 +1,5 @@
-//! Pure. The rate limit of one vault: a token bucket with a steady rate and a burst; the clock is an argument.
+//! Pure. The rate limit of one vault: a token bucket with a steady rate and a burst; the clock is
+//! an argument.
 //!
 //! Knows no backoff: `circuit_breaker` drains the bucket when one ends.
 

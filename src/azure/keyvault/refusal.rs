@@ -22,8 +22,8 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// The metadata service is unavailable for a minute when the node starts or the service is updated
-    /// (docs/reference/azure-provider.md#metadata-service).
+    /// The metadata service is unavailable for a minute when the node starts or the service is
+    /// updated (docs/reference/azure-provider.md#metadata-service).
     pub(super) fn is_transient(&self) -> bool {
         match self.service {
             Service::KeyVault | Service::EntraId | Service::TokenProxy => {
@@ -33,7 +33,8 @@ impl Refusal {
         }
     }
 
-    /// A 404 means a missing object only with a code of the vault's own: a proxy's 404 is an outage.
+    /// A 404 means a missing object only with a code of the vault's own: a proxy's 404 is an
+    /// outage.
     pub(super) fn reason(&self) -> Reason {
         match (self.service, self.status) {
             (_, 429) => Reason::Throttled,

@@ -1,13 +1,13 @@
 //! A client that is rebuilt when the CA bundle changes, and when it has opened many connections.
 //!
-//! Checks the metadata of the bundle's files, and reads them only when it differs. `http` asks for the client before
-//! each request.
+//! Checks the metadata of the bundle's files, and reads them only when it differs. `http` asks for
+//! the client before each request.
 //!
 //! # Guarantees
-//! A bundle that is temporarily empty or damaged changes nothing: the certificates that were read last stay in use, and
-//! the log says so once. Replacing a client closes its idle connections, so that their number is bounded however many
-//! hosts there are. A check costs some stat calls, once in [`CHECK_INTERVAL`] at most, and once more when a server's
-//! certificate is not trusted.
+//! A bundle that is temporarily empty or damaged changes nothing: the certificates that were read
+//! last stay in use, and the log says so once. Replacing a client closes its idle connections, so
+//! that their number is bounded however many hosts there are. A check costs some stat calls, once
+//! in [`CHECK_INTERVAL`] at most, and once more when a server's certificate is not trusted.
 
 use std::fmt;
 use std::sync::Arc;
@@ -68,7 +68,8 @@ pub(super) struct CurrentClient {
 }
 
 impl ReloadingClient {
-    /// Reads the certificates for the first time. A client is replaced after it has opened `max_connections`.
+    /// Reads the certificates for the first time. A client is replaced after it has opened
+    /// `max_connections`.
     ///
     /// # Errors
     /// [`Error::Client`] if there are none.
@@ -112,8 +113,8 @@ impl ReloadingClient {
         (state.current.generation != used.generation).then(|| state.current.clone())
     }
 
-    /// Builds a new client with the same certificates. The old one is dropped, with its idle connections, when its last
-    /// request is done.
+    /// Builds a new client with the same certificates. The old one is dropped, with its idle
+    /// connections, when its last request is done.
     async fn replace(&self, state: &mut State) {
         let used = state.fingerprint;
         let reading = tokio::task::spawn_blocking(move || (CaBundle::fingerprint() == used).then(CaBundle::read));
@@ -146,7 +147,8 @@ impl ReloadingClient {
         let unchanged =
             state.reported.is_some_and(|(reported, when)| reported == found && when.elapsed() >= DAMAGED_GRACE);
         let built = bundle.and_then(|bundle| match bundle.first_fault {
-            // The file may be half written, and the missing certificate the one that is needed; but not for long.
+            // The file may be half written, and the missing certificate the one that is needed; but
+            // not for long.
             Some(fault) if bundle.faults > state.faults && !unchanged => Err(Error::Client(fault)),
             Some(_) | None => Ok(((self.0.build)(bundle.certificates)?, bundle.faults)),
         });
@@ -156,7 +158,8 @@ impl ReloadingClient {
                 (state.faults, state.fingerprint) = (faults, found);
                 info!("the CA certificates have changed and were read again");
             }
-            // Checked again, as the fault may pass without another change; logged once for each change.
+            // Checked again, as the fault may pass without another change; logged once for each
+            // change.
             Err(error) if state.reported.is_none_or(|(reported, _)| reported != found) => {
                 state.reported = Some((found, Instant::now()));
                 warn!(%error, "the CA certificates have changed and cannot be used; the old ones stay");

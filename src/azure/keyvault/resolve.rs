@@ -1,7 +1,8 @@
 //! DNS lookups as the system's files configure them, with errors that distinguish an unknown name.
 //!
-//! Reads /etc/hosts and /etc/resolv.conf itself instead of the C library, whose `getaddrinfo` blocks a thread while a
-//! name server does not answer, and hides why a lookup failed. Caches nothing.
+//! Reads /etc/hosts and /etc/resolv.conf itself instead of the C library, whose `getaddrinfo`
+//! blocks a thread while a name server does not answer, and hides why a lookup failed. Caches
+//! nothing.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -33,8 +34,8 @@ pub(super) enum NameFault {
 
 const FILES: [&str; 2] = ["/etc/hosts", "/etc/resolv.conf"];
 
-/// The timeouts of one name server and of one name: shorter than that of connecting, so that a name server that does
-/// not answer is not mistaken for a firewall.
+/// The timeouts of one name server and of one name: shorter than that of connecting, so that a name
+/// server that does not answer is not mistaken for a firewall.
 const SERVER_TIMEOUT: Duration = Duration::from_millis(1_500);
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(4);
 
@@ -87,7 +88,8 @@ impl Names {
         options.cache_size = 0;
         options.timeout = SERVER_TIMEOUT;
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-        // With a cluster's ndots:5, `vault.azure.net.svc.cluster.local` and the like would be looked up first.
+        // With a cluster's ndots:5, `vault.azure.net.svc.cluster.local` and the like would be
+        // looked up first.
         options.ndots = 1;
         options.use_hosts_file = ResolveHosts::Never;
         let provider = TokioRuntimeProvider::default();

@@ -1,4 +1,5 @@
-//! Pure. A whole HTTP response: the body of a success, or an [`Error`] with its status, codes, ids and Retry-After.
+//! A whole HTTP response: the body of a success, or an [`Error`] with its status, codes, ids and
+//! Retry-After.
 //!
 //! Headers are data of another program: values of another form or length than expected are ignored.
 
@@ -64,7 +65,8 @@ impl Response {
     }
 }
 
-/// The wait that the service asks for: milliseconds in Azure's headers, seconds or a date in the standard one.
+/// The wait that the service asks for: milliseconds in Azure's headers, seconds or a date in the
+/// standard one.
 pub(super) fn retry_after(headers: &HeaderMap, now: OffsetDateTime) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let milliseconds = RETRY_AFTER_MS.iter().find_map(|name| text(name)?.parse().ok()).map(Duration::from_millis);

@@ -1,10 +1,11 @@
 //! When to try again, and when to stop and with which error.
 //!
-//! Retries any future that ends in our [`Error`]. The Azure SDK's own retries are off, since they sleep as long as a
-//! server asks, past every deadline.
+//! Retries any future that ends in our [`Error`]. The Azure SDK's own retries are off, since they
+//! sleep as long as a server asks, past every deadline.
 //!
 //! # Guarantees
-//! No try starts after the deadline and no wait reaches it; the returned error carries the last real cause.
+//! No try starts after the deadline and no wait reaches it; the returned error carries the last
+//! real cause.
 
 use std::time::Duration;
 
@@ -26,11 +27,11 @@ pub(super) struct RetryLimits {
 }
 
 impl RetryLimits {
-    /// The product's limits (docs/decisions.md#d7, and docs/reference/azure-provider.md#http for the order of
-    /// magnitude).
+    /// The product's limits (docs/decisions.md#d7, and docs/reference/azure-provider.md#http for
+    /// the order of magnitude).
     ///
-    /// Six tries wait for 12 to 23 s, so that a fault of some seconds is bridged, and a lasting one is reported long
-    /// before the kubelet's two minutes.
+    /// Six tries wait for 12 to 23 s, so that a fault of some seconds is bridged, and a lasting one
+    /// is reported long before the kubelet's two minutes.
     pub(super) const PRODUCT: RetryLimits = RetryLimits {
         request_timeout: Duration::from_secs(10),
         max_tries: 6,
@@ -68,8 +69,9 @@ pub(super) fn decide(error: &Error, delay: Option<Duration>, left: Duration) -> 
 /// Runs `attempt` until it succeeds, fails for good, or exceeds the limits or the deadline.
 ///
 /// # Errors
-/// The attempt's error as it is, if another try cannot succeed; or else [`Error::GaveUp`] with the last one. A try that
-/// the deadline cuts off has no error of its own: the one before it counts, or else that `host` did not answer.
+/// The attempt's error as it is, if another try cannot succeed; or else [`Error::GaveUp`] with the
+/// last one. A try that the deadline cuts off has no error of its own: the one before it counts, or
+/// else that `host` did not answer.
 pub(super) async fn until<T, F>(
     deadline: Instant,
     limits: RetryLimits,

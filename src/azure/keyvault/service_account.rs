@@ -1,7 +1,9 @@
-//! Pure. The token of a pod's service account, of which the subject is checked before any cache is used with it.
+//! Pure. The token of a pod's service account, of which the subject is checked before any cache is
+//! used with it.
 //!
-//! Verifies no signature: Entra ID does. But objects in a cache are returned without asking Entra ID, so a token with
-//! another subject than the pod's never becomes a [`ServiceAccountToken`], and without one no vault is opened.
+//! Verifies no signature: Entra ID does. But objects in a cache are returned without asking Entra
+//! ID, so a token with another subject than the pod's never becomes a [`ServiceAccountToken`], and
+//! without one no vault is opened.
 
 use std::fmt;
 
@@ -66,10 +68,11 @@ impl ServiceAccountToken {
         self.expires
     }
 
-    /// Whether it may use caches that other tokens of its service account filled, at `now` in seconds since 1970.
+    /// Whether it may use caches that other tokens of its service account filled, at `now` in
+    /// seconds since 1970.
     ///
-    /// Not if it has expired, has no expiration, or is for another audience: Entra ID has to check it. It is not refused
-    /// here, as the node's clock may be wrong.
+    /// Not if it has expired, has no expiration, or is for another audience: Entra ID has to check
+    /// it. It is not refused here, as the node's clock may be wrong.
     pub(super) fn may_share(&self, now: i64) -> bool {
         self.is_for_audience && self.expires.is_some_and(|expires| expires > now)
     }

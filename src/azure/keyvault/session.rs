@@ -1,7 +1,8 @@
 //! Access to one vault with one identity: the scope that the vault requires, and a token for it.
 //!
-//! Uses a new SDK credential for each token request, as the SDK's would resend a revoked token until it expires. Which
-//! identities share a token is decided in `tokens`; requests go through `transport`.
+//! Uses a new SDK credential for each token request, as the SDK's would resend a revoked token
+//! until it expires. Which identities share a token is decided in `tokens`; requests go through
+//! `transport`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,7 +83,8 @@ enum Proof {
 }
 
 impl Session {
-    /// Checks the credential, and offers its token to other sessions of the identity. Sends nothing.
+    /// Checks the credential, and offers its token to other sessions of the identity. Sends
+    /// nothing.
     ///
     /// # Errors
     /// [`Error::Credential`] if a part of it is empty or cannot be used.
@@ -94,11 +96,12 @@ impl Session {
         Ok(())
     }
 
-    /// A token for objects of this type, with its scope: cached, or fetched for all callers of this identity. `path` is
-    /// that of any object.
+    /// A token for objects of this type, with its scope: cached, or fetched for all callers of this
+    /// identity. `path` is that of any object.
     ///
     /// # Errors
-    /// Those of a request to the vault without a token, and those of the token request; after the retries.
+    /// Those of a request to the vault without a token, and those of the token request; after the
+    /// retries.
     pub(super) async fn token(
         self: &Arc<Self>,
         object_type: ObjectType,
@@ -164,7 +167,8 @@ impl Session {
         Endpoint { service: Service::KeyVault, host: &self.host, operation }
     }
 
-    /// Fetches a token: first with the identity's assertion that expires last, then with the session's own.
+    /// Fetches a token: first with the identity's assertion that expires last, then with the
+    /// session's own.
     async fn fetch_token(&self, scope: &Scope) -> Result<Arc<Token>, Error> {
         if let Some(account) = self.credential.service_account()
             && let Some(latest) = self.assertions.latest(self.identity)
@@ -209,7 +213,8 @@ impl Session {
         self.checked(&token).map(Arc::new)
     }
 
-    /// Adds to a refusal that the certificate has expired. It is sent all the same, as the node's clock may be wrong.
+    /// Adds to a refusal that the certificate has expired. It is sent all the same, as the node's
+    /// clock may be wrong.
     fn with_expiration(&self, error: Error) -> Error {
         let Credential::ClientCertificate { certificate, .. } = &self.credential else {
             return error;
@@ -286,8 +291,8 @@ impl Session {
         credential.map_err(|error| from_sdk(&error, self.token_source()))
     }
 
-    /// An assertion signed by the certificate's key. Signing with a large key takes some milliseconds, for which it must
-    /// not block a thread of the runtime.
+    /// An assertion signed by the certificate's key. Signing with a large key takes some
+    /// milliseconds, for which it must not block a thread of the runtime.
     async fn signed_assertion(&self, pair: Arc<KeyPair>) -> Result<Assertion, Error> {
         let (client_id, now) = (self.credential.id().to_owned(), OffsetDateTime::now_utc().unix_timestamp());
         let audience = format!("https://{}{}", self.cloud.authority(), self.token_endpoint_path());

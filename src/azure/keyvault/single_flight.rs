@@ -1,13 +1,15 @@
-//! Single flight: callers with the same key share one running fetch, and its value while it is usable.
+//! Single flight: callers with the same key share one running fetch, and its value while it is
+//! usable.
 //!
-//! Does not decide who may share: the key does, which `tokens`, `challenge` and `object_cache` choose. Sends nothing;
-//! the caller's `fetch` does.
+//! Does not decide who may share: the key does, which `tokens`, `challenge` and `object_cache`
+//! choose. Sends nothing; the caller's `fetch` does.
 //!
 //! # Guarantees
-//! At most one fetch per key runs, at the highest priority of its waiters. It runs in a task of its own, so that a
-//! caller that is cancelled does not fail the followers. All waiters receive an error, with two exceptions: an error
-//! about the leader's proof reaches only callers with the same proof, and the leader's timeout only callers whose
-//! deadline is not later. The other callers try again themselves.
+//! At most one fetch per key runs, at the highest priority of its waiters. It runs in a task of its
+//! own, so that a caller that is cancelled does not fail the followers. All waiters receive an
+//! error, with two exceptions: an error about the leader's proof reaches only callers with the same
+//! proof, and the leader's timeout only callers whose deadline is not later. The other callers try
+//! again themselves.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -27,7 +29,8 @@ use super::priority::Priority;
 use crate::compute;
 use crate::model::Reason;
 
-/// If the leader's deadline was at least this much earlier than ours, its timeout is not ours: we try again.
+/// If the leader's deadline was at least this much earlier than ours, its timeout is not ours: we
+/// try again.
 const DEADLINE_TOLERANCE: Duration = Duration::from_secs(5);
 
 /// A value that is kept after its fetch.
@@ -110,7 +113,8 @@ pub(super) struct SharedFetches<K, V: Cacheable> {
 
 struct Entries<K, V: Cacheable> {
     fetches: HashMap<K, SharedFetch<V>>,
-    /// The sum of all values; counted as they come and go, since each new fetch compares it with the capacity.
+    /// The sum of all values; counted as they come and go, since each new fetch compares it with
+    /// the capacity.
     bytes: Arc<AtomicUsize>,
     sweeping: bool,
 }
@@ -137,8 +141,8 @@ impl<K: Eq + Hash + Clone + Send + 'static, V: Cacheable> SharedFetches<K, V> {
         SharedFetches { entries: Arc::new(Mutex::new(entries)), capacity }
     }
 
-    /// The value of this key: a kept one that is `usable`, or else the result of `fetch`, which runs once for all
-    /// callers that wait.
+    /// The value of this key: a kept one that is `usable`, or else the result of `fetch`, which
+    /// runs once for all callers that wait.
     ///
     /// # Errors
     /// That of the fetch, or a timeout at the deadline.
@@ -156,7 +160,8 @@ impl<K: Eq + Hash + Clone + Send + 'static, V: Cacheable> SharedFetches<K, V> {
             let joined = match joined {
                 Some(joined) => joined,
                 None => {
-                    // Before the fetch starts, or its followers would wait for the permit of the leader's namespace.
+                    // Before the fetch starts, or its followers would wait for the permit of the
+                    // leader's namespace.
                     let permit = request.permits.acquire(&request.priority, request.deadline).await?;
                     self.join_or_start(&request, &usable, &fetch, permit)
                 }
@@ -192,7 +197,8 @@ impl<K: Eq + Hash + Clone + Send + 'static, V: Cacheable> SharedFetches<K, V> {
         entries.has(key, matches) && entries.fetches.remove(key).is_some()
     }
 
-    /// Drops expired values every `period`, until none is left; for secrets, which must not stay in memory.
+    /// Drops expired values every `period`, until none is left; for secrets, which must not stay in
+    /// memory.
     pub(super) fn sweep_every(&self, period: Duration) {
         if std::mem::replace(&mut self.lock().sweeping, true) {
             return;
@@ -249,7 +255,8 @@ impl<K: Eq + Hash + Clone + Send + 'static, V: Cacheable> SharedFetches<K, V> {
     }
 }
 
-/// Runs a fetch and wakes all waiters; a panic becomes an error, or they would wait until their deadlines.
+/// Runs a fetch and wakes all waiters; a panic becomes an error, or they would wait until their
+/// deadlines.
 async fn run<V: Cacheable>(
     fetch: BoxFuture<'static, Result<V, Error>>,
     host: String,

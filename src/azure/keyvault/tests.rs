@@ -94,7 +94,8 @@ async fn the_challenge_is_learned_once_per_process() {
     assert_eq!(azure.counts(), [2, 1, 10], "another vault");
 }
 
-/// The refusals of docs/reference/azure-provider.md#vault-errors; each is final and is requested once.
+/// The refusals of docs/reference/azure-provider.md#vault-errors; each is final and is requested
+/// once.
 #[tokio::test]
 async fn a_refusal_of_the_vault_names_the_fix() {
     for (code, body, reason, words) in [
@@ -141,7 +142,8 @@ async fn a_refusal_of_the_vault_names_the_fix() {
     }
 }
 
-/// The SDK hides this cause two levels down. Callers that wait for the token get it from one request.
+/// The SDK hides this cause two levels down. Callers that wait for the token get it from one
+/// request.
 #[tokio::test]
 async fn the_cause_of_a_refused_token_is_in_the_error() {
     for (code, body, reason, words) in [

@@ -1,12 +1,13 @@
 //! The token proxy of AKS identity binding, in front of Entra ID
 //! (docs/reference/azure-provider.md#identity-binding).
 //!
-//! Finds the proxy's name in the API server's certificate unless a flag gives it, and keeps a client that trusts the
-//! cluster's CA. Neither builds token requests nor sends them: `transport` does.
+//! Finds the proxy's name in the API server's certificate unless a flag gives it, and keeps a
+//! client that trusts the cluster's CA. Neither builds token requests nor sends them: `transport`
+//! does.
 //!
 //! # Guarantees
-//! Nothing is sent before the first token request, a failure is not cached, and the CA file is read for each token. A CA
-//! file that is temporarily empty or damaged changes nothing.
+//! Nothing is sent before the first token request, a failure is not cached, and the CA file is read
+//! for each token. A CA file that is temporarily empty or damaged changes nothing.
 
 use std::fmt;
 use std::io;
@@ -64,10 +65,12 @@ impl TokenProxyOptions {
     /// The CA file in each container that has a service account token.
     pub const CA_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
 
-    /// From the driver's flags. An empty `url` is the API server's, an empty `sni_name` the name for its certificate.
+    /// From the driver's flags. An empty `url` is the API server's, an empty `sni_name` the name
+    /// for its certificate.
     ///
     /// # Errors
-    /// An address that is not https, or has a user, a query or a fragment; a name that is not a host name.
+    /// An address that is not https, or has a user, a query or a fragment; a name that is not a
+    /// host name.
     pub fn new(url: &str, sni_name: &str, ca_file: PathBuf) -> Result<TokenProxyOptions, TokenProxyError> {
         let text = if url.is_empty() { format!("https://{API_SERVER}") } else { url.to_owned() };
         let url = Url::parse(&text).map_err(|_| TokenProxyError::Url("is not a URL"))?;
@@ -128,7 +131,8 @@ impl TokenProxy {
     /// The route to the proxy, with the current CA file.
     ///
     /// # Errors
-    /// The CA file or the API server's certificate cannot be used, or the API server cannot be reached.
+    /// The CA file or the API server's certificate cannot be used, or the API server cannot be
+    /// reached.
     pub(super) async fn route(&self) -> Result<Route, Error> {
         let ca_file = self.read_ca_file().await?;
         let name = self.0.name.get_or_try_init(|| self.find_name(ca_file.as_deref())).await?;
@@ -243,7 +247,8 @@ fn read_optional(path: &Path) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// The proxy's name, computed from the first name in the API server's certificate that has the cluster's id.
+/// The proxy's name, computed from the first name in the API server's certificate that has the
+/// cluster's id.
 pub(super) fn name_of(names: &[String]) -> Option<String> {
     let id = |name: &String| name.strip_prefix(CLUSTER.0)?.strip_suffix(CLUSTER.1).map(str::to_owned);
     let id = names.iter().find_map(id).filter(|id| !id.is_empty())?;

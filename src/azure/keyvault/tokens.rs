@@ -3,8 +3,8 @@
 //! Does not fetch tokens: `session` brings the fetch. Never returns a token to another identity.
 //!
 //! # Guarantees
-//! At most one request per identity and scope runs. A refused token is replaced once, and its replacement not within
-//! [`REFUSAL_INTERVAL`].
+//! At most one request per identity and scope runs. A refused token is replaced once, and its
+//! replacement not within [`REFUSAL_INTERVAL`].
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,7 +25,8 @@ const CAPACITY: Capacity = Capacity { values: 1024, bytes: usize::MAX };
 /// How long before its expiration a token is no longer used, at most.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(5 * 60);
 
-/// How long the replacement of a refused token is not replaced: a vault that refuses two accepts no third.
+/// How long the replacement of a refused token is not replaced: a vault that refuses two accepts no
+/// third.
 const REFUSAL_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How often expired tokens are dropped.
@@ -59,7 +60,8 @@ pub(super) struct TokenCache {
     refused: Arc<Mutex<HashMap<TokenKey, Instant>>>,
 }
 
-/// How long a token with this lifetime is used: five minutes less, or a tenth less if that is shorter.
+/// How long a token with this lifetime is used: five minutes less, or a tenth less if that is
+/// shorter.
 pub(super) fn usable_for(lifetime: Duration) -> Duration {
     lifetime - EXPIRY_MARGIN.min(lifetime / 10)
 }
@@ -81,8 +83,8 @@ impl Default for TokenCache {
 }
 
 impl TokenCache {
-    /// The token of this identity and scope: cached, or the result of `fetch`, which runs once for all callers that
-    /// wait.
+    /// The token of this identity and scope: cached, or the result of `fetch`, which runs once for
+    /// all callers that wait.
     ///
     /// # Errors
     /// That of the fetch, or a timeout at the deadline.

@@ -1,11 +1,13 @@
 //! HTTP clients for the Azure SDK, each confined to one host and one kind of path.
 //!
-//! The SDK checks no names, follows links to any host and hides causes. Here each request is checked against the
-//! address to which it is confined before a token is added, and each refusal becomes our own [`Error`]. Never retries.
+//! The SDK checks no names, follows links to any host and hides causes. Here each request is
+//! checked against the address to which it is confined before a token is added, and each refusal
+//! becomes our own [`Error`]. Never retries.
 //!
 //! # Guarantees
-//! The token of a vault is sent to `https://<vault>:443/<collection>/…` and nowhere else; the SDK never has it. A
-//! client secret or an assertion is sent to the authority's token endpoint and nowhere else.
+//! The token of a vault is sent to `https://<vault>:443/<collection>/…` and nowhere else; the SDK
+//! never has it. A client secret or an assertion is sent to the authority's token endpoint and
+//! nowhere else.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -225,7 +227,8 @@ pub(super) fn to_sdk(error: Error) -> azure_core::Error {
 
 /// Unwraps our error, which may be three levels deep in the SDK's.
 ///
-/// An error of the SDK's own is most often a body that it could not parse, and its text may quote that body.
+/// An error of the SDK's own is most often a body that it could not parse, and its text may quote
+/// that body.
 pub(super) fn from_sdk(error: &azure_core::Error, endpoint: Endpoint<'_>) -> Error {
     if let Some(ours) = find::<Error>(error) {
         return ours.clone();

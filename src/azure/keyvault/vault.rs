@@ -1,9 +1,11 @@
 //! One vault, opened with one credential for one fetch: gets objects by name.
 //!
-//! Returns them in our own types, and renders nothing. Identities share nothing. `session` has the tokens.
+//! Returns them in our own types, and renders nothing. Identities share nothing. `session` has the
+//! tokens.
 //!
 //! # Guarantees
-//! Concurrent calls share one token request. A token that the vault refuses is replaced once, for all of them.
+//! Concurrent calls share one token request. A token that the vault refuses is replaced once, for
+//! all of them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -67,7 +69,8 @@ impl Vault {
     /// The caller limits the concurrent calls. Returns by the deadline. A response may have 1 MiB.
     ///
     /// # Errors
-    /// See [`Error`] and its [`reason`](Error::reason). Transient errors are returned after several tries.
+    /// See [`Error`] and its [`reason`](Error::reason). Transient errors are returned after several
+    /// tries.
     pub async fn secret(
         &self,
         name: &ObjectName,
@@ -126,8 +129,8 @@ impl Vault {
     /// (docs/reference/azure-provider.md#versions).
     ///
     /// # Errors
-    /// As [`secret`](Vault::secret); [`Error::OutOfBounds`] if the next page is elsewhere, [`Error::TooManyVersions`] if
-    /// there are more than 2,500 versions or 100 pages.
+    /// As [`secret`](Vault::secret); [`Error::OutOfBounds`] if the next page is elsewhere,
+    /// [`Error::TooManyVersions`] if there are more than 2,500 versions or 100 pages.
     pub async fn versions(&self, object_type: ObjectType, name: &ObjectName) -> Result<Arc<Vec<VersionInfo>>, Error> {
         let fetch = || {
             let (vault, name) = (self.clone(), name.clone());
@@ -283,7 +286,8 @@ fn object_path(object_type: ObjectType, name: &ObjectName, version: Option<&Obje
     format!("/{}/{name}/{}", object_type.collection(), version.map(ObjectVersionId::as_str).unwrap_or_default())
 }
 
-/// The URL of the next page, which must have the path of the first: a hostile response could redirect the token.
+/// The URL of the next page, which must have the path of the first: a hostile response could
+/// redirect the token.
 fn follow(page: &Url, link: &str, first: &Url) -> Result<Url, Error> {
     let same = |next: &Url| next.origin() == first.origin() && next.path().eq_ignore_ascii_case(first.path());
     let next = page.join(link).ok().filter(same);
@@ -294,9 +298,10 @@ fn follow(page: &Url, link: &str, first: &Url) -> Result<Url, Error> {
 
 /// The credential that the SDK's client demands, and never asks for a token.
 ///
-/// The SDK asks for one after a 401, but our transport reports none, and adds the token itself just before sending. So
-/// the SDK cannot send a token elsewhere or keep a revoked one, and concurrent first requests cannot clear each other's
-/// token, as they can in its bearer policy, where each 401 drops the token that they all share.
+/// The SDK asks for one after a 401, but our transport reports none, and adds the token itself just
+/// before sending. So the SDK cannot send a token elsewhere or keep a revoked one, and concurrent
+/// first requests cannot clear each other's token, as they can in its bearer policy, where each 401
+/// drops the token that they all share.
 #[derive(Debug)]
 struct NoToken;
 

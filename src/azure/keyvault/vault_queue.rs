@@ -1,11 +1,12 @@
 //! The queue of each vault: which request is sent next, and when.
 //!
-//! First come, first served, but mounts go before refreshes; `circuit_breaker` decides when a request may be sent.
-//! Sends nothing itself: `transport` and `challenge` acquire a turn before each request and report its result.
+//! First come, first served, but mounts go before refreshes; `circuit_breaker` decides when a
+//! request may be sent. Sends nothing itself: `transport` and `challenge` acquire a turn before
+//! each request and report its result.
 //!
 //! # Guarantees
-//! Each request to a vault waits here. A wait ends at the caller's deadline, or after [`MAX_OUTAGE_WAIT`] while the
-//! circuit is open, and its error carries the vault's last error.
+//! Each request to a vault waits here. A wait ends at the caller's deadline, or after
+//! [`MAX_OUTAGE_WAIT`] while the circuit is open, and its error carries the vault's last error.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,8 +25,8 @@ use crate::server::metrics::Metrics;
 /// From how many vaults on the idle ones are dropped.
 const MAX_VAULTS: usize = 256;
 
-/// How long a request waits while the circuit is open: longer than a restart of a proxy, and short enough for the
-/// pod's event to come soon.
+/// How long a request waits while the circuit is open: longer than a restart of a proxy, and short
+/// enough for the pod's event to come soon.
 const MAX_OUTAGE_WAIT: Duration = Duration::from_secs(15);
 
 /// The process's queues. Cheap to clone; all clones share them.
@@ -36,7 +37,8 @@ pub(super) struct VaultQueues {
     queues: Arc<Mutex<HashMap<String, VaultQueue>>>,
 }
 
-/// The queue of one vault, with the priority of one fetch. Cheap to clone; all clones share the queue.
+/// The queue of one vault, with the priority of one fetch. Cheap to clone; all clones share the
+/// queue.
 #[derive(Debug, Clone)]
 pub(super) struct VaultQueue {
     host: Arc<str>,
@@ -191,8 +193,8 @@ impl VaultQueue {
                 let mut state = self.lock();
                 let now = Instant::now();
                 let backoff = state.breaker.backoff(now);
-                // Drop waiters that were cancelled or cannot meet their deadline; closing the channel wakes them with
-                // an error.
+                // Drop waiters that were cancelled or cannot meet their deadline; closing the
+                // channel wakes them with an error.
                 state.waiters.retain(|waiter| !waiter.turn.is_closed() && !waiter.is_too_late(backoff, now));
                 if state.waiters.is_empty() {
                     state.dispatching = false;
@@ -200,7 +202,8 @@ impl VaultQueue {
                 }
                 match state.breaker.try_acquire(now) {
                     Ok(()) => {
-                        // A waiter that is cancelled at this moment wastes a turn, which does no harm.
+                        // A waiter that is cancelled at this moment wastes a turn, which does no
+                        // harm.
                         let _ = state.pop().map(|waiter| waiter.turn.send(()));
                         continue;
                     }

@@ -1,4 +1,5 @@
-//! The process's state for Azure: HTTP clients, queues, permits, and what it caches of vaults and identities.
+//! The process's state for Azure: HTTP clients, queues, permits, and what it caches of vaults and
+//! identities.
 //!
 //! Opens vaults without a request; keeps no client secret and no key.
 
@@ -38,9 +39,10 @@ use crate::server::metrics::Metrics;
 pub struct Options {
     /// The User-Agent header of all requests; printable ASCII.
     pub user_agent: String,
-    /// Where the token proxy of AKS identity bindings is.
+    /// The address of the token proxy of AKS identity bindings.
     pub token_proxy: TokenProxyOptions,
-    /// How long an object is shared with other first publishes of the same identity; zero shares nothing.
+    /// How long an object is shared with other first publishes of the same identity; zero shares
+    /// nothing.
     pub freshness: Duration,
     /// The rate limit of each vault.
     pub rate: Rate,
@@ -68,11 +70,12 @@ pub struct FetchContext<'a> {
     pub namespace: &'a str,
     /// What the fetch is for.
     pub purpose: Purpose,
-    /// When the fetch is cancelled.
+    /// The deadline of the fetch.
     pub deadline: Instant,
 }
 
-/// Opens vaults. Created once per process and cheap to clone; all clones share one pool of connections.
+/// Opens vaults. Created once per process and cheap to clone; all clones share one pool of
+/// connections.
 #[derive(Clone)]
 pub struct Vaults {
     http: Http,
@@ -106,8 +109,9 @@ impl IdentityCaches {
 }
 
 impl Vaults {
-    /// Builds the HTTPS client: TLS 1.2 or newer, the system's CA certificates or those of SSL_CERT_FILE and
-    /// SSL_CERT_DIR, the proxy of HTTPS_PROXY and NO_PROXY. Variables are read once, certificates when they change.
+    /// Builds the HTTPS client: TLS 1.2 or newer, the system's CA certificates or those of
+    /// SSL_CERT_FILE and SSL_CERT_DIR, the proxy of HTTPS_PROXY and NO_PROXY. Variables are read
+    /// once, certificates when they change.
     ///
     /// Makes rustls use ring, unless the process has chosen another provider before.
     ///
@@ -188,7 +192,8 @@ impl Vaults {
         Ok(Vault::new(Arc::new(session)))
     }
 
-    /// The process's caches; or empty ones for this fetch alone, for a token that Entra ID has to check.
+    /// The process's caches; or empty ones for this fetch alone, for a token that Entra ID has to
+    /// check.
     fn caches(&self, credential: &Credential) -> IdentityCaches {
         let now = OffsetDateTime::now_utc().unix_timestamp();
         match credential.service_account() {

@@ -1,4 +1,5 @@
-//! Which CA certificates are trusted. The variables belong to a process, so each case runs in a process of its own.
+//! Which CA certificates are trusted. The variables belong to a process, so each case runs in a
+//! process of its own.
 
 use std::process::{Command, Output};
 use std::time::Duration;

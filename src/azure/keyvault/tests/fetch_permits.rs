@@ -37,7 +37,8 @@ async fn a_namespace_has_half_and_the_last_quarter_is_for_namespaces_with_few() 
     for name in ["d", "e", "f"] {
         std::mem::forget(free(&permits.of_namespace(name)).expect("a permit for a namespace that has none"));
     }
-    // A namespace may have released permits up to the last quarter: 48, less 16, 4 and 3 of the others, and its own 3.
+    // A namespace may have released permits up to the last quarter: 48, less 16, 4 and 3 of the
+    // others, and its own 3.
     let [mut first, _second, _third] = held;
     first.truncate(3);
     assert_eq!(all(&greedy).len(), 22);
@@ -104,7 +105,8 @@ fn request(key: u32, permits: &NamespacePermits) -> FetchRequest<'static, u32> {
     FetchRequest { key, proof: [0; 32], deadline: soon(), priority, permits: permits.clone(), host: "host" }
 }
 
-/// A fetch that namespaces share, such as a vault's challenge, must not wait for the permits of the first of them.
+/// A fetch that namespaces share, such as a vault's challenge, must not wait for the permits of the
+/// first of them.
 #[tokio::test]
 async fn no_fetch_waits_for_the_permits_of_another_namespace() {
     let permits = FetchPermits::new(8);
@@ -125,7 +127,8 @@ async fn no_fetch_waits_for_the_permits_of_another_namespace() {
     assert_eq!(count.load(Ordering::SeqCst), 1);
 }
 
-/// A fetch and the token request that it needs share a permit, or a namespace with one permit could fetch nothing.
+/// A fetch and the token request that it needs share a permit, or a namespace with one permit could
+/// fetch nothing.
 #[tokio::test]
 async fn the_requests_of_a_fetch_share_its_permit() {
     let permits = FetchPermits::new(1).of_namespace("a");

@@ -1,5 +1,5 @@
-//! Each fault of the Azure SDK that this module confines (docs/reference/azure-provider.md#azure-sdk), and attempts of
-//! hostile responses.
+//! Each fault of the Azure SDK that this module confines
+//! (docs/reference/azure-provider.md#azure-sdk), and attempts of hostile responses.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +52,7 @@ async fn a_name_that_leaves_the_path_is_not_sent() {
     assert_eq!(azure.seen()[0].bearer.as_deref(), Some("token-of-the-vault"));
 }
 
-/// The SDK follows `nextLink` to any host and takes the token along.
+/// The SDK follows `nextLink` to any host, and sends the token there.
 #[tokio::test]
 async fn a_token_is_sent_to_its_vault_only() {
     let azure = Azure::well().await;
@@ -170,7 +170,8 @@ async fn a_huge_refusal_is_classified_by_its_status() {
 
 #[tokio::test]
 async fn an_answer_that_is_not_json_is_not_key_vaults() {
-    // The body is valid: only the content type distinguishes the page of a captive portal from a vault's response.
+    // The body is valid: only the content type distinguishes the page of a captive portal from a
+    // vault's response.
     let azure = Azure::start(|request, _| {
         let body = super::server::secret(&request.host, "db", "x");
         (request.kind == Kind::Get).then_some(Answer::Status(200, "content-type: text/html\r\n", body))
@@ -251,7 +252,8 @@ async fn logs_hold_no_secret_and_no_token() {
     let writer = log.clone();
     let subscriber =
         tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
-    // With a single subscriber, a callsite that a test without one reaches first stays disabled for all (tracing-core).
+    // With a single subscriber, a callsite that a test without one reaches first stays disabled for
+    // all (tracing-core).
     let _another = tracing::Dispatch::new(tracing_subscriber::registry());
     let _guard = tracing::subscriber::set_default(subscriber);
     get(&open(&vaults, "other", Duration::from_secs(60)), "db").await.unwrap();

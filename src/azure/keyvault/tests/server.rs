@@ -1,7 +1,8 @@
-//! A small Azure for tests: real HTTPS on loopback, as Entra ID and Key Vault under their real host names.
+//! A small Azure for tests: real HTTPS on loopback, as Entra ID and Key Vault under their real host
+//! names.
 //!
-//! Answers with success unless a test's script says otherwise, and records the requests. Unlike the emulator
-//! (`e2e/azure`) it checks nothing, so that a test sees each request.
+//! Answers with success unless a test's script says otherwise, and records the requests. Unlike the
+//! emulator (`e2e/azure`) it checks nothing, so that a test sees each request.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -83,7 +84,8 @@ pub(super) const QUICK: RetryLimits = RetryLimits {
 };
 
 impl Azure {
-    /// `script` may answer a request, which it gets with its number among those of its kind, from 1.
+    /// `script` may answer a request, which it gets with its number among those of its kind, from
+    /// 1.
     pub(super) async fn start(script: impl Fn(&Request, usize) -> Option<Answer> + Send + Sync + 'static) -> Azure {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (ca, bundle, acceptor) = certificates();

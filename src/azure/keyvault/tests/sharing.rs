@@ -73,8 +73,8 @@ async fn a_window_of_zero_shares_nothing() {
     assert_eq!(azure.counts(), [1, 1, 5]);
 }
 
-/// The identity is in the token, as with Azure: a forbidden identity stays forbidden while another one's value is
-/// cached.
+/// The identity is in the token, as with Azure: a forbidden identity stays forbidden while another
+/// one's value is cached.
 #[tokio::test]
 async fn an_identity_gets_neither_the_403_nor_the_value_of_another() {
     let azure = Azure::start(|request, _| match request.kind {
@@ -188,7 +188,8 @@ proptest! {
         })?;
     }
 
-    /// Two credentials are one identity exactly if they differ in nothing but the token of one service account.
+    /// Two credentials are one identity exactly if they differ in nothing but the token of one
+    /// service account.
     #[test]
     fn an_identity_is_all_of_its_parts(one in parts(), other in parts()) {
         let identity = |(kind, tenant, client, a, b): &(u8, String, String, String, String)| -> Identity {

@@ -73,8 +73,8 @@ fn queue_timeout() -> Error {
 
 const SHORT: Duration = Duration::from_millis(20);
 
-/// If the first object of a class is missing, its other fetches are cancelled: their values must neither stay nor be
-/// returned late.
+/// If the first object of a class is missing, its other fetches are cancelled: their values must
+/// neither stay nor be returned late.
 #[tokio::test]
 async fn a_fetch_without_waiters_completes_and_is_dropped() {
     let (fetches, count) = (SharedFetches::new(CAPACITY), Arc::default());

@@ -87,7 +87,7 @@ async fn the_clusters_ca_file_is_read_again_when_it_changes() {
     let proxy = token_proxy(&format!("https://{}", azure.address()), LOGIN, file.to_str().unwrap());
     let send = async || {
         let route = proxy.route().await.unwrap();
-        let place = Place { service: Service::TokenProxy, host: "proxy", what: "token" };
+        let endpoint = Endpoint { service: Service::TokenProxy, host: "proxy", operation: "token" };
         route
             .http
             .exchange(endpoint, reqwest::Request::new(reqwest::Method::POST, route.url), 1 << 10)

@@ -1,4 +1,5 @@
-//! The rate of requests to a vault: bucket and circuit breaker with a clock of our own, the queue with the real one.
+//! The rate of requests to a vault: bucket and circuit breaker with a clock of our own, the queue
+//! with the real one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -115,7 +116,8 @@ fn a_failing_vault_is_probed_once_a_second_until_it_answers() {
 }
 
 proptest! {
-    /// Whatever the vault answers: no second has more requests than burst and rate allow, and one in a backoff.
+    /// Whatever the vault answers: no second has more requests than burst and rate allow, and one
+    /// in a backoff.
     #[test]
     fn no_second_exceeds_the_budget(observed in prop::collection::vec((0u64..5_000, 0u8..4, 0u64..4), 0..40)) {
         let start = Instant::now();
