@@ -8,8 +8,8 @@
 //! At most one fetch per key runs, at the highest priority of its waiters. It runs in a task of its
 //! own, so that a caller that is cancelled does not fail the followers. All waiters receive an
 //! error, with two exceptions: an error about the leader's proof reaches only callers with the same
-//! proof, and the leader's timeout only callers whose deadline is not later. The other callers try
-//! again themselves.
+//! proof, and the leader's timeout only callers whose deadline is not much later. The other callers
+//! try again themselves.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -45,7 +45,7 @@ pub(super) trait Cacheable: Clone + Send + Sync + 'static {
 pub(super) struct Capacity {
     /// How many values are kept, including those that are being fetched.
     pub(super) values: usize,
-    /// From how many bytes in all on values are evicted before another fetch starts.
+    /// The total size in bytes at which values are evicted before another fetch starts.
     pub(super) bytes: usize,
 }
 

@@ -22,7 +22,7 @@ use super::rate_limit::Rate;
 use crate::model::Reason;
 use crate::server::metrics::Metrics;
 
-/// From how many vaults on the idle ones are dropped.
+/// The number of vaults at which idle ones are dropped.
 const MAX_VAULTS: usize = 256;
 
 /// How long a request waits while the circuit is open: longer than a restart of a proxy, and short
