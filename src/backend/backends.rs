@@ -75,8 +75,8 @@ impl Backends {
 
     /// How many vaults get no requests at present: because of a Retry-After, and because of
     /// failures.
-    pub fn restrained(&self) -> [usize; 2] {
-        self.azure.as_ref().map_or([0; 2], Azure::restrained)
+    pub fn backoff_counts(&self) -> [usize; 2] {
+        self.azure.as_ref().map_or([0; 2], Azure::backoff_counts)
     }
 
     /// Checks that a caller's attributes are of the pod in whose directory the volume is. Without a

@@ -11,7 +11,9 @@ use clap::{ArgAction, Args as ClapArgs};
 
 use super::descriptors::Descriptors;
 use super::process::user_agent;
-use crate::azure::keyvault::{CLOUD_FILE_VARIABLE, CloudFiles, Connections, Options, Rate, TokenProxyOptions, Vaults};
+use crate::azure::keyvault::{
+    CLOUD_FILE_VARIABLE, CloudFiles, ConnectionLimits, Options, Rate, TokenProxyOptions, Vaults,
+};
 use crate::azure::provider::{Azure, DefaultCloud, Rendering};
 use crate::compute::Compute;
 use crate::formats::duration;
@@ -99,7 +101,7 @@ impl AzureArgs {
         let rate = Rate { per_second: self.vault_requests_per_second, burst: BURST };
         let freshness = self.freshness_window;
         let user_agent = format!("{} {}", user_agent(), self.custom_user_agent).trim_end().to_owned();
-        let connections = Connections { fetches: descriptors.fetches, idle: descriptors.idle };
+        let connections = ConnectionLimits { fetches: descriptors.fetches, idle: descriptors.idle };
         let (metrics, compute) = (metrics.clone(), compute.clone());
         let options =
             Options { user_agent, token_proxy: proxy, freshness, rate, connections, metrics, compute: compute.clone() };

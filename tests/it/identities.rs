@@ -114,7 +114,7 @@ fn an_expired_certificate_is_reported() -> Result<()> {
     harness().azure().add_client_certificate(&vault.tenant, &vault.client_id, &certified.der()?);
     let pem = certified.read("cert")? + &certified.read("key")?;
     let status = node.refused(&volume(&vault, &[("clientcertificate", &pem)]))?;
-    for word in ["AADSTS700027", "ended on 20", "renew it", "CredentialsRejected"] {
+    for word in ["AADSTS700027", "expired on 20", "renew it", "CredentialsRejected"] {
         ensure!(status.message().contains(word), "{word:?} is missing in: {status}");
     }
     Ok(())

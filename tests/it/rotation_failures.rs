@@ -99,12 +99,12 @@ fn refreshes_after_an_outage_keep_the_rate_limit() -> Result<()> {
     let targets: Vec<_> = volumes.iter().map(|volume| node.publish(volume)).collect::<Result<_, _>>()?;
     harness().azure().add_fault(Fault::new(Action::status(503)).host(&vault.name));
     wait_for("the circuit opens", PATIENCE, || {
-        Ok(metric(&node, "keyvault_restrained_vaults{", &["restraint=\"failing\""])? >= 1.0)
+        Ok(metric(&node, "keyvault_backoff_vaults{", &["reason=\"circuit_open\""])? >= 1.0)
     })?;
     let known = harness().azure().journal().last().map_or(0, |entry| entry.sequence);
     harness().azure().clear_faults(&vault.name);
     wait_for("the circuit closes", PATIENCE, || {
-        Ok(metric(&node, "keyvault_restrained_vaults{", &["restraint=\"failing\""])? == 0.0)
+        Ok(metric(&node, "keyvault_backoff_vaults{", &["reason=\"circuit_open\""])? == 0.0)
     })?;
     classes(30)?;
     wait_for("all objects", PATIENCE, || {

@@ -1,7 +1,7 @@
-//! What proves to Entra ID who asks, in place of a secret: a service account's token, or a text that a certificate's key signed.
+//! Assertions: what proves an identity to Entra ID in place of a client secret. A service account's
+//! token, or a text that a certificate's key signed (`key_pair`).
 //!
-//! The latter comes from `key_pair`. Whose a token is, `service_account` has found out; checking the signature is Entra ID's
-//! part. Control goes back to `session`, which sends the assertion to its authority.
+//! Checks no signature: Entra ID does. `service_account` checks whose token it is.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,63 +15,64 @@ use super::identity::Identity;
 use super::service_account::ServiceAccountToken;
 use crate::model::{ExposeSecret as _, SecretString};
 
-/// How many identities' tokens are remembered; each costs some 1.5 KiB.
-const REMEMBERED: usize = 1024;
+/// How many identities' tokens are kept; each costs some 1.5 KiB.
+const MAX_IDENTITIES: usize = 1024;
 
-/// A service account's token, or another signed text, as the SDK wants it.
+/// In the form that the SDK asks for.
 #[derive(Debug, Clone)]
-pub(super) struct Federated(pub(super) SecretString);
+pub(super) struct Assertion(pub(super) SecretString);
 
 #[async_trait]
-impl ClientAssertion for Federated {
+impl ClientAssertion for Assertion {
     async fn secret(&self, _: Option<ClientMethodOptions<'_>>) -> azure_core::Result<String> {
         Ok(self.0.expose_secret().to_owned())
     }
 }
 
-/// The process's memory of the freshest service account token per identity. Cheap to clone; all clones are one.
+/// The service account token of each identity that expires last. Cheap to clone; all clones share
+/// it.
 #[derive(Clone, Default)]
-pub(super) struct Assertions {
-    freshest: Arc<Mutex<HashMap<Identity, (i64, SecretString)>>>,
+pub(super) struct AssertionCache {
+    latest: Arc<Mutex<HashMap<Identity, (i64, SecretString)>>>,
 }
 
-impl Assertions {
-    /// Remembers a token, if it ends later than the one that is known.
-    pub(super) fn remember(&self, identity: Identity, account: &ServiceAccountToken) {
+impl AssertionCache {
+    /// Keeps a token if it expires later than the one that is kept.
+    pub(super) fn offer(&self, identity: Identity, account: &ServiceAccountToken) {
         let now = OffsetDateTime::now_utc().unix_timestamp();
         let Some(expiry) = account.expires().filter(|_| account.may_share(now)) else {
             return;
         };
-        let mut freshest = self.freshest.lock().unwrap_or_else(PoisonError::into_inner);
-        freshest.retain(|_, (expiry, _)| *expiry > now);
-        if freshest.get(&identity).is_some_and(|(known, _)| *known >= expiry) {
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        latest.retain(|_, (expiry, _)| *expiry > now);
+        if latest.get(&identity).is_some_and(|(known, _)| *known >= expiry) {
             return;
         }
-        if freshest.len() >= REMEMBERED && !freshest.contains_key(&identity) {
-            let soonest = freshest.iter().min_by_key(|(_, (expiry, _))| *expiry).map(|(identity, _)| *identity);
-            if let Some(soonest) = soonest.filter(|_| freshest.len() >= REMEMBERED) {
-                freshest.remove(&soonest);
+        if latest.len() >= MAX_IDENTITIES && !latest.contains_key(&identity) {
+            let soonest = latest.iter().min_by_key(|(_, (expiry, _))| *expiry).map(|(identity, _)| *identity);
+            if let Some(soonest) = soonest.filter(|_| latest.len() >= MAX_IDENTITIES) {
+                latest.remove(&soonest);
             }
         }
-        freshest.insert(identity, (expiry, account.token().clone()));
+        latest.insert(identity, (expiry, account.token().clone()));
     }
 
-    /// The freshest token of this identity that has not ended.
-    pub(super) fn freshest(&self, identity: Identity) -> Option<Federated> {
-        let mut freshest = self.freshest.lock().unwrap_or_else(PoisonError::into_inner);
-        let (expiry, token) = freshest.get(&identity)?;
+    /// The token of this identity that expires last, unless it has expired.
+    pub(super) fn latest(&self, identity: Identity) -> Option<Assertion> {
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let (expiry, token) = latest.get(&identity)?;
         if *expiry > OffsetDateTime::now_utc().unix_timestamp() {
-            return Some(Federated(token.clone()));
+            return Some(Assertion(token.clone()));
         }
-        freshest.remove(&identity);
+        latest.remove(&identity);
         None
     }
 
-    /// Forgets a token that Entra ID refused, if it is still the freshest.
-    pub(super) fn forget(&self, identity: Identity, refused: &Federated) {
-        let mut freshest = self.freshest.lock().unwrap_or_else(PoisonError::into_inner);
-        if freshest.get(&identity).is_some_and(|(_, known)| known.expose_secret() == refused.0.expose_secret()) {
-            freshest.remove(&identity);
+    /// Drops a token that Entra ID refused, if it is still kept.
+    pub(super) fn forget(&self, identity: Identity, refused: &Assertion) {
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        if latest.get(&identity).is_some_and(|(_, known)| known.expose_secret() == refused.0.expose_secret()) {
+            latest.remove(&identity);
         }
     }
 }

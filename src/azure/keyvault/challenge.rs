@@ -1,8 +1,7 @@
-//! What a vault says about the token that it wants, learned once per host and object type.
+//! The scope of the token that a vault requires, learned once per host and object type.
 //!
-//! Every Key Vault client sends its first request without a token, to learn the token's scope from the 401 that comes back.
-//! Here that exchange is made once per process, not once per mount; nothing here fetches a token. Control goes on to
-//! `session`, which asks Entra ID for a token of the scope.
+//! Each Key Vault client sends its first request without a token, and learns the scope from the
+//! 401. Here the process sends that request once, not each mount. Fetches no token: `session` does.
 
 use std::time::Duration;
 
@@ -11,63 +10,28 @@ use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
 use tokio::time::Instant;
 use url::Url;
 
-use super::budget::Lane;
-use super::error::{Error, Service};
-use super::flight::{Flights, Lasting, Room, Wanted};
-use super::http::{Http, Place, limits};
-use super::places::Claim;
-use super::transport::{not_azure, refused};
+use super::endpoint::{Endpoint, Service};
+use super::error::Error;
+use super::fetch_permits::NamespacePermits;
+use super::http::{Http, MAX_SMALL_RESPONSE};
+use super::object_type::{API_VERSION, ObjectType};
+use super::single_flight::{Cacheable, Capacity, FetchRequest, SharedFetches};
+use super::vault_queue::VaultQueue;
 
-/// How many hosts and object types are remembered. A node meets a few; each costs some 300 bytes.
-const ROOM: Room = Room { values: 1024, bytes: 1 << 20 };
+/// Hosts and object types. A node has a few; each costs some 300 bytes.
+const CAPACITY: Capacity = Capacity { values: 1024, bytes: 1 << 20 };
 
-/// The version of Key Vault's REST API: upstream's, which the sovereign clouds have too
-/// (docs/reference/azure-provider.md#http).
-pub(super) const API_VERSION: &str = "7.4";
-
-/// The kinds of objects in a vault; each has a challenge of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ObjectType {
-    /// Secrets.
-    Secret,
-    /// Keys; only their public half can be had.
-    Key,
-    /// Certificates, without their private keys.
-    Certificate,
-}
-
-impl ObjectType {
-    /// What people call it, in classes and metrics
-    /// (docs/reference/azure-provider.md#object-fields).
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            ObjectType::Secret => "secret",
-            ObjectType::Key => "key",
-            ObjectType::Certificate => "cert",
-        }
-    }
-
-    /// The first component of its paths.
-    pub(super) fn collection(self) -> &'static str {
-        match self {
-            ObjectType::Secret => "secrets",
-            ObjectType::Key => "keys",
-            ObjectType::Certificate => "certificates",
-        }
-    }
-}
-
-/// What a token is asked for: a resource, with `/.default` behind it.
+/// What a token is for: a resource and `/.default`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Scope(String);
 
 impl Scope {
-    /// The scope of the 401 that `host` answered; `resource_host` is the cloud's own resource.
+    /// The scope in the headers of a 401 of `host`, if there is one; `resource_host` is the cloud's
+    /// own resource.
     ///
     /// # Errors
-    /// `None` in place of a scope when the header is missing or names none. [`Error::ForeignChallenge`] when its
-    /// resource is neither a parent domain of the vault nor the cloud's
-    /// (docs/reference/azure-provider.md#challenges).
+    /// [`Error::ForeignChallenge`] if the resource is neither a parent domain of the vault nor the
+    /// cloud's (docs/reference/azure-provider.md#challenges).
     pub(super) fn of(headers: &HeaderMap, host: &str, resource_host: &str) -> Result<Option<Scope>, Error> {
         let challenges = headers.get_all(WWW_AUTHENTICATE).into_iter().filter_map(|value| value.to_str().ok());
         let Some(scope) = challenges.filter_map(scope_of).next() else {
@@ -84,24 +48,22 @@ impl Scope {
         }
     }
 
-    /// The scope as text, as the token endpoint takes it.
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Where, and for what.
-/// The cloud's own resource is a part of it, since it decides which answers are believed.
-type Key = (String, ObjectType, String);
+/// The host, the type, and the cloud's own resource, which decides which challenges are accepted.
+type ChallengeKey = (String, ObjectType, String);
 
-/// The process's memory of challenges. Cheap to clone; all clones are one.
+/// The process's cache of scopes. Cheap to clone; all clones share it.
 #[derive(Clone)]
-pub(super) struct Challenges {
-    flights: Flights<Key, Scope>,
+pub(super) struct ChallengeCache {
+    fetches: SharedFetches<ChallengeKey, Scope>,
 }
 
-/// A scope stays what it is until a vault refuses a token of it.
-impl Lasting for Scope {
+/// A scope is valid until the vault refuses a token with it.
+impl Cacheable for Scope {
     fn until(&self) -> Instant {
         Instant::now() + Duration::from_secs(24 * 60 * 60)
     }
@@ -111,37 +73,42 @@ impl Lasting for Scope {
     }
 }
 
-impl Default for Challenges {
-    fn default() -> Challenges {
-        Challenges { flights: Flights::new(ROOM) }
+impl Default for ChallengeCache {
+    fn default() -> ChallengeCache {
+        ChallengeCache { fetches: SharedFetches::new(CAPACITY) }
     }
 }
 
-impl Challenges {
-    /// What the vault wants for objects of `kind`: known, or asked for once for all who wait.
+impl ChallengeCache {
+    /// The scope for objects of this type: cached, or requested once for all callers that wait.
     ///
     /// # Errors
-    /// What asking brought; it is shared by all who wait for it, whoever they are, for the question names nobody.
-    pub(super) async fn scope(&self, kind: ObjectType, question: Question) -> Result<Scope, Error> {
-        let key = (question.host.clone(), kind, question.resource_host.clone());
-        let Question { deadline, host, lane, claim, .. } = &question;
-        let (rank, claim) = (lane.rank().clone(), claim.clone());
-        let wanted = Wanted { key, proof: [0; 32], deadline: *deadline, rank, claim, host };
-        self.flights.get(wanted, |_| true, || ask(question.clone()).boxed()).await
+    /// Those of the request, for all callers that wait: it carries no credential.
+    pub(super) async fn scope(&self, object_type: ObjectType, request: ChallengeRequest) -> Result<Scope, Error> {
+        let key = (request.host.clone(), object_type, request.resource_host.clone());
+        let fetch = FetchRequest {
+            key,
+            proof: [0; 32],
+            deadline: request.deadline,
+            priority: request.queue.priority().clone(),
+            permits: request.permits.clone(),
+            host: &request.host,
+        };
+        self.fetches.get(fetch, |_| true, || fetch_scope(request.clone()).boxed()).await
     }
 
-    /// Forgets what `host` wants, after it refused a token of that scope.
-    pub(super) fn forget(&self, host: &str, kind: ObjectType, resource_host: &str) {
-        self.flights.drop_if(&(host.to_owned(), kind, resource_host.to_owned()), |_| true);
+    /// Drops the scope of `host`, after it refused a token with that scope.
+    pub(super) fn forget(&self, host: &str, object_type: ObjectType, resource_host: &str) {
+        self.fetches.drop_if(&(host.to_owned(), object_type, resource_host.to_owned()), |_| true);
     }
 }
 
-/// What it takes to ask a vault what it wants.
+/// A request for a challenge; has no credential, as all identities share the result.
 #[derive(Clone)]
-pub(super) struct Question {
+pub(super) struct ChallengeRequest {
     pub(super) http: Http,
-    pub(super) lane: Lane,
-    pub(super) claim: Claim,
+    pub(super) queue: VaultQueue,
+    pub(super) permits: NamespacePermits,
     pub(super) host: String,
     pub(super) resource_host: String,
     /// The path of any object.
@@ -149,27 +116,27 @@ pub(super) struct Question {
     pub(super) deadline: Instant,
 }
 
-/// Sends a request without a token, to learn what the vault wants.
-///
-/// Knows no credential: the answer, also a bad one, is shared by everybody who waits for it, whoever they are.
-async fn ask(question: Question) -> Result<Scope, Error> {
-    let Question { http, lane, host, resource_host, path, deadline, claim: _ } = question;
-    let place = Place { service: Service::KeyVault, host: &host, what: "challenge" };
+/// Sends a request without a token; the challenge is in the 401.
+async fn fetch_scope(request: ChallengeRequest) -> Result<Scope, Error> {
+    let ChallengeRequest { http, queue, host, resource_host, path, deadline, permits: _ } = request;
+    let endpoint = Endpoint { service: Service::KeyVault, host: &host, operation: "challenge" };
     let url = Url::parse(&format!("https://{host}{path}?api-version={API_VERSION}"))
-        .map_err(|_| not_azure(place, "its name is no host"))?;
+        .map_err(|_| Error::unexpected(endpoint, "its name is not a host name"))?;
     let request = reqwest::Request::new(reqwest::Method::GET, url);
-    lane.turn(deadline).await?;
-    let result = http.exchange(place, request, limits::SMALL).await.and_then(|reply| match reply.status {
-        401 => Scope::of(&reply.headers, &host, &resource_host)?
-            .ok_or_else(|| not_azure(place, "it does not say which token it wants")),
-        200..300 => Err(not_azure(place, "it answers without a token")),
-        _ => Err(refused(place, &reply, None)),
+    queue.acquire(deadline).await?;
+    let response = http.exchange(endpoint, request, MAX_SMALL_RESPONSE).await;
+    let result = response.and_then(|response| match response.status {
+        401 => Scope::of(&response.headers, &host, &resource_host)?
+            .ok_or_else(|| Error::unexpected(endpoint, "it does not say which token it requires")),
+        200..300 => Err(Error::unexpected(endpoint, "it answers without a token")),
+        _ => Err(response.refused(endpoint, None)),
     });
-    lane.learn(&result);
+    queue.record(&result);
     result
 }
 
-/// The scope in a challenge like `Bearer authorization="https://…", resource="https://vault.azure.net"`.
+/// The scope in a challenge like `Bearer authorization="https://…",
+/// resource="https://vault.azure.net"`.
 fn scope_of(challenge: &str) -> Option<String> {
     let (scheme, parameters) = challenge.trim().split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("Bearer") {
@@ -182,6 +149,6 @@ fn scope_of(challenge: &str) -> Option<String> {
             (name.trim().eq_ignore_ascii_case(wanted) && !value.is_empty()).then(|| value.to_owned())
         })
     };
-    // A slash at the resource's end stays, for Entra ID takes it as a part of the audience.
+    // A slash at the end of the resource stays: for Entra ID it is part of the audience.
     value("scope").or_else(|| value("resource").map(|resource| format!("{resource}/.default")))
 }

@@ -1,16 +1,15 @@
-//! Pure. The Azure clouds: where to get a token, and under which domain the vaults are.
+//! Pure. The Azure clouds: the authority that issues tokens, and the domain of the vaults.
 //!
-//! Reads no file: `cloud_files` hands over a custom cloud's description, and with it the proof that it is the
-//! administrator's. The token's scope is not here, since every vault names it itself in its challenge. Control goes on
-//! to `vaults`.
+//! Reads no file: `cloud_files` brings the description of a custom cloud, with the proof that it is
+//! the administrator's. The token's scope is not here, since each vault names it in its challenge.
 
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::cloud_files::AdministratorFile;
+use super::administrator_file::AdministratorFile;
 use super::names::VaultName;
 
-/// The name under which every custom cloud goes.
+/// The name of each custom cloud.
 const CUSTOM: &str = "AzureStackCloud";
 
 /// The field of a custom cloud's file that holds the authority.
@@ -28,7 +27,7 @@ const PUBLIC_CLOUDS: [(&str, &str, &str); 4] = [
     ("AzureGermanCloud", "login.microsoftonline.de", "vault.microsoftazure.de"),
 ];
 
-/// One Azure cloud: a built-in one, or one of a file that the administrator put there; there is no third way.
+/// A built-in Azure cloud, or one that a file of the administrator describes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cloud {
     authority: String,
@@ -36,7 +35,7 @@ pub struct Cloud {
     resource_host: String,
 }
 
-/// Why a cloud cannot be used; says what is wrong and what to do, the caller adds which parameter or file it was.
+/// Why a cloud cannot be used, and the fix; the caller adds the parameter or file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CloudError {
     /// There is no cloud of this name.
@@ -44,7 +43,7 @@ pub enum CloudError {
         "there is no such cloud; give AzurePublicCloud, AzureUSGovernmentCloud, AzureChinaCloud, AzureGermanCloud or AzureStackCloud"
     )]
     Unknown,
-    /// The custom cloud was named where its file was not given.
+    /// A custom cloud without its file.
     #[error("AzureStackCloud needs a file that describes it; give cloudEnvFileName or AZURE_ENVIRONMENT_FILEPATH")]
     NeedsFile,
     /// The file is not a JSON object. The parser's own text is left out, as it may quote the file.
@@ -60,26 +59,26 @@ pub enum CloudError {
     Missing {
         /// The field's name.
         field: &'static str,
-        /// What its value looks like.
+        /// An example of a value.
         example: &'static str,
     },
     /// A field's value cannot be used.
-    #[error("{field} of the cloud's file {fault}; it looks like {example:?}")]
+    #[error("{field} of the cloud's file {fault}; give one like {example:?}")]
     Invalid {
         /// The field's name.
         field: &'static str,
         /// What is wrong with its value.
         fault: &'static str,
-        /// What its value looks like.
+        /// An example of a value.
         example: &'static str,
     },
 }
 
 impl Cloud {
-    /// The cloud of this name, in any case; one of five (docs/reference/azure-provider.md#clouds).
+    /// The built-in cloud of this name, in any case (docs/reference/azure-provider.md#clouds).
     ///
     /// # Errors
-    /// [`CloudError::NeedsFile`] for AzureStackCloud, [`CloudError::Unknown`] for a name that is none of the five.
+    /// [`CloudError::NeedsFile`] for AzureStackCloud, [`CloudError::Unknown`] for an unknown name.
     pub fn named(name: &str) -> Result<Cloud, CloudError> {
         if name.eq_ignore_ascii_case(CUSTOM) {
             return Err(CloudError::NeedsFile);
@@ -93,7 +92,7 @@ impl Cloud {
         })
     }
 
-    /// Whether this name stands for a cloud that its file describes, see [`CloudFiles`](super::CloudFiles).
+    /// Whether this is the name of a custom cloud, see [`CloudFiles`](super::CloudFiles).
     pub fn is_custom(name: &str) -> bool {
         name.eq_ignore_ascii_case(CUSTOM)
     }
@@ -101,12 +100,13 @@ impl Cloud {
     /// A custom cloud from its environment file
     /// (docs/reference/azure-provider.md#custom-cloud-file).
     ///
-    /// Field names match in any case and unknown fields are ignored, as upstream's reader does. A byte-order mark before the
-    /// text and a dot before the suffix are tolerated. `keyVaultEndpoint` may be missing; the suffix then stands for it.
+    /// Field names match in any case and unknown fields are ignored, as in upstream's reader. A
+    /// byte-order mark before the text and a dot before the suffix are accepted. The default of
+    /// `keyVaultEndpoint` is the suffix.
     ///
     /// # Errors
-    /// The first field that is missing or cannot be used: an endpoint that is not https, or that has a port, a user or a path
-    /// where none is possible; a suffix that is not a domain.
+    /// The first field that is missing or cannot be used: an endpoint that is not https, or has a
+    /// port or a user; a suffix that is not a domain.
     pub(super) fn of_file(file: &AdministratorFile) -> Result<Cloud, CloudError> {
         let bytes = file.bytes();
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
@@ -128,17 +128,18 @@ impl Cloud {
         Ok(Cloud { authority, vault_suffix, resource_host })
     }
 
-    /// The host that gives out tokens; always reached by https on port 443.
+    /// The host that issues tokens, by https on port 443.
     pub fn authority(&self) -> &str {
         &self.authority
     }
 
-    /// The domain under which the vaults are, without a leading dot.
+    /// The domain of the vaults, without a leading dot.
     pub fn vault_suffix(&self) -> &str {
         &self.vault_suffix
     }
 
-    /// The host of the resource that this cloud's vaults may ask a token for, beside any parent domain of the vault.
+    /// The host of the resource for which this cloud's vaults may require a token, beside parent
+    /// domains of the vault.
     pub(super) fn resource_host(&self) -> &str {
         &self.resource_host
     }
@@ -152,7 +153,7 @@ impl VaultName {
     }
 }
 
-/// The text of a field; `None` when it is missing, null or blank.
+/// `None` if the field is missing, null or blank.
 fn text<'a>(
     fields: &'a Map<String, Value>,
     field: &'static str,
@@ -165,8 +166,8 @@ fn text<'a>(
     }
 }
 
-/// The host of an https endpoint. Its path is not looked at: an audience may have one, and the authority of AD FS ends in
-/// `adfs`, which the tenant says.
+/// The host of an https endpoint. The path is ignored: an audience may have one, and that of AD FS
+/// ends in `adfs`, for which the tenant stands.
 fn endpoint(value: &str, field: &'static str, example: &'static str) -> Result<String, CloudError> {
     let invalid = |fault| CloudError::Invalid { field, fault, example };
     let url = Url::parse(value).map_err(|_| invalid("is not a URL"))?;
@@ -174,7 +175,7 @@ fn endpoint(value: &str, field: &'static str, example: &'static str) -> Result<S
         return Err(invalid("does not start with https://"));
     }
     if url.port().is_some() || !url.username().is_empty() || url.password().is_some() {
-        return Err(invalid("names a port or a user, which is not possible"));
+        return Err(invalid("must not have a port or a user"));
     }
     url.domain().map(str::to_owned).ok_or_else(|| invalid("has no host name"))
 }
@@ -188,7 +189,7 @@ fn suffix(value: &str) -> Result<String, CloudError> {
     if !domain.split('.').all(label) {
         return Err(invalid("is not a domain name"));
     }
-    // The URL parser takes a host with a number at its end for an address.
+    // The URL parser reads a host that ends in a number as an address.
     let host = format!("vault.{domain}");
     match Url::parse(&format!("https://{host}/")).ok().and_then(|url| url.domain().map(str::to_owned)) {
         Some(parsed) if parsed == host => Ok(domain),

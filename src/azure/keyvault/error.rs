@@ -1,167 +1,108 @@
-//! Why Azure did not give what was asked for, in words for the pod's owner.
+//! Why Azure did not return an object or a token, in one line for the pod's owner.
 //!
-//! Names the host, the status, the codes and what to do; never a body, a secret or a token. The object's type and name, and the
-//! class, are added by the caller. Control comes from every file of this module and goes to `provider`.
+//! A text names the host, the status, the codes and the fix; it never contains a body, a secret or
+//! a token. The caller adds the object and the class.
 
 use std::fmt;
-use std::io;
 use std::time::Duration;
 
-use super::advice;
-use super::answer::Codes;
+use super::connection_fault::ConnectionFault;
+use super::endpoint::{Endpoint, Service};
+use super::error_text::{self, seconds};
+use super::refusal::Refusal;
 use crate::compute;
 use crate::model::Reason;
 
-/// Which service gave an answer.
+/// Why a request is not retried any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Service {
-    /// A vault.
-    KeyVault,
-    /// The authority, which gives out tokens.
-    EntraId,
-    /// The token proxy of an AKS cluster, which stands before the authority; or the cluster's API server.
-    TokenProxy,
-    /// The node's metadata service, which gives out tokens of managed identities.
-    Imds,
-}
-
-impl fmt::Display for Service {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Service::KeyVault => "Key Vault",
-            Service::EntraId => "Entra ID",
-            Service::TokenProxy => "the AKS token proxy",
-            Service::Imds => "the instance metadata service",
-        })
-    }
-}
-
-/// An HTTP answer that is no success.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    pub(super) service: Service,
-    pub(super) host: String,
-    /// What the request was for, see [`Place`](super::http::Place).
-    pub(super) what: &'static str,
-    pub(super) status: u16,
-    pub(super) codes: Codes,
-    pub(super) request_id: Option<String>,
-    pub(super) retry_after: Option<Duration>,
-    /// The client id that asked, when it has the form of one.
-    pub(super) client_id: Option<String>,
-}
-
-/// Why no connection came about, or why it broke.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Link {
-    /// The name is known to be unknown.
-    NameUnknown,
-    /// The name could not be looked up.
-    NameLookup,
-    /// The server's certificate is not signed by an authority that we trust.
-    UnknownIssuer,
-    /// The server's certificate is for another name, expired, or otherwise not acceptable.
-    Certificate,
-    /// The TLS handshake failed for another cause.
-    Handshake,
-    /// No connection within the limit.
-    ConnectTimeout,
-    /// The operating system's word for it.
-    Io(io::ErrorKind),
-    /// The proxy, or the network on the way, did not let us through.
-    NoConnection,
-    /// The connection ended before the answer did.
-    CutOff,
-}
-
-/// Why no further try was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
-    /// The deadline passed, or lies before the next try.
+pub enum StopReason {
+    /// The deadline passed, or would pass before the next try.
     Deadline,
-    /// The service asks to wait for this long, which is longer than the deadline allows.
-    AskedToWait(Duration),
+    /// The service asks for a wait that is longer than the time left.
+    RetryAfter(Duration),
     /// The limit of tries.
     Tries,
 }
 
 /// An error of this module.
-///
-/// Its text is one line for the pod's owner; it repeats neither the object nor the class.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The HTTPS client could not be built; it happens at the start, and most often for lack of CA certificates.
+    /// The HTTPS client could not be built: most often for lack of CA certificates, at the start.
     #[error(
-        "no HTTPS client: {0}; provide a bundle of CA certificates in the system's place (/etc/ssl/certs), or name one by SSL_CERT_FILE or SSL_CERT_DIR"
+        "cannot build the HTTPS client: {0}; provide CA certificates in the system's folder (/etc/ssl/certs), or set \
+         SSL_CERT_FILE or SSL_CERT_DIR"
     )]
     Client(String),
     /// The credential cannot be used as it is.
     #[error("the credential cannot be used: {0}")]
     Credential(&'static str),
-    /// The key that logs in was not read: too much of its namespace waits, or it came too late.
+    /// The key of the certificate was not read: the queue of its namespace is full, or the deadline
+    /// passed.
     #[error("the certificate in the pod's Secret: {0}")]
     Compute(compute::Error),
     /// The private key of a certificate is damaged.
     #[error("the private key in the pod's Secret is damaged: {0}; store the certificate and its key there again")]
     DamagedKey(&'static str),
-    /// A certificate that has ended was used to log in, in vain.
+    /// Entra ID refused a certificate that has expired.
     #[error(
-        "{last}; the certificate in the pod's Secret ended on {ended}: renew it, and add the new one to the application"
+        "{last}; the certificate in the pod's Secret expired on {date}: renew it, and add the new one to the application"
     )]
-    CertificateEnded {
-        /// When it ended.
-        ended: String,
-        /// What was answered.
+    CertificateExpired {
+        /// The day of its expiration.
+        date: String,
+        /// The refusal.
         last: Box<Error>,
     },
-    /// Identity binding does not work in this cluster, or for the moment.
-    #[error("the way to the AKS token proxy cannot be found: {0}")]
+    /// Identity binding does not work in this cluster, or temporarily.
+    #[error("cannot find the AKS token proxy: {0}")]
     TokenProxy(String),
-    /// A service answered, and said no.
-    #[error("{}", advice::refusal(.0))]
+    /// A response that is not a success.
+    #[error("{}", error_text::refusal(.0))]
     Refused(Box<Refusal>),
     /// There was no connection, or it broke.
-    #[error("{}", advice::unreachable(.service, .host, .link, .proxied))]
+    #[error("{}", error_text::unreachable(*.service, .host, .fault, *.proxied))]
     Unreachable {
-        /// The service that was to be reached.
+        /// The service.
         service: Service,
         /// Its host.
         host: String,
-        /// What went wrong.
-        link: Link,
+        /// The cause.
+        fault: ConnectionFault,
         /// Whether the environment names a proxy for https.
         proxied: bool,
     },
-    /// The host kept silent.
+    /// No response in time.
     #[error(
-        "no answer from {host} within {}; check the way from the node to it (firewall, network policy, private endpoint, proxy)",
-        advice::seconds(.limit)
+        "no answer from {host} within {}; check the network between the node and it (firewall, network policy, \
+         private endpoint, proxy)",
+        seconds(.limit)
     )]
-    NoAnswer {
+    NoResponse {
         /// The host.
         host: String,
-        /// How long we waited.
+        /// The time limit.
         limit: Duration,
     },
-    /// The answer is not one that the service gives; a proxy or another server stands in its place, or its shape is new.
+    /// The response is not one of this service: another server answers in its place, or its format
+    /// changed.
     #[error(
-        "{host} did not answer as {service} does: {what}; check the vault's name, the cloud, and any proxy on the way"
+        "{host} did not answer as {service} does: {fault}; check the vault's name, the cloud, and any proxy in between"
     )]
-    NotAzure {
+    UnexpectedResponse {
         /// The service that was expected.
         service: Service,
         /// The host.
         host: String,
-        /// What is wrong with the answer.
-        what: &'static str,
+        /// What is wrong with the response.
+        fault: &'static str,
     },
-    /// The vault asks for a token of a resource that is not its own: a fake vault would, to use the token elsewhere.
+    /// The vault asks for a token of a foreign resource, as a fake vault would to use it there.
     #[error("{host} asks for a token of another resource, and got none; check cloudName and the cloud's file")]
     ForeignChallenge {
         /// The vault's host.
         host: String,
     },
-    /// The answer is larger than its limit.
+    /// The response is larger than its limit.
     #[error("the answer of {host} is larger than {limit} bytes")]
     TooLarge {
         /// The host.
@@ -179,46 +120,52 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
-    /// A request was about to leave the vault or the authority that it belongs to, and was not sent.
-    #[error("a request left the vault: it was to go elsewhere than to {expected}, and was not sent")]
-    LeftVault {
-        /// What it is confined to.
+    /// A request outside of the vault or authority to which it is confined. It was not sent.
+    #[error("a request to another address than {expected} was not sent")]
+    OutOfBounds {
+        /// The host and path to which requests are confined.
         expected: String,
     },
-    /// Trying again might have helped, but the time or the tries are used up.
-    #[error("{}", advice::gave_up(.stop, .tries, .waited, .last))]
+    /// A transient error, and no time or tries left.
+    #[error("{}", gave_up(.stop, *.tries, .waited, .last))]
     GaveUp {
-        /// Why no further try was made.
-        stop: Stop,
-        /// How many tries there were.
+        /// Why the request is not retried any more.
+        stop: StopReason,
+        /// The number of tries.
         tries: u32,
-        /// How long all of it took.
+        /// How long all of them took.
         waited: Duration,
-        /// The last real cause.
+        /// The error of the last try.
         last: Box<Error>,
     },
-    /// The request was not sent: the vault throttles this node or only fails, or others used the node's budget up.
-    #[error("{}", advice::held_back(.host, .waited, .last.as_deref()))]
-    HeldBack {
+    /// The request was not sent: requests to the vault are paused, or other requests used its
+    /// budget.
+    #[error("{}", queue_timeout(.host, .waited, .last.as_deref()))]
+    QueueTimeout {
         /// The vault's host.
         host: String,
         /// How long the request waited for its turn.
         waited: Duration,
-        /// What the vault last did wrong, if it is the vault's doing.
+        /// The vault's last error, if requests are paused.
         last: Option<Box<Error>>,
     },
-    /// The request was not sent: the pods of the namespace had all the connections that one namespace may have.
-    #[error("{}", advice::crowded(.namespace, .limit, .waited))]
-    Crowded {
+    /// The request was not sent: pods of the namespace used all fetches that a namespace may have.
+    #[error(
+        "{limit} fetches for pods of namespace {namespace} are running, which is the limit of a namespace, and none \
+         completed within {}: look for SecretProviderClasses of the namespace whose vaults do not answer",
+        seconds(.waited)
+    )]
+    NamespaceLimit {
         /// The pod's namespace.
         namespace: String,
-        /// How many fetches of one namespace may be under way.
+        /// The limit of concurrent fetches.
         limit: usize,
-        /// How long the request waited for one of them to end.
+        /// How long the request waited.
         waited: Duration,
     },
-    /// The SDK failed without a cause that we know. Its own text is left out, as it may quote a body.
-    #[error("the Azure SDK failed on the way to {host} ({kind}); this is a fault of this program")]
+    /// The SDK failed without one of our errors as the cause. Its own text may quote a body, and is
+    /// left out.
+    #[error("the Azure SDK failed in a request to {host} ({kind}); this is a fault of this program")]
     Sdk {
         /// The host.
         host: String,
@@ -228,6 +175,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// The error for a response that the service does not give.
+    pub(super) fn unexpected(endpoint: Endpoint<'_>, fault: &'static str) -> Error {
+        Error::UnexpectedResponse { service: endpoint.service, host: endpoint.host.to_owned(), fault }
+    }
+
     /// The reason of this error.
     pub fn reason(&self) -> Reason {
         match self {
@@ -236,49 +188,49 @@ impl Error {
             Error::Compute(error) => error.reason(),
             Error::DamagedKey(_) => Reason::CredentialsRejected,
             Error::Refused(refusal) => refusal.reason(),
-            Error::Unreachable { service, link, .. } => link.reason(*service),
-            Error::NoAnswer { .. } | Error::Crowded { .. } => Reason::Timeout,
-            Error::NotAzure { service: Service::KeyVault, .. } | Error::ForeignChallenge { .. } => {
+            Error::Unreachable { service, fault, .. } => fault.reason(*service),
+            Error::NoResponse { .. } | Error::NamespaceLimit { .. } => Reason::Timeout,
+            Error::UnexpectedResponse { service: Service::KeyVault, .. } | Error::ForeignChallenge { .. } => {
                 Reason::VaultUnavailable
             }
-            Error::NotAzure { service: Service::EntraId | Service::TokenProxy | Service::Imds, .. } => {
+            Error::UnexpectedResponse { service: Service::EntraId | Service::TokenProxy | Service::Imds, .. } => {
                 Reason::IdentityUnavailable
             }
             Error::TooLarge { .. } | Error::TooManyVersions { .. } => Reason::TooLarge,
             Error::GaveUp { last, .. }
-            | Error::CertificateEnded { last, .. }
-            | Error::HeldBack { last: Some(last), .. } => last.reason(),
-            Error::HeldBack { last: None, .. } => Reason::Throttled,
+            | Error::CertificateExpired { last, .. }
+            | Error::QueueTimeout { last: Some(last), .. } => last.reason(),
+            Error::QueueTimeout { last: None, .. } => Reason::Throttled,
             Error::TokenProxy(_) => Reason::IdentityUnavailable,
-            Error::LeftVault { .. } | Error::Sdk { .. } => Reason::Internal,
+            Error::OutOfBounds { .. } | Error::Sdk { .. } => Reason::Internal,
         }
     }
 
-    /// Whether the same request may succeed when it is sent again.
+    /// Whether the same request may succeed when it is retried.
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Error::Refused(refusal) => refusal.is_transient(),
-            Error::Unreachable { link, .. } => link.is_transient(),
-            Error::NoAnswer { .. } => true,
+            Error::Unreachable { fault, .. } => fault.is_transient(),
+            Error::NoResponse { .. } => true,
             Error::Client(_)
             | Error::Credential(_)
             | Error::Compute(_)
             | Error::DamagedKey(_)
-            | Error::CertificateEnded { .. }
+            | Error::CertificateExpired { .. }
             | Error::TokenProxy(_)
-            | Error::NotAzure { .. }
+            | Error::UnexpectedResponse { .. }
             | Error::ForeignChallenge { .. }
             | Error::TooLarge { .. }
             | Error::TooManyVersions { .. }
-            | Error::LeftVault { .. }
+            | Error::OutOfBounds { .. }
             | Error::GaveUp { .. }
-            | Error::HeldBack { .. }
-            | Error::Crowded { .. }
+            | Error::QueueTimeout { .. }
+            | Error::NamespaceLimit { .. }
             | Error::Sdk { .. } => false,
         }
     }
 
-    /// How long the service asks to wait before the next try.
+    /// The wait that the service asks for before the next try.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Error::Refused(refusal) => refusal.retry_after,
@@ -286,78 +238,44 @@ impl Error {
             | Error::Credential(_)
             | Error::Compute(_)
             | Error::DamagedKey(_)
-            | Error::CertificateEnded { .. }
+            | Error::CertificateExpired { .. }
             | Error::TokenProxy(_)
             | Error::Unreachable { .. }
-            | Error::NoAnswer { .. }
-            | Error::NotAzure { .. }
+            | Error::NoResponse { .. }
+            | Error::UnexpectedResponse { .. }
             | Error::ForeignChallenge { .. }
             | Error::TooLarge { .. }
             | Error::TooManyVersions { .. }
-            | Error::LeftVault { .. }
+            | Error::OutOfBounds { .. }
             | Error::GaveUp { .. }
-            | Error::HeldBack { .. }
-            | Error::Crowded { .. }
+            | Error::QueueTimeout { .. }
+            | Error::NamespaceLimit { .. }
             | Error::Sdk { .. } => None,
         }
     }
 }
 
-impl Refusal {
-    /// The metadata service is a small thing, which is away for a minute when the node starts or
-    /// the service is updated (docs/reference/azure-provider.md#metadata-service).
-    fn is_transient(&self) -> bool {
-        match self.service {
-            Service::KeyVault | Service::EntraId | Service::TokenProxy => {
-                matches!(self.status, 408 | 429 | 500 | 502 | 503 | 504)
-            }
-            Service::Imds => matches!(self.status, 404 | 408 | 410 | 429 | 500..=511),
-        }
-    }
-
-    /// The reason of this answer. Missing and forbidden are believed only from the service itself: a proxy's 404 is an outage.
-    fn reason(&self) -> Reason {
-        match (self.service, self.status) {
-            (_, 429) => Reason::Throttled,
-            (Service::KeyVault, 401) => Reason::Unauthorized,
-            (Service::KeyVault, 403) if advice::is_disabled(&self.codes) => Reason::ObjectDisabled,
-            (Service::KeyVault, 403) => Reason::Forbidden,
-            (Service::KeyVault, 404) if self.codes.all().any(|code| code.ends_with("NotFound")) => {
-                Reason::ObjectNotFound
-            }
-            (Service::KeyVault, _) => Reason::VaultUnavailable,
-            (Service::EntraId | Service::TokenProxy, 400 | 401 | 403) if advice::is_unknown_tenant(&self.codes) => {
-                Reason::TenantNotFound
-            }
-            (Service::EntraId | Service::TokenProxy | Service::Imds, 400 | 401 | 403) => Reason::CredentialsRejected,
-            (Service::EntraId | Service::TokenProxy | Service::Imds, _) => Reason::IdentityUnavailable,
-        }
+fn queue_timeout(host: &str, waited: &Duration, last: Option<&Error>) -> String {
+    let waited = seconds(waited);
+    match last {
+        Some(last) => format!(
+            "requests to {host} are paused (it asked us to back off, or keeps failing); gave up after {waited}; the \
+             last answer: {last}"
+        ),
+        None => format!(
+            "gave up after {waited}, as other requests of this node use the whole budget of {host}; spread the \
+             objects over more vaults, or raise --vault-requests-per-second"
+        ),
     }
 }
 
-impl Link {
-    fn reason(self, service: Service) -> Reason {
-        match (self, service) {
-            (Link::NameUnknown, Service::KeyVault) => Reason::VaultNotFound,
-            (Link::UnknownIssuer | Link::Certificate, _) => Reason::TlsUntrusted,
-            (Link::ConnectTimeout, _) => Reason::Timeout,
-            (Link::NameUnknown, Service::EntraId | Service::TokenProxy | Service::Imds)
-            | (Link::NameLookup | Link::Handshake | Link::Io(_) | Link::NoConnection | Link::CutOff, _) => {
-                Reason::NetworkUnreachable
-            }
+fn gave_up(stop: &StopReason, tries: u32, waited: &Duration, last: &dyn fmt::Display) -> String {
+    let (waited, tries) = (seconds(waited), if tries == 1 { "1 try".to_owned() } else { format!("{tries} tries") });
+    match stop {
+        StopReason::Deadline => format!("timed out after {waited} and {tries}; the last: {last}"),
+        StopReason::RetryAfter(wait) => {
+            format!("gave up after {waited}, as the wait of {} is longer than the time left: {last}", seconds(wait))
         }
-    }
-
-    /// An unknown name and a bad certificate stay so for longer than we can wait.
-    fn is_transient(self) -> bool {
-        match self {
-            Link::NameUnknown | Link::UnknownIssuer | Link::Certificate => false,
-            Link::NameLookup
-            | Link::Handshake
-            | Link::ConnectTimeout
-            | Link::Io(_)
-            | Link::NoConnection
-            | Link::CutOff => true,
-        }
+        StopReason::Tries => format!("gave up after {tries} in {waited}; the last: {last}"),
     }
 }

@@ -1,7 +1,7 @@
-//! Who asks a vault: a credential, and the identity that it stands for.
+//! The credentials for vaults, and the identity of each.
 //!
-//! Logs nobody in; says only who somebody is, so that what was fetched for one is never given to another. Control goes on to
-//! `session`, which makes a token request of a credential, and to `tokens`, which keeps tokens by identity.
+//! Sends nothing: `session` makes token requests of a credential. Caches are keyed by identity, so
+//! that an object or token of one identity is never returned to another.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use super::names::{TenantId, is_client_id};
 use super::service_account::ServiceAccountToken;
 use crate::model::{ExposeSecret as _, SecretString};
 
-/// Who asks the vault.
+/// What proves an identity.
 pub enum Credential {
     /// A service principal with a client secret
     /// (docs/reference/azure-provider.md#service-principal).
@@ -27,9 +27,9 @@ pub enum Credential {
     ClientCertificate {
         /// The application's id.
         client_id: String,
-        /// The pod's namespace, whose share of computing reading the key takes.
+        /// The pod's namespace, in whose turn the key is read.
         namespace: String,
-        /// The certificate that the application knows.
+        /// A certificate of the application.
         certificate: LoginCertificate,
     },
     /// A pod's service account, federated with an application or a managed identity
@@ -41,7 +41,7 @@ pub enum Credential {
         account: ServiceAccountToken,
     },
     /// The same through the token proxy of an AKS cluster
-    /// (docs/reference/azure-provider.md#identity-binding); another identity, also for the same
+    /// (docs/reference/azure-provider.md#identity-binding); another identity, even for the same
     /// pod.
     IdentityBinding {
         /// The id of the managed identity.
@@ -56,17 +56,18 @@ pub enum Credential {
     },
 }
 
-/// Who somebody is to Entra ID: two credentials of one identity may share what one of them was given.
+/// The identity of a credential for Entra ID: credentials with the same one may share tokens and
+/// objects.
 ///
-/// Comparable, and no more: a digest, from which no secret can be read back.
+/// A digest, from which no secret can be recovered.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Identity([u8; 32]);
 
 impl Credential {
-    /// The identity that this credential stands for, in a tenant of a cloud (docs/decisions.md#d6).
+    /// The identity of this credential, in a tenant of a cloud (docs/decisions.md#d6).
     ///
-    /// A changed client secret, certificate or private key, and another service account, are another identity. Another token of
-    /// the same service account is not.
+    /// A changed client secret, certificate or private key, or another service account, is another
+    /// identity. Another token of the same service account is not.
     pub fn identity(&self, tenant: &TenantId, cloud: &Cloud) -> Identity {
         let (tenant, id) = (tenant.as_str().to_ascii_lowercase(), self.id().to_ascii_lowercase());
         let parts: [&[u8]; 3] = [cloud.authority().as_bytes(), tenant.as_bytes(), id.as_bytes()];
@@ -88,19 +89,18 @@ impl Credential {
         };
         let mut digest = Sha256::new();
         for part in parts.into_iter().chain(rest) {
-            // The length in front keeps neighbours apart: "ab" and "c" are not "a" and "bc".
+            // With the length, so that "ab" and "c" differ from "a" and "bc".
             digest.update((part.len() as u64).to_be_bytes());
             digest.update(part);
         }
         Identity(digest.finalize().into())
     }
 
-    /// The client id, when it has the form of one; see [`is_client_id`].
+    /// The client id, if it has the form of one; see [`is_client_id`].
     pub(super) fn client_id(&self) -> Option<String> {
         Some(self.id()).filter(|id| is_client_id(id)).map(str::to_owned)
     }
 
-    /// The service account that logs in, if one does.
     pub(super) fn service_account(&self) -> Option<&ServiceAccountToken> {
         match self {
             Credential::WorkloadIdentity { account, .. } | Credential::IdentityBinding { account, .. } => Some(account),
@@ -110,7 +110,7 @@ impl Credential {
         }
     }
 
-    /// The client id as it was given.
+    /// The client id as it was given; may be a swapped secret, see [`is_client_id`].
     pub(super) fn id(&self) -> &str {
         match self {
             Credential::ClientSecret { client_id, .. }
@@ -122,7 +122,7 @@ impl Credential {
     }
 }
 
-/// Shows no secret, and an id only when it has the form of one.
+/// Without secrets, and with the id only if it has the form of one.
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self {
@@ -136,7 +136,7 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// Shows enough to tell two apart in a log, and too little to test a guess.
+/// Enough to distinguish identities in a log, too little to verify a guess.
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Identity({:02x}{:02x})", self.0[0], self.0[1])

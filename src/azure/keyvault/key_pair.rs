@@ -1,8 +1,8 @@
-//! The certificate that an application logs in with: what is public of it, and its key, from which assertions are
-//! signed.
+//! The certificate of an application and its private key, which signs assertions.
 //!
-//! The key is there while a token is requested only: a [`LoginCertificate`] that is kept, or comes from memory, has
-//! the public part and a way to read the key again. Whether Entra ID knows the certificate is seen in `session`.
+//! The key is in memory only while a token is requested: a cached [`LoginCertificate`] has the
+//! public part, and a way to read the key again. Whether Entra ID accepts the certificate shows in
+//! `session`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,21 +24,21 @@ use tokio::time::Instant;
 /// How long a signed assertion is valid: ten minutes, as Microsoft's own libraries choose.
 const SIGNED_FOR: i64 = 600;
 
-/// What is public of a certificate and its key; of a fixed size.
+/// The public facts of a certificate and its key; of a fixed size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CertificateFacts {
     /// The SHA-256 of the certificate.
     pub(super) thumbprint: [u8; 32],
-    /// The SHA-256 of the key. A certificate is public: only the key proves that it is somebody's own.
+    /// The SHA-256 of the private key. The certificate alone proves nothing, as it is public.
     pub(super) key: [u8; 32],
-    /// When the certificate ends, in seconds since 1970.
+    /// The certificate's expiration, in seconds since 1970.
     pub(super) not_after: Option<i64>,
 }
 
-/// Why a certificate with its key cannot log in; in words for the pod's owner.
+/// Why a certificate with its key cannot be used; for the pod's owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyFault {
-    /// It cannot be used as it is.
+    /// Its kind is not supported.
     Unfit(&'static str),
     /// The private key is damaged, or belongs to another certificate.
     Damaged(&'static str),
@@ -52,25 +52,24 @@ pub struct KeyPair {
     sha256: String,
 }
 
-/// Reads the key again. May take a second of a processor.
+/// Reads the key again. May take a second of CPU time.
 type Read = dyn Fn(&mut Work) -> Result<KeyPair, KeyFault> + Send + Sync;
 
-/// Where the key is.
 #[derive(Clone)]
-enum Source {
-    Here(Arc<KeyPair>),
+enum KeySource {
+    Loaded(Arc<KeyPair>),
     ReadAgain(Arc<Read>),
 }
 
-/// A certificate that logs in. Cheap to clone.
+/// The certificate of an application. Cheap to clone.
 #[derive(Clone)]
 pub struct LoginCertificate {
     facts: CertificateFacts,
-    source: Source,
+    source: KeySource,
 }
 
 impl KeyPair {
-    /// Takes a certificate in DER and its private key in unencrypted PKCS#8.
+    /// From a certificate in DER and its private key in unencrypted PKCS#8.
     ///
     /// # Errors
     /// A key that Entra ID does not accept, that cannot be read, or that is not the certificate's.
@@ -82,20 +81,21 @@ impl KeyPair {
             }
             _ => KeyFault::Damaged("its numbers do not make an RSA key of 2048 to 4096 bits"),
         })?;
-        // A certificate holds its public key in the very encoding that ring gives, so that it need not be parsed.
+        // A certificate contains its public key in the encoding of ring, so that it need not be
+        // parsed.
         let public = key.public().as_ref();
         if !certificate.windows(public.len()).any(|window| window == public) {
             return Err(KeyFault::Damaged("it does not belong to the certificate"));
         }
         let thumbprint = Sha256::digest(certificate);
-        // Entra ID finds the certificate by it; nothing rests on its strength.
+        // Entra ID finds the certificate by it; no security depends on it.
         let sha1 = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, certificate);
         let not_after = Facts::of(certificate).and_then(|facts| i64::try_from(facts.not_after).ok());
         let facts = CertificateFacts { thumbprint: thumbprint.into(), key: Sha256::digest(pkcs8).into(), not_after };
         Ok(KeyPair { key, facts, sha1: BASE64.encode(sha1), sha256: BASE64.encode(thumbprint) })
     }
 
-    /// What is public of it.
+    /// Its public facts.
     pub fn facts(&self) -> CertificateFacts {
         self.facts
     }
@@ -103,8 +103,8 @@ impl KeyPair {
     /// A new assertion, valid from `now` on; `audience` is the token endpoint.
     ///
     /// # Errors
-    /// The signature is not one by this key: some of its numbers are wrong, which shows only here. Or the system has no random
-    /// numbers.
+    /// Some numbers of the key are wrong, which shows only in the signature. Or the system has no
+    /// random numbers.
     pub(super) fn sign(&self, client_id: &str, audience: &str, now: i64) -> Result<SecretString, KeyFault> {
         let random = SystemRandom::new();
         let mut id = [0; 16];
@@ -123,28 +123,27 @@ impl KeyPair {
 }
 
 impl LoginCertificate {
-    /// One that was just read.
+    /// With a key that was just read.
     pub fn read(pair: KeyPair) -> LoginCertificate {
-        LoginCertificate { facts: pair.facts, source: Source::Here(Arc::new(pair)) }
+        LoginCertificate { facts: pair.facts, source: KeySource::Loaded(Arc::new(pair)) }
     }
 
-    /// One of which only this is known; `read` reads it again when a token is requested.
+    /// From its cached facts; `read` reads the key again when a token is requested.
     pub fn known(
         facts: CertificateFacts,
         read: impl Fn(&mut Work) -> Result<KeyPair, KeyFault> + Send + Sync + 'static,
     ) -> LoginCertificate {
-        LoginCertificate { facts, source: Source::ReadAgain(Arc::new(read)) }
+        LoginCertificate { facts, source: KeySource::ReadAgain(Arc::new(read)) }
     }
 
-    /// What is public of it.
     pub(super) fn facts(&self) -> &CertificateFacts {
         &self.facts
     }
 
-    /// The certificate with its key, which is read again where it has to be.
+    /// The certificate with its key, which is read again unless it is loaded.
     ///
     /// # Errors
-    /// It cannot be read in time, or not any more.
+    /// The key cannot be read in time, or cannot be read any more.
     pub(super) async fn open(
         &self,
         compute: &Compute,
@@ -152,8 +151,8 @@ impl LoginCertificate {
         deadline: Instant,
     ) -> Result<Arc<KeyPair>, Error> {
         let read = match &self.source {
-            Source::Here(pair) => return Ok(pair.clone()),
-            Source::ReadAgain(read) => read,
+            KeySource::Loaded(pair) => return Ok(pair.clone()),
+            KeySource::ReadAgain(read) => read,
         };
         let prepare = || {
             let read = read.clone();
@@ -179,7 +178,7 @@ impl From<compute::Error> for Error {
     }
 }
 
-/// Shows that there is one.
+/// Without the key.
 impl fmt::Debug for KeyPair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyPair").field("facts", &self.facts).finish_non_exhaustive()

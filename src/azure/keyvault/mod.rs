@@ -1,70 +1,83 @@
-//! Azure over HTTPS: the only place that names an HTTP client or an Azure crate.
+//! Azure over HTTPS: the only module that names an HTTP client or an Azure crate.
 //!
-//! Gets objects out of vaults and says in plain words why not; knows no classes and writes nothing. Of files it reads
-//! those that describe custom clouds, which say where tokens go.
-//! [`Vaults`] is what a process holds, [`Vault`] what a fetch opens; the caller is `provider`.
+//! Gets objects from vaults, and explains errors to the pod's owner. Knows no classes and writes
+//! nothing; the only files that it reads describe custom clouds, CA certificates and DNS. A process
+//! has one [`Vaults`], a fetch one [`Vault`].
 //!
 //! # Flow
-//! `vaults` opens a `vault` for an `identity`; each call asks its `session` for a token: `challenge` learns what the
-//! vault wants, and `tokens` has a token of that kind, or one is fetched: by the Azure SDK, where need be with an
-//! `assertion` or by the token proxy of a `binding`, or from `imds`. Secrets are got by the SDK, `objects` reads the
-//! rest by hand; `recent` has what was fetched a moment ago, and `flight` sees to it that one request is made for all
-//! who want the same. Every request goes through `transport`, which confines it, the vault's `budget`, which keeps its
-//! `pace`, and `http`, which bounds it and trusts what `trust` has read. Each of these fetches has one of the `places`,
-//! of which a namespace has a share; `connect` sees every connection begin. `retry` decides what is tried again,
-//! `error` and `advice` say what was wrong.
+//! `vaults` opens a `vault` for a credential, whose [`Identity`] is the key of all caches. For each
+//! object, `session` gets the scope from the vault's `challenge` and a token from `tokens`; the
+//! Azure SDK requests it, with an `assertion` or through the `token_proxy` if need be, or `imds`.
+//! The SDK gets secrets; `objects` reads the other responses. `object_cache` has the objects of the
+//! last moments, and `single_flight` shares a running fetch. Each fetch holds one of the
+//! `fetch_permits`. Each request passes `transport`, which confines it, the `vault_queue`, which
+//! keeps the `rate_limit` and the `circuit_breaker`, and `http`, with a `reloading_client` for the
+//! `ca_bundle`. `retry` decides which errors are retried.
 //!
 //! # Guarantees
-//! A token leaves for its vault only, a client secret or an assertion for its authority only; no redirect is followed.
-//! A body, a secret or a token never enters an error or a log. No call outlasts the vault's deadline, and the last real
-//! cause is in its error. No identity uses another's token, and none is looked up with a token that does not name it:
-//! `service_account` reads it first. No namespace has more than its share of the connections.
+//! A token is sent only to its vault, a client secret or an assertion only to its authority; no
+//! redirect is followed. A body, a secret or a token is never in an error or a log. No call
+//! outlasts the vault's deadline, and its error has the last real cause. No identity uses a token
+//! of another one, and no cache is read for a service account token before `service_account` has
+//! checked its subject. No namespace has more than its share of the connections.
 
-mod advice;
-mod answer;
+mod administrator_file;
 mod assertion;
-mod binding;
-mod budget;
+mod ca_bundle;
 mod challenge;
+mod circuit_breaker;
+mod client;
 mod cloud;
 mod cloud_files;
-mod connect;
+mod connection_fault;
+mod connector;
+mod endpoint;
 mod error;
-mod flight;
+mod error_codes;
+mod error_text;
+mod fetch_permits;
 mod http;
 mod identity;
 mod imds;
 mod key_pair;
 mod names;
+mod object_cache;
+mod object_type;
 mod objects;
-mod pace;
-mod places;
-mod rank;
-mod recent;
+mod priority;
+mod rate_limit;
+mod refusal;
+mod reloading_client;
 mod resolve;
+mod response;
 mod retry;
 mod service_account;
 mod session;
+mod single_flight;
+mod token_proxy;
 mod tokens;
 mod transport;
-mod trust;
 mod vault;
+mod vault_queue;
 mod vaults;
 
 #[cfg(test)]
 mod tests;
 
-pub use binding::{TokenProxyError, TokenProxyOptions};
-pub use challenge::ObjectType;
+pub use administrator_file::{CloudFileName, CloudFiles};
 pub use cloud::{Cloud, CloudError};
-pub use cloud_files::{CLOUD_FILE_VARIABLE, CloudFileError, CloudFileName, CloudFiles};
-pub use error::{Error, Link, Refusal, Service, Stop};
+pub use cloud_files::{CLOUD_FILE_VARIABLE, CloudFileError};
+pub use connection_fault::ConnectionFault;
+pub use endpoint::Service;
+pub use error::{Error, StopReason};
 pub use identity::{Credential, Identity};
 pub use key_pair::{CertificateFacts, KeyFault, KeyPair, LoginCertificate};
 pub use names::{NameError, ObjectName, ObjectVersionId, TenantId, VaultName};
-pub use objects::{VaultCertificate, VaultKey, VersionInfo};
-pub use pace::Rate;
-pub use rank::Purpose;
+pub use object_type::ObjectType;
+pub use objects::{VaultCertificate, VaultKey, VaultSecret, VersionInfo};
+pub use rate_limit::Rate;
+pub use refusal::Refusal;
 pub use service_account::{ServiceAccountToken, TokenFault};
-pub use vault::{Vault, VaultSecret};
-pub use vaults::{Connections, Errand, Options, Vaults};
+pub use token_proxy::{TokenProxyError, TokenProxyOptions};
+pub use vault::Vault;
+pub use vaults::{ConnectionLimits, FetchContext, Options, Vaults};

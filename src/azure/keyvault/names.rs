@@ -1,23 +1,20 @@
-//! Pure. The names that end up in a URL: vault, object, version, tenant.
+//! Pure. The names that become part of a URL: vault, object, version, tenant.
 //!
-//! Each can only be built valid, because the Azure SDK puts names into paths as they are; nothing here knows a cloud file
-//! or a request. Control goes on to `cloud`, which makes a host of a vault name, and to `vault`, which asks for objects.
+//! Only valid ones can be constructed, as the Azure SDK puts names into paths unchecked.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
-/// The limits of names.
-mod limits {
-    /// How long a vault's name may be (docs/reference/azure-provider.md#parameters, keyvaultName).
-    pub(super) const VAULT: std::ops::RangeInclusive<usize> = 3..=24;
-    /// The longest object name, from Key Vault's naming rule.
-    pub(super) const OBJECT: usize = 127;
-    /// The length of a version id: 16 bytes in hexadecimal.
-    pub(super) const VERSION: usize = 32;
-    /// The longest tenant: a DNS name.
-    pub(super) const TENANT: usize = 253;
-}
+/// The length of a vault's name (docs/reference/azure-provider.md#parameters, keyvaultName).
+const VAULT_LENGTH: RangeInclusive<usize> = 3..=24;
+/// The longest object name, from Key Vault's naming rule.
+const MAX_OBJECT: usize = 127;
+/// The length of a version id: 16 bytes in hexadecimal.
+const VERSION_LENGTH: usize = 32;
+/// The longest tenant: a DNS name.
+const MAX_TENANT: usize = 253;
 
-/// Why a text is not a name; says what is wrong, the caller adds whose name it is.
+/// Why a text is not a valid name; the caller adds which name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// The text is empty.
@@ -26,15 +23,15 @@ pub enum NameError {
     /// The text is shorter or longer than the service allows.
     #[error("it has {length} characters; {wanted}")]
     Length {
-        /// How long the text is.
+        /// The length of the text.
         length: usize,
-        /// How long it may be, in words.
+        /// The allowed length, in words.
         wanted: &'static str,
     },
-    /// The text holds a character that the service does not allow.
-    #[error("it may hold only {0}")]
+    /// The text has a character that the service does not allow.
+    #[error("it may contain only {0}")]
     Characters(&'static str),
-    /// The text is well-formed, but stands for something this version cannot reach.
+    /// The text is well-formed, but not supported.
     #[error("{0}")]
     Unsupported(&'static str),
 }
@@ -46,8 +43,6 @@ macro_rules! name {
         pub struct $name(String);
 
         impl $name {
-            /// Takes `text` as such a name.
-            ///
             /// # Errors
             /// The first rule that the text breaks, see the type.
             pub fn new(text: &str) -> Result<$name, NameError> {
@@ -56,7 +51,7 @@ macro_rules! name {
                 Ok($name(text.to_owned()))
             }
 
-            /// The name as text, in the case it was given in.
+            /// In the case in which it was given.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -75,9 +70,10 @@ name!(
     /// (docs/reference/azure-provider.md#parameters).
     VaultName,
     |text| {
-        length(text, limits::VAULT, "a vault's name has 3 to 24")?;
+        length(text, VAULT_LENGTH, "a vault's name has 3 to 24")?;
         characters(text, "-", "ASCII letters, digits and '-'")?;
-        // `xn--` starts an encoded international name, which no vault has and which need not be a valid host.
+        // `xn--` starts an encoded international name: no vault has one, and it may not be a valid
+        // host.
         if text.len() >= 4 && text.as_bytes()[..4].eq_ignore_ascii_case(b"xn--") {
             return Err(NameError::Unsupported("no vault's name starts with 'xn--'"));
         }
@@ -89,7 +85,7 @@ name!(
     /// The name of a secret, key or certificate: `^[0-9A-Za-z-]{1,127}$` (Key Vault's naming rule).
     ObjectName,
     |text| {
-        length(text, 1..=limits::OBJECT, "an object's name has 1 to 127")?;
+        length(text, 1..=MAX_OBJECT, "an object's name has 1 to 127")?;
         characters(text, "-", "ASCII letters, digits and '-'")
     }
 );
@@ -98,7 +94,7 @@ name!(
     /// The id of an object's version: `^[0-9a-fA-F]{32}$` (Key Vault's naming rule).
     ObjectVersionId,
     |text| {
-        length(text, limits::VERSION..=limits::VERSION, "a version id has 32")?;
+        length(text, VERSION_LENGTH..=VERSION_LENGTH, "a version id has 32")?;
         match text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             true => Ok(()),
             false => Err(NameError::Characters("hexadecimal digits")),
@@ -111,9 +107,9 @@ name!(
     /// (docs/reference/azure-provider.md#parameters).
     TenantId,
     |text| {
-        length(text, 1..=limits::TENANT, "a tenant has at most 253")?;
+        length(text, 1..=MAX_TENANT, "a tenant has at most 253")?;
         characters(text, ".-", "ASCII letters, digits, '.' and '-'")?;
-        // A tenant of dots alone would climb out of the token endpoint's path.
+        // A tenant of dots alone would leave the path of the token endpoint.
         if !text.bytes().any(|byte| byte.is_ascii_alphanumeric()) {
             return Err(NameError::Characters("a tenant's id or domain name, not punctuation alone"));
         }
@@ -122,23 +118,23 @@ name!(
 );
 
 impl TenantId {
-    /// Whether this stands for AD FS instead of a tenant.
+    /// Whether this is AD FS instead of a tenant.
     pub(super) fn is_adfs(&self) -> bool {
         self.0.eq_ignore_ascii_case("adfs")
     }
 }
 
-/// An application's (client) id, which is always a GUID.
+/// Whether a text has the form of a client id, which is always a GUID.
 ///
-/// Only a text of that form is ever shown: where somebody swaps client id and client secret in the Kubernetes Secret,
-/// the "id" is the secret.
+/// Other texts are never shown: if client id and client secret are swapped in the Kubernetes
+/// Secret, the "id" is the secret.
 pub(super) fn is_client_id(text: &str) -> bool {
     let groups: Vec<&str> = text.split('-').collect();
     groups.iter().map(|group| group.len()).eq([8, 4, 4, 4, 12])
         && groups.iter().all(|group| group.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-fn length(text: &str, allowed: std::ops::RangeInclusive<usize>, wanted: &'static str) -> Result<(), NameError> {
+fn length(text: &str, allowed: RangeInclusive<usize>, wanted: &'static str) -> Result<(), NameError> {
     match text.chars().count() {
         0 => Err(NameError::Empty),
         fits if allowed.contains(&fits) => Ok(()),

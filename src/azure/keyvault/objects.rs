@@ -1,7 +1,7 @@
-//! Pure. What a vault answers about keys, certificates and versions, in our own terms.
+//! Pure. The objects of a vault in our own types, read from its responses.
 //!
-//! Read by hand and not by the SDK's models: it is four small JSON objects, of which only some fields are wanted. Nothing here is
-//! secret, and nothing is believed that was not asked for. Control goes back to `vault`.
+//! The SDK has no models of keys and certificates here: they are four small JSON objects, of which
+//! some fields are read. A response about another object than the requested one is an error.
 
 use azure_security_keyvault_secrets::ResourceExt as _;
 use azure_security_keyvault_secrets::models::Secret;
@@ -10,12 +10,28 @@ use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use serde::Deserialize;
 use url::Url;
 
-use super::challenge::ObjectType;
 use super::names::ObjectName;
-use super::vault::VaultSecret;
+use super::object_type::ObjectType;
+use crate::model::SecretString;
 
-/// The longest version id that is taken over from an answer. Key Vault's own have 32 characters.
-const LONGEST_VERSION: usize = 64;
+/// The longest version id that is accepted. Key Vault's own have 32 characters.
+const MAX_VERSION_LENGTH: usize = 64;
+
+/// A secret, as Key Vault holds it.
+#[derive(Debug)]
+pub struct VaultSecret {
+    /// Not decoded.
+    pub value: SecretString,
+    /// Its concrete version, also if the newest was requested.
+    pub version: String,
+    /// As its owner describes the value.
+    pub content_type: Option<String>,
+    /// Its expiration, in seconds since 1970, if the vault has one.
+    pub expires: Option<i64>,
+    /// Whether it is the private side of a certificate
+    /// (docs/reference/azure-provider.md#certificate-secrets).
+    pub certificate_backed: bool,
+}
 
 /// The public half of a key, as Key Vault holds it (docs/reference/azure-provider.md#keys). Numbers
 /// are big-endian.
@@ -33,20 +49,20 @@ pub struct VaultKey {
     pub x: Option<Vec<u8>>,
     /// The y coordinate on the curve.
     pub y: Option<Vec<u8>>,
-    /// Its version: a concrete one, also where the newest was asked for.
+    /// Its concrete version, also if the newest was requested.
     pub version: String,
-    /// When it expires, in seconds since 1970, if the vault says so.
+    /// Its expiration, in seconds since 1970, if the vault has one.
     pub expires: Option<i64>,
 }
 
 /// A certificate, as Key Vault holds it (docs/reference/azure-provider.md#certificates).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VaultCertificate {
-    /// The certificate alone, without its chain; not looked into.
+    /// The certificate without its chain; not parsed.
     pub der: Vec<u8>,
-    /// Its version: a concrete one, also where the newest was asked for.
+    /// Its concrete version, also if the newest was requested.
     pub version: String,
-    /// When it expires, in seconds since 1970, if the vault says so.
+    /// Its expiration, in seconds since 1970, if the vault has one.
     pub expires: Option<i64>,
 }
 
@@ -55,11 +71,11 @@ pub struct VaultCertificate {
 pub struct VersionInfo {
     /// Its id.
     pub version: String,
-    /// Whether it can be used, if the vault says so.
+    /// Whether it is enabled, if the vault says so.
     pub enabled: Option<bool>,
-    /// When it was made, in seconds since 1970, if the vault says so.
+    /// Its creation, in seconds since 1970, if the vault has it.
     pub created: Option<i64>,
-    /// Whether the vault says anything about it.
+    /// Whether the list has attributes of it.
     pub has_attributes: bool,
 }
 
@@ -108,14 +124,13 @@ struct Attributes {
     exp: Option<i64>,
 }
 
-/// Says what is wrong with an answer; never a part of it.
+/// The error says what is wrong with a response, and never quotes it.
 type Read<T> = Result<T, &'static str>;
 
-/// Moves the SDK's secret into our own; says what is wrong when it is not the one that was asked for.
 pub(super) fn secret(secret: Secret, name: &ObjectName) -> Read<VaultSecret> {
     let id = secret.resource_id().map_err(|_| "the secret has no id")?;
     if !id.name.eq_ignore_ascii_case(name.as_str()) {
-        return Err("the secret is another than the one that was asked for");
+        return Err("the secret is not the requested one");
     }
     Ok(VaultSecret {
         expires: secret.attributes.and_then(|attributes| Some(attributes.expires?.unix_timestamp())),
@@ -126,13 +141,12 @@ pub(super) fn secret(secret: Secret, name: &ObjectName) -> Read<VaultSecret> {
     })
 }
 
-/// Reads the answer about a key.
 pub(super) fn key(body: &[u8], name: &ObjectName) -> Read<VaultKey> {
     let KeyBundle { key, attributes } = parse(body)?;
     let key = key.ok_or("the answer holds no key")?;
     let number = |text: Option<String>| {
         let bytes = text.map(|text| BASE64_URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')));
-        bytes.transpose().map_err(|_| "a number of the key is not in base64")
+        bytes.transpose().map_err(|_| "a number of the key is not base64")
     };
     Ok(VaultKey {
         expires: attributes.and_then(|attributes| attributes.exp),
@@ -146,7 +160,6 @@ pub(super) fn key(body: &[u8], name: &ObjectName) -> Read<VaultKey> {
     })
 }
 
-/// Reads the answer about a certificate.
 pub(super) fn certificate(body: &[u8], name: &ObjectName) -> Read<VaultCertificate> {
     let certificate: CertificateBundle = parse(body)?;
     let text = certificate.cer.filter(|cer| !cer.is_empty());
@@ -154,20 +167,24 @@ pub(super) fn certificate(body: &[u8], name: &ObjectName) -> Read<VaultCertifica
     Ok(VaultCertificate {
         expires: certificate.attributes.as_ref().and_then(|attributes| attributes.exp),
         version: version(certificate.id.as_deref(), ObjectType::Certificate, name)?,
-        der: BASE64_STANDARD.decode(text).map_err(|_| "the certificate's content is not in base64")?,
+        der: BASE64_STANDARD.decode(text).map_err(|_| "the certificate's content is not base64")?,
     })
 }
 
-/// Reads one page of a list of versions, and where the next one is.
-pub(super) fn versions(body: &[u8], kind: ObjectType, name: &ObjectName) -> Read<(Vec<VersionInfo>, Option<String>)> {
+/// One page of a list of versions, and the link to the next one.
+pub(super) fn versions(
+    body: &[u8],
+    object_type: ObjectType,
+    name: &ObjectName,
+) -> Read<(Vec<VersionInfo>, Option<String>)> {
     let page: Page = parse(body)?;
     let items = page.value.ok_or("the list holds no versions")?.into_iter().map(|item| {
-        let id = match kind {
+        let id = match object_type {
             ObjectType::Key => item.kid,
             ObjectType::Secret | ObjectType::Certificate => item.id,
         };
         Ok(VersionInfo {
-            version: version(id.as_deref(), kind, name)?,
+            version: version(id.as_deref(), object_type, name)?,
             has_attributes: item.attributes.is_some(),
             enabled: item.attributes.as_ref().and_then(|attributes| attributes.enabled),
             created: item.attributes.and_then(|attributes| attributes.created),
@@ -177,26 +194,30 @@ pub(super) fn versions(body: &[u8], kind: ObjectType, name: &ObjectName) -> Read
 }
 
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Read<T> {
-    serde_json::from_slice(body).map_err(|_| "the answer has another shape")
+    serde_json::from_slice(body).map_err(|_| "the answer has another format")
 }
 
 /// The version in an id like `https://<vault>/<collection>/<name>/<version>`.
-fn version(id: Option<&str>, kind: ObjectType, name: &ObjectName) -> Read<String> {
+fn version(id: Option<&str>, object_type: ObjectType, name: &ObjectName) -> Read<String> {
     let url = id.and_then(|id| Url::parse(id).ok()).ok_or("the object has no id")?;
     let segments: Vec<&str> = url.path_segments().map(Iterator::collect).unwrap_or_default();
     match segments[..] {
         [collection, found, version]
-            if collection == kind.collection() && found.eq_ignore_ascii_case(name.as_str()) && is_version(version) =>
+            if collection == object_type.collection()
+                && found.eq_ignore_ascii_case(name.as_str())
+                && is_version(version) =>
         {
             Ok(version.to_owned())
         }
-        [collection, found, ..] if collection == kind.collection() && found.eq_ignore_ascii_case(name.as_str()) => {
+        [collection, found, ..]
+            if collection == object_type.collection() && found.eq_ignore_ascii_case(name.as_str()) =>
+        {
             Err("the object's id names no version")
         }
-        _ => Err("the object is another than the one that was asked for"),
+        _ => Err("the object is not the requested one"),
     }
 }
 
 fn is_version(text: &str) -> bool {
-    (1..=LONGEST_VERSION).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    (1..=MAX_VERSION_LENGTH).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }

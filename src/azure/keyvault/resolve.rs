@@ -1,7 +1,8 @@
-//! Looking up host names as the system's files say, with errors that can be told apart.
+//! DNS lookups as the system's files configure them, with errors that distinguish an unknown name.
 //!
-//! Reads /etc/hosts and /etc/resolv.conf itself, and not through the C library, whose `getaddrinfo` keeps a thread while a name
-//! server is silent, and hides why a name was not found. Caches nothing. Control goes back to `http`.
+//! Reads /etc/hosts and /etc/resolv.conf itself instead of the C library, whose `getaddrinfo`
+//! blocks a thread while a name server does not answer, and hides why a lookup failed. Caches
+//! nothing.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -20,7 +21,7 @@ use tokio::time::timeout;
 
 use crate::platform::fingerprint::fingerprint;
 
-/// Why a name gave no address.
+/// Why a name has no address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NameFault {
     /// DNS says that the name does not exist, or has no address.
@@ -31,65 +32,64 @@ pub(super) enum NameFault {
     Lookup,
 }
 
-/// The files that say where names are looked up.
 const FILES: [&str; 2] = ["/etc/hosts", "/etc/resolv.conf"];
 
-/// How long one name server is waited for, and how long one name in all: shorter than what connecting may take, so that a silent
-/// name server is not taken for a firewall.
-const TRY: Duration = Duration::from_millis(1_500);
-const PATIENCE: Duration = Duration::from_secs(4);
+/// The timeouts of one name server and of one name: shorter than that of connecting, so that a name
+/// server that does not answer is not mistaken for a firewall.
+const SERVER_TIMEOUT: Duration = Duration::from_millis(1_500);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// A resolver that follows the system's files, also when they change. Cheap to clone; all clones are one.
+/// Rereads the system's files when they change. Cheap to clone; all clones share them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Resolver {
-    current: Arc<Mutex<Option<Current>>>,
+    configured: Arc<Mutex<Option<Configured>>>,
 }
 
-/// The two files, as they were read.
-struct Current {
-    /// Their fingerprint.
-    files: u64,
+struct Configured {
+    /// The fingerprint of the files.
+    fingerprint: u64,
     names: Names,
 }
 
-/// Where names are looked up: in the hosts file, and where it has none, in DNS.
+/// The hosts file, and DNS for names that are not in it.
 #[derive(Clone)]
 struct Names {
     hosts: Arc<Hosts>,
     dns: TokioResolver,
 }
 
-impl std::fmt::Debug for Current {
+impl std::fmt::Debug for Configured {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Current").field("files", &self.files).finish_non_exhaustive()
+        f.debug_struct("Configured").field("fingerprint", &self.fingerprint).finish_non_exhaustive()
     }
 }
 
 impl Resolver {
-    /// The names of the files as they are now. Reads two small files when they have changed.
-    fn current(&self) -> Result<Names, NetError> {
-        let files = fingerprint(&FILES.map(PathBuf::from));
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = current.as_ref().filter(|known| known.files == files) {
+    /// Reads the two small files if they have changed.
+    fn names(&self) -> Result<Names, NetError> {
+        let fingerprint = fingerprint(&FILES.map(PathBuf::from));
+        let mut configured = self.configured.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = configured.as_ref().filter(|known| known.fingerprint == fingerprint) {
             return Ok(known.names.clone());
         }
         let names = Names::read()?;
-        *current = Some(Current { files, names: names.clone() });
+        *configured = Some(Configured { fingerprint, names: names.clone() });
         Ok(names)
     }
 }
 
 impl Names {
     fn read() -> Result<Names, NetError> {
-        // Where no name server is named, it is this machine's (resolv.conf(5)).
+        // Without a name server, the default is the local one (resolv.conf(5)).
         let (config, mut options) = read_system_conf().unwrap_or_else(|_| {
             let here = NameServerConfig::udp_and_tcp(Ipv4Addr::LOCALHOST.into());
             (ResolverConfig::from_parts(None, Vec::new(), vec![here]), ResolverOpts::default())
         });
         options.cache_size = 0;
-        options.timeout = TRY;
+        options.timeout = SERVER_TIMEOUT;
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-        // A cluster's five would ask for `vault.azure.net.svc.cluster.local` and the like first, each time.
+        // With a cluster's ndots:5, `vault.azure.net.svc.cluster.local` and the like would be
+        // looked up first.
         options.ndots = 1;
         options.use_hosts_file = ResolveHosts::Never;
         let provider = TokioRuntimeProvider::default();
@@ -97,7 +97,7 @@ impl Names {
         Ok(Names { hosts: Arc::new(Hosts::from_system().unwrap_or_default()), dns })
     }
 
-    /// The addresses that the hosts file has; a name that stands there is not asked for elsewhere, of neither family.
+    /// The addresses in the hosts file, of both families; DNS is not asked for a name that has one.
     fn in_hosts(&self, name: &str) -> Vec<IpAddr> {
         let Ok(name) = DnsName::from_utf8(name) else {
             return Vec::new();
@@ -115,14 +115,14 @@ impl Names {
         if !addresses.is_empty() {
             return Ok(addresses);
         }
-        let found = timeout(PATIENCE, self.dns.lookup_ip(name)).await.map_err(|_| NameFault::Lookup)?;
+        let found = timeout(LOOKUP_TIMEOUT, self.dns.lookup_ip(name)).await.map_err(|_| NameFault::Lookup)?;
         Ok(found.map_err(|error| fault(&error))?.iter().collect())
     }
 }
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let names = self.current();
+        let names = self.names();
         Box::pin(async move {
             let names = names.map_err(|error| fault(&error))?;
             let addresses = names.look_up(name.as_str()).await?;
@@ -132,27 +132,25 @@ impl Resolve for Resolver {
     }
 }
 
-/// Looks up one host, whatever name is asked for: the name that TLS checks need not be the one in DNS.
+/// Resolves each name to one host: the name that TLS verifies need not be the one in DNS.
 #[derive(Debug, Clone)]
-pub(super) struct Alias {
-    /// The host.
-    pub(super) real: String,
-    /// Its address, if that is known without DNS.
+pub(super) struct FixedResolver {
+    pub(super) host: String,
+    /// The host's address, if it is known without DNS.
     pub(super) address: Option<SocketAddr>,
     pub(super) resolver: Resolver,
 }
 
-impl Resolve for Alias {
+impl Resolve for FixedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        match (self.address, self.real.parse()) {
+        match (self.address, self.host.parse()) {
             (Some(address), _) => Box::pin(async move { Ok(Box::new(std::iter::once(address)) as Addrs) }),
-            (None, Ok(real)) => self.resolver.resolve(real),
+            (None, Ok(host)) => self.resolver.resolve(host),
             (None, Err(_)) => self.resolver.resolve(name),
         }
     }
 }
 
-/// Tells an unknown name from a failed lookup.
 fn fault(error: &NetError) -> NameFault {
     match error.is_no_records_found() {
         true => NameFault::Unknown,

@@ -1,82 +1,80 @@
-//! When to try again, and when to stop and say why.
+//! When to try again, and when to stop and with which error.
 //!
-//! Does not know what is tried: any future that ends in our [`Error`]. The Azure SDK's own retries are off, since they
-//! sleep as long as a server asks, past every deadline. What comes of the tries goes back to `vault`.
+//! Retries any future that ends in our [`Error`]. The Azure SDK's own retries are off, since they
+//! sleep as long as a server asks, past every deadline.
 //!
 //! # Guarantees
-//! No try starts after the deadline and no wait reaches it; the error that comes back carries the last real cause.
+//! No try starts after the deadline and no wait reaches it; the returned error carries the last
+//! real cause.
 
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::time::Instant;
 
-use super::error::{Error, Stop};
+use super::error::{Error, StopReason};
 
-/// The limits of one exchange and of its repetitions.
+/// The limits of a request and of its retries.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    /// How long one exchange may take, from connecting to the last byte. A hung one is tried again.
-    pub(super) exchange: Duration,
-    /// How often one request is sent at most.
-    pub(super) tries: u32,
-    /// The shortest wait between two tries; up to twice as long by jitter, and doubling.
-    pub(super) first_wait: Duration,
-    /// The longest wait that we choose ourselves, before jitter, which at most doubles it.
-    pub(super) longest_wait: Duration,
+pub(super) struct RetryLimits {
+    /// How long one try may take, from connecting to the last byte. After that it is retried.
+    pub(super) request_timeout: Duration,
+    pub(super) max_tries: u32,
+    /// Before the second try; jitter at most doubles it. It doubles with each further try.
+    pub(super) min_delay: Duration,
+    /// The longest delay of our own choice, before jitter, which at most doubles it.
+    pub(super) max_delay: Duration,
 }
 
-impl Limits {
-    /// What the product runs with (docs/decisions.md#d7, and docs/reference/azure-provider.md#http
-    /// for the order of magnitude).
+impl RetryLimits {
+    /// The product's limits (docs/decisions.md#d7, and docs/reference/azure-provider.md#http for
+    /// the order of magnitude).
     ///
-    /// Six tries take 12 to 23 s of waiting, so that a fault of some seconds is ridden out and a lasting one is
-    /// reported long before the kubelet's two minutes.
-    pub(super) const PRODUCT: Limits = Limits {
-        exchange: Duration::from_secs(10),
-        tries: 6,
-        first_wait: Duration::from_millis(500),
-        longest_wait: Duration::from_secs(4),
+    /// Six tries wait for 12 to 23 s, so that a fault of some seconds is bridged, and a lasting one
+    /// is reported long before the kubelet's two minutes.
+    pub(super) const PRODUCT: RetryLimits = RetryLimits {
+        request_timeout: Duration::from_secs(10),
+        max_tries: 6,
+        min_delay: Duration::from_millis(500),
+        max_delay: Duration::from_secs(4),
     };
 }
 
 /// What to do after a try that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Decision {
-    /// Try again after this time.
-    Again(Duration),
-    /// Hand the error to the caller as it is: trying again cannot help.
+    RetryAfter(Duration),
+    /// Return the error as it is: another try cannot succeed.
     Fail,
-    /// Stop although trying again might help.
-    GiveUp(Stop),
+    /// Stop although another try might succeed.
+    GiveUp(StopReason),
 }
 
-/// Decides after a try that failed, from values alone.
-///
-/// `wait` is our own choice of a delay, `None` after the last try; `left` is the time to the deadline.
-pub(super) fn decide(error: &Error, wait: Option<Duration>, left: Duration) -> Decision {
+/// `delay` is our own choice, `None` after the last try; `left` is the time to the deadline.
+pub(super) fn decide(error: &Error, delay: Option<Duration>, left: Duration) -> Decision {
     if !error.is_transient() {
         return Decision::Fail;
     }
-    let Some(wait) = wait else {
-        return Decision::GiveUp(Stop::Tries);
+    let Some(delay) = delay else {
+        return Decision::GiveUp(StopReason::Tries);
     };
     match error.retry_after() {
-        Some(asked) if asked.max(wait) >= left => Decision::GiveUp(Stop::AskedToWait(asked)),
-        Some(asked) => Decision::Again(asked.max(wait)),
-        None if wait >= left => Decision::GiveUp(Stop::Deadline),
-        None => Decision::Again(wait),
+        Some(asked) if asked.max(delay) >= left => Decision::GiveUp(StopReason::RetryAfter(asked)),
+        Some(asked) => Decision::RetryAfter(asked.max(delay)),
+        None if delay >= left => Decision::GiveUp(StopReason::Deadline),
+        None => Decision::RetryAfter(delay),
     }
 }
 
-/// Runs `attempt` until it succeeds, fails for good, or limits and deadline end it.
+/// Runs `attempt` until it succeeds, fails for good, or exceeds the limits or the deadline.
 ///
 /// # Errors
-/// The attempt's error as it is, when trying again cannot help; else [`Error::GaveUp`] around the last one. A try that
-/// the deadline cuts off has no cause of its own: the one before it counts, else that `host` did not answer.
+/// The attempt's error as it is, if another try cannot succeed; or else [`Error::GaveUp`] with the
+/// last one. A try that the deadline cuts off has no error of its own: the one before it counts, or
+/// else that `host` did not answer.
 pub(super) async fn until<T, F>(
     deadline: Instant,
-    limits: Limits,
+    limits: RetryLimits,
     host: &str,
     mut attempt: impl FnMut() -> F,
 ) -> Result<T, Error>
@@ -84,11 +82,11 @@ where
     F: Future<Output = Result<T, Error>>,
 {
     let started = Instant::now();
-    let mut waits = ExponentialBuilder::new()
-        .with_min_delay(limits.first_wait)
-        .with_max_delay(limits.longest_wait)
+    let mut delays = ExponentialBuilder::new()
+        .with_min_delay(limits.min_delay)
+        .with_max_delay(limits.max_delay)
         .with_factor(2.0)
-        .with_max_times(limits.tries.saturating_sub(1) as usize)
+        .with_max_times(limits.max_tries.saturating_sub(1) as usize)
         .with_jitter()
         .build();
     let mut last = None;
@@ -100,12 +98,12 @@ where
             Ok(Ok(value)) => return Ok(value),
             Ok(Err(error)) => error,
             Err(_) => {
-                let silent = || Error::NoAnswer { host: host.to_owned(), limit: started.elapsed() };
-                return Err(gave_up(Stop::Deadline, last.unwrap_or_else(silent)));
+                let no_response = || Error::NoResponse { host: host.to_owned(), limit: started.elapsed() };
+                return Err(gave_up(StopReason::Deadline, last.unwrap_or_else(no_response)));
             }
         };
-        match decide(&error, waits.next(), deadline.saturating_duration_since(Instant::now())) {
-            Decision::Again(wait) => tokio::time::sleep(wait).await,
+        match decide(&error, delays.next(), deadline.saturating_duration_since(Instant::now())) {
+            Decision::RetryAfter(delay) => tokio::time::sleep(delay).await,
             Decision::Fail => return Err(error),
             Decision::GiveUp(stop) => return Err(gave_up(stop, error)),
         }

@@ -1,7 +1,9 @@
-//! The token of a pod's service account, checked for whose it is before anything is looked up with it.
+//! Pure. The token of a pod's service account, of which the subject is checked before any cache is
+//! used with it.
 //!
-//! Pure. Believes no signature: that is Entra ID's part. But what lies in memory for a service account is given out without asking
-//! Entra ID, so a token that does not name the pod's own never becomes a [`ServiceAccountToken`], and without one no vault is opened.
+//! Verifies no signature: Entra ID does. But objects in a cache are returned without asking Entra
+//! ID, so a token with another subject than the pod's never becomes a [`ServiceAccountToken`], and
+//! without one no vault is opened.
 
 use std::fmt;
 
@@ -18,25 +20,25 @@ pub struct ServiceAccountToken {
     is_for_audience: bool,
 }
 
-/// Why a text is not the pod's token. Never a part of it.
+/// Why a text is not the pod's token. Never quotes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenFault {
-    /// It is no token at all.
+    /// It is not a JWT.
     #[error("is not a well-formed JWT: {0}")]
     Malformed(#[from] Malformed),
-    /// Its subject is somebody else.
+    /// Its subject is another one.
     #[error("is that of another service account than the pod's")]
     OtherSubject,
 }
 
 impl ServiceAccountToken {
-    /// Takes a token of the service account `namespace`/`name`, which was asked for with this audience.
+    /// A token of the service account `namespace`/`name`, requested for this audience.
     ///
     /// # Errors
     /// It is not a JWT, or its `sub` is not `system:serviceaccount:<namespace>:<name>`.
     pub fn new(namespace: &str, name: &str, audience: &str, token: SecretString) -> Result<Self, TokenFault> {
         let claims = Claims::read(token.expose_secret())?;
-        // Neither part may hold a colon, or two accounts would have one subject.
+        // Neither part may contain a colon, or two accounts could have one subject.
         let own = !namespace.contains(':') && !name.contains(':');
         if !own || claims.subject != format!("system:serviceaccount:{namespace}:{name}") {
             return Err(TokenFault::OtherSubject);
@@ -56,26 +58,27 @@ impl ServiceAccountToken {
         &self.name
     }
 
-    /// The token itself.
+    /// The JWT.
     pub fn token(&self) -> &SecretString {
         &self.token
     }
 
-    /// When it expires, in seconds since 1970, if it says so.
+    /// Its expiration, in seconds since 1970, if it has one.
     pub(super) fn expires(&self) -> Option<i64> {
         self.expires
     }
 
-    /// Whether it may be answered from what others of its service account got, at `now` in seconds since 1970.
+    /// Whether it may use caches that other tokens of its service account filled, at `now` in
+    /// seconds since 1970.
     ///
-    /// One that has expired, does not say when it does, or is for another audience may not: Entra ID has to judge it. It is not refused
-    /// here, since the node's clock may be wrong.
+    /// Not if it has expired, has no expiration, or is for another audience: Entra ID has to check
+    /// it. It is not refused here, as the node's clock may be wrong.
     pub(super) fn may_share(&self, now: i64) -> bool {
         self.is_for_audience && self.expires.is_some_and(|expires| expires > now)
     }
 }
 
-/// Shows whose it is, and no token.
+/// Without the token.
 impl fmt::Debug for ServiceAccountToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ServiceAccountToken({}/{})", self.namespace, self.name)

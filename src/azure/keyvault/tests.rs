@@ -1,20 +1,20 @@
-//! Tests of the whole module against a small Azure over real HTTPS, and of its pure parts.
+//! Tests of the module against a small Azure over real HTTPS, and of its pure parts.
 
-mod binding;
+mod ca_bundle;
 mod cloud_files;
-mod fences;
-mod flights;
+mod fetch_permits;
 mod identities;
 mod imds;
 mod objects;
-mod paces;
-mod places;
 mod pure;
 mod retries;
+mod sdk_faults;
 mod server;
 mod sharing;
+mod single_flight;
+mod token_proxy;
 mod troubleshooting;
-mod trust;
+mod vault_queue;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,6 @@ async fn get(vault: &Vault, name: &str) -> Result<Arc<VaultSecret>, Error> {
     vault.secret(&ObjectName::new(name).unwrap(), None).await
 }
 
-/// Starts that many gets at once and waits for all.
 async fn get_at_once(vault: &Vault, count: usize) -> Vec<Result<Arc<VaultSecret>, Error>> {
     let names: Vec<String> = (0..count).map(|i| format!("name-{i}")).collect();
     futures::future::join_all(names.iter().map(|name| get(vault, name))).await
@@ -95,9 +94,10 @@ async fn the_challenge_is_learned_once_per_process() {
     assert_eq!(azure.counts(), [2, 1, 10], "another vault");
 }
 
-/// The answers of docs/reference/azure-provider.md#vault-errors; each is final and is sent once.
+/// The refusals of docs/reference/azure-provider.md#vault-errors; each is final and is requested
+/// once.
 #[tokio::test]
-async fn an_answer_of_the_vault_says_what_to_do() {
+async fn a_refusal_of_the_vault_names_the_fix() {
     for (code, body, reason, words) in [
         (404, r#"{"error":{"code":"SecretNotFound","message":"QUOTED"}}"#, Reason::ObjectNotFound, "SecretNotFound"),
         (404, "QUOTED", Reason::VaultUnavailable, "proxy"),
@@ -142,9 +142,10 @@ async fn an_answer_of_the_vault_says_what_to_do() {
     }
 }
 
-/// The SDK hides this cause two levels down; many who wait for the token get it from one request.
+/// The SDK hides this cause two levels down. Callers that wait for the token get it from one
+/// request.
 #[tokio::test]
-async fn the_cause_of_a_refused_token_comes_up() {
+async fn the_cause_of_a_refused_token_is_in_the_error() {
     for (code, body, reason, words) in [
         (
             401,
@@ -168,7 +169,7 @@ async fn the_cause_of_a_refused_token_comes_up() {
         (400, r#"{"error_codes":[123456]}"#, Reason::CredentialsRejected, "AADSTS123456"),
         (404, "QUOTED", Reason::IdentityUnavailable, "HTTP 404"),
         (200, r#"{"unexpected":"QUOTED"}"#, Reason::IdentityUnavailable, "holds no token"),
-        (200, r#"{"access_token":{"QUOTED":1}}"#, Reason::IdentityUnavailable, "another shape"),
+        (200, r#"{"access_token":{"QUOTED":1}}"#, Reason::IdentityUnavailable, "another format"),
     ] {
         let azure =
             Azure::start(move |request, _| (request.kind == Kind::Token).then(|| status(code, body)).flatten()).await;

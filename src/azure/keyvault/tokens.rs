@@ -1,10 +1,10 @@
-//! The process's tokens, one per identity and scope, fetched once for all who want one.
+//! The process's tokens, one per identity and scope, fetched once for all callers that wait.
 //!
-//! Does not know how a token is fetched, nor what it opens; never gives one identity another's. Control comes from `session`,
-//! and goes back to it whenever a token has to be fetched.
+//! Does not fetch tokens: `session` brings the fetch. Never returns a token to another identity.
 //!
 //! # Guarantees
-//! At most one request per identity and scope is under way. A refused token is replaced once, and not again within [`PATIENCE`].
+//! At most one request per identity and scope runs. A refused token is replaced once, and its
+//! replacement not within [`REFUSAL_INTERVAL`].
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,23 +15,23 @@ use tokio::time::Instant;
 
 use super::challenge::Scope;
 use super::error::Error;
-use super::flight::{Flights, Lasting, Room, Wanted};
 use super::identity::Identity;
+use super::single_flight::{Cacheable, Capacity, FetchRequest, SharedFetches};
 use crate::model::{ExposeSecret as _, SecretString};
 
-/// How many tokens are kept. Each costs some 3 KiB.
-const ROOM: Room = Room { values: 1024, bytes: usize::MAX };
+/// Each token costs some 3 KiB.
+const CAPACITY: Capacity = Capacity { values: 1024, bytes: usize::MAX };
 
-/// How long before its end a token is used no more, at most.
-const MARGIN: Duration = Duration::from_secs(5 * 60);
+/// How long before its expiration a token is no longer used, at most.
+const EXPIRY_MARGIN: Duration = Duration::from_secs(5 * 60);
 
-/// For how long the replacement of a refused token is not replaced itself: a vault that refuses two accepts no third.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the replacement of a refused token is not replaced: a vault that refuses two accepts no
+/// third.
+const REFUSAL_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How often tokens that have ended are wiped.
-const SWEEP: Duration = Duration::from_secs(60);
+/// How often expired tokens are dropped.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A token that can be used.
 pub(super) struct Token {
     /// The whole value of the Authorization header.
     pub(super) bearer: SecretString,
@@ -39,34 +39,34 @@ pub(super) struct Token {
     pub(super) until: Instant,
 }
 
-/// What became of a token that a vault refused.
+/// What happens to a token that a vault refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refused {
-    /// It is dropped; the next one is fetched for everybody.
+    /// It was dropped; the next caller fetches another one.
     Dropped,
-    /// There is another one already.
+    /// Another one has replaced it already.
     Replaced,
     /// It stays: it has just replaced another one that was refused.
     Kept,
 }
 
-/// Whose token, and for what.
-pub(super) type Key = (Identity, Scope);
+pub(super) type TokenKey = (Identity, Scope);
 
-/// The process's memory of tokens. Cheap to clone; all clones are one.
+/// The process's cache of tokens. Cheap to clone; all clones share it.
 #[derive(Clone)]
-pub(super) struct Tokens {
-    flights: Flights<Key, Arc<Token>>,
+pub(super) struct TokenCache {
+    fetches: SharedFetches<TokenKey, Arc<Token>>,
     /// When tokens were last refused.
-    refused: Arc<Mutex<HashMap<Key, Instant>>>,
+    refused: Arc<Mutex<HashMap<TokenKey, Instant>>>,
 }
 
-/// Until when a token is used that lives this long: five minutes less, or a tenth, whichever is smaller.
-pub(super) fn usable(life: Duration) -> Duration {
-    life - MARGIN.min(life / 10)
+/// How long a token with this lifetime is used: five minutes less, or a tenth less if that is
+/// shorter.
+pub(super) fn usable_for(lifetime: Duration) -> Duration {
+    lifetime - EXPIRY_MARGIN.min(lifetime / 10)
 }
 
-impl Lasting for Arc<Token> {
+impl Cacheable for Arc<Token> {
     fn until(&self) -> Instant {
         self.until
     }
@@ -76,37 +76,38 @@ impl Lasting for Arc<Token> {
     }
 }
 
-impl Default for Tokens {
-    fn default() -> Tokens {
-        Tokens { flights: Flights::new(ROOM), refused: Arc::default() }
+impl Default for TokenCache {
+    fn default() -> TokenCache {
+        TokenCache { fetches: SharedFetches::new(CAPACITY), refused: Arc::default() }
     }
 }
 
-impl Tokens {
-    /// The token of this identity and scope: known, or fetched by `fetch`, which runs once for all who wait.
+impl TokenCache {
+    /// The token of this identity and scope: cached, or the result of `fetch`, which runs once for
+    /// all callers that wait.
     ///
     /// # Errors
-    /// What fetching it brought, or that it took longer than the deadline.
+    /// That of the fetch, or a timeout at the deadline.
     pub(super) async fn token(
         &self,
-        wanted: Wanted<'_, Key>,
+        request: FetchRequest<'_, TokenKey>,
         fetch: impl Fn() -> BoxFuture<'static, Result<Arc<Token>, Error>>,
     ) -> Result<Arc<Token>, Error> {
-        self.flights.sweep_every(SWEEP);
-        self.flights.get(wanted, |token| Instant::now() < token.until, fetch).await
+        self.fetches.sweep_every(SWEEP_INTERVAL);
+        self.fetches.get(request, |token| Instant::now() < token.until, fetch).await
     }
 
-    /// Drops a token that a vault refused, unless it is another one by now.
-    pub(super) fn refuse(&self, key: Key, token: &Arc<Token>) -> Refused {
+    /// Drops a token that a vault refused, unless it was replaced already.
+    pub(super) fn refuse(&self, key: TokenKey, token: &Arc<Token>) -> Refused {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        refused.retain(|_, when| now < *when + PATIENCE);
-        let patience = refused.contains_key(&key);
+        refused.retain(|_, when| now < *when + REFUSAL_INTERVAL);
+        let refused_recently = refused.contains_key(&key);
         let same = |current: &Arc<Token>| Arc::ptr_eq(current, token);
-        if patience {
-            return if self.flights.has(&key, same) { Refused::Kept } else { Refused::Replaced };
+        if refused_recently {
+            return if self.fetches.has(&key, same) { Refused::Kept } else { Refused::Replaced };
         }
-        if !self.flights.drop_if(&key, same) {
+        if !self.fetches.drop_if(&key, same) {
             return Refused::Replaced;
         }
         refused.insert(key, now);

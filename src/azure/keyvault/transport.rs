@@ -1,11 +1,13 @@
-//! What stands between the Azure SDK and the network: HTTP clients for it, each confined to one host and one kind of path.
+//! HTTP clients for the Azure SDK, each confined to one host and one kind of path.
 //!
-//! The SDK checks no names, follows links to any host and hides causes. Here every request is held against the place it belongs to
-//! before a token is put on it, and every answer but a good one becomes our own [`Error`]. Nothing here tries again.
+//! The SDK checks no names, follows links to any host and hides causes. Here each request is
+//! checked against the address to which it is confined before a token is added, and each refusal
+//! becomes our own [`Error`]. Never retries.
 //!
 //! # Guarantees
-//! The token of a vault goes to `https://<vault>:443/<collection>/…` and nowhere else; the SDK never sees it. A client secret or an
-//! assertion goes to the authority's token endpoint and nowhere else.
+//! The token of a vault is sent to `https://<vault>:443/<collection>/…` and nowhere else; the SDK
+//! never has it. A client secret or an assertion is sent to the authority's token endpoint and
+//! nowhere else.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -15,55 +17,52 @@ use async_trait::async_trait;
 use azure_core::error::ErrorKind;
 use azure_core::http::headers::Headers;
 use azure_core::http::{AsyncRawResponse, Body, HttpClient, Method, Request, StatusCode};
-use azure_core::time::OffsetDateTime;
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue, USER_AGENT};
 use tokio::time::Instant;
 use url::Url;
 
-use super::answer::{self, Codes};
-use super::binding::TokenProxy;
-use super::budget::Lane;
-use super::challenge::ObjectType;
-use super::error::{Error, Refusal, Service};
-use super::http::{Http, Place, Reply, find, limits};
+use super::endpoint::{Endpoint, Service};
+use super::error::Error;
+use super::http::{Http, MAX_OBJECT_RESPONSE, MAX_SMALL_RESPONSE, find};
 use super::names::{ObjectName, ObjectVersionId};
+use super::object_type::ObjectType;
+use super::token_proxy::TokenProxy;
 use super::tokens::Token;
+use super::vault_queue::VaultQueue;
 use crate::model::ExposeSecret as _;
 
-/// The SDK's way to one vault, for objects of one type.
+/// For one vault and objects of one type.
 pub(super) struct VaultTransport {
     pub(super) http: Http,
-    pub(super) lane: Lane,
+    pub(super) queue: VaultQueue,
     pub(super) host: String,
-    pub(super) kind: ObjectType,
-    /// The token, as the whole value of the Authorization header.
+    pub(super) object_type: ObjectType,
     pub(super) token: Arc<Token>,
-    /// Who asks, for error texts.
+    /// For error texts.
     pub(super) client_id: Option<String>,
     pub(super) deadline: Instant,
 }
 
-/// The SDK's way to the token endpoint of one tenant.
+/// For the token endpoint of one tenant.
 pub(super) struct EntraTransport {
     pub(super) http: Http,
     pub(super) authority: String,
     /// The path that the SDK asks for.
     pub(super) path: String,
-    pub(super) route: Route,
-    /// Who asks, for error texts.
+    pub(super) token_endpoint: TokenEndpoint,
+    /// For error texts.
     pub(super) client_id: Option<String>,
 }
 
-/// Where a token request goes in truth; the SDK knows the first only.
+/// Where a token request is sent; the SDK supports only the first.
 #[derive(Debug, Clone)]
-pub(super) enum Route {
-    /// To the authority, as the SDK asks.
+pub(super) enum TokenEndpoint {
+    /// The authority, as the SDK asks.
     EntraId,
-    /// To the authority's AD FS, which has another path
-    /// (docs/reference/azure-provider.md#entra-id).
+    /// The authority's AD FS, which has another path (docs/reference/azure-provider.md#entra-id).
     Adfs,
-    /// To the token proxy of a cluster, under the authority's name
+    /// The token proxy of a cluster, with the authority's name in the Host header
     /// (docs/reference/azure-provider.md#identity-binding).
     TokenProxy(TokenProxy),
 }
@@ -88,35 +87,37 @@ impl HttpClient for EntraTransport {
 impl VaultTransport {
     async fn send(&self, request: &Request) -> Result<AsyncRawResponse, Error> {
         let url = request.url();
-        if request.method() != Method::Get || !is_on(url, &self.host) || !is_object_path(url, self.kind) {
-            return Err(Error::LeftVault { expected: format!("{}/{}", self.host, self.kind.collection()) });
+        if request.method() != Method::Get || !is_on(url, &self.host) || !is_object_path(url, self.object_type) {
+            return Err(Error::OutOfBounds { expected: format!("{}/{}", self.host, self.object_type.collection()) });
         }
         let body = self.exchange(outgoing(request, reqwest::Method::GET)?).await?;
-        // The SDK looks at no header of an answer to a getter.
+        // The SDK reads no header of the response to a getter.
         Ok(AsyncRawResponse::from_bytes(StatusCode::Ok, Headers::new(), body))
     }
 
-    /// Gets the JSON at `url`, which is an object's, a version's, or a list of versions.
+    /// Gets the JSON at `url`: an object, a version, or a list of versions.
     ///
     /// # Errors
-    /// [`Error::LeftVault`] for another place, and whatever the vault answers.
+    /// [`Error::OutOfBounds`] for another URL, and those of the request.
     pub(super) async fn get(&self, url: Url) -> Result<Bytes, Error> {
-        if !is_on(&url, &self.host) || !(is_object_path(&url, self.kind) || is_list_path(&url, self.kind)) {
-            return Err(Error::LeftVault { expected: format!("{}/{}", self.host, self.kind.collection()) });
+        if !is_on(&url, &self.host) || !(is_object_path(&url, self.object_type) || is_list_path(&url, self.object_type))
+        {
+            return Err(Error::OutOfBounds { expected: format!("{}/{}", self.host, self.object_type.collection()) });
         }
         self.exchange(reqwest::Request::new(reqwest::Method::GET, url)).await
     }
 
     async fn exchange(&self, mut outgoing: reqwest::Request) -> Result<Bytes, Error> {
-        let place = Place { service: Service::KeyVault, host: &self.host, what: self.kind.collection() };
+        let endpoint =
+            Endpoint { service: Service::KeyVault, host: &self.host, operation: self.object_type.collection() };
         let mut bearer = HeaderValue::from_str(self.token.bearer.expose_secret())
-            .map_err(|_| not_azure(place, "the token is no header"))?;
+            .map_err(|_| Error::unexpected(endpoint, "the token is not a header value"))?;
         bearer.set_sensitive(true);
         outgoing.headers_mut().insert(AUTHORIZATION, bearer);
-        self.lane.turn(self.deadline).await?;
-        let reply = self.http.exchange(place, outgoing, limits::OBJECT).await;
-        let result = reply.and_then(|reply| accept(place, reply, self.client_id.clone()));
-        self.lane.learn(&result);
+        self.queue.acquire(self.deadline).await?;
+        let response = self.http.exchange(endpoint, outgoing, MAX_OBJECT_RESPONSE).await;
+        let result = response.and_then(|response| response.accept(endpoint, self.client_id.clone()));
+        self.queue.record(&result);
         result
     }
 }
@@ -125,35 +126,35 @@ impl EntraTransport {
     async fn send(&self, request: &Request) -> Result<AsyncRawResponse, Error> {
         let url = request.url();
         if request.method() != Method::Post || !is_on(url, &self.authority) || url.path() != self.path {
-            return Err(Error::LeftVault { expected: format!("{}{}", self.authority, self.path) });
+            return Err(Error::OutOfBounds { expected: format!("{}{}", self.authority, self.path) });
         }
         let mut outgoing = outgoing(request, reqwest::Method::POST)?;
-        let mut place = Place { service: Service::EntraId, host: &self.authority, what: "token" };
-        let reply = match &self.route {
-            Route::EntraId => self.http.exchange(place, outgoing, limits::SMALL).await?,
-            Route::Adfs => {
+        let mut endpoint = Endpoint { service: Service::EntraId, host: &self.authority, operation: "token" };
+        let response = match &self.token_endpoint {
+            TokenEndpoint::EntraId => self.http.exchange(endpoint, outgoing, MAX_SMALL_RESPONSE).await?,
+            TokenEndpoint::Adfs => {
                 outgoing.url_mut().set_path(ADFS_PATH);
-                self.http.exchange(place, outgoing, limits::SMALL).await?
+                self.http.exchange(endpoint, outgoing, MAX_SMALL_RESPONSE).await?
             }
-            Route::TokenProxy(proxy) => {
-                place = Place { service: Service::TokenProxy, host: proxy.host(), ..place };
-                let way = proxy.way().await?;
-                let path = format!("{}{}", way.url.path().trim_end_matches('/'), url.path());
-                *outgoing.url_mut() = way.url;
+            TokenEndpoint::TokenProxy(proxy) => {
+                endpoint = Endpoint { service: Service::TokenProxy, host: proxy.host(), ..endpoint };
+                let route = proxy.route().await?;
+                let path = format!("{}{}", route.url.path().trim_end_matches('/'), url.path());
+                *outgoing.url_mut() = route.url;
                 outgoing.url_mut().set_path(&path);
                 outgoing.url_mut().set_query(url.query());
-                let host =
-                    HeaderValue::from_str(&self.authority).map_err(|_| not_azure(place, "its name is no host"))?;
+                let host = HeaderValue::from_str(&self.authority)
+                    .map_err(|_| Error::unexpected(endpoint, "its name is not a host name"))?;
                 outgoing.headers_mut().insert(HOST, host);
-                way.http.exchange(place, outgoing, limits::SMALL).await?
+                route.http.exchange(endpoint, outgoing, MAX_SMALL_RESPONSE).await?
             }
         };
-        let body = accept(place, reply, self.client_id.clone())?;
+        let body = response.accept(endpoint, self.client_id.clone())?;
         Ok(AsyncRawResponse::from_bytes(StatusCode::Ok, Headers::new(), body))
     }
 }
 
-/// Shows where it leads to; never the token.
+/// Without the token.
 impl fmt::Debug for VaultTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VaultTransport").field("host", &self.host).finish_non_exhaustive()
@@ -166,7 +167,7 @@ impl fmt::Debug for EntraTransport {
     }
 }
 
-/// Whether `url` is on `host`, by https, on its port, and names nobody.
+/// Whether `url` is on `host`, by https, on port 443, and without a user.
 fn is_on(url: &Url, host: &str) -> bool {
     url.scheme() == "https"
         && url.host_str() == Some(host)
@@ -175,24 +176,27 @@ fn is_on(url: &Url, host: &str) -> bool {
         && url.password().is_none()
 }
 
-/// Whether the path is `/<collection>/<name>/[<version>]`. The URL's parser has resolved every `..` by now.
-fn is_object_path(url: &Url, kind: ObjectType) -> bool {
+/// Whether the path is `/<collection>/<name>/[<version>]`. The URL parser has resolved each `..`.
+fn is_object_path(url: &Url, object_type: ObjectType) -> bool {
     let segments: Vec<&str> = url.path_segments().map(Iterator::collect).unwrap_or_default();
     let [collection, name, version] = segments[..] else {
         return false;
     };
-    collection == kind.collection()
+    collection == object_type.collection()
         && ObjectName::new(name).is_ok()
         && (version.is_empty() || ObjectVersionId::new(version).is_ok())
 }
 
 /// Whether the path is `/<collection>/<name>/versions`.
-fn is_list_path(url: &Url, kind: ObjectType) -> bool {
+fn is_list_path(url: &Url, object_type: ObjectType) -> bool {
     let segments: Vec<&str> = url.path_segments().map(Iterator::collect).unwrap_or_default();
-    matches!(segments[..], [collection, name, "versions"] if collection == kind.collection() && ObjectName::new(name).is_ok())
+    let [collection, name, "versions"] = segments[..] else {
+        return false;
+    };
+    collection == object_type.collection() && ObjectName::new(name).is_ok()
 }
 
-/// The SDK's request as one of the HTTP client, without an Authorization and under our own user agent.
+/// The SDK's request as one of our HTTP client, without Authorization and User-Agent.
 fn outgoing(request: &Request, method: reqwest::Method) -> Result<reqwest::Request, Error> {
     let unusable = || Error::Sdk {
         host: request.url().host_str().unwrap_or_default().to_owned(),
@@ -210,57 +214,22 @@ fn outgoing(request: &Request, method: reqwest::Method) -> Result<reqwest::Reque
     match request.body() {
         Body::Bytes(bytes) if bytes.is_empty() => {}
         Body::Bytes(bytes) => *outgoing.body_mut() = Some(bytes.clone().into()),
-        // The SDK's credentials and getters send none.
+        // The SDK's credentials and getters send no stream.
         Body::SeekableStream(_) => return Err(unusable()),
     }
     Ok(outgoing)
 }
 
-/// Lets a good answer's body through, and makes our error of any other.
-pub(super) fn accept(place: Place<'_>, reply: Reply, client_id: Option<String>) -> Result<Bytes, Error> {
-    if reply.status != 200 {
-        return Err(refused(place, &reply, client_id));
-    }
-    if !answer::is_json(&reply.headers) {
-        return Err(not_azure(place, "the answer is not JSON"));
-    }
-    Ok(reply.body)
-}
-
-/// Our error for an answer that is no success.
-pub(super) fn refused(place: Place<'_>, reply: &Reply, client_id: Option<String>) -> Error {
-    let codes = match place.service {
-        Service::KeyVault => Codes::of_key_vault(&reply.body),
-        Service::EntraId | Service::TokenProxy => Codes::of_entra_id(&reply.body),
-        // Its texts are its own; the status says enough.
-        Service::Imds => Codes::default(),
-    };
-    Error::Refused(Box::new(Refusal {
-        service: place.service,
-        host: place.host.to_owned(),
-        what: place.what,
-        status: reply.status,
-        codes,
-        request_id: answer::request_id(&reply.headers),
-        retry_after: answer::retry_after(&reply.headers, OffsetDateTime::now_utc()),
-        client_id,
-    }))
-}
-
-/// Our error for an answer that the service does not give.
-pub(super) fn not_azure(place: Place<'_>, what: &'static str) -> Error {
-    Error::NotAzure { service: place.service, host: place.host.to_owned(), what }
-}
-
-/// Takes our error through the SDK.
+/// Wraps our error for the SDK.
 pub(super) fn to_sdk(error: Error) -> azure_core::Error {
     azure_core::Error::new(ErrorKind::Other, error)
 }
 
-/// Takes our error out of the SDK's wrappings; they may be three levels deep.
+/// Unwraps our error, which may be three levels deep in the SDK's.
 ///
-/// What is not ours is a fault of the SDK's own: most often a body that it could not read, whose text may quote that body.
-pub(super) fn from_sdk(error: &azure_core::Error, place: Place<'_>) -> Error {
+/// An error of the SDK's own is most often a body that it could not parse, and its text may quote
+/// that body.
+pub(super) fn from_sdk(error: &azure_core::Error, endpoint: Endpoint<'_>) -> Error {
     if let Some(ours) = find::<Error>(error) {
         return ours.clone();
     }
@@ -268,7 +237,7 @@ pub(super) fn from_sdk(error: &azure_core::Error, place: Place<'_>) -> Error {
     while let Some(error) = next {
         let kind = error.downcast_ref::<azure_core::Error>().map(azure_core::Error::kind);
         if kind == Some(&ErrorKind::DataConversion) {
-            return not_azure(place, "the answer has another shape");
+            return Error::unexpected(endpoint, "the answer has another format");
         }
         next = error.source();
     }
@@ -280,5 +249,5 @@ pub(super) fn from_sdk(error: &azure_core::Error, place: Place<'_>) -> Error {
         ErrorKind::Credential => "credential",
         ErrorKind::Other => "other",
     };
-    Error::Sdk { host: place.host.to_owned(), kind }
+    Error::Sdk { host: endpoint.host.to_owned(), kind }
 }

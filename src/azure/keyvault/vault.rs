@@ -1,10 +1,11 @@
-//! One vault, opened by one credential for one fetch.
+//! One vault, opened with one credential for one fetch: gets objects by name.
 //!
-//! Gets objects by name and gives them out in our own terms; renders nothing and shares nothing between identities. What it takes
-//! to get in is in `session`; the content goes on to `provider`.
+//! Returns them in our own types, and renders nothing. Identities share nothing. `session` has the
+//! tokens.
 //!
 //! # Guarantees
-//! However many calls start at once, one token is fetched for them. A token that the vault refuses is replaced once, for all of them.
+//! Concurrent calls share one token request. A token that the vault refuses is replaced once, for
+//! all of them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,79 +18,59 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use url::Url;
 
-use super::challenge::{API_VERSION, ObjectType};
 use super::error::Error;
-use super::flight::Wanted;
 use super::identity::Identity;
 use super::names::{ObjectName, ObjectVersionId};
-use super::objects::{self, VaultCertificate, VaultKey, VersionInfo};
-use super::recent::{Key, Objects, Size};
+use super::object_cache::{ObjectFetches, ObjectKey, Size};
+use super::object_type::{API_VERSION, ObjectType};
+use super::objects::{self, VaultCertificate, VaultKey, VaultSecret, VersionInfo};
 use super::retry;
-use super::session::{Access, client_options};
+use super::session::{Session, client_options};
+use super::single_flight::FetchRequest;
 use super::tokens::Token;
-use super::transport::{from_sdk, not_azure};
-use crate::model::{Reason, SecretString};
+use super::transport::from_sdk;
+use crate::model::Reason;
 
-/// The limits of lists.
-mod limits {
-    /// How many pages of a list are read; Key Vault puts 25 versions on one.
-    pub(super) const PAGES: usize = 100;
-    /// How many versions of an object are read.
-    pub(super) const VERSIONS: usize = 2_500;
-}
+/// How many pages of a list are read; Key Vault puts 25 versions on a page.
+const MAX_PAGES: usize = 100;
+/// How many versions of an object are read.
+const MAX_VERSIONS: usize = 2_500;
 
 /// One vault, opened by [`Vaults::open`](super::Vaults::open). Cheap to clone.
 ///
-/// Meant for one fetch: it ends at its deadline.
+/// For one fetch, until its deadline.
 #[derive(Clone)]
 pub struct Vault {
-    access: Arc<Access>,
-    /// The SDK's client for secrets, with the token that it uses.
+    session: Arc<Session>,
     client: Arc<Mutex<Option<Client>>>,
 }
 
-/// The SDK's client, with the token that it uses.
+/// The SDK's client for secrets, with the token that it uses.
 type Client = (Arc<Token>, Arc<SecretClient>);
 
-/// A secret as Key Vault holds it.
-#[derive(Debug)]
-pub struct VaultSecret {
-    /// Its value, whatever it is.
-    pub value: SecretString,
-    /// Its version: a concrete one, also where the newest was asked for.
-    pub version: String,
-    /// What its owner says the value is.
-    pub content_type: Option<String>,
-    /// When it expires, in seconds since 1970, if the vault says so.
-    pub expires: Option<i64>,
-    /// Whether it is the private side of a certificate
-    /// (docs/reference/azure-provider.md#certificate-secrets).
-    pub certificate_backed: bool,
-}
-
 impl Vault {
-    pub(super) fn new(access: Arc<Access>) -> Vault {
-        Vault { access, client: Arc::default() }
+    pub(super) fn new(session: Arc<Session>) -> Vault {
+        Vault { session, client: Arc::default() }
     }
 
-    /// Who asks it.
+    /// The identity of its credential.
     pub fn identity(&self) -> Identity {
-        self.access.identity
+        self.session.identity
     }
 
     /// The vault's host.
     pub fn host(&self) -> &str {
-        &self.access.host
+        &self.session.host
     }
 
     /// Gets a secret: the given version, or the newest
     /// (docs/reference/azure-provider.md#vault-requests).
     ///
-    /// May be called any number of times at once; how many is wise is the caller's decision. Returns by the vault's deadline.
-    /// An answer may be up to 1 MiB large.
+    /// The caller limits the concurrent calls. Returns by the deadline. A response may have 1 MiB.
     ///
     /// # Errors
-    /// See [`Error`] and its [`reason`](Error::reason). Faults of the service and the network are reported after several tries.
+    /// See [`Error`] and its [`reason`](Error::reason). Transient errors are returned after several
+    /// tries.
     pub async fn secret(
         &self,
         name: &ObjectName,
@@ -99,24 +80,24 @@ impl Vault {
             let (vault, name, version) = (self.clone(), name.clone(), version.cloned());
             async move { vault.get_secret(&name, version.as_ref()).await }
         };
-        self.shared(&self.access.recent.secrets, ObjectType::Secret, name, version, fetch).await
+        self.shared(&self.session.objects.secrets, ObjectType::Secret, name, version, fetch).await
     }
 
     async fn get_secret(&self, name: &ObjectName, version: Option<&ObjectVersionId>) -> Result<VaultSecret, Error> {
-        let place = self.access.key_vault(ObjectType::Secret.collection());
+        let endpoint = self.session.vault_endpoint(ObjectType::Secret.collection());
         let get = |token: Arc<Token>| async move {
             let client = self.secret_client(token)?;
-            self.tried(|| async {
+            self.retried(|| async {
                 let version = version.map(|version| version.as_str().to_owned());
                 let options = SecretClientGetSecretOptions { secret_version: version, ..Default::default() };
                 let response = client.get_secret(name.as_str(), Some(options)).await;
                 let secret = response.and_then(|response| response.into_model());
-                let secret = secret.map_err(|error| from_sdk(&error, place))?;
-                objects::secret(secret, name).map_err(|what| not_azure(place, what))
+                let secret = secret.map_err(|error| from_sdk(&error, endpoint))?;
+                objects::secret(secret, name).map_err(|fault| Error::unexpected(endpoint, fault))
             })
             .await
         };
-        self.let_in(ObjectType::Secret, &object_path(ObjectType::Secret, name, version), get).await
+        self.with_token(ObjectType::Secret, &object_path(ObjectType::Secret, name, version), get).await
     }
 
     /// Gets the public half of a key: the given version, or the newest
@@ -126,7 +107,7 @@ impl Vault {
     /// As [`secret`](Vault::secret).
     pub async fn key(&self, name: &ObjectName, version: Option<&ObjectVersionId>) -> Result<Arc<VaultKey>, Error> {
         let fetch = || self.clone().object(ObjectType::Key, name.clone(), version.cloned(), objects::key);
-        self.shared(&self.access.recent.keys, ObjectType::Key, name, version, fetch).await
+        self.shared(&self.session.objects.keys, ObjectType::Key, name, version, fetch).await
     }
 
     /// Gets a certificate without its key: the given version, or the newest
@@ -139,53 +120,54 @@ impl Vault {
         name: &ObjectName,
         version: Option<&ObjectVersionId>,
     ) -> Result<Arc<VaultCertificate>, Error> {
-        let kind = ObjectType::Certificate;
-        let fetch = || self.clone().object(kind, name.clone(), version.cloned(), objects::certificate);
-        self.shared(&self.access.recent.certificates, kind, name, version, fetch).await
+        let object_type = ObjectType::Certificate;
+        let fetch = || self.clone().object(object_type, name.clone(), version.cloned(), objects::certificate);
+        self.shared(&self.session.objects.certificates, object_type, name, version, fetch).await
     }
 
     /// Lists the versions of an object, in the vault's order and the disabled ones too
     /// (docs/reference/azure-provider.md#versions).
     ///
     /// # Errors
-    /// As [`secret`](Vault::secret); [`Error::LeftVault`] when the list goes on elsewhere, [`Error::TooManyVersions`] when it is
-    /// longer than 2,500 versions or 100 pages.
-    pub async fn versions(&self, kind: ObjectType, name: &ObjectName) -> Result<Arc<Vec<VersionInfo>>, Error> {
+    /// As [`secret`](Vault::secret); [`Error::OutOfBounds`] if the next page is elsewhere,
+    /// [`Error::TooManyVersions`] if there are more than 2,500 versions or 100 pages.
+    pub async fn versions(&self, object_type: ObjectType, name: &ObjectName) -> Result<Arc<Vec<VersionInfo>>, Error> {
         let fetch = || {
             let (vault, name) = (self.clone(), name.clone());
-            async move { vault.list_versions(kind, &name).await }
+            async move { vault.list_versions(object_type, &name).await }
         };
-        self.shared(&self.access.recent.versions, kind, name, None, fetch).await
+        self.shared(&self.session.objects.versions, object_type, name, None, fetch).await
     }
 
-    async fn list_versions(&self, kind: ObjectType, name: &ObjectName) -> Result<Vec<VersionInfo>, Error> {
-        let path = format!("/{}/{name}/versions", kind.collection());
-        let place = self.access.key_vault(kind.collection());
-        let first = self.url(kind, &path)?;
+    async fn list_versions(&self, object_type: ObjectType, name: &ObjectName) -> Result<Vec<VersionInfo>, Error> {
+        let path = format!("/{}/{name}/versions", object_type.collection());
+        let endpoint = self.session.vault_endpoint(object_type.collection());
+        let first = self.url(object_type, &path)?;
         let (mut all, mut next) = (Vec::new(), Some(first.clone()));
-        for _ in 0..limits::PAGES {
+        for _ in 0..MAX_PAGES {
             let Some(url) = next.take() else {
                 return Ok(all);
             };
-            let body = self.get(kind, &path, &url).await?;
-            let (page, link) = objects::versions(&body, kind, name).map_err(|what| not_azure(place, what))?;
+            let body = self.get(object_type, &path, &url).await?;
+            let (page, link) =
+                objects::versions(&body, object_type, name).map_err(|fault| Error::unexpected(endpoint, fault))?;
             all.extend(page);
-            if all.len() > limits::VERSIONS {
+            if all.len() > MAX_VERSIONS {
                 break;
             }
             next = link.map(|link| follow(&url, &link, &first)).transpose()?;
         }
         match next {
-            None if all.len() <= limits::VERSIONS => Ok(all),
-            None | Some(_) => Err(Error::TooManyVersions { host: self.host().to_owned(), limit: limits::VERSIONS }),
+            None if all.len() <= MAX_VERSIONS => Ok(all),
+            None | Some(_) => Err(Error::TooManyVersions { host: self.host().to_owned(), limit: MAX_VERSIONS }),
         }
     }
 
-    /// What others of this identity have just got, or what `fetch` brings for all of them; every fetch is counted.
+    /// A cached object of this identity, or the result of `fetch`, which is shared and counted.
     async fn shared<T: Size + Send + Sync + 'static, F>(
         &self,
-        objects: &Objects<T>,
-        kind: ObjectType,
+        objects: &ObjectFetches<T>,
+        object_type: ObjectType,
         name: &ObjectName,
         version: Option<&ObjectVersionId>,
         fetch: impl Fn() -> F,
@@ -193,130 +175,139 @@ impl Vault {
     where
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
-        let access = &self.access;
-        let wanted = Wanted {
-            key: Key {
-                identity: access.identity,
-                host: access.host.clone(),
-                kind,
+        let session = &self.session;
+        let request = FetchRequest {
+            key: ObjectKey {
+                identity: session.identity,
+                host: session.host.clone(),
+                object_type,
                 name: name.as_str().to_ascii_lowercase(),
                 version: version.map(|version| version.as_str().to_owned()),
             },
-            proof: access.proof(),
-            deadline: access.deadline,
-            rank: access.lane.rank().clone(),
-            claim: access.claim.clone(),
-            host: &access.host,
+            proof: session.proof(),
+            deadline: session.deadline,
+            priority: session.queue.priority().clone(),
+            permits: session.permits.clone(),
+            host: &session.host,
         };
         let counted = || {
-            let (metrics, started, fetching) = (access.metrics.clone(), Instant::now(), fetch());
+            let (metrics, started, fetching) = (session.metrics.clone(), Instant::now(), fetch());
             async move {
                 let result = fetching.await;
                 let outcome = result.as_ref().map(|_| ()).map_err(Error::reason);
-                metrics.fetched(kind.as_str(), outcome, started.elapsed());
+                metrics.fetched(object_type.as_str(), outcome, started.elapsed());
                 result
             }
         };
-        access.recent.get(objects, wanted, access.since, counted).await
+        session.objects.get(objects, request, session.since, counted).await
     }
 
     async fn object<T>(
         self,
-        kind: ObjectType,
+        object_type: ObjectType,
         name: ObjectName,
         version: Option<ObjectVersionId>,
         read: fn(&[u8], &ObjectName) -> Result<T, &'static str>,
     ) -> Result<T, Error> {
-        let path = object_path(kind, &name, version.as_ref());
-        let body = self.get(kind, &path, &self.url(kind, &path)?).await?;
-        read(&body, &name).map_err(|what| not_azure(self.access.key_vault(kind.collection()), what))
+        let path = object_path(object_type, &name, version.as_ref());
+        let body = self.get(object_type, &path, &self.url(object_type, &path)?).await?;
+        read(&body, &name)
+            .map_err(|fault| Error::unexpected(self.session.vault_endpoint(object_type.collection()), fault))
     }
 
-    async fn get(&self, kind: ObjectType, path: &str, url: &Url) -> Result<Bytes, Error> {
+    async fn get(&self, object_type: ObjectType, path: &str, url: &Url) -> Result<Bytes, Error> {
         let get = |token: Arc<Token>| async move {
-            let transport = self.access.transport(kind, token);
-            self.tried(|| transport.get(url.clone())).await
+            let transport = self.session.transport(object_type, token);
+            self.retried(|| transport.get(url.clone())).await
         };
-        self.let_in(kind, path, get).await
+        self.with_token(object_type, path, get).await
     }
 
-    /// Makes a request with a token, and once more with another one when the vault refuses the
-    /// first (docs/reference/azure-provider.md#http).
-    async fn let_in<T, F>(&self, kind: ObjectType, path: &str, get: impl Fn(Arc<Token>) -> F) -> Result<T, Error>
+    /// Sends a request with a token, and again with another one if the vault refuses the first
+    /// (docs/reference/azure-provider.md#http).
+    async fn with_token<T, F>(
+        &self,
+        object_type: ObjectType,
+        path: &str,
+        get: impl Fn(Arc<Token>) -> F,
+    ) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let (scope, token) = self.access.token(kind, path).await?;
+        let (scope, token) = self.session.token(object_type, path).await?;
         let result = get(token.clone()).await;
         let refused = matches!(&result, Err(error) if error.reason() == Reason::Unauthorized);
-        if refused && self.access.refuse(kind, &scope, &token) {
-            let (scope, token) = self.access.token(kind, path).await?;
+        if refused && self.session.refuse(object_type, &scope, &token) {
+            let (scope, token) = self.session.token(object_type, path).await?;
             let result = get(token.clone()).await;
             if matches!(&result, Err(error) if error.reason() == Reason::Unauthorized) {
-                self.access.refuse(kind, &scope, &token);
+                self.session.refuse(object_type, &scope, &token);
             }
             return result;
         }
         result
     }
 
-    async fn tried<T, F>(&self, attempt: impl FnMut() -> F) -> Result<T, Error>
+    async fn retried<T, F>(&self, attempt: impl FnMut() -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let Access { deadline, limits, host, .. } = &*self.access;
+        let Session { deadline, limits, host, .. } = &*self.session;
         retry::until(*deadline, *limits, host, attempt).await
     }
 
-    fn url(&self, kind: ObjectType, path: &str) -> Result<Url, Error> {
-        Url::parse(&format!("https://{}{path}?api-version={API_VERSION}", self.host()))
-            .map_err(|_| not_azure(self.access.key_vault(kind.collection()), "its name is no host"))
+    fn url(&self, object_type: ObjectType, path: &str) -> Result<Url, Error> {
+        Url::parse(&format!("https://{}{path}?api-version={API_VERSION}", self.host())).map_err(|_| {
+            Error::unexpected(self.session.vault_endpoint(object_type.collection()), "its name is not a host name")
+        })
     }
 
-    /// The SDK's client with this token: the one that is there, or a new one.
+    /// The SDK's client with this token: the cached one or a new one.
     fn secret_client(&self, token: Arc<Token>) -> Result<Arc<SecretClient>, Error> {
         let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, client)) = client.as_ref().filter(|(used, _)| Arc::ptr_eq(used, &token)) {
             return Ok(client.clone());
         }
-        let transport = self.access.transport(ObjectType::Secret, token.clone());
+        let transport = self.session.transport(ObjectType::Secret, token.clone());
         let options = SecretClientOptions {
             api_version: API_VERSION.to_owned(),
             client_options: client_options(Arc::new(transport)),
             ..SecretClientOptions::default()
         };
-        let made = SecretClient::new(&format!("https://{}/", self.host()), Arc::new(NoToken), Some(options))
-            .map_err(|error| from_sdk(&error, self.access.key_vault("client")))?;
-        let made = Arc::new(made);
-        *client = Some((token, made.clone()));
-        Ok(made)
+        let new = SecretClient::new(&format!("https://{}/", self.host()), Arc::new(NoToken), Some(options))
+            .map_err(|error| from_sdk(&error, self.session.vault_endpoint("client")))?;
+        let new = Arc::new(new);
+        *client = Some((token, new.clone()));
+        Ok(new)
     }
 }
 
-fn object_path(kind: ObjectType, name: &ObjectName, version: Option<&ObjectVersionId>) -> String {
-    format!("/{}/{name}/{}", kind.collection(), version.map(ObjectVersionId::as_str).unwrap_or_default())
+fn object_path(object_type: ObjectType, name: &ObjectName, version: Option<&ObjectVersionId>) -> String {
+    format!("/{}/{name}/{}", object_type.collection(), version.map(ObjectVersionId::as_str).unwrap_or_default())
 }
 
-/// Where a list goes on, which may be only where it began: a hostile answer would take the token elsewhere.
+/// The URL of the next page, which must have the path of the first: a hostile response could
+/// redirect the token.
 fn follow(page: &Url, link: &str, first: &Url) -> Result<Url, Error> {
     let same = |next: &Url| next.origin() == first.origin() && next.path().eq_ignore_ascii_case(first.path());
     let next = page.join(link).ok().filter(same);
-    next.ok_or_else(|| Error::LeftVault {
+    next.ok_or_else(|| Error::OutOfBounds {
         expected: format!("{}{}", first.host_str().unwrap_or_default(), first.path()),
     })
 }
 
-/// The credential that the SDK's client demands, and never asks.
+/// The credential that the SDK's client demands, and never asks for a token.
 ///
-/// The SDK would fetch a token after a 401, but our transport hands it none and puts the token on itself, at the last moment before
-/// sending. So the SDK cannot take a token elsewhere, cannot keep a revoked one, and concurrent first requests cannot clear each
-/// other's, as they may in its bearer policy, where every 401 drops the token that all of them share.
+/// The SDK asks for one after a 401, but our transport reports none, and adds the token itself just
+/// before sending. So the SDK cannot send a token elsewhere or keep a revoked one, and concurrent
+/// first requests cannot clear each other's token, as they can in its bearer policy, where each 401
+/// drops the token that they all share.
 #[derive(Debug)]
 struct NoToken;
 
 #[async_trait]
 impl TokenCredential for NoToken {
     async fn get_token(&self, _: &[&str], _: Option<TokenRequestOptions<'_>>) -> azure_core::Result<AccessToken> {
-        Err(azure_core::Error::with_message(ErrorKind::Credential, "the transport puts the token on"))
+        Err(azure_core::Error::with_message(ErrorKind::Credential, "the transport adds the token"))
     }
 }

@@ -1,6 +1,7 @@
-//! What the process holds for Azure: its HTTP clients, what it has learned about vaults, and the tokens of identities.
+//! The process's state for Azure: HTTP clients, queues, permits, and what it caches of vaults and
+//! identities.
 //!
-//! Opens vaults without touching the network; holds no client secret and no key. Control goes on to `vault`.
+//! Opens vaults without a request; keeps no client secret and no key.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,166 +11,173 @@ use std::time::Duration;
 use azure_core::time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::assertion::Assertions;
-use super::binding::{TokenProxy, TokenProxyOptions};
-use super::budget::Budget;
-use super::challenge::Challenges;
+use super::assertion::AssertionCache;
+use super::challenge::ChallengeCache;
+use super::client::{self, build, is_proxied};
 use super::cloud::Cloud;
 use super::error::Error;
-use super::http::{self, Http};
+use super::fetch_permits::FetchPermits;
+use super::http::Http;
 use super::identity::Credential;
 use super::imds::Imds;
 use super::names::{TenantId, VaultName};
-use super::pace::Rate;
-use super::places::Places;
-use super::rank::{Purpose, Rank};
-use super::recent::Recent;
-use super::retry::Limits;
-use super::session::Access;
-use super::tokens::Tokens;
-use super::trust::Renewed;
+use super::object_cache::ObjectCache;
+use super::priority::Priority;
+use super::rate_limit::Rate;
+use super::reloading_client::ReloadingClient;
+use super::retry::RetryLimits;
+use super::session::Session;
+use super::token_proxy::{TokenProxy, TokenProxyOptions};
+use super::tokens::TokenCache;
 use super::vault::Vault;
+use super::vault_queue::VaultQueues;
 use crate::compute::Compute;
+use crate::model::Purpose;
 use crate::server::metrics::Metrics;
 
-/// What the caller chooses.
+/// The options of a process.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// What stands in the User-Agent header of every request; printable ASCII.
+    /// The User-Agent header of all requests; printable ASCII.
     pub user_agent: String,
-    /// How the token proxy of AKS identity bindings is found.
+    /// The address of the token proxy of AKS identity bindings.
     pub token_proxy: TokenProxyOptions,
-    /// For how long an object that one fetch got is given to others of the same identity; zero shares nothing.
+    /// How long an object is shared with other first publishes of the same identity; zero shares
+    /// nothing.
     pub freshness: Duration,
-    /// How fast each vault may be asked.
+    /// The rate limit of each vault.
     pub rate: Rate,
-    /// How many connections there may be.
-    pub connections: Connections,
-    /// Where requests are counted.
+    /// The limits of connections.
+    pub connections: ConnectionLimits,
+    /// Counts the requests.
     pub metrics: Metrics,
-    /// Where keys are read that log in.
+    /// Reads the keys of certificates.
     pub compute: Compute,
 }
 
 /// How many connections to Azure there may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Connections {
-    /// Fetches that may use one at once: of objects, tokens and challenges. A namespace may have half of them.
+pub struct ConnectionLimits {
+    /// Concurrent fetches of objects, tokens and challenges. A namespace may have half of them.
     pub fetches: usize,
-    /// Connections that may lie idle; beyond that all idle ones are closed.
+    /// Idle connections; above, all idle ones are closed.
     pub idle: usize,
 }
 
-/// For whom a vault is opened, and what for.
+/// The pod and the purpose for which a vault is opened.
 #[derive(Debug, Clone, Copy)]
-pub struct Errand<'a> {
+pub struct FetchContext<'a> {
     /// The namespace of the pod.
     pub namespace: &'a str,
-    /// What it is for.
+    /// What the fetch is for.
     pub purpose: Purpose,
-    /// When the fetch must have ended.
+    /// The deadline of the fetch.
     pub deadline: Instant,
 }
 
-/// The way to every vault. Built once per process and cheap to clone; all clones share one pool of connections.
+/// Opens vaults. Created once per process and cheap to clone; all clones share one pool of
+/// connections.
 #[derive(Clone)]
 pub struct Vaults {
     http: Http,
     imds: Imds,
     token_proxy: TokenProxy,
-    challenges: Challenges,
-    memory: Memory,
-    budget: Budget,
-    places: Places,
+    challenges: ChallengeCache,
+    caches: IdentityCaches,
+    queues: VaultQueues,
+    permits: FetchPermits,
     metrics: Metrics,
     compute: Compute,
-    limits: Limits,
+    limits: RetryLimits,
 }
 
-/// What one fetch got and another of the same identity is given.
+/// What fetches of one identity share.
 #[derive(Clone)]
-struct Memory {
-    tokens: Tokens,
-    assertions: Assertions,
-    recent: Recent,
+struct IdentityCaches {
+    tokens: TokenCache,
+    assertions: AssertionCache,
+    objects: ObjectCache,
 }
 
-impl Memory {
-    /// An empty one that keeps objects for `freshness`.
-    fn new(freshness: Duration) -> Memory {
-        Memory { tokens: Tokens::default(), assertions: Assertions::default(), recent: Recent::new(freshness) }
+impl IdentityCaches {
+    fn new(freshness: Duration) -> IdentityCaches {
+        IdentityCaches {
+            tokens: TokenCache::default(),
+            assertions: AssertionCache::default(),
+            objects: ObjectCache::new(freshness),
+        }
     }
 }
 
 impl Vaults {
-    /// Builds the HTTPS client: TLS 1.2 or newer, the system's CA certificates or those of SSL_CERT_FILE and SSL_CERT_DIR, the
-    /// proxy of HTTPS_PROXY and NO_PROXY. Variables are read here and never again, certificates when they change.
+    /// Builds the HTTPS client: TLS 1.2 or newer, the system's CA certificates or those of
+    /// SSL_CERT_FILE and SSL_CERT_DIR, the proxy of HTTPS_PROXY and NO_PROXY. Variables are read
+    /// once, certificates when they change.
     ///
     /// Makes rustls use ring, unless the process has chosen another provider before.
     ///
     /// # Errors
-    /// [`Error::Client`], when there are no CA certificates or the user agent is not printable.
+    /// [`Error::Client`], if there are no CA certificates or the user agent is not printable.
     pub fn new(options: Options) -> Result<Vaults, Error> {
-        let (agent, exchange) = (options.user_agent.clone(), Limits::PRODUCT.exchange);
+        let (agent, timeout) = (options.user_agent.clone(), RetryLimits::PRODUCT.request_timeout);
         let address = SocketAddr::from((Ipv4Addr::new(169, 254, 169, 254), 80));
-        let imds = Imds { http: Http::direct(http::imds_builder(&agent), exchange)?, address };
-        let make = move |roots| http::built(http::builder(&agent).tls_certs_only(roots));
-        let http = Http::renewed(Renewed::new(Box::new(make), options.connections.idle)?, exchange, http::is_proxied());
-        Vaults::with_clients(http, imds, Limits::PRODUCT, options)
+        let imds = Imds { http: Http::direct(client::imds_builder(&agent), timeout)?, address };
+        let build = move |certificates| build(client::builder(&agent).tls_certs_only(certificates));
+        let client = ReloadingClient::new(Box::new(build), options.connections.idle)?;
+        Vaults::with_clients(Http::reloading(client, timeout, is_proxied()), imds, RetryLimits::PRODUCT, options)
     }
 
-    /// The same with clients and limits of the caller's choice.
-    pub(super) fn with_clients(http: Http, imds: Imds, limits: Limits, options: Options) -> Result<Vaults, Error> {
+    /// With the caller's clients and limits, for tests.
+    pub(super) fn with_clients(http: Http, imds: Imds, limits: RetryLimits, options: Options) -> Result<Vaults, Error> {
         Ok(Vaults {
             http,
             imds,
-            token_proxy: TokenProxy::new(options.token_proxy, &options.user_agent, limits.exchange),
-            challenges: Challenges::default(),
-            memory: Memory::new(options.freshness),
-            budget: Budget::new(options.rate, options.metrics.clone()),
-            places: Places::new(options.connections.fetches),
+            token_proxy: TokenProxy::new(options.token_proxy, &options.user_agent, limits.request_timeout),
+            challenges: ChallengeCache::default(),
+            caches: IdentityCaches::new(options.freshness),
+            queues: VaultQueues::new(options.rate, options.metrics.clone()),
+            permits: FetchPermits::new(options.connections.fetches),
             metrics: options.metrics,
             compute: options.compute,
             limits,
         })
     }
 
-    /// How many vaults are left alone at this moment: because they asked for that, and because they only fail.
-    pub fn restrained(&self) -> [usize; 2] {
-        self.budget.restrained()
+    /// The number of vaults in a backoff: by Retry-After, and by an open circuit.
+    pub fn backoff_counts(&self) -> [usize; 2] {
+        self.queues.backoff_counts()
     }
 
-    /// What was fetched a moment ago.
     #[cfg(test)]
-    pub(super) fn recent(&self) -> &Recent {
-        &self.memory.recent
+    pub(super) fn objects(&self) -> &ObjectCache {
+        &self.caches.objects
     }
 
-    /// Opens a vault for one fetch. Nothing is sent before the first object is asked for.
+    /// Opens a vault for one fetch. The first request is sent for the first object.
     ///
     /// # Errors
-    /// [`Error::Credential`], when the credential is incomplete, or cannot be used.
+    /// [`Error::Credential`], if the credential is incomplete or cannot be used.
     pub fn open(
         &self,
-        errand: Errand<'_>,
+        context: FetchContext<'_>,
         cloud: &Cloud,
         name: &VaultName,
         tenant: &TenantId,
         credential: Credential,
     ) -> Result<Vault, Error> {
-        let Errand { namespace, purpose, deadline } = errand;
+        let FetchContext { namespace, purpose, deadline } = context;
         let host = name.host(cloud);
-        let memory = self.memory(&credential);
-        let access = Access {
+        let caches = self.caches(&credential);
+        let session = Session {
             http: self.http.clone(),
             imds: self.imds.clone(),
             token_proxy: self.token_proxy.clone(),
             challenges: self.challenges.clone(),
-            tokens: memory.tokens,
-            assertions: memory.assertions,
-            recent: memory.recent,
-            lane: self.budget.lane(&host).ranked(Rank::of(purpose)),
-            claim: self.places.of(namespace),
+            tokens: caches.tokens,
+            assertions: caches.assertions,
+            objects: caches.objects,
+            queue: self.queues.queue(&host).with_priority(Priority::of(purpose)),
+            permits: self.permits.of_namespace(namespace),
             metrics: self.metrics.clone(),
             compute: self.compute.clone(),
             limits: self.limits,
@@ -181,16 +189,17 @@ impl Vaults {
             deadline,
             since: (purpose == Purpose::Refresh).then(Instant::now),
         };
-        access.check()?;
-        Ok(Vault::new(Arc::new(access)))
+        session.check()?;
+        Ok(Vault::new(Arc::new(session)))
     }
 
-    /// The process's memory, or one of the fetch's own, which ends with it, for a token that Entra ID has to judge.
-    fn memory(&self, credential: &Credential) -> Memory {
+    /// The process's caches; or empty ones for this fetch alone, for a token that Entra ID has to
+    /// check.
+    fn caches(&self, credential: &Credential) -> IdentityCaches {
         let now = OffsetDateTime::now_utc().unix_timestamp();
         match credential.service_account() {
-            Some(account) if !account.may_share(now) => Memory::new(Duration::ZERO),
-            Some(_) | None => self.memory.clone(),
+            Some(account) if !account.may_share(now) => IdentityCaches::new(Duration::ZERO),
+            Some(_) | None => self.caches.clone(),
         }
     }
 }

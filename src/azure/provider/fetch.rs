@@ -16,7 +16,7 @@ use super::object_fetch::{FetchedObject, ObjectFetch};
 use super::params::{Params, attributes};
 use super::render::Rendering;
 use super::service_account::check_pod;
-use crate::azure::keyvault::{Errand, Identity, NameError, TenantId, Vault, VaultName, Vaults};
+use crate::azure::keyvault::{FetchContext, Identity, NameError, TenantId, Vault, VaultName, Vaults};
 use crate::compute::Compute;
 use crate::model::{ClassRef, Fetch, FileMode};
 
@@ -52,10 +52,9 @@ impl Azure {
         Azure { vaults, default_cloud, rendering, logins, conversions: Conversions::new(compute) }
     }
 
-    /// How many vaults get no requests at present: because of a Retry-After, and because of
-    /// failures.
-    pub fn restrained(&self) -> [usize; 2] {
-        self.vaults.restrained()
+    /// The number of vaults to which requests are paused: by their Retry-After, and by an open circuit.
+    pub fn backoff_counts(&self) -> [usize; 2] {
+        self.vaults.backoff_counts()
     }
 
     /// The same provider with another default mode of files.
@@ -97,8 +96,8 @@ impl Azure {
                 self.logins.credential((params, class), client_id, proof, fetch.deadline).await?
             }
         };
-        let errand = Errand { namespace: &class.namespace, purpose: fetch.purpose, deadline: fetch.deadline };
-        self.vaults.open(errand, &cloud, &vault, &tenant, credential).map_err(|source| Error::Vault {
+        let context = FetchContext { namespace: &class.namespace, purpose: fetch.purpose, deadline: fetch.deadline };
+        self.vaults.open(context, &cloud, &vault, &tenant, credential).map_err(|source| Error::Vault {
             class: class.clone(),
             object: None,
             source,

@@ -56,10 +56,13 @@ struct SyncError {
     reason: &'static str,
 }
 
+/// Why requests to a vault are paused: it asked for that (Retry-After), or it keeps failing.
+pub const BACKOFF_REASONS: [&str; 2] = ["retry_after", "circuit_open"];
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Restraint {
+struct Backoff {
     os_type: &'static str,
-    restraint: &'static str,
+    reason: &'static str,
 }
 
 /// Upstream's provider has the object's name here, and the whole error; both are without bound.
@@ -93,7 +96,7 @@ struct Instruments {
     node_unpublish_error: Family<Unpublish, Counter>,
     keyvault_request: Family<Request, Histogram, fn() -> Histogram>,
     keyvault_throttled: Family<Unpublish, Counter>,
-    keyvault_restrained: Family<Restraint, Counter>,
+    keyvault_backoff: Family<Backoff, Counter>,
     calls: Calls,
     compute: Compute,
     providers: Providers,
@@ -144,12 +147,12 @@ impl Metrics {
             "Distribution of how long it took to get from keyvault",
             keyvault_request.clone(),
         );
-        let (keyvault_throttled, keyvault_restrained) = (Family::default(), Family::default());
+        let (keyvault_throttled, keyvault_backoff) = (Family::default(), Family::default());
         registry.register("keyvault_throttled", "Total number of answers 429 of vaults", keyvault_throttled.clone());
         registry.register(
-            "keyvault_restrained",
-            "How often a vault began to be left alone, because it asked for that or only fails",
-            keyvault_restrained.clone(),
+            "keyvault_backoff",
+            "Total number of times that requests to a vault were paused, by its Retry-After or by an open circuit",
+            keyvault_backoff.clone(),
         );
         let (calls, rotation) = (Calls::registered(registry), Rotation::registered(registry));
         let compute = Compute::registered(registry);
@@ -176,7 +179,7 @@ impl Metrics {
             node_unpublish_error,
             keyvault_request,
             keyvault_throttled,
-            keyvault_restrained,
+            keyvault_backoff,
             calls,
             compute,
             providers,
@@ -227,9 +230,9 @@ impl Metrics {
         self.0.keyvault_throttled.get_or_create(&Unpublish { os_type: std::env::consts::OS }).inc();
     }
 
-    /// Counts that a vault is left alone from now on, and why.
-    pub fn restrained(&self, restraint: &'static str) {
-        self.0.keyvault_restrained.get_or_create(&Restraint { os_type: std::env::consts::OS, restraint }).inc();
+    /// Counts that requests to a vault are paused from now on, for a reason of [`BACKOFF_REASONS`].
+    pub fn backoff_started(&self, reason: &'static str) {
+        self.0.keyvault_backoff.get_or_create(&Backoff { os_type: std::env::consts::OS, reason }).inc();
     }
 
     /// Counts one Kubernetes Secret of a class of this `provider` that was written, with the time that took, or could not be.

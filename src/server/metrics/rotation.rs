@@ -14,7 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use super::{Cause, DURATION_BUCKETS, Metrics, Provider, Restraint};
+use super::{BACKOFF_REASONS, Backoff, Cause, DURATION_BUCKETS, Metrics, Provider};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Refreshed {
@@ -49,7 +49,7 @@ pub(super) struct Rotation {
     failing: Family<Os, Gauge>,
     oldest: Family<Os, Gauge<f64, AtomicU64>>,
     expiry: Family<Os, Gauge>,
-    restrained: Family<Restraint, Gauge>,
+    backoff: Family<Backoff, Gauge>,
 }
 
 impl Rotation {
@@ -63,9 +63,9 @@ impl Rotation {
             failing: Family::default(),
             oldest: Family::default(),
             expiry: Family::default(),
-            restrained: Family::default(),
+            backoff: Family::default(),
         };
-        let Rotation { refreshed, failed, took, volumes, failing, oldest, expiry, restrained } = &rotation;
+        let Rotation { refreshed, failed, took, volumes, failing, oldest, expiry, backoff } = &rotation;
         registry.register("rotation_reconcile", "Total number of refreshes of volumes", refreshed.clone());
         registry.register(
             "rotation_reconcile_error",
@@ -90,9 +90,9 @@ impl Rotation {
             expiry.clone(),
         );
         registry.register(
-            "keyvault_restrained_vaults",
-            "Vaults that are left alone at this moment, because they asked for that or only fail",
-            restrained.clone(),
+            "keyvault_backoff_vaults",
+            "Number of vaults to which requests are paused, by their Retry-After or by an open circuit",
+            backoff.clone(),
         );
         rotation
     }
@@ -127,10 +127,10 @@ impl Metrics {
         self.0.rotation.oldest.get_or_create(&OS).set(oldest.unwrap_or_default().as_secs_f64());
     }
 
-    /// Notes how many vaults are left alone: because they asked for that, and because they only fail.
-    pub fn restrained_vaults(&self, counts: [usize; 2]) {
-        for (restraint, count) in ["asked", "failing"].into_iter().zip(counts) {
-            let gauge = self.0.rotation.restrained.get_or_create(&Restraint { os_type: OS.os_type, restraint });
+    /// Sets the number of vaults to which requests are paused, for each of [`BACKOFF_REASONS`].
+    pub fn backoff_vaults(&self, counts: [usize; 2]) {
+        for (reason, count) in BACKOFF_REASONS.into_iter().zip(counts) {
+            let gauge = self.0.rotation.backoff.get_or_create(&Backoff { os_type: OS.os_type, reason });
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }

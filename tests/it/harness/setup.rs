@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use keyvault_csi_e2e::driver::{Kernel, DriverSetup};
+use keyvault_csi_e2e::driver::{DriverSetup, Kernel};
 use keyvault_csi_e2e::provider::ProviderSetup;
 
 use super::{Harness, environment};

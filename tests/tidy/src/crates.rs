@@ -72,7 +72,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("Api::", &["src/kubernetes/objects.rs", "src/kubernetes/watch.rs"]),
     ("kube::Api", &["src/kubernetes/objects.rs", "src/kubernetes/watch.rs"]),
     ("/api/v1/", &["src/kubernetes/secrets.rs"]),
-    ("AdministratorFile(", &["src/azure/keyvault/cloud_files.rs"]),
+    ("AdministratorFile(", &["src/azure/keyvault/administrator_file.rs"]),
 ];
 
 /// Whether a line names this crate: `name::` that is not the tail of a longer path or word.

@@ -1,4 +1,4 @@
-//! Which files of custom clouds a class can name.
+//! The files of custom clouds that a class can name.
 
 use std::path::Path;
 
@@ -67,7 +67,7 @@ fn any_other_path_is_refused_in_the_same_words_whatever_exists() {
 }
 
 #[test]
-fn without_settings_there_is_nothing_to_name() {
+fn without_settings_a_class_can_name_no_file() {
     let none = CloudFiles::default();
     for name in ["stack.json", "/etc/passwd", "/absent"] {
         assert!(read(&none, name).unwrap_err().contains("--cloud-files-dir"), "{name}");

@@ -1,4 +1,4 @@
-//! Who shares a token and who does not, and how each kind of identity asks for one.
+//! Which credentials share a token, and how each kind of identity requests one.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
 use sha2::{Digest as _, Sha256};
 
-use super::super::tokens::usable;
+use super::super::tokens::usable_for;
 use super::super::{
     CertificateFacts, Cloud, Credential, Identity, KeyFault, LoginCertificate, Options, ServiceAccountToken, TenantId,
     TokenFault, Vault, Vaults,
@@ -41,7 +41,7 @@ fn binding(name: &str, token: String) -> Credential {
     Credential::IdentityBinding { client_id: CLIENT_ID.into(), account: account("ns", name, token) }
 }
 
-/// An application with a certificate of which only this is known.
+/// An application with a certificate, of which only the facts are cached.
 pub(super) fn known(client_id: &str, certificate: &[u8], key: &[u8]) -> Credential {
     let (thumbprint, key) = (Sha256::digest(certificate).into(), Sha256::digest(key).into());
     let facts = CertificateFacts { thumbprint, key, not_after: None };
@@ -66,7 +66,7 @@ pub(super) const LATE: i64 = 4_000_000_000;
 const AUDIENCE: &str = "api://AzureADTokenExchange";
 
 #[test]
-fn an_identity_is_everything_that_tells_two_apart() {
+fn an_identity_has_all_parts_that_distinguish_credentials() {
     let certificate = |certificate: &[u8], key: &[u8]| known(CLIENT_ID, certificate, key);
     let all = [
         secret("a"),
@@ -95,9 +95,9 @@ fn an_identity_is_everything_that_tells_two_apart() {
 }
 
 #[test]
-fn a_token_is_used_until_shortly_before_its_end() {
+fn a_token_is_used_until_shortly_before_it_expires() {
     for (life, used) in [(3600, 3300), (600, 540), (0, 0), (86_400, 86_100)] {
-        assert_eq!(usable(Duration::from_secs(life)), Duration::from_secs(used));
+        assert_eq!(usable_for(Duration::from_secs(life)), Duration::from_secs(used));
     }
 }
 
@@ -126,7 +126,7 @@ async fn two_identities_never_share_a_token() {
 }
 
 #[tokio::test]
-async fn a_failure_is_not_remembered() {
+async fn a_failure_is_not_cached() {
     let azure = Azure::start(|request, number| {
         (request.kind == Kind::Token && number == 1).then(|| status(401, r#"{"error_codes":[7000215]}"#)).flatten()
     })
@@ -136,7 +136,7 @@ async fn a_failure_is_not_remembered() {
     get(&vault(&vaults, secret("a")), "db").await.unwrap();
 }
 
-/// A pod with a stale token waits for another's request, and the other way round.
+/// A pod with a stale token waits for the request of another, and the other way round.
 #[tokio::test]
 async fn a_stale_token_of_one_pod_does_not_fail_the_others() {
     let azure = Azure::start(|request, _| {
@@ -149,13 +149,13 @@ async fn a_stale_token_of_one_pod_does_not_fail_the_others() {
     let good = vault(&vaults, workload("a", jwt("a", LATE)));
     let error = get(&stale, "db").await.unwrap_err();
     assert!(error.to_string().contains("AADSTS700024") && error.to_string().contains("node's clock"), "{error}");
-    // Whoever leads: the good one gets in, and the stale one may be let in by the good one's token.
+    // Whichever leads: the valid one succeeds, and the stale one may, with the valid one's token.
     let (_, good) = tokio::join!(get(&stale, "db"), get(&good, "db"));
     good.unwrap();
 }
 
 #[tokio::test]
-async fn the_freshest_service_account_token_is_sent() {
+async fn the_service_account_token_that_expires_last_is_sent() {
     let azure = Azure::well().await;
     let vaults = azure.vaults(QUICK);
     let (fresh, older) = (jwt("a", LATE + 1), jwt("a", LATE));
@@ -165,20 +165,20 @@ async fn the_freshest_service_account_token_is_sent() {
     assert_eq!(azure.count(Kind::Token), 1);
 }
 
-/// It is Entra ID's to judge, since the clock of the node may be wrong: here it says yes, each time that it is asked.
+/// Entra ID decides, since the node's clock may be wrong; here it accepts each token.
 #[tokio::test]
 async fn a_token_that_looks_expired_shares_nothing_and_is_sent_itself() {
     let azure = Azure::well().await;
     let vaults = with_options(azure.client(), QUICK, Options { freshness: Duration::from_secs(60), ..options() });
     get(&vault(&vaults, workload("a", jwt("a", LATE))), "db").await.unwrap();
     assert_eq!(azure.counts(), [1, 1, 1]);
-    let judged = [
+    let tokens = [
         ("expired", jwt("a", 1)),
         ("expired long ago", jwt("a", i64::MIN)),
-        ("without an end", jwt_of("ns", "a", "")),
+        ("without expiration", jwt_of("ns", "a", "")),
         ("of another audience", jwt_of("ns", "a", &format!(r#","exp":{LATE},"aud":["other"]"#))),
     ];
-    for (what, token) in judged {
+    for (what, token) in tokens {
         for _ in 0..2 {
             let before = azure.counts();
             let opened = vault(&vaults, workload("a", token.clone()));
@@ -187,18 +187,18 @@ async fn a_token_that_looks_expired_shares_nothing_and_is_sent_itself() {
             assert_eq!(azure.counts(), [1, before[1] + 1, before[2] + 2], "{what}");
         }
         let sent = azure.seen().iter().filter(|request| request.body.contains(&token)).count();
-        assert_eq!(sent, 2, "{what}: it is judged itself, and not another one in its place");
+        assert_eq!(sent, 2, "{what}: it is sent itself, and no other token in its place");
     }
-    // And nobody is given what came of it, or sends such a token in place of their own.
+    // No other session gets its objects, or sends such a token in place of its own.
     let before = azure.counts();
     get(&vault(&vaults, workload("a", jwt("a", LATE))), "db").await.unwrap();
     get(&vault(&vaults, workload("a", jwt("a", LATE))), "DB").await.unwrap();
-    assert_eq!(azure.counts(), before, "it lies in memory from the first time");
+    assert_eq!(azure.counts(), before, "it is cached from the first time");
 }
 
-/// A pod's author may write a token that looks the freshest; it must not be anybody else's loss.
+/// The author of a pod may write a token that seems to expire last; it must not fail other pods.
 #[tokio::test]
-async fn a_refused_freshest_token_gives_way_to_ones_own() {
+async fn a_session_sends_its_own_token_after_a_refused_one() {
     let forged = jwt("a", LATE + 1);
     let body = format!("client_assertion={forged}&");
     let azure = Azure::start(move |request, _| {
@@ -218,13 +218,13 @@ fn only_a_token_of_the_service_account_becomes_a_credential() {
         ServiceAccountToken::new(namespace, name, AUDIENCE, token.into()).map(drop)
     };
     assert_eq!(made("ns", "a", jwt("a", LATE)), Ok(()));
-    assert_eq!(made("ns", "a", jwt("a", 1)), Ok(()), "Entra ID judges");
+    assert_eq!(made("ns", "a", jwt("a", 1)), Ok(()), "Entra ID decides");
     for (namespace, name, token) in [
         ("ns", "a", jwt("b", LATE)),
         ("ns", "A", jwt("a", LATE)),
         ("n", "a", jwt("a", LATE)),
         ("ns", "", jwt("a", LATE)),
-        // Two accounts whose names together look alike.
+        // Two accounts with the same subject.
         ("ns:a", "b", jwt_of("ns", "a:b", "")),
         ("ns", "a:b", jwt_of("ns:a", "b", "")),
     ] {

@@ -1,4 +1,4 @@
-//! The node's metadata service: what it is asked, what is tried again, and what happens where there is none.
+//! The node's metadata service: its requests, its retries, and a node without it.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener};
@@ -12,7 +12,7 @@ use super::{Reason, get};
 
 const TOKEN: &str = r#"{"access_token":"t","expires_in":"3600","expires_on":"9","token_type":"Bearer"}"#;
 
-/// A metadata service that gives these answers, one after the other, and keeps the heads of the requests.
+/// A metadata service that gives these answers in order, and records the heads of the requests.
 struct Service {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<String>>>,
@@ -46,7 +46,7 @@ impl Service {
 
 async fn fetch(address: SocketAddr, client_id: Option<&str>) -> Result<Arc<VaultSecret>, Error> {
     let azure = Azure::well().await;
-    let vaults = with_imds(Http::new(azure.client(), QUICK.exchange).unwrap(), address, QUICK, options());
+    let vaults = with_imds(Http::new(azure.client(), QUICK.request_timeout).unwrap(), address, QUICK, options());
     let credential = Credential::ManagedIdentity { client_id: client_id.map(str::to_owned) };
     get(&open_as(&vaults, "myvault", credential, Duration::from_secs(60)), "db").await
 }
@@ -64,7 +64,7 @@ async fn the_metadata_service_is_asked_for_the_vaults_resource() {
 }
 
 #[tokio::test]
-async fn the_end_of_a_token_may_be_a_number_or_a_text() {
+async fn the_expiration_of_a_token_may_be_a_number_or_a_string() {
     for body in [
         r#"{"access_token":"t","expires_in":3600}"#,
         r#"{"access_token":"t","expires_on":"4102444800"}"#,
@@ -72,16 +72,16 @@ async fn the_end_of_a_token_may_be_a_number_or_a_text() {
     ] {
         fetch(Service::start(&[("200 OK", body)]).address, None).await.unwrap();
     }
-    for (body, words) in [("{}", "holds no token"), (r#"{"access_token":[]}"#, "another shape")] {
+    for (body, words) in [("{}", "holds no token"), (r#"{"access_token":[]}"#, "another format")] {
         let error = fetch(Service::start(&[("200 OK", body)]).address, None).await.unwrap_err();
         assert!(error.to_string().contains(words), "{error}");
     }
 }
 
-/// The service is away while it is updated, and says when it is throttled
+/// The service is unavailable while it is updated, and throttles with Retry-After
 /// (docs/reference/azure-provider.md#metadata-service).
 #[tokio::test]
-async fn a_metadata_service_that_is_away_is_waited_for() {
+async fn an_unavailable_metadata_service_is_retried() {
     let away = [
         ("404 X", "{}"),
         ("410 X", "{}"),
@@ -93,7 +93,7 @@ async fn a_metadata_service_that_is_away_is_waited_for() {
     ];
     let service = Service::start(&[&away[..], &[("200 OK", TOKEN)]].concat());
     fetch(service.address, None).await.unwrap();
-    assert_eq!(service.seen().len(), 8, "more tries than others get");
+    assert_eq!(service.seen().len(), 8, "more tries than for other services");
     let service = Service::start(&[("429 X\r\nretry-after: 1", "{}"), ("200 OK", TOKEN)]);
     let started = Instant::now();
     fetch(service.address, None).await.unwrap();
@@ -105,7 +105,7 @@ async fn a_metadata_service_that_is_away_is_waited_for() {
 }
 
 #[tokio::test]
-async fn where_there_is_no_metadata_service_three_tries_are_enough() {
+async fn without_a_metadata_service_three_tries_are_made() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let error = fetch(closed, None).await.unwrap_err();
     let text = error.to_string();

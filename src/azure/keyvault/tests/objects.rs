@@ -8,7 +8,7 @@ fn name() -> ObjectName {
     ObjectName::new("db").unwrap()
 }
 
-/// Answers every request that brings a token with `body`.
+/// Answers each request with a token with `body`.
 async fn says(body: &str) -> Azure {
     let body = body.to_owned();
     Azure::start(move |request, _| (request.kind == Kind::Get).then(|| status(200, &body)).flatten()).await
@@ -40,7 +40,7 @@ async fn a_key_and_a_certificate_come_with_their_versions_for_one_token() {
 }
 
 #[tokio::test]
-async fn an_answer_without_what_matters_is_an_error() {
+async fn an_answer_without_a_required_field_is_an_error() {
     for body in [
         "{}".to_owned(),
         "[]".to_owned(),
@@ -79,14 +79,14 @@ async fn versions_are_read_from_all_pages() {
     })
     .await;
     let versions = azure.vault().versions(ObjectType::Secret, &name()).await.unwrap();
-    let told = |version: &str| VersionInfo {
+    let with_attributes = |version: &str| VersionInfo {
         version: version.into(),
         enabled: Some(false),
         created: Some(7),
         has_attributes: true,
     };
-    let untold = VersionInfo { version: "v2".into(), enabled: None, created: None, has_attributes: false };
-    assert_eq!(*versions, [told("v1"), untold, told("v3")]);
+    let without = VersionInfo { version: "v2".into(), enabled: None, created: None, has_attributes: false };
+    assert_eq!(*versions, [with_attributes("v1"), without, with_attributes("v3")]);
     assert_eq!(azure.seen().last().unwrap().target, "/secrets/db/versions?page=3");
     assert_eq!(azure.counts(), [1, 1, 3]);
 }
@@ -104,7 +104,7 @@ async fn a_list_that_goes_on_elsewhere_is_not_followed() {
     ] {
         let azure = says(&format!(r#"{{"value":[],"nextLink":"{link}"}}"#)).await;
         let error = azure.vault().versions(ObjectType::Secret, &name()).await.unwrap_err();
-        assert!(matches!(error, Error::LeftVault { .. }), "{link}: {error}");
+        assert!(matches!(error, Error::OutOfBounds { .. }), "{link}: {error}");
         assert_eq!(azure.counts(), [1, 1, 1], "{link}");
     }
 }
@@ -118,7 +118,7 @@ async fn a_list_without_an_end_ends() {
 }
 
 #[tokio::test]
-async fn who_may_not_read_a_key_hears_of_keys() {
+async fn the_error_of_a_forbidden_key_names_the_role_for_keys() {
     let azure = Azure::start(|request, _| {
         let body = r#"{"error":{"code":"Forbidden","innererror":{"code":"ForbiddenByRbac"}}}"#;
         (request.kind == Kind::Get).then(|| Answer::Status(403, "", body.to_owned()))

@@ -5,11 +5,15 @@ use std::time::Duration;
 use azure_core::time::{OffsetDateTime, to_rfc7231};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::super::answer::{self, Codes};
+use super::super::administrator_file::AdministratorFile;
 use super::super::challenge::Scope;
-use super::super::cloud_files::AdministratorFile;
-use super::super::error::{Link, Refusal, Service, Stop};
+use super::super::connection_fault::ConnectionFault;
+use super::super::endpoint::Service;
+use super::super::error::StopReason;
+use super::super::error_codes::ErrorCodes;
 use super::super::names::is_client_id;
+use super::super::refusal::Refusal;
+use super::super::response::{request_id, retry_after};
 use super::super::retry::{Decision, decide};
 use super::super::{Cloud, CloudError, Error, NameError, ObjectName, ObjectVersionId, TenantId, VaultName};
 use crate::model::Reason;
@@ -41,18 +45,18 @@ fn names_are_those_of_the_services() {
 }
 
 #[test]
-fn a_name_error_says_what_is_wrong() {
+fn a_name_error_names_the_rule() {
     assert_eq!(ObjectName::new("").unwrap_err(), NameError::Empty);
     assert_eq!(VaultName::new("ab").unwrap_err().to_string(), "it has 2 characters; a vault's name has 3 to 24");
-    assert_eq!(ObjectName::new("a.b").unwrap_err().to_string(), "it may hold only ASCII letters, digits and '-'");
+    assert_eq!(ObjectName::new("a.b").unwrap_err().to_string(), "it may contain only ASCII letters, digits and '-'");
 }
 
-/// The table of docs/reference/azure-provider.md#clouds.
 /// A cloud whose file has this content.
 fn custom(bytes: &[u8]) -> Result<Cloud, CloudError> {
     Cloud::of_file(&AdministratorFile::made_up(bytes))
 }
 
+/// The table of docs/reference/azure-provider.md#clouds.
 #[test]
 fn the_public_clouds_are_known_in_any_case() {
     for (name, authority, suffix) in [
@@ -114,23 +118,24 @@ fn a_faulty_cloud_file_names_the_field() {
 }
 
 #[test]
-fn codes_are_taken_and_nothing_else() {
-    let codes =
-        Codes::of_key_vault(br#"{"error":{"code":"Forbidden","message":"m","innererror":{"code":"ForbiddenByRbac"}}}"#);
+fn only_codes_are_read_from_a_body() {
+    let codes = ErrorCodes::of_key_vault(
+        br#"{"error":{"code":"Forbidden","message":"m","innererror":{"code":"ForbiddenByRbac"}}}"#,
+    );
     assert_eq!(codes.all().collect::<Vec<_>>(), ["Forbidden", "ForbiddenByRbac"]);
     for nothing in ["", "[]", "null", "{\"error\":7}", r#"{"error":{"code":"two words"}}"#, r#"{"error":{"code":""}}"#]
     {
-        assert_eq!(Codes::of_key_vault(nothing.as_bytes()), Codes::default(), "{nothing}");
+        assert_eq!(ErrorCodes::of_key_vault(nothing.as_bytes()), ErrorCodes::default(), "{nothing}");
     }
     let long = format!(r#"{{"error":{{"code":"{}"}}}}"#, "x".repeat(65));
-    assert_eq!(Codes::of_key_vault(long.as_bytes()), Codes::default());
+    assert_eq!(ErrorCodes::of_key_vault(long.as_bytes()), ErrorCodes::default());
     for (body, code) in [
         (r#"{"error_codes":[7000215,1],"error_description":"x"}"#, Some("AADSTS7000215")),
         (r#"{"error_description":"AADSTS90002: no tenant s3cr3t"}"#, Some("AADSTS90002")),
         (r#"{"error_description":"s3cr3t AADSTS90002"}"#, None),
         (r#"{"error_codes":["s3cr3t"]}"#, None),
     ] {
-        assert_eq!(Codes::of_entra_id(body.as_bytes()).all().next(), code, "{body}");
+        assert_eq!(ErrorCodes::of_entra_id(body.as_bytes()).all().next(), code, "{body}");
     }
 }
 
@@ -140,7 +145,7 @@ fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
 }
 
 #[test]
-fn a_wait_is_read_in_every_spelling() {
+fn retry_after_is_read_in_each_form() {
     let now = OffsetDateTime::from_unix_timestamp(1_700_000_000).unwrap();
     let date = |seconds: i64| to_rfc7231(&OffsetDateTime::from_unix_timestamp(1_700_000_000 + seconds).unwrap());
     for (lines, wait) in [
@@ -154,13 +159,13 @@ fn a_wait_is_read_in_every_spelling() {
         (&[("retry-after", "soon")], None),
         (&[], None),
     ] {
-        assert_eq!(answer::retry_after(&headers(lines), now), wait, "{lines:?}");
+        assert_eq!(retry_after(&headers(lines), now), wait, "{lines:?}");
     }
 }
 
 #[test]
 fn an_id_is_shown_only_when_it_looks_like_one() {
-    let id = |text| answer::request_id(&headers(&[("x-ms-request-id", text)]));
+    let id = |text| request_id(&headers(&[("x-ms-request-id", text)]));
     assert_eq!(id("f3f0b1c2-1111-4f6e-9c3e-2d1c0a9b8c7d").as_deref(), Some("f3f0b1c2-1111-4f6e-9c3e-2d1c0a9b8c7d"));
     assert_eq!((id("a b"), id("<x>"), id(""), id(&"a".repeat(65))), (None, None, None, None));
     assert!(is_client_id("72f988bf-86f1-41af-91ab-2d7cd011db47"));
@@ -170,7 +175,7 @@ fn an_id_is_shown_only_when_it_looks_like_one() {
 }
 
 #[test]
-fn a_challenge_is_believed_for_its_own_resource_only() {
+fn a_challenge_is_accepted_for_its_own_resource_only() {
     let scope = |text: &str, host: &str, cloud: &str| {
         let scope = Scope::of(&headers(&[("www-authenticate", text)]), host, cloud);
         scope.map(|scope| scope.map(|scope| scope.as_str().to_owned()))
@@ -210,39 +215,39 @@ fn refusal(service: Service, status: u16, code: Option<&str>, retry_after: Optio
     Error::Refused(Box::new(Refusal {
         service,
         host: "h".into(),
-        what: "secrets",
+        operation: "secrets",
         status,
-        codes: Codes { code: code.map(str::to_owned), inner: None },
+        codes: ErrorCodes { code: code.map(str::to_owned), inner: None },
         request_id: Some("id-1".into()),
         retry_after: retry_after.map(Duration::from_secs),
         client_id: None,
     }))
 }
 
-fn unreachable(service: Service, link: Link) -> Error {
-    Error::Unreachable { service, host: "h".into(), link, proxied: false }
+fn unreachable(service: Service, fault: ConnectionFault) -> Error {
+    Error::Unreachable { service, host: "h".into(), fault, proxied: false }
 }
 
 #[test]
 fn the_decision_to_try_again_is_a_table() {
     let second = Duration::from_secs(1);
     let (vault, left) = (Service::KeyVault, 10 * second);
-    let again = |wait| Decision::Again(wait * second);
+    let again = |wait| Decision::RetryAfter(wait * second);
     for (error, wait, decision) in [
         (refusal(vault, 503, None, None), Some(second), again(1)),
-        (refusal(vault, 503, None, None), Some(left), Decision::GiveUp(Stop::Deadline)),
-        (refusal(vault, 503, None, None), None, Decision::GiveUp(Stop::Tries)),
+        (refusal(vault, 503, None, None), Some(left), Decision::GiveUp(StopReason::Deadline)),
+        (refusal(vault, 503, None, None), None, Decision::GiveUp(StopReason::Tries)),
         (refusal(vault, 429, None, Some(5)), Some(second), again(5)),
         (refusal(vault, 429, None, Some(0)), Some(second), again(1)),
-        (refusal(vault, 429, None, Some(10)), Some(second), Decision::GiveUp(Stop::AskedToWait(left))),
+        (refusal(vault, 429, None, Some(10)), Some(second), Decision::GiveUp(StopReason::RetryAfter(left))),
         (refusal(vault, 403, None, Some(1)), Some(second), Decision::Fail),
         (refusal(vault, 401, None, None), Some(second), Decision::Fail),
         (refusal(vault, 501, None, None), Some(second), Decision::Fail),
-        (unreachable(vault, Link::CutOff), Some(second), again(1)),
-        (unreachable(vault, Link::NameLookup), Some(second), again(1)),
-        (unreachable(vault, Link::NameUnknown), Some(second), Decision::Fail),
-        (unreachable(vault, Link::UnknownIssuer), Some(second), Decision::Fail),
-        (Error::NoAnswer { host: "h".into(), limit: second }, Some(second), again(1)),
+        (unreachable(vault, ConnectionFault::CutOff), Some(second), again(1)),
+        (unreachable(vault, ConnectionFault::NameLookup), Some(second), again(1)),
+        (unreachable(vault, ConnectionFault::NameUnknown), Some(second), Decision::Fail),
+        (unreachable(vault, ConnectionFault::UnknownIssuer), Some(second), Decision::Fail),
+        (Error::NoResponse { host: "h".into(), limit: second }, Some(second), again(1)),
         (Error::TooLarge { host: "h".into(), limit: 1 }, Some(second), Decision::Fail),
     ] {
         assert_eq!(decide(&error, wait, left), decision, "{error:?}");
@@ -264,11 +269,11 @@ fn the_reasons_are_a_table() {
         (refusal(entra, 400, Some("AADSTS90002"), None), Reason::TenantNotFound),
         (refusal(entra, 401, Some("AADSTS7000222"), None), Reason::CredentialsRejected),
         (refusal(entra, 500, None, None), Reason::IdentityUnavailable),
-        (unreachable(vault, Link::NameUnknown), Reason::VaultNotFound),
-        (unreachable(entra, Link::NameUnknown), Reason::NetworkUnreachable),
-        (unreachable(vault, Link::NameLookup), Reason::NetworkUnreachable),
-        (unreachable(vault, Link::Certificate), Reason::TlsUntrusted),
-        (unreachable(vault, Link::ConnectTimeout), Reason::Timeout),
+        (unreachable(vault, ConnectionFault::NameUnknown), Reason::VaultNotFound),
+        (unreachable(entra, ConnectionFault::NameUnknown), Reason::NetworkUnreachable),
+        (unreachable(vault, ConnectionFault::NameLookup), Reason::NetworkUnreachable),
+        (unreachable(vault, ConnectionFault::Certificate), Reason::TlsUntrusted),
+        (unreachable(vault, ConnectionFault::ConnectTimeout), Reason::Timeout),
     ] {
         assert_eq!(error.reason(), reason, "{error}");
     }
@@ -281,7 +286,11 @@ fn a_text_names_host_status_code_and_id() {
         error.to_string(),
         "h answered HTTP 404 SecretNotFound (request id id-1): check the object's type, name and version; it may be deleted and wait for its recovery or purge"
     );
-    let proxied =
-        Error::Unreachable { service: Service::KeyVault, host: "h".into(), link: Link::NoConnection, proxied: true };
+    let proxied = Error::Unreachable {
+        service: Service::KeyVault,
+        host: "h".into(),
+        fault: ConnectionFault::NoConnection,
+        proxied: true,
+    };
     assert_eq!(proxied.to_string(), "no connection to h; check the proxy that HTTPS_PROXY names, and NO_PROXY");
 }

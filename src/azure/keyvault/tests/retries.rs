@@ -1,18 +1,18 @@
-//! What is tried again, for how long, and what is said at the end.
+//! Which errors are retried, for how long, and the error at the end.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::retry::Limits;
+use super::super::retry::RetryLimits;
 use super::server::{Answer, Azure, Kind, LOGIN, QUICK, VAULT, open, status, with_client};
 use super::{Reason, get, get_at_once};
 
-/// A limit for one exchange that is short, and yet long enough for a handshake on a busy machine.
-const SHORT: Limits = Limits { exchange: Duration::from_millis(200), ..QUICK };
+/// A request timeout that is short, but long enough for a handshake on a busy machine.
+const SHORT: RetryLimits = RetryLimits { request_timeout: Duration::from_millis(200), ..QUICK };
 
 #[tokio::test]
-async fn a_fault_of_the_service_is_tried_again() {
+async fn a_fault_of_the_service_is_retried() {
     for kind in [Kind::Challenge, Kind::Token, Kind::Get] {
         for code in [408, 429, 500, 502, 503, 504] {
             let azure = Azure::start(move |request, number| {
@@ -41,9 +41,9 @@ async fn a_lasting_fault_ends_after_six_tries() {
     }
 }
 
-/// Sixteen who wait for one token try six times in all, not each.
+/// Sixteen callers that wait for one token make six tries in all, not each.
 #[tokio::test]
-async fn a_lasting_fault_of_entra_id_is_everybodys() {
+async fn a_lasting_fault_of_entra_id_reaches_all_callers() {
     let azure = Azure::start(|request, _| (request.kind == Kind::Token).then(|| status(500, "{}")).flatten()).await;
     let results = get_at_once(&azure.vault(), 16).await;
     assert!(results.iter().all(|result| matches!(result, Err(error) if error.reason() == Reason::IdentityUnavailable)));
@@ -51,12 +51,12 @@ async fn a_lasting_fault_of_entra_id_is_everybodys() {
 }
 
 #[tokio::test]
-async fn a_cut_connection_is_tried_again() {
+async fn a_cut_connection_is_retried() {
     for kind in [Kind::Challenge, Kind::Token, Kind::Get] {
         let azure =
             Azure::start(move |request, number| (request.kind == kind && number == 1).then_some(Answer::Cut)).await;
         let result = get(&azure.vault(), "db").await;
-        // The length of a challenge's body is not worth a try, but a broken connection is one.
+        // A challenge needs no body, but a broken connection is retried.
         assert!(result.is_ok(), "{kind:?}: {result:?}");
     }
     let azure = Azure::start(|request, _| (request.kind == Kind::Get).then_some(Answer::Cut)).await;
@@ -66,30 +66,30 @@ async fn a_cut_connection_is_tried_again() {
 }
 
 #[tokio::test]
-async fn a_hung_answer_is_tried_again_after_the_limit() {
+async fn a_request_without_answer_is_retried_after_its_timeout() {
     for kind in [Kind::Challenge, Kind::Token, Kind::Get] {
         let azure =
             Azure::start(move |request, number| (request.kind == kind && number == 1).then_some(Answer::Hang)).await;
         let started = Instant::now();
         get(&open(&azure.vaults(SHORT), "myvault", Duration::from_secs(30)), "db").await.unwrap();
-        assert!(started.elapsed() >= SHORT.exchange, "{kind:?}");
+        assert!(started.elapsed() >= SHORT.request_timeout, "{kind:?}");
         assert!(azure.count(kind) >= 2, "{kind:?}");
     }
 }
 
 #[tokio::test]
-async fn an_answer_that_hangs_for_ever_is_named() {
+async fn a_host_that_never_answers_is_named() {
     let azure = Azure::start(|request, _| (request.kind == Kind::Get).then_some(Answer::Hang)).await;
-    let limits = Limits { tries: 3, ..SHORT };
+    let limits = RetryLimits { max_tries: 3, ..SHORT };
     let error = get(&open(&azure.vaults(limits), "myvault", Duration::from_secs(30)), "db").await.unwrap_err();
     assert_eq!(error.reason(), Reason::Timeout);
     let text = error.to_string();
     assert!(text.contains("3 tries") && text.contains(&format!("no answer from {VAULT} within 0.2 s")), "{text}");
 }
 
-/// The SDK waits as long as it is asked to, past every limit.
+/// The SDK sleeps as long as the server asks, past every limit.
 #[tokio::test]
-async fn a_wait_beyond_the_deadline_is_not_begun() {
+async fn a_wait_beyond_the_deadline_is_not_started() {
     for (kind, host) in [(Kind::Challenge, VAULT), (Kind::Token, LOGIN), (Kind::Get, VAULT)] {
         let azure = Azure::start(move |request, _| {
             (request.kind == kind).then(|| Answer::Status(429, "retry-after: 300\r\n", "{}".into()))
@@ -145,7 +145,7 @@ async fn a_deadline_in_the_first_try_is_a_timeout() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_not_trusted_is_said_once() {
+async fn a_certificate_that_is_not_trusted_is_not_retried() {
     let azure = Azure::well().await;
     let unsigned = with_client(
         // The other server's authority has the same name and another key.
@@ -171,11 +171,11 @@ async fn a_refused_connection_is_named() {
     assert!(error.to_string().contains("connection refused") && error.to_string().contains("6 tries"), "{error}");
 }
 
-/// Whether DNS says "unknown" or does not answer at all depends on the machine; both name DNS.
+/// DNS says "unknown" or does not answer, depending on the machine; both errors name DNS.
 #[tokio::test]
-async fn a_name_without_an_address_is_a_matter_of_dns() {
+async fn the_error_of_a_name_without_an_address_names_dns() {
     let azure = Azure::well().await;
-    let limits = Limits { tries: 1, ..QUICK };
+    let limits = RetryLimits { max_tries: 1, ..QUICK };
     let error = get(&open(&azure.vaults(limits), "no-such-vault-0", Duration::from_secs(30)), "db").await.unwrap_err();
     assert!(matches!(error.reason(), Reason::VaultNotFound | Reason::NetworkUnreachable), "{error:?}");
     assert!(error.to_string().contains("DNS; check keyvaultName"), "{error}");

@@ -1,7 +1,8 @@
-//! A small Azure for tests: real HTTPS on loopback, which plays Entra ID and Key Vault under their true host names.
+//! A small Azure for tests: real HTTPS on loopback, as Entra ID and Key Vault under their real host
+//! names.
 //!
-//! Answers well unless a test's script says otherwise, and keeps what it was asked. It is no emulator (that is `e2e/azure`):
-//! it checks nothing, so that a test can see what was sent.
+//! Answers with success unless a test's script says otherwise, and records the requests. Unlike the
+//! emulator (`e2e/azure`) it checks nothing, so that a test sees each request.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -14,14 +15,15 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
 
-use super::super::binding::{TokenProxy, TokenProxyOptions};
 use super::super::http::Http;
 use super::super::imds::Imds;
-use super::super::retry::Limits;
+use super::super::retry::RetryLimits;
+use super::super::token_proxy::{TokenProxy, TokenProxyOptions};
 use super::super::{
-    Cloud, Connections, Credential, Errand, Options, Purpose, Rate, TenantId, Vault, VaultName, Vaults, http,
+    Cloud, ConnectionLimits, Credential, FetchContext, Options, Rate, TenantId, Vault, VaultName, Vaults, client,
 };
 use crate::compute::Compute;
+use crate::model::Purpose;
 use crate::server::metrics::Metrics;
 
 pub(super) const LOGIN: &str = "login.microsoftonline.com";
@@ -31,7 +33,7 @@ pub(super) const CLIENT_ID: &str = "11111111-2222-3333-4444-555555555555";
 pub(super) const CLIENT_SECRET: &str = "s3cr3t~of-the-client";
 pub(super) const VERSION: &str = "0123456789abcdef0123456789abcdef";
 
-/// What a request is for, from its looks.
+/// What a request is for, as its method and headers show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Token,
@@ -50,15 +52,14 @@ pub(super) struct Request {
     pub(super) body: String,
 }
 
-/// What to answer.
 pub(super) enum Answer {
     /// Status, further headers, body; content type JSON unless the headers name one.
     Status(u16, &'static str, String),
     /// Chunks without a length, of this many bytes in all.
     Endless(usize),
-    /// A part of an answer, then the end of the connection.
+    /// A part of a response, then the end of the connection.
     Cut,
-    /// Nothing.
+    /// No response.
     Hang,
 }
 
@@ -75,15 +76,16 @@ pub(super) struct Azure {
     seen: Arc<Mutex<Vec<Request>>>,
 }
 
-pub(super) const QUICK: Limits = Limits {
-    exchange: Duration::from_secs(10),
-    tries: 6,
-    first_wait: Duration::from_millis(1),
-    longest_wait: Duration::from_millis(4),
+pub(super) const QUICK: RetryLimits = RetryLimits {
+    request_timeout: Duration::from_secs(10),
+    max_tries: 6,
+    min_delay: Duration::from_millis(1),
+    max_delay: Duration::from_millis(4),
 };
 
 impl Azure {
-    /// Starts; `script` gets each request with its number among those of its kind, from 1, and may answer in place of us.
+    /// `script` may answer a request, which it gets with its number among those of its kind, from
+    /// 1.
     pub(super) async fn start(script: impl Fn(&Request, usize) -> Option<Answer> + Send + Sync + 'static) -> Azure {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (ca, bundle, acceptor) = certificates();
@@ -99,7 +101,7 @@ impl Azure {
         Azure { address, ca, bundle, seen }
     }
 
-    /// Starts without a script.
+    /// Without a script.
     pub(super) async fn well() -> Azure {
         Azure::start(|_, _| None).await
     }
@@ -114,7 +116,7 @@ impl Azure {
     }
 
     pub(super) fn client(&self) -> reqwest::ClientBuilder {
-        http::builder("keyvault-csi/test")
+        client::builder("keyvault-csi/test")
             .no_proxy()
             .tls_certs_only([self.ca.clone()])
             .resolve(LOGIN, self.address)
@@ -123,7 +125,7 @@ impl Azure {
             .resolve("unnamed.vault.azure.net", self.address)
     }
 
-    pub(super) fn vaults(&self, limits: Limits) -> Vaults {
+    pub(super) fn vaults(&self, limits: RetryLimits) -> Vaults {
         with_client(self.client(), limits)
     }
 
@@ -139,32 +141,36 @@ impl Azure {
         self.seen().iter().filter(|request| request.kind == kind).count()
     }
 
-    /// Challenges, tokens and gets so far.
+    /// The numbers of challenges, tokens and gets.
     pub(super) fn counts(&self) -> [usize; 3] {
         [Kind::Challenge, Kind::Token, Kind::Get].map(|kind| self.count(kind))
     }
 }
 
-/// Vaults whose metadata service refuses connections, and which share no object.
-pub(super) fn with_client(client: reqwest::ClientBuilder, limits: Limits) -> Vaults {
+/// Without object cache, and with a metadata service that refuses connections.
+pub(super) fn with_client(client: reqwest::ClientBuilder, limits: RetryLimits) -> Vaults {
     with_options(client, limits, options())
 }
 
-pub(super) fn with_options(client: reqwest::ClientBuilder, limits: Limits, options: Options) -> Vaults {
-    with_imds(Http::new(client, limits.exchange).unwrap(), ([127, 0, 0, 1], 1).into(), limits, options)
+pub(super) fn with_options(client: reqwest::ClientBuilder, limits: RetryLimits, options: Options) -> Vaults {
+    with_imds(Http::new(client, limits.request_timeout).unwrap(), ([127, 0, 0, 1], 1).into(), limits, options)
 }
 
-pub(super) fn with_imds(client: Http, address: SocketAddr, limits: Limits, options: Options) -> Vaults {
-    let imds = Http::direct(http::imds_builder("keyvault-csi/test"), limits.exchange).unwrap();
+pub(super) fn with_imds(client: Http, address: SocketAddr, limits: RetryLimits, options: Options) -> Vaults {
+    let imds = Http::direct(client::imds_builder("keyvault-csi/test"), limits.request_timeout).unwrap();
     let imds = Imds { http: imds, address };
     Vaults::with_clients(client, imds, limits, options).unwrap()
 }
 
 pub(super) fn token_proxy(url: &str, name: &str, authority: &str) -> TokenProxy {
-    TokenProxy::new(TokenProxyOptions::new(url, name, authority.into()).unwrap(), "keyvault-csi/test", QUICK.exchange)
+    TokenProxy::new(
+        TokenProxyOptions::new(url, name, authority.into()).unwrap(),
+        "keyvault-csi/test",
+        QUICK.request_timeout,
+    )
 }
 
-/// No sharing, and no rate that a test could feel.
+/// Without object cache and rate limit.
 pub(super) fn options() -> Options {
     let metrics = Metrics::new();
     Options {
@@ -173,7 +179,7 @@ pub(super) fn options() -> Options {
         token_proxy: TokenProxyOptions::new("", "", "/no/such/file".into()).unwrap(),
         freshness: Duration::ZERO,
         rate: Rate { per_second: 0, burst: 0 },
-        connections: Connections { fetches: 1_000, idle: 1_000 },
+        connections: ConnectionLimits { fetches: 1_000, idle: 1_000 },
         metrics,
     }
 }
@@ -183,15 +189,15 @@ pub(super) fn open(vaults: &Vaults, name: &str, left: Duration) -> Vault {
     open_as(vaults, name, credential, left)
 }
 
-/// A mount of a pod of this namespace.
-pub(super) fn errand(namespace: &str, left: Duration) -> Errand<'_> {
-    Errand { namespace, purpose: Purpose::Mount, deadline: Instant::now() + left }
+/// For a mount of a pod of this namespace.
+pub(super) fn context(namespace: &str, left: Duration) -> FetchContext<'_> {
+    FetchContext { namespace, purpose: Purpose::Mount, deadline: Instant::now() + left }
 }
 
 pub(super) fn open_as(vaults: &Vaults, name: &str, credential: Credential, left: Duration) -> Vault {
     let cloud = Cloud::named("AzurePublicCloud").unwrap();
     let (name, tenant) = (VaultName::new(name).unwrap(), TenantId::new("tenant-1").unwrap());
-    vaults.open(errand("default", left), &cloud, &name, &tenant, credential).unwrap()
+    vaults.open(context("default", left), &cloud, &name, &tenant, credential).unwrap()
 }
 
 fn certificates() -> (reqwest::Certificate, String, TlsAcceptor) {
@@ -263,7 +269,7 @@ pub(super) fn secret(host: &str, name: &str, value: &str) -> String {
     format!(r#"{{"value":"{value}","id":"https://{host}/secrets/{name}/{VERSION}","attributes":{{"enabled":true}}}}"#)
 }
 
-/// What a vault answers to who brings no token.
+/// The header of a 401.
 const CHALLENGE: &str = concat!(
     r#"www-authenticate: Bearer authorization="https://login.microsoftonline.com/tenant", "#,
     "resource=\"https://vault.azure.net\"\r\n"

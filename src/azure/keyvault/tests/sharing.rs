@@ -1,4 +1,4 @@
-//! Who is given what others have just got, and who is not (docs/decisions.md#d6).
+//! Which identities share cached objects, and which do not (docs/decisions.md#d6).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,10 +35,10 @@ async fn a_hundred_fetches_of_one_identity_cost_one_request() {
     let results = all((0..100).map(|_| open(&vaults, "myvault", WINDOW))).await;
     assert!(results.iter().all(Result::is_ok));
     assert_eq!(azure.counts(), [1, 1, 1]);
-    // Later, too, within the window; and names are the same in any case.
+    // Later, too, within the window; and names are not case-sensitive.
     get(&open(&vaults, "myvault", WINDOW), "DB").await.unwrap();
     assert_eq!(azure.counts(), [1, 1, 1]);
-    // Another object, another version, another type and another vault are something else.
+    // Another object, version, type or vault is another request.
     let vault = open(&vaults, "myvault", WINDOW);
     get(&vault, "other").await.unwrap();
     let name = super::ObjectName::new("db").unwrap();
@@ -49,14 +49,14 @@ async fn a_hundred_fetches_of_one_identity_cost_one_request() {
 }
 
 #[tokio::test]
-async fn what_is_older_than_the_window_is_fetched_again_and_wiped() {
+async fn an_object_older_than_the_window_is_dropped_and_fetched_again() {
     let azure = Azure::well().await;
     let window = Duration::from_millis(200);
     let vaults = sharing(&azure, window);
     get(&open(&vaults, "myvault", WINDOW), "db").await.unwrap();
-    assert_eq!(vaults.recent().secrets.len(), 1);
+    assert_eq!(vaults.objects().secrets.len(), 1);
     let deadline = Instant::now() + Duration::from_secs(10);
-    while vaults.recent().secrets.len() > 0 {
+    while vaults.objects().secrets.len() > 0 {
         assert!(Instant::now() < deadline, "the value is still in memory");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -73,9 +73,10 @@ async fn a_window_of_zero_shares_nothing() {
     assert_eq!(azure.counts(), [1, 1, 5]);
 }
 
-/// The identity is in the token, as with Azure: whoever is forbidden, stays so while another one's value lies in memory.
+/// The identity is in the token, as with Azure: a forbidden identity stays forbidden while another
+/// one's value is cached.
 #[tokio::test]
-async fn a_403_of_one_is_no_ones_else_and_a_value_of_another_is_no_way_round_it() {
+async fn an_identity_gets_neither_the_403_nor_the_value_of_another() {
     let azure = Azure::start(|request, _| match request.kind {
         Kind::Token => status(200, &token_of(request)),
         Kind::Get if request.bearer.as_deref().is_some_and(|bearer| bearer.contains("bad")) => status(403, "{}"),
@@ -91,12 +92,12 @@ async fn a_403_of_one_is_no_ones_else_and_a_value_of_another_is_no_way_round_it(
             _ => assert_eq!(result.unwrap_err().reason(), Reason::Forbidden),
         }
     }
-    // A refusal is not remembered: a new grant counts at once.
+    // A refusal is not cached: a new grant takes effect at once.
     assert_eq!(get(&vault_of(&vaults, secret("bad")), "db").await.unwrap_err().reason(), Reason::Forbidden);
     assert_eq!(azure.count(Kind::Get), 3);
 }
 
-/// One pod's token is stale: it fails, and those of the same service account with good tokens do not.
+/// A pod with a stale token fails; those of the same service account with valid tokens do not.
 #[tokio::test]
 async fn a_stale_token_of_one_pod_does_not_fail_the_others() {
     let azure = Azure::start(|request, _| match request.kind {
@@ -118,7 +119,7 @@ async fn a_stale_token_of_one_pod_does_not_fail_the_others() {
     }
 }
 
-/// The answer of Entra ID with a token that says who asked.
+/// A response of Entra ID with a token that names the identity.
 fn token_of(request: &Request) -> String {
     let value = |name: &str| {
         let mut pairs = url::form_urlencoded::parse(request.body.as_bytes());
@@ -128,7 +129,7 @@ fn token_of(request: &Request) -> String {
     format!(r#"{{"token_type":"Bearer","expires_in":3599,"access_token":"{who}"}}"#)
 }
 
-/// A credential of few kinds and few values, so that some are the same.
+/// Of few kinds and values, so that some are equal.
 fn credentials() -> impl Strategy<Value = (u8, u8, u8)> {
     (0u8..3, 0u8..2, 0u8..2)
 }
@@ -148,7 +149,7 @@ fn credential((kind, client, proof): (u8, u8, u8)) -> Credential {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// Whoever fetches beside whom, and in whatever order: each gets what the vault says to *them*.
+    /// In any combination and order, each identity gets the vault's answer for its own token.
     #[test]
     fn two_identities_never_share(asked in prop::collection::vec((credentials(), 0u8..3), 1..24)) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -187,7 +188,8 @@ proptest! {
         })?;
     }
 
-    /// Two credentials are one identity exactly when nothing but the token of one service account tells them apart.
+    /// Two credentials are one identity exactly if they differ in nothing but the token of one
+    /// service account.
     #[test]
     fn an_identity_is_all_of_its_parts(one in parts(), other in parts()) {
         let identity = |(kind, tenant, client, a, b): &(u8, String, String, String, String)| -> Identity {

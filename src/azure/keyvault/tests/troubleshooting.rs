@@ -1,4 +1,4 @@
-//! What Entra ID's codes become: cause, fix and reason
+//! The reason and the fix for each of Entra ID's codes
 //! (docs/reference/azure-provider.md#entra-id-errors).
 
 use super::Reason;

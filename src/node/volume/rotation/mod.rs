@@ -130,7 +130,7 @@ impl Volumes {
                     let left = expires.map(|expires| expires.saturating_sub(jiff::Timestamp::now().as_second()));
                     metrics.refreshed_volumes(volumes, failing, oldest);
                     metrics.first_expiry(left);
-                    metrics.restrained_vaults(self.backends.restrained());
+                    metrics.backoff_vaults(self.backends.backoff_counts());
                     pods.look(&registry, None);
                 }
             }

@@ -1,19 +1,17 @@
-//! Pure. What an error means and what to do about it, in the words of `error`.
+//! Pure. The texts of refusals and connection faults: the cause and the fix.
 //!
-//! Only composes text from values that are safe to show; it sees no body. The table follows
+//! Composed only of values that are safe to show: there is no body here. The tables follow
 //! docs/reference/azure-provider.md#entra-id-errors and
-//! docs/reference/azure-provider.md#permissions. The text goes to the pod's event by way of
-//! `error`.
+//! docs/reference/azure-provider.md#permissions.
 
 use std::time::Duration;
 
-use super::answer::Codes;
-use super::error::{Error, Link, Refusal, Service, Stop};
+use super::connection_fault::ConnectionFault;
+use super::endpoint::Service;
+use super::error_codes::ErrorCodes;
+use super::refusal::Refusal;
 
-/// Codes of Entra ID for a tenant that it does not know.
-const UNKNOWN_TENANT: [&str; 5] = ["AADSTS90002", "AADSTS900023", "AADSTS900021", "AADSTS900382", "AADSTS90038"];
-
-/// What Entra ID's codes mean for an application
+/// What Entra ID's codes mean for an application, and the fix
 /// (docs/reference/azure-provider.md#entra-id-errors).
 const ENTRA_ID: &[(&str, &str)] = &[
     ("AADSTS90002", "there is no such tenant in this cloud; check tenantID and cloudName"),
@@ -78,16 +76,6 @@ const ENTRA_ID: &[(&str, &str)] = &[
     ("AADSTS530003", "a conditional access policy blocks the application; let it in from the node's address"),
 ];
 
-/// Whether a code says that the tenant is not known.
-pub(super) fn is_unknown_tenant(codes: &Codes) -> bool {
-    UNKNOWN_TENANT.iter().any(|code| codes.has(code))
-}
-
-/// Whether a code says that the object or its version is disabled.
-pub(super) fn is_disabled(codes: &Codes) -> bool {
-    ["SecretDisabled", "KeyDisabled", "CertificateDisabled"].iter().any(|code| codes.has(code))
-}
-
 /// A duration in seconds, with tenths below ten.
 pub(super) fn seconds(duration: &Duration) -> String {
     match duration.as_secs() {
@@ -96,7 +84,6 @@ pub(super) fn seconds(duration: &Duration) -> String {
     }
 }
 
-/// The text for an answer that is no success.
 pub(super) fn refusal(refusal: &Refusal) -> String {
     let codes: Vec<&str> = refusal.codes.all().collect();
     let codes = match codes.is_empty() {
@@ -119,28 +106,26 @@ fn key_vault(refusal: &Refusal) -> String {
         None => "the class's identity".to_owned(),
     };
     match refusal.status {
-        300..400 => not_azure("a redirect, which is not followed"),
+        300..400 => unexpected("a redirect, which is not followed"),
         401 => "the vault does not accept the token; check that tenantID is the tenant of the vault".to_owned(),
-        403 => forbidden(&refusal.codes, &who, refusal.what),
-        404 if refusal.codes.all().any(|code| code.ends_with("NotFound")) => {
+        403 => forbidden(&refusal.codes, &who, refusal.operation),
+        404 if refusal.codes.is_not_found() => {
             "check the object's type, name and version; it may be deleted and wait for its recovery or purge".to_owned()
         }
         429 => throttled(refusal),
         400 => "the vault does not understand the request; check the object's name and version".to_owned(),
         500.. => "the vault has a fault of its own; if it lasts, see the Azure status page".to_owned(),
-        _ => not_azure("an answer that a vault does not give"),
+        _ => unexpected("an answer that a vault does not give"),
     }
 }
 
-/// `what` is the collection: `secrets`, `keys` or `certificates`
-/// (docs/reference/azure-provider.md#permissions).
-fn forbidden(codes: &Codes, who: &str, what: &str) -> String {
-    let (what, role) = match what {
+fn forbidden(codes: &ErrorCodes, who: &str, collection: &str) -> String {
+    let (what, role) = match collection {
         "keys" => ("keys", "the role \"Key Vault Crypto User\""),
         "certificates" => ("certificates", "the role \"Key Vault Certificate User\""),
         _ => ("secrets", "the role \"Key Vault Secrets User\""),
     };
-    if is_disabled(codes) {
+    if codes.is_disabled() {
         format!("the {} or this version is disabled; enable it in the vault", what.trim_end_matches('s'))
     } else if codes.has("ForbiddenByConnection") || codes.has("ForbiddenByFirewall") {
         "the vault's network rules refuse the node's address; allow it, or use a private endpoint".to_owned()
@@ -170,11 +155,11 @@ fn entra_id(refusal: &Refusal) -> String {
                 .to_owned()
         }
         500.. => "Entra ID has a fault of its own; if it lasts, see the Azure status page".to_owned(),
-        _ => not_azure("an answer that Entra ID does not give"),
+        _ => unexpected("an answer that Entra ID does not give"),
     }
 }
 
-/// The proxy hands Entra ID's answers on; what it says itself has no code.
+/// The proxy forwards Entra ID's responses; its own have no code.
 fn token_proxy(refusal: &Refusal) -> String {
     match refusal.status {
         400 | 401 | 403 if !ENTRA_ID.iter().any(|(code, _)| refusal.codes.has(code)) => {
@@ -187,7 +172,7 @@ fn token_proxy(refusal: &Refusal) -> String {
 
 fn imds(refusal: &Refusal) -> String {
     match refusal.status {
-        400 => "the node has no such identity, or several and none is named; assign it to the node's VM scale set, and check userAssignedIdentityID".to_owned(),
+        400 => "the node has no such identity, or has several and the class names none; assign it to the node's VM scale set, and check userAssignedIdentityID".to_owned(),
         404 | 410 => "the metadata service is starting or being updated; if it lasts, check that the node is an Azure VM".to_owned(),
         429 => throttled(refusal),
         401 | 403 => "the metadata service refuses the node; check network policies and metadata restrictions".to_owned(),
@@ -203,38 +188,39 @@ fn throttled(refusal: &Refusal) -> String {
     }
 }
 
-fn not_azure(what: &str) -> String {
-    format!("{what}; check the vault's name, the cloud, and any proxy on the way")
+fn unexpected(what: &str) -> String {
+    format!("{what}; check the vault's name, the cloud, and any proxy in between")
 }
 
-/// The text for a connection that did not come about, or broke.
-pub(super) fn unreachable(service: &Service, host: &str, link: &Link, proxied: &bool) -> String {
-    let way = match proxied {
-        _ if *service == Service::Imds => {
+pub(super) fn unreachable(service: Service, host: &str, fault: &ConnectionFault, proxied: bool) -> String {
+    let fix = match proxied {
+        _ if service == Service::Imds => {
             "check that the node is an Azure VM, and that no network policy or firewall rule closes this address"
         }
-        _ if *service == Service::TokenProxy => "check network policies, --token-proxy-url and --sni-name",
+        _ if service == Service::TokenProxy => "check network policies, --token-proxy-url and --sni-name",
         true => "check the proxy that HTTPS_PROXY names, and NO_PROXY",
-        false => "check the node's way out (firewall, network policy, private endpoint, HTTPS_PROXY)",
+        false => "check the node's outbound network (firewall, network policy, private endpoint, HTTPS_PROXY)",
     };
     let bundle = match service {
         Service::TokenProxy => "check --token-proxy-ca-file",
         Service::KeyVault | Service::EntraId | Service::Imds => {
-            "add the CA to the system's certificates, or name its bundle by SSL_CERT_FILE"
+            "add the CA to the system's certificates, or set SSL_CERT_FILE to its bundle"
         }
     };
-    match link {
-        Link::NameUnknown => format!("{host} is not known to DNS; {}", names(*service)),
-        Link::NameLookup => format!("{host} could not be looked up in DNS; {}", names(*service)),
-        Link::UnknownIssuer => format!("the certificate of {host} is signed by an unknown authority; {bundle}"),
-        Link::Certificate => format!(
-            "the certificate of {host} is not acceptable (wrong name, expired or revoked); check DNS, the node's clock, and any proxy on the way"
+    match fault {
+        ConnectionFault::NameUnknown => format!("{host} is not known to DNS; {}", names(service)),
+        ConnectionFault::NameLookup => format!("{host} could not be looked up in DNS; {}", names(service)),
+        ConnectionFault::UnknownIssuer => {
+            format!("the certificate of {host} is signed by an unknown authority; {bundle}")
+        }
+        ConnectionFault::Certificate => format!(
+            "the certificate of {host} is not acceptable (wrong name, expired or revoked); check DNS, the node's clock, and any proxy in between"
         ),
-        Link::Handshake => format!("the TLS handshake with {host} failed; {way}"),
-        Link::ConnectTimeout => format!("no connection to {host} in time; {way}"),
-        Link::Io(kind) => format!("the connection to {host} failed: {kind}; {way}"),
-        Link::NoConnection => format!("no connection to {host}; {way}"),
-        Link::CutOff => format!("the connection to {host} broke before the answer was complete; {way}"),
+        ConnectionFault::Handshake => format!("the TLS handshake with {host} failed; {fix}"),
+        ConnectionFault::ConnectTimeout => format!("no connection to {host} in time; {fix}"),
+        ConnectionFault::Io(kind) => format!("the connection to {host} failed: {kind}; {fix}"),
+        ConnectionFault::NoConnection => format!("no connection to {host}; {fix}"),
+        ConnectionFault::CutOff => format!("the connection to {host} broke before the answer was complete; {fix}"),
     }
 }
 
@@ -246,38 +232,5 @@ fn names(service: Service) -> &'static str {
             "set dnsPolicy: ClusterFirstWithHostNet for the driver's pods, or give --token-proxy-url and --sni-name"
         }
         Service::Imds => "check that the node is an Azure VM",
-    }
-}
-
-/// The text for a request that was not sent.
-pub(super) fn held_back(host: &str, waited: &Duration, last: Option<&Error>) -> String {
-    let waited = seconds(waited);
-    match last {
-        Some(last) => {
-            format!("{host} is left alone, and after {waited} this request was not sent; the last answer: {last}")
-        }
-        None => format!(
-            "this node's other requests to {host} used its budget up for {waited}; spread the objects over more vaults, or raise --vault-requests-per-second"
-        ),
-    }
-}
-
-/// The text for a request that had no place.
-pub(super) fn crowded(namespace: &str, limit: &usize, waited: &Duration) -> String {
-    let waited = seconds(waited);
-    format!(
-        "{limit} fetches for pods of namespace {namespace} are under way, as many as one namespace may have, and none ended within {waited}: look for SecretProviderClasses of the namespace whose vaults do not answer"
-    )
-}
-
-/// The text for tries that were given up.
-pub(super) fn gave_up(stop: &Stop, tries: &u32, waited: &Duration, last: &Error) -> String {
-    let (waited, tries) = (seconds(waited), if *tries == 1 { "1 try".to_owned() } else { format!("{tries} tries") });
-    match stop {
-        Stop::Deadline => format!("timed out after {waited} and {tries}; the last: {last}"),
-        Stop::AskedToWait(asked) => {
-            format!("gave up after {waited}, as a wait of {} is longer than the time left: {last}", seconds(asked))
-        }
-        Stop::Tries => format!("gave up after {tries} in {waited}; the last: {last}"),
     }
 }

@@ -1,12 +1,13 @@
-//! AKS identity binding: the way to a cluster's token proxy, which stands before Entra ID
+//! The token proxy of AKS identity binding, in front of Entra ID
 //! (docs/reference/azure-provider.md#identity-binding).
 //!
-//! Finds out the proxy's name from the API server's certificate when nobody gives it, and keeps a client that trusts the cluster's
-//! authority; puts no request together and asks for no token. Control goes back to `transport`.
+//! Finds the proxy's name in the API server's certificate unless a flag gives it, and keeps a
+//! client that trusts the cluster's CA. Neither builds token requests nor sends them: `transport`
+//! does.
 //!
 //! # Guarantees
-//! Nothing is asked before the first token is wanted, a failure is not remembered, and the authority's file is looked at for each
-//! token. An authority that is empty or damaged for the moment changes nothing.
+//! Nothing is sent before the first token request, a failure is not cached, and the CA file is read
+//! for each token. A CA file that is temporarily empty or damaged changes nothing.
 
 use std::fmt;
 use std::io;
@@ -21,25 +22,27 @@ use tokio::sync::{Mutex, OnceCell};
 use tracing::{info, warn};
 use url::{Host, Url};
 
-use super::error::{Error, Service};
-use super::http::{self, Http, Place, limits};
-use super::resolve::{Alias, Resolver};
-use super::trust::Renewed;
+use super::client::{self, build};
+use super::endpoint::{Endpoint, Service};
+use super::error::Error;
+use super::http::{Http, MAX_SMALL_RESPONSE};
+use super::reloading_client::ReloadingClient;
+use super::resolve::{FixedResolver, Resolver};
 use crate::formats::certificate::Facts;
 use crate::platform::dir::read_ordinary_file;
 
-/// The API server's name inside of a cluster.
+/// The API server's name in a cluster.
 const API_SERVER: &str = "kubernetes.default.svc.cluster.local";
-/// Its variables in every container.
+/// Its host and port in the environment of each container.
 const API_SERVER_VARIABLES: (&str, &str) = ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT");
-/// What stands around the cluster's id in one of its names.
+/// Prefix and suffix of the API server's name with the cluster's id.
 const CLUSTER: (&str, &str) = ("hcp-kubernetes.", ".svc.cluster.local");
-/// The largest file of an authority.
-const LARGEST: u64 = 1 << 20;
+/// The largest CA file.
+const MAX_CA_FILE: u64 = 1 << 20;
 /// The digits of base 32 with the extended hexadecimal alphabet, in lower case.
 const BASE32_HEX: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
 
-/// How the token proxy is found; empty parts are found out.
+/// Address, name and CA of the token proxy.
 #[derive(Debug, Clone)]
 pub struct TokenProxyOptions {
     url: Url,
@@ -50,30 +53,32 @@ pub struct TokenProxyOptions {
 /// Why options of the token proxy cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenProxyError {
-    /// The address is none.
-    #[error("--token-proxy-url {0}; it looks like https://{API_SERVER}")]
+    /// The address cannot be used.
+    #[error("--token-proxy-url {0}; give one like https://{API_SERVER}")]
     Url(&'static str),
-    /// The name is none.
-    #[error("--sni-name is no host name; it looks like aeaf…j78g.ests.aks")]
+    /// The name is not a host name.
+    #[error("--sni-name is not a host name; give one like aeaf…j78g.ests.aks")]
     Name,
 }
 
 impl TokenProxyOptions {
-    /// The authority's file in every container that has a service account's token.
+    /// The CA file in each container that has a service account token.
     pub const CA_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
 
-    /// Takes what the driver was started with; empty texts stand for the API server and for the name in its certificate.
+    /// From the driver's flags. An empty `url` is the API server's, an empty `sni_name` the name
+    /// for its certificate.
     ///
     /// # Errors
-    /// An address that is not https, or that has a user, a query or a fragment; a name that is no host name.
+    /// An address that is not https, or has a user, a query or a fragment; a name that is not a
+    /// host name.
     pub fn new(url: &str, sni_name: &str, ca_file: PathBuf) -> Result<TokenProxyOptions, TokenProxyError> {
         let text = if url.is_empty() { format!("https://{API_SERVER}") } else { url.to_owned() };
-        let url = Url::parse(&text).map_err(|_| TokenProxyError::Url("is no URL"))?;
+        let url = Url::parse(&text).map_err(|_| TokenProxyError::Url("is not a URL"))?;
         if url.scheme() != "https" {
             return Err(TokenProxyError::Url("does not start with https://"));
         }
         if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
-            return Err(TokenProxyError::Url("has a user, a query or a fragment, which it must not"));
+            return Err(TokenProxyError::Url("must not have a user, a query or a fragment"));
         }
         let label =
             |label: &str| !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
@@ -87,67 +92,68 @@ impl TokenProxyOptions {
     }
 }
 
-/// The way to the token proxy. Cheap to clone; all clones are one.
+/// Cheap to clone; all clones share name and client.
 #[derive(Clone)]
 pub(super) struct TokenProxy(Arc<Inner>);
 
 struct Inner {
     options: TokenProxyOptions,
     user_agent: String,
-    exchange: Duration,
+    timeout: Duration,
     name: OnceCell<String>,
-    door: Mutex<Option<Door>>,
+    client: Mutex<Option<CachedClient>>,
 }
 
-/// A client, and the authority that it trusts.
-struct Door {
-    authority: Option<[u8; 32]>,
+/// A client, and the digest of the CA file that it trusts.
+struct CachedClient {
+    ca_digest: Option<[u8; 32]>,
     http: Http,
 }
 
-/// Where a token request is sent.
-pub(super) struct Way {
+/// Where and how a token request is sent.
+pub(super) struct Route {
     pub(super) http: Http,
-    /// The proxy's address, under the name that its certificate is for.
+    /// The proxy's address, with the name of its certificate.
     pub(super) url: Url,
 }
 
 impl TokenProxy {
-    pub(super) fn new(options: TokenProxyOptions, user_agent: &str, exchange: Duration) -> TokenProxy {
-        let (name, door) = (OnceCell::new(), Mutex::new(None));
-        TokenProxy(Arc::new(Inner { options, user_agent: user_agent.to_owned(), exchange, name, door }))
+    pub(super) fn new(options: TokenProxyOptions, user_agent: &str, timeout: Duration) -> TokenProxy {
+        let (name, client) = (OnceCell::new(), Mutex::new(None));
+        TokenProxy(Arc::new(Inner { options, user_agent: user_agent.to_owned(), timeout, name, client }))
     }
 
-    /// The proxy's host, for error texts.
+    /// For error texts.
     pub(super) fn host(&self) -> &str {
         self.0.options.url.host_str().unwrap_or_default()
     }
 
-    /// The way to the proxy, with the authority as it is now.
+    /// The route to the proxy, with the current CA file.
     ///
     /// # Errors
-    /// The authority's file, or the API server's certificate, is of no use; or the API server cannot be reached.
-    pub(super) async fn way(&self) -> Result<Way, Error> {
-        let authority = self.authority().await?;
-        let name = self.0.name.get_or_try_init(|| self.find_name(authority.as_deref())).await?;
+    /// The CA file or the API server's certificate cannot be used, or the API server cannot be
+    /// reached.
+    pub(super) async fn route(&self) -> Result<Route, Error> {
+        let ca_file = self.read_ca_file().await?;
+        let name = self.0.name.get_or_try_init(|| self.find_name(ca_file.as_deref())).await?;
         let mut url = self.0.options.url.clone();
-        url.set_host(Some(name)).map_err(|_| Error::TokenProxy("its name is no host".to_owned()))?;
-        Ok(Way { http: self.door(authority, name).await?, url })
+        url.set_host(Some(name)).map_err(|_| Error::TokenProxy("its name is not a host name".to_owned()))?;
+        Ok(Route { http: self.client(ca_file, name).await?, url })
     }
 
-    /// The client: the one that is there, or a new one when the authority has changed.
-    async fn door(&self, authority: Option<Vec<u8>>, name: &str) -> Result<Http, Error> {
-        let digest = authority.as_ref().map(|pem| Sha256::digest(pem).into());
-        let mut door = self.0.door.lock().await;
-        // A file that is away for the moment does not make the system's authorities count.
-        let same = |door: &&Door| door.authority == digest || digest.is_none();
-        if let Some(door) = door.as_ref().filter(same) {
-            return Ok(door.http.clone());
+    /// The cached client, or a new one if the CA file has changed.
+    async fn client(&self, ca_file: Option<Vec<u8>>, name: &str) -> Result<Http, Error> {
+        let digest = ca_file.as_ref().map(|pem| Sha256::digest(pem).into());
+        let mut cached = self.0.client.lock().await;
+        // A CA file that is temporarily missing must not make the client trust the system's CAs.
+        let usable = |cached: &&CachedClient| cached.ca_digest == digest || digest.is_none();
+        if let Some(cached) = cached.as_ref().filter(usable) {
+            return Ok(cached.http.clone());
         }
-        let made = self.client(authority.as_deref(), Some(name));
-        match (made, door.as_ref()) {
+        let built = self.build_client(ca_file.as_deref(), Some(name));
+        match (built, cached.as_ref()) {
             (Ok(http), _) => {
-                *door = Some(Door { authority: digest, http: http.clone() });
+                *cached = Some(CachedClient { ca_digest: digest, http: http.clone() });
                 Ok(http)
             }
             (Err(error), Some(old)) => {
@@ -158,30 +164,30 @@ impl TokenProxy {
         }
     }
 
-    /// A client for the proxy under `name`, or for the API server under its own.
-    fn client(&self, authority: Option<&[u8]>, name: Option<&str>) -> Result<Http, Error> {
-        let certificates = authority.map(|pem| self.certificates(pem)).transpose()?;
-        let real = match (name, self.0.options.url.host()) {
+    /// A client for the proxy with this name, or for the API server with its own.
+    fn build_client(&self, ca_file: Option<&[u8]>, name: Option<&str>) -> Result<Http, Error> {
+        let certificates = ca_file.map(|pem| self.certificates(pem)).transpose()?;
+        let host = match (name, self.0.options.url.host()) {
             (Some(_), Some(Host::Domain(host))) => host.to_owned(),
             (Some(_), Some(Host::Ipv4(ip))) => ip.to_string(),
             (Some(_), Some(Host::Ipv6(ip))) => ip.to_string(),
             (Some(_), None) | (None, _) => API_SERVER.to_owned(),
         };
-        // In a container the API server's address needs no DNS, which a driver on the host's network may not have.
-        let known = std::env::var(API_SERVER_VARIABLES.0).ok().and_then(|text| text.parse::<IpAddr>().ok());
-        let address = known.filter(|_| real == API_SERVER).map(|ip| SocketAddr::new(ip, 0));
+        // From the environment, since a driver on the host's network may have no cluster DNS.
+        let address = std::env::var(API_SERVER_VARIABLES.0).ok().and_then(|text| text.parse::<IpAddr>().ok());
+        let address = address.filter(|_| host == API_SERVER).map(|ip| SocketAddr::new(ip, 0));
         let agent = self.0.user_agent.clone();
         let resolver = Resolver::default();
         let builder = move || {
-            let alias = Alias { real: real.clone(), address, resolver: resolver.clone() };
-            // HTTP/1.1, since the Host header is not the URL's: HTTP/2 has room for one name only.
-            http::builder(&agent).no_proxy().http1_only().tls_info(true).dns_resolver(alias)
+            let resolver = FixedResolver { host: host.clone(), address, resolver: resolver.clone() };
+            // HTTP/1.1, since the Host header is not the URL's host: HTTP/2 has only one of them.
+            client::builder(&agent).no_proxy().http1_only().tls_info(true).dns_resolver(resolver)
         };
         match certificates {
-            Some(certificates) => Http::direct(builder().tls_certs_only(certificates), self.0.exchange),
+            Some(certificates) => Http::direct(builder().tls_certs_only(certificates), self.0.timeout),
             None => {
-                let make = move |roots| http::built(builder().tls_certs_only(roots));
-                Ok(Http::renewed(Renewed::new(Box::new(make), usize::MAX)?, self.0.exchange, false))
+                let build = move |certificates| build(builder().tls_certs_only(certificates));
+                Ok(Http::reloading(ReloadingClient::new(Box::new(build), usize::MAX)?, self.0.timeout, false))
             }
         }
     }
@@ -192,31 +198,32 @@ impl TokenProxy {
         Some(certificates).filter(|certificates| !certificates.is_empty()).ok_or_else(unusable)
     }
 
-    /// The authority's file; `None` where there is none, and the system's authorities count.
-    async fn authority(&self) -> Result<Option<Vec<u8>>, Error> {
+    /// `None` if there is no CA file, and the client is to trust the system's CAs.
+    async fn read_ca_file(&self) -> Result<Option<Vec<u8>>, Error> {
         let path = self.0.options.ca_file.clone();
-        let read = tokio::task::spawn_blocking(move || read_authority(&path)).await.map_err(io::Error::other);
+        let read = tokio::task::spawn_blocking(move || read_optional(&path)).await.map_err(io::Error::other);
         read.and_then(|read| read)
             .map_err(|error| Error::TokenProxy(format!("cannot read {}: {error}", self.0.options.ca_file.display())))
     }
 
-    /// The proxy's name: the one that was given, or what the API server's certificate says.
-    async fn find_name(&self, authority: Option<&[u8]>) -> Result<String, Error> {
+    /// The proxy's name: the one of the flag, or the one for the API server's certificate.
+    async fn find_name(&self, ca_file: Option<&[u8]>) -> Result<String, Error> {
         if let Some(name) = &self.0.options.sni_name {
             return Ok(name.clone());
         }
-        let file = self.0.options.ca_file.display();
-        let authority = authority.ok_or_else(|| {
-            Error::TokenProxy(format!("there is no {file} to check the API server with; give --sni-name"))
+        let path = self.0.options.ca_file.display();
+        let ca_file = ca_file.ok_or_else(|| {
+            Error::TokenProxy(format!("there is no {path} to verify the API server with; give --sni-name"))
         })?;
         let port = std::env::var(API_SERVER_VARIABLES.1).ok().and_then(|text| text.parse::<u16>().ok()).unwrap_or(443);
         let url = Url::parse(&format!("https://{API_SERVER}:{port}/version"))
             .map_err(|_| Error::TokenProxy("the API server has no address".to_owned()))?;
-        let place = Place { service: Service::TokenProxy, host: API_SERVER, what: "certificate" };
+        let endpoint = Endpoint { service: Service::TokenProxy, host: API_SERVER, operation: "certificate" };
         let request = reqwest::Request::new(reqwest::Method::GET, url);
-        // Whether it lets us in does not matter: the certificate has come by then.
-        let reply = self.client(Some(authority), None)?.exchange(place, request, limits::SMALL).await?;
-        let names = reply.peer.as_deref().and_then(Facts::of).map(|facts| facts.dns_names).unwrap_or_default();
+        // Any status will do: the certificate is part of the handshake.
+        let client = self.build_client(Some(ca_file), None)?;
+        let response = client.exchange(endpoint, request, MAX_SMALL_RESPONSE).await?;
+        let names = response.peer.as_deref().and_then(Facts::of).map(|facts| facts.dns_names).unwrap_or_default();
         let name = name_of(&names).ok_or_else(|| {
             let cause = "the API server's certificate has no name hcp-kubernetes.<id>.svc.cluster.local";
             Error::TokenProxy(format!("{cause}; is this an AKS cluster with identity bindings? Or give --sni-name"))
@@ -232,15 +239,16 @@ impl fmt::Debug for TokenProxy {
     }
 }
 
-fn read_authority(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    match read_ordinary_file(path, LARGEST) {
+fn read_optional(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match read_ordinary_file(path, MAX_CA_FILE) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// The proxy's name from the names in the API server's certificate; the first that has the cluster's id counts.
+/// The proxy's name, computed from the first name in the API server's certificate that has the
+/// cluster's id.
 pub(super) fn name_of(names: &[String]) -> Option<String> {
     let id = |name: &String| name.strip_prefix(CLUSTER.0)?.strip_suffix(CLUSTER.1).map(str::to_owned);
     let id = names.iter().find_map(id).filter(|id| !id.is_empty())?;

@@ -1,5 +1,5 @@
-//! Each fault of the Azure SDK that this module fences in
-//! (docs/reference/azure-provider.md#azure-sdk), and what a hostile answer could do.
+//! Each fault of the Azure SDK that this module confines
+//! (docs/reference/azure-provider.md#azure-sdk), and attempts of hostile responses.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,14 +7,14 @@ use std::time::Duration;
 use azure_core::http::{HttpClient as _, Method, Request};
 use azure_security_keyvault_secrets::{SecretClient, SecretClientOptions};
 
-use super::super::budget::Budget;
-use super::super::challenge::ObjectType;
 use super::super::error::Error;
 use super::super::http::{Http, find};
 use super::super::identity::Credential;
-use super::super::pace::Rate;
+use super::super::object_type::ObjectType;
+use super::super::rate_limit::Rate;
 use super::super::tokens::Token;
-use super::super::transport::{EntraTransport, Route, VaultTransport};
+use super::super::transport::{EntraTransport, TokenEndpoint, VaultTransport};
+use super::super::vault_queue::VaultQueues;
 use super::server::{
     Answer, Azure, CLIENT_ID, CLIENT_SECRET, Kind, LOGIN, QUICK, VAULT, VERSION, open, open_as, status,
 };
@@ -24,19 +24,19 @@ use crate::server::metrics::Metrics;
 
 fn vault_transport(azure: &Azure) -> VaultTransport {
     VaultTransport {
-        http: Http::new(azure.client(), QUICK.exchange).unwrap(),
+        http: Http::new(azure.client(), QUICK.request_timeout).unwrap(),
         host: VAULT.into(),
-        kind: ObjectType::Secret,
+        object_type: ObjectType::Secret,
         token: Arc::new(Token { bearer: "Bearer token-of-the-vault".into(), until: tokio::time::Instant::now() }),
         client_id: None,
-        lane: Budget::new(Rate { per_second: 0, burst: 0 }, Metrics::new()).lane(VAULT),
+        queue: VaultQueues::new(Rate { per_second: 0, burst: 0 }, Metrics::new()).queue(VAULT),
         deadline: tokio::time::Instant::now() + Duration::from_secs(60),
     }
 }
 
-/// `get_secret("../keys/k1")` sends the token to `/keys/k1/` without the fence. Names are checked before, too.
+/// The SDK alone would send the token to `/keys/k1/`. Names are checked before, too.
 #[tokio::test]
-async fn a_name_that_climbs_out_of_the_path_is_not_sent() {
+async fn a_name_that_leaves_the_path_is_not_sent() {
     let azure = Azure::well().await;
     let mut options = SecretClientOptions::default();
     options.client_options.transport = Some(azure_core::http::Transport::new(Arc::new(vault_transport(&azure))));
@@ -45,16 +45,16 @@ async fn a_name_that_climbs_out_of_the_path_is_not_sent() {
     for name in ["../keys/k1", "a/../../keys/k1", "a?b", "a#b", "a/b/c", "a%2fb"] {
         let error = client.get_secret(name, None).await.unwrap_err();
         let cause = find::<Error>(&error).map(Error::to_string).unwrap_or_default();
-        assert!(cause.contains("left the vault"), "{name}: {cause}");
+        assert!(cause.contains("was not sent"), "{name}: {cause}");
     }
     assert!(azure.seen().is_empty(), "{:?}", azure.seen());
     client.get_secret("a", None).await.unwrap();
     assert_eq!(azure.seen()[0].bearer.as_deref(), Some("token-of-the-vault"));
 }
 
-/// The SDK follows `nextLink` to any host and takes the token along.
+/// The SDK follows `nextLink` to any host, and sends the token there.
 #[tokio::test]
-async fn a_token_goes_to_its_vault_only() {
+async fn a_token_is_sent_to_its_vault_only() {
     let azure = Azure::well().await;
     let transport = vault_transport(&azure);
     let path = format!("/secrets/a/{VERSION}");
@@ -69,10 +69,10 @@ async fn a_token_goes_to_its_vault_only() {
     ] {
         let request = Request::new(format!("{start}{path}").parse().unwrap(), Method::Get);
         let error = transport.execute_request(&request).await.unwrap_err();
-        assert!(error.to_string().contains("left the vault"), "{start}: {error}");
+        assert!(error.to_string().contains("was not sent"), "{start}: {error}");
     }
     let delete = Request::new(format!("https://{VAULT}{path}").parse().unwrap(), Method::Delete);
-    assert!(transport.execute_request(&delete).await.unwrap_err().to_string().contains("left the vault"));
+    assert!(transport.execute_request(&delete).await.unwrap_err().to_string().contains("was not sent"));
     assert!(azure.seen().is_empty(), "{:?}", azure.seen());
     let request = Request::new(format!("https://{VAULT}{path}").parse().unwrap(), Method::Get);
     transport.execute_request(&request).await.unwrap();
@@ -80,19 +80,19 @@ async fn a_token_goes_to_its_vault_only() {
 }
 
 #[tokio::test]
-async fn a_client_secret_goes_to_its_token_endpoint_only() {
+async fn a_client_secret_is_sent_to_its_token_endpoint_only() {
     let azure = Azure::well().await;
     let transport = EntraTransport {
-        http: Http::new(azure.client(), QUICK.exchange).unwrap(),
+        http: Http::new(azure.client(), QUICK.request_timeout).unwrap(),
         authority: LOGIN.into(),
         path: "/t/oauth2/v2.0/token".into(),
-        route: Route::EntraId,
+        token_endpoint: TokenEndpoint::EntraId,
         client_id: None,
     };
     for url in [format!("https://{VAULT}/t/oauth2/v2.0/token"), format!("https://{LOGIN}/t/../u/oauth2/v2.0/token")] {
         let request = Request::new(url.parse().unwrap(), Method::Post);
         let error = transport.execute_request(&request).await.unwrap_err();
-        assert!(error.to_string().contains("left the vault"), "{url}: {error}");
+        assert!(error.to_string().contains("was not sent"), "{url}: {error}");
     }
     assert!(azure.seen().is_empty(), "{:?}", azure.seen());
 }
@@ -122,7 +122,7 @@ async fn a_vault_that_does_not_challenge_gets_no_token() {
 
 /// The SDK resends a revoked token until five minutes before it expires.
 #[tokio::test]
-async fn a_revoked_token_is_replaced_once_for_everybody() {
+async fn a_revoked_token_is_replaced_once_for_all_callers() {
     let azure = Azure::start(|request, _| {
         (request.bearer.as_deref() == Some("token-1"))
             .then(|| status(401, r#"{"error":{"code":"Unauthorized"}}"#))
@@ -132,13 +132,13 @@ async fn a_revoked_token_is_replaced_once_for_everybody() {
     let vault = azure.vault();
     let results = get_at_once(&vault, 16).await;
     assert!(results.iter().all(Result::is_ok), "{results:?}");
-    assert_eq!(azure.counts(), [2, 2, 32], "the challenge is read again, too");
+    assert_eq!(azure.counts(), [2, 2, 32], "the challenge is requested again, too");
     get(&vault, "db").await.unwrap();
     assert_eq!(azure.counts(), [2, 2, 33]);
 }
 
 #[tokio::test]
-async fn a_second_token_that_is_refused_is_the_end() {
+async fn a_second_refused_token_is_an_error() {
     let azure = Azure::start(|request, _| (request.kind == Kind::Get).then(|| status(401, "{}")).flatten()).await;
     let vault = azure.vault();
     for result in get_at_once(&vault, 16).await {
@@ -161,7 +161,7 @@ async fn a_huge_answer_is_not_read_to_its_end() {
 }
 
 #[tokio::test]
-async fn a_huge_refusal_is_known_by_its_status() {
+async fn a_huge_refusal_is_classified_by_its_status() {
     let body = format!(r#"{{"error":{{"code":"SecretNotFound","message":"{}"}}}}"#, "x".repeat(70 << 10));
     let azure = Azure::start(move |request, _| (request.kind == Kind::Get).then(|| status(403, &body)).flatten()).await;
     let error = get(&azure.vault(), "db").await.unwrap_err();
@@ -170,7 +170,8 @@ async fn a_huge_refusal_is_known_by_its_status() {
 
 #[tokio::test]
 async fn an_answer_that_is_not_json_is_not_key_vaults() {
-    // The body is a good one, so that only its declared type tells a guest network's page from a vault's answer.
+    // The body is valid: only the content type distinguishes the page of a captive portal from a
+    // vault's response.
     let azure = Azure::start(|request, _| {
         let body = super::server::secret(&request.host, "db", "x");
         (request.kind == Kind::Get).then_some(Answer::Status(200, "content-type: text/html\r\n", body))
@@ -182,7 +183,7 @@ async fn an_answer_that_is_not_json_is_not_key_vaults() {
 }
 
 #[tokio::test]
-async fn an_answer_of_another_shape_is_not_quoted() {
+async fn an_answer_of_another_format_is_not_quoted() {
     for body in [
         r#"{"value":["QUOTED"]}"#.to_owned(),
         r#"{"value":"QUOTED"}"#.to_owned(),
@@ -212,7 +213,7 @@ async fn a_redirect_is_not_followed() {
     }
 }
 
-/// Who swaps the two keys of the Kubernetes Secret has put the client secret where the client id belongs.
+/// With the two keys of the Kubernetes Secret swapped, the client id is the secret.
 #[tokio::test]
 async fn a_swapped_client_secret_is_not_shown() {
     let azure = Azure::start(|request, _| match request.kind {
@@ -242,7 +243,7 @@ impl std::io::Write for Log {
     }
 }
 
-/// Everything is logged here, that of the SDK and the HTTP client too.
+/// At trace level, with the logs of the SDK and the HTTP client.
 #[tokio::test]
 async fn logs_hold_no_secret_and_no_token() {
     let azure = Azure::well().await;
@@ -251,14 +252,18 @@ async fn logs_hold_no_secret_and_no_token() {
     let writer = log.clone();
     let subscriber =
         tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
-    // With a single subscriber, a place that logs and that a test without one passes first stays silent for all (tracing-core).
+    // With a single subscriber, a callsite that a test without one reaches first stays disabled for
+    // all (tracing-core).
     let _another = tracing::Dispatch::new(tracing_subscriber::registry());
     let _guard = tracing::subscriber::set_default(subscriber);
     get(&open(&vaults, "other", Duration::from_secs(60)), "db").await.unwrap();
     tracing::callsite::rebuild_interest_cache();
     let secret = get(&open(&vaults, "myvault", Duration::from_secs(60)), "db").await.unwrap();
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    assert!(text.contains("exchange what=\"challenge\"") && text.contains("exchange what=\"secrets\""), "{text}");
+    assert!(
+        text.contains("exchange operation=\"challenge\"") && text.contains("exchange operation=\"secrets\""),
+        "{text}"
+    );
     assert!(!text.contains(CLIENT_SECRET) && !text.contains("token-1") && !text.contains("token-2"), "{text}");
     assert!(!text.contains(secret.value.expose_secret()), "{text}");
 }

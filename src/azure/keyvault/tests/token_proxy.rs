@@ -1,8 +1,8 @@
 //! The token proxy's name and options (docs/reference/azure-provider.md#identity-binding).
 
-use super::super::binding::name_of;
-use super::super::error::Service;
-use super::super::http::Place;
+use super::super::endpoint::Endpoint;
+use super::super::endpoint::Service;
+use super::super::token_proxy::name_of;
 use super::super::{TokenProxyError, TokenProxyOptions};
 use super::server::{Azure, LOGIN, token_proxy};
 use super::{Error, Reason};
@@ -22,7 +22,7 @@ fn the_proxys_name_is_computed_as_aks_does() {
         assert_eq!(
             names(&[&own, "hcp-kubernetes.another.svc.cluster.local"]).as_deref(),
             Some(name),
-            "the first counts"
+            "the first is used"
         );
         assert_eq!(name.find('.'), Some(53));
     }
@@ -42,7 +42,7 @@ fn the_proxys_options_are_checked_at_the_start() {
         assert_eq!(new(url, name), Ok(()), "{url} {name}");
     }
     for (url, words) in [
-        ("proxy", "is no URL"),
+        ("proxy", "is not a URL"),
         ("http://proxy", "does not start with https://"),
         ("https://u@proxy", "a user"),
         ("https://u:p@proxy", "a user"),
@@ -58,7 +58,7 @@ fn the_proxys_options_are_checked_at_the_start() {
 }
 
 #[tokio::test]
-async fn a_cluster_without_bindings_is_told_each_time() {
+async fn a_cluster_without_bindings_fails_each_time() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ca.crt");
     let proxy = token_proxy("", "", file.to_str().unwrap());
@@ -68,7 +68,7 @@ async fn a_cluster_without_bindings_is_told_each_time() {
         if let Some(content) = content {
             std::fs::write(&file, content).unwrap();
         }
-        let error = proxy.way().await.err().unwrap();
+        let error = proxy.route().await.err().unwrap();
         assert!(
             matches!(&error, Error::TokenProxy(text) if text.contains(words) && text.contains("ca.crt")),
             "{error}"
@@ -77,29 +77,33 @@ async fn a_cluster_without_bindings_is_told_each_time() {
     }
 }
 
-/// A replaced authority counts at the next token; one that is broken or away for the moment does not.
+/// A new CA file is used for the next token, unless it is damaged or missing.
 #[tokio::test]
-async fn the_clusters_authority_is_read_again_when_it_changes() {
+async fn the_clusters_ca_file_is_read_again_when_it_changes() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ca.crt");
     let (azure, another) = (Azure::well().await, Azure::well().await);
-    // The URL names an address, the certificate is for the name that is given.
+    // The URL has an address, the certificate the name of the flag.
     let proxy = token_proxy(&format!("https://{}", azure.address()), LOGIN, file.to_str().unwrap());
-    let ask = async || {
-        let way = proxy.way().await.unwrap();
-        let place = Place { service: Service::TokenProxy, host: "proxy", what: "token" };
-        way.http.exchange(place, reqwest::Request::new(reqwest::Method::POST, way.url), 1 << 10).await.map(|_| ())
+    let send = async || {
+        let route = proxy.route().await.unwrap();
+        let endpoint = Endpoint { service: Service::TokenProxy, host: "proxy", operation: "token" };
+        route
+            .http
+            .exchange(endpoint, reqwest::Request::new(reqwest::Method::POST, route.url), 1 << 10)
+            .await
+            .map(|_| ())
     };
     for content in [Some(azure.bundle()), Some(""), Some("-----BEGIN CERTIFICATE-----\n"), None] {
         match content {
             Some(text) => std::fs::write(&file, text).unwrap(),
             None => std::fs::remove_file(&file).unwrap(),
         }
-        assert_eq!(ask().await, Ok(()), "{content:?}");
+        assert_eq!(send().await, Ok(()), "{content:?}");
     }
     std::fs::write(&file, another.bundle()).unwrap();
-    assert_eq!(ask().await.unwrap_err().reason(), Reason::TlsUntrusted);
+    assert_eq!(send().await.unwrap_err().reason(), Reason::TlsUntrusted);
     std::fs::write(&file, azure.bundle()).unwrap();
-    assert_eq!(ask().await, Ok(()));
+    assert_eq!(send().await, Ok(()));
     assert!(azure.seen().iter().all(|request| request.host.starts_with(LOGIN)), "{:?}", azure.seen());
 }

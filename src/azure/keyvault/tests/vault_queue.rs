@@ -1,4 +1,5 @@
-//! How fast a vault is asked: the bucket by a clock of our own, the queue by the real one.
+//! The rate of requests to a vault: bucket and circuit breaker with a clock of our own, the queue
+//! with the real one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,12 +8,16 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tokio::time::Instant;
 
-use super::super::budget::Budget;
-use super::super::error::{Error, Link, Service};
-use super::super::pace::{Came, PROBE, Pace, Rate, Restraint};
-use super::super::rank::{Purpose, Rank};
+use super::super::circuit_breaker::{Backoff, CircuitBreaker, Observation, PROBE_INTERVAL};
+use super::super::connection_fault::ConnectionFault;
+use super::super::endpoint::Service;
+use super::super::error::Error;
+use super::super::priority::Priority;
+use super::super::rate_limit::Rate;
+use super::super::vault_queue::VaultQueues;
 use super::server::{Azure, Kind, QUICK, VAULT, open, options, status, with_options};
 use super::{Reason, get_at_once};
+use crate::model::Purpose;
 use crate::server::metrics::Metrics;
 
 const RATE: Rate = Rate { per_second: 100, burst: 64 };
@@ -21,12 +26,12 @@ fn milliseconds(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-/// When requests go out, in milliseconds from `start`, if somebody wants to send all the time.
-fn sent(pace: &mut Pace, start: Instant, from: u64, to: u64) -> Vec<u64> {
+/// When requests are sent, in milliseconds from `start`, if some always wait.
+fn sent(breaker: &mut CircuitBreaker, start: Instant, from: u64, to: u64) -> Vec<u64> {
     let sent = (from..to).flat_map(|at| {
         std::iter::from_fn({
-            let pace = &mut *pace;
-            move || pace.take(start + milliseconds(at)).is_ok().then_some(at)
+            let breaker = &mut *breaker;
+            move || breaker.try_acquire(start + milliseconds(at)).is_ok().then_some(at)
         })
         .collect::<Vec<_>>()
     });
@@ -34,100 +39,104 @@ fn sent(pace: &mut Pace, start: Instant, from: u64, to: u64) -> Vec<u64> {
 }
 
 #[test]
-fn a_burst_goes_out_and_then_a_steady_stream() {
+fn a_burst_is_sent_and_then_a_steady_stream() {
     let start = Instant::now();
-    let mut pace = Pace::new(RATE, start);
-    let times = sent(&mut pace, start, 0, 1_000);
+    let mut breaker = CircuitBreaker::new(RATE, start);
+    let times = sent(&mut breaker, start, 0, 1_000);
     assert_eq!(times.iter().filter(|at| **at == 0).count(), 64);
     assert!((times.len() as i64 - 64 - 99).abs() <= 1, "{}", times.len());
-    // A rest fills the bucket to the brim and no further.
-    let times = sent(&mut pace, start, 60_000, 60_001);
+    // A pause fills the bucket, and no more.
+    let times = sent(&mut breaker, start, 60_000, 60_001);
     assert_eq!(times.len(), 64);
 }
 
 #[test]
-fn a_bucket_tells_when_to_come_again() {
+fn a_bucket_says_when_to_try_again() {
     let start = Instant::now();
-    let mut pace = Pace::new(Rate { per_second: 10, burst: 1 }, start);
-    assert!(pace.take(start).is_ok());
-    let next = pace.take(start).unwrap_err();
+    let mut breaker = CircuitBreaker::new(Rate { per_second: 10, burst: 1 }, start);
+    assert!(breaker.try_acquire(start).is_ok());
+    let next = breaker.try_acquire(start).unwrap_err();
     assert!(next > start + milliseconds(99) && next < start + milliseconds(105), "{:?}", next - start);
-    assert!(pace.take(next).is_ok());
+    assert!(breaker.try_acquire(next).is_ok());
 }
 
 #[test]
 fn no_rate_is_no_limit() {
     let start = Instant::now();
-    let mut pace = Pace::new(Rate { per_second: 0, burst: 0 }, start);
-    assert!((0..10_000).all(|_| pace.take(start).is_ok()));
+    let mut breaker = CircuitBreaker::new(Rate { per_second: 0, burst: 0 }, start);
+    assert!((0..10_000).all(|_| breaker.try_acquire(start).is_ok()));
 }
 
 #[test]
-fn a_throttling_vault_is_asked_once_a_second_until_its_time_is_over() {
+fn a_throttling_vault_is_probed_once_a_second_until_its_retry_after() {
     let start = Instant::now();
-    let mut pace = Pace::new(RATE, start);
-    assert!(pace.take(start).is_ok());
-    pace.learn(Came::Throttle(Some(Duration::from_secs(5))), start);
-    // An answer in between does not shorten the time that the vault asked for.
-    let times = sent(&mut pace, start, 0, 2_500);
+    let mut breaker = CircuitBreaker::new(RATE, start);
+    assert!(breaker.try_acquire(start).is_ok());
+    breaker.observe(Observation::Throttled(Some(Duration::from_secs(5))), start);
+    // An answer meanwhile does not shorten Retry-After.
+    let times = sent(&mut breaker, start, 0, 2_500);
     assert_eq!(times, [1_000, 2_000]);
-    pace.learn(Came::Answer, start + milliseconds(2_500));
-    assert_eq!(sent(&mut pace, start, 2_500, 5_000), [3_000, 4_000]);
-    // What was held back goes out steadily.
-    let after = sent(&mut pace, start, 5_000, 6_000);
+    breaker.observe(Observation::Answered, start + milliseconds(2_500));
+    assert_eq!(sent(&mut breaker, start, 2_500, 5_000), [3_000, 4_000]);
+    // Requests that waited are sent at the steady rate.
+    let after = sent(&mut breaker, start, 5_000, 6_000);
     assert!(after.iter().filter(|at| **at == 5_000).count() <= 1, "{after:?}");
     assert!((95..=101).contains(&after.len()), "{}", after.len());
 }
 
 #[test]
-fn a_later_throttle_lengthens_the_time_and_never_shortens_it() {
+fn a_later_retry_after_never_shortens_the_backoff() {
     let start = Instant::now();
-    let mut pace = Pace::new(RATE, start);
-    pace.learn(Came::Throttle(Some(Duration::from_secs(10))), start);
-    pace.learn(Came::Throttle(Some(Duration::from_secs(1))), start + PROBE);
-    assert_eq!(pace.restraint(start + PROBE), Some(Restraint::Asked(start + Duration::from_secs(10))));
-    pace.learn(Came::Throttle(None), start + Duration::from_secs(9));
-    assert_eq!(pace.restraint(start + Duration::from_secs(9)), Some(Restraint::Asked(start + Duration::from_secs(10))));
-    pace.learn(Came::Throttle(Some(Duration::from_secs(86_400))), start + Duration::from_secs(9));
-    assert_eq!(pace.restraint(start + Duration::from_secs(130)), None, "a day is not believed");
+    let mut breaker = CircuitBreaker::new(RATE, start);
+    breaker.observe(Observation::Throttled(Some(Duration::from_secs(10))), start);
+    breaker.observe(Observation::Throttled(Some(Duration::from_secs(1))), start + PROBE_INTERVAL);
+    assert_eq!(breaker.backoff(start + PROBE_INTERVAL), Some(Backoff::RetryAfter(start + Duration::from_secs(10))));
+    breaker.observe(Observation::Throttled(None), start + Duration::from_secs(9));
+    assert_eq!(
+        breaker.backoff(start + Duration::from_secs(9)),
+        Some(Backoff::RetryAfter(start + Duration::from_secs(10)))
+    );
+    breaker.observe(Observation::Throttled(Some(Duration::from_secs(86_400))), start + Duration::from_secs(9));
+    assert_eq!(breaker.backoff(start + Duration::from_secs(130)), None, "a day is cut");
 }
 
 #[test]
-fn a_vault_that_only_fails_is_asked_once_a_second_until_it_answers() {
+fn a_failing_vault_is_probed_once_a_second_until_it_answers() {
     let start = Instant::now();
-    let mut pace = Pace::new(RATE, start);
-    // One broken connection takes many requests with it, and is no reason.
-    (0..60).for_each(|_| pace.learn(Came::Failure, start));
-    assert_eq!(pace.restraint(start), None);
+    let mut breaker = CircuitBreaker::new(RATE, start);
+    // One broken connection fails many requests, which does not suffice.
+    (0..60).for_each(|_| breaker.observe(Observation::Failed, start));
+    assert_eq!(breaker.backoff(start), None);
     let later = start + Duration::from_secs(3);
-    pace.learn(Came::Failure, later);
-    assert_eq!(pace.restraint(later), Some(Restraint::Failing(later)));
-    assert_eq!(sent(&mut pace, later, 0, 3_000), [1_000, 2_000]);
-    pace.learn(Came::Answer, later + Duration::from_secs(3));
-    assert_eq!(pace.restraint(later + Duration::from_secs(3)), None);
-    assert!(sent(&mut pace, later, 3_000, 3_500).len() <= 51);
+    breaker.observe(Observation::Failed, later);
+    assert_eq!(breaker.backoff(later), Some(Backoff::CircuitOpen(later)));
+    assert_eq!(sent(&mut breaker, later, 0, 3_000), [1_000, 2_000]);
+    breaker.observe(Observation::Answered, later + Duration::from_secs(3));
+    assert_eq!(breaker.backoff(later + Duration::from_secs(3)), None);
+    assert!(sent(&mut breaker, later, 3_000, 3_500).len() <= 51);
 }
 
 proptest! {
-    /// Whatever comes back: within any second, no more goes out than burst and rate allow, and one under restraint.
+    /// Whatever the vault answers: no second has more requests than burst and rate allow, and one
+    /// in a backoff.
     #[test]
-    fn no_second_sees_more_than_the_budget(came in prop::collection::vec((0u64..5_000, 0u8..4, 0u64..4), 0..40)) {
+    fn no_second_exceeds_the_budget(observed in prop::collection::vec((0u64..5_000, 0u8..4, 0u64..4), 0..40)) {
         let start = Instant::now();
-        let mut pace = Pace::new(RATE, start);
-        let mut came = came;
-        came.sort();
+        let mut breaker = CircuitBreaker::new(RATE, start);
+        let mut observed = observed;
+        observed.sort();
         let (mut times, mut quiet, mut at) = (Vec::new(), Vec::new(), 0);
-        for (when, what, seconds) in came {
-            times.extend(sent(&mut pace, start, at, when));
+        for (when, what, seconds) in observed {
+            times.extend(sent(&mut breaker, start, at, when));
             at = when;
             let now = start + milliseconds(when);
             match what {
-                0 => pace.learn(Came::Answer, now),
+                0 => breaker.observe(Observation::Answered, now),
                 1 => {
-                    pace.learn(Came::Throttle(Some(Duration::from_secs(seconds))), now);
+                    breaker.observe(Observation::Throttled(Some(Duration::from_secs(seconds))), now);
                     quiet.push((when, when + seconds * 1_000));
                 }
-                _ => pace.learn(Came::Failure, now),
+                _ => breaker.observe(Observation::Failed, now),
             }
         }
         for &first in &times {
@@ -143,7 +152,7 @@ proptest! {
 
 /// From the first failure to the first answer, with the real queue, over real HTTPS.
 #[tokio::test]
-async fn a_failing_vault_is_left_alone_and_then_served_steadily() {
+async fn requests_to_a_failing_vault_are_paused_and_then_sent_steadily() {
     let well = Arc::new(AtomicBool::new(false));
     let answers = well.clone();
     let azure = Azure::start(move |request, _| {
@@ -154,7 +163,7 @@ async fn a_failing_vault_is_left_alone_and_then_served_steadily() {
     let vaults = with_options(azure.client(), QUICK, super::super::Options { rate: RATE, ..options() });
     let vault = open(&vaults, "myvault", Duration::from_secs(60));
     let began = Instant::now();
-    // Requests fail until the vault counts as one that only fails: what came in the last second says so.
+    // Requests fail until the circuit opens, which shows in the requests of the last second.
     let quiet = loop {
         let before = azure.count(Kind::Get);
         let errors = tokio::time::timeout(Duration::from_secs(1), get_at_once(&vault, 4)).await;
@@ -162,25 +171,25 @@ async fn a_failing_vault_is_left_alone_and_then_served_steadily() {
         if errors.is_err() && azure.count(Kind::Get) - before <= 2 {
             break azure.count(Kind::Get);
         }
-        assert!(began.elapsed() < Duration::from_secs(20), "it is never left alone");
+        assert!(began.elapsed() < Duration::from_secs(20), "the circuit never opens");
     };
-    // A crowd waits, and the vault sees one a second.
+    // While many requests wait, one a second is sent.
     let crowd = tokio::spawn({
         let vault = vault.clone();
         async move { get_at_once(&vault, 150).await }
     });
     let (waiting, late) = (Instant::now(), Instant::now() + Duration::from_secs(20));
     while azure.count(Kind::Get) < quiet + 4 {
-        assert!(Instant::now() < late, "the vault is not asked at all");
+        assert!(Instant::now() < late, "no request is sent");
         tokio::time::sleep(milliseconds(5)).await;
     }
-    // The first of the four may come at once.
+    // The first of the four may be sent at once.
     assert!(waiting.elapsed() >= milliseconds(2_800), "{:?} for four", waiting.elapsed());
     assert!(!crowd.is_finished());
     let held = azure.count(Kind::Get);
     well.store(true, Ordering::SeqCst);
     while azure.count(Kind::Get) == held {
-        assert!(Instant::now() < late, "the vault is not asked any more");
+        assert!(Instant::now() < late, "no request is sent any more");
         tokio::time::sleep(milliseconds(5)).await;
     }
     let answered = Instant::now();
@@ -192,23 +201,23 @@ async fn a_failing_vault_is_left_alone_and_then_served_steadily() {
 
 fn fault() -> Result<(), Error> {
     let host = VAULT.to_owned();
-    Err(Error::Unreachable { service: Service::KeyVault, host, link: Link::CutOff, proxied: false })
+    Err(Error::Unreachable { service: Service::KeyVault, host, fault: ConnectionFault::CutOff, proxied: false })
 }
 
 #[tokio::test]
-async fn those_who_wait_are_called_up_in_order_and_whoever_left_takes_no_turn() {
-    let lane = Budget::new(Rate { per_second: 50, burst: 1 }, Metrics::new()).lane(VAULT);
+async fn waiters_get_their_turn_in_order_and_cancelled_ones_take_none() {
+    let queue = VaultQueues::new(Rate { per_second: 50, burst: 1 }, Metrics::new()).queue(VAULT);
     let late = Instant::now() + Duration::from_secs(60);
-    lane.turn(late).await.unwrap();
+    queue.acquire(late).await.unwrap();
     let began = Instant::now();
-    // Given up at once: an impatient crowd must not hold up the others.
-    let gone = (0..100).map(|_| lane.turn(Instant::now()));
+    // Cancelled at once: they must not delay the others.
+    let gone = (0..100).map(|_| queue.acquire(Instant::now()));
     assert!(futures::future::join_all(gone).await.iter().all(Result::is_err));
     let order = std::sync::Mutex::new(Vec::new());
     let waiting = (0..5).map(|number| {
-        let (lane, order) = (lane.clone(), &order);
+        let (queue, order) = (queue.clone(), &order);
         async move {
-            lane.turn(late).await.unwrap();
+            queue.acquire(late).await.unwrap();
             order.lock().unwrap().push(number);
         }
     });
@@ -220,32 +229,32 @@ async fn those_who_wait_are_called_up_in_order_and_whoever_left_takes_no_turn() 
 
 #[tokio::test]
 async fn a_mount_goes_before_the_refreshes_that_wait() {
-    let lane = Budget::new(Rate { per_second: 50, burst: 1 }, Metrics::new()).lane(VAULT);
+    let queue = VaultQueues::new(Rate { per_second: 50, burst: 1 }, Metrics::new()).queue(VAULT);
     let late = Instant::now() + Duration::from_secs(60);
-    lane.turn(late).await.unwrap();
+    queue.acquire(late).await.unwrap();
     let order = std::sync::Mutex::new(Vec::new());
-    let joined = Rank::of(Purpose::Refresh);
+    let joined = Priority::of(Purpose::Refresh);
     let waiting = (0..6).map(|number| {
-        let rank = if number == 2 { joined.clone() } else { Rank::of(Purpose::Refresh) };
-        let rank = if number >= 4 { Rank::of(Purpose::Mount) } else { rank };
-        let (lane, order) = (lane.clone().ranked(rank), &order);
+        let priority = if number == 2 { joined.clone() } else { Priority::of(Purpose::Refresh) };
+        let priority = if number >= 4 { Priority::of(Purpose::Mount) } else { priority };
+        let (queue, order) = (queue.clone().with_priority(priority), &order);
         async move {
-            lane.turn(late).await.unwrap();
+            queue.acquire(late).await.unwrap();
             order.lock().unwrap().push(number);
         }
     });
     let all = futures::future::join_all(waiting);
     tokio::pin!(all);
     assert!(futures::poll!(&mut all).is_pending());
-    // Somebody who mounts waits for what this one fetches.
-    joined.join(&Rank::of(Purpose::Mount));
+    // A mount joins this fetch.
+    joined.raise_to(&Priority::of(Purpose::Mount));
     all.await;
     assert_eq!(*order.lock().unwrap(), [2, 4, 5, 0, 1, 3]);
 }
 
 #[tokio::test]
-async fn a_wait_that_cannot_end_in_time_is_not_begun() {
-    let lane = Budget::new(RATE, Metrics::new()).lane(VAULT);
+async fn a_wait_that_is_too_long_is_not_started() {
+    let queue = VaultQueues::new(RATE, Metrics::new()).queue(VAULT);
     let soon = Instant::now() + Duration::from_secs(20);
     let azure = Azure::start(|request, _| {
         (request.kind == Kind::Get).then(|| super::server::Answer::Status(429, "retry-after: 30\r\n", "{}".into()))
@@ -254,36 +263,36 @@ async fn a_wait_that_cannot_end_in_time_is_not_begun() {
     let vaults = with_options(azure.client(), QUICK, options());
     let error = super::get(&open(&vaults, "myvault", Duration::from_secs(20)), "db").await.unwrap_err();
     assert_eq!(error.reason(), Reason::Throttled);
-    // The next one is not even sent.
+    // The next request is not sent.
     let before = azure.count(Kind::Get);
     let error = super::get(&open(&vaults, "myvault", Duration::from_secs(20)), "other").await.unwrap_err();
     assert_eq!(error.reason(), Reason::Throttled);
-    assert!(matches!(error, Error::HeldBack { .. }), "{error}");
+    assert!(matches!(error, Error::QueueTimeout { .. }), "{error}");
     let text = error.to_string();
     assert!(text.contains("429") && text.contains(VAULT), "{text}");
     assert_eq!(azure.count(Kind::Get), before);
     // Another vault has a queue of its own.
-    assert!(lane.turn(soon).await.is_ok());
+    assert!(queue.acquire(soon).await.is_ok());
 }
 
 #[tokio::test]
 async fn an_error_of_a_full_queue_names_the_budget() {
-    let lane = Budget::new(Rate { per_second: 1, burst: 1 }, Metrics::new()).lane(VAULT);
-    lane.turn(Instant::now() + milliseconds(10)).await.unwrap();
-    let error = lane.turn(Instant::now() + milliseconds(10)).await.unwrap_err();
+    let queue = VaultQueues::new(Rate { per_second: 1, burst: 1 }, Metrics::new()).queue(VAULT);
+    queue.acquire(Instant::now() + milliseconds(10)).await.unwrap();
+    let error = queue.acquire(Instant::now() + milliseconds(10)).await.unwrap_err();
     assert!(error.to_string().contains("--vault-requests-per-second"), "{error}");
-    lane.learn(&fault());
-    let error = lane.turn(Instant::now() + milliseconds(10)).await.unwrap_err();
+    queue.record(&fault());
+    let error = queue.acquire(Instant::now() + milliseconds(10)).await.unwrap_err();
     assert!(error.to_string().contains("broke before the answer"), "{error}");
 }
 
 #[tokio::test]
-async fn everything_that_goes_to_a_vault_goes_through_its_queue() {
+async fn each_request_to_a_vault_waits_in_its_queue() {
     let azure = Azure::start(|request, _| (request.kind == Kind::Get).then(|| status(404, "{}")).flatten()).await;
     let rate = Rate { per_second: 20, burst: 1 };
     let vaults = with_options(azure.client(), QUICK, super::super::Options { rate, ..options() });
     let began = Instant::now();
-    // One challenge and ten gets: eleven turns, the first of them at once.
+    // One challenge and ten gets: eleven requests, the first of them at once.
     let _ = get_at_once(&open(&vaults, "myvault", Duration::from_secs(60)), 10).await;
     assert_eq!(azure.counts(), [1, 1, 10]);
     assert!(began.elapsed() >= milliseconds(490), "{:?}", began.elapsed());
