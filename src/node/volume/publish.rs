@@ -11,61 +11,23 @@
 //! 5. With rotation, the volume is known from then on, and further calls for it only bring credentials.
 //! 6. The cluster is told how it ended, in the background.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 use super::changes::Change;
-use super::error::{ClassNameError, Error};
-use super::layout::Group;
+use super::error::Error;
 use super::locks::{Epoch, Target};
 use super::medium::{self, State};
+use super::registry::LastWrite;
+use super::request::PublishRequest;
 use super::source::{Fetch, Identity, check};
 use super::target::{KubeletRoot, TargetPath};
-use super::{Volumes, blocking, rotation};
+use super::volumes::{Volumes, blocking};
 use crate::azure::provider::{self, Purpose};
-use crate::model::{Class, ClassRef, Payload, PodRef, SecretString};
+use crate::model::{Class, ClassRef, Payload};
 use crate::server::metrics::Provider;
-
-/// A checked NodePublishVolume.
-///
-/// Not printable as a whole: context and secrets hold tokens.
-pub struct PublishRequest {
-    /// Where the volume is to appear.
-    pub target: TargetPath,
-    /// The pod.
-    pub pod: PodRef,
-    /// The class that the volume's attributes name, in the pod's namespace. A name that is none is an error only when
-    /// the class is needed, since a volume that is there stays.
-    pub class: Result<ClassRef, ClassNameError>,
-    /// The whole volume context; overlays the class's parameters
-    /// (docs/reference/csi-driver.md#mount-request).
-    pub context: BTreeMap<String, String>,
-    /// The data of the volume's nodePublishSecretRef.
-    pub secrets: BTreeMap<String, SecretString>,
-    /// The group that may read the files.
-    pub group: Option<Group>,
-    /// Whether the pod's volume is read-only.
-    pub read_only: bool,
-    /// When the caller must have an answer.
-    pub deadline: Instant,
-}
-
-impl fmt::Debug for PublishRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let PublishRequest { target, pod, class, group, read_only, .. } = self;
-        f.debug_struct("PublishRequest")
-            .field("target", target)
-            .field("pod", pod)
-            .field("class", class)
-            .field("group", group)
-            .field("read_only", read_only)
-            .finish_non_exhaustive()
-    }
-}
 
 /// What stands on a target before a publish.
 enum Found {
@@ -143,7 +105,7 @@ impl Volumes {
             () = target.left(epoch) => return Err(Error::Unpublished { target: request.target.to_string() }),
         };
         let versions = payload.versions().to_vec();
-        let wrote = self.rotation.as_ref().map(|_| rotation::wrote(&payload, request.group, &identity));
+        let last_write = self.rotation.as_ref().map(|_| LastWrite::of(&payload, request.group, &identity));
         if !self.show(request, &target, epoch, payload).await? {
             // Another call for the same volume was faster, perhaps with other content: what is there is what counts.
             self.feed(request, &target, epoch).await;
@@ -153,8 +115,8 @@ impl Volumes {
             // Unpublished since: there is nothing left to follow or to tell of.
             return Ok(Published::Now);
         }
-        if let (Some(registry), Some(wrote)) = (&self.rotation, wrote) {
-            registry.published(request, (&target, epoch), (&class, identity), wrote);
+        if let (Some(registry), Some(last_write)) = (&self.rotation, last_write) {
+            registry.published(request, (&target, epoch), (&class, identity), last_write);
         }
         let (pod, target) = (request.pod.clone(), request.target.clone());
         self.changes.tell(Change { pod, class: class.reference.clone(), target });

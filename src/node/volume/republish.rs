@@ -9,10 +9,10 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
-use super::Volumes;
 use super::error::Error;
 use super::locks::{Epoch, Target};
-use super::publish::PublishRequest;
+use super::request::PublishRequest;
+use super::volumes::Volumes;
 use crate::azure::provider::{CallFault, OtherPod, TOKENS, check_pod, fault_of};
 
 /// How long it may take to find out who fills the volumes of a class.

@@ -33,28 +33,28 @@ pub struct Sources {
 ///
 /// Not printable: the context may hold tokens.
 #[derive(Clone, Copy)]
-pub(super) struct Fetch<'a> {
+pub(in crate::node) struct Fetch<'a> {
     /// The class, [checked](check).
-    pub(super) class: &'a Class,
+    pub(in crate::node) class: &'a Class,
     /// The pod's volume context.
-    pub(super) context: &'a BTreeMap<String, String>,
+    pub(in crate::node) context: &'a BTreeMap<String, String>,
     /// The data of the volume's nodePublishSecretRef.
-    pub(super) secrets: &'a BTreeMap<String, SecretString>,
+    pub(in crate::node) secrets: &'a BTreeMap<String, SecretString>,
     /// The volume.
-    pub(super) target: &'a TargetPath,
+    pub(in crate::node) target: &'a TargetPath,
     /// What the volume holds, as far as that is known.
-    pub(super) held: &'a [ObjectVersion],
+    pub(in crate::node) held: &'a [ObjectVersion],
     /// The files that it holds, as far as what they came of is known.
-    pub(super) files: Option<&'a dyn HeldFiles>,
+    pub(in crate::node) files: Option<&'a dyn HeldFiles>,
     /// What it is for.
-    pub(super) purpose: Purpose,
+    pub(in crate::node) purpose: Purpose,
     /// When the fetch must have ended.
-    pub(super) deadline: Instant,
+    pub(in crate::node) deadline: Instant,
 }
 
 /// By whom a fetch is made: what one brings may be given to another volume only if theirs are equal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Identity {
+pub(in crate::node) enum Identity {
     /// Whom Entra ID knows.
     Azure(provider::Identity),
     /// Only another program knows who asks, so that nothing is shared between volumes.
@@ -62,7 +62,7 @@ pub(super) enum Identity {
 }
 
 /// A fetch of which everything is known that can be known without the network.
-pub(super) enum Prepared<'a> {
+pub(in crate::node) enum Prepared<'a> {
     Azure(provider::Prepared<'a>),
     External { prepared: external::Prepared<'a>, target: &'a TargetPath },
 }
@@ -74,22 +74,22 @@ impl Sources {
     }
 
     /// Whether this program fills volumes at all.
-    pub(super) fn has_built_in(&self) -> bool {
+    pub(in crate::node) fn has_built_in(&self) -> bool {
         self.azure.is_some()
     }
 
     /// Whether this program fills the volumes of a class.
-    pub(super) fn is_built_in(&self, class: &Class) -> bool {
+    pub(in crate::node) fn is_built_in(&self, class: &Class) -> bool {
         self.has_built_in() && class.provider == AZURE
     }
 
     /// How many vaults are left alone at this moment: because they asked for that, and because they only fail.
-    pub(super) fn restrained(&self) -> [usize; 2] {
+    pub(in crate::node) fn restrained(&self) -> [usize; 2] {
         self.azure.as_ref().map_or([0; 2], Azure::restrained)
     }
 
     /// Checks all that can be checked without the network.
-    pub(super) async fn prepare<'a>(&'a self, fetch: Fetch<'a>) -> Result<Prepared<'a>, Error> {
+    pub(in crate::node) async fn prepare<'a>(&'a self, fetch: Fetch<'a>) -> Result<Prepared<'a>, Error> {
         let Fetch { class, context, secrets, target, held, files, purpose, deadline } = fetch;
         match &self.azure {
             Some(azure) if self.is_built_in(class) => {
@@ -112,7 +112,7 @@ impl Sources {
 
 impl Prepared<'_> {
     /// Who asks.
-    pub(super) fn identity(&self) -> Identity {
+    pub(in crate::node) fn identity(&self) -> Identity {
         match self {
             Prepared::Azure(prepared) => Identity::Azure(prepared.identity()),
             Prepared::External { target, .. } => Identity::Volume((*target).clone()),
@@ -120,7 +120,7 @@ impl Prepared<'_> {
     }
 
     /// Fetches everything that the class asks for; holds no lock and writes nothing.
-    pub(super) async fn fetch(&self) -> Result<Payload, Error> {
+    pub(in crate::node) async fn fetch(&self) -> Result<Payload, Error> {
         match self {
             Prepared::Azure(prepared) => Ok(prepared.fetch().await?),
             Prepared::External { prepared, .. } => Ok(prepared.fetch().await?),
@@ -130,7 +130,7 @@ impl Prepared<'_> {
 
 impl Identity {
     /// Whether it is of one volume alone: another program knows who asks, and is told what the volume holds.
-    pub(super) fn is_of_volume(&self) -> bool {
+    pub(in crate::node) fn is_of_volume(&self) -> bool {
         match self {
             Identity::Azure(_) => false,
             Identity::Volume(_) => true,
@@ -140,7 +140,7 @@ impl Identity {
 
 /// What upstream checks of a class before it asks a provider, in its order
 /// (docs/reference/csi-driver.md#publish-checks).
-pub(super) fn check(class: &Class) -> Result<(), Error> {
+pub(in crate::node) fn check(class: &Class) -> Result<(), Error> {
     let reference = || class.reference.clone();
     match class.provider.as_str() {
         "" => Err(Error::ProviderUnset(reference())),

@@ -9,7 +9,7 @@ use tracing::warn;
 use super::error::Error;
 use super::medium::{self, Cleared};
 use super::target::TargetPath;
-use super::{Volumes, blocking};
+use super::volumes::{Volumes, blocking};
 
 impl Volumes {
     /// Takes the volume on `target` away; a target that is not there is a success, and so is one that is not ours.

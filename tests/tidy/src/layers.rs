@@ -16,6 +16,10 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
     ("node::plugin", &["azure::provider", "model", "server"]),
     ("node::mirror", &["compute", "formats", "kubernetes", "model", "node::volume", "platform", "queue", "server"]),
     (
+        "node::rotation",
+        &["backend", "classes", "kubernetes", "model", "node::volume", "platform", "queue", "server::metrics"],
+    ),
+    (
         "node::volume",
         &["azure::provider", "backend", "classes", "kubernetes", "model", "platform", "queue", "server::metrics"],
     ),

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use super::super::layout::Digest;
-use super::super::publish::PublishRequest;
+use super::super::request::PublishRequest;
 use crate::model::{ExposeSecret as _, PodRef, SecretString};
 
 /// What the keys begin with that the kubelet writes itself.
@@ -57,12 +57,12 @@ struct Credentials {
 
 /// What the kubelet brought for one volume. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Feed {
+pub(in crate::node) struct Feed {
     context: Arc<Context>,
     /// `None` once they were not renewed for too long.
     credentials: Option<Credentials>,
     /// When they came.
-    pub(super) received: Instant,
+    pub(in crate::node) received: Instant,
 }
 
 /// What is kept once for all who have the same.
@@ -97,12 +97,12 @@ impl Feed {
     }
 
     /// Whether there are credentials.
-    pub(super) fn is_live(&self) -> bool {
+    pub(in crate::node) fn is_live(&self) -> bool {
         self.credentials.is_some()
     }
 
     /// Whether both have the same tokens, or none.
-    pub(super) fn has_tokens_of(&self, other: &Feed) -> bool {
+    pub(in crate::node) fn has_tokens_of(&self, other: &Feed) -> bool {
         fn tokens(feed: &Feed) -> Option<&str> {
             match feed.credentials.as_ref()?.tokens.as_ref()? {
                 Tokens::InContext(tokens) | Tokens::InSecrets(tokens) => Some(tokens.expose_secret()),
@@ -118,7 +118,7 @@ impl Feed {
     }
 
     /// Context and secrets of this pod as a fetch wants them.
-    pub(super) fn opened(&self, pod: &PodRef) -> (BTreeMap<String, String>, BTreeMap<String, SecretString>) {
+    pub(in crate::node) fn opened(&self, pod: &PodRef) -> (BTreeMap<String, String>, BTreeMap<String, SecretString>) {
         let mut context = self.context.values.clone();
         for (key, value) in [(POD_NAME, pod.name.as_str()), (POD_UID, &pod.uid)] {
             if !value.is_empty() {

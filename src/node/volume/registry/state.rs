@@ -10,94 +10,42 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::super::layout::{Digest, Group};
 use super::super::locks::{Epoch, Target};
-use super::super::publish::PublishRequest;
-use super::super::source::Identity;
+use super::super::request::PublishRequest;
 use super::super::target::TargetPath;
-use super::Options;
-use super::feed::{Feed, Store};
+use super::credentials::{Feed, Store};
+use super::last_write::LastWrite;
+use super::options::RotationOptions;
 use super::pauses::Pauses;
 use super::schedule::{self, Schedule};
-use crate::model::{Class, ClassRef, Conversion, ObjectVersion, PodRef, Reason};
+use super::tracked::{FetchKey, Member, PodSeen, TrackedVolume, WorkItem};
+use crate::model::{Class, ClassRef, Reason};
 use crate::platform::process;
 
 /// The most volumes that are refreshed; many times what a node may run.
 const MOST: usize = 4096;
 
-/// A volume that is refreshed.
-#[derive(Debug)]
-pub(in crate::node::volume) struct Volume {
-    pub(super) target: TargetPath,
-    pub(super) pod: PodRef,
-    pub(super) class: ClassRef,
-    pub(super) group: Option<Group>,
-    pub(super) lock: Arc<Target>,
-    /// The target's epoch when the volume was published, or seen published.
-    pub(super) epoch: Epoch,
-}
-
-/// What decides the content of a volume: all volumes of one key are refreshed by one fetch
-/// (docs/decisions.md#d3).
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub(in crate::node::volume) struct FetchKey {
-    pub(super) class: ClassRef,
-    pub(super) identity: Identity,
-    /// What the pod's author wrote over the class's parameters.
-    pub(super) attributes: Digest,
-}
-
-/// What a volume holds, as it was written last.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::node::volume) struct Wrote {
-    pub(super) content: Digest,
-    pub(super) versions: Digest,
-    /// When the first of its objects expires, in seconds since 1970.
-    pub(super) expires: Option<i64>,
-    /// What its files were converted from, in order of the sources; `None` where none was.
-    pub(super) conversions: Option<Arc<[Conversion]>>,
-    /// The versions themselves, where the provider is to be told them.
-    pub(super) held: Option<Arc<[ObjectVersion]>>,
-}
-
-/// How the volumes fare together.
+/// Figures of all volumes, for the metrics.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Summary {
-    pub(super) volumes: usize,
-    /// Those that could not be refreshed the last time.
-    pub(super) failing: usize,
-    /// For how long what has waited longest has not been fetched.
-    pub(super) oldest: Option<Duration>,
-    /// When the first object of all expires, in seconds since 1970.
-    pub(super) expires: Option<i64>,
-}
-
-/// What can be due.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Unit {
-    /// Finding out which fetches the volumes of a class need.
-    Plan(ClassRef),
-    /// One fetch for all volumes of its key.
-    Fetch(Arc<FetchKey>),
-}
-
-/// A volume in a cycle.
-#[derive(Clone)]
-pub(super) struct Member {
-    pub(super) volume: Arc<Volume>,
-    pub(super) feed: Feed,
-    pub(super) wrote: Option<Wrote>,
+pub(in crate::node) struct Summary {
+    pub(in crate::node) volumes: usize,
+    /// Volumes whose last refresh failed.
+    pub(in crate::node) failing: usize,
+    /// The age of the oldest successful fetch.
+    pub(in crate::node) oldest: Option<Duration>,
+    /// The earliest expiry among all objects, in Unix seconds.
+    pub(in crate::node) expires: Option<i64>,
 }
 
 pub(super) struct Entry {
-    pub(super) volume: Arc<Volume>,
+    pub(super) volume: Arc<TrackedVolume>,
     pub(super) feed: Feed,
     /// The fetch that refreshes it; `None` until that is found out.
     pub(super) key: Option<Arc<FetchKey>>,
     /// Whether it is to be refreshed as soon as that is found out.
     pub(super) urgent: bool,
     /// `None` until the disk was read: after a restart, and after a write that failed.
-    pub(super) wrote: Option<Wrote>,
+    pub(super) last_write: Option<LastWrite>,
     /// Why it cannot be refreshed.
     pub(super) failing: Option<Reason>,
     /// Whether somebody still has to be told that.
@@ -107,18 +55,6 @@ pub(super) struct Entry {
     pub(super) pod: PodSeen,
 }
 
-/// What is known of a volume's pod.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) enum PodSeen {
-    /// Nothing yet.
-    #[default]
-    Unseen,
-    /// It runs, and asks for refreshes by this value of the annotation.
-    Running(Option<String>),
-    /// It is being deleted, or has ended: nobody needs its files fresh.
-    Ending,
-}
-
 #[derive(Default)]
 pub(super) struct State {
     pub(super) volumes: HashMap<TargetPath, Entry>,
@@ -126,7 +62,7 @@ pub(super) struct State {
     pub(super) classes: HashMap<ClassRef, Option<Arc<Class>>>,
     /// When the fetch of each group last succeeded, or the group began.
     pub(super) groups: HashMap<Arc<FetchKey>, Instant>,
-    pub(super) schedule: Schedule<Unit>,
+    pub(super) schedule: Schedule<WorkItem>,
     pub(super) store: Store,
     pub(super) pauses: Pauses,
     /// Whether it was told that there are too many volumes.
@@ -135,13 +71,13 @@ pub(super) struct State {
 
 impl Entry {
     pub(super) fn member(&self) -> Member {
-        Member { volume: self.volume.clone(), feed: self.feed.clone(), wrote: self.wrote.clone() }
+        Member { volume: self.volume.clone(), feed: self.feed.clone(), last_write: self.last_write.clone() }
     }
 }
 
 impl State {
     /// Notes that the process runs, and says so where it did not for a while.
-    pub(super) fn running(&mut self, options: &Options, now: Instant, since_boot: Duration) {
+    pub(super) fn running(&mut self, options: &RotationOptions, now: Instant, since_boot: Duration) {
         if let Some(paused) = self.pauses.running(now, since_boot, options.pause()) {
             info!(?paused, grace = ?options.republish, "the process was paused; volumes wait for the kubelet's next call");
         }
@@ -152,14 +88,14 @@ impl State {
         if let Some(entry) = self.volumes.get_mut(target)
             && std::mem::take(&mut entry.excused)
         {
-            let plan = || Unit::Plan(entry.volume.class.clone());
-            let unit = entry.key.clone().map_or_else(plan, Unit::Fetch);
+            let plan = || WorkItem::Plan(entry.volume.class.clone());
+            let unit = entry.key.clone().map_or_else(plan, WorkItem::Fetch);
             self.schedule.hurry(&unit, now);
         }
     }
 
     /// The entry of exactly this volume.
-    pub(super) fn entry(&mut self, volume: &Arc<Volume>) -> Option<&mut Entry> {
+    pub(super) fn entry(&mut self, volume: &Arc<TrackedVolume>) -> Option<&mut Entry> {
         self.volumes.get_mut(&volume.target).filter(|entry| Arc::ptr_eq(&entry.volume, volume))
     }
 
@@ -184,7 +120,7 @@ impl State {
             }
             return false;
         }
-        let volume = Arc::new(Volume {
+        let volume = Arc::new(TrackedVolume {
             target: request.target.clone(),
             pod: request.pod.clone(),
             class,
@@ -198,11 +134,11 @@ impl State {
             feed,
             key: None,
             urgent: false,
-            wrote: None,
+            last_write: None,
             failing: None,
             untold: false,
             excused: false,
-            pod: PodSeen::Unseen,
+            pod: PodSeen::Unknown,
         };
         self.volumes.insert(request.target.clone(), entry);
         true
@@ -236,15 +172,15 @@ impl State {
                 entry.urgent = true;
             }
             // Versions of what the class asked for before say nothing to a provider that is asked for something else.
-            if let Some(wrote) = &mut entry.wrote {
-                wrote.held = None;
+            if let Some(last) = &mut entry.last_write {
+                last.held = None;
             }
             waits |= entry.urgent;
         }
         if !waits {
             return Some(class.clone());
         }
-        self.schedule.hurry(&Unit::Plan(reference.clone()), now);
+        self.schedule.hurry(&WorkItem::Plan(reference.clone()), now);
         None
     }
 
@@ -253,11 +189,17 @@ impl State {
         self.groups.get_key_value(&key).map_or_else(|| Arc::new(key), |(known, _)| known.clone())
     }
 
-    pub(super) fn subscribe(&mut self, target: &TargetPath, key: &Arc<FetchKey>, options: &Options, now: Instant) {
+    pub(super) fn subscribe(
+        &mut self,
+        target: &TargetPath,
+        key: &Arc<FetchKey>,
+        options: &RotationOptions,
+        now: Instant,
+    ) {
         let interval = self.interval(&key.class, options);
         let Some(entry) = self.volumes.get_mut(target) else { return };
         entry.key = Some(key.clone());
-        let unit = Unit::Fetch(key.clone());
+        let unit = WorkItem::Fetch(key.clone());
         self.groups.entry(key.clone()).or_insert(now);
         if std::mem::take(&mut entry.urgent) {
             self.schedule.hurry(&unit, now);
@@ -271,7 +213,7 @@ impl State {
         }
     }
 
-    pub(super) fn interval(&self, class: &ClassRef, options: &Options) -> Duration {
+    pub(super) fn interval(&self, class: &ClassRef, options: &RotationOptions) -> Duration {
         let class = self.classes.get(class).and_then(Option::as_deref);
         class.and_then(Class::rotation_interval).unwrap_or(options.interval)
     }

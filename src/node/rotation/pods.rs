@@ -6,10 +6,9 @@
 use std::collections::HashSet;
 use std::future::pending;
 
-use super::registry::Registry;
-use super::state::PodSeen;
 use crate::kubernetes::{PodKey, Pods};
 use crate::model::REFRESH_ANNOTATION;
+use crate::node::volume::registry::{PodSeen, Registry};
 use crate::queue::notify::{Batch, Subscription};
 
 /// The watch of this node's pods, where there is one.

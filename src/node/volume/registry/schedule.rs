@@ -16,8 +16,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long lies at least between two starts of one key.
-pub(in crate::node::volume) const REST: Duration = Duration::from_millis(500);
+/// How many items run at a time; each fetch holds one payload in memory.
+pub(in crate::node) const AT_ONCE: usize = 16;
+
+/// The shortest time between two starts of one key.
+pub(super) const REST: Duration = Duration::from_millis(500);
 
 /// Up to which part of the interval a cycle comes early, so that groups which began together drift apart.
 const JITTER: f64 = 0.1;
@@ -26,7 +29,7 @@ const JITTER: f64 = 0.1;
 const SLOW: Duration = Duration::from_secs(5);
 
 /// How many run at a time that were slow the last time, or are suspect.
-const SLOW_AT_ONCE: usize = super::AT_ONCE / 2;
+const SLOW_AT_ONCE: usize = AT_ONCE / 2;
 
 /// How many run at a time that are suspect for one cause.
 const ALIKE_AT_ONCE: usize = SLOW_AT_ONCE / 2;
@@ -36,7 +39,7 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// What is due when.
 #[derive(Debug)]
-pub(in crate::node::volume) struct Schedule<K> {
+pub(super) struct Schedule<K> {
     turns: HashMap<K, Turn>,
 }
 
@@ -55,7 +58,7 @@ struct Turn {
 }
 
 /// The first moment of something new: anywhere within the interval, so that a restart does not make everything due at once.
-pub(in crate::node::volume) fn first(now: Instant, interval: Duration, dice: f64) -> Instant {
+pub(super) fn first(now: Instant, interval: Duration, dice: f64) -> Instant {
     now + interval.min(LONGEST).mul_f64(dice.clamp(0.0, 1.0))
 }
 
@@ -73,13 +76,13 @@ impl<K> Default for Schedule<K> {
 
 impl<K: Clone + Eq + Hash> Schedule<K> {
     /// Has this key come up then, unless it is known already.
-    pub(in crate::node::volume) fn add(&mut self, key: &K, due: Instant) {
+    pub(super) fn add(&mut self, key: &K, due: Instant) {
         let turn = || Turn { due, began: None, running: false, again: false, slow: false, suspect: None };
         self.turns.entry(key.clone()).or_insert_with(turn);
     }
 
     /// Has this key come up now: also a new one, and one that runs once more when it has ended.
-    pub(in crate::node::volume) fn hurry(&mut self, key: &K, now: Instant) {
+    pub(super) fn hurry(&mut self, key: &K, now: Instant) {
         self.add(key, now);
         if let Some(turn) = self.turns.get_mut(key) {
             let soonest = turn.began.map_or(now, |began| now.max(began + REST));
@@ -89,19 +92,19 @@ impl<K: Clone + Eq + Hash> Schedule<K> {
     }
 
     /// Has a key count as slow, from its first run on: many of one `cause` may fail together, and one does not tell of another.
-    pub(in crate::node::volume) fn suspect(&mut self, key: &K, cause: &str) {
+    pub(super) fn suspect(&mut self, key: &K, cause: &str) {
         if let Some(turn) = self.turns.get_mut(key) {
             turn.suspect = Some(cause.into());
         }
     }
 
     /// Forgets a key; what runs may end.
-    pub(in crate::node::volume) fn remove(&mut self, key: &K) {
+    pub(super) fn remove(&mut self, key: &K) {
         self.turns.remove(key);
     }
 
     /// Gives out what is due longest and has a place; it runs until it has [ended](Schedule::ended).
-    pub(in crate::node::volume) fn take(&mut self, now: Instant) -> Option<K> {
+    pub(super) fn take(&mut self, now: Instant) -> Option<K> {
         let taken = self.taken();
         let waiting = self.turns.iter_mut().filter(|(_, turn)| turn.may_run(&taken) && turn.due <= now);
         let (key, turn) = waiting.min_by_key(|(_, turn)| turn.due)?;
@@ -110,7 +113,7 @@ impl<K: Clone + Eq + Hash> Schedule<K> {
     }
 
     /// Notes that something has ended, and when it comes up again.
-    pub(in crate::node::volume) fn ended(&mut self, key: &K, interval: Duration, dice: f64, now: Instant) {
+    pub(super) fn ended(&mut self, key: &K, interval: Duration, dice: f64, now: Instant) {
         if let Some(turn) = self.turns.get_mut(key) {
             let began = turn.began.unwrap_or(now);
             let soonest = now.max(began + REST.min(interval));
@@ -120,7 +123,7 @@ impl<K: Clone + Eq + Hash> Schedule<K> {
     }
 
     /// When something comes up next that has a place.
-    pub(in crate::node::volume) fn next(&self) -> Option<Instant> {
+    pub(super) fn next(&self) -> Option<Instant> {
         let taken = self.taken();
         self.turns.values().filter(|turn| turn.may_run(&taken)).map(|turn| turn.due).min()
     }

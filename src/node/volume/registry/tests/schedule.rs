@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tokio::time::Instant;
 
-use super::super::rotation::schedule::{REST, Schedule, first};
+use crate::node::volume::registry::schedule::{REST, Schedule, first};
 
 const INTERVAL: Duration = Duration::from_secs(120);
 

@@ -14,17 +14,10 @@ use futures::StreamExt as _;
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info, warn};
 
-use super::super::Volumes;
-use super::super::changes::Change;
-use super::super::error::Error;
-use super::super::layout::Group;
-use super::super::source::{Fetch, Identity, check};
-use super::held::Held;
-use super::refresh::{Refreshed, wrote};
-use super::registry::Registry;
-use super::state::{FetchKey, Member, Unit, Volume, Wrote};
-use crate::azure::provider::{HeldFiles, Purpose};
+use super::held_files::ConvertedFiles;
 use crate::model::{Class, ClassRef, Payload, Reason};
+use crate::node::volume::registry::{FetchKey, LastWrite, Member, Registry, TrackedVolume, WorkItem};
+use crate::node::volume::{Change, Error, Fetch, Group, HeldFiles, Identity, Purpose, Refreshed, Volumes, check};
 use crate::server::metrics::Metrics;
 
 /// How long a cycle may take at least and at most; in between, as long as the interval.
@@ -41,7 +34,7 @@ pub(super) struct Cycle {
     volumes: Volumes,
     registry: Arc<Registry>,
     metrics: Metrics,
-    unit: Unit,
+    item: WorkItem,
     began: Instant,
 }
 
@@ -54,15 +47,15 @@ enum Outcome {
 }
 
 impl Cycle {
-    pub(super) fn new(volumes: Volumes, registry: Arc<Registry>, metrics: Metrics, unit: Unit) -> Cycle {
-        Cycle { volumes, registry, metrics, unit, began: Instant::now() }
+    pub(super) fn new(volumes: Volumes, registry: Arc<Registry>, metrics: Metrics, item: WorkItem) -> Cycle {
+        Cycle { volumes, registry, metrics, item, began: Instant::now() }
     }
 
     /// Does what is due.
     pub(super) async fn run(&self) {
-        match &self.unit {
-            Unit::Plan(class) => self.plan(class).await,
-            Unit::Fetch(key) => self.fetch(key).await,
+        match &self.item {
+            WorkItem::Plan(class) => self.plan(class).await,
+            WorkItem::Fetch(key) => self.fetch(key).await,
         }
     }
 
@@ -175,8 +168,8 @@ impl Cycle {
             return lapsed();
         }
         let (context, secrets) = member.feed.opened(&member.volume.pod);
-        let held = member.wrote.as_ref().and_then(|wrote| wrote.held.as_deref()).unwrap_or_default();
-        let files = Held::of(&member.volume, member.wrote.as_ref());
+        let held = member.last_write.as_ref().and_then(|last| last.held.as_deref()).unwrap_or_default();
+        let files = ConvertedFiles::of(&member.volume, member.last_write.as_ref());
         let files = files.as_ref().map(|files| files as &dyn HeldFiles);
         let (target, purpose) = (&member.volume.target, Purpose::Refresh);
         let fetch = Fetch { class, context: &context, secrets: &secrets, target, held, files, purpose, deadline };
@@ -197,9 +190,9 @@ impl Cycle {
 
     /// Writes what was fetched to the volumes that hold something else.
     async fn write(&self, key: &Arc<FetchKey>, class: &Arc<Class>, members: Vec<Member>, payload: Arc<Payload>) {
-        let mut wanted: HashMap<Option<Group>, Wrote> = HashMap::new();
+        let mut wanted: HashMap<Option<Group>, LastWrite> = HashMap::new();
         for Member { volume, .. } in &members {
-            wanted.entry(volume.group).or_insert_with(|| wrote(&payload, volume.group, &key.identity));
+            wanted.entry(volume.group).or_insert_with(|| LastWrite::of(&payload, volume.group, &key.identity));
         }
         let writes = members.into_iter().filter_map(|member| {
             let wanted = wanted.get(&member.volume.group)?.clone();
@@ -217,8 +210,8 @@ impl Cycle {
         writes.await;
     }
 
-    async fn write_one(&self, provider: &str, member: &Member, wanted: Wrote, payload: Arc<Payload>) {
-        let (volume, before) = (&member.volume, &member.wrote);
+    async fn write_one(&self, provider: &str, member: &Member, wanted: LastWrite, payload: Arc<Payload>) {
+        let (volume, before) = (&member.volume, &member.last_write);
         let done = match before {
             Some(before) if before.content == wanted.content => Ok(Refreshed::Unchanged),
             Some(_) | None => self.volumes.refresh(volume, payload.clone()).await,
@@ -254,13 +247,13 @@ impl Cycle {
     }
 
     /// Notes a failure, and tells it where it is news. No file is touched.
-    fn failed(&self, provider: &str, volumes: &[Arc<Volume>], error: &Error) {
+    fn failed(&self, provider: &str, volumes: &[Arc<TrackedVolume>], error: &Error) {
         let (reason, text) = (error.reason(), error.to_string());
         let provider = self.metrics.provider(provider);
         let mut news: usize = 0;
         let mut of = None;
         for volume in volumes {
-            if self.registry.excuses(&self.unit, self.began, volume) {
+            if self.registry.excuses(&self.item, self.began, volume) {
                 debug!(target = %volume.target, %reason, err = %text, "a refresh failed after a pause; it is tried again");
                 continue;
             }
@@ -285,7 +278,7 @@ impl Cycle {
     }
 }
 
-fn volumes(members: &[Member]) -> Vec<Arc<Volume>> {
+fn volumes(members: &[Member]) -> Vec<Arc<TrackedVolume>> {
     members.iter().map(|member| member.volume.clone()).collect()
 }
 

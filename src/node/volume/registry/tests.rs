@@ -1,28 +1,26 @@
 //! What the kubelet's calls, classes and pods make due, without a vault and without a disk.
 
+mod schedule;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::super::locks::Locks;
-use super::super::publish::PublishRequest;
-use super::super::source::Identity;
-use super::super::target::TargetPath;
-use super::registry::Registry;
-use super::state::{Member, PodSeen, Summary, Unit, Wrote};
-use super::{Options, Running};
+use super::schedule::REST;
+use super::{LastWrite, Member, PodSeen, Registry, RotationOptions, Summary, WorkItem};
 use crate::model::{Class, ClassRef, ClassSpec, ExposeSecret as _, INTERVAL_ANNOTATION, PodRef, Reason};
+use crate::node::volume::locks::Locks;
+use crate::node::volume::{Identity, PublishRequest, TargetPath};
 
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
-const INTERVAL: Duration = Duration::from_secs(120);
+pub(in crate::node) const INTERVAL: Duration = Duration::from_secs(120);
 const REPUBLISH: Duration = Duration::from_secs(90);
 /// A machine that is not suspended, and a test that does not last long.
 const BOOT: Duration = Duration::from_secs(1_000);
-const WROTE: Wrote =
-    Wrote { content: [1; 32], versions: [2; 32], expires: Some(1_800_000_000), conversions: None, held: None };
+const WROTE: LastWrite =
+    LastWrite { content: [1; 32], versions: [2; 32], expires: Some(1_800_000_000), conversions: None, held: None };
 
 fn request(number: usize, secret: &str) -> PublishRequest {
     let pairs = [
@@ -66,7 +64,7 @@ fn identity(of: &str) -> Identity {
 }
 
 fn registry() -> Registry {
-    Registry::new(Options { interval: INTERVAL, republish: REPUBLISH })
+    Registry::new(RotationOptions { interval: INTERVAL, republish: REPUBLISH })
 }
 
 /// Takes a request as one that was published.
@@ -80,24 +78,31 @@ fn feed(registry: &Registry, locks: &Locks, request: &PublishRequest) {
     registry.feed(request, &lock, lock.epoch());
 }
 
+/// A registry with one published volume, whose fetch is due within [`INTERVAL`].
+pub(in crate::node) fn tracking_one_volume() -> Registry {
+    let registry = registry();
+    published(&registry, &Locks::default(), &request(1, "secret"), &Arc::new(class("v")));
+    registry
+}
+
 /// Everything that is due then.
-fn due(registry: &Registry, at: Instant) -> Vec<Unit> {
+fn due(registry: &Registry, at: Instant) -> Vec<WorkItem> {
     std::iter::from_fn(|| registry.take(at)).collect()
 }
 
-fn members(registry: &Registry, units: &[Unit]) -> Vec<Member> {
+fn members(registry: &Registry, units: &[WorkItem]) -> Vec<Member> {
     let fetches = units.iter().filter_map(|unit| match unit {
-        Unit::Fetch(key) => Some(registry.members(key)),
-        Unit::Plan(_) => None,
+        WorkItem::Fetch(key) => Some(registry.members(key)),
+        WorkItem::Plan(_) => None,
     });
     fetches.flatten().collect()
 }
 
-fn planned(registry: &Registry, class: &Class) -> Vec<Unit> {
+fn planned(registry: &Registry, class: &Class) -> Vec<WorkItem> {
     let seen = registry.saw(&class.reference, Some(class.clone())).expect("nothing waits to be planned");
     let plan: Vec<_> = registry.unplanned(&class.reference).into_iter().map(|one| (one, identity("one"))).collect();
     registry.plan(&seen, &plan);
-    registry.ended(&Unit::Plan(class.reference.clone()));
+    registry.ended(&WorkItem::Plan(class.reference.clone()));
     due(registry, Instant::now())
 }
 
@@ -110,7 +115,7 @@ fn a_hundred_volumes_of_one_identity_are_one_fetch_with_the_freshest_credentials
     feed(&registry, &locks, &request(7, "secret"));
     assert_eq!(due(&registry, Instant::now()), [], "what was published now is fresh");
     let units = due(&registry, Instant::now() + INTERVAL);
-    assert!(matches!(units[..], [Unit::Fetch(_)]), "{units:?}");
+    assert!(matches!(units[..], [WorkItem::Fetch(_)]), "{units:?}");
     let members = members(&registry, &units);
     assert_eq!(members.len(), 100);
     assert_eq!(members[0].volume.pod.name, "web-7");
@@ -118,7 +123,7 @@ fn a_hundred_volumes_of_one_identity_are_one_fetch_with_the_freshest_credentials
     assert_eq!(context[TOKENS], "token-7");
     assert_eq!(context["csi.storage.k8s.io/serviceAccount.name"], "default");
     assert_eq!(secrets["clientsecret"].expose_secret(), "secret");
-    assert!(members.iter().all(|member| member.wrote == Some(WROTE)));
+    assert!(members.iter().all(|member| member.last_write == Some(WROTE)));
 }
 
 #[test]
@@ -131,20 +136,20 @@ fn a_call_that_brings_another_secret_makes_its_volume_due_and_a_token_does_not()
     feed(&registry, &locks, &renewed);
     assert_eq!(due(&registry, Instant::now()), []);
     feed(&registry, &locks, &request(1, "new"));
-    assert_eq!(due(&registry, Instant::now()), [Unit::Plan(class.reference.clone())]);
+    assert_eq!(due(&registry, Instant::now()), [WorkItem::Plan(class.reference.clone())]);
     assert_eq!(registry.unplanned(&class.reference).len(), 1);
     let units = planned(&registry, &class);
-    assert!(matches!(units[..], [Unit::Fetch(_)]), "at once: {units:?}");
+    assert!(matches!(units[..], [WorkItem::Fetch(_)]), "at once: {units:?}");
 }
 
 #[test]
 fn a_volume_that_nobody_knows_is_planned_and_fetched_within_the_interval() {
     let (registry, locks, class) = (registry(), Locks::default(), class("v"));
     feed(&registry, &locks, &request(1, "secret"));
-    assert_eq!(due(&registry, Instant::now()), [Unit::Plan(class.reference.clone())]);
+    assert_eq!(due(&registry, Instant::now()), [WorkItem::Plan(class.reference.clone())]);
     assert_eq!(planned(&registry, &class), [], "after a restart not everything is due at once");
     let units = due(&registry, Instant::now() + INTERVAL);
-    assert_eq!(members(&registry, &units)[0].wrote, None, "the disk has to be read");
+    assert_eq!(members(&registry, &units)[0].last_write, None, "the disk has to be read");
 }
 
 #[test]
@@ -152,16 +157,16 @@ fn a_class_that_asks_for_something_else_makes_its_volumes_due_and_any_other_chan
     let (registry, locks, old) = (registry(), Locks::default(), Arc::new(class("old")));
     published(&registry, &locks, &request(1, "secret"), &old);
     let units = due(&registry, Instant::now() + INTERVAL);
-    let [Unit::Fetch(key)] = &units[..] else { panic!("{units:?}") };
+    let [WorkItem::Fetch(key)] = &units[..] else { panic!("{units:?}") };
     let volume = registry.members(key)[0].volume.clone();
     let relabelled = Class { version: "2".into(), ..class("old") };
     let seen = registry.saw(&old.reference, Some(relabelled)).unwrap();
     assert!(Arc::ptr_eq(&seen, &old) && registry.wants(&volume, key, &old));
     assert!(registry.saw(&old.reference, Some(class("new"))).is_none());
     assert!(!registry.wants(&volume, key, &old), "what was fetched for the old class is not written");
-    assert_eq!(due(&registry, Instant::now()), [Unit::Plan(old.reference.clone())]);
+    assert_eq!(due(&registry, Instant::now()), [WorkItem::Plan(old.reference.clone())]);
     registry.ended(&units[0]);
-    assert!(matches!(planned(&registry, &class("new"))[..], [Unit::Fetch(_)]));
+    assert!(matches!(planned(&registry, &class("new"))[..], [WorkItem::Fetch(_)]));
 }
 
 #[test]
@@ -176,7 +181,7 @@ fn a_class_that_comes_back_makes_its_volumes_due() {
     registry.untold(&volume);
     assert!(registry.fares(&volume, Some(Reason::ClassNotFound)), "it could not be told");
     assert!(registry.saw(&class.reference, Some(Class::clone(&class))).is_none());
-    assert_eq!(due(&registry, Instant::now()), [Unit::Plan(class.reference.clone())]);
+    assert_eq!(due(&registry, Instant::now()), [WorkItem::Plan(class.reference.clone())]);
     assert!(registry.fares(&volume, None));
 }
 
@@ -194,7 +199,7 @@ fn credentials_are_dropped_after_three_periods_and_the_volume_stays() {
     let (context, secrets) = member.feed.opened(&pod(1));
     assert!(!member.feed.is_live() && secrets.is_empty() && !context.contains_key(TOKENS));
     feed(&registry, &locks, &request(1, "secret"));
-    assert_eq!(due(&registry, Instant::now()), [Unit::Plan(class.reference.clone())]);
+    assert_eq!(due(&registry, Instant::now()), [WorkItem::Plan(class.reference.clone())]);
 }
 
 #[test]
@@ -228,15 +233,11 @@ fn what_fails_after_a_pause_is_not_told_before_it_was_tried_again() {
     assert!(registry.excuses(&units[0], began, &volume), "it was under way");
     let later = Instant::now() + INTERVAL;
     registry.ended(&units[0]);
-    assert_eq!(
-        due(&registry, later + super::schedule::REST),
-        units,
-        "it runs again at once, not only after its interval"
-    );
+    assert_eq!(due(&registry, later + REST), units, "it runs again at once, not only after its interval");
     assert!(registry.excuses(&units[0], later, &volume), "it used what the kubelet brought before");
     registry.ended(&units[0]);
     feed(&registry, &locks, &request(1, "secret"));
-    assert_eq!(due(&registry, later + 3 * super::schedule::REST), units, "with what the kubelet brings now");
+    assert_eq!(due(&registry, later + 3 * REST), units, "with what the kubelet brings now");
     assert!(!registry.excuses(&units[0], later + INTERVAL, &volume));
 }
 
@@ -252,7 +253,7 @@ fn pods_that_end_are_left_out_until_the_kubelet_calls_again() {
     assert_eq!(due(&registry, Instant::now()), []);
     registry.saw_pod(&volume, PodSeen::Running(Some("1".to_owned())));
     // The clock of this test is ahead: it was fetched then.
-    assert_eq!(due(&registry, Instant::now() + INTERVAL + super::schedule::REST), units, "it asks");
+    assert_eq!(due(&registry, Instant::now() + INTERVAL + REST), units, "it asks");
     registry.saw_pod(&volume, PodSeen::Ending);
     assert_eq!(members(&registry, &units).len(), 0);
     feed(&registry, &locks, &request(1, "secret"));
@@ -268,8 +269,8 @@ fn what_is_unpublished_is_forgotten_with_its_fetch_and_its_class() {
     assert_eq!(
         registry
             .members(match &units[0] {
-                Unit::Fetch(key) => key,
-                Unit::Plan(_) => panic!("{units:?}"),
+                WorkItem::Fetch(key) => key,
+                WorkItem::Plan(_) => panic!("{units:?}"),
             })
             .len(),
         0
@@ -290,21 +291,4 @@ fn a_class_may_ask_for_an_interval_of_its_own() {
     class.annotations.insert(INTERVAL_ANNOTATION.to_owned(), "often".to_owned());
     assert_eq!(class.rotation_interval(), None);
     assert!(class.rotation_interval_mistake().is_some_and(|text| text.contains("90s")));
-}
-
-#[tokio::test]
-async fn a_cycle_that_panics_gives_its_place_back_and_comes_again() {
-    let (registry, locks, class) = (Arc::new(registry()), Locks::default(), Arc::new(class("v")));
-    published(&registry, &locks, &request(1, "secret"), &class);
-    let (places, later) = (Arc::new(Semaphore::new(1)), Instant::now() + INTERVAL);
-    let running = Running::next(&registry, &places, later).unwrap();
-    assert!(Running::next(&registry, &places, later + INTERVAL).is_none(), "it runs");
-    let unit = running.unit.clone();
-    let ended = tokio::spawn(async move {
-        let _held = running;
-        panic!("whatever a volume did");
-    });
-    assert!(ended.await.unwrap_err().is_panic());
-    let again = Running::next(&registry, &places, later + 2 * INTERVAL).unwrap();
-    assert_eq!(again.unit, unit);
 }

@@ -6,28 +6,43 @@
 //! # Guarantees
 //! No call waits for anything but a short lock. No payload is kept, only digests.
 
+mod credentials;
+mod last_write;
+mod options;
+mod pauses;
+mod schedule;
+mod state;
+mod tracked;
+
+#[cfg(test)]
+pub(in crate::node) mod tests;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::super::locks::{Epoch, Target};
-use super::super::publish::PublishRequest;
-use super::super::source::Identity;
-use super::super::target::TargetPath;
-use super::Options;
-use super::feed::Feed;
-use super::state::{Entry, FetchKey, Member, PodSeen, State, Summary, Unit, Volume, Wrote, dice};
+use self::credentials::Feed;
+pub(in crate::node) use self::last_write::LastWrite;
+pub use self::options::RotationOptions;
+pub(in crate::node) use self::schedule::AT_ONCE;
+pub(in crate::node) use self::state::Summary;
+use self::state::{Entry, State, dice};
+pub(in crate::node) use self::tracked::{FetchKey, Member, PodSeen, TrackedVolume, WorkItem};
+use super::locks::{Epoch, Target};
+use super::request::PublishRequest;
+use super::source::Identity;
+use super::target::TargetPath;
 use crate::model::{Class, ClassRef, Reason};
 use crate::platform::clock;
 
 /// The volumes of this node that are refreshed.
-pub(in crate::node::volume) struct Registry {
-    pub(super) options: Options,
+pub(in crate::node) struct Registry {
+    pub(in crate::node) options: RotationOptions,
     state: Mutex<State>,
     /// Something became due earlier, or something has ended.
-    pub(super) news: Notify,
+    pub(in crate::node) news: Notify,
 }
 
 impl std::fmt::Debug for Registry {
@@ -38,7 +53,7 @@ impl std::fmt::Debug for Registry {
 
 /// The kubelet's side.
 impl Registry {
-    pub(in crate::node::volume) fn new(options: Options) -> Registry {
+    pub(in crate::node::volume) fn new(options: RotationOptions) -> Registry {
         Registry { options, state: Mutex::default(), news: Notify::new() }
     }
 
@@ -65,18 +80,18 @@ impl Registry {
             known.feed = feed;
             if known.pod == PodSeen::Ending {
                 // The kubelet knows better.
-                known.pod = PodSeen::Unseen;
+                known.pod = PodSeen::Unknown;
             }
             if !like {
                 // Another identity perhaps, and perhaps the way out of a failure.
                 (known.key, known.urgent) = (None, true);
-                state.schedule.hurry(&Unit::Plan(class), now);
+                state.schedule.hurry(&WorkItem::Plan(class), now);
                 self.news.notify_one();
             }
             return;
         }
         if state.insert(request, lock, epoch, feed) {
-            state.schedule.hurry(&Unit::Plan(class), now);
+            state.schedule.hurry(&WorkItem::Plan(class), now);
             self.news.notify_one();
         }
     }
@@ -87,7 +102,7 @@ impl Registry {
         request: &PublishRequest,
         (lock, epoch): (&Arc<Target>, Epoch),
         (class, identity): (&Arc<Class>, Identity),
-        wrote: Wrote,
+        last: LastWrite,
     ) {
         let now = Instant::now();
         let mut state = self.lock();
@@ -100,7 +115,7 @@ impl Registry {
         let key = state.key(FetchKey { class: class.reference.clone(), identity, attributes });
         state.subscribe(&request.target, &key, &self.options, now);
         if let Some(entry) = state.volumes.get_mut(&request.target) {
-            entry.wrote = Some(wrote);
+            entry.last_write = Some(last);
         }
         self.news.notify_one();
     }
@@ -119,28 +134,28 @@ impl Registry {
 /// The loop's side.
 impl Registry {
     /// Gives out what is due longest; it must be [ended](Registry::ended).
-    pub(super) fn take(&self, now: Instant) -> Option<Unit> {
+    pub(in crate::node) fn take(&self, now: Instant) -> Option<WorkItem> {
         self.lock().schedule.take(now)
     }
 
     /// When something comes up next.
-    pub(super) fn next(&self) -> Option<Instant> {
+    pub(in crate::node) fn next(&self) -> Option<Instant> {
         self.lock().schedule.next()
     }
 
     /// Notes that something has ended; it comes up again after its interval, if there is somebody left in it.
-    pub(super) fn ended(&self, unit: &Unit) {
+    pub(in crate::node) fn ended(&self, unit: &WorkItem) {
         let mut state = self.lock();
         let (wanted, class) = match unit {
-            Unit::Plan(class) => (state.unplanned(class).next().is_some(), class),
-            Unit::Fetch(key) => (state.volumes.values().any(|entry| entry.key.as_ref() == Some(key)), &key.class),
+            WorkItem::Plan(class) => (state.unplanned(class).next().is_some(), class),
+            WorkItem::Fetch(key) => (state.volumes.values().any(|entry| entry.key.as_ref() == Some(key)), &key.class),
         };
         if wanted {
             let interval = state.interval(class, &self.options);
             state.schedule.ended(unit, interval, dice(), Instant::now());
         } else {
             state.schedule.remove(unit);
-            if let Unit::Fetch(key) = unit {
+            if let WorkItem::Fetch(key) = unit {
                 state.groups.remove(key);
             }
         }
@@ -148,13 +163,13 @@ impl Registry {
     }
 
     /// The classes of all volumes.
-    pub(super) fn classes(&self) -> Vec<ClassRef> {
+    pub(in crate::node) fn classes(&self) -> Vec<ClassRef> {
         self.lock().classes.keys().cloned().collect()
     }
 
     /// Takes a class as it is now, `None` when it cannot be had. One that asks for something else than before makes all its
     /// volumes due; the answer is the class to go on with, unless that has to wait for them to be planned.
-    pub(super) fn saw(&self, reference: &ClassRef, class: Option<Class>) -> Option<Arc<Class>> {
+    pub(in crate::node) fn saw(&self, reference: &ClassRef, class: Option<Class>) -> Option<Arc<Class>> {
         let now = Instant::now();
         let known = self.lock().saw(reference, class.map(Arc::new).as_ref(), now);
         self.news.notify_one();
@@ -162,12 +177,12 @@ impl Registry {
     }
 
     /// The volumes of a class that no fetch refreshes yet.
-    pub(super) fn unplanned(&self, class: &ClassRef) -> Vec<Member> {
+    pub(in crate::node) fn unplanned(&self, class: &ClassRef) -> Vec<Member> {
         self.lock().unplanned(class).map(Entry::member).collect()
     }
 
     /// Notes by which identities volumes of a class are fetched, but for those that have become others meanwhile.
-    pub(super) fn plan(&self, class: &Arc<Class>, planned: &[(Member, Identity)]) {
+    pub(in crate::node) fn plan(&self, class: &Arc<Class>, planned: &[(Member, Identity)]) {
         let mut state = self.lock();
         if !state.is_current(class) {
             return;
@@ -185,23 +200,23 @@ impl Registry {
     }
 
     /// Has the plan of a class made once more, as soon as it has ended.
-    pub(super) fn plan_again(&self, class: &ClassRef) {
-        self.lock().schedule.hurry(&Unit::Plan(class.clone()), Instant::now());
+    pub(in crate::node) fn plan_again(&self, class: &ClassRef) {
+        self.lock().schedule.hurry(&WorkItem::Plan(class.clone()), Instant::now());
         self.news.notify_one();
     }
 
     /// Has it found out anew by which fetch a volume is refreshed.
-    pub(super) fn unplan(&self, volume: &Arc<Volume>) {
+    pub(in crate::node) fn unplan(&self, volume: &Arc<TrackedVolume>) {
         let mut state = self.lock();
         if let Some(entry) = state.entry(volume) {
             (entry.key, entry.urgent) = (None, true);
-            state.schedule.hurry(&Unit::Plan(volume.class.clone()), Instant::now());
+            state.schedule.hurry(&WorkItem::Plan(volume.class.clone()), Instant::now());
             self.news.notify_one();
         }
     }
 
     /// The volumes of a fetch, those with the freshest credentials first.
-    pub(super) fn members(&self, key: &Arc<FetchKey>) -> Vec<Member> {
+    pub(in crate::node) fn members(&self, key: &Arc<FetchKey>) -> Vec<Member> {
         let state = self.lock();
         let runs = |entry: &&Entry| entry.pod != PodSeen::Ending;
         let members = state.volumes.values().filter(|entry| entry.key.as_ref() == Some(key)).filter(runs);
@@ -211,14 +226,14 @@ impl Registry {
     }
 
     /// The volumes of pods of which nothing is known, or of all pods.
-    pub(super) fn pods(&self, all: bool) -> Vec<Arc<Volume>> {
+    pub(in crate::node) fn pods(&self, all: bool) -> Vec<Arc<TrackedVolume>> {
         let state = self.lock();
-        let wanted = state.volumes.values().filter(|entry| all || entry.pod == PodSeen::Unseen);
+        let wanted = state.volumes.values().filter(|entry| all || entry.pod == PodSeen::Unknown);
         wanted.map(|entry| entry.volume.clone()).collect()
     }
 
     /// Takes what a volume's pod is like now. A value of the annotation that changed makes the volume due.
-    pub(super) fn saw_pod(&self, volume: &Arc<Volume>, seen: PodSeen) {
+    pub(in crate::node) fn saw_pod(&self, volume: &Arc<TrackedVolume>, seen: PodSeen) {
         let mut state = self.lock();
         let Some(entry) = state.entry(volume) else { return };
         let before = std::mem::replace(&mut entry.pod, seen);
@@ -229,26 +244,26 @@ impl Registry {
         // What is asked for before it is known who fetches it is due once that is known.
         entry.urgent = entry.key.is_none();
         if let Some(key) = entry.key.clone() {
-            state.schedule.hurry(&Unit::Fetch(key), Instant::now());
+            state.schedule.hurry(&WorkItem::Fetch(key), Instant::now());
             self.news.notify_one();
         }
     }
 
     /// Whether a fetch by this key and class is still what the volume needs.
-    pub(super) fn wants(&self, volume: &Arc<Volume>, key: &Arc<FetchKey>, class: &Arc<Class>) -> bool {
+    pub(in crate::node) fn wants(&self, volume: &Arc<TrackedVolume>, key: &Arc<FetchKey>, class: &Arc<Class>) -> bool {
         let mut state = self.lock();
         state.is_current(class) && state.entry(volume).is_some_and(|entry| entry.key.as_ref() == Some(key))
     }
 
     /// Notes what a volume holds now; `None` when that is not known.
-    pub(super) fn wrote(&self, volume: &Arc<Volume>, wrote: Option<Wrote>) {
+    pub(in crate::node) fn wrote(&self, volume: &Arc<TrackedVolume>, last: Option<LastWrite>) {
         if let Some(entry) = self.lock().entry(volume) {
-            entry.wrote = wrote;
+            entry.last_write = last;
         }
     }
 
     /// Notes how a volume fares; says whether that is to be told.
-    pub(super) fn fares(&self, volume: &Arc<Volume>, failing: Option<Reason>) -> bool {
+    pub(in crate::node) fn fares(&self, volume: &Arc<TrackedVolume>, failing: Option<Reason>) -> bool {
         let mut state = self.lock();
         let Some(entry) = state.entry(volume) else { return false };
         let changed = std::mem::replace(&mut entry.failing, failing) != failing;
@@ -256,14 +271,14 @@ impl Registry {
     }
 
     /// Notes that it could not be told.
-    pub(super) fn untold(&self, volume: &Arc<Volume>) {
+    pub(in crate::node) fn untold(&self, volume: &Arc<TrackedVolume>) {
         if let Some(entry) = self.lock().entry(volume) {
             entry.untold = true;
         }
     }
 
     /// Drops a volume whose mount is not there any more.
-    pub(super) fn lost(&self, volume: &Arc<Volume>) {
+    pub(in crate::node) fn lost(&self, volume: &Arc<TrackedVolume>) {
         let mut state = self.lock();
         if state.entry(volume).is_some() {
             state.forget(&volume.target);
@@ -271,12 +286,12 @@ impl Registry {
     }
 
     /// How often a class is fetched.
-    pub(super) fn interval(&self, class: &ClassRef) -> Duration {
+    pub(in crate::node) fn interval(&self, class: &ClassRef) -> Duration {
         self.lock().interval(class, &self.options)
     }
 
     /// Notes that a fetch succeeded.
-    pub(super) fn fetched(&self, key: &Arc<FetchKey>) {
+    pub(in crate::node) fn fetched(&self, key: &Arc<FetchKey>) {
         if let Some(good) = self.lock().groups.get_mut(key) {
             *good = Instant::now();
         }
@@ -284,7 +299,7 @@ impl Registry {
 
     /// Whether a volume's failure is not to be told, since a pause of the process may be its cause: the run on `unit`
     /// began before the pause ended, or used what the kubelet brought before it. The volume is tried again.
-    pub(super) fn excuses(&self, unit: &Unit, began: Instant, volume: &Arc<Volume>) -> bool {
+    pub(in crate::node) fn excuses(&self, unit: &WorkItem, began: Instant, volume: &Arc<TrackedVolume>) -> bool {
         let now = Instant::now();
         let mut state = self.lock();
         // The loop may not have run since.
@@ -302,10 +317,10 @@ impl Registry {
     }
 
     /// Drops credentials that were not renewed in time; says how the volumes fare.
-    pub(super) fn sweep(&self, now: Instant, since_boot: Duration) -> Summary {
+    pub(in crate::node) fn sweep(&self, now: Instant, since_boot: Duration) -> Summary {
         let mut state = self.lock();
         state.running(&self.options, now, since_boot);
-        let Options { republish, .. } = self.options;
+        let RotationOptions { republish, .. } = self.options;
         let State { volumes, pauses, .. } = &mut *state;
         let mut again = Vec::new();
         for (target, entry) in volumes {
@@ -315,14 +330,14 @@ impl Registry {
             if entry.excused {
                 again.push(target.clone());
             }
-            if entry.feed.is_live() && now >= entry.feed.received + self.options.credentials() {
+            if entry.feed.is_live() && now >= entry.feed.received + self.options.credentials_lifetime() {
                 entry.feed.drop_credentials();
             }
         }
         again.iter().for_each(|target| state.try_again(target, now));
         let failing = state.volumes.values().filter(|entry| entry.failing.is_some()).count();
         let oldest = state.groups.values().min().map(|good| now.saturating_duration_since(*good));
-        let expires = state.volumes.values().filter_map(|entry| entry.wrote.as_ref()?.expires).min();
+        let expires = state.volumes.values().filter_map(|entry| entry.last_write.as_ref()?.expires).min();
         Summary { volumes: state.volumes.len(), failing, oldest, expires }
     }
 }
