@@ -335,8 +335,9 @@ fn what_expires_first_is_told() -> Result<()> {
     };
     let told = |least: f64, most: f64| -> Result<()> {
         wait_for(&format!("an expiry between {least} and {most}"), PATIENCE, || {
-            let left = metric(&node, "rotation_first_expiry_seconds{", &[])?;
-            Ok((least..=most).contains(&left))
+            let expires = metric(&node, "rotation_next_expiration_timestamp_seconds{", &[])?;
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs_f64();
+            Ok((least..=most).contains(&(expires - now)))
         })
     };
     set("late", 1, Some(90_000));

@@ -15,6 +15,7 @@ mod pods;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -104,10 +105,15 @@ impl Rotation {
 }
 
 fn report(summary: Summary, metrics: &Metrics) {
-    let Summary { volumes, failing, oldest, expires } = summary;
-    let left = expires.map(|expires| expires.saturating_sub(jiff::Timestamp::now().as_second()));
-    metrics.refreshed_volumes(volumes, failing, oldest);
-    metrics.first_expiry(left);
+    let Summary { volumes, failing, oldest_success, next_expiration } = summary;
+    metrics.rotated_volumes(volumes, failing);
+    metrics.oldest_success(oldest_success.map(|age| unix_seconds(age, jiff::Timestamp::now())));
+    metrics.next_expiration(next_expiration);
+}
+
+/// The time that is `age` ago. Computed anew for each report, so that a wall clock that is set corrects it.
+fn unix_seconds(age: Duration, now: jiff::Timestamp) -> f64 {
+    now.as_duration().as_secs_f64() - age.as_secs_f64()
 }
 
 /// Makes the volumes of changed classes due.

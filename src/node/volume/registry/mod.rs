@@ -156,7 +156,7 @@ impl Registry {
         } else {
             state.schedule.remove(unit);
             if let WorkItem::Fetch(key) = unit {
-                state.groups.remove(key);
+                state.successes.remove(key);
             }
         }
         self.news.notify_one();
@@ -292,8 +292,8 @@ impl Registry {
 
     /// Notes that a fetch succeeded.
     pub(in crate::node) fn fetched(&self, key: &Arc<FetchKey>) {
-        if let Some(good) = self.lock().groups.get_mut(key) {
-            *good = Instant::now();
+        if let Some(success) = self.lock().successes.get_mut(key) {
+            *success = clock::since_boot();
         }
     }
 
@@ -336,8 +336,9 @@ impl Registry {
         }
         again.iter().for_each(|target| state.try_again(target, now));
         let failing = state.volumes.values().filter(|entry| entry.failing.is_some()).count();
-        let oldest = state.groups.values().min().map(|good| now.saturating_duration_since(*good));
-        let expires = state.volumes.values().filter_map(|entry| entry.last_write.as_ref()?.expires).min();
-        Summary { volumes: state.volumes.len(), failing, oldest, expires }
+        let successes = state.volumes.values().filter_map(|entry| state.successes.get(entry.key.as_ref()?));
+        let oldest_success = successes.min().map(|success| since_boot.saturating_sub(*success));
+        let next_expiration = state.volumes.values().filter_map(|entry| entry.last_write.as_ref()?.expires).min();
+        Summary { volumes: state.volumes.len(), failing, oldest_success, next_expiration }
     }
 }

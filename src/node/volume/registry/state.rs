@@ -20,7 +20,7 @@ use super::pauses::Pauses;
 use super::schedule::{self, Schedule};
 use super::tracked::{FetchKey, Member, PodSeen, TrackedVolume, WorkItem};
 use crate::model::{Class, ClassRef, Reason};
-use crate::platform::process;
+use crate::platform::{clock, process};
 
 /// The most volumes that are refreshed; many times what a node may run.
 const MOST: usize = 4096;
@@ -31,10 +31,10 @@ pub(in crate::node) struct Summary {
     pub(in crate::node) volumes: usize,
     /// Volumes whose last refresh failed.
     pub(in crate::node) failing: usize,
-    /// The age of the oldest successful fetch.
-    pub(in crate::node) oldest: Option<Duration>,
+    /// The age of the oldest among the last successful fetches of all volumes.
+    pub(in crate::node) oldest_success: Option<Duration>,
     /// The earliest expiry among all objects, in Unix seconds.
-    pub(in crate::node) expires: Option<i64>,
+    pub(in crate::node) next_expiration: Option<i64>,
 }
 
 pub(super) struct Entry {
@@ -60,8 +60,9 @@ pub(super) struct State {
     pub(super) volumes: HashMap<TargetPath, Entry>,
     /// The classes of the volumes as they were seen last; `None` when the last look failed.
     pub(super) classes: HashMap<ClassRef, Option<Arc<Class>>>,
-    /// When the fetch of each group last succeeded, or the group began.
-    pub(super) groups: HashMap<Arc<FetchKey>, Instant>,
+    /// When the fetch of each key last succeeded, or when its first volume was registered, as time since boot: a
+    /// suspended machine must not make a fetch look younger.
+    pub(super) successes: HashMap<Arc<FetchKey>, Duration>,
     pub(super) schedule: Schedule<WorkItem>,
     pub(super) store: Store,
     pub(super) pauses: Pauses,
@@ -186,7 +187,7 @@ impl State {
 
     /// The shared form of a key.
     pub(super) fn key(&self, key: FetchKey) -> Arc<FetchKey> {
-        self.groups.get_key_value(&key).map_or_else(|| Arc::new(key), |(known, _)| known.clone())
+        self.successes.get_key_value(&key).map_or_else(|| Arc::new(key), |(known, _)| known.clone())
     }
 
     pub(super) fn subscribe(
@@ -200,7 +201,7 @@ impl State {
         let Some(entry) = self.volumes.get_mut(target) else { return };
         entry.key = Some(key.clone());
         let unit = WorkItem::Fetch(key.clone());
-        self.groups.entry(key.clone()).or_insert(now);
+        self.successes.entry(key.clone()).or_insert_with(clock::since_boot);
         if std::mem::take(&mut entry.urgent) {
             self.schedule.hurry(&unit, now);
         } else {

@@ -13,6 +13,7 @@ use super::{LastWrite, Member, PodSeen, Registry, RotationOptions, Summary, Work
 use crate::model::{Class, ClassRef, ClassSpec, ExposeSecret as _, INTERVAL_ANNOTATION, PodRef, Reason};
 use crate::node::volume::locks::Locks;
 use crate::node::volume::{Identity, PublishRequest, TargetPath};
+use crate::platform::clock;
 
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 pub(in crate::node) const INTERVAL: Duration = Duration::from_secs(120);
@@ -190,16 +191,28 @@ fn credentials_are_dropped_after_three_periods_and_the_volume_stays() {
     let (registry, locks, class) = (registry(), Locks::default(), Arc::new(class("v")));
     published(&registry, &locks, &request(1, "secret"), &class);
     let units = due(&registry, Instant::now() + INTERVAL);
-    registry.sweep(Instant::now() + 3 * REPUBLISH - Duration::from_secs(1), BOOT);
+    let (now, boot) = (Instant::now() + 3 * REPUBLISH, clock::since_boot() + 3 * REPUBLISH);
+    registry.sweep(now - Duration::from_secs(1), boot - Duration::from_secs(1));
     assert!(members(&registry, &units)[0].feed.is_live());
-    let Summary { volumes, failing, oldest, expires } = registry.sweep(Instant::now() + 3 * REPUBLISH, BOOT);
-    assert_eq!((volumes, failing, expires), (1, 0, WROTE.expires));
-    assert!(oldest >= Some(3 * REPUBLISH - Duration::from_secs(1)));
+    let Summary { volumes, failing, oldest_success, next_expiration } = registry.sweep(now, boot);
+    assert_eq!((volumes, failing, next_expiration), (1, 0, WROTE.expires));
+    assert!(oldest_success >= Some(3 * REPUBLISH - Duration::from_secs(1)));
     let member = members(&registry, &units).remove(0);
     let (context, secrets) = member.feed.opened(&pod(1));
     assert!(!member.feed.is_live() && secrets.is_empty() && !context.contains_key(TOKENS));
     feed(&registry, &locks, &request(1, "secret"));
     assert_eq!(due(&registry, Instant::now()), [WorkItem::Plan(class.reference.clone())]);
+}
+
+#[test]
+fn a_fetch_grows_older_while_the_machine_is_suspended() {
+    let (registry, locks, class) = (registry(), Locks::default(), Arc::new(class("v")));
+    published(&registry, &locks, &request(1, "secret"), &class);
+    let hour = Duration::from_secs(3_600);
+    let asleep = clock::since_boot() + hour;
+    assert!(registry.sweep(Instant::now(), asleep).oldest_success >= Some(hour), "the other clock stood still");
+    registry.forget(&request(1, "secret").target);
+    assert_eq!(registry.sweep(Instant::now(), asleep).oldest_success, None, "at once, not after the interval");
 }
 
 #[test]
@@ -277,7 +290,8 @@ fn what_is_unpublished_is_forgotten_with_its_fetch_and_its_class() {
     );
     registry.ended(&units[0]);
     assert_eq!((registry.next(), registry.classes()), (None, vec![]));
-    assert_eq!(registry.sweep(Instant::now(), BOOT), Summary { volumes: 0, failing: 0, oldest: None, expires: None });
+    let empty = Summary { volumes: 0, failing: 0, oldest_success: None, next_expiration: None };
+    assert_eq!(registry.sweep(Instant::now(), BOOT), empty);
 }
 
 #[test]
