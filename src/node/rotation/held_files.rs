@@ -1,9 +1,6 @@
-//! The files of a volume, which a fetch may read back instead of converting the same value again.
+//! The files of a volume, which a fetch may read instead of converting the same value again.
 //!
-//! Identifies a file by the digest recorded at the last write, which the fetch compares with the file's content. Writes
-//! nothing.
-
-use std::sync::Arc;
+//! The digests are those of the last write; the fetch compares the content with them. Writes nothing.
 
 use async_trait::async_trait;
 
@@ -12,22 +9,22 @@ use crate::node::volume::HeldFiles;
 use crate::node::volume::registry::{LastWrite, TrackedVolume};
 
 /// The converted files of one volume.
-pub(super) struct ConvertedFiles<'a> {
+pub(super) struct VolumeFiles<'a> {
     volume: &'a TrackedVolume,
     /// Sorted by source.
     conversions: &'a [Conversion],
 }
 
-impl<'a> ConvertedFiles<'a> {
-    /// `None` if the volume is not known to hold a converted file.
-    pub(super) fn of(volume: &'a Arc<TrackedVolume>, last: Option<&'a LastWrite>) -> Option<ConvertedFiles<'a>> {
-        let conversions = last?.conversions.as_deref()?;
-        Some(ConvertedFiles { volume, conversions })
+impl<'a> VolumeFiles<'a> {
+    /// `None` if the last write is unknown, or wrote no converted file.
+    pub(super) fn of(volume: &'a TrackedVolume, last_write: Option<&'a LastWrite>) -> Option<VolumeFiles<'a>> {
+        let conversions = last_write?.conversions.as_deref()?;
+        Some(VolumeFiles { volume, conversions })
     }
 }
 
 #[async_trait]
-impl HeldFiles for ConvertedFiles<'_> {
+impl HeldFiles for VolumeFiles<'_> {
     fn converted(&self, source: &[u8; 32]) -> Option<[u8; 32]> {
         let at = self.conversions.binary_search_by_key(source, |conversion| conversion.source).ok()?;
         self.conversions.get(at).map(|conversion| conversion.files)

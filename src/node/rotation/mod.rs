@@ -1,8 +1,8 @@
 //! Rotation: the loop that refreshes published volumes (docs/decisions.md#d2 to docs/decisions.md#d5).
 //!
-//! What is scheduled is the fetch, not the volume: one for all volumes with the same class, identity and attributes.
-//! The kubelet's calls only deliver credentials; the registry of `node::volume` stores them and decides what is due.
-//! `cycle` runs one work item.
+//! It schedules fetches, not volumes: one fetch for all volumes with the same class, identity and
+//! attributes. The kubelet's calls only deliver credentials; the registry of `node::volume` stores them
+//! and decides what is due. `cycle` runs one work item.
 //!
 //! # Guarantees
 //! The loop survives every failure of a cycle, including a panic. At most [`AT_ONCE`] cycles run at a time.
@@ -22,14 +22,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::info;
 
 use self::cycle::Cycle;
-use self::pods::Watched;
+use self::pods::WatchedPods;
 use super::volume::Volumes;
 use super::volume::registry::{AT_ONCE, Registry, RotationOptions, Summary, WorkItem};
 use crate::kubernetes::Pods;
 use crate::platform::clock;
 use crate::server::metrics::Metrics;
 
-/// A work item that runs. Dropping it, also by a panic, returns its permit and marks it as finished.
+/// A running work item. Dropping it, also by a panic, returns its permit and finishes the item.
 struct Running {
     registry: Arc<Registry>,
     item: WorkItem,
@@ -47,9 +47,9 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Before `ended`, which wakes the loop: the loop needs the permit then.
+        // Before `finish`, which wakes the loop: the loop needs the permit then.
         self.permit = None;
-        self.registry.ended(&self.item);
+        self.registry.finish(&self.item);
     }
 }
 
@@ -63,10 +63,10 @@ pub struct Rotation {
 }
 
 impl Rotation {
-    /// `None` if `volumes` has no [rotation options](Volumes::rotating). Without `pods`, volumes of terminating pods are
-    /// refreshed, too, and pods cannot ask for a refresh.
+    /// `None` if `volumes` have no [rotation options](Volumes::rotating). Without `pods`, volumes of
+    /// terminating pods are refreshed, too, and pods cannot ask for a refresh.
     pub fn new(volumes: Volumes, metrics: Metrics, pods: Option<Pods>) -> Option<Rotation> {
-        let registry = volumes.rotation.clone()?;
+        let registry = volumes.registry.clone()?;
         Some(Rotation { volumes, registry, metrics, pods })
     }
 
@@ -77,7 +77,7 @@ impl Rotation {
         info!(interval = ?every, "rotation is on");
         let permits = Arc::new(Semaphore::new(AT_ONCE));
         let mut changes = volumes.classes.changes();
-        let pods = Watched::new(pods);
+        let pods = WatchedPods::new(pods);
         let mut sweeps = interval(registry.options.sweep());
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -91,13 +91,13 @@ impl Rotation {
             let due = registry.next().filter(|_| permits.available_permits() > 0);
             tokio::select! {
                 () = sleep_until(due.unwrap_or_else(|| Instant::now() + republish)) => {}
-                () = registry.news.notified() => {}
+                () = registry.changed.notified() => {}
                 () = changes.next() => update_classes(&volumes, &registry).await,
-                changed = pods.next() => pods.look(&registry, Some(&changed)),
+                changed = pods.next() => pods.update_changed(&registry, &changed),
                 _ = sweeps.tick() => {
                     report(registry.sweep(Instant::now(), clock::since_boot()), &metrics);
                     metrics.restrained_vaults(volumes.sources.restrained());
-                    pods.look(&registry, None);
+                    pods.update_unknown(&registry);
                 }
             }
         }
@@ -111,7 +111,7 @@ fn report(summary: Summary, metrics: &Metrics) {
     metrics.next_expiration(next_expiration);
 }
 
-/// The time that is `age` ago. Computed anew for each report, so that a wall clock that is set corrects it.
+/// The time `age` ago. Computed anew at each sweep, so that it follows a wall clock that is set.
 fn unix_seconds(age: Duration, now: jiff::Timestamp) -> f64 {
     now.as_duration().as_secs_f64() - age.as_secs_f64()
 }
@@ -124,6 +124,6 @@ async fn update_classes(volumes: &Volumes, registry: &Registry) {
     }
     for class in volumes.classes.seen(classes).await {
         let reference = class.reference.clone();
-        registry.saw(&reference, Some(class));
+        registry.update_class(&reference, Some(class));
     }
 }

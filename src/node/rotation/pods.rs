@@ -1,28 +1,29 @@
-//! What the volumes' pods are like: whether they still run, and whether they ask for a refresh.
+//! Passes the state of the volumes' pods from the watch to the registry.
 //!
-//! Reads what the watch of this node's pods has, and asks nobody. What it means for a volume is for `registry`; without a
-//! cluster every pod counts as one of which nothing is known.
+//! Reads only the watch cache of this node's pods and sends no request. Without a cluster, the state of
+//! all pods stays unknown.
 
 use std::collections::HashSet;
 use std::future::pending;
+use std::sync::Arc;
 
 use crate::kubernetes::{PodKey, Pods};
 use crate::model::REFRESH_ANNOTATION;
-use crate::node::volume::registry::{PodSeen, Registry};
+use crate::node::volume::registry::{PodState, Registry, TrackedVolume};
 use crate::queue::notify::{Batch, Subscription};
 
-/// The watch of this node's pods, where there is one.
-pub(super) struct Watched(Option<(Pods, Subscription<PodKey, ()>)>);
+/// The watch of this node's pods; `None` without a cluster.
+pub(super) struct WatchedPods(Option<(Pods, Subscription<PodKey, ()>)>);
 
-impl Watched {
-    pub(super) fn new(pods: Option<Pods>) -> Watched {
-        Watched(pods.map(|pods| {
+impl WatchedPods {
+    pub(super) fn new(pods: Option<Pods>) -> WatchedPods {
+        WatchedPods(pods.map(|pods| {
             let changes = pods.changes();
             (pods, changes)
         }))
     }
 
-    /// Waits until pods have changed. Giving up loses nothing.
+    /// Waits until pods change. Cancel safe.
     pub(super) async fn next(&self) -> Batch<PodKey, ()> {
         match &self.0 {
             Some((_, changes)) => changes.next().await,
@@ -30,26 +31,37 @@ impl Watched {
         }
     }
 
-    /// Looks at the pods that changed, or without a batch at those of which nothing is known yet.
-    pub(super) fn look(&self, registry: &Registry, batch: Option<&Batch<PodKey, ()>>) {
+    /// Updates the pods of a batch of changes.
+    pub(super) fn update_changed(&self, registry: &Registry, batch: &Batch<PodKey, ()>) {
         let Some((pods, _)) = &self.0 else { return };
-        let changed: HashSet<&PodKey> =
-            batch.into_iter().flat_map(|batch| &batch.changed).map(|(key, ())| key).collect();
-        for volume in registry.pods(batch.is_some()) {
+        let changed: HashSet<&PodKey> = batch.changed.iter().map(|(key, ())| key).collect();
+        for volume in registry.volumes() {
             let key = (volume.pod.namespace.clone(), volume.pod.name.clone());
-            let told = changed.contains(&key);
-            if batch.is_some_and(|batch| !batch.more) && !told {
-                continue;
-            }
-            match pods.known(&volume.pod) {
-                Some(pod) if pod.ending => registry.saw_pod(&volume, PodSeen::Ending),
-                Some(pod) => {
-                    registry.saw_pod(&volume, PodSeen::Running(pod.annotations.get(REFRESH_ANNOTATION).cloned()));
-                }
-                // It was there, and has ended or is another one now. One that nobody told of may just not be known yet.
-                None if told && pods.is_gone(&volume.pod) => registry.saw_pod(&volume, PodSeen::Ending),
-                None => {}
+            let is_changed = changed.contains(&key);
+            // A batch that overflowed may lack changes.
+            if is_changed || batch.more {
+                update(registry, pods, &volume, is_changed);
             }
         }
+    }
+
+    /// Updates the pods whose state is unknown.
+    pub(super) fn update_unknown(&self, registry: &Registry) {
+        let Some((pods, _)) = &self.0 else { return };
+        for volume in registry.with_unknown_pod() {
+            update(registry, pods, &volume, false);
+        }
+    }
+}
+
+fn update(registry: &Registry, pods: &Pods, volume: &Arc<TrackedVolume>, is_changed: bool) {
+    match pods.known(&volume.pod) {
+        Some(pod) if pod.ending => registry.update_pod(volume, PodState::Terminating),
+        Some(pod) => {
+            registry.update_pod(volume, PodState::Running(pod.annotations.get(REFRESH_ANNOTATION).cloned()));
+        }
+        // Without a change, the watch may just not have delivered the pod yet.
+        None if is_changed && pods.is_gone(&volume.pod) => registry.update_pod(volume, PodState::Terminating),
+        None => {}
     }
 }

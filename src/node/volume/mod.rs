@@ -1,14 +1,14 @@
-//! A volume's life on this node: published, found published, unpublished.
+//! The volumes of this node: published, republished, refreshed and unpublished.
 //!
-//! Does not know gRPC or Azure: requests come checked from `csi`, content comes through `source`.
-//! `publish` is the place to start reading.
+//! Knows neither gRPC nor Azure: `csi` checks the requests, and `source` fetches the payloads. Start
+//! reading in `publish`.
 //!
 //! ```text
-//!   Unmounted ──publish──▶ Whole ──unpublish──▶ Unmounted
-//!       │                    ▲
-//!       │ (old kernels)      │ mend            a write that is cut off leaves
-//!       ▼                    │                 Unfilled before the change-over,
-//!   Unfilled ──publish──▶  Torn                Torn after it
+//!   Unmounted ──publish──▶ Complete ──unpublish──▶ Unmounted
+//!       │                     ▲
+//!       │ (old kernels)       │ repair         a write that is interrupted leaves
+//!       ▼                     │                Unfilled before the switch of ..data,
+//!   Unfilled ──publish──▶ Interrupted          Interrupted after it
 //! ```
 
 mod publish;
@@ -20,13 +20,13 @@ mod volumes;
 mod changes;
 pub mod layout;
 mod locks;
-mod medium;
+mod mount_point;
 pub(in crate::node) mod registry;
 mod request;
-mod site;
 mod size;
 mod source;
 mod target;
+mod tmpfs;
 pub mod writer;
 
 mod error;
@@ -43,7 +43,7 @@ pub use registry::RotationOptions;
 pub use request::PublishRequest;
 pub use source::Sources;
 pub(in crate::node) use source::{Fetch, Identity, check};
-// What a fetch is described with.
-pub(in crate::node) use crate::azure::provider::{HeldFiles, Purpose};
 pub use target::{KubeletRoot, KubeletRootError, TargetPath, TargetPathError};
 pub use volumes::Volumes;
+
+pub(in crate::node) use crate::azure::provider::{HeldFiles, Purpose};

@@ -12,23 +12,23 @@ use crate::model::{ClassRef, PodRef, SecretString};
 
 /// A checked NodePublishVolume.
 ///
-/// Not printable as a whole: context and secrets hold tokens.
+/// `Debug` omits context and secrets, which hold tokens.
 pub struct PublishRequest {
-    /// Where the volume is to appear.
+    /// Where the volume is to be mounted.
     pub target: TargetPath,
-    /// The pod.
+    /// The pod that mounts it.
     pub pod: PodRef,
-    /// The class that the volume's attributes name, in the pod's namespace. A name that is none is an error only when
-    /// the class is needed, since a volume that is there stays.
+    /// The class that the volume's attributes name, in the pod's namespace. An invalid name fails only a
+    /// publish that needs the class: a volume that is published already stays.
     pub class: Result<ClassRef, ClassNameError>,
-    /// The whole volume context; overlays the class's parameters
+    /// The whole volume context; overrides parameters of the class
     /// (docs/reference/csi-driver.md#mount-request).
     pub context: BTreeMap<String, String>,
     /// The data of the volume's nodePublishSecretRef.
     pub secrets: BTreeMap<String, SecretString>,
     /// The group that may read the files.
     pub group: Option<Group>,
-    /// Whether the pod's volume is read-only.
+    /// Whether the volume is mounted read-only; other volumes are refused.
     pub read_only: bool,
     /// When the caller must have an answer.
     pub deadline: Instant,

@@ -1,4 +1,4 @@
-//! The volumes of this node: what all their operations share.
+//! The volumes of this node: the parts that all operations share.
 
 use std::sync::Arc;
 
@@ -6,9 +6,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::changes::Changes;
 use super::error::Error;
-use super::locks::{Locks, Target, Writing};
+use super::locks::{Locks, TargetLock, WriteGuard};
+use super::mount_point::MountPoint;
 use super::registry::{Registry, RotationOptions};
-use super::site::Site;
 use super::source::Sources;
 use super::target::{KubeletRoot, TargetPath};
 use crate::classes::Classes;
@@ -23,53 +23,58 @@ pub struct Volumes {
     pub(super) metrics: Metrics,
     pub(super) locks: Arc<Locks>,
     pub(in crate::node) reports: Option<Reports>,
-    /// `None` with rotation off.
-    pub(in crate::node) rotation: Option<Arc<Registry>>,
+    /// `None` if rotation is off.
+    pub(in crate::node) registry: Option<Arc<Registry>>,
     pub(in crate::node) changes: Changes,
-    /// `None`: any target is ours.
+    /// `None`: targets may be anywhere.
     pub(super) root: Option<Arc<KubeletRoot>>,
 }
 
 impl Volumes {
-    /// Volumes whose classes and content come from these.
+    /// Volumes without reports, rotation and root.
     pub fn new(classes: Classes, sources: Sources, metrics: Metrics) -> Volumes {
         let (locks, changes) = (Arc::default(), Changes::default());
         let classes = Arc::new(classes);
-        Volumes { classes, sources, metrics, locks, reports: None, rotation: None, changes, root: None }
+        Volumes { classes, sources, metrics, locks, reports: None, registry: None, changes, root: None }
     }
 
-    /// The same volumes, which are below this root of the kubelet and nowhere else.
+    /// Refuses targets that are not below this root.
     pub fn below(self, root: Option<KubeletRoot>) -> Volumes {
         Volumes { root: root.map(Arc::new), ..self }
     }
 
-    /// The same volumes, with a cluster that is told about them.
+    /// Reports outcomes to a cluster.
     pub fn reporting_to(self, reports: Option<Reports>) -> Volumes {
         Volumes { reports, ..self }
     }
 
-    /// The same volumes, registered for rotation if there are options.
+    /// Registers published volumes for `node::rotation`, if there are options.
     pub fn rotating(self, options: Option<RotationOptions>) -> Volumes {
-        Volumes { rotation: options.map(|options| Arc::new(Registry::new(options))), ..self }
+        Volumes { registry: options.map(|options| Arc::new(Registry::new(options))), ..self }
     }
 
-    /// Where it is told that a volume was published or its content changed.
+    /// Where to subscribe to changes of volumes.
     pub fn changes(&self) -> &Changes {
         &self.changes
     }
 
-    pub(super) fn site(&self, target: &TargetPath) -> Site {
-        Site::new(target.clone(), self.root.clone())
+    pub(super) fn mount_point(&self, target: &TargetPath) -> MountPoint {
+        MountPoint::new(target.clone(), self.root.clone())
     }
 
-    pub(super) async fn lock(&self, path: &TargetPath, target: &Target, deadline: Instant) -> Result<Writing, Error> {
+    pub(super) async fn lock(
+        &self,
+        path: &TargetPath,
+        target: &TargetLock,
+        deadline: Instant,
+    ) -> Result<WriteGuard, Error> {
         let since = Instant::now();
         let busy = || Error::Busy { target: path.to_string(), waited: since.elapsed() };
         target.lock(deadline).await.ok_or_else(busy)
     }
 }
 
-/// Runs what may block on a thread that may; it is carried to its end even when nobody waits any more.
+/// Runs blocking work on a thread for that. The work runs to its end, even if the caller stops waiting.
 pub(super) async fn blocking<T: Send + 'static>(
     target: &TargetPath,
     deadline: Instant,

@@ -1,11 +1,11 @@
-//! What the kubelet brings for a volume, kept in memory until it brings it anew
+//! The credentials that the kubelet delivers for a volume, kept in memory until the next delivery
 //! (docs/decisions.md#d2).
 //!
-//! The context without what differs from pod to pod, the Secret's data, and the service account's tokens; equal ones are kept
-//! once for all volumes. Nothing here is printable. Control comes from `registry`.
+//! Volume contexts (without the keys that differ from pod to pod) and Secrets that are equal are kept
+//! once for all volumes. No type here has `Debug`.
 //!
 //! # Guarantees
-//! Secrets and tokens are in the redacting type and wiped when the last volume lets go of them.
+//! Secrets and tokens are in the redacting type; they are wiped when the last volume drops them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
@@ -17,107 +17,106 @@ use super::super::layout::Digest;
 use super::super::request::PublishRequest;
 use crate::model::{ExposeSecret as _, PodRef, SecretString};
 
-/// What the keys begin with that the kubelet writes itself.
+/// The prefix of the keys that the kubelet writes.
 const KUBELET: &str = "csi.storage.k8s.io/";
-/// The tokens, in the context or among the secrets
+/// The key of the service account's tokens, in the context or among the secrets
 /// (docs/reference/csi-driver.md#service-account-tokens).
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
-/// What differs from pod to pod, and is known of the pod anyway.
+/// The keys that differ from pod to pod; their values come from the [`PodRef`].
 const OF_POD: [&str; 2] = [POD_NAME, POD_UID];
 const POD_NAME: &str = "csi.storage.k8s.io/pod.name";
 const POD_UID: &str = "csi.storage.k8s.io/pod.uid";
 
-/// A volume context that many volumes may have.
+/// A volume context, shared by volumes with an equal one.
 pub(super) struct Context {
     values: BTreeMap<String, String>,
     digest: Digest,
-    /// The digest of what the pod's author wrote, which overlays the class's parameters.
+    /// Of the attributes that the pod's author wrote; they override parameters of the class.
     attributes: Digest,
 }
 
-/// The data of a Secret that many volumes may have.
+/// The data of a Secret, shared by volumes with equal data.
 pub(super) struct Secrets {
     values: BTreeMap<String, SecretString>,
     digest: Digest,
 }
 
-/// Tokens, and where the kubelet puts them.
+/// The tokens, and where the kubelet delivers them.
 #[derive(Clone)]
 enum Tokens {
     InContext(Arc<SecretString>),
     InSecrets(Arc<SecretString>),
 }
 
-/// What a pod's credentials are made of, as they came last.
+/// The parts that are dropped when the kubelet no longer renews them.
 #[derive(Clone)]
-struct Credentials {
+struct Renewable {
     secrets: Arc<Secrets>,
     tokens: Option<Tokens>,
 }
 
-/// What the kubelet brought for one volume. Cheap to clone.
+/// The context and the credentials that the kubelet delivered last for one volume. Cheap to clone.
 #[derive(Clone)]
-pub(in crate::node) struct Feed {
+pub(in crate::node) struct Credentials {
     context: Arc<Context>,
-    /// `None` once they were not renewed for too long.
-    credentials: Option<Credentials>,
-    /// When they came.
+    /// `None` after their lifetime without a renewal.
+    renewable: Option<Renewable>,
+    /// When they were delivered.
     pub(in crate::node) received: Instant,
 }
 
-/// What is kept once for all who have the same.
+/// The contexts and Secrets in use, by digest.
 #[derive(Default)]
 pub(super) struct Store {
     contexts: HashMap<Digest, Weak<Context>>,
     secrets: HashMap<Digest, Weak<Secrets>>,
 }
 
-impl Feed {
-    /// Takes what a request brings.
-    pub(super) fn of(request: &PublishRequest, store: &mut Store, now: Instant) -> Feed {
+impl Credentials {
+    pub(super) fn of(request: &PublishRequest, store: &mut Store, now: Instant) -> Credentials {
         let in_secrets = request.secrets.get(TOKENS).map(|tokens| Tokens::InSecrets(Arc::new(tokens.clone())));
         let in_context = || {
             let tokens = request.context.get(TOKENS)?;
             Some(Tokens::InContext(Arc::new(SecretString::from(tokens.as_str()))))
         };
         let tokens = in_secrets.or_else(in_context);
-        let credentials = Some(Credentials { secrets: store.secrets(&request.secrets), tokens });
-        Feed { context: store.context(&request.context), credentials, received: now }
+        let renewable = Some(Renewable { secrets: store.secrets(&request.secrets), tokens });
+        Credentials { context: store.context(&request.context), renewable, received: now }
     }
 
-    /// What the pod's author wrote into the volume's attributes.
+    /// Of the volume attributes that the pod's author wrote.
     pub(super) fn attributes(&self) -> Digest {
         self.context.attributes
     }
 
-    /// Whether both stand for the same identity and the same attributes, whatever the tokens.
-    pub(super) fn is_like(&self, other: &Feed) -> bool {
-        let secrets = |feed: &Feed| feed.credentials.as_ref().map(|credentials| credentials.secrets.digest);
+    /// Whether context and Secret are equal. Tokens are not compared: they differ at each renewal.
+    pub(super) fn is_same_identity(&self, other: &Credentials) -> bool {
+        let secrets = |of: &Credentials| of.renewable.as_ref().map(|renewable| renewable.secrets.digest);
         self.context.digest == other.context.digest && secrets(self) == secrets(other)
     }
 
-    /// Whether there are credentials.
+    /// Whether the kubelet still renews them.
     pub(in crate::node) fn is_live(&self) -> bool {
-        self.credentials.is_some()
+        self.renewable.is_some()
     }
 
     /// Whether both have the same tokens, or none.
-    pub(in crate::node) fn has_tokens_of(&self, other: &Feed) -> bool {
-        fn tokens(feed: &Feed) -> Option<&str> {
-            match feed.credentials.as_ref()?.tokens.as_ref()? {
+    pub(in crate::node) fn has_tokens_of(&self, other: &Credentials) -> bool {
+        fn tokens(of: &Credentials) -> Option<&str> {
+            match of.renewable.as_ref()?.tokens.as_ref()? {
                 Tokens::InContext(tokens) | Tokens::InSecrets(tokens) => Some(tokens.expose_secret()),
             }
         }
         tokens(self) == tokens(other)
     }
 
-    /// Drops secrets and tokens, and keeps what is not secret.
-    pub(super) fn drop_credentials(&mut self) {
-        // A pod that brings none has nothing to lose.
-        self.credentials.take_if(|credentials| credentials.tokens.is_some() || !credentials.secrets.values.is_empty());
+    /// Drops secrets and tokens; the context stays.
+    pub(super) fn expire(&mut self) {
+        // A pod without any (managed identity) stays live.
+        self.renewable.take_if(|renewable| renewable.tokens.is_some() || !renewable.secrets.values.is_empty());
     }
 
-    /// Context and secrets of this pod as a fetch wants them.
+    /// Context and secrets of this pod, as a fetch needs them.
     pub(in crate::node) fn opened(&self, pod: &PodRef) -> (BTreeMap<String, String>, BTreeMap<String, SecretString>) {
         let mut context = self.context.values.clone();
         for (key, value) in [(POD_NAME, pod.name.as_str()), (POD_UID, &pod.uid)] {
@@ -125,7 +124,7 @@ impl Feed {
                 context.insert(key.to_owned(), value.to_owned());
             }
         }
-        let Some(Credentials { secrets, tokens }) = &self.credentials else {
+        let Some(Renewable { secrets, tokens }) = &self.renewable else {
             return (context, BTreeMap::new());
         };
         let mut secrets = secrets.values.clone();
@@ -176,7 +175,7 @@ impl Store {
 fn digest<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Digest {
     let mut digest = Sha256::new();
     for part in pairs.flat_map(|(key, value)| [key, value]) {
-        // The length in front keeps neighbours apart.
+        // With its length in front, no part runs into the next one.
         digest.update((part.len() as u64).to_be_bytes());
         digest.update(part);
     }

@@ -1,4 +1,4 @@
-//! What a volume holds since the last write: digests, expiry and object versions, never content.
+//! What a volume holds since its last write: digests, expiry and object versions, never content.
 
 use std::sync::Arc;
 
@@ -19,12 +19,12 @@ pub(in crate::node) struct LastWrite {
     pub(super) expires: Option<i64>,
     /// The sources of converted files, sorted by source; `None` if no file was converted.
     pub(in crate::node) conversions: Option<Arc<[Conversion]>>,
-    /// The versions themselves, if the provider has to receive them with the next request.
+    /// The versions themselves, if the next request has to name them to the provider.
     pub(in crate::node) held: Option<Arc<[ObjectVersion]>>,
 }
 
 impl LastWrite {
-    /// What a volume of this group holds after a write of `payload`, which was fetched with this identity.
+    /// What a volume of this group holds after a write of `payload`, which this identity fetched.
     pub(in crate::node) fn of(payload: &Payload, group: Option<Group>, identity: &Identity) -> LastWrite {
         let size: usize = payload.versions().iter().map(|held| held.id.len() + held.version.len()).sum();
         let held = (identity.is_of_volume() && size <= HELD).then(|| payload.versions().into());

@@ -1,10 +1,10 @@
-//! Which volumes are refreshed, by which fetch, and what is known of their content.
+//! The registry of volumes that rotation refreshes: credentials, fetch keys, last writes, due times.
 //!
-//! In memory only: the kubelet's calls fill it, and fill it again after a restart. Asks nobody and writes nothing; the cycles in
-//! `cycle` do, between two looks in here. What is known stands in `state`, when what is due in `schedule`, credentials in `feed`.
+//! In memory only: the kubelet's calls fill it, and fill it again after a restart. Fetches and writes
+//! nothing; `node::rotation` does, between two calls of the registry.
 //!
 //! # Guarantees
-//! No call waits for anything but a short lock. No payload is kept, only digests.
+//! No call waits, except for a short lock. No payload is kept, only digests.
 
 mod credentials;
 mod last_write;
@@ -23,26 +23,27 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use self::credentials::Feed;
 pub(in crate::node) use self::last_write::LastWrite;
 pub use self::options::RotationOptions;
 pub(in crate::node) use self::schedule::AT_ONCE;
 pub(in crate::node) use self::state::Summary;
-use self::state::{Entry, State, dice};
-pub(in crate::node) use self::tracked::{FetchKey, Member, PodSeen, TrackedVolume, WorkItem};
-use super::locks::{Epoch, Target};
+pub(in crate::node) use self::tracked::{FetchKey, Member, PodState, TrackedVolume, WorkItem};
+
+use self::credentials::Credentials;
+use self::state::{Entry, State, jitter};
+use super::locks::{Epoch, TargetLock};
 use super::request::PublishRequest;
 use super::source::Identity;
 use super::target::TargetPath;
 use crate::model::{Class, ClassRef, Reason};
 use crate::platform::clock;
 
-/// The volumes of this node that are refreshed.
+/// The volumes of this node that rotation refreshes.
 pub(in crate::node) struct Registry {
     pub(in crate::node) options: RotationOptions,
     state: Mutex<State>,
-    /// Something became due earlier, or something has ended.
-    pub(in crate::node) news: Notify,
+    /// Notified when an item may be due earlier than [`Registry::next`] returned.
+    pub(in crate::node) changed: Notify,
 }
 
 impl std::fmt::Debug for Registry {
@@ -51,115 +52,121 @@ impl std::fmt::Debug for Registry {
     }
 }
 
-/// The kubelet's side.
+/// For publish, republish and unpublish.
 impl Registry {
     pub(in crate::node::volume) fn new(options: RotationOptions) -> Registry {
-        Registry { options, state: Mutex::default(), news: Notify::new() }
+        Registry { options, state: Mutex::default(), changed: Notify::new() }
     }
 
-    /// Whether this volume is known.
-    pub(in crate::node::volume) fn knows(&self, target: &TargetPath, epoch: Epoch) -> bool {
+    /// Whether the volume that was published on the target in this epoch is registered.
+    pub(in crate::node::volume) fn contains(&self, target: &TargetPath, epoch: Epoch) -> bool {
         self.lock().volumes.get(target).is_some_and(|entry| entry.volume.epoch == epoch)
     }
 
-    /// Takes what the kubelet brought for a volume that is there. A volume that is not known becomes known.
-    pub(in crate::node::volume) fn feed(&self, request: &PublishRequest, lock: &Arc<Target>, epoch: Epoch) {
+    /// Stores the credentials of a call for a mounted volume. Registers the volume if it is unknown, as
+    /// after a restart.
+    pub(in crate::node::volume) fn renew_credentials(
+        &self,
+        request: &PublishRequest,
+        lock: &Arc<TargetLock>,
+        epoch: Epoch,
+    ) {
         let Ok(class) = request.class.clone() else { return };
         let now = Instant::now();
         let mut state = self.lock();
         let state = &mut *state;
-        // First: what comes now is not from before a pause.
-        state.running(&self.options, now, clock::since_boot());
-        let feed = Feed::of(request, &mut state.store, now);
-        state.try_again(&request.target, now);
+        // First: these credentials are newer than a pause that just ended.
+        state.record_running(&self.options, now, clock::since_boot());
+        let credentials = Credentials::of(request, &mut state.store, now);
+        state.retry_excused(&request.target, now);
         if let Some(known) = state.volumes.get_mut(&request.target)
             && known.volume.epoch == epoch
             && known.volume.class == class
         {
-            let like = known.feed.is_like(&feed);
-            known.feed = feed;
-            if known.pod == PodSeen::Ending {
-                // The kubelet knows better.
-                known.pod = PodSeen::Unknown;
+            let same = known.credentials.is_same_identity(&credentials);
+            known.credentials = credentials;
+            if known.pod == PodState::Terminating {
+                // The kubelet still mounts volumes of the pod, and its information is newer.
+                known.pod = PodState::Unknown;
             }
-            if !like {
-                // Another identity perhaps, and perhaps the way out of a failure.
+            if !same {
+                // The identity may be another one, and the new one may end a failure.
                 (known.key, known.urgent) = (None, true);
-                state.schedule.hurry(&WorkItem::Plan(class), now);
-                self.news.notify_one();
+                state.schedule.run_now(&WorkItem::Plan(class), now);
+                self.changed.notify_one();
             }
             return;
         }
-        if state.insert(request, lock, epoch, feed) {
-            state.schedule.hurry(&WorkItem::Plan(class), now);
-            self.news.notify_one();
+        if state.insert(request, lock, epoch, credentials) {
+            state.schedule.run_now(&WorkItem::Plan(class), now);
+            self.changed.notify_one();
         }
     }
 
-    /// Takes a volume that was published just now, with all that is known of it.
-    pub(in crate::node::volume) fn published(
+    /// Registers a volume that was published just now.
+    pub(in crate::node::volume) fn insert_published(
         &self,
         request: &PublishRequest,
-        (lock, epoch): (&Arc<Target>, Epoch),
+        (lock, epoch): (&Arc<TargetLock>, Epoch),
         (class, identity): (&Arc<Class>, Identity),
-        last: LastWrite,
+        last_write: LastWrite,
     ) {
         let now = Instant::now();
         let mut state = self.lock();
-        let feed = Feed::of(request, &mut state.store, now);
-        let attributes = feed.attributes();
-        if !state.insert(request, lock, epoch, feed) {
+        let credentials = Credentials::of(request, &mut state.store, now);
+        let attributes = credentials.attributes();
+        if !state.insert(request, lock, epoch, credentials) {
             return;
         }
-        state.saw(&class.reference, Some(class), now);
+        state.update_class(&class.reference, Some(class), now);
         let key = state.key(FetchKey { class: class.reference.clone(), identity, attributes });
-        state.subscribe(&request.target, &key, &self.options, now);
+        state.assign(&request.target, &key, &self.options, now);
         if let Some(entry) = state.volumes.get_mut(&request.target) {
-            entry.last_write = Some(last);
+            entry.last_write = Some(last_write);
         }
-        self.news.notify_one();
+        self.changed.notify_one();
     }
 
-    /// Forgets a volume that is unpublished.
-    pub(in crate::node::volume) fn forget(&self, target: &TargetPath) {
-        self.lock().forget(target);
+    /// Removes a volume that is unpublished.
+    pub(in crate::node::volume) fn remove(&self, target: &TargetPath) {
+        self.lock().remove(target);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // What a thread that died left half done is at worst a group that nobody is in, which the next cycle removes.
+        // A panic leaves at worst a key without volumes, which the end of its next run removes.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The loop's side.
+/// For the loop of `node::rotation`.
 impl Registry {
-    /// Gives out what is due longest; it must be [ended](Registry::ended).
+    /// Starts the item that has been due longest; it runs until [`finish`](Registry::finish).
     pub(in crate::node) fn take(&self, now: Instant) -> Option<WorkItem> {
         self.lock().schedule.take(now)
     }
 
-    /// When something comes up next.
+    /// When the next item is due.
     pub(in crate::node) fn next(&self) -> Option<Instant> {
         self.lock().schedule.next()
     }
 
-    /// Notes that something has ended; it comes up again after its interval, if there is somebody left in it.
-    pub(in crate::node) fn ended(&self, unit: &WorkItem) {
+    /// Ends the run of an item. It is due again after its interval, if any volume still needs it.
+    pub(in crate::node) fn finish(&self, item: &WorkItem) {
         let mut state = self.lock();
-        let (wanted, class) = match unit {
+        let (needed, class) = match item {
             WorkItem::Plan(class) => (state.unplanned(class).next().is_some(), class),
             WorkItem::Fetch(key) => (state.volumes.values().any(|entry| entry.key.as_ref() == Some(key)), &key.class),
         };
-        if wanted {
+        if needed {
             let interval = state.interval(class, &self.options);
-            state.schedule.ended(unit, interval, dice(), Instant::now());
+            state.schedule.finish(item, interval, jitter(), Instant::now());
         } else {
-            state.schedule.remove(unit);
-            if let WorkItem::Fetch(key) = unit {
+            state.schedule.remove(item);
+            if let WorkItem::Fetch(key) = item {
                 state.successes.remove(key);
             }
         }
-        self.news.notify_one();
+        self.changed.notify_one();
     }
 
     /// The classes of all volumes.
@@ -167,174 +174,188 @@ impl Registry {
         self.lock().classes.keys().cloned().collect()
     }
 
-    /// Takes a class as it is now, `None` when it cannot be had. One that asks for something else than before makes all its
-    /// volumes due; the answer is the class to go on with, unless that has to wait for them to be planned.
-    pub(in crate::node) fn saw(&self, reference: &ClassRef, class: Option<Class>) -> Option<Arc<Class>> {
+    /// Records a class; `None` if its lookup failed.
+    ///
+    /// A class that asks for other objects than before makes all its volumes due. Returns the class with
+    /// which a fetch can go on; `None` if its volumes have to be planned first.
+    pub(in crate::node) fn update_class(&self, reference: &ClassRef, class: Option<Class>) -> Option<Arc<Class>> {
         let now = Instant::now();
-        let known = self.lock().saw(reference, class.map(Arc::new).as_ref(), now);
-        self.news.notify_one();
-        known
+        let current = self.lock().update_class(reference, class.map(Arc::new).as_ref(), now);
+        self.changed.notify_one();
+        current
     }
 
-    /// The volumes of a class that no fetch refreshes yet.
+    /// The volumes of a class without a fetch key.
     pub(in crate::node) fn unplanned(&self, class: &ClassRef) -> Vec<Member> {
         self.lock().unplanned(class).map(Entry::member).collect()
     }
 
-    /// Notes by which identities volumes of a class are fetched, but for those that have become others meanwhile.
+    /// Assigns fetch keys to volumes of a class. Leaves out volumes whose credentials changed meanwhile,
+    /// and all of them if the class did.
     pub(in crate::node) fn plan(&self, class: &Arc<Class>, planned: &[(Member, Identity)]) {
         let mut state = self.lock();
         if !state.is_current(class) {
             return;
         }
         let now = Instant::now();
-        for (Member { volume, feed, .. }, identity) in planned {
-            if state.entry(volume).is_none_or(|entry| !entry.feed.is_like(feed)) {
+        for (Member { volume, credentials, .. }, identity) in planned {
+            if state.entry(volume).is_none_or(|entry| !entry.credentials.is_same_identity(credentials)) {
                 continue;
             }
-            let (class, attributes) = (volume.class.clone(), feed.attributes());
+            let (class, attributes) = (volume.class.clone(), credentials.attributes());
             let key = state.key(FetchKey { class, identity: identity.clone(), attributes });
-            state.subscribe(&volume.target, &key, &self.options, now);
+            state.assign(&volume.target, &key, &self.options, now);
         }
-        self.news.notify_one();
+        self.changed.notify_one();
     }
 
-    /// Has the plan of a class made once more, as soon as it has ended.
-    pub(in crate::node) fn plan_again(&self, class: &ClassRef) {
-        self.lock().schedule.hurry(&WorkItem::Plan(class.clone()), Instant::now());
-        self.news.notify_one();
+    /// Repeats the plan of a class as soon as the current one ends.
+    pub(in crate::node) fn rerun_plan(&self, class: &ClassRef) {
+        self.lock().schedule.run_now(&WorkItem::Plan(class.clone()), Instant::now());
+        self.changed.notify_one();
     }
 
-    /// Has it found out anew by which fetch a volume is refreshed.
+    /// Removes the fetch key of a volume, so that a plan finds it anew.
     pub(in crate::node) fn unplan(&self, volume: &Arc<TrackedVolume>) {
         let mut state = self.lock();
         if let Some(entry) = state.entry(volume) {
             (entry.key, entry.urgent) = (None, true);
-            state.schedule.hurry(&WorkItem::Plan(volume.class.clone()), Instant::now());
-            self.news.notify_one();
+            state.schedule.run_now(&WorkItem::Plan(volume.class.clone()), Instant::now());
+            self.changed.notify_one();
         }
     }
 
-    /// The volumes of a fetch, those with the freshest credentials first.
+    /// The volumes of a fetch key, except those of terminating pods; the freshest credentials first.
     pub(in crate::node) fn members(&self, key: &Arc<FetchKey>) -> Vec<Member> {
         let state = self.lock();
-        let runs = |entry: &&Entry| entry.pod != PodSeen::Ending;
+        let runs = |entry: &&Entry| entry.pod != PodState::Terminating;
         let members = state.volumes.values().filter(|entry| entry.key.as_ref() == Some(key)).filter(runs);
         let mut members: Vec<Member> = members.map(Entry::member).collect();
-        members.sort_by_key(|member| std::cmp::Reverse((member.feed.is_live(), member.feed.received)));
+        members.sort_by_key(|member| std::cmp::Reverse((member.credentials.is_live(), member.credentials.received)));
         members
     }
 
-    /// The volumes of pods of which nothing is known, or of all pods.
-    pub(in crate::node) fn pods(&self, all: bool) -> Vec<Arc<TrackedVolume>> {
+    /// The volumes whose pod's state is unknown.
+    pub(in crate::node) fn with_unknown_pod(&self) -> Vec<Arc<TrackedVolume>> {
         let state = self.lock();
-        let wanted = state.volumes.values().filter(|entry| all || entry.pod == PodSeen::Unknown);
-        wanted.map(|entry| entry.volume.clone()).collect()
+        let unknown = state.volumes.values().filter(|entry| entry.pod == PodState::Unknown);
+        unknown.map(|entry| entry.volume.clone()).collect()
     }
 
-    /// Takes what a volume's pod is like now. A value of the annotation that changed makes the volume due.
-    pub(in crate::node) fn saw_pod(&self, volume: &Arc<TrackedVolume>, seen: PodSeen) {
+    /// All volumes.
+    pub(in crate::node) fn volumes(&self) -> Vec<Arc<TrackedVolume>> {
+        self.lock().volumes.values().map(|entry| entry.volume.clone()).collect()
+    }
+
+    /// Records the state of a volume's pod. A new value of the annotation makes the volume due.
+    pub(in crate::node) fn update_pod(&self, volume: &Arc<TrackedVolume>, pod: PodState) {
         let mut state = self.lock();
         let Some(entry) = state.entry(volume) else { return };
-        let before = std::mem::replace(&mut entry.pod, seen);
-        let asked = matches!((&before, &entry.pod), (PodSeen::Running(before), PodSeen::Running(now)) if before != now);
-        if !asked {
+        let before = std::mem::replace(&mut entry.pod, pod);
+        let requested =
+            matches!((&before, &entry.pod), (PodState::Running(before), PodState::Running(now)) if before != now);
+        if !requested {
             return;
         }
-        // What is asked for before it is known who fetches it is due once that is known.
+        // Without a key, the fetch is due as soon as a plan finds it.
         entry.urgent = entry.key.is_none();
         if let Some(key) = entry.key.clone() {
-            state.schedule.hurry(&WorkItem::Fetch(key), Instant::now());
-            self.news.notify_one();
+            state.schedule.run_now(&WorkItem::Fetch(key), Instant::now());
+            self.changed.notify_one();
         }
     }
 
-    /// Whether a fetch by this key and class is still what the volume needs.
-    pub(in crate::node) fn wants(&self, volume: &Arc<TrackedVolume>, key: &Arc<FetchKey>, class: &Arc<Class>) -> bool {
+    /// Whether a payload that was fetched with this key and class is still the right one for the volume.
+    pub(in crate::node) fn is_current(
+        &self,
+        volume: &Arc<TrackedVolume>,
+        key: &Arc<FetchKey>,
+        class: &Arc<Class>,
+    ) -> bool {
         let mut state = self.lock();
         state.is_current(class) && state.entry(volume).is_some_and(|entry| entry.key.as_ref() == Some(key))
     }
 
-    /// Notes what a volume holds now; `None` when that is not known.
-    pub(in crate::node) fn wrote(&self, volume: &Arc<TrackedVolume>, last: Option<LastWrite>) {
+    /// Records what a volume holds; `None` if that is unknown.
+    pub(in crate::node) fn record_write(&self, volume: &Arc<TrackedVolume>, last_write: Option<LastWrite>) {
         if let Some(entry) = self.lock().entry(volume) {
-            entry.last_write = last;
+            entry.last_write = last_write;
         }
     }
 
-    /// Notes how a volume fares; says whether that is to be told.
-    pub(in crate::node) fn fares(&self, volume: &Arc<TrackedVolume>, failing: Option<Reason>) -> bool {
+    /// Records the outcome of a refresh; returns whether it must be reported.
+    pub(in crate::node) fn record_outcome(&self, volume: &Arc<TrackedVolume>, failing: Option<Reason>) -> bool {
         let mut state = self.lock();
         let Some(entry) = state.entry(volume) else { return false };
         let changed = std::mem::replace(&mut entry.failing, failing) != failing;
-        std::mem::take(&mut entry.untold) || changed
+        std::mem::take(&mut entry.unreported) || changed
     }
 
-    /// Notes that it could not be told.
-    pub(in crate::node) fn untold(&self, volume: &Arc<TrackedVolume>) {
+    /// Records that the last outcome could not be reported, so that the next one is.
+    pub(in crate::node) fn record_unreported(&self, volume: &Arc<TrackedVolume>) {
         if let Some(entry) = self.lock().entry(volume) {
-            entry.untold = true;
+            entry.unreported = true;
         }
     }
 
-    /// Drops a volume whose mount is not there any more.
-    pub(in crate::node) fn lost(&self, volume: &Arc<TrackedVolume>) {
+    /// Removes a volume whose mount no longer exists.
+    pub(in crate::node) fn remove_gone(&self, volume: &Arc<TrackedVolume>) {
         let mut state = self.lock();
         if state.entry(volume).is_some() {
-            state.forget(&volume.target);
+            state.remove(&volume.target);
         }
     }
 
-    /// How often a class is fetched.
+    /// The time between two fetches for a class.
     pub(in crate::node) fn interval(&self, class: &ClassRef) -> Duration {
         self.lock().interval(class, &self.options)
     }
 
-    /// Notes that a fetch succeeded.
-    pub(in crate::node) fn fetched(&self, key: &Arc<FetchKey>) {
+    /// Records a successful fetch.
+    pub(in crate::node) fn record_success(&self, key: &Arc<FetchKey>) {
         if let Some(success) = self.lock().successes.get_mut(key) {
             *success = clock::since_boot();
         }
     }
 
-    /// Whether a volume's failure is not to be told, since a pause of the process may be its cause: the run on `unit`
-    /// began before the pause ended, or used what the kubelet brought before it. The volume is tried again.
-    pub(in crate::node) fn excuses(&self, unit: &WorkItem, began: Instant, volume: &Arc<TrackedVolume>) -> bool {
+    /// Whether a pause of the process may have caused a failure: the run of `item` started before the end
+    /// of a pause, or used credentials from before it. Then the refresh is repeated, and not reported.
+    pub(in crate::node) fn excuse(&self, item: &WorkItem, started: Instant, volume: &Arc<TrackedVolume>) -> bool {
         let now = Instant::now();
         let mut state = self.lock();
-        // The loop may not have run since.
-        state.running(&self.options, now, clock::since_boot());
+        // The last sweep may have been before the pause.
+        state.record_running(&self.options, now, clock::since_boot());
         let State { volumes, pauses, schedule, .. } = &mut *state;
         let entry = volumes.get_mut(&volume.target).filter(|entry| Arc::ptr_eq(&entry.volume, volume));
         let Some(entry) = entry else { return false };
-        if pauses.since(began) {
-            schedule.hurry(unit, now);
-            self.news.notify_one();
+        if pauses.ended_after(started) {
+            schedule.run_now(item, now);
+            self.changed.notify_one();
             return true;
         }
-        entry.excused = pauses.excuse(entry.feed.received, now, self.options.republish);
+        entry.excused = pauses.has_grace(entry.credentials.received, now, self.options.republish);
         entry.excused
     }
 
-    /// Drops credentials that were not renewed in time; says how the volumes fare.
+    /// Expires credentials that were not renewed in time; summarizes all volumes.
     pub(in crate::node) fn sweep(&self, now: Instant, since_boot: Duration) -> Summary {
         let mut state = self.lock();
-        state.running(&self.options, now, since_boot);
-        let RotationOptions { republish, .. } = self.options;
+        state.record_running(&self.options, now, since_boot);
         let State { volumes, pauses, .. } = &mut *state;
-        let mut again = Vec::new();
+        let mut retries = Vec::new();
         for (target, entry) in volumes {
-            if pauses.excuse(entry.feed.received, now, republish) {
+            let received = entry.credentials.received;
+            if pauses.has_grace(received, now, self.options.republish) {
                 continue;
             }
             if entry.excused {
-                again.push(target.clone());
+                retries.push(target.clone());
             }
-            if entry.feed.is_live() && now >= entry.feed.received + self.options.credentials_lifetime() {
-                entry.feed.drop_credentials();
+            if entry.credentials.is_live() && now >= received + self.options.credentials_lifetime() {
+                entry.credentials.expire();
             }
         }
-        again.iter().for_each(|target| state.try_again(target, now));
+        retries.iter().for_each(|target| state.retry_excused(target, now));
         let failing = state.volumes.values().filter(|entry| entry.failing.is_some()).count();
         let successes = state.volumes.values().filter_map(|entry| state.successes.get(entry.key.as_ref()?));
         let oldest_success = successes.min().map(|success| since_boot.saturating_sub(*success));

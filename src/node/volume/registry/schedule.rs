@@ -1,13 +1,15 @@
-//! Pure. When what is due: the clock and the dice are arguments.
+//! Pure. When each key is due: clock and jitter are arguments.
 //!
-//! Knows keys and moments, and neither volumes nor vaults; nothing waits or runs here. Control comes from `registry`, which
-//! says what there is, and from the loop, which asks what is due.
+//! Knows neither volumes nor vaults, and runs nothing. The registry adds keys, the loop of
+//! `node::rotation` takes them.
 //!
 //! # Guarantees
-//! What runs is not given out again before it has ended. Whoever is due longest goes first. However often something is
-//! hurried, between two of its starts lies [`REST`]. What took long the last time, or is [suspect](Schedule::suspect), never has
-//! all places, and of those that are suspect for one cause not even all that are left: one vault or provider that is down does not
-//! keep others' volumes waiting.
+//! * A running key is not given out again until it is finished.
+//! * The key that has been due longest goes first.
+//! * Two starts of one key are at least [`MIN_DELAY`] apart, however often it is made due.
+//! * Keys that were slow the last time, or are [isolated](Schedule::isolate), never use all slots, and the
+//!   isolated keys of one cause not even all that are left: a vault or provider that is down does not
+//!   delay the volumes of others.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -16,143 +18,145 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How many items run at a time; each fetch holds one payload in memory.
+/// How many keys run at a time; a fetch holds its payload in memory.
 pub(in crate::node) const AT_ONCE: usize = 16;
 
 /// The shortest time between two starts of one key.
-pub(super) const REST: Duration = Duration::from_millis(500);
+pub(super) const MIN_DELAY: Duration = Duration::from_millis(500);
 
-/// Up to which part of the interval a cycle comes early, so that groups which began together drift apart.
+/// The largest part of the interval by which a key is early, so that keys that started together drift
+/// apart.
 const JITTER: f64 = 0.1;
 
-/// From how long a run on something counts as slow: a vault that answers takes less.
+/// The run time from which a key counts as slow; a vault that responds takes less.
 const SLOW: Duration = Duration::from_secs(5);
 
-/// How many run at a time that were slow the last time, or are suspect.
+/// How many slow or isolated keys run at a time.
 const SLOW_AT_ONCE: usize = AT_ONCE / 2;
 
-/// How many run at a time that are suspect for one cause.
-const ALIKE_AT_ONCE: usize = SLOW_AT_ONCE / 2;
+/// How many isolated keys of one cause run at a time.
+const CAUSE_AT_ONCE: usize = SLOW_AT_ONCE / 2;
 
-/// The longest interval that is counted with; the flag takes any.
-const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+/// The longest interval in use, whatever the flag says: later moments would overflow.
+const MAX_INTERVAL: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// What is due when.
+/// The due times of all keys.
 #[derive(Debug)]
 pub(super) struct Schedule<K> {
-    turns: HashMap<K, Turn>,
+    entries: HashMap<K, Entry>,
 }
 
 #[derive(Debug)]
-struct Turn {
+struct Entry {
     due: Instant,
-    /// When it last began, while it runs and afterwards.
-    began: Option<Instant>,
+    /// The start of the current or of the last run.
+    started: Option<Instant>,
     running: bool,
-    /// Whether it was hurried while it ran: what it does now may be too old.
-    again: bool,
-    /// Whether its last run was slow.
+    /// Made due during the current run, whose result may be outdated.
+    rerun: bool,
+    /// Whether the last run was slow.
     slow: bool,
-    /// Whether it counts as slow however it runs, and for what cause.
-    suspect: Option<Arc<str>>,
+    /// The cause of an isolated key.
+    isolated: Option<Arc<str>>,
 }
 
-/// The first moment of something new: anywhere within the interval, so that a restart does not make everything due at once.
-pub(super) fn first(now: Instant, interval: Duration, dice: f64) -> Instant {
-    now + interval.min(LONGEST).mul_f64(dice.clamp(0.0, 1.0))
+/// The first due time of a new key: within the interval, so that after a restart not all keys are due at
+/// once.
+pub(super) fn first(now: Instant, interval: Duration, jitter: f64) -> Instant {
+    now + interval.min(MAX_INTERVAL).mul_f64(jitter.clamp(0.0, 1.0))
 }
 
-/// The next moment of something that began then: the interval later or a little less, so that a new value is never later
-/// than the interval, or at once if it took longer than that.
-fn next(began: Instant, interval: Duration, dice: f64) -> Instant {
-    began + interval.min(LONGEST).mul_f64(1.0 - JITTER * dice.clamp(0.0, 1.0))
+/// The next due time of a key: at most the interval after its start, so that a new value is never later
+/// than the interval.
+fn next(started: Instant, interval: Duration, jitter: f64) -> Instant {
+    started + interval.min(MAX_INTERVAL).mul_f64(1.0 - JITTER * jitter.clamp(0.0, 1.0))
 }
 
 impl<K> Default for Schedule<K> {
     fn default() -> Schedule<K> {
-        Schedule { turns: HashMap::new() }
+        Schedule { entries: HashMap::new() }
     }
 }
 
 impl<K: Clone + Eq + Hash> Schedule<K> {
-    /// Has this key come up then, unless it is known already.
+    /// Adds a key; keeps the due time of a known one.
     pub(super) fn add(&mut self, key: &K, due: Instant) {
-        let turn = || Turn { due, began: None, running: false, again: false, slow: false, suspect: None };
-        self.turns.entry(key.clone()).or_insert_with(turn);
+        let entry = || Entry { due, started: None, running: false, rerun: false, slow: false, isolated: None };
+        self.entries.entry(key.clone()).or_insert_with(entry);
     }
 
-    /// Has this key come up now: also a new one, and one that runs once more when it has ended.
-    pub(super) fn hurry(&mut self, key: &K, now: Instant) {
+    /// Makes the key due now; adds it if unknown, and reruns it if it is running.
+    pub(super) fn run_now(&mut self, key: &K, now: Instant) {
         self.add(key, now);
-        if let Some(turn) = self.turns.get_mut(key) {
-            let soonest = turn.began.map_or(now, |began| now.max(began + REST));
-            turn.due = turn.due.min(soonest);
-            turn.again = turn.running;
+        if let Some(entry) = self.entries.get_mut(key) {
+            let earliest = entry.started.map_or(now, |started| now.max(started + MIN_DELAY));
+            entry.due = entry.due.min(earliest);
+            entry.rerun = entry.running;
         }
     }
 
-    /// Has a key count as slow, from its first run on: many of one `cause` may fail together, and one does not tell of another.
-    pub(super) fn suspect(&mut self, key: &K, cause: &str) {
-        if let Some(turn) = self.turns.get_mut(key) {
-            turn.suspect = Some(cause.into());
+    /// Limits a key as if it were slow, from its first run on: many keys of one `cause` may fail together.
+    pub(super) fn isolate(&mut self, key: &K, cause: &str) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.isolated = Some(cause.into());
         }
     }
 
-    /// Forgets a key; what runs may end.
+    /// Removes a key; a current run goes on.
     pub(super) fn remove(&mut self, key: &K) {
-        self.turns.remove(key);
+        self.entries.remove(key);
     }
 
-    /// Gives out what is due longest and has a place; it runs until it has [ended](Schedule::ended).
+    /// Starts the key that has been due longest and may run; it runs until [`finish`](Schedule::finish).
     pub(super) fn take(&mut self, now: Instant) -> Option<K> {
-        let taken = self.taken();
-        let waiting = self.turns.iter_mut().filter(|(_, turn)| turn.may_run(&taken) && turn.due <= now);
-        let (key, turn) = waiting.min_by_key(|(_, turn)| turn.due)?;
-        (turn.began, turn.running, turn.again) = (Some(now), true, false);
+        let used = self.used_slots();
+        let due = self.entries.iter_mut().filter(|(_, entry)| entry.may_run(&used) && entry.due <= now);
+        let (key, entry) = due.min_by_key(|(_, entry)| entry.due)?;
+        (entry.started, entry.running, entry.rerun) = (Some(now), true, false);
         Some(key.clone())
     }
 
-    /// Notes that something has ended, and when it comes up again.
-    pub(super) fn ended(&mut self, key: &K, interval: Duration, dice: f64, now: Instant) {
-        if let Some(turn) = self.turns.get_mut(key) {
-            let began = turn.began.unwrap_or(now);
-            let soonest = now.max(began + REST.min(interval));
-            (turn.running, turn.slow) = (false, now >= began + SLOW);
-            turn.due = if turn.again { soonest } else { next(began, interval, dice).max(soonest) };
+    /// Ends the run of a key, and sets its next due time.
+    pub(super) fn finish(&mut self, key: &K, interval: Duration, jitter: f64, now: Instant) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            let started = entry.started.unwrap_or(now);
+            let earliest = now.max(started + MIN_DELAY.min(interval));
+            (entry.running, entry.slow) = (false, now >= started + SLOW);
+            entry.due = if entry.rerun { earliest } else { next(started, interval, jitter).max(earliest) };
         }
     }
 
-    /// When something comes up next that has a place.
+    /// The earliest due time among the keys that may run.
     pub(super) fn next(&self) -> Option<Instant> {
-        let taken = self.taken();
-        self.turns.values().filter(|turn| turn.may_run(&taken)).map(|turn| turn.due).min()
+        let used = self.used_slots();
+        self.entries.values().filter(|entry| entry.may_run(&used)).map(|entry| entry.due).min()
     }
 
-    fn taken(&self) -> Taken {
-        let slow: Vec<&Turn> = self.turns.values().filter(|turn| turn.running && turn.is_slow()).collect();
-        let causes: Vec<Arc<str>> = slow.iter().filter_map(|turn| turn.suspect.clone()).collect();
-        Taken { slow: slow.len(), causes }
+    fn used_slots(&self) -> UsedSlots {
+        let slow: Vec<&Entry> = self.entries.values().filter(|entry| entry.running && entry.is_slow()).collect();
+        let causes: Vec<Arc<str>> = slow.iter().filter_map(|entry| entry.isolated.clone()).collect();
+        UsedSlots { slow: slow.len(), causes }
     }
 }
 
-/// The places that what is slow has.
-struct Taken {
+/// The slots that slow and isolated keys use.
+struct UsedSlots {
     slow: usize,
-    /// For what cause, of each that is suspect.
+    /// The cause of each running isolated key.
     causes: Vec<Arc<str>>,
 }
 
-impl Turn {
-    fn may_run(&self, taken: &Taken) -> bool {
+impl Entry {
+    fn may_run(&self, used: &UsedSlots) -> bool {
         if self.running {
             return false;
         }
-        let alike = |cause: &Arc<str>| taken.causes.iter().filter(|other| *other == cause).count();
-        let crowded = self.suspect.as_ref().is_some_and(|cause| alike(cause) >= ALIKE_AT_ONCE);
-        !self.is_slow() || taken.slow < SLOW_AT_ONCE && !crowded
+        let same = |cause: &Arc<str>| used.causes.iter().filter(|other| *other == cause).count();
+        let crowded = self.isolated.as_ref().is_some_and(|cause| same(cause) >= CAUSE_AT_ONCE);
+        !self.is_slow() || used.slow < SLOW_AT_ONCE && !crowded
     }
 
     fn is_slow(&self) -> bool {
-        self.slow || self.suspect.is_some()
+        self.slow || self.isolated.is_some()
     }
 }

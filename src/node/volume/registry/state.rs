@@ -1,7 +1,6 @@
-//! What is known of the volumes that are refreshed, without a lock and without a wait.
+//! The registry's state: the volumes, and for each its credentials, its fetch key and its last write.
 //!
-//! Knows which volumes there are, what the kubelet brought for each, which fetch refreshes it, and when that is due. `registry`
-//! has the lock around it and is what others call.
+//! Neither locks nor waits; [`Registry`](super::Registry) holds the lock around it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,20 +9,20 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::super::locks::{Epoch, Target};
+use super::super::locks::{Epoch, TargetLock};
 use super::super::request::PublishRequest;
 use super::super::target::TargetPath;
-use super::credentials::{Feed, Store};
+use super::credentials::{Credentials, Store};
 use super::last_write::LastWrite;
 use super::options::RotationOptions;
 use super::pauses::Pauses;
 use super::schedule::{self, Schedule};
-use super::tracked::{FetchKey, Member, PodSeen, TrackedVolume, WorkItem};
+use super::tracked::{FetchKey, Member, PodState, TrackedVolume, WorkItem};
 use crate::model::{Class, ClassRef, Reason};
 use crate::platform::{clock, process};
 
-/// The most volumes that are refreshed; many times what a node may run.
-const MOST: usize = 4096;
+/// The most volumes that are refreshed, many times the pods of a node.
+const MAX_VOLUMES: usize = 4096;
 
 /// Figures of all volumes, for the metrics.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,85 +38,97 @@ pub(in crate::node) struct Summary {
 
 pub(super) struct Entry {
     pub(super) volume: Arc<TrackedVolume>,
-    pub(super) feed: Feed,
-    /// The fetch that refreshes it; `None` until that is found out.
+    pub(super) credentials: Credentials,
+    /// `None` until a plan finds it.
     pub(super) key: Option<Arc<FetchKey>>,
-    /// Whether it is to be refreshed as soon as that is found out.
+    /// Whether the fetch is due as soon as a plan finds the key.
     pub(super) urgent: bool,
-    /// `None` until the disk was read: after a restart, and after a write that failed.
+    /// `None` until the volume was read: after a restart, and after a write that failed.
     pub(super) last_write: Option<LastWrite>,
-    /// Why it cannot be refreshed.
+    /// Why the last refresh failed.
     pub(super) failing: Option<Reason>,
-    /// Whether somebody still has to be told that.
-    pub(super) untold: bool,
-    /// Whether it could not be refreshed after a pause of the process, and has to be tried again before that is told.
+    /// Whether that failure could not be reported.
+    pub(super) unreported: bool,
+    /// Whether a refresh failed within the grace after a pause, and has to be repeated before a report.
     pub(super) excused: bool,
-    pub(super) pod: PodSeen,
+    pub(super) pod: PodState,
 }
 
 #[derive(Default)]
 pub(super) struct State {
     pub(super) volumes: HashMap<TargetPath, Entry>,
-    /// The classes of the volumes as they were seen last; `None` when the last look failed.
+    /// The classes of the volumes; `None` if the last lookup failed.
     pub(super) classes: HashMap<ClassRef, Option<Arc<Class>>>,
-    /// When the fetch of each key last succeeded, or when its first volume was registered, as time since boot: a
-    /// suspended machine must not make a fetch look younger.
+    /// When the fetch of each key last succeeded, or when its first volume was registered. As time since
+    /// boot, so that an age includes the time for which the machine was suspended.
     pub(super) successes: HashMap<Arc<FetchKey>, Duration>,
     pub(super) schedule: Schedule<WorkItem>,
     pub(super) store: Store,
     pub(super) pauses: Pauses,
-    /// Whether it was told that there are too many volumes.
+    /// Whether the log has the warning about [`MAX_VOLUMES`].
     pub(super) full: bool,
 }
 
 impl Entry {
     pub(super) fn member(&self) -> Member {
-        Member { volume: self.volume.clone(), feed: self.feed.clone(), last_write: self.last_write.clone() }
+        Member {
+            volume: self.volume.clone(),
+            credentials: self.credentials.clone(),
+            last_write: self.last_write.clone(),
+        }
     }
 }
 
 impl State {
-    /// Notes that the process runs, and says so where it did not for a while.
-    pub(super) fn running(&mut self, options: &RotationOptions, now: Instant, since_boot: Duration) {
-        if let Some(paused) = self.pauses.running(now, since_boot, options.pause()) {
+    /// Records that the process runs now; logs a pause.
+    pub(super) fn record_running(&mut self, options: &RotationOptions, now: Instant, since_boot: Duration) {
+        if let Some(paused) = self.pauses.record_running(now, since_boot, options.pause()) {
             info!(?paused, grace = ?options.republish, "the process was paused; volumes wait for the kubelet's next call");
         }
     }
 
-    /// Has a volume refreshed now that failed after a pause of the process.
-    pub(super) fn try_again(&mut self, target: &TargetPath, now: Instant) {
+    /// Repeats a refresh that failed within the grace after a pause.
+    pub(super) fn retry_excused(&mut self, target: &TargetPath, now: Instant) {
         if let Some(entry) = self.volumes.get_mut(target)
             && std::mem::take(&mut entry.excused)
         {
             let plan = || WorkItem::Plan(entry.volume.class.clone());
-            let unit = entry.key.clone().map_or_else(plan, WorkItem::Fetch);
-            self.schedule.hurry(&unit, now);
+            let item = entry.key.clone().map_or_else(plan, WorkItem::Fetch);
+            self.schedule.run_now(&item, now);
         }
     }
 
-    /// The entry of exactly this volume.
+    /// The entry of exactly this volume, not of a later one on the same target.
     pub(super) fn entry(&mut self, volume: &Arc<TrackedVolume>) -> Option<&mut Entry> {
         self.volumes.get_mut(&volume.target).filter(|entry| Arc::ptr_eq(&entry.volume, volume))
     }
 
-    /// Whether the class is still as it was seen last.
+    /// Whether this is the class that was seen last.
     pub(super) fn is_current(&self, class: &Arc<Class>) -> bool {
         matches!(self.classes.get(&class.reference), Some(Some(seen)) if Arc::ptr_eq(seen, class))
     }
 
+    /// The volumes of a class without a fetch key.
     pub(super) fn unplanned(&self, class: &ClassRef) -> impl Iterator<Item = &Entry> {
         self.volumes.values().filter(move |entry| entry.key.is_none() && entry.volume.class == *class)
     }
 
-    pub(super) fn insert(&mut self, request: &PublishRequest, lock: &Arc<Target>, epoch: Epoch, feed: Feed) -> bool {
+    /// Adds or replaces a volume; returns whether it is registered.
+    pub(super) fn insert(
+        &mut self,
+        request: &PublishRequest,
+        lock: &Arc<TargetLock>,
+        epoch: Epoch,
+        credentials: Credentials,
+    ) -> bool {
         let Ok(class) = request.class.clone() else { return false };
-        // Unpublished while it was published: nobody would ever remove it.
+        // Unpublished meanwhile: no later call would remove the entry.
         if lock.epoch() != epoch {
             return false;
         }
-        if self.volumes.len() >= MOST && !self.volumes.contains_key(&request.target) {
+        if self.volumes.len() >= MAX_VOLUMES && !self.volumes.contains_key(&request.target) {
             if !std::mem::replace(&mut self.full, true) {
-                warn!(volumes = MOST, "there are more volumes than can be refreshed; the others keep what they hold");
+                warn!(volumes = MAX_VOLUMES, "too many volumes: further ones are not refreshed and keep their content");
             }
             return false;
         }
@@ -132,20 +143,20 @@ impl State {
         self.classes.entry(volume.class.clone()).or_default();
         let entry = Entry {
             volume,
-            feed,
+            credentials,
             key: None,
             urgent: false,
             last_write: None,
             failing: None,
-            untold: false,
+            unreported: false,
             excused: false,
-            pod: PodSeen::Unknown,
+            pod: PodState::Unknown,
         };
         self.volumes.insert(request.target.clone(), entry);
         true
     }
 
-    pub(super) fn forget(&mut self, target: &TargetPath) {
+    pub(super) fn remove(&mut self, target: &TargetPath) {
         let Some(entry) = self.volumes.remove(target) else { return };
         let class = &entry.volume.class;
         if self.volumes.values().all(|other| other.volume.class != *class) {
@@ -153,8 +164,14 @@ impl State {
         }
     }
 
-    pub(super) fn saw(&mut self, reference: &ClassRef, class: Option<&Arc<Class>>, now: Instant) -> Option<Arc<Class>> {
-        // Nobody has it any more.
+    /// Records a class; see [`Registry::update_class`](super::Registry::update_class).
+    pub(super) fn update_class(
+        &mut self,
+        reference: &ClassRef,
+        class: Option<&Arc<Class>>,
+        now: Instant,
+    ) -> Option<Arc<Class>> {
+        // Without a volume, the class is not recorded.
         let seen = self.classes.get_mut(reference)?;
         if let (Some(seen), Some(class)) = (&seen, class)
             && seen.asks_as(class)
@@ -166,51 +183,46 @@ impl State {
         if let Some(mistake) = class.rotation_interval_mistake() {
             warn!(class = %reference, %mistake, "the class's own interval is not used");
         }
-        let mut waits = false;
+        let mut plan = false;
         for entry in self.volumes.values_mut().filter(|entry| entry.volume.class == *reference) {
-            // Both what was fetched for the class as it was, and what failed for it.
+            // Volumes that were fetched for the old class, and volumes that failed for it.
             if entry.key.take().is_some() || entry.failing.is_some() {
                 entry.urgent = true;
             }
-            // Versions of what the class asked for before say nothing to a provider that is asked for something else.
+            // A request for other objects must not name the versions of the old ones.
             if let Some(last) = &mut entry.last_write {
                 last.held = None;
             }
-            waits |= entry.urgent;
+            plan |= entry.urgent;
         }
-        if !waits {
+        if !plan {
             return Some(class.clone());
         }
-        self.schedule.hurry(&WorkItem::Plan(reference.clone()), now);
+        self.schedule.run_now(&WorkItem::Plan(reference.clone()), now);
         None
     }
 
-    /// The shared form of a key.
+    /// The shared copy of a key.
     pub(super) fn key(&self, key: FetchKey) -> Arc<FetchKey> {
         self.successes.get_key_value(&key).map_or_else(|| Arc::new(key), |(known, _)| known.clone())
     }
 
-    pub(super) fn subscribe(
-        &mut self,
-        target: &TargetPath,
-        key: &Arc<FetchKey>,
-        options: &RotationOptions,
-        now: Instant,
-    ) {
+    /// Assigns a fetch key to a volume, and schedules the fetch.
+    pub(super) fn assign(&mut self, target: &TargetPath, key: &Arc<FetchKey>, options: &RotationOptions, now: Instant) {
         let interval = self.interval(&key.class, options);
         let Some(entry) = self.volumes.get_mut(target) else { return };
         entry.key = Some(key.clone());
-        let unit = WorkItem::Fetch(key.clone());
+        let item = WorkItem::Fetch(key.clone());
         self.successes.entry(key.clone()).or_insert_with(clock::since_boot);
         if std::mem::take(&mut entry.urgent) {
-            self.schedule.hurry(&unit, now);
+            self.schedule.run_now(&item, now);
         } else {
-            self.schedule.add(&unit, schedule::first(now, interval, dice()));
+            self.schedule.add(&item, schedule::first(now, interval, jitter()));
         }
         if key.identity.is_of_volume() {
-            // All volumes of one provider fare alike when it is down.
+            // If an external provider is down, the fetches of all its volumes fail together.
             let class = self.classes.get(&key.class).and_then(Option::as_deref);
-            self.schedule.suspect(&unit, class.map_or("", |class| class.provider.as_str()));
+            self.schedule.isolate(&item, class.map_or("", |class| class.provider.as_str()));
         }
     }
 
@@ -220,7 +232,7 @@ impl State {
     }
 }
 
-pub(super) fn dice() -> f64 {
-    // Without random numbers, which a running kernel has, everything comes in the middle.
+/// Between 0 and 1. Falls back to 0.5 if the kernel has no randomness yet.
+pub(super) fn jitter() -> f64 {
     process::random_number().map_or(0.5, |number| f64::from(number) / f64::from(u32::MAX))
 }

@@ -1,4 +1,4 @@
-//! What the kubelet's calls, classes and pods make due, without a vault and without a disk.
+//! What calls of the kubelet, classes and pods make due, without a vault and without a disk.
 
 mod schedule;
 
@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::schedule::REST;
-use super::{LastWrite, Member, PodSeen, Registry, RotationOptions, Summary, WorkItem};
+use super::schedule::MIN_DELAY;
+use super::{LastWrite, Member, PodState, Registry, RotationOptions, Summary, WorkItem};
 use crate::model::{Class, ClassRef, ClassSpec, ExposeSecret as _, INTERVAL_ANNOTATION, PodRef, Reason};
 use crate::node::volume::locks::Locks;
 use crate::node::volume::{Identity, PublishRequest, TargetPath};
@@ -18,9 +18,9 @@ use crate::platform::clock;
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 pub(in crate::node) const INTERVAL: Duration = Duration::from_secs(120);
 const REPUBLISH: Duration = Duration::from_secs(90);
-/// A machine that is not suspended, and a test that does not last long.
+/// The time since boot, for tests in which no time passes.
 const BOOT: Duration = Duration::from_secs(1_000);
-const WROTE: LastWrite =
+const LAST_WRITE: LastWrite =
     LastWrite { content: [1; 32], versions: [2; 32], expires: Some(1_800_000_000), conversions: None, held: None };
 
 fn request(number: usize, secret: &str) -> PublishRequest {
@@ -68,15 +68,15 @@ fn registry() -> Registry {
     Registry::new(RotationOptions { interval: INTERVAL, republish: REPUBLISH })
 }
 
-/// Takes a request as one that was published.
+/// Registers a volume as published by this request.
 fn published(registry: &Registry, locks: &Locks, request: &PublishRequest, class: &Arc<Class>) {
-    let lock = locks.target(&request.target);
-    registry.published(request, (&lock, lock.epoch()), (class, identity("one")), WROTE);
+    let lock = locks.get(&request.target);
+    registry.insert_published(request, (&lock, lock.epoch()), (class, identity("one")), LAST_WRITE);
 }
 
-fn feed(registry: &Registry, locks: &Locks, request: &PublishRequest) {
-    let lock = locks.target(&request.target);
-    registry.feed(request, &lock, lock.epoch());
+fn renew(registry: &Registry, locks: &Locks, request: &PublishRequest) {
+    let lock = locks.get(&request.target);
+    registry.renew_credentials(request, &lock, lock.epoch());
 }
 
 /// A registry with one published volume, whose fetch is due within [`INTERVAL`].
@@ -86,13 +86,13 @@ pub(in crate::node) fn tracking_one_volume() -> Registry {
     registry
 }
 
-/// Everything that is due then.
+/// All items that are due at this moment; they run.
 fn due(registry: &Registry, at: Instant) -> Vec<WorkItem> {
     std::iter::from_fn(|| registry.take(at)).collect()
 }
 
-fn members(registry: &Registry, units: &[WorkItem]) -> Vec<Member> {
-    let fetches = units.iter().filter_map(|unit| match unit {
+fn members(registry: &Registry, items: &[WorkItem]) -> Vec<Member> {
+    let fetches = items.iter().filter_map(|unit| match unit {
         WorkItem::Fetch(key) => Some(registry.members(key)),
         WorkItem::Plan(_) => None,
     });
@@ -100,10 +100,11 @@ fn members(registry: &Registry, units: &[WorkItem]) -> Vec<Member> {
 }
 
 fn planned(registry: &Registry, class: &Class) -> Vec<WorkItem> {
-    let seen = registry.saw(&class.reference, Some(class.clone())).expect("nothing waits to be planned");
-    let plan: Vec<_> = registry.unplanned(&class.reference).into_iter().map(|one| (one, identity("one"))).collect();
+    let seen = registry.update_class(&class.reference, Some(class.clone())).expect("no volume is urgent");
+    let plan: Vec<_> =
+        registry.unplanned(&class.reference).into_iter().map(|member| (member, identity("one"))).collect();
     registry.plan(&seen, &plan);
-    registry.ended(&WorkItem::Plan(class.reference.clone()));
+    registry.finish(&WorkItem::Plan(class.reference.clone()));
     due(registry, Instant::now())
 }
 
@@ -113,94 +114,94 @@ fn a_hundred_volumes_of_one_identity_are_one_fetch_with_the_freshest_credentials
     for number in 0..100 {
         published(&registry, &locks, &request(number, "secret"), &class);
     }
-    feed(&registry, &locks, &request(7, "secret"));
-    assert_eq!(due(&registry, Instant::now()), [], "what was published now is fresh");
-    let units = due(&registry, Instant::now() + INTERVAL);
-    assert!(matches!(units[..], [WorkItem::Fetch(_)]), "{units:?}");
-    let members = members(&registry, &units);
+    renew(&registry, &locks, &request(7, "secret"));
+    assert_eq!(due(&registry, Instant::now()), [], "a volume that was published now is fresh");
+    let items = due(&registry, Instant::now() + INTERVAL);
+    assert!(matches!(items[..], [WorkItem::Fetch(_)]), "{items:?}");
+    let members = members(&registry, &items);
     assert_eq!(members.len(), 100);
     assert_eq!(members[0].volume.pod.name, "web-7");
-    let (context, secrets) = members[0].feed.opened(&pod(1));
+    let (context, secrets) = members[0].credentials.opened(&pod(1));
     assert_eq!(context[TOKENS], "token-7");
     assert_eq!(context["csi.storage.k8s.io/serviceAccount.name"], "default");
     assert_eq!(secrets["clientsecret"].expose_secret(), "secret");
-    assert!(members.iter().all(|member| member.last_write == Some(WROTE)));
+    assert!(members.iter().all(|member| member.last_write == Some(LAST_WRITE)));
 }
 
 #[test]
-fn a_call_that_brings_another_secret_makes_its_volume_due_and_a_token_does_not() {
+fn another_secret_makes_its_volume_due_and_another_token_does_not() {
     let (registry, locks, class) = (registry(), Locks::default(), Arc::new(class("v")));
     published(&registry, &locks, &request(1, "old"), &class);
     published(&registry, &locks, &request(2, "old"), &class);
     let mut renewed = request(1, "old");
     renewed.context.insert(TOKENS.to_owned(), "another".to_owned());
-    feed(&registry, &locks, &renewed);
+    renew(&registry, &locks, &renewed);
     assert_eq!(due(&registry, Instant::now()), []);
-    feed(&registry, &locks, &request(1, "new"));
+    renew(&registry, &locks, &request(1, "new"));
     assert_eq!(due(&registry, Instant::now()), [WorkItem::Plan(class.reference.clone())]);
     assert_eq!(registry.unplanned(&class.reference).len(), 1);
-    let units = planned(&registry, &class);
-    assert!(matches!(units[..], [WorkItem::Fetch(_)]), "at once: {units:?}");
+    let items = planned(&registry, &class);
+    assert!(matches!(items[..], [WorkItem::Fetch(_)]), "at once: {items:?}");
 }
 
 #[test]
-fn a_volume_that_nobody_knows_is_planned_and_fetched_within_the_interval() {
+fn an_unknown_volume_is_planned_and_fetched_within_the_interval() {
     let (registry, locks, class) = (registry(), Locks::default(), class("v"));
-    feed(&registry, &locks, &request(1, "secret"));
+    renew(&registry, &locks, &request(1, "secret"));
     assert_eq!(due(&registry, Instant::now()), [WorkItem::Plan(class.reference.clone())]);
-    assert_eq!(planned(&registry, &class), [], "after a restart not everything is due at once");
-    let units = due(&registry, Instant::now() + INTERVAL);
-    assert_eq!(members(&registry, &units)[0].last_write, None, "the disk has to be read");
+    assert_eq!(planned(&registry, &class), [], "after a restart, not all volumes are due at once");
+    let items = due(&registry, Instant::now() + INTERVAL);
+    assert_eq!(members(&registry, &items)[0].last_write, None, "the volume has to be read");
 }
 
 #[test]
-fn a_class_that_asks_for_something_else_makes_its_volumes_due_and_any_other_change_does_not() {
+fn a_class_with_other_objects_makes_its_volumes_due_and_another_change_does_not() {
     let (registry, locks, old) = (registry(), Locks::default(), Arc::new(class("old")));
     published(&registry, &locks, &request(1, "secret"), &old);
-    let units = due(&registry, Instant::now() + INTERVAL);
-    let [WorkItem::Fetch(key)] = &units[..] else { panic!("{units:?}") };
+    let items = due(&registry, Instant::now() + INTERVAL);
+    let [WorkItem::Fetch(key)] = &items[..] else { panic!("{items:?}") };
     let volume = registry.members(key)[0].volume.clone();
     let relabelled = Class { version: "2".into(), ..class("old") };
-    let seen = registry.saw(&old.reference, Some(relabelled)).unwrap();
-    assert!(Arc::ptr_eq(&seen, &old) && registry.wants(&volume, key, &old));
-    assert!(registry.saw(&old.reference, Some(class("new"))).is_none());
-    assert!(!registry.wants(&volume, key, &old), "what was fetched for the old class is not written");
+    let seen = registry.update_class(&old.reference, Some(relabelled)).unwrap();
+    assert!(Arc::ptr_eq(&seen, &old) && registry.is_current(&volume, key, &old));
+    assert!(registry.update_class(&old.reference, Some(class("new"))).is_none());
+    assert!(!registry.is_current(&volume, key, &old), "a payload of the old class is not written");
     assert_eq!(due(&registry, Instant::now()), [WorkItem::Plan(old.reference.clone())]);
-    registry.ended(&units[0]);
+    registry.finish(&items[0]);
     assert!(matches!(planned(&registry, &class("new"))[..], [WorkItem::Fetch(_)]));
 }
 
 #[test]
-fn a_class_that_comes_back_makes_its_volumes_due() {
+fn a_class_that_is_created_again_makes_its_volumes_due() {
     let (registry, locks, class) = (registry(), Locks::default(), Arc::new(class("v")));
     published(&registry, &locks, &request(1, "secret"), &class);
-    let units = due(&registry, Instant::now() + INTERVAL);
-    let volume = members(&registry, &units)[0].volume.clone();
-    assert!(registry.saw(&class.reference, None).is_none());
-    assert!(registry.fares(&volume, Some(Reason::ClassNotFound)), "news");
-    assert!(!registry.fares(&volume, Some(Reason::ClassNotFound)), "told");
-    registry.untold(&volume);
-    assert!(registry.fares(&volume, Some(Reason::ClassNotFound)), "it could not be told");
-    assert!(registry.saw(&class.reference, Some(Class::clone(&class))).is_none());
+    let items = due(&registry, Instant::now() + INTERVAL);
+    let volume = members(&registry, &items)[0].volume.clone();
+    assert!(registry.update_class(&class.reference, None).is_none());
+    assert!(registry.record_outcome(&volume, Some(Reason::ClassNotFound)), "a new failure");
+    assert!(!registry.record_outcome(&volume, Some(Reason::ClassNotFound)), "reported already");
+    registry.record_unreported(&volume);
+    assert!(registry.record_outcome(&volume, Some(Reason::ClassNotFound)), "the report failed");
+    assert!(registry.update_class(&class.reference, Some(Class::clone(&class))).is_none());
     assert_eq!(due(&registry, Instant::now()), [WorkItem::Plan(class.reference.clone())]);
-    assert!(registry.fares(&volume, None));
+    assert!(registry.record_outcome(&volume, None));
 }
 
 #[test]
 fn credentials_are_dropped_after_three_periods_and_the_volume_stays() {
     let (registry, locks, class) = (registry(), Locks::default(), Arc::new(class("v")));
     published(&registry, &locks, &request(1, "secret"), &class);
-    let units = due(&registry, Instant::now() + INTERVAL);
+    let items = due(&registry, Instant::now() + INTERVAL);
     let (now, boot) = (Instant::now() + 3 * REPUBLISH, clock::since_boot() + 3 * REPUBLISH);
     registry.sweep(now - Duration::from_secs(1), boot - Duration::from_secs(1));
-    assert!(members(&registry, &units)[0].feed.is_live());
+    assert!(members(&registry, &items)[0].credentials.is_live());
     let Summary { volumes, failing, oldest_success, next_expiration } = registry.sweep(now, boot);
-    assert_eq!((volumes, failing, next_expiration), (1, 0, WROTE.expires));
+    assert_eq!((volumes, failing, next_expiration), (1, 0, LAST_WRITE.expires));
     assert!(oldest_success >= Some(3 * REPUBLISH - Duration::from_secs(1)));
-    let member = members(&registry, &units).remove(0);
-    let (context, secrets) = member.feed.opened(&pod(1));
-    assert!(!member.feed.is_live() && secrets.is_empty() && !context.contains_key(TOKENS));
-    feed(&registry, &locks, &request(1, "secret"));
+    let member = members(&registry, &items).remove(0);
+    let (context, secrets) = member.credentials.opened(&pod(1));
+    assert!(!member.credentials.is_live() && secrets.is_empty() && !context.contains_key(TOKENS));
+    renew(&registry, &locks, &request(1, "secret"));
     assert_eq!(due(&registry, Instant::now()), [WorkItem::Plan(class.reference.clone())]);
 }
 
@@ -210,16 +211,16 @@ fn a_fetch_grows_older_while_the_machine_is_suspended() {
     published(&registry, &locks, &request(1, "secret"), &class);
     let hour = Duration::from_secs(3_600);
     let asleep = clock::since_boot() + hour;
-    assert!(registry.sweep(Instant::now(), asleep).oldest_success >= Some(hour), "the other clock stood still");
-    registry.forget(&request(1, "secret").target);
+    assert!(registry.sweep(Instant::now(), asleep).oldest_success >= Some(hour), "the monotonic clock stood still");
+    registry.remove(&request(1, "secret").target);
     assert_eq!(registry.sweep(Instant::now(), asleep).oldest_success, None, "at once, not after the interval");
 }
 
 #[test]
-fn after_a_pause_credentials_are_kept_for_one_period_more() {
+fn after_a_pause_credentials_are_kept_for_one_more_period() {
     let (registry, locks, class) = (registry(), Locks::default(), Arc::new(class("v")));
     published(&registry, &locks, &request(1, "secret"), &class);
-    let units = due(&registry, Instant::now() + INTERVAL);
+    let items = due(&registry, Instant::now() + INTERVAL);
     registry.sweep(Instant::now(), BOOT);
     let (woke, boot) = (Instant::now() + 10 * REPUBLISH, BOOT + 10 * REPUBLISH);
     registry.sweep(woke, boot);
@@ -228,74 +229,74 @@ fn after_a_pause_credentials_are_kept_for_one_period_more() {
         let passed = second * u32::try_from(passed).unwrap();
         registry.sweep(woke + passed, boot + passed);
     }
-    assert!(members(&registry, &units)[0].feed.is_live());
+    assert!(members(&registry, &items)[0].credentials.is_live());
     registry.sweep(woke + REPUBLISH, boot + REPUBLISH);
-    assert!(!members(&registry, &units)[0].feed.is_live(), "the kubelet has stopped calling");
+    assert!(!members(&registry, &items)[0].credentials.is_live(), "the kubelet no longer calls");
 }
 
 #[test]
-fn what_fails_after_a_pause_is_not_told_before_it_was_tried_again() {
+fn a_failure_after_a_pause_is_reported_only_after_a_retry() {
     let (registry, locks, class) = (registry(), Locks::default(), Arc::new(class("v")));
     published(&registry, &locks, &request(1, "secret"), &class);
-    let units = due(&registry, Instant::now() + INTERVAL);
-    let volume = members(&registry, &units)[0].volume.clone();
+    let items = due(&registry, Instant::now() + INTERVAL);
+    let volume = members(&registry, &items)[0].volume.clone();
     let began = Instant::now();
-    assert!(!registry.excuses(&units[0], began, &volume), "nothing was paused");
-    // As far as the registry can tell, the process was last seen running long ago.
+    assert!(!registry.excuse(&items[0], began, &volume), "there was no pause");
+    // To the registry, the process ran last long ago.
     registry.sweep(Instant::now(), Duration::ZERO);
-    assert!(registry.excuses(&units[0], began, &volume), "it was under way");
+    assert!(registry.excuse(&items[0], began, &volume), "it ran during the pause");
     let later = Instant::now() + INTERVAL;
-    registry.ended(&units[0]);
-    assert_eq!(due(&registry, later + REST), units, "it runs again at once, not only after its interval");
-    assert!(registry.excuses(&units[0], later, &volume), "it used what the kubelet brought before");
-    registry.ended(&units[0]);
-    feed(&registry, &locks, &request(1, "secret"));
-    assert_eq!(due(&registry, later + 3 * REST), units, "with what the kubelet brings now");
-    assert!(!registry.excuses(&units[0], later + INTERVAL, &volume));
+    registry.finish(&items[0]);
+    assert_eq!(due(&registry, later + MIN_DELAY), items, "it runs again at once, not after its interval");
+    assert!(registry.excuse(&items[0], later, &volume), "it used credentials from before the pause");
+    registry.finish(&items[0]);
+    renew(&registry, &locks, &request(1, "secret"));
+    assert_eq!(due(&registry, later + 3 * MIN_DELAY), items, "with new credentials");
+    assert!(!registry.excuse(&items[0], later + INTERVAL, &volume));
 }
 
 #[test]
-fn pods_that_end_are_left_out_until_the_kubelet_calls_again() {
+fn volumes_of_terminating_pods_are_left_out_until_the_kubelet_calls_again() {
     let (registry, locks, class) = (registry(), Locks::default(), Arc::new(class("v")));
     published(&registry, &locks, &request(1, "secret"), &class);
-    let units = due(&registry, Instant::now() + INTERVAL);
-    let volume = registry.pods(false).remove(0);
-    registry.saw_pod(&volume, PodSeen::Running(None));
-    assert!(registry.pods(false).is_empty());
-    registry.ended(&units[0]);
+    let items = due(&registry, Instant::now() + INTERVAL);
+    let volume = registry.with_unknown_pod().remove(0);
+    registry.update_pod(&volume, PodState::Running(None));
+    assert!(registry.with_unknown_pod().is_empty());
+    registry.finish(&items[0]);
     assert_eq!(due(&registry, Instant::now()), []);
-    registry.saw_pod(&volume, PodSeen::Running(Some("1".to_owned())));
-    // The clock of this test is ahead: it was fetched then.
-    assert_eq!(due(&registry, Instant::now() + INTERVAL + REST), units, "it asks");
-    registry.saw_pod(&volume, PodSeen::Ending);
-    assert_eq!(members(&registry, &units).len(), 0);
-    feed(&registry, &locks, &request(1, "secret"));
-    assert_eq!(members(&registry, &units).len(), 1);
+    registry.update_pod(&volume, PodState::Running(Some("1".to_owned())));
+    // The fetch ran at a later time of this test.
+    assert_eq!(due(&registry, Instant::now() + INTERVAL + MIN_DELAY), items, "the annotation has another value");
+    registry.update_pod(&volume, PodState::Terminating);
+    assert_eq!(members(&registry, &items).len(), 0);
+    renew(&registry, &locks, &request(1, "secret"));
+    assert_eq!(members(&registry, &items).len(), 1);
 }
 
 #[test]
-fn what_is_unpublished_is_forgotten_with_its_fetch_and_its_class() {
+fn an_unpublished_volume_is_removed_with_its_fetch_and_its_class() {
     let (registry, locks, class) = (registry(), Locks::default(), Arc::new(class("v")));
     published(&registry, &locks, &request(1, "secret"), &class);
-    let units = due(&registry, Instant::now() + INTERVAL);
-    registry.forget(&request(1, "secret").target);
+    let items = due(&registry, Instant::now() + INTERVAL);
+    registry.remove(&request(1, "secret").target);
     assert_eq!(
         registry
-            .members(match &units[0] {
+            .members(match &items[0] {
                 WorkItem::Fetch(key) => key,
-                WorkItem::Plan(_) => panic!("{units:?}"),
+                WorkItem::Plan(_) => panic!("{items:?}"),
             })
             .len(),
         0
     );
-    registry.ended(&units[0]);
+    registry.finish(&items[0]);
     assert_eq!((registry.next(), registry.classes()), (None, vec![]));
     let empty = Summary { volumes: 0, failing: 0, oldest_success: None, next_expiration: None };
     assert_eq!(registry.sweep(Instant::now(), BOOT), empty);
 }
 
 #[test]
-fn a_class_may_ask_for_an_interval_of_its_own() {
+fn a_class_may_have_an_interval_of_its_own() {
     let (registry, locks, mut class) = (registry(), Locks::default(), class("v"));
     class.annotations.insert(INTERVAL_ANNOTATION.to_owned(), "30m".to_owned());
     published(&registry, &locks, &request(1, "secret"), &Arc::new(class.clone()));

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::super::layout::{Digest, Group};
-use super::super::locks::{Epoch, Target};
+use super::super::locks::{Epoch, TargetLock};
 use super::super::source::Identity;
 use super::super::target::TargetPath;
-use super::credentials::Feed;
+use super::credentials::Credentials;
 use super::last_write::LastWrite;
 use crate::model::{ClassRef, PodRef};
 
@@ -17,7 +17,7 @@ pub(in crate::node) struct TrackedVolume {
     pub(in crate::node) pod: PodRef,
     pub(in crate::node) class: ClassRef,
     pub(in crate::node) group: Option<Group>,
-    pub(in crate::node::volume) lock: Arc<Target>,
+    pub(in crate::node::volume) lock: Arc<TargetLock>,
     /// The target's epoch when the volume was published, or found published.
     pub(in crate::node::volume) epoch: Epoch,
 }
@@ -32,31 +32,31 @@ pub(in crate::node) struct FetchKey {
     pub(super) attributes: Digest,
 }
 
-/// A work item of the rotation's schedule.
+/// A work item of rotation's schedule.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(in crate::node) enum WorkItem {
-    /// Find the fetch keys of the volumes of a class.
+    /// Find the fetch keys of the volumes of a class that have none.
     Plan(ClassRef),
-    /// One fetch for all volumes of its key.
+    /// Fetch once, for all volumes of the key.
     Fetch(Arc<FetchKey>),
 }
 
-/// A volume with its credentials and content, as they were when a work item started.
+/// A volume with its credentials and content, as they were at the start of a work item.
 #[derive(Clone)]
 pub(in crate::node) struct Member {
     pub(in crate::node) volume: Arc<TrackedVolume>,
-    pub(in crate::node) feed: Feed,
+    pub(in crate::node) credentials: Credentials,
+    /// `None` if the content is unknown: after a restart, or after a write that failed.
     pub(in crate::node) last_write: Option<LastWrite>,
 }
 
-/// What is known of a volume's pod.
+/// The state of a volume's pod, as the registry last saw it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(in crate::node) enum PodSeen {
-    /// Nothing yet.
+pub(in crate::node) enum PodState {
     #[default]
     Unknown,
-    /// It runs; the value is that of the annotation that asks for refreshes.
+    /// With the value of the annotation that asks for refreshes.
     Running(Option<String>),
-    /// It is terminating or gone, so its volumes need no refresh.
-    Ending,
+    /// The pod is being deleted or does not exist; its volumes need no refresh.
+    Terminating,
 }
