@@ -1,11 +1,11 @@
 //! One work item: plan the fetches of a class, or fetch once and refresh all volumes of the key.
 //!
-//! The registry decides what to do and records the outcome; no lock is held in between. Reports to the
-//! cluster only what changed.
+//! The registry decides what to do and records the outcome; no lock is held in between. Reports to
+//! the cluster only what changed.
 //!
 //! # Guarantees
-//! A failure changes no file. A payload that was fetched for an earlier version of the class is never
-//! written.
+//! A failure changes no file. A payload that was fetched for an earlier version of the class is
+//! never written.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -71,8 +71,8 @@ impl Cycle {
         for member in self.registry.unplanned(reference) {
             match self.identity(&class, &member, deadline).await {
                 Ok(identity) => planned.push((member, identity)),
-                // Its certificate waits behind others of the namespace. The next plan finds those that were
-                // read meanwhile.
+                // Its certificate waits behind others of the namespace. The next plan finds those
+                // that were read meanwhile.
                 Err(error) if error.reason() == Reason::Overloaded => overloaded = true,
                 Err(error) => self.record_failure(&class.provider, &[member.volume], &error),
             }
@@ -134,7 +134,7 @@ impl Cycle {
         }
     }
 
-    /// Fetches with the freshest credentials; if those are refused, with others of the same identity.
+    /// Fetches with the freshest credentials; if they are refused, with others of the identity.
     async fn fetch_with_any(
         &self,
         key: &Arc<FetchKey>,
@@ -204,7 +204,7 @@ impl Cycle {
         let writes = futures::stream::iter(writes).for_each_concurrent(WRITES_AT_ONCE, |(member, desired)| {
             let payload = payload.clone();
             async move {
-                // As late as possible: the class may have changed, or the volume may be unpublished.
+                // As late as possible: class or volume may have changed meanwhile.
                 if self.registry.is_current(&member.volume, key, class) {
                     self.write(&class.provider, &member, desired, payload).await;
                 }
@@ -261,7 +261,7 @@ impl Cycle {
                 continue;
             }
             self.metrics.refresh_failed(provider, error.cause());
-            // `Busy` means that another operation holds the target; the next cycle follows soon enough.
+            // Another operation holds the target; the next cycle follows soon enough.
             if reason == Reason::Busy || !self.registry.record_outcome(volume, Some(reason)) {
                 continue;
             }

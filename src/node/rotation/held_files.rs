@@ -1,6 +1,6 @@
 //! The files of a volume, which a fetch may read instead of converting the same value again.
 //!
-//! The digests are those of the last write; the fetch compares the content with them. Writes nothing.
+//! The digests are those of the last write; the fetch compares the content with them.
 
 use async_trait::async_trait;
 

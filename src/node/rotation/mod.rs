@@ -1,11 +1,12 @@
-//! Rotation: the loop that refreshes published volumes (docs/decisions.md#d2 to docs/decisions.md#d5).
+//! The loop that refreshes published volumes (docs/decisions.md#d2 to docs/decisions.md#d5).
 //!
 //! It schedules fetches, not volumes: one fetch for all volumes with the same class, identity and
-//! attributes. The kubelet's calls only deliver credentials; the registry of `node::volume` stores them
-//! and decides what is due. `cycle` runs one work item.
+//! attributes. The kubelet's calls only deliver credentials; the registry of `node::volume` stores
+//! them and decides what is due. `cycle` runs one work item.
 //!
 //! # Guarantees
-//! The loop survives every failure of a cycle, including a panic. At most [`AT_ONCE`] cycles run at a time.
+//! The loop survives every failure of a cycle, including a panic. At most [`AT_ONCE`] cycles run at
+//! a time.
 
 mod cycle;
 mod held_files;
@@ -63,8 +64,8 @@ pub struct Rotation {
 }
 
 impl Rotation {
-    /// `None` if `volumes` have no [rotation options](Volumes::rotating). Without `pods`, volumes of
-    /// terminating pods are refreshed, too, and pods cannot ask for a refresh.
+    /// `None` if `volumes` have no [rotation options](Volumes::rotating). Without `pods`, volumes
+    /// of terminating pods are refreshed, too, and pods cannot ask for a refresh.
     pub fn new(volumes: Volumes, metrics: Metrics, pods: Option<Pods>) -> Option<Rotation> {
         let registry = volumes.registry.clone()?;
         Some(Rotation { volumes, registry, metrics, pods })

@@ -1,7 +1,7 @@
 //! Passes the state of the volumes' pods from the watch to the registry.
 //!
-//! Reads only the watch cache of this node's pods and sends no request. Without a cluster, the state of
-//! all pods stays unknown.
+//! Reads only the watch cache of this node's pods and sends no request. Without a cluster, the
+//! state of all pods stays unknown.
 
 use std::collections::HashSet;
 use std::future::pending;

@@ -1,7 +1,7 @@
 //! Notifies subscribers of volumes that were published or whose content changed.
 //!
-//! Sending never waits. Changes are keyed by target and bounded (`queue::notify`): a subscriber that
-//! is slow receives one change for a volume that changed often.
+//! Sending never waits. Changes are keyed by target and bounded (`queue::notify`): a subscriber
+//! that is slow receives one change for a volume that changed often.
 
 use crate::model::{ClassRef, PodRef};
 use crate::queue::notify::{News, Subscription};

@@ -1,7 +1,7 @@
 //! Errors of volumes.
 //!
-//! The texts address the owner of the pod: object, cause and fix. They contain no secret. `csi::status`
-//! maps the reason to a gRPC code.
+//! The texts address the owner of the pod: object, cause and fix. They contain no secret.
+//! `csi::status` maps the reason to a gRPC code.
 
 use std::io;
 use std::time::Duration;

@@ -4,8 +4,8 @@
 //! (docs/reference/csi-driver.md#volume-layout); `writer` applies the steps.
 //!
 //! # Guarantees
-//! After each step, a reader that has resolved `..data` once sees the old files or the new files, never
-//! a mixture. After any number of steps, [`repair`] returns the steps to a complete volume.
+//! After each step, a reader that has resolved `..data` once sees the old files or the new files,
+//! never a mixture. After any number of steps, [`repair`] returns the steps to a complete volume.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -107,8 +107,7 @@ impl Root {
     }
 
     /// Whether a provider wrote the files itself, without `..data`, as some older ones did
-    /// (docs/reference/csi-driver.md#files-of-providers). No step of this module leads to such a
-    /// volume.
+    /// (docs/reference/csi-driver.md#files-of-providers). No step of this module leads there.
     pub fn is_legacy(&self) -> bool {
         let plain = |(name, entry): (&String, &Entry)| {
             !name.starts_with("..") && matches!(entry, Entry::File | Entry::Directory)
@@ -118,8 +117,8 @@ impl Root {
 }
 
 impl Root {
-    /// Whether an entry is left from another write: a generation other than the current one, or a link to
-    /// a name that the current one does not have.
+    /// Whether an entry is left from another write: a generation other than the current one, or a
+    /// link to a name that the current one does not have.
     fn is_leftover(&self, name: &str, entry: &Entry) -> bool {
         if name == DATA || name == DATA_TMP {
             return false;
@@ -142,7 +141,7 @@ pub fn plan(tree: &Tree, payload: &Payload, group: Option<Group>, own_gid: u32, 
         return repair(&tree.root);
     }
     let (mut steps, mut root) = (Vec::new(), tree.root.clone());
-    // Leftovers of an interrupted write first: beside them, the tmpfs has no space for two generations.
+    // Leftovers of an interrupted write first: the tmpfs has space for two generations only.
     root.entries.retain(|name, entry| {
         let keep = !tree.root.is_leftover(name, entry);
         if !keep {

@@ -1,7 +1,7 @@
 //! Per-target write lock, plus an epoch by which a publish in flight notices an unpublish.
 //!
-//! A publish gets its [`TargetLock`] at the start, and holds the lock only while it writes, never while
-//! it fetches. Performs no mounts.
+//! A publish gets its [`TargetLock`] at the start, and holds the lock only while it writes, never
+//! while it fetches. Performs no mounts.
 
 use std::collections::HashMap;
 use std::pin::pin;

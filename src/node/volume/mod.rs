@@ -1,7 +1,7 @@
 //! The volumes of this node: published, republished, refreshed and unpublished.
 //!
-//! Knows neither gRPC nor Azure: `csi` checks the requests, and `source` fetches the payloads. Start
-//! reading in `publish`.
+//! Knows neither gRPC nor Azure: `csi` checks the requests, and `source` fetches the payloads.
+//! Start reading in `publish`.
 //!
 //! ```text
 //!   Unmounted ──publish──▶ Complete ──unpublish──▶ Unmounted

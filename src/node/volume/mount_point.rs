@@ -1,9 +1,9 @@
-//! A target on this node: whether the driver may change it, and a path to it without symbolic links.
+//! A target on this node: whether the driver may change it, and a path without symbolic links.
 //!
 //! If the kubelet's root is known, the driver changes only
-//! `<root>/pods/<uid>/volumes/kubernetes.io~csi/<name>/mount`, and no component below the root may be a
-//! symbolic link. The parent directory is opened once, component by component; all further calls use
-//! that descriptor, so a component that is replaced later redirects nothing.
+//! `<root>/pods/<uid>/volumes/kubernetes.io~csi/<name>/mount`, and no component below the root may
+//! be a symbolic link. The parent directory is opened once, component by component; all further
+//! calls use that descriptor, so a component that is replaced later redirects nothing.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -55,8 +55,8 @@ impl MountPoint {
         self.opened(mount::open_directory(&self.target.parent()))
     }
 
-    /// Opens the parent directory of a target below another kubelet's root; `None` if this is not such
-    /// a target, or the directory does not exist.
+    /// Opens the parent directory of a target below another kubelet's root; `None` if this is not
+    /// such a target, or the directory does not exist.
     pub(super) fn open_under_another_root(&self) -> Option<OpenMountPoint<'_>> {
         let volume = self.target.kubelet_volume()?;
         if self.root.as_ref().is_some_and(|root| root.as_str() == volume.root) {
@@ -66,7 +66,7 @@ impl MountPoint {
         Some(OpenMountPoint { target: &self.target, parent })
     }
 
-    /// Whether a target that is a symbolic link is refused: with a known root, it leads out of the root.
+    /// Whether a symbolic link as target is refused: with a known root, it leads out of the root.
     pub(super) fn refuses_links(&self) -> bool {
         self.root.is_some()
     }

@@ -4,8 +4,8 @@
 //! nothing to undo; `tmpfs` does the mounting.
 //!
 //! # Flow
-//! 1. If the target holds a published volume, the call succeeds at once (`republish`); a volume whose
-//!    last write was interrupted is repaired.
+//! 1. If the target holds a published volume, the call succeeds at once (`republish`); a volume
+//!    whose last write was interrupted is repaired.
 //! 2. The class is looked up in the pod's namespace and checked.
 //! 3. The provider fetches all objects before the deadline. No lock is held.
 //! 4. Under the target's lock, the tmpfs is filled and mounted, unless the target was unpublished
@@ -60,8 +60,8 @@ pub struct Attempt {
 impl Volumes {
     /// Publishes a volume, or finds it published.
     ///
-    /// Run it in a task of its own: then it always ends with a complete volume or with nothing, even if
-    /// the caller goes away. After an error, this call has left no mount.
+    /// Run it in a task of its own: then it always ends with a complete volume or with nothing,
+    /// even if the caller goes away. After an error, this call has left no mount.
     pub async fn publish(&self, request: PublishRequest) -> Attempt {
         let (class, outcome) = self.try_publish(&request).await;
         // No event for a pod that the volume context only claims to belong to.
@@ -121,7 +121,7 @@ impl Volumes {
         let versions = payload.versions().to_vec();
         let last_write = self.registry.as_ref().map(|_| LastWrite::of(&payload, request.group, &identity));
         if !self.mount(request, target, epoch, payload).await? {
-            // Another call for this volume was faster and may have fetched other content, which counts.
+            // Another call for this volume was faster. Its content counts, even if it differs.
             self.renew_credentials(request, target, epoch).await;
             return Ok(Published::Already);
         }
@@ -147,8 +147,9 @@ impl Volumes {
             Ok(State::Unmounted | State::Unfilled) => Ok(Found::Nothing),
             Ok(State::Complete) => Ok(Found::Volume),
             Ok(State::Outside) => Ok(Found::Outside),
-            // A refresh may be writing right now, and the next refresh repairs an interrupted write: no
-            // call waits for that, and no call fails for a volume in use (docs/decisions.md#d4).
+            // A refresh may be writing right now, and the next refresh repairs an interrupted
+            // write: no call waits for that, and no call fails for a volume in use
+            // (docs/decisions.md#d4).
             Ok(State::Interrupted) | Err(_) if registered => Ok(Found::Volume),
             Err(error) => Err(error),
             Ok(State::Interrupted) => self.repair(request, target, epoch).await,

@@ -1,7 +1,7 @@
 //! Refreshing a published volume: write a payload, if the volume is still the same one.
 //!
-//! Fetches nothing and reports nothing; `node::rotation` does. Under the target's lock, `tmpfs` proves
-//! the mount anew before it writes (docs/decisions.md#d9).
+//! Fetches nothing and reports nothing; `node::rotation` does. Under the target's lock, `tmpfs`
+//! proves the mount anew before it writes (docs/decisions.md#d9).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,7 +64,7 @@ impl Volumes {
 impl TrackedVolume {
     /// Reads files of the volume; `None` if any of them cannot be read.
     pub(in crate::node) async fn read(&self, names: Vec<FileName>) -> Option<Vec<SecretBytes>> {
-        // An unpublish changes the epoch before it clears the target; another volume may follow there.
+        // An unpublish changes the epoch before it clears the target for another volume.
         if self.lock.epoch() != self.epoch {
             return None;
         }

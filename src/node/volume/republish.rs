@@ -1,8 +1,8 @@
 //! A publish of a volume that is mounted already: it delivers credentials, and always succeeds.
 //!
-//! An error would make the kubelet unmount the volume (kubernetes/kubernetes#121271). Credentials that
-//! the built-in provider would refuse at a first publish are therefore dropped here, and the log has
-//! the reason. Tokens for other providers are passed on unchecked.
+//! An error would make the kubelet unmount the volume (kubernetes/kubernetes#121271). Credentials
+//! that the built-in provider would refuse at a first publish are therefore dropped here, and the
+//! log has the reason. Tokens for other providers are passed on unchecked.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,8 +49,8 @@ impl Volumes {
         (!external).then_some(fault)
     }
 
-    /// The error of a call whose context names another pod than its target path, if there is a built-in
-    /// provider.
+    /// The error of a call whose context names another pod than its target path, if there is a
+    /// built-in provider.
     pub(super) fn other_pod(&self, request: &PublishRequest) -> Option<Error> {
         let checked = check_pod(&request.context, request.target.as_str());
         let refusal = |other: OtherPod| Error::Provider(other.into());

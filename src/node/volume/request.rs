@@ -18,8 +18,8 @@ pub struct PublishRequest {
     pub target: TargetPath,
     /// The pod that mounts it.
     pub pod: PodRef,
-    /// The class that the volume's attributes name, in the pod's namespace. An invalid name fails only a
-    /// publish that needs the class: a volume that is published already stays.
+    /// The class that the volume's attributes name, in the pod's namespace. An invalid name fails
+    /// only a publish that needs the class: a volume that is published already stays.
     pub class: Result<ClassRef, ClassNameError>,
     /// The whole volume context; overrides parameters of the class
     /// (docs/reference/csi-driver.md#mount-request).

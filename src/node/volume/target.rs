@@ -1,7 +1,7 @@
 //! Pure. The path on which a volume is published, and the kubelet's root directory.
 //!
-//! Any prefix is valid here; a component that could lead to another directory never is. `mount_point`
-//! compares a target with the root and opens it.
+//! Any prefix is valid here; a component that could lead to another directory never is.
+//! `mount_point` compares a target with the root and opens it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -97,7 +97,7 @@ pub struct KubeletRoot(String);
 pub struct KubeletRootError;
 
 impl KubeletRoot {
-    /// Parses the path; removes `.` and redundant slashes, as the kubelet does with its `--root-dir`.
+    /// Parses the path; removes `.` and redundant slashes, as the kubelet does.
     ///
     /// # Errors
     /// A path that is relative, or `/`, or contains `..` or a NUL byte.

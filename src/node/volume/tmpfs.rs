@@ -1,12 +1,11 @@
 //! The tmpfs on a target: find its state, mount and fill it, refill it, remove it.
 //!
-//! Blocks, so it runs on threads for blocking work. Takes no locks and fetches nothing. Every write goes
-//! through a descriptor that was just proven to be the root of a tmpfs mounted on the target, never
-//! through a path (docs/decisions.md#d9).
+//! Blocks, so it runs on threads for blocking work. Takes no locks and fetches nothing. Every write
+//! goes through a descriptor that was just proven to be the root of a tmpfs mounted on the target,
+//! never through a path (docs/decisions.md#d9).
 //!
 //! # Guarantees
-//! [`fill`] leaves a complete volume, or after any error neither mount nor content. [`clear`] is
-//! idempotent.
+//! [`fill`] leaves a complete volume, or after any error nothing. [`clear`] is idempotent.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -28,7 +27,7 @@ use crate::platform::mount::{self, DetachedTmpfs, Entry, Swap};
 /// (docs/reference/csi-driver.md#target-directory).
 const TARGET_MODE: u32 = 0o750;
 
-/// How many mounts are removed from one target: a driver that mounts at every call leaves stacks of them.
+/// How many mounts are removed from one target: some drivers mount again at every call.
 const MAX_MOUNTS: usize = 64;
 
 /// What is on a target.
@@ -51,7 +50,7 @@ pub(super) enum State {
 pub(super) enum Cleared {
     /// Nothing is left on the target.
     Removed,
-    /// The target is not below the kubelet's root; a tmpfs that another kubelet had there was unmounted.
+    /// The target is not below the kubelet's root; the tmpfs of another kubelet was unmounted.
     Unmounted,
     /// The target is not below the kubelet's root; nothing was changed.
     Untouched,
@@ -60,8 +59,8 @@ pub(super) enum Cleared {
 /// Finds the state of a target; changes nothing.
 ///
 /// # Errors
-/// A target that is not a directory or has a mount that is not a tmpfs; one outside of the kubelet's root
-/// without a published volume; errors of the kernel.
+/// A target that is not a directory or has a mount that is not a tmpfs; one outside of the
+/// kubelet's root without a published volume; errors of the kernel.
 pub(super) fn state(mount_point: &MountPoint) -> Result<State, Error> {
     let target = &mount_point.target;
     let open = match mount_point.open() {
@@ -78,7 +77,7 @@ pub(super) fn state(mount_point: &MountPoint) -> Result<State, Error> {
     }
 }
 
-/// Whether a volume is published on a target outside of the root; false if that cannot be determined.
+/// Whether a volume is published on a target outside of the root; false if that is unknown.
 fn is_published_outside(mount_point: &MountPoint) -> bool {
     let Ok(Some(open)) = mount_point.open_anywhere() else { return false };
     let Ok(Entry::Tmpfs(root)) = open.inspect() else { return false };
@@ -98,7 +97,8 @@ fn volume_state(target: &TargetPath, root: BorrowedFd<'_>) -> Result<State, Erro
     })
 }
 
-/// Repairs an interrupted volume without new content; returns whether a complete volume is published now.
+/// Repairs an interrupted volume without new content; returns whether a complete volume is
+/// published now.
 ///
 /// The state is read again: the volume may have been unpublished since.
 ///
@@ -117,7 +117,7 @@ pub(super) fn repair(mount_point: &MountPoint) -> Result<bool, Error> {
     Ok(volume_state(target, root.as_fd())? == State::Complete)
 }
 
-/// Makes a published volume hold `payload`; `None`, with nothing written, if no volume is published.
+/// Makes a published volume hold `payload`; `None`, and no write, if no volume is published.
 ///
 /// # Errors
 /// A target that cannot be inspected, and errors of the kernel; readers see the old content then.
@@ -160,9 +160,9 @@ pub(super) fn read(target: &TargetPath, names: &[FileName]) -> Result<Option<Vec
 
 /// Mounts a tmpfs on the target and fills it, or fills an unfilled one.
 ///
-/// Returns false for a volume that is published already, which keeps its content. Makes only the last
-/// component of the target: a kubelet that gave up removes the directories above, and would never
-/// unmount what is in a tree that was made anew (docs/reference/kubelet.md#deletion).
+/// Returns false for a volume that is published already, which keeps its content. Makes only the
+/// last component of the target: a kubelet that gave up removes the directories above, and would
+/// never unmount what is in a tree that was made anew (docs/reference/kubelet.md#deletion).
 ///
 /// # Errors
 /// Any error leaves no mount; a directory that was made is removed.
@@ -298,7 +298,8 @@ fn write(target: &TargetPath, root: BorrowedFd<'_>, payload: &Payload, group: Op
     }
 }
 
-/// Opens the target again, from the root directory down; removes the mount if the target does not lead to it.
+/// Opens the target again, from the root directory down; removes the mount if the target does not
+/// lead to it.
 ///
 /// A kubelet 1.20 may have removed the pod's whole directory tree during the mount
 /// (docs/reference/kubelet.md#deletion).
@@ -318,8 +319,8 @@ fn confirm(mount_point: &MountPoint, guard: MountGuard) -> Result<(), Error> {
 
 /// Removes content, mounts and the directory itself. Succeeds if any of them does not exist.
 ///
-/// Never enters a mount that is not a tmpfs. Of a target outside of the kubelet's root, removes only the
-/// tmpfs of another kubelet.
+/// Never enters a mount that is not a tmpfs. Of a target outside of the kubelet's root, removes
+/// only the tmpfs of another kubelet.
 ///
 /// # Errors
 /// Errors of the kernel; as much as possible is removed then, the secrets first.
@@ -340,8 +341,8 @@ pub(super) fn clear(mount_point: &MountPoint) -> Result<Cleared, Error> {
         match entry {
             Entry::Absent => return Ok(Cleared::Removed),
             Entry::Tmpfs(root) => {
-                // Another mount namespace may keep this mount alive, but not its files. The link goes
-                // first: a partly cleared volume must not look like a published one.
+                // Another mount namespace may keep this mount alive, but not its files. The link
+                // goes first: a partly cleared volume must not look like a published one.
                 let cleared = dir::remove(root.as_fd(), layout::DATA).and_then(|()| dir::clear(root.as_fd()));
                 drop(root);
                 open.unmount()?;

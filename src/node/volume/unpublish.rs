@@ -1,7 +1,7 @@
 //! Unpublishing a volume: idempotent removal of content, mount and directory.
 //!
-//! Waits for a write of the same target that is in progress, and cancels publishes that still fetch.
-//! `tmpfs` removes what is on the target.
+//! Waits for a write of the same target that is in progress, and cancels publishes that still
+//! fetch. `tmpfs` removes what is on the target.
 
 use tokio::time::Instant;
 use tracing::warn;
@@ -12,7 +12,7 @@ use super::tmpfs::{self, Cleared};
 use super::volumes::{Volumes, blocking};
 
 impl Volumes {
-    /// Removes the volume on `target`. Succeeds if the target does not exist or is not below the root.
+    /// Removes the volume. Succeeds if the target does not exist or is not below the root.
     ///
     /// # Errors
     /// [`Error::Busy`] if a write does not end before the deadline, and errors of the kernel.

@@ -74,7 +74,7 @@ impl Volumes {
     }
 }
 
-/// Runs blocking work on a thread for that. The work runs to its end, even if the caller stops waiting.
+/// Runs blocking work on a thread of its own, to its end even if the caller stops waiting.
 pub(super) async fn blocking<T: Send + 'static>(
     target: &TargetPath,
     deadline: Instant,

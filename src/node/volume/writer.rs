@@ -1,7 +1,7 @@
 //! Applies the steps of `layout` to a volume's root directory, and reads volumes.
 //!
-//! `layout` decides; this module accepts only descriptors of a proven volume root, never a path. Runs on
-//! threads for blocking work.
+//! `layout` decides; this module accepts only descriptors of a proven volume root, never a path.
+//! Runs on threads for blocking work.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -1,8 +1,8 @@
-//! The instruments of rotation: upstream's names (docs/reference/csi-driver.md#metrics), and what
-//! tells of volumes that grow old.
+//! The instruments of rotation: upstream's (docs/reference/csi-driver.md#metrics), and those for the
+//! age and the expiry of mounted objects.
 //!
-//! Registered with the others, so that they carry the same scope labels. Label values come from closed lists only: neither
-//! objects nor classes are named.
+//! Registered with the others, so that they carry the same scope labels. Label values come from
+//! closed lists only: neither objects nor classes are named.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! The credentials that the kubelet delivers for a volume, kept in memory until the next delivery
 //! (docs/decisions.md#d2).
 //!
-//! Volume contexts (without the keys that differ from pod to pod) and Secrets that are equal are kept
-//! once for all volumes. No type here has `Debug`.
+//! Volume contexts (without the keys that differ from pod to pod) and Secrets that are equal are
+//! kept once for all volumes. No type here has `Debug`.
 //!
 //! # Guarantees
 //! Secrets and tokens are in the redacting type; they are wiped when the last volume drops them.

@@ -1,7 +1,7 @@
-//! The registry of volumes that rotation refreshes: credentials, fetch keys, last writes, due times.
+//! The registry of volumes that rotation refreshes: credentials, fetch keys, writes, due times.
 //!
-//! In memory only: the kubelet's calls fill it, and fill it again after a restart. Fetches and writes
-//! nothing; `node::rotation` does, between two calls of the registry.
+//! In memory only: the kubelet's calls fill it, and fill it again after a restart. Fetches and
+//! writes nothing; `node::rotation` does, between two calls of the registry.
 //!
 //! # Guarantees
 //! No call waits, except for a short lock. No payload is kept, only digests.
@@ -63,8 +63,8 @@ impl Registry {
         self.lock().volumes.get(target).is_some_and(|entry| entry.volume.epoch == epoch)
     }
 
-    /// Stores the credentials of a call for a mounted volume. Registers the volume if it is unknown, as
-    /// after a restart.
+    /// Stores the credentials of a call for a mounted volume. Registers the volume if it is
+    /// unknown, as after a restart.
     pub(in crate::node::volume) fn renew_credentials(
         &self,
         request: &PublishRequest,
@@ -176,8 +176,8 @@ impl Registry {
 
     /// Records a class; `None` if its lookup failed.
     ///
-    /// A class that asks for other objects than before makes all its volumes due. Returns the class with
-    /// which a fetch can go on; `None` if its volumes have to be planned first.
+    /// A class that asks for other objects than before makes all its volumes due. Returns the class
+    /// with which a fetch can go on; `None` if its volumes have to be planned first.
     pub(in crate::node) fn update_class(&self, reference: &ClassRef, class: Option<Class>) -> Option<Arc<Class>> {
         let now = Instant::now();
         let current = self.lock().update_class(reference, class.map(Arc::new).as_ref(), now);
@@ -190,8 +190,8 @@ impl Registry {
         self.lock().unplanned(class).map(Entry::member).collect()
     }
 
-    /// Assigns fetch keys to volumes of a class. Leaves out volumes whose credentials changed meanwhile,
-    /// and all of them if the class did.
+    /// Assigns fetch keys to volumes of a class. Leaves out volumes whose credentials changed
+    /// meanwhile, and all of them if the class did.
     pub(in crate::node) fn plan(&self, class: &Arc<Class>, planned: &[(Member, Identity)]) {
         let mut state = self.lock();
         if !state.is_current(class) {
@@ -225,7 +225,7 @@ impl Registry {
         }
     }
 
-    /// The volumes of a fetch key, except those of terminating pods; the freshest credentials first.
+    /// The volumes of a fetch key without those of terminating pods; freshest credentials first.
     pub(in crate::node) fn members(&self, key: &Arc<FetchKey>) -> Vec<Member> {
         let state = self.lock();
         let runs = |entry: &&Entry| entry.pod != PodState::Terminating;
@@ -265,7 +265,7 @@ impl Registry {
         }
     }
 
-    /// Whether a payload that was fetched with this key and class is still the right one for the volume.
+    /// Whether a payload of this key and class is still the right one for the volume.
     pub(in crate::node) fn is_current(
         &self,
         volume: &Arc<TrackedVolume>,
@@ -318,8 +318,9 @@ impl Registry {
         }
     }
 
-    /// Whether a pause of the process may have caused a failure: the run of `item` started before the end
-    /// of a pause, or used credentials from before it. Then the refresh is repeated, and not reported.
+    /// Whether a pause of the process may have caused a failure: the run of `item` started before
+    /// the end of a pause, or used credentials from before it. Then the refresh is repeated, and
+    /// not reported.
     pub(in crate::node) fn excuse(&self, item: &WorkItem, started: Instant, volume: &Arc<TrackedVolume>) -> bool {
         let now = Instant::now();
         let mut state = self.lock();

@@ -1,11 +1,12 @@
 //! Pure. Detects pauses of the process: it was stopped, or its machine was suspended.
 //!
-//! During a pause the kubelet cannot deliver credentials, and running requests miss their deadlines.
-//! Neither deserves an event. After a pause, all volumes therefore get one period of the kubelet's calls
-//! as grace.
+//! During a pause the kubelet cannot deliver credentials, and running requests miss their
+//! deadlines. Neither deserves an event. After a pause, all volumes therefore get one period of the
+//! kubelet's calls as grace.
 //!
 //! # Guarantees
-//! If the kubelet no longer calls for a volume, its credentials expire one period after the last pause.
+//! If the kubelet no longer calls for a volume, its credentials expire all the same: at the latest,
+//! one period after the last pause.
 
 use std::time::Duration;
 
@@ -40,7 +41,7 @@ impl Pauses {
         self.resumed.is_some_and(|resumed| resumed > moment)
     }
 
-    /// Whether credentials received at this moment have grace: a pause ended later, less than a period ago.
+    /// Whether a pause that ended after `received`, and less than a period ago, gives grace.
     pub(super) fn has_grace(&self, received: Instant, now: Instant, period: Duration) -> bool {
         self.resumed.is_some_and(|resumed| resumed > received && now < resumed + period)
     }

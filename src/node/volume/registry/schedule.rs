@@ -7,9 +7,9 @@
 //! * A running key is not given out again until it is finished.
 //! * The key that has been due longest goes first.
 //! * Two starts of one key are at least [`MIN_DELAY`] apart, however often it is made due.
-//! * Keys that were slow the last time, or are [isolated](Schedule::isolate), never use all slots, and the
-//!   isolated keys of one cause not even all that are left: a vault or provider that is down does not
-//!   delay the volumes of others.
+//! * Keys that were slow the last time, or are [isolated](Schedule::isolate), never use all slots,
+//!   and the isolated keys of one cause not even all that are left: a vault or provider that is
+//!   down does not delay the volumes of others.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -24,8 +24,8 @@ pub(in crate::node) const AT_ONCE: usize = 16;
 /// The shortest time between two starts of one key.
 pub(super) const MIN_DELAY: Duration = Duration::from_millis(500);
 
-/// The largest part of the interval by which a key is early, so that keys that started together drift
-/// apart.
+/// The largest part of the interval by which a key is early, so that keys that started together
+/// drift apart.
 const JITTER: f64 = 0.1;
 
 /// The run time from which a key counts as slow; a vault that responds takes less.
@@ -60,14 +60,14 @@ struct Entry {
     isolated: Option<Arc<str>>,
 }
 
-/// The first due time of a new key: within the interval, so that after a restart not all keys are due at
-/// once.
+/// The first due time of a new key: within the interval, so that after a restart not all keys are
+/// due at once.
 pub(super) fn first(now: Instant, interval: Duration, jitter: f64) -> Instant {
     now + interval.min(MAX_INTERVAL).mul_f64(jitter.clamp(0.0, 1.0))
 }
 
-/// The next due time of a key: at most the interval after its start, so that a new value is never later
-/// than the interval.
+/// The next due time of a key: at most the interval after its start, so that a new value is never
+/// later than the interval.
 fn next(started: Instant, interval: Duration, jitter: f64) -> Instant {
     started + interval.min(MAX_INTERVAL).mul_f64(1.0 - JITTER * jitter.clamp(0.0, 1.0))
 }
@@ -95,7 +95,7 @@ impl<K: Clone + Eq + Hash> Schedule<K> {
         }
     }
 
-    /// Limits a key as if it were slow, from its first run on: many keys of one `cause` may fail together.
+    /// Limits a key as if it were slow: many keys of one `cause` may fail together.
     pub(super) fn isolate(&mut self, key: &K, cause: &str) {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.isolated = Some(cause.into());
@@ -107,7 +107,7 @@ impl<K: Clone + Eq + Hash> Schedule<K> {
         self.entries.remove(key);
     }
 
-    /// Starts the key that has been due longest and may run; it runs until [`finish`](Schedule::finish).
+    /// Starts the key that has been due longest and may run, until [`finish`](Schedule::finish).
     pub(super) fn take(&mut self, now: Instant) -> Option<K> {
         let used = self.used_slots();
         let due = self.entries.iter_mut().filter(|(_, entry)| entry.may_run(&used) && entry.due <= now);

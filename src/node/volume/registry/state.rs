@@ -1,4 +1,4 @@
-//! The registry's state: the volumes, and for each its credentials, its fetch key and its last write.
+//! The registry's state: the volumes with their credentials, fetch keys and last writes.
 //!
 //! Neither locks nor waits; [`Registry`](super::Registry) holds the lock around it.
 
@@ -49,7 +49,7 @@ pub(super) struct Entry {
     pub(super) failing: Option<Reason>,
     /// Whether that failure could not be reported.
     pub(super) unreported: bool,
-    /// Whether a refresh failed within the grace after a pause, and has to be repeated before a report.
+    /// Whether a refresh failed within the grace after a pause, and is repeated before a report.
     pub(super) excused: bool,
     pub(super) pod: PodState,
 }
@@ -59,8 +59,8 @@ pub(super) struct State {
     pub(super) volumes: HashMap<TargetPath, Entry>,
     /// The classes of the volumes; `None` if the last lookup failed.
     pub(super) classes: HashMap<ClassRef, Option<Arc<Class>>>,
-    /// When the fetch of each key last succeeded, or when its first volume was registered. As time since
-    /// boot, so that an age includes the time for which the machine was suspended.
+    /// When the fetch of each key last succeeded, or when its first volume was registered. As time
+    /// since boot, so that an age includes the time for which the machine was suspended.
     pub(super) successes: HashMap<Arc<FetchKey>, Duration>,
     pub(super) schedule: Schedule<WorkItem>,
     pub(super) store: Store,

@@ -58,9 +58,9 @@ fn the_steps_of_a_first_write_are_in_order() {
     );
 }
 
-/// The table of upstream's writer (docs/reference/csi-driver.md#writer-table). Upstream unlinks removed
-/// paths one by one; here they are removed with the old generation, and only names in the root are
-/// removed by a step of their own.
+/// The table of upstream's writer (docs/reference/csi-driver.md#writer-table). Upstream unlinks
+/// removed paths one by one; here they are removed with the old generation, and only names in the
+/// root are removed by a step of their own.
 #[test]
 fn names_that_the_payload_lacks_are_removed_from_the_root() {
     let foo = ("foo.txt", 0o644, "f");
