@@ -209,7 +209,7 @@ fn a_tmpfs_under_another_root_is_taken_off_and_no_more() -> Result<()> {
     ensure!(is_whole(&elsewhere), "the content of a tmpfs was cleared");
     ensure!(is_whole(&target), "the directory below the mounts was touched");
     // In the root directory itself, as with a kubelet whose root is /.
-    ensure!(node.log().contains("its tmpfs was taken off"), "{}", node.log());
+    ensure!(node.log().contains("its tmpfs was unmounted"), "{}", node.log());
     // Through a link below that root, no.
     let hidden = under(&folder.join("hidden"))?;
     tmpfs(&hidden)?;
