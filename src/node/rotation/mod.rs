@@ -5,7 +5,7 @@
 //! them and decides what is due. `cycle` runs one work item.
 //!
 //! # Guarantees
-//! The loop survives every failure of a cycle, including a panic. At most [`AT_ONCE`] cycles run at
+//! The loop survives every failure of a cycle, including a panic. At most `AT_ONCE` cycles run at
 //! a time.
 
 mod cycle;

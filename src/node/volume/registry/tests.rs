@@ -92,7 +92,7 @@ fn due(registry: &Registry, at: Instant) -> Vec<WorkItem> {
 }
 
 fn members(registry: &Registry, items: &[WorkItem]) -> Vec<Member> {
-    let fetches = items.iter().filter_map(|unit| match unit {
+    let fetches = items.iter().filter_map(|item| match item {
         WorkItem::Fetch(key) => Some(registry.members(key)),
         WorkItem::Plan(_) => None,
     });
