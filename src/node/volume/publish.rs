@@ -100,7 +100,11 @@ impl Volumes {
             }
             Err(error) => return (None, Err(error)),
         }
-        match unless_unpublished(request, &target, epoch, self.requested_class(request)).await {
+        let class = tokio::select! {
+            class = self.requested_class(request) => class,
+            () = target.unpublished_after(epoch) => Err(unpublished(request)),
+        };
+        match class {
             Ok(class) => {
                 let outcome = self.publish_class(request, &class, &target, epoch).await;
                 (Some(class), outcome)
@@ -116,8 +120,10 @@ impl Volumes {
         target: &Arc<TargetLock>,
         epoch: Epoch,
     ) -> Result<Published, Error> {
-        let fetch = self.fetch(request, class);
-        let (identity, payload) = unless_unpublished(request, target, epoch, fetch).await?;
+        let (identity, payload) = tokio::select! {
+            fetched = self.fetch(request, class) => fetched?,
+            () = target.unpublished_after(epoch) => return Err(unpublished(request)),
+        };
         let versions = payload.versions().to_vec();
         let last_write = self.registry.as_ref().map(|_| LastWrite::of(&payload, request.group, &identity));
         if !self.mount(request, target, epoch, payload).await? {
@@ -160,7 +166,7 @@ impl Volumes {
         let guard = self.lock(&request.target, target, request.deadline).await?;
         // An unpublish in progress looks like an interrupted write.
         if target.epoch() != epoch {
-            return Err(Error::Unpublished { target: request.target.to_string() });
+            return Err(unpublished(request));
         }
         let mount_point = self.mount_point(&request.target);
         let repaired = blocking(&request.target, request.deadline, move || {
@@ -216,7 +222,7 @@ impl Volumes {
     ) -> Result<bool, Error> {
         let guard = self.lock(&request.target, target, request.deadline).await?;
         if target.epoch() != epoch {
-            return Err(Error::Unpublished { target: request.target.to_string() });
+            return Err(unpublished(request));
         }
         let (mount_point, group) = (self.mount_point(&request.target), request.group);
         blocking(&request.target, request.deadline, move || {
@@ -228,15 +234,6 @@ impl Volumes {
     }
 }
 
-/// Cancels the work when the target is unpublished, since its result must not be mounted.
-async fn unless_unpublished<T>(
-    request: &PublishRequest,
-    target: &TargetLock,
-    epoch: Epoch,
-    work: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    tokio::select! {
-        done = work => done,
-        () = target.unpublished_after(epoch) => Err(Error::Unpublished { target: request.target.to_string() }),
-    }
+fn unpublished(request: &PublishRequest) -> Error {
+    Error::Unpublished { target: request.target.to_string() }
 }
