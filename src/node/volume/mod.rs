@@ -1,6 +1,6 @@
 //! The volumes of this node: published, republished, refreshed and unpublished.
 //!
-//! Knows neither gRPC nor Azure: `csi` checks the requests, and `source` fetches the payloads.
+//! Independent of gRPC and Azure: `csi` checks the requests, and `source` fetches the payloads.
 //! Start reading in `publish`.
 //!
 //! ```text

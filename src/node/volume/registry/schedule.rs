@@ -1,6 +1,6 @@
 //! Pure. When each key is due: clock and jitter are arguments.
 //!
-//! Knows neither volumes nor vaults, and runs nothing. The registry adds keys, the loop of
+//! Independent of volumes and vaults; runs nothing. The registry adds keys, the loop of
 //! `node::rotation` takes them.
 //!
 //! # Guarantees
