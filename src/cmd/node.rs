@@ -26,6 +26,7 @@ use crate::compute::Compute;
 use crate::kubernetes;
 use crate::model::ResourceName;
 use crate::node::csi::{self, Driver, Node, probe, registration};
+use crate::node::rotation::Rotation;
 use crate::node::volume::{RotationOptions, Volumes};
 use crate::platform::socket;
 use crate::server::admin::{self, Checked};
@@ -78,18 +79,18 @@ async fn drive(args: Args, descriptors: Descriptors) -> anyhow::Result<()> {
     if let Some(pods) = pods.clone().filter(|_| args.sync_secret || args.enable_secret_rotation) {
         tokio::spawn(pods.follow());
     }
-    let rotating = rotation.map(|_| volumes.clone().rotate(metrics.clone(), pods));
+    let rotation = Rotation::new(volumes.clone(), metrics.clone(), pods);
     let node = Node { node_id: args.nodeid.clone(), volumes, metrics: metrics.clone(), tasks: tasks.clone() };
     let driver = Driver { name: args.drivername.clone(), node };
     let (listener, socket_file) = socket::listen_private(&args.endpoint)?;
     let (state, registered) = watch::channel(registration::State::Waiting);
 
     let mut running = Running::new();
-    if let Some(rotating) = rotating {
+    if let Some(rotation) = rotation {
         let stopped = stop.clone().cancelled_owned();
         running.spawn(async move {
             tokio::select! {
-                () = rotating => {}
+                () = rotation.run() => {}
                 () = stopped => {}
             }
             Ok(())

@@ -1,7 +1,7 @@
 //! Mounting tmpfs: filled before it becomes visible where the kernel can, else mounted and then filled.
 //!
 //! Every call is a system call, never a program; descriptors rather than paths name what is mounted on.
-//! `volume::medium` decides what to do with the answers.
+//! `volume::tmpfs` decides what to do with the answers.
 
 use std::ffi::CString;
 use std::io;

@@ -190,7 +190,7 @@ fn a_tmpfs_under_another_root_is_unmounted_and_nothing_else() -> Result<()> {
     ensure!(mounts_on(&target)?.is_empty(), "a mount is left");
     ensure!(is_whole(&elsewhere), "the content of a tmpfs was cleared");
     ensure!(is_whole(&target), "the directory below the mounts was touched");
-    ensure!(node.log().contains("its tmpfs was taken off"), "{}", node.log());
+    ensure!(node.log().contains("its tmpfs was unmounted"), "{}", node.log());
     // Not through a link below that root.
     let hidden = under(&folder.join("hidden"))?;
     tmpfs(&hidden)?;

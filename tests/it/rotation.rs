@@ -342,8 +342,9 @@ fn the_next_expiration_is_in_the_metrics() -> Result<()> {
     };
     let expires_within = |least: f64, most: f64| -> Result<()> {
         wait_for(&format!("an expiry between {least} and {most}"), PATIENCE, || {
-            let left = metric(&node, "rotation_first_expiry_seconds{", &[])?;
-            Ok((least..=most).contains(&left))
+            let expires = metric(&node, "rotation_next_expiration_timestamp_seconds{", &[])?;
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs_f64();
+            Ok((least..=most).contains(&(expires - now)))
         })
     };
     set("late", 1, Some(90_000));

@@ -1,35 +1,35 @@
-//! Tells that a volume was published, or that its content changed.
+//! Notifies subscribers of volumes that were published or whose content changed.
 //!
-//! Whoever changes a volume tells it here, without waiting; the mirror into Kubernetes Secrets listens. Keyed by target and
-//! bounded, see `news`: a volume that changes often is heard of once.
+//! Sending never waits. Changes are keyed by target and bounded (`queue::notify`): a subscriber
+//! that is slow receives one change for a volume that changed often.
 
 use crate::model::{ClassRef, PodRef};
 use crate::queue::notify::{News, Subscription};
 
 use super::target::TargetPath;
 
-/// One volume that holds something new.
+/// A volume whose content is new.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// The pod it belongs to.
+    /// The pod that mounts the volume.
     pub pod: PodRef,
-    /// The class it is filled from.
+    /// The class that the volume is filled from.
     pub class: ClassRef,
-    /// Where it is mounted.
+    /// Where the volume is mounted.
     pub target: TargetPath,
 }
 
-/// Where changes of volumes are told. Cheap to clone; all clones have the same listeners.
+/// The changes of a node's volumes. Cheap to clone; all clones have the same subscribers.
 #[derive(Debug, Clone, Default)]
 pub struct Changes(News<TargetPath, Change>);
 
 impl Changes {
-    /// Tells that a volume holds something new. Returns at once.
-    pub fn tell(&self, change: Change) {
+    /// Notifies the subscribers. Returns at once.
+    pub fn send(&self, change: Change) {
         self.0.tell(change.target.clone(), change);
     }
 
-    /// Tells from now on which volumes hold something new.
+    /// Subscribes to all changes from now on.
     pub fn subscribe(&self) -> Subscription<TargetPath, Change> {
         self.0.subscribe()
     }

@@ -8,7 +8,7 @@ use crate::model::Class;
 ///
 /// # Errors
 /// The field that is not set.
-pub(super) fn check(class: &Class) -> Result<(), Error> {
+pub(in crate::node) fn check(class: &Class) -> Result<(), Error> {
     let reference = || class.reference.clone();
     match class.provider.as_str() {
         "" => Err(Error::ProviderUnset(reference())),

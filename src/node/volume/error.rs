@@ -1,7 +1,7 @@
-//! Why a volume could not be published or unpublished.
+//! Errors of volumes.
 //!
-//! The texts are written for the pod's owner: what failed, in which object, and what to do. They hold no secret.
-//! `csi::status` turns the reason into a gRPC code.
+//! The texts address the owner of the pod: object, cause and fix. They contain no secret.
+//! `csi::status` maps the reason to a gRPC code.
 
 use std::io;
 use std::time::Duration;
@@ -10,42 +10,42 @@ use crate::backend;
 use crate::model::{ClassRef, InvalidName, Reason};
 use crate::server::metrics::Cause;
 
-/// Which step of mounting failed.
+/// The step of mounting or unmounting that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MountFailure {
-    /// Finding out what is there.
-    Look,
+    /// Inspecting the target.
+    Inspect,
     /// Making the target directory.
     MakeDirectory,
     /// Mounting the tmpfs.
     Mount,
-    /// Unmounting and removing.
+    /// Unmounting, and removing content and directory.
     Unmount,
 }
 
-/// Why the `secretProviderClass` of a volume's attributes names no class.
+/// Why the attribute `secretProviderClass` of a volume is not usable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClassNameError {
-    /// There is no such attribute, or it is empty.
+    /// The attribute is missing or empty.
     #[error(
         "secretProviderClass is not set: name the SecretProviderClass in the volume's csi.volumeAttributes.secretProviderClass"
     )]
     Missing,
-    /// No object of the API server can have this name.
+    /// The value cannot be the name of an API object.
     #[error("secretProviderClass of the volume's csi.volumeAttributes: {0}")]
     Invalid(InvalidName),
 }
 
-/// Why a volume could not be published or unpublished.
+/// Why an operation on a volume failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The volume does not name a class.
+    /// The volume's attributes do not name a class.
     #[error(transparent)]
     ClassName(#[from] ClassNameError),
-    /// The class could not be had.
+    /// The class does not exist or cannot be read.
     #[error(transparent)]
     Class(#[from] crate::classes::Error),
-    /// The class was not found out about before the deadline.
+    /// The deadline passed during the lookup of the class.
     #[error(
         "class {0}: the driver could not look it up in time; is the API server slow, or the disk with its manifests?"
     )]
@@ -61,10 +61,10 @@ pub enum Error {
         "the volume is not read-only: set readOnly: true in the volume's csi section (the mounts alone do not suffice)"
     )]
     NotReadOnly,
-    /// The objects could not be fetched.
+    /// The fetch failed.
     #[error(transparent)]
     Backend(#[from] backend::Error),
-    /// The kubelet has stopped bringing credentials for the volume, and the last ones were dropped.
+    /// The kubelet no longer delivers credentials for the volume, and the last ones were dropped.
     #[error(
         "SecretProviderClass {class}: the kubelet has brought no credentials for {} s: the CSIDriver object of this driver must have requiresRepublish: true",
         since.as_secs()
@@ -72,24 +72,24 @@ pub enum Error {
     CredentialsLapsed {
         /// The class.
         class: ClassRef,
-        /// How long ago it brought the last ones.
+        /// The time since it delivered the last ones.
         since: Duration,
     },
-    /// The deadline passed while something else held the target.
+    /// The deadline passed while another operation held the target's lock.
     #[error("another operation on {target} did not end within {waited:?}; the kubelet calls again")]
     Busy {
         /// The target.
         target: String,
-        /// How long was waited.
+        /// How long this operation waited.
         waited: Duration,
     },
-    /// The volume was unpublished while it was being published.
+    /// The volume was unpublished during its publish.
     #[error("{target} was unpublished while its content was being fetched; nothing was mounted")]
     Unpublished {
         /// The target.
         target: String,
     },
-    /// The directory above the target is gone.
+    /// The parent directory of the target does not exist.
     #[error(
         "the directory above {target} does not exist: the kubelet has removed the pod's directories; nothing is mounted"
     )]
@@ -97,7 +97,7 @@ pub enum Error {
         /// The target.
         target: String,
     },
-    /// The target is not a kubelet's volume below its root.
+    /// The target is not a volume below the kubelet's root.
     #[error(
         "{target} is not a volume below the kubelet's root: only {root}/pods/<uid>/volumes/kubernetes.io~csi/<name>/mount is published to, \
          without a symbolic link on the way; set --kubelet-root (chart value linux.kubeletRootDir) to the kubelet's --root-dir"
@@ -108,37 +108,37 @@ pub enum Error {
         /// The root.
         root: String,
     },
-    /// Something that is no tmpfs is mounted on the target.
+    /// A file system other than tmpfs is mounted on the target.
     #[error("{target} carries a mount that is not a tmpfs; find out who mounted it and unmount it")]
     ForeignMount {
         /// The target.
         target: String,
     },
-    /// The target is no directory.
+    /// The target is not a directory.
     #[error("{target} is not a directory; remove it")]
     NotADirectory {
         /// The target.
         target: String,
     },
-    /// The operating system refuses to mount or unmount.
+    /// The kernel refused to inspect, mount or unmount.
     #[error("{} {target}: {source}", what.as_str())]
     Mount {
         /// The step.
         what: MountFailure,
         /// The target.
         target: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// The operating system refuses to write.
+    /// The kernel refused to write.
     #[error("cannot write the files of {target}: {source}")]
     Write {
         /// The target.
         target: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// A task ended without an answer.
+    /// The operation's task panicked.
     #[error("the operation on {target} ended unexpectedly; the driver's log has the cause")]
     TaskLost {
         /// The target.
@@ -149,7 +149,7 @@ pub enum Error {
 impl MountFailure {
     fn as_str(self) -> &'static str {
         match self {
-            MountFailure::Look => "cannot find out what is mounted on",
+            MountFailure::Inspect => "cannot find out what is mounted on",
             MountFailure::MakeDirectory => "cannot make the directory",
             MountFailure::Mount => "cannot mount a tmpfs on",
             MountFailure::Unmount => "failed to clean and unmount target path",
@@ -158,7 +158,7 @@ impl MountFailure {
 }
 
 impl Error {
-    /// What is counted of this error.
+    /// The labels of this error in metrics.
     pub fn cause(&self) -> Cause<'_> {
         let code = if let Error::Backend(error) = self { error.code() } else { None };
         Cause { reason: self.reason(), code }
@@ -169,7 +169,7 @@ impl Error {
         matches!(self, Error::Backend(error) if error.is_of_other_pod())
     }
 
-    /// The reason of this error.
+    /// The reason, from the closed list.
     pub fn reason(&self) -> Reason {
         match self {
             Error::ClassName(_) | Error::NotReadOnly | Error::OutsideRoot { .. } => Reason::InvalidRequest,

@@ -1,12 +1,11 @@
-//! What has to be done to a volume's directory so that it holds a payload.
+//! Pure. The steps of an atomic write: from a volume's directory to one that holds a payload.
 //!
-//! Pure: a tree and a payload become an ordered list of steps, or nothing when they agree. The scheme is that of
-//! Kubernetes' own secret volumes (docs/reference/csi-driver.md#volume-layout); `writer` carries
-//! the steps out.
+//! The layout is that of Kubernetes' own Secret volumes
+//! (docs/reference/csi-driver.md#volume-layout); `writer` applies the steps.
 //!
 //! # Guarantees
-//! A reader that pins `..data` sees the old set or the new set, never a mixture, after each step.
-//! Whatever subset of the steps was carried out in order, [`repair`] leads from there to a whole volume.
+//! After each step, a reader that has resolved `..data` once sees the old files or the new files,
+//! never a mixture. After any number of steps, [`repair`] returns the steps to a complete volume.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,15 +13,15 @@ use sha2::{Digest as _, Sha256};
 
 use crate::model::{ExposeSecret as _, Payload};
 
-/// The link to the generation that readers see.
+/// The link to the current generation.
 pub const DATA: &str = "..data";
-/// The link that is renamed over [`DATA`].
+/// The link that a write renames to [`DATA`].
 pub const DATA_TMP: &str = "..data_tmp";
 
-/// The SHA-256 of a file's bytes.
+/// A SHA-256 digest.
 pub type Digest = [u8; 32];
 
-/// Computes a file's digest.
+/// The digest of a file's content.
 pub fn digest(content: &[u8]) -> Digest {
     Sha256::digest(content).into()
 }
@@ -30,7 +29,7 @@ pub fn digest(content: &[u8]) -> Digest {
 /// An entry of a volume's root directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
-    /// A symbolic link with its text.
+    /// A symbolic link, with its text.
     Link(String),
     /// A directory.
     Directory,
@@ -38,23 +37,23 @@ pub enum Entry {
     File,
 }
 
-/// The root directory of a volume, and what stands directly in its current generation.
+/// The root directory of a volume, and the top level of its current generation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Root {
-    /// Every entry by name.
+    /// All entries by name.
     pub entries: BTreeMap<String, Entry>,
-    /// The entries of the directory that `..data` points to; `None` when there is no such directory.
+    /// The names in the directory to which `..data` points; `None` if it does not exist.
     pub current: Option<BTreeSet<String>>,
 }
 
-/// What is known of a file that is there.
+/// The properties by which a file is compared with a payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileFacts {
     /// The permission bits.
     pub mode: u32,
     /// The owning group.
     pub gid: u32,
-    /// The SHA-256 of its bytes.
+    /// The digest of its content.
     pub digest: Digest,
 }
 
@@ -63,7 +62,7 @@ pub struct FileFacts {
 pub struct Tree {
     /// The root directory.
     pub root: Root,
-    /// The files of the current generation by path; empty when there is none.
+    /// The files of the current generation by path; empty without one.
     pub files: BTreeMap<String, FileFacts>,
 }
 
@@ -74,23 +73,23 @@ pub enum Step {
     Remove(String),
     /// Make a directory, given by its path below the root.
     MakeDirectory(String),
-    /// Write the payload's file of this index to this path below the root.
+    /// Write the file with this index in the payload to this path below the root.
     WriteFile(usize, String),
     /// Make `..data_tmp` a link to this generation.
     Prepare(String),
-    /// Rename `..data_tmp` to `..data`: the one moment at which readers change over.
+    /// Rename `..data_tmp` to `..data`: from here on readers see the new generation.
     Switch,
     /// Make a link of this name to the same name below `..data`.
     Link(String),
 }
 
-/// The files' group: theirs to read, when the pod has one (`fsGroup`).
+/// The group that may read the files: the pod's `fsGroup`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Group(pub u32);
 
-/// The mode and group that a payload's file gets on disk.
+/// The mode and group of a payload's file on disk.
 ///
-/// With a group, its members may read every file, as the kubelet grants it for volumes that are mounted read-only.
+/// Members of a group may read every file, as the kubelet grants it for read-only volumes.
 pub fn ownership(mode: crate::model::FileMode, group: Option<Group>) -> (u32, Option<u32>) {
     match group {
         Some(Group(gid)) => (mode.group_readable().bits(), Some(gid)),
@@ -99,7 +98,7 @@ pub fn ownership(mode: crate::model::FileMode, group: Option<Group>) -> (u32, Op
 }
 
 impl Root {
-    /// The name of the current generation, if `..data` is a link.
+    /// The name of the current generation, if `..data` is a link to a directory.
     pub fn generation(&self) -> Option<&str> {
         match self.entries.get(DATA) {
             Some(Entry::Link(name)) if self.current.is_some() => Some(name),
@@ -107,9 +106,8 @@ impl Root {
         }
     }
 
-    /// Whether a provider wrote the files itself, as some did before drivers did
-    /// (docs/reference/csi-driver.md#files-of-providers): without `..data`. Nothing of ours looks
-    /// so after any step.
+    /// Whether a provider wrote the files itself, without `..data`, as some older ones did
+    /// (docs/reference/csi-driver.md#files-of-providers). No step of this module leads there.
     pub fn is_legacy(&self) -> bool {
         let plain = |(name, entry): (&String, &Entry)| {
             !name.starts_with("..") && matches!(entry, Entry::File | Entry::Directory)
@@ -119,7 +117,8 @@ impl Root {
 }
 
 impl Root {
-    /// Whether an entry belongs to no set: a generation that is not the current one, or a link to what is not in it.
+    /// Whether an entry is left from another write: a generation other than the current one, or a
+    /// link to a name that the current one does not have.
     fn is_leftover(&self, name: &str, entry: &Entry) -> bool {
         if name == DATA || name == DATA_TMP {
             return false;
@@ -134,15 +133,15 @@ impl Root {
     }
 }
 
-/// The steps from `tree` to `payload`, in a new generation of the given name; empty when they agree.
+/// The steps from `tree` to `payload`, in a new generation of this name; empty if nothing differs.
 ///
-/// `own_gid` is the group that new files get by themselves.
+/// `own_gid` is the group of files that are written without a [`Group`].
 pub fn plan(tree: &Tree, payload: &Payload, group: Option<Group>, own_gid: u32, generation: &str) -> Vec<Step> {
     if tree.root.generation().is_some() && tree.files == facts(payload, group, own_gid) {
         return repair(&tree.root);
     }
     let (mut steps, mut root) = (Vec::new(), tree.root.clone());
-    // What a write left that was cut off goes first: besides it there is no room for two whole generations.
+    // Leftovers of an interrupted write first: the tmpfs has space for two generations only.
     root.entries.retain(|name, entry| {
         let keep = !tree.root.is_leftover(name, entry);
         if !keep {
@@ -170,7 +169,7 @@ pub fn plan(tree: &Tree, payload: &Payload, group: Option<Group>, own_gid: u32, 
     steps
 }
 
-/// The files that a payload becomes, as [`Tree::files`] has them.
+/// [`Tree::files`] of a volume that holds the payload.
 pub fn facts(payload: &Payload, group: Option<Group>, own_gid: u32) -> BTreeMap<String, FileFacts> {
     let files = payload.files().iter().map(|file| {
         let (mode, gid) = ownership(file.mode, group);
@@ -180,11 +179,11 @@ pub fn facts(payload: &Payload, group: Option<Group>, own_gid: u32) -> BTreeMap<
     files.collect()
 }
 
-/// One digest for all that decides whether a volume has to be written: paths, modes, groups and bytes.
+/// One digest of paths, modes, groups and content: it is equal exactly if no write is needed.
 pub fn content_digest(files: &BTreeMap<String, FileFacts>) -> Digest {
     let mut all = Sha256::new();
     for (path, FileFacts { mode, gid, digest }) in files {
-        // The length in front keeps neighbours apart.
+        // With its length in front, no path runs into the next field.
         all.update((path.len() as u64).to_be_bytes());
         all.update(path);
         all.update(mode.to_be_bytes());
@@ -203,9 +202,9 @@ fn switched(root: &Root, payload: &Payload, generation: &str) -> Root {
     Root { entries, current: Some(current) }
 }
 
-/// The steps that make a volume whole again without new content: missing links, stale links, old generations.
+/// The steps that complete an interrupted write: missing links, stale links, old generations.
 ///
-/// Empty for a whole volume, and for one that was never filled (there is nothing to repair it from).
+/// Empty for a complete volume, and for an unfilled one, which only a write can complete.
 pub fn repair(root: &Root) -> Vec<Step> {
     let (Some(_), Some(names)) = (root.generation(), &root.current) else {
         return Vec::new();
@@ -217,7 +216,7 @@ pub fn repair(root: &Root) -> Vec<Step> {
     for name in names {
         match root.entries.get(name) {
             Some(Entry::Link(text)) if *text == format!("{DATA}/{name}") => continue,
-            // A file or folder that a provider wrote itself, before drivers did (upstream's migration clean-up).
+            // A file or directory of a legacy volume; upstream removes it, too.
             Some(Entry::Link(_) | Entry::Directory | Entry::File) => steps.push(Step::Remove(name.clone())),
             None => {}
         }

@@ -1,7 +1,7 @@
-//! One writer for each target, and news of an unpublish to publishes that are still fetching.
+//! Per-target write lock, plus an epoch by which a publish in flight notices an unpublish.
 //!
-//! Holds no lock while anything is fetched, and knows nothing of mounts.
-//! `publish` and `unpublish` take a [`Target`] at their start and its lock only around their changes.
+//! A publish gets its [`TargetLock`] at the start, and holds the lock only while it writes, never
+//! while it fetches. Performs no mounts.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -13,61 +13,60 @@ use tokio::time::{Instant, timeout_at};
 
 use super::target::TargetPath;
 
-/// The targets that somebody works on at this moment.
+/// The locks of all targets in use.
 #[derive(Debug, Default)]
 pub(super) struct Locks {
-    targets: Mutex<HashMap<TargetPath, Weak<Target>>>,
+    targets: Mutex<HashMap<TargetPath, Weak<TargetLock>>>,
 }
 
-/// One target that somebody works on.
+/// The lock and the epoch of one target.
 #[derive(Debug, Default)]
-pub(super) struct Target {
-    writing: Arc<tokio::sync::Mutex<()>>,
-    unpublished: AtomicU64,
-    /// Wakes the publishes that are still fetching.
-    left: Notify,
+pub(super) struct TargetLock {
+    write: Arc<tokio::sync::Mutex<()>>,
+    unpublishes: AtomicU64,
+    /// Wakes publishes that still fetch.
+    unpublished: Notify,
 }
 
-/// How often a target was unpublished so far; compared later, it tells whether that happened in between.
+/// The number of unpublishes of a target so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Epoch(u64);
 
-/// The right to change a target. Dropping it gives it back.
+/// The right to change a target, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Writing(#[expect(dead_code, reason = "held, never read")] OwnedMutexGuard<()>);
+pub(super) struct WriteGuard(#[expect(dead_code, reason = "held, never read")] OwnedMutexGuard<()>);
 
 impl Locks {
-    /// The shared state of one target; it lives as long as somebody holds it.
-    pub(super) fn target(&self, path: &TargetPath) -> Arc<Target> {
-        // A panic while the map is held leaves it whole: every change is one insertion or removal.
+    /// The lock of a target, shared by all that hold it at the same time.
+    pub(super) fn get(&self, path: &TargetPath) -> Arc<TargetLock> {
+        // A panic cannot leave the map inconsistent: every change is one insertion or removal.
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(target) = targets.get(path).and_then(Weak::upgrade) {
             return target;
         }
         targets.retain(|_, target| target.strong_count() > 0);
-        let target = Arc::new(Target::default());
+        let target = Arc::new(TargetLock::default());
         targets.insert(path.clone(), Arc::downgrade(&target));
         target
     }
 }
 
-impl Target {
-    /// The epoch now.
+impl TargetLock {
     pub(super) fn epoch(&self) -> Epoch {
-        Epoch(self.unpublished.load(Ordering::Acquire))
+        Epoch(self.unpublishes.load(Ordering::Acquire))
     }
 
-    /// Notes that the target was unpublished: publishes that began before must not mount it again.
-    pub(super) fn unpublished(&self) {
-        self.unpublished.fetch_add(1, Ordering::AcqRel);
-        self.left.notify_waiters();
+    /// Starts a new epoch: a publish of an earlier one must not mount the target again.
+    pub(super) fn record_unpublish(&self) {
+        self.unpublishes.fetch_add(1, Ordering::AcqRel);
+        self.unpublished.notify_waiters();
     }
 
-    /// Waits until the target is unpublished, if it was not since `epoch`.
-    pub(super) async fn left(&self, epoch: Epoch) {
+    /// Waits until the target is unpublished; returns at once if that happened after `epoch`.
+    pub(super) async fn unpublished_after(&self, epoch: Epoch) {
         loop {
-            // Listens first, so that nothing comes between the look and the wait.
-            let mut notified = pin!(self.left.notified());
+            // Registers before the check, so that no unpublish is missed between check and wait.
+            let mut notified = pin!(self.unpublished.notified());
             notified.as_mut().enable();
             if self.epoch() != epoch {
                 return;
@@ -76,8 +75,8 @@ impl Target {
         }
     }
 
-    /// Waits for the right to change the target; `None` when the deadline passes first.
-    pub(super) async fn lock(&self, deadline: Instant) -> Option<Writing> {
-        timeout_at(deadline, Arc::clone(&self.writing).lock_owned()).await.ok().map(Writing)
+    /// Waits for the write lock; `None` if the deadline passes first.
+    pub(super) async fn lock(&self, deadline: Instant) -> Option<WriteGuard> {
+        timeout_at(deadline, Arc::clone(&self.write).lock_owned()).await.ok().map(WriteGuard)
     }
 }

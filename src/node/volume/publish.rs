@@ -1,15 +1,17 @@
 //! Publishing a volume: from a checked request to files that a pod can read.
 //!
-//! Does not know gRPC and does not retry: the kubelet calls again. Fetching comes before mounting, so that most
-//! failures leave nothing to undo; `medium` does the mounting.
+//! Never retries: the kubelet calls again. Fetches before it mounts, so that most failures leave
+//! nothing to undo; `tmpfs` does the mounting.
 //!
 //! # Flow
-//! 1. A target that holds a published volume is a success at once (`republish`); one whose last write was cut off is mended.
+//! 1. If the target holds a published volume, the call succeeds at once (`republish`); a volume
+//!    whose last write was interrupted is repaired.
 //! 2. The class is looked up in the pod's namespace and checked.
-//! 3. The provider fetches everything, before the deadline, holding no lock.
-//! 4. Under the target's lock, the tmpfs is filled and shown, unless the target was unpublished meanwhile.
-//! 5. With rotation, the volume is known from then on, and further calls for it only bring credentials.
-//! 6. The cluster is told how it ended, in the background.
+//! 3. The provider fetches all objects before the deadline. No lock is held.
+//! 4. Under the target's lock, the tmpfs is filled and mounted, unless the target was unpublished
+//!    meanwhile.
+//! 5. With rotation, the volume is registered: further calls for it only deliver credentials.
+//! 6. The outcome is reported to the cluster in the background.
 
 use std::sync::Arc;
 
@@ -18,187 +20,181 @@ use tracing::warn;
 
 use super::changes::Change;
 use super::class::check;
-use super::error::{ClassNameError, Error};
-use super::layout::Group;
-use super::locks::{Epoch, Target};
-use super::medium::{self, State};
+use super::error::Error;
+use super::locks::{Epoch, TargetLock};
+use super::registry::LastWrite;
+use super::request::PublishRequest;
 use super::target::{KubeletRoot, TargetPath};
-use super::{Volumes, blocking, rotation};
+use super::tmpfs::{self, State};
+use super::volumes::{Volumes, blocking};
 use crate::backend::{FetchIdentity, Held};
-use crate::model::{Caller, Class, ClassRef, Fetch, Payload, Purpose};
+use crate::model::{Class, ClassRef, Fetch, Payload, Purpose};
 use crate::server::metrics::Provider;
 
-/// A checked NodePublishVolume.
-#[derive(Debug, Clone)]
-pub struct PublishRequest {
-    /// Where the volume is to appear.
-    pub target: TargetPath,
-    /// The pod, and what the kubelet sends for it.
-    pub caller: Caller,
-    /// The class that the volume's attributes name, in the pod's namespace. A name that is none is an error only when
-    /// the class is needed, since a volume that is there stays.
-    pub class: Result<ClassRef, ClassNameError>,
-    /// The group that may read the files.
-    pub group: Option<Group>,
-    /// Whether the pod's volume is read-only.
-    pub read_only: bool,
-    /// When the caller must have an answer.
-    pub deadline: Instant,
-}
-
-/// What stands on a target before a publish.
+/// What a publish finds on its target.
 enum Found {
-    /// No volume.
     Nothing,
-    /// A volume.
     Volume,
     /// A volume that is not below the kubelet's root.
     Outside,
 }
 
-/// What a publish did.
+/// What a successful publish did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Published {
-    /// The volume was there already; nothing was fetched and nothing was written.
+    /// The volume was published before; nothing was fetched and nothing was written.
     Already,
     /// The volume was fetched, mounted and filled.
     Now,
 }
 
-/// A publish that has ended.
+/// The result of a publish.
 #[derive(Debug)]
 pub struct Attempt {
-    /// Whom the class names; [`Provider::None`] where nobody was asked.
+    /// The provider of the class; [`Provider::None`] if no provider was asked.
     pub provider: Provider,
-    /// How it ended.
+    /// What was done, or why not.
     pub outcome: Result<Published, Error>,
 }
 
 impl Volumes {
     /// Publishes a volume, or finds it published.
     ///
-    /// Run it in a task of its own: it then ends with a whole volume or nothing, whether or not the caller waits.
-    /// On any error nothing is mounted by this call.
+    /// Run it in a task of its own: then it always ends with a complete volume or with nothing,
+    /// even if the caller goes away. After an error, this call has left no mount.
     pub async fn publish(&self, request: PublishRequest) -> Attempt {
-        let mut asked = None;
-        let outcome = self.publish_untold(&request, &mut asked).await;
-        // A pod that the context only pretends to be of gets no event.
+        let (class, outcome) = self.try_publish(&request).await;
+        // No event for a pod that the volume context only claims to belong to.
         if let (Some(reports), Err(error)) = (&self.reports, &outcome)
             && !error.is_of_other_pod()
         {
             reports.failed(&request.caller.pod, error.reason(), &error.to_string());
         }
-        // Only now, since a provider counts as known once it was found.
-        let provider = asked.map_or(Provider::None, |name| self.metrics.provider(&name));
+        // Last, since a provider gets a label of its own only after it was found.
+        let provider = class.map_or(Provider::None, |class| self.metrics.provider(&class.provider));
         Attempt { provider, outcome }
     }
 
-    /// Whether a published volume is on `target`, in whatever order; changes nothing.
+    /// Whether a published volume is on `target`, complete or not; changes nothing.
     pub async fn is_published(&self, target: &TargetPath, deadline: Instant) -> bool {
-        let site = self.site(target);
-        let state = blocking(target, deadline, move || medium::state(&site)).await;
-        matches!(state, Ok(State::Whole | State::Torn | State::Outside))
+        let mount_point = self.mount_point(target);
+        let state = blocking(target, deadline, move || tmpfs::state(&mount_point)).await;
+        matches!(state, Ok(State::Complete | State::Interrupted | State::Outside))
     }
 
-    async fn publish_untold(&self, request: &PublishRequest, asked: &mut Option<String>) -> Result<Published, Error> {
-        let target = self.locks.target(&request.target);
+    /// The outcome, with the class if its provider was asked.
+    async fn try_publish(&self, request: &PublishRequest) -> (Option<Arc<Class>>, Result<Published, Error>) {
+        let target = self.locks.get(&request.target);
         let epoch = target.epoch();
-        match self.already_published(request, &target, epoch).await? {
-            Found::Nothing => {}
-            Found::Volume => {
-                self.feed(request, &target, epoch).await;
-                return Ok(Published::Already);
+        match self.find_volume(request, &target, epoch).await {
+            Ok(Found::Nothing) => {}
+            Ok(Found::Volume) => {
+                self.renew_credentials(request, &target, epoch).await;
+                return (None, Ok(Published::Already));
             }
-            Found::Outside => {
+            Ok(Found::Outside) => {
                 let root = self.root.as_deref().map(KubeletRoot::as_str).unwrap_or_default();
                 warn!(pod = %request.caller.pod, target = %request.target, root,
-                    "a volume that is mounted, and not below --kubelet-root, keeps what it holds; the call's tokens are dropped");
-                return Ok(Published::Already);
+                    "a mounted volume is not below --kubelet-root: it keeps its content, and the call's tokens are dropped");
+                return (None, Ok(Published::Already));
             }
+            Err(error) => return (None, Err(error)),
         }
-        let (class, identity, payload) = tokio::select! {
-            fetched = self.fetch(request, asked) => fetched?,
-            // What it would have computed or waited for, nobody needs any more.
-            () = target.left(epoch) => return Err(Error::Unpublished { target: request.target.to_string() }),
+        let class = tokio::select! {
+            class = self.requested_class(request) => class,
+            () = target.unpublished_after(epoch) => Err(unpublished(request)),
+        };
+        match class {
+            Ok(class) => {
+                let outcome = self.publish_class(request, &class, &target, epoch).await;
+                (Some(class), outcome)
+            }
+            Err(error) => (None, Err(error)),
+        }
+    }
+
+    async fn publish_class(
+        &self,
+        request: &PublishRequest,
+        class: &Arc<Class>,
+        target: &Arc<TargetLock>,
+        epoch: Epoch,
+    ) -> Result<Published, Error> {
+        let (identity, payload) = tokio::select! {
+            fetched = self.fetch(request, class) => fetched?,
+            () = target.unpublished_after(epoch) => return Err(unpublished(request)),
         };
         let versions = payload.versions().to_vec();
-        let wrote = self.rotation.as_ref().map(|_| rotation::wrote(&payload, request.group, &identity));
-        if !self.show(request, &target, epoch, payload).await? {
-            // Another call for the same volume was faster, perhaps with other content: what is there is what counts.
-            self.feed(request, &target, epoch).await;
+        let last_write = self.registry.as_ref().map(|_| LastWrite::of(&payload, request.group, &identity));
+        if !self.mount(request, target, epoch, payload).await? {
+            // Another call for this volume was faster. Its content counts, even if it differs.
+            self.renew_credentials(request, target, epoch).await;
             return Ok(Published::Already);
         }
         if target.epoch() != epoch {
-            // Unpublished since: there is nothing left to follow or to tell of.
+            // Unpublished since: there is no volume to register or report.
             return Ok(Published::Now);
         }
-        if let (Some(registry), Some(wrote)) = (&self.rotation, wrote) {
-            registry.published(request, (&target, epoch), (&class, identity), wrote);
+        if let (Some(registry), Some(last_write)) = (&self.registry, last_write) {
+            registry.insert_published(request, (target, epoch), (class, identity), last_write);
         }
         let (pod, target) = (request.caller.pod.clone(), request.target.clone());
-        self.changes.tell(Change { pod, class: class.reference.clone(), target });
+        self.changes.send(Change { pod, class: class.reference.clone(), target });
         if let Some(reports) = &self.reports {
             reports.published(&request.caller.pod, &class.reference, &request.target.to_string(), &versions);
         }
         Ok(Published::Now)
     }
 
-    async fn already_published(&self, request: &PublishRequest, target: &Target, epoch: Epoch) -> Result<Found, Error> {
-        let site = self.site(&request.target);
-        let known = self.rotation.as_ref().is_some_and(|registry| registry.knows(&request.target, epoch));
-        match blocking(&request.target, request.deadline, move || medium::state(&site)).await {
+    async fn find_volume(&self, request: &PublishRequest, target: &TargetLock, epoch: Epoch) -> Result<Found, Error> {
+        let mount_point = self.mount_point(&request.target);
+        let registered = self.registry.as_ref().is_some_and(|registry| registry.contains(&request.target, epoch));
+        match blocking(&request.target, request.deadline, move || tmpfs::state(&mount_point)).await {
             Ok(State::Unmounted | State::Unfilled) => Ok(Found::Nothing),
-            Ok(State::Whole) => Ok(Found::Volume),
+            Ok(State::Complete) => Ok(Found::Volume),
             Ok(State::Outside) => Ok(Found::Outside),
-            // A refresh may be writing at this moment, and the next one mends what is torn: no call waits for that, and none for
-            // a volume that a pod uses fails (docs/decisions.md#d4).
-            Ok(State::Torn) | Err(_) if known => Ok(Found::Volume),
+            // A refresh may be writing right now, and the next refresh repairs an interrupted
+            // write: no call waits for that, and no call fails for a volume in use
+            // (docs/decisions.md#d4).
+            Ok(State::Interrupted) | Err(_) if registered => Ok(Found::Volume),
             Err(error) => Err(error),
-            Ok(State::Torn) => {
-                let writing = self.lock(&request.target, target, request.deadline).await?;
-                // What was seen may have been an unpublish at work.
-                if target.epoch() != epoch {
-                    return Err(Error::Unpublished { target: request.target.to_string() });
-                }
-                let site = self.site(&request.target);
-                let mended = blocking(&request.target, request.deadline, move || {
-                    let _held = writing;
-                    medium::mend(&site)
-                });
-                match mended.await {
-                    // What a pod may use is not answered with an error; it is torn still, and the next write mends it.
-                    Err(error) if target.epoch() == epoch => {
-                        warn!(target = %request.target, err = %error, "a volume whose last write was cut off cannot be mended");
-                        Ok(Found::Volume)
-                    }
-                    other => Ok(if other? { Found::Volume } else { Found::Nothing }),
-                }
-            }
+            Ok(State::Interrupted) => self.repair(request, target, epoch).await,
         }
     }
 
-    async fn fetch(
-        &self,
-        request: &PublishRequest,
-        asked: &mut Option<String>,
-    ) -> Result<(Arc<Class>, FetchIdentity, Payload), Error> {
+    async fn repair(&self, request: &PublishRequest, target: &TargetLock, epoch: Epoch) -> Result<Found, Error> {
+        let guard = self.lock(&request.target, target, request.deadline).await?;
+        // An unpublish in progress looks like an interrupted write.
+        if target.epoch() != epoch {
+            return Err(unpublished(request));
+        }
+        let mount_point = self.mount_point(&request.target);
+        let repaired = blocking(&request.target, request.deadline, move || {
+            let _guard = guard;
+            tmpfs::repair(&mount_point)
+        });
+        match repaired.await {
+            // No call fails for a volume that a pod may use; the next write tries the repair again.
+            Err(error) if target.epoch() == epoch => {
+                warn!(target = %request.target, err = %error,
+                    "the last write of a volume was interrupted, and the volume cannot be repaired");
+                Ok(Found::Volume)
+            }
+            other => Ok(if other? { Found::Volume } else { Found::Nothing }),
+        }
+    }
+
+    async fn requested_class(&self, request: &PublishRequest) -> Result<Arc<Class>, Error> {
         let reference = request.class.clone()?;
         let class = match self.class(&reference, request.deadline).await {
             Ok(class) => class,
-            // Whether another pod's namespace has such a class, and what is wrong with it, is not this pod's to learn.
+            // A pod must not learn about classes in the namespace of another pod.
             Err(error) => return Err(self.other_pod(request).unwrap_or(error)),
         };
         if !request.read_only {
             return Err(Error::NotReadOnly);
         }
-        *asked = Some(class.provider.clone());
-        let PublishRequest { caller, target, deadline, .. } = request;
-        let (class, purpose) = (Arc::new(class), Purpose::Mount);
-        let fetch = Fetch { class: &class, caller, target: target.as_str(), purpose, deadline: *deadline };
-        let prepared = self.backends.prepare(fetch, Held::default()).await?;
-        let (identity, payload) = (prepared.identity(), prepared.payload().await?);
-        drop(prepared);
-        Ok((class, identity, payload))
+        Ok(Arc::new(class))
     }
 
     async fn class(&self, reference: &ClassRef, deadline: Instant) -> Result<Class, Error> {
@@ -208,24 +204,35 @@ impl Volumes {
         Ok(class)
     }
 
-    /// Shows the payload; false when the volume was there already and nothing was written.
-    async fn show(
+    async fn fetch(&self, request: &PublishRequest, class: &Class) -> Result<(FetchIdentity, Payload), Error> {
+        let PublishRequest { caller, target, deadline, .. } = request;
+        let fetch = Fetch { class, caller, target: target.as_str(), purpose: Purpose::Mount, deadline: *deadline };
+        let prepared = self.backends.prepare(fetch, Held::default()).await?;
+        Ok((prepared.identity(), prepared.payload().await?))
+    }
+
+    /// Mounts the payload; false if a volume is mounted already, which stays as it is.
+    async fn mount(
         &self,
         request: &PublishRequest,
-        target: &Arc<Target>,
+        target: &Arc<TargetLock>,
         epoch: Epoch,
         payload: Payload,
     ) -> Result<bool, Error> {
-        let writing = self.lock(&request.target, target, request.deadline).await?;
+        let guard = self.lock(&request.target, target, request.deadline).await?;
         if target.epoch() != epoch {
-            return Err(Error::Unpublished { target: request.target.to_string() });
+            return Err(unpublished(request));
         }
-        let (site, group) = (self.site(&request.target), request.group);
+        let (mount_point, group) = (self.mount_point(&request.target), request.group);
         blocking(&request.target, request.deadline, move || {
-            // Held until the write has ended, also when nobody waits for it any more.
-            let _held = writing;
-            medium::fill(&site, &payload, group)
+            // Until the write ends, even if the caller stops waiting for it.
+            let _guard = guard;
+            tmpfs::fill(&mount_point, &payload, group)
         })
         .await
     }
+}
+
+fn unpublished(request: &PublishRequest) -> Error {
+    Error::Unpublished { target: request.target.to_string() }
 }

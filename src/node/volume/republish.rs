@@ -1,7 +1,8 @@
-//! A call for a volume that is mounted already: it brings credentials, and is a success whatever it brings.
+//! A publish of a volume that is mounted already: it delivers credentials, and always succeeds.
 //!
-//! An error would make the kubelet take the mount away (kubernetes/kubernetes#121271). So what the built-in provider would refuse at a
-//! first publish is dropped here, and the log says why. Other providers' tokens are passed on as they are.
+//! An error would make the kubelet unmount the volume (kubernetes/kubernetes#121271). Credentials
+//! that the built-in provider would refuse at a first publish are therefore dropped here, and the
+//! log has the reason. Tokens for other providers are passed on unchecked.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,46 +10,47 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
-use super::Volumes;
 use super::error::Error;
-use super::locks::{Epoch, Target};
-use super::publish::PublishRequest;
+use super::locks::{Epoch, TargetLock};
+use super::request::PublishRequest;
+use super::volumes::Volumes;
 use crate::backend::CallerFault;
 
-/// How long it may take to find out who fills the volumes of a class.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a republish may look up the provider of a class.
+const CLASS_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Volumes {
-    /// Takes what a call brings for a volume of ours that is there.
-    pub(super) async fn feed(&self, request: &PublishRequest, target: &Arc<Target>, epoch: Epoch) {
+    /// Stores the credentials that a call delivers for a mounted volume.
+    pub(super) async fn renew_credentials(&self, request: &PublishRequest, target: &Arc<TargetLock>, epoch: Epoch) {
         let fault = self.fault_of(request).await;
         if let Some(fault) = &fault {
             warn!(pod = %request.caller.pod, target = %request.target, err = %fault,
-                "a call for a mounted volume: its tokens are dropped, and the volume keeps what it holds");
+                "a call for a mounted volume: its tokens are dropped, and the volume keeps its content");
         }
-        let Some(registry) = &self.rotation else { return };
+        let Some(registry) = &self.registry else { return };
         match fault {
-            None => registry.feed(request, target, epoch),
+            None => registry.renew_credentials(request, target, epoch),
             Some(CallerFault::Token(_)) => {
                 let caller = request.caller.clone().without_tokens();
-                registry.feed(&PublishRequest { caller, ..request.clone() }, target, epoch);
+                registry.renew_credentials(&PublishRequest { caller, ..request.clone() }, target, epoch);
             }
-            // Nothing in it is to be believed: neither the class nor the identity by which the volume would be refreshed.
+            // Neither class nor identity of this call can be trusted, so nothing is stored.
             Some(CallerFault::OtherPod(_)) => {}
         }
     }
 
-    /// What keeps the built-in provider from using the tokens of a call.
+    /// Why the built-in provider cannot use the tokens of a call.
     async fn fault_of(&self, request: &PublishRequest) -> Option<CallerFault> {
         let fault = self.backends.fault_of(&request.caller, request.target.as_str())?;
-        // A class that cannot be had may be the built-in provider's.
+        // If the class is unknown, its provider may be the built-in one.
         let Ok(reference) = &request.class else { return Some(fault) };
-        let looked = timeout_at(Instant::now() + PATIENCE, self.classes.get(reference)).await;
-        let others = matches!(looked, Ok(Ok(class)) if !self.backends.is_built_in(&class));
-        (!others).then_some(fault)
+        let looked = timeout_at(Instant::now() + CLASS_TIMEOUT, self.classes.get(reference)).await;
+        let external = matches!(looked, Ok(Ok(class)) if !self.backends.is_built_in(&class));
+        (!external).then_some(fault)
     }
 
-    /// The refusal of a call that speaks of another pod than the one whose volume it is, where this program fills volumes.
+    /// The error of a call whose context names another pod than its target path, if there is a
+    /// built-in provider.
     pub(super) fn other_pod(&self, request: &PublishRequest) -> Option<Error> {
         self.backends.check_pod(&request.caller, request.target.as_str()).err().map(Error::from)
     }

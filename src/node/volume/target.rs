@@ -1,7 +1,7 @@
-//! The path a volume is published on, and the kubelet's root directory, below which it has to be.
+//! Pure. The path on which a volume is published, and the kubelet's root directory.
 //!
-//! Pure: nothing is looked up. Without a known root the path's prefix is free; what could lead elsewhere is always refused. `site`
-//! opens it.
+//! Any prefix is valid here; a component that could lead to another directory never is.
+//! `mount_point` compares a target with the root and opens it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ pub enum TargetPathError {
     /// The path is relative.
     #[error("must be absolute, but is not")]
     Relative,
-    /// The path is too short, too long, or not in its shortest form.
+    /// The path has one component only, or is not in its shortest form.
     #[error("must name a directory below another one in its shortest form, without '.', '..', '//' or NUL")]
     NotClean,
     /// More than 4,095 bytes.
@@ -25,10 +25,10 @@ pub enum TargetPathError {
 }
 
 impl TargetPath {
-    /// Takes the `target_path` of a request.
+    /// Parses the `target_path` of a request.
     ///
     /// # Errors
-    /// The rule that the text breaks.
+    /// The rule that the text violates.
     pub fn new(text: &str) -> Result<TargetPath, TargetPathError> {
         let Some(below) = text.strip_prefix('/') else {
             return Err(TargetPathError::Relative);
@@ -54,7 +54,7 @@ impl TargetPath {
         Path::new(&self.0)
     }
 
-    /// The directory above.
+    /// The parent directory.
     pub fn parent(&self) -> PathBuf {
         PathBuf::from(self.0.rsplit_once('/').map_or("/", |(above, _)| above))
     }
@@ -65,17 +65,16 @@ impl TargetPath {
     }
 }
 
-/// Where a kubelet has a CSI volume: `<root>/pods/<uid>/volumes/kubernetes.io~csi/<name>/mount`.
+/// The parts of `<root>/pods/<uid>/volumes/kubernetes.io~csi/<name>/mount`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct KubeletVolume<'a> {
-    /// The kubelet's root directory.
     pub(super) root: &'a str,
     /// The components between the root and the target.
     pub(super) below: [&'a str; 5],
 }
 
 impl TargetPath {
-    /// Takes the path apart as that of a kubelet's CSI volume; `None` when it does not look like one.
+    /// Parses the path as that of a kubelet's CSI volume; `None` if it is not one.
     pub(super) fn kubelet_volume(&self) -> Option<KubeletVolume<'_>> {
         let mut parts = self.0.rsplitn(7, '/');
         let (mount, name, csi) = (parts.next()?, parts.next()?, parts.next()?);
@@ -98,10 +97,10 @@ pub struct KubeletRoot(String);
 pub struct KubeletRootError;
 
 impl KubeletRoot {
-    /// Takes the path, and leaves out `.` and what slashes are too many, as the kubelet does with its own.
+    /// Parses the path; removes `.` and redundant slashes, as the kubelet does.
     ///
     /// # Errors
-    /// A path that is relative, or `/`, or has `..` or a NUL byte.
+    /// A path that is relative, or `/`, or contains `..` or a NUL byte.
     pub fn new(text: &str) -> Result<KubeletRoot, KubeletRootError> {
         let parts: Vec<&str> = text.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
         let clean = parts.iter().all(|part| *part != ".." && !part.contains('\0'));

@@ -1,6 +1,5 @@
 mod layout;
 mod locks;
-mod schedule;
 mod target;
 mod writer;
 

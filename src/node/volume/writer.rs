@@ -1,7 +1,7 @@
-//! Carries the steps of `layout` out on a volume's root directory, and reads a volume back.
+//! Applies the steps of `layout` to a volume's root directory, and reads volumes.
 //!
-//! Decides nothing about what should stand there, and takes only descriptors of a proven volume root, never a path.
-//! Called by `medium`, on a thread that may block.
+//! `layout` decides; this module accepts only descriptors of a proven volume root, never a path.
+//! Runs on threads for blocking work.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,16 +18,16 @@ const DIRECTORY_MODE: u32 = 0o755;
 /// What a write did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
-    /// The volume held the payload already.
+    /// The volume already held the payload.
     Unchanged,
-    /// Something was written.
+    /// Files or links were written.
     Changed,
 }
 
-/// Makes the volume hold exactly `payload`; writes nothing when it does already.
+/// Makes the volume hold exactly `payload`; writes nothing if it already does.
 ///
 /// # Errors
-/// What the kernel says. Readers see the old set then; what was begun is removed.
+/// Errors of the kernel. Readers see the old files then, and the new generation is removed.
 pub fn write(root: BorrowedFd<'_>, payload: &Payload, group: Option<Group>) -> io::Result<Written> {
     let generation = generation_name(jiff::Timestamp::now())?;
     let own_gid = process::own_group();
@@ -35,7 +35,7 @@ pub fn write(root: BorrowedFd<'_>, payload: &Payload, group: Option<Group>) -> i
     for (at, step) in steps.iter().enumerate() {
         let Err(error) = apply(root, step, payload, group) else { continue };
         if steps[at..].contains(&Step::Switch) {
-            // Readers have not changed over. A failure to remove what was begun is repaired by the next write.
+            // Readers see the old generation. If the removal fails, the next write repeats it.
             let _ = dir::remove(root, layout::DATA_TMP);
             let _ = dir::remove(root, &generation);
         }
@@ -44,10 +44,10 @@ pub fn write(root: BorrowedFd<'_>, payload: &Payload, group: Option<Group>) -> i
     Ok(if steps.is_empty() { Written::Unchanged } else { Written::Changed })
 }
 
-/// Carries one step out.
+/// Applies one step.
 ///
 /// # Errors
-/// What the kernel says.
+/// Errors of the kernel.
 pub fn apply(root: BorrowedFd<'_>, step: &Step, payload: &Payload, group: Option<Group>) -> io::Result<()> {
     match step {
         Step::WriteFile(index, path) => {
@@ -63,10 +63,10 @@ pub fn apply(root: BorrowedFd<'_>, step: &Step, payload: &Payload, group: Option
     }
 }
 
-/// Brings a volume whose writer was stopped half way into order, without new content.
+/// Repairs a volume whose last write was interrupted, without new content.
 ///
 /// # Errors
-/// What the kernel says.
+/// Errors of the kernel.
 pub fn repair(root: BorrowedFd<'_>, found: &Root) -> io::Result<()> {
     for step in layout::repair(found) {
         match &step {
@@ -80,14 +80,14 @@ pub fn repair(root: BorrowedFd<'_>, found: &Root) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads a volume's root directory: enough to tell whether it is whole.
+/// Reads a volume's root directory, from which its state follows.
 ///
 /// # Errors
-/// What the kernel says.
+/// Errors of the kernel.
 pub fn read_root(root: BorrowedFd<'_>) -> io::Result<Root> {
     let mut entries = BTreeMap::new();
     for (name, kind) in dir::list(root)? {
-        // A name that is not UTF-8 is not ours; it stays, and nothing of ours collides with it.
+        // The driver writes UTF-8 names only, so other names stay and cannot collide.
         let Ok(name) = name.into_string() else { continue };
         let entry = match kind {
             Kind::Link => Entry::Link(dir::read_link(root, &name)?.unwrap_or_default()),
@@ -106,12 +106,12 @@ pub fn read_root(root: BorrowedFd<'_>) -> io::Result<Root> {
     Ok(Root { entries, current })
 }
 
-/// Reads a whole volume, with the digest of every file of at most `limit` bytes.
+/// Reads a volume, with the digest of each file of at most `limit` bytes.
 ///
 /// # Errors
-/// What the kernel says.
+/// Errors of the kernel.
 pub fn read_tree(root: BorrowedFd<'_>, limit: usize) -> io::Result<Tree> {
-    // Counted as a file that no payload has, so that the next write replaces the generation.
+    // No payload has a file with these facts, so the next write replaces the generation.
     const FOREIGN: FileFacts = FileFacts { mode: u32::MAX, gid: 0, digest: [0; 32] };
     let mut tree = Tree { root: read_root(root)?, files: BTreeMap::new() };
     if let Some(generation) = tree.root.generation() {
@@ -143,10 +143,10 @@ pub fn read_tree(root: BorrowedFd<'_>, limit: usize) -> io::Result<Tree> {
     Ok(tree)
 }
 
-/// Reads files of the current generation; `None` when one of them is not there.
+/// Reads files of the current generation; `None` if one of them does not exist.
 ///
 /// # Errors
-/// What the kernel says.
+/// Errors of the kernel.
 pub fn read_files(root: BorrowedFd<'_>, names: &[FileName]) -> io::Result<Option<Vec<SecretBytes>>> {
     let found = read_root(root)?;
     let Some(generation) = found.generation() else { return Ok(None) };
@@ -173,7 +173,7 @@ fn read_file(top: BorrowedFd<'_>, name: &FileName) -> io::Result<SecretBytes> {
     Err(io::ErrorKind::NotFound.into())
 }
 
-/// The name of a new generation: `..2026_11_22_01_02_03.` and a random number, as upstream names them.
+/// `..2026_11_22_01_02_03.` and a random number, as upstream names generations.
 fn generation_name(now: jiff::Timestamp) -> io::Result<String> {
     Ok(format!("..{}.{}", now.strftime("%Y_%m_%d_%H_%M_%S"), process::random_number()?))
 }

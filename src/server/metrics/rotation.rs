@@ -1,8 +1,8 @@
-//! The instruments of rotation: upstream's names (docs/reference/csi-driver.md#metrics), and what
-//! tells of volumes that grow old.
+//! The instruments of rotation: upstream's (docs/reference/csi-driver.md#metrics), and those for the
+//! age and the expiry of mounted objects.
 //!
-//! Registered with the others, so that they carry the same scope labels. Label values come from closed lists only: neither
-//! objects nor classes are named.
+//! Registered with the others, so that they carry the same scope labels. Label values come from
+//! closed lists only: neither objects nor classes are named.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -47,8 +47,8 @@ pub(super) struct Rotation {
     took: Family<Os, Histogram, fn() -> Histogram>,
     volumes: Family<Os, Gauge>,
     failing: Family<Os, Gauge>,
-    oldest: Family<Os, Gauge<f64, AtomicU64>>,
-    expiry: Family<Os, Gauge>,
+    oldest_success: Family<Os, Gauge<f64, AtomicU64>>,
+    next_expiration: Family<Os, Gauge>,
     backoff: Family<Backoff, Gauge>,
 }
 
@@ -61,11 +61,12 @@ impl Rotation {
             took: Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS)),
             volumes: Family::default(),
             failing: Family::default(),
-            oldest: Family::default(),
-            expiry: Family::default(),
+            oldest_success: Family::default(),
+            next_expiration: Family::default(),
             backoff: Family::default(),
         };
-        let Rotation { refreshed, failed, took, volumes, failing, oldest, expiry, backoff } = &rotation;
+        let Rotation { refreshed, failed, took, volumes, failing, oldest_success, next_expiration, backoff } =
+            &rotation;
         registry.register("rotation_reconcile", "Total number of refreshes of volumes", refreshed.clone());
         registry.register(
             "rotation_reconcile_error",
@@ -80,14 +81,14 @@ impl Rotation {
         registry.register("rotation_volumes", "Number of volumes that are refreshed", volumes.clone());
         registry.register("rotation_volumes_failing", "Number of those whose last refresh failed", failing.clone());
         registry.register(
-            "rotation_oldest_fetch_seconds",
-            "Age of the last good fetch of the volumes that have waited longest for one",
-            oldest.clone(),
+            "rotation_oldest_success_timestamp_seconds",
+            "The oldest of the last successful fetches of all mounted volumes, in Unix seconds",
+            oldest_success.clone(),
         );
         registry.register(
-            "rotation_first_expiry_seconds",
-            "Time until the first of all objects in volumes expires, as vaults say",
-            expiry.clone(),
+            "rotation_next_expiration_timestamp_seconds",
+            "The earliest expiration date of all mounted secrets, keys and certificates, in Unix seconds",
+            next_expiration.clone(),
         );
         registry.register(
             "keyvault_backoff_vaults",
@@ -119,12 +120,11 @@ impl Metrics {
         self.0.rotation.took.get_or_create(&OS).observe(took.as_secs_f64());
     }
 
-    /// Notes how many volumes are refreshed, how many of them cannot be, and the age of the oldest good fetch.
-    pub fn refreshed_volumes(&self, volumes: usize, failing: usize, oldest: Option<Duration>) {
+    /// Sets the number of volumes that are refreshed, and of those whose last refresh failed.
+    pub fn rotated_volumes(&self, volumes: usize, failing: usize) {
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.0.rotation.volumes.get_or_create(&OS).set(count(volumes));
         self.0.rotation.failing.get_or_create(&OS).set(count(failing));
-        self.0.rotation.oldest.get_or_create(&OS).set(oldest.unwrap_or_default().as_secs_f64());
     }
 
     /// Sets the number of vaults to which requests are paused, for each of [`BACKOFF_REASONS`].
@@ -135,11 +135,43 @@ impl Metrics {
         }
     }
 
-    /// Notes in how many seconds the first object expires; `None` when none does.
-    pub fn first_expiry(&self, left: Option<i64>) {
-        match left {
-            Some(left) => drop(self.0.rotation.expiry.get_or_create(&OS).set(left)),
-            None => drop(self.0.rotation.expiry.remove(&OS)),
+    /// Sets the oldest successful fetch, in Unix seconds; `None` removes the sample.
+    pub fn oldest_success(&self, time: Option<f64>) {
+        match time {
+            Some(time) => drop(self.0.rotation.oldest_success.get_or_create(&OS).set(time)),
+            None => drop(self.0.rotation.oldest_success.remove(&OS)),
         }
+    }
+
+    /// Sets the earliest expiration date, in Unix seconds; `None` removes the sample.
+    pub fn next_expiration(&self, time: Option<i64>) {
+        match time {
+            Some(time) => drop(self.0.rotation.next_expiration.get_or_create(&OS).set(time)),
+            None => drop(self.0.rotation.next_expiration.remove(&OS)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_that_is_unknown_has_no_sample() {
+        let metrics = Metrics::new();
+        let samples = || {
+            let text = metrics.encode().unwrap();
+            let samples = text.lines().filter(|line| line.contains("_timestamp_seconds{")).map(str::to_owned);
+            samples.collect::<Vec<_>>()
+        };
+        assert_eq!(samples(), [""; 0]);
+        metrics.oldest_success(Some(1_800_000_000.5));
+        metrics.next_expiration(Some(1_900_000_000));
+        let shown = samples();
+        assert_eq!(shown.len(), 2);
+        assert!(shown[0].ends_with(" 1800000000.5") && shown[1].ends_with(" 1900000000"), "{shown:?}");
+        metrics.oldest_success(None);
+        metrics.next_expiration(None);
+        assert_eq!(samples(), [""; 0]);
     }
 }

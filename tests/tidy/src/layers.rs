@@ -15,6 +15,10 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
     ("node::csi", &["model", "node::volume", "platform", "server"]),
     ("node::plugin", &["azure::provider", "backend", "model", "server"]),
     ("node::mirror", &["compute", "formats", "kubernetes", "model", "node::volume", "platform", "queue", "server"]),
+    (
+        "node::rotation",
+        &["backend", "classes", "kubernetes", "model", "node::volume", "platform", "queue", "server::metrics"],
+    ),
     ("node::volume", &["backend", "classes", "kubernetes", "model", "platform", "queue", "server::metrics"]),
     ("backend", &["azure::provider", "backend::external", "model"]),
     ("backend::external", &["model", "platform", "server"]),

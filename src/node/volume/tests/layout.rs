@@ -4,7 +4,7 @@ use super::payload;
 use crate::node::volume::Group;
 use crate::node::volume::layout::{DATA, DATA_TMP, Entry, FileFacts, Root, Step, Tree, digest, plan, repair};
 
-/// A whole volume of these files: path, mode, content; owned by group 0.
+/// A complete volume of these files: path, mode, content; owned by group 0.
 fn tree(files: &[(&str, u32, &str)]) -> Tree {
     let mut entries =
         BTreeMap::from([(DATA.to_owned(), Entry::Link("..old".to_owned())), ("..old".to_owned(), Entry::Directory)]);
@@ -39,7 +39,7 @@ fn content_mode_and_group_each_make_a_new_generation() {
 }
 
 #[test]
-fn the_steps_of_a_first_write_stand_in_order() {
+fn the_steps_of_a_first_write_are_in_order() {
     let steps = plan(&Tree::default(), &payload(&[("a/b/c", 0o644, "1"), ("d", 0o644, "2")]), None, 0, "..new");
     let text = |text: &str| text.to_owned();
     assert_eq!(
@@ -58,11 +58,11 @@ fn the_steps_of_a_first_write_stand_in_order() {
     );
 }
 
-/// The table of upstream's writer (docs/reference/csi-driver.md#writer-table). There, removed paths
-/// are unlinked one by one; here they go with the old generation, and only names in the root are
-/// removed.
+/// The table of upstream's writer (docs/reference/csi-driver.md#writer-table). Upstream unlinks
+/// removed paths one by one; here they are removed with the old generation, and only names in the
+/// root are removed by a step of their own.
 #[test]
-fn what_vanishes_from_the_payload_vanishes_from_the_root() {
+fn names_that_the_payload_lacks_are_removed_from_the_root() {
     let foo = ("foo.txt", 0o644, "f");
     type Files<'a> = &'a [(&'a str, u32, &'a str)];
     let cases: [(Files<'_>, Files<'_>, &[&str]); 4] = [
@@ -90,23 +90,23 @@ fn what_vanishes_from_the_payload_vanishes_from_the_root() {
 }
 
 #[test]
-fn a_stale_switch_link_goes_before_the_new_one_is_made() {
+fn a_stale_switch_link_is_removed_before_the_new_one_is_made() {
     let mut stale = tree(&[("foo", 0o644, "1")]);
     stale.root.entries.insert(DATA_TMP.to_owned(), Entry::Link("..lost".to_owned()));
     let steps = plan(&stale, &payload(&[("foo", 0o644, "2")]), None, 0, "..new");
-    let at = |wanted: &Step| steps.iter().position(|step| step == wanted).unwrap();
+    let at = |step: &Step| steps.iter().position(|other| other == step).unwrap();
     assert!(at(&Step::Remove(DATA_TMP.to_owned())) < at(&Step::Prepare("..new".to_owned())));
 }
 
-/// With what several of them leave, a tmpfs that has room for two sets would be full for ever.
+/// The leftovers of several writes would fill a tmpfs that has space for two generations.
 #[test]
-fn what_a_cut_off_write_left_goes_before_the_next_one_begins() {
-    let mut torn = tree(&[("foo", 0o644, "1")]);
+fn leftovers_of_an_interrupted_write_are_removed_before_the_next_one() {
+    let mut interrupted = tree(&[("foo", 0o644, "1")]);
     let stale = Entry::Link(format!("{DATA}/gone"));
-    torn.root.entries.extend([("..lost".to_owned(), Entry::Directory), ("gone".to_owned(), stale)]);
+    interrupted.root.entries.extend([("..lost".to_owned(), Entry::Directory), ("gone".to_owned(), stale)]);
     let mut unfilled = Tree::default();
     unfilled.root.entries.insert("..lost".to_owned(), Entry::Directory);
-    for (tree, gone) in [(torn, &["..lost", "gone"][..]), (unfilled, &["..lost"])] {
+    for (tree, gone) in [(interrupted, &["..lost", "gone"][..]), (unfilled, &["..lost"])] {
         let steps = plan(&tree, &payload(&[("foo", 0o644, "2")]), None, 0, "..new");
         let expected: Vec<Step> = gone.iter().map(|name| Step::Remove((*name).to_owned())).collect();
         assert_eq!(steps[..gone.len()], expected, "{steps:?}");
@@ -116,15 +116,15 @@ fn what_a_cut_off_write_left_goes_before_the_next_one_begins() {
 }
 
 #[test]
-fn a_repair_mends_links_and_removes_leftovers() {
-    let mut torn = tree(&[("foo", 0o644, "1"), ("bar", 0o644, "2")]).root;
-    torn.entries.remove("foo");
-    torn.entries.insert("gone".to_owned(), Entry::Link(format!("{DATA}/gone")));
-    torn.entries.insert("..lost".to_owned(), Entry::Directory);
-    torn.entries.insert("bar".to_owned(), Entry::File);
-    torn.entries.insert("stranger".to_owned(), Entry::File);
+fn a_repair_completes_links_and_removes_leftovers() {
+    let mut interrupted = tree(&[("foo", 0o644, "1"), ("bar", 0o644, "2")]).root;
+    interrupted.entries.remove("foo");
+    interrupted.entries.insert("gone".to_owned(), Entry::Link(format!("{DATA}/gone")));
+    interrupted.entries.insert("..lost".to_owned(), Entry::Directory);
+    interrupted.entries.insert("bar".to_owned(), Entry::File);
+    interrupted.entries.insert("stranger".to_owned(), Entry::File);
     let text = |text: &str| text.to_owned();
-    let steps: BTreeSet<String> = repair(&torn).iter().map(|step| format!("{step:?}")).collect();
+    let steps: BTreeSet<String> = repair(&interrupted).iter().map(|step| format!("{step:?}")).collect();
     let expected = [
         Step::Link(text("foo")),
         Step::Remove(text("bar")),
@@ -136,7 +136,7 @@ fn a_repair_mends_links_and_removes_leftovers() {
 }
 
 #[test]
-fn there_is_nothing_to_repair_in_an_unfilled_volume() {
+fn an_unfilled_volume_has_no_repair() {
     let dangling = BTreeMap::from([(DATA.to_owned(), Entry::Link("..nowhere".to_owned()))]);
     assert_eq!(repair(&Root { entries: dangling, current: None }), []);
     assert_eq!(repair(&Root::default()), []);

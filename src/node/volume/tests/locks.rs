@@ -10,21 +10,21 @@ fn soon() -> Instant {
 }
 
 #[tokio::test]
-async fn one_writer_for_a_target_and_others_go_on() {
+async fn a_target_has_one_writer_and_other_targets_are_not_blocked() {
     let (locks, a, b) = (Locks::default(), TargetPath::new("/t/a").unwrap(), TargetPath::new("/t/b").unwrap());
-    let first = locks.target(&a);
-    let writing = first.lock(soon()).await.unwrap();
-    assert!(locks.target(&a).lock(soon()).await.is_none());
-    assert!(locks.target(&b).lock(soon()).await.is_some());
-    drop(writing);
-    assert!(locks.target(&a).lock(soon()).await.is_some());
+    let first = locks.get(&a);
+    let guard = first.lock(soon()).await.unwrap();
+    assert!(locks.get(&a).lock(soon()).await.is_none());
+    assert!(locks.get(&b).lock(soon()).await.is_some());
+    drop(guard);
+    assert!(locks.get(&a).lock(soon()).await.is_some());
 }
 
 #[tokio::test]
-async fn an_unpublish_is_seen_by_those_who_began_before() {
+async fn a_publish_that_began_before_an_unpublish_notices_it() {
     let (locks, path) = (Locks::default(), TargetPath::new("/t/a").unwrap());
-    let publishing = locks.target(&path);
+    let publishing = locks.get(&path);
     let epoch = publishing.epoch();
-    locks.target(&path).unpublished();
+    locks.get(&path).record_unpublish();
     assert_ne!(publishing.epoch(), epoch);
 }

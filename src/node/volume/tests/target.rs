@@ -19,7 +19,7 @@ fn only_clean_absolute_paths_are_targets() {
 }
 
 #[test]
-fn a_root_is_what_a_kubelet_makes_of_it() {
+fn a_root_is_cleaned_as_the_kubelet_cleans_it() {
     for (text, root) in [
         ("/var/lib/kubelet", "/var/lib/kubelet"),
         ("/var/lib/kubelet/", "/var/lib/kubelet"),
@@ -37,7 +37,7 @@ fn a_root_is_what_a_kubelet_makes_of_it() {
 }
 
 #[test]
-fn a_kubelets_volume_is_told_from_any_other_path() {
+fn only_the_path_of_a_kubelets_volume_is_parsed_as_one() {
     let parts = |text: &str| {
         let target = TargetPath::new(text).unwrap();
         target.kubelet_volume().map(|volume| (volume.root.to_owned(), volume.below.join("/")))

@@ -1,4 +1,4 @@
-//! The writer on real directories, stopped after each step, with a reader looking.
+//! The writer on real directories: after each step, a reader sees one complete set of files.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -30,7 +30,7 @@ impl Folder {
         writer::write(self.root.as_fd(), payload, None).unwrap()
     }
 
-    /// What a pod sees by the visible names: path → (mode, content). Names that lead nowhere are left out.
+    /// The files that a pod sees: path → (mode, content), without dangling links.
     fn seen(&self) -> BTreeMap<String, (u32, String)> {
         let mut seen = BTreeMap::new();
         for entry in fs::read_dir(self.path.path()).unwrap() {
@@ -42,7 +42,7 @@ impl Folder {
         seen
     }
 
-    /// What a reader sees that pins `..data` first.
+    /// The files that a reader sees if it resolves `..data` once.
     fn pinned(&self) -> BTreeMap<String, (u32, String)> {
         let mut seen = BTreeMap::new();
         if let Ok(data) = fs::canonicalize(self.path.path().join("..data")) {
@@ -68,7 +68,7 @@ fn collect(at: &Path, name: &str, seen: &mut BTreeMap<String, (u32, String)>) {
             collect(&entry.path(), &format!("{name}/{}", entry.file_name().to_str().unwrap()), seen);
         }
     } else {
-        // Root may read any mode; others could not, and would fail here.
+        // Tests run as root, which may read files of any mode.
         let content = fs::read_to_string(at).unwrap();
         seen.insert(name.to_owned(), (found.permissions().mode() & 0o7777, content));
     }
@@ -78,8 +78,8 @@ fn set(files: Files<'_>) -> BTreeMap<String, (u32, String)> {
     files.iter().map(|(name, mode, content)| ((*name).to_owned(), (*mode, (*content).to_owned()))).collect()
 }
 
-/// Upstream's writer table (docs/reference/csi-driver.md#writer-table): what is written is what is
-/// seen, whatever was there before.
+/// Upstream's writer table (docs/reference/csi-driver.md#writer-table): a reader sees exactly the
+/// payload, whatever the volume held before.
 #[test]
 fn a_payload_replaces_any_other() {
     let deep = "a/b/c/d/e/f/g/h/i/j";
@@ -136,7 +136,7 @@ fn the_layout_is_upstreams() {
 const OLD: Files<'static> = &[("same", 0o644, "same"), ("value", 0o644, "old"), ("removed/one", 0o600, "x")];
 const NEW: Files<'static> = &[("same", 0o644, "same"), ("value", 0o440, "new"), ("added/one", 0o600, "y")];
 
-/// The steps of OLD → NEW in a folder that holds OLD.
+/// A folder that held OLD, after the first `count` steps to NEW.
 fn stopped_after(count: usize) -> (Folder, Payload, usize) {
     let folder = Folder::new();
     folder.write(&payload(OLD));
@@ -166,7 +166,7 @@ fn a_reader_sees_the_old_set_or_the_new_one_after_each_step() {
         let pinned = folder.pinned();
         assert!(pinned == set(OLD) || pinned == set(NEW), "after step {count}: {pinned:?}");
         changed_over += usize::from(pinned == set(NEW));
-        // By the visible names, too, every file that can be read is whole and of the set that is current.
+        // By the visible names, too, each readable file is complete and of the current set.
         for (name, file) in folder.seen() {
             assert_eq!(pinned.get(&name), Some(&file), "after step {count}: {name}");
         }
@@ -175,7 +175,7 @@ fn a_reader_sees_the_old_set_or_the_new_one_after_each_step() {
 }
 
 #[test]
-fn a_write_heals_whatever_a_stopped_one_left() {
+fn a_write_after_an_interrupted_one_leaves_a_complete_volume() {
     for count in 0..=number_of_steps() {
         for then in [OLD, NEW] {
             let (folder, ..) = stopped_after(count);
@@ -189,7 +189,7 @@ fn a_write_heals_whatever_a_stopped_one_left() {
 }
 
 #[test]
-fn a_repair_alone_leads_to_a_whole_set() {
+fn a_repair_alone_leaves_a_complete_set() {
     for count in 0..=number_of_steps() {
         let (folder, ..) = stopped_after(count);
         let pinned = folder.pinned();
@@ -204,8 +204,7 @@ fn a_repair_alone_leads_to_a_whole_set() {
 fn a_refused_write_leaves_the_old_set_and_nothing_else() {
     let folder = Folder::new();
     folder.write(&payload(OLD));
-    // A directory in the place of the link that is switched; `remove` takes it away, so it is made undeletable by
-    // planning against a tree that does not know it.
+    // A directory in place of `..data_tmp`, made after the tree was read: no step removes it.
     let new = payload(NEW);
     let tree = writer::read_tree(folder.root.as_fd(), limits::PAYLOAD).unwrap();
     fs::create_dir(folder.path.path().join("..data_tmp")).unwrap();
@@ -218,7 +217,7 @@ fn a_refused_write_leaves_the_old_set_and_nothing_else() {
 }
 
 #[test]
-fn files_that_an_old_provider_wrote_itself_give_way() {
+fn a_write_replaces_the_files_of_a_legacy_volume() {
     let folder = Folder::new();
     fs::create_dir_all(folder.path.path().join("nested/deep")).unwrap();
     fs::write(folder.path.path().join("nested/deep/bar"), "old").unwrap();

@@ -1,11 +1,11 @@
-//! What the kubelet brings for a volume, kept in memory until it brings it anew
+//! The credentials that the kubelet delivers for a volume, kept in memory until the next delivery
 //! (docs/decisions.md#d2).
 //!
-//! The context without what differs from pod to pod, the Secret's data, and the service account's tokens; equal ones are kept
-//! once for all volumes. Nothing here is printable. Control comes from `registry`.
+//! Volume contexts (without the keys that differ from pod to pod) and Secrets that are equal are
+//! kept once for all volumes. No type here has `Debug`.
 //!
 //! # Guarantees
-//! Secrets and tokens are in the redacting type and wiped when the last volume lets go of them.
+//! Secrets and tokens are in the redacting type; they are wiped when the last volume drops them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
@@ -14,101 +14,98 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use super::super::layout::Digest;
-use super::super::publish::PublishRequest;
+use super::super::request::PublishRequest;
 use crate::model::{Caller, ExposeSecret as _, PodRef, ResourceName, SecretString, SentTokens, attribute};
 
-/// What differs from pod to pod, and is known of the pod anyway.
+/// The keys that differ from pod to pod; their values come from the [`PodRef`].
 const OF_POD: [&str; 2] = [attribute::POD_NAME, attribute::POD_UID];
 
-/// A volume context that many volumes may have.
+/// A volume context, shared by volumes with an equal one.
 pub(super) struct Context {
     values: BTreeMap<String, String>,
     service_account: Option<ResourceName>,
     digest: Digest,
-    /// The digest of what the pod's author wrote, which overlays the class's parameters.
+    /// Of the attributes that the pod's author wrote; they override parameters of the class.
     attributes: Digest,
 }
 
-/// The data of a Secret that many volumes may have.
+/// The data of a Secret, shared by volumes with equal data.
 pub(super) struct Secrets {
     values: BTreeMap<String, SecretString>,
     digest: Digest,
 }
 
-/// What a pod's credentials are made of, as they came last.
+/// The parts that are dropped when the kubelet no longer renews them.
 #[derive(Clone)]
-struct Credentials {
+struct Renewable {
     secrets: Arc<Secrets>,
     tokens: SentTokens,
 }
 
-/// What the kubelet brought for one volume. Cheap to clone.
+/// The context and the credentials that the kubelet delivered last for one volume. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Feed {
+pub(in crate::node) struct Credentials {
     context: Arc<Context>,
-    /// `None` once they were not renewed for too long.
-    credentials: Option<Credentials>,
-    /// When they came.
-    pub(super) received: Instant,
+    /// `None` after their lifetime without a renewal.
+    renewable: Option<Renewable>,
+    /// When they were delivered.
+    pub(in crate::node) received: Instant,
 }
 
-/// What is kept once for all who have the same.
+/// The contexts and Secrets in use, by digest.
 #[derive(Default)]
 pub(super) struct Store {
     contexts: HashMap<Digest, Weak<Context>>,
     secrets: HashMap<Digest, Weak<Secrets>>,
 }
 
-impl Feed {
-    /// Takes what a request brings.
-    pub(super) fn of(request: &PublishRequest, store: &mut Store, now: Instant) -> Feed {
+impl Credentials {
+    pub(super) fn of(request: &PublishRequest, store: &mut Store, now: Instant) -> Credentials {
         let caller = &request.caller;
-        let credentials =
-            Some(Credentials { secrets: store.secrets(caller.credentials()), tokens: caller.sent_tokens().clone() });
-        Feed { context: store.context(caller), credentials, received: now }
+        let (secrets, tokens) = (store.secrets(caller.credentials()), caller.sent_tokens().clone());
+        Credentials { context: store.context(caller), renewable: Some(Renewable { secrets, tokens }), received: now }
     }
 
-    /// What the pod's author wrote into the volume's attributes.
+    /// Of the volume attributes that the pod's author wrote.
     pub(super) fn attributes(&self) -> Digest {
         self.context.attributes
     }
 
-    /// Whether both stand for the same identity and the same attributes, whatever the tokens.
-    pub(super) fn is_like(&self, other: &Feed) -> bool {
-        let secrets = |feed: &Feed| feed.credentials.as_ref().map(|credentials| credentials.secrets.digest);
+    /// Whether context and Secret are equal. Tokens are not compared: they differ at each renewal.
+    pub(super) fn is_same_identity(&self, other: &Credentials) -> bool {
+        let secrets = |of: &Credentials| of.renewable.as_ref().map(|renewable| renewable.secrets.digest);
         self.context.digest == other.context.digest && secrets(self) == secrets(other)
     }
 
-    /// Whether there are credentials.
-    pub(super) fn is_live(&self) -> bool {
-        self.credentials.is_some()
+    /// Whether the kubelet still renews them.
+    pub(in crate::node) fn is_live(&self) -> bool {
+        self.renewable.is_some()
     }
 
     /// Whether both have the same tokens, or none.
-    pub(super) fn has_tokens_of(&self, other: &Feed) -> bool {
-        fn tokens(feed: &Feed) -> Option<&str> {
-            Some(feed.credentials.as_ref()?.tokens.text()?.expose_secret())
+    pub(in crate::node) fn has_tokens_of(&self, other: &Credentials) -> bool {
+        fn tokens(of: &Credentials) -> Option<&str> {
+            Some(of.renewable.as_ref()?.tokens.text()?.expose_secret())
         }
         tokens(self) == tokens(other)
     }
 
-    /// Drops secrets and tokens, and keeps what is not secret.
-    pub(super) fn drop_credentials(&mut self) {
-        // A pod that brings none has nothing to lose.
-        self.credentials
-            .take_if(|credentials| !credentials.tokens.is_empty() || !credentials.secrets.values.is_empty());
+    /// Drops secrets and tokens; the context stays.
+    pub(super) fn expire(&mut self) {
+        // A pod without any (managed identity) stays live.
+        self.renewable.take_if(|renewable| !renewable.tokens.is_empty() || !renewable.secrets.values.is_empty());
     }
 
     /// This pod as the caller of a fetch.
-    pub(super) fn caller(&self, pod: &PodRef) -> Caller {
+    pub(in crate::node) fn caller(&self, pod: &PodRef) -> Caller {
         let mut attributes = self.context.values.clone();
         for (key, value) in [(attribute::POD_NAME, pod.name.as_str()), (attribute::POD_UID, &pod.uid)] {
             if !value.is_empty() {
                 attributes.insert(key.to_owned(), value.to_owned());
             }
         }
-        let (secrets, tokens) = match &self.credentials {
-            Some(Credentials { secrets, tokens }) => (secrets.values.clone(), tokens.clone()),
+        let (secrets, tokens) = match &self.renewable {
+            Some(Renewable { secrets, tokens }) => (secrets.values.clone(), tokens.clone()),
             None => (BTreeMap::new(), SentTokens::default()),
         };
         Caller::new(pod.clone(), self.context.service_account.clone(), attributes, secrets).with_tokens(tokens)
@@ -125,8 +122,7 @@ impl Store {
         let chosen = shared().filter(|(key, _)| !key.starts_with(attribute::KUBELET_PREFIX));
         let attributes = self::digest(chosen.map(|(key, value)| (key.as_str(), value.as_str())));
         let values = shared().map(|(key, value)| (key.clone(), value.clone())).collect();
-        let service_account = caller.service_account.clone();
-        let made = Arc::new(Context { values, service_account, digest, attributes });
+        let made = Arc::new(Context { values, service_account: caller.service_account.clone(), digest, attributes });
         self.contexts.retain(|_, known| known.strong_count() > 0);
         self.contexts.insert(digest, Arc::downgrade(&made));
         made
@@ -147,7 +143,7 @@ impl Store {
 fn digest<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Digest {
     let mut digest = Sha256::new();
     for part in pairs.flat_map(|(key, value)| [key, value]) {
-        // The length in front keeps neighbours apart.
+        // With its length in front, no part runs into the next one.
         digest.update((part.len() as u64).to_be_bytes());
         digest.update(part);
     }
