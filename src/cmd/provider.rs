@@ -19,7 +19,7 @@ use super::goflags::Unused;
 use super::process::{self, Build, ProcessArgs, Running, parse_endpoint};
 use crate::compute::Compute;
 use crate::formats::duration;
-use crate::node::plugin::{self, Provider};
+use crate::node::plugin::{self, ProviderService};
 use crate::platform::socket;
 use crate::server::admin;
 use crate::server::metrics::Metrics;
@@ -75,7 +75,7 @@ async fn serve(args: Args, descriptors: Descriptors) -> anyhow::Result<()> {
     let (told, stop) = (process::told_by_signal()?, CancellationToken::new());
     let (metrics, tasks) = (Metrics::new(), TaskTracker::new());
     let azure = args.azure.provider(&metrics, &Compute::new(metrics.clone())?, descriptors)?;
-    let provider = Provider { azure, metrics: metrics.clone(), tasks: tasks.clone() };
+    let provider = ProviderService { azure, metrics: metrics.clone(), tasks: tasks.clone() };
     let mut running = Running::new();
     serve_http(&mut running, &args, metrics, descriptors, &stop).await?;
     let (listener, socket_file) = socket::listen_private(&args.endpoint)?;

@@ -19,11 +19,11 @@ use crate::formats::pkcs12::Work;
 use crate::model::{ClassRef, ExposeSecret as _};
 
 /// The cached result for a certificate.
-type Known = Result<CertificateFacts, Refusal>;
+type Known = Result<CertificateFacts, LoginRefusal>;
 
 /// Why a certificate cannot log in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Refusal {
+enum LoginRefusal {
     /// It cannot be parsed.
     Unread(CertificateError),
     /// Certificate and key can be parsed, but cannot log in.
@@ -80,7 +80,7 @@ impl CertificateLogins {
         text: &Arc<CertificateText>,
         input: [u8; 32],
         deadline: Instant,
-    ) -> Result<Result<KeyPair, Refusal>, compute::Error> {
+    ) -> Result<Result<KeyPair, LoginRefusal>, compute::Error> {
         if text.is_cheap() {
             let read = read(text, &mut Work::default());
             self.known.put(namespace, input, summary(&read));
@@ -99,15 +99,15 @@ impl CertificateLogins {
         self.compute.run(namespace, deadline, prepare).await
     }
 
-    fn refused(&self, params: &Params, class: &ClassRef, proof: &CertificateProof, refusal: Refusal) -> Error {
+    fn refused(&self, params: &Params, class: &ClassRef, proof: &CertificateProof, refusal: LoginRefusal) -> Error {
         match refusal {
-            Refusal::Unread(source) => {
+            LoginRefusal::Unread(source) => {
                 if source.is_too_expensive() {
                     self.compute.count_too_expensive();
                 }
                 refused(params, class, proof.refused(source))
             }
-            Refusal::Unfit(fault) => {
+            LoginRefusal::Unfit(fault) => {
                 Error::Vault { class: class.clone(), object: None, source: keyvault::Error::from(fault) }
             }
         }
@@ -115,11 +115,11 @@ impl CertificateLogins {
 }
 
 /// The part of a result that is cached: never the private key.
-fn summary(read: &Result<KeyPair, Refusal>) -> Known {
+fn summary(read: &Result<KeyPair, LoginRefusal>) -> Known {
     read.as_ref().map(KeyPair::facts).map_err(Clone::clone)
 }
 
-fn read(text: &CertificateText, work: &mut Work) -> Result<KeyPair, Refusal> {
-    let read = text.read(work).map_err(Refusal::Unread)?;
-    KeyPair::new(&read.certificate, read.key.expose_secret()).map_err(Refusal::Unfit)
+fn read(text: &CertificateText, work: &mut Work) -> Result<KeyPair, LoginRefusal> {
+    let read = text.read(work).map_err(LoginRefusal::Unread)?;
+    KeyPair::new(&read.certificate, read.key.expose_secret()).map_err(LoginRefusal::Unfit)
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::encode::{RenderError, RenderFault};
 use super::error::Error;
 use super::object::{Format, ObjectSpec};
-use super::render::{Fetched, FetchedSecret, Rendered, Rendering, names, render};
+use super::render::{ObjectValue, Rendered, Rendering, SecretValue, names, render};
 use crate::azure::keyvault::VaultSecret;
 use crate::compute::{Compute, Memory};
 use crate::formats::pkcs12::Work;
@@ -71,7 +71,12 @@ impl Converter<'_> {
     ///
     /// # Errors
     /// The value is not in the form that the class asks for.
-    pub(super) fn plain(self, spec: &ObjectSpec, index: Option<usize>, value: Fetched<'_>) -> Result<Converted, Error> {
+    pub(super) fn plain(
+        self,
+        spec: &ObjectSpec,
+        index: Option<usize>,
+        value: ObjectValue<'_>,
+    ) -> Result<Converted, Error> {
         let rendered = render(spec, index, value, self.rendering, &mut Work::default());
         Ok(Converted { rendered: rendered.map_err(|source| self.render_error(source))?, conversion: None })
     }
@@ -88,7 +93,7 @@ impl Converter<'_> {
         secret: &Arc<VaultSecret>,
     ) -> Result<Converted, Error> {
         if !is_expensive(spec, secret, self.rendering) {
-            return self.plain(spec, index, fetched(secret));
+            return self.plain(spec, index, secret_value(secret));
         }
         let source = self.source(spec, index, secret);
         if let Some(files) = self.held_files(spec, index, &source).await {
@@ -103,7 +108,7 @@ impl Converter<'_> {
             None => {
                 let prepare = || {
                     let (spec, rendering, secret) = (spec.clone(), *self.rendering, secret.clone());
-                    move |work: &mut Work| render(&spec, index, fetched(&secret), &rendering, work)
+                    move |work: &mut Work| render(&spec, index, secret_value(&secret), &rendering, work)
                 };
                 let run = compute.run(namespace, self.deadline, prepare).await;
                 run.map_err(|source| Error::Compute { class: self.class.clone(), what: object(), source })?
@@ -155,8 +160,8 @@ fn is_expensive(spec: &ObjectSpec, secret: &VaultSecret, rendering: &Rendering) 
     secret.certificate_backed && (archive || long)
 }
 
-fn fetched(secret: &VaultSecret) -> Fetched<'_> {
-    Fetched::Secret(FetchedSecret {
+fn secret_value(secret: &VaultSecret) -> ObjectValue<'_> {
+    ObjectValue::Secret(SecretValue {
         value: &secret.value,
         content_type: secret.content_type.as_deref(),
         certificate_backed: secret.certificate_backed,

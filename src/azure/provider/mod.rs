@@ -33,7 +33,7 @@ pub use mistake::{Mistake, Mistakes, NearMiss, ObjectLabel};
 pub use object::{Encoding, Format, ObjectSpec, ObjectType, Version};
 pub use object_fetch::FetchedObject;
 pub use params::{CLOUD_FILE, CloudChoice, IdentityMode, Params, attributes};
-pub use render::{Fetched, FetchedSecret, Rendered, Rendering, render};
+pub use render::{ObjectValue, Rendered, Rendering, SecretValue, render};
 pub use service_account::{
     BINDING_AUDIENCE, CallerFault, OtherPod, TokenError, WORKLOAD_AUDIENCE, check_pod, fault_of, service_account,
 };

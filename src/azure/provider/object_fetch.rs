@@ -8,7 +8,7 @@ use tracing::warn;
 use super::conversion::{Converted, Converter};
 use super::error::Error;
 use super::object::{ObjectSpec, ObjectType, Version};
-use super::render::Fetched as Value;
+use super::render::ObjectValue;
 use super::versions::{ListedVersion, newest};
 use crate::azure::keyvault::{self, NameError, ObjectName, ObjectVersionId, Vault, VaultKey, VersionInfo};
 use crate::formats::encoding::base64url;
@@ -101,7 +101,7 @@ impl ObjectFetch<'_> {
         version: Option<&ObjectVersionId>,
     ) -> Result<FetchedVersion, Error> {
         let refused = |source| self.refused(self.spec.version_id(index), source);
-        let plain = |value: Value<'_>| self.converter.plain(self.spec, index, value);
+        let plain = |value: ObjectValue<'_>| self.converter.plain(self.spec, index, value);
         Ok(match self.spec.object_type {
             ObjectType::Secret => {
                 let secret = self.vault.secret(name, version).await.map_err(refused)?;
@@ -110,11 +110,11 @@ impl ObjectFetch<'_> {
             }
             ObjectType::Key => {
                 let key = self.vault.key(name, version).await.map_err(refused)?;
-                (as_jwk(&key, |jwk| plain(Value::Key(jwk)))?, key.version.clone(), key.expires)
+                (as_jwk(&key, |jwk| plain(ObjectValue::Key(jwk)))?, key.version.clone(), key.expires)
             }
             ObjectType::Certificate => {
                 let certificate = self.vault.certificate(name, version).await.map_err(refused)?;
-                (plain(Value::Certificate(&certificate.der))?, certificate.version.clone(), certificate.expires)
+                (plain(ObjectValue::Certificate(&certificate.der))?, certificate.version.clone(), certificate.expires)
             }
         })
     }

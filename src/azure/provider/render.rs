@@ -17,9 +17,9 @@ const KEY: &str = ".key";
 
 /// The vault's value of one version of an object.
 #[derive(Debug, Clone, Copy)]
-pub enum Fetched<'a> {
+pub enum ObjectValue<'a> {
     /// A secret.
-    Secret(FetchedSecret<'a>),
+    Secret(SecretValue<'a>),
     /// The public half of a key.
     Key(Jwk<'a>),
     /// A certificate in DER, the vault's `cer`; it is not parsed.
@@ -28,7 +28,7 @@ pub enum Fetched<'a> {
 
 /// The vault's value of a secret.
 #[derive(Debug, Clone, Copy)]
-pub struct FetchedSecret<'a> {
+pub struct SecretValue<'a> {
     /// Its value.
     pub value: &'a SecretString,
     /// Its content type, which has a meaning only if the secret belongs to a certificate.
@@ -75,7 +75,7 @@ pub struct Rendered {
 pub fn render(
     spec: &ObjectSpec,
     index: Option<usize>,
-    fetched: Fetched<'_>,
+    fetched: ObjectValue<'_>,
     rendering: &Rendering,
     work: &mut Work,
 ) -> Result<Rendered, RenderError> {
@@ -90,7 +90,7 @@ pub fn render(
 fn files(
     spec: &ObjectSpec,
     index: Option<usize>,
-    fetched: Fetched<'_>,
+    fetched: ObjectValue<'_>,
     rendering: &Rendering,
     findings: &mut Vec<Finding>,
     work: &mut Work,
@@ -105,9 +105,9 @@ fn files(
     // Only secrets have an encoding; `ObjectSpec` cannot hold another one for the other types.
     let block = |label, der: &[u8]| file(&base, &pem::encode(&[Block::new(label, der)]), Encoding::Utf8, true);
     let secret = match fetched {
-        Fetched::Key(key) => return Ok(vec![block(pem::PUBLIC_KEY, &jwk::public_key(&key)?)?]),
-        Fetched::Certificate(der) => return Ok(vec![block(pem::CERTIFICATE, der)?]),
-        Fetched::Secret(secret) => secret,
+        ObjectValue::Key(key) => return Ok(vec![block(pem::PUBLIC_KEY, &jwk::public_key(&key)?)?]),
+        ObjectValue::Certificate(der) => return Ok(vec![block(pem::CERTIFICATE, der)?]),
+        ObjectValue::Secret(secret) => secret,
     };
     let value = secret.value.expose_secret();
     if !secret.certificate_backed {

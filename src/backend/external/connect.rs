@@ -26,7 +26,7 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)
 const ABSENT: Duration = Duration::from_secs(10);
 
 /// The result of one try.
-enum Attempt {
+enum ConnectAttempt {
     Connected(Channel),
     Absent,
     /// The socket refuses connections for the moment.
@@ -52,17 +52,17 @@ impl Search<'_> {
         let mut pause = PAUSES[0];
         loop {
             let fault = match self.attempt().await {
-                Attempt::Connected(channel) => {
+                ConnectAttempt::Connected(channel) => {
                     self.discovered = true;
                     return Ok(channel);
                 }
-                Attempt::Absent if !self.discovered || seen.elapsed() >= ABSENT => return Err(self.absent()),
-                Attempt::Absent => self.absent(),
-                Attempt::Refused(socket, source) => {
+                ConnectAttempt::Absent if !self.discovered || seen.elapsed() >= ABSENT => return Err(self.absent()),
+                ConnectAttempt::Absent => self.absent(),
+                ConnectAttempt::Refused(socket, source) => {
                     (self.discovered, seen) = (true, Instant::now());
                     ProviderFault::Unreachable { socket, source, waited: began.elapsed() }
                 }
-                Attempt::Impossible(socket, source) => {
+                ConnectAttempt::Impossible(socket, source) => {
                     return Err(ProviderFault::Unreachable { socket, source, waited: began.elapsed() });
                 }
             };
@@ -74,11 +74,11 @@ impl Search<'_> {
         }
     }
 
-    async fn attempt(&self) -> Attempt {
-        let mut seen = Attempt::Absent;
+    async fn attempt(&self) -> ConnectAttempt {
+        let mut seen = ConnectAttempt::Absent;
         for socket in self.name.sockets(self.directories) {
             let source = match channel(&socket).await {
-                Ok(channel) => return Attempt::Connected(channel),
+                Ok(channel) => return ConnectAttempt::Connected(channel),
                 Err(error) => cause(&error),
             };
             if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
@@ -86,11 +86,11 @@ impl Search<'_> {
             }
             // No process listens, or the backlog is full.
             let failed = match matches!(source.kind(), ConnectionRefused | ConnectionReset | WouldBlock) {
-                true => Attempt::Refused(socket, source),
-                false => Attempt::Impossible(socket, source),
+                true => ConnectAttempt::Refused(socket, source),
+                false => ConnectAttempt::Impossible(socket, source),
             };
             // The first socket counts, as in upstream.
-            if let Attempt::Absent = seen {
+            if let ConnectAttempt::Absent = seen {
                 seen = failed;
             }
         }

@@ -12,7 +12,7 @@ use crate::node::volume::{ClassNameError, Group, PublishRequest, TargetPath, Tar
 
 /// Why a request is refused before anything is looked up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
+pub(super) enum InvalidRequest {
     #[error("volume capability missing in request")]
     CapabilityMissing,
     #[error("volume id missing in request")]
@@ -33,26 +33,26 @@ pub(super) enum Refusal {
     PodInfoInvalid { key: &'static str, source: InvalidName },
 }
 
-impl From<PodInfoError> for Refusal {
-    fn from(error: PodInfoError) -> Refusal {
+impl From<PodInfoError> for InvalidRequest {
+    fn from(error: PodInfoError) -> InvalidRequest {
         match error {
-            PodInfoError::Missing(key) => Refusal::PodInfoMissing(key),
-            PodInfoError::Invalid { key, source } => Refusal::PodInfoInvalid { key, source },
+            PodInfoError::Missing(key) => InvalidRequest::PodInfoMissing(key),
+            PodInfoError::Invalid { key, source } => InvalidRequest::PodInfoInvalid { key, source },
         }
     }
 }
 
 /// Checks a NodePublishVolume in upstream's order (docs/reference/csi-driver.md#publish-checks),
 /// then by our own rules.
-pub(super) fn publish(message: NodePublishVolumeRequest, deadline: Instant) -> Result<PublishRequest, Refusal> {
-    let capability = message.volume_capability.ok_or(Refusal::CapabilityMissing)?;
+pub(super) fn publish(message: NodePublishVolumeRequest, deadline: Instant) -> Result<PublishRequest, InvalidRequest> {
+    let capability = message.volume_capability.ok_or(InvalidRequest::CapabilityMissing)?;
     let target = identified(&message.volume_id, &message.target_path)?;
     if message.volume_context.is_empty() {
-        return Err(Refusal::ContextMissing);
+        return Err(InvalidRequest::ContextMissing);
     }
     let group = match capability.access_type {
         Some(AccessType::Mount(MountVolume { volume_mount_group, .. })) => parse_group(&volume_mount_group)?,
-        Some(AccessType::Block(_)) => return Err(Refusal::Block),
+        Some(AccessType::Block(_)) => return Err(InvalidRequest::Block),
         None => None,
     };
     let secrets = message.secrets.into_iter().map(|(key, value)| (key, SecretString::from(value)));
@@ -72,27 +72,27 @@ pub(super) fn publish(message: NodePublishVolumeRequest, deadline: Instant) -> R
 }
 
 /// Checks a NodeUnpublishVolume (docs/reference/csi-driver.md#unpublish-checks).
-pub(super) fn unpublish(message: &NodeUnpublishVolumeRequest) -> Result<TargetPath, Refusal> {
+pub(super) fn unpublish(message: &NodeUnpublishVolumeRequest) -> Result<TargetPath, InvalidRequest> {
     identified(&message.volume_id, &message.target_path)
 }
 
-fn identified(volume_id: &str, target_path: &str) -> Result<TargetPath, Refusal> {
+fn identified(volume_id: &str, target_path: &str) -> Result<TargetPath, InvalidRequest> {
     if volume_id.is_empty() {
-        return Err(Refusal::VolumeIdMissing);
+        return Err(InvalidRequest::VolumeIdMissing);
     }
     if target_path.is_empty() {
-        return Err(Refusal::TargetPathMissing);
+        return Err(InvalidRequest::TargetPathMissing);
     }
     Ok(TargetPath::new(target_path)?)
 }
 
-fn parse_group(text: &str) -> Result<Option<Group>, Refusal> {
+fn parse_group(text: &str) -> Result<Option<Group>, InvalidRequest> {
     if text.is_empty() {
         return Ok(None);
     }
     // The highest number means "no change" to chown.
     match text.parse::<u32>() {
         Ok(gid) if gid != u32::MAX && text.bytes().all(|b| b.is_ascii_digit()) => Ok(Some(Group(gid))),
-        Ok(_) | Err(_) => Err(Refusal::Group),
+        Ok(_) | Err(_) => Err(InvalidRequest::Group),
     }
 }

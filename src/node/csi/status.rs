@@ -6,7 +6,7 @@
 
 use tonic::{Code, Status};
 
-use super::request::Refusal;
+use super::request::InvalidRequest;
 use crate::model::{PodRef, Reason};
 use crate::node::volume::{Error, TargetPath};
 
@@ -58,6 +58,6 @@ pub(super) fn unpublish_failed(target: &TargetPath, error: &Error) -> Status {
 }
 
 /// The status of a refused request.
-pub(super) fn refused(refusal: &Refusal) -> Status {
+pub(super) fn refused(refusal: &InvalidRequest) -> Status {
     Status::new(code(Reason::InvalidRequest), format!("{refusal} ({})", Reason::InvalidRequest))
 }

@@ -6,7 +6,7 @@ use keyvault_csi_proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeReque
 use tokio::time::Instant;
 use tonic::Code;
 
-use super::request::{Refusal, publish, unpublish};
+use super::request::{InvalidRequest, publish, unpublish};
 use super::status::code;
 use crate::model::Reason;
 use crate::node::volume::Group;
@@ -40,15 +40,15 @@ fn good() -> NodePublishVolumeRequest {
 fn requests_are_checked_in_upstreams_order() {
     let mut request = NodePublishVolumeRequest::default();
     let refused = |request: &NodePublishVolumeRequest| publish(request.clone(), Instant::now()).unwrap_err();
-    assert_eq!(refused(&request), Refusal::CapabilityMissing);
+    assert_eq!(refused(&request), InvalidRequest::CapabilityMissing);
     request.volume_capability = capability("");
-    assert_eq!(refused(&request), Refusal::VolumeIdMissing);
+    assert_eq!(refused(&request), InvalidRequest::VolumeIdMissing);
     request.volume_id = good().volume_id;
-    assert_eq!(refused(&request), Refusal::TargetPathMissing);
+    assert_eq!(refused(&request), InvalidRequest::TargetPathMissing);
     request.target_path = good().target_path;
-    assert_eq!(refused(&request), Refusal::ContextMissing);
+    assert_eq!(refused(&request), InvalidRequest::ContextMissing);
     request.volume_context = [("secretProviderClass".to_owned(), "demo".to_owned())].into();
-    assert_eq!(refused(&request), Refusal::PodInfoMissing("csi.storage.k8s.io/pod.name"));
+    assert_eq!(refused(&request), InvalidRequest::PodInfoMissing("csi.storage.k8s.io/pod.name"));
     request.volume_context = good().volume_context;
     let accepted = publish(request, Instant::now()).unwrap();
     assert!(!accepted.read_only);
@@ -65,12 +65,12 @@ fn a_mount_group_is_a_number() {
     assert_eq!(with("").unwrap(), None);
     assert_eq!(with("2000").unwrap(), Some(Group(2000)));
     for bad in ["staff", "-1", "+5", "4294967295", "4294967296", " 1"] {
-        assert_eq!(with(bad).unwrap_err(), Refusal::Group, "{bad}");
+        assert_eq!(with(bad).unwrap_err(), InvalidRequest::Group, "{bad}");
     }
     let block = AccessType::Block(BlockVolume {});
     let block = Some(VolumeCapability { access_mode: None, access_type: Some(block) });
     let refused = publish(NodePublishVolumeRequest { volume_capability: block, ..good() }, Instant::now());
-    assert_eq!(refused.unwrap_err(), Refusal::Block);
+    assert_eq!(refused.unwrap_err(), InvalidRequest::Block);
 }
 
 #[test]
@@ -78,9 +78,9 @@ fn an_unpublish_needs_id_and_path() {
     let request = |id: &str, path: &str| {
         unpublish(&NodeUnpublishVolumeRequest { volume_id: id.to_owned(), target_path: path.to_owned() })
     };
-    assert_eq!(request("", "").unwrap_err(), Refusal::VolumeIdMissing);
-    assert_eq!(request("1", "").unwrap_err(), Refusal::TargetPathMissing);
-    assert!(matches!(request("1", "a/b").unwrap_err(), Refusal::TargetPath(_)));
+    assert_eq!(request("", "").unwrap_err(), InvalidRequest::VolumeIdMissing);
+    assert_eq!(request("1", "").unwrap_err(), InvalidRequest::TargetPathMissing);
+    assert!(matches!(request("1", "a/b").unwrap_err(), InvalidRequest::TargetPath(_)));
     assert_eq!(request("1", "/a/b").unwrap().to_string(), "/a/b");
 }
 

@@ -13,4 +13,4 @@ mod tests;
 
 pub use probe::probe;
 pub use server::serve;
-pub use service::Provider;
+pub use service::ProviderService;

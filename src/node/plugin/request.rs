@@ -15,7 +15,7 @@ use crate::model::{
 
 /// Why a request is refused before anything is looked up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
+pub(super) enum InvalidMount {
     #[error("{field} is not a JSON object of strings{or_null}: {what} in line {line}, column {column}")]
     NotStrings { field: &'static str, or_null: &'static str, what: &'static str, line: usize, column: usize },
     #[error("permission is not a decimal number from 0 to 511, such as 420 for 0644")]
@@ -37,11 +37,11 @@ pub(super) struct Mount {
     pub(super) mode: FileMode,
 }
 
-impl From<PodInfoError> for Refusal {
-    fn from(error: PodInfoError) -> Refusal {
+impl From<PodInfoError> for InvalidMount {
+    fn from(error: PodInfoError) -> InvalidMount {
         match error {
-            PodInfoError::Missing(key) => Refusal::PodInfoMissing(key),
-            PodInfoError::Invalid { key, source } => Refusal::Name { key, source },
+            PodInfoError::Missing(key) => InvalidMount::PodInfoMissing(key),
+            PodInfoError::Invalid { key, source } => InvalidMount::Name { key, source },
         }
     }
 }
@@ -54,7 +54,7 @@ const UNNAMED: &str = "unnamed";
 /// Ignores `current_object_version`, as upstream's provider does: the reply is always complete. The
 /// driver writes the files, so only the pod's UID in `target_path` counts, and any path is
 /// accepted.
-pub(super) fn mount(message: &MountRequest) -> Result<Mount, Refusal> {
+pub(super) fn mount(message: &MountRequest) -> Result<Mount, InvalidMount> {
     let attributes: BTreeMap<String, Option<String>> =
         serde_json::from_str(&message.attributes).map_err(|error| not_strings("attributes", "", &error))?;
     let attributes: BTreeMap<String, String> = strings(attributes).collect();
@@ -63,12 +63,12 @@ pub(super) fn mount(message: &MountRequest) -> Result<Mount, Refusal> {
         serde_json::from_str(&message.secrets).map_err(|error| not_strings("secrets", " or null", &error))?;
     let secrets = strings(secrets.unwrap_or_default());
     let secrets = secrets.map(|(key, value)| (key, SecretString::from(value))).collect();
-    let mode = permission(&message.permission).ok_or(Refusal::Permission)?;
+    let mode = permission(&message.permission).ok_or(InvalidMount::Permission)?;
     let caller = Caller::parse(attributes, secrets)?;
     let name = caller.attributes().get(attribute::CLASS).map(String::as_str).filter(|name| !name.is_empty());
     // Only error texts use it, and not every driver sends it.
     let name = ResourceName::new(name.unwrap_or(UNNAMED));
-    let name = name.map_err(|source| Refusal::Name { key: attribute::CLASS, source })?;
+    let name = name.map_err(|source| InvalidMount::Name { key: attribute::CLASS, source })?;
     let reference = ClassRef { namespace: caller.pod.namespace.clone(), name };
     let class = Class::new(reference, ClassSpec { parameters: of_class(caller.attributes()), ..ClassSpec::default() });
     let target = message.target_path.clone();
@@ -86,13 +86,13 @@ fn strings(map: BTreeMap<String, Option<String>>) -> impl Iterator<Item = (Strin
     map.into_iter().map(|(key, value)| (key, value.unwrap_or_default()))
 }
 
-fn not_strings(field: &'static str, or_null: &'static str, error: &serde_json::Error) -> Refusal {
+fn not_strings(field: &'static str, or_null: &'static str, error: &serde_json::Error) -> InvalidMount {
     let what = match error.classify() {
         Category::Data => "another type",
         Category::Eof => "a text that ends early",
         Category::Syntax | Category::Io => "a syntax error",
     };
-    Refusal::NotStrings { field, or_null, what, line: error.line(), column: error.column() }
+    InvalidMount::NotStrings { field, or_null, what, line: error.line(), column: error.column() }
 }
 
 /// An unsigned number as JSON writes it: no sign, no quotes, no leading zero.

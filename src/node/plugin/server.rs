@@ -8,7 +8,7 @@ use std::os::unix::net::UnixListener;
 use keyvault_csi_proto::health::health_server::HealthServer;
 use keyvault_csi_proto::provider::csi_driver_provider_server::CsiDriverProviderServer;
 
-use super::service::Provider;
+use super::service::ProviderService;
 use crate::server::grpc::{MESSAGE, connections, server};
 
 /// Serves the provider protocol on `listener`, to at most `connection_limit` connections at once,
@@ -18,7 +18,7 @@ use crate::server::grpc::{MESSAGE, connections, server};
 /// The listener cannot be used.
 pub async fn serve(
     listener: UnixListener,
-    provider: Provider,
+    provider: ProviderService,
     connection_limit: usize,
     shutdown: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<()> {

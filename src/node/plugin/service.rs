@@ -41,7 +41,7 @@ const MAX_OPEN_CALLS: usize = 4_096;
 
 /// The services of the provider's socket.
 #[derive(Debug, Clone)]
-pub struct Provider {
+pub struct ProviderService {
     /// The Azure provider.
     pub azure: Azure,
     /// Counts the calls.
@@ -51,7 +51,7 @@ pub struct Provider {
 }
 
 #[tonic::async_trait]
-impl CsiDriverProvider for Provider {
+impl CsiDriverProvider for ProviderService {
     async fn version(&self, _: Request<VersionRequest>) -> Result<Response<VersionResponse>, Status> {
         let started = Instant::now();
         let response = VersionResponse {
@@ -86,7 +86,7 @@ impl CsiDriverProvider for Provider {
     }
 }
 
-impl Provider {
+impl ProviderService {
     /// Fetches and logs: in the task, so that it also happens if the caller disconnects.
     async fn fetch(
         &self,
@@ -148,7 +148,7 @@ fn mode(mode: FileMode) -> i32 {
 }
 
 #[tonic::async_trait]
-impl health_server::Health for Provider {
+impl health_server::Health for ProviderService {
     /// Always serving, for every service name (docs/reference/azure-provider.md#grpc-services).
     async fn check(&self, _: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
         self.metrics.called("/grpc.health.v1.Health/Check", Ok(()), Duration::ZERO);

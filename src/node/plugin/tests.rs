@@ -1,6 +1,6 @@
 use keyvault_csi_proto::provider::{MountRequest, ObjectVersion};
 
-use super::request::{Mount, Refusal, mount};
+use super::request::{InvalidMount, Mount, mount};
 use crate::model::{ExposeSecret as _, FileMode};
 
 const POD: &str = r#"{"csi.storage.k8s.io/pod.name":"web","csi.storage.k8s.io/pod.namespace":"default","csi.storage.k8s.io/pod.uid":"u","secretProviderClass":"demo","keyvaultName":"kv"}"#;
@@ -15,7 +15,7 @@ fn request(attributes: &str, secrets: &str, permission: &str) -> MountRequest {
     }
 }
 
-fn checked(attributes: &str, secrets: &str, permission: &str) -> Result<Mount, Refusal> {
+fn checked(attributes: &str, secrets: &str, permission: &str) -> Result<Mount, InvalidMount> {
     mount(&request(attributes, secrets, permission))
 }
 

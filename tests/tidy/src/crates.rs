@@ -95,7 +95,7 @@ fn violations(file: &File) -> Vec<String> {
         for (name, homes) in HOMES.iter().filter(|(_, homes)| !homes.is_empty()) {
             let inside = |home: &&str| own == *home || own.strip_prefix(*home).is_some_and(|r| r.starts_with("::"));
             // A module of ours may have a crate's name: `formats::pkcs12`.
-            if names(line, name) && !own_module(name) && !homes.iter().any(|home| inside(&home)) {
+            if names(line, name) && !own_module(name) && !homes.iter().any(inside) {
                 let homes = homes.join(", ");
                 found.push(format!("{}:{}: {name} is at home in {homes} only", file.path, number + 1));
             }

@@ -65,7 +65,7 @@ fn violations(file: &File) -> Vec<String> {
         let Some(other) = area(&path) else { continue };
         let below =
             |allowed: &&str| other == *allowed || other.strip_prefix(*allowed).is_some_and(|r| r.starts_with("::"));
-        if other != own && !allowed.iter().any(|allowed| below(&allowed)) {
+        if other != own && !allowed.iter().any(below) {
             found.push(complaint(file, &import, &format!("{own} may not import {other}")));
         }
     }

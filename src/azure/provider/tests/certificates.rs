@@ -23,7 +23,7 @@ const PKCS12: Option<&str> = Some("application/x-pkcs12");
 /// Files as name and content, and warnings as text.
 type Outcome = Result<(Vec<(String, Vec<u8>)>, Vec<String>), String>;
 
-fn outcome(spec: &ObjectSpec, index: Option<usize>, fetched: Fetched<'_>, rendering: &Rendering) -> Outcome {
+fn outcome(spec: &ObjectSpec, index: Option<usize>, fetched: ObjectValue<'_>, rendering: &Rendering) -> Outcome {
     let rendered = render(spec, index, fetched, rendering, &mut Work::default()).map_err(|error| error.to_string())?;
     let file = |file: &crate::model::SecretFile| (file.name.to_string(), file.content.expose_secret().to_vec());
     Ok((rendered.files.iter().map(file).collect(), rendered.warnings.iter().map(ToString::to_string).collect()))
@@ -31,7 +31,7 @@ fn outcome(spec: &ObjectSpec, index: Option<usize>, fetched: Fetched<'_>, render
 
 fn backed(more: &str, index: Option<usize>, value: &str, content_type: Option<&str>, rendering: &Rendering) -> Outcome {
     let value = SecretString::from(value);
-    let fetched = Fetched::Secret(FetchedSecret { value: &value, content_type, certificate_backed: true });
+    let fetched = ObjectValue::Secret(SecretValue { value: &value, content_type, certificate_backed: true });
     outcome(&object(&secret(more)).unwrap(), index, fetched, rendering)
 }
 
@@ -258,7 +258,7 @@ fn errors_name_the_object_and_the_fix_and_no_content() {
 fn a_certificate_is_one_block_and_not_parsed() {
     let spec = object("objectName: site\nobjectType: cert\nfilePermission: 0400\n").unwrap();
     let block = b"-----BEGIN CERTIFICATE-----\ndGVzdA==\n-----END CERTIFICATE-----\n".to_vec();
-    let fetched = Fetched::Certificate(b"test");
+    let fetched = ObjectValue::Certificate(b"test");
     assert_eq!(outcome(&spec, None, fetched, &ALL), Ok((vec![("site".into(), block.clone())], vec![])));
     assert_eq!(outcome(&spec, Some(0), fetched, &ALL), Ok((vec![("site/0".into(), block)], vec![])));
     assert_eq!(render(&spec, None, fetched, &ALL, &mut Work::default()).unwrap().files[0].mode.bits(), 0o400);
@@ -275,9 +275,9 @@ fn a_key_is_its_public_half() {
     let key = Jwk { kty: Some("EC-HSM"), crv: Some("P-521"), x: Some(&x), y: Some(&y), ..Jwk::default() };
     let spec = object("objectName: signing\nobjectType: key\n").unwrap();
     let expected = lab.openssl("pkey -in key.key -pubout");
-    assert_eq!(outcome(&spec, None, Fetched::Key(key), &ALL), Ok((vec![("signing".into(), expected)], vec![])));
+    assert_eq!(outcome(&spec, None, ObjectValue::Key(key), &ALL), Ok((vec![("signing".into(), expected)], vec![])));
     assert_eq!(
-        outcome(&spec, None, Fetched::Key(Jwk { crv: Some("P-256K"), ..key }), &ALL).unwrap_err(),
+        outcome(&spec, None, ObjectValue::Key(Jwk { crv: Some("P-256K"), ..key }), &ALL).unwrap_err(),
         "key/signing cannot be rendered as PEM: the curve \"P-256K\" is not supported, only P-256, P-384 and P-521 are; take \
          the object out of the class, or use a key of another type"
     );

@@ -12,8 +12,8 @@ fn rendering(default_mode: FileMode) -> Rendering {
 /// Renders a secret that is not backed by a certificate, whatever its content type says.
 fn opaque(spec: &ObjectSpec, value: &str, mode: FileMode) -> Result<SecretFile, String> {
     let value = SecretString::from(value);
-    let secret = FetchedSecret { value: &value, content_type: Some("application/x-pkcs12"), certificate_backed: false };
-    let rendered = super::render(spec, None, Fetched::Secret(secret), &rendering(mode), &mut Work::default())
+    let secret = SecretValue { value: &value, content_type: Some("application/x-pkcs12"), certificate_backed: false };
+    let rendered = super::render(spec, None, ObjectValue::Secret(secret), &rendering(mode), &mut Work::default())
         .map_err(|e| e.to_string())?;
     let [file] = <[SecretFile; 1]>::try_from(rendered.files).expect("one file");
     assert_eq!(rendered.warnings, []);
