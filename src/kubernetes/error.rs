@@ -109,7 +109,7 @@ impl ClassError {
 
 /// Why something else than a class cannot be had from the API server.
 #[derive(Debug, thiserror::Error)]
-pub enum LookError {
+pub enum GetError {
     /// The driver may not read it.
     #[error(
         "failed to get {what}: {message}; grant it to the driver's service account (docs/install.md has the roles)"
@@ -130,25 +130,25 @@ pub enum LookError {
     },
 }
 
-impl LookError {
-    pub(super) fn of(what: String, failure: Failure) -> LookError {
+impl GetError {
+    pub(super) fn of(what: String, failure: Failure) -> GetError {
         match failure {
-            Failure::Forbidden(message) => LookError::Forbidden { what, message },
+            Failure::Forbidden(message) => GetError::Forbidden { what, message },
             other @ (Failure::NotFound
             | Failure::NoSuchKind
             | Failure::AlreadyExists
             | Failure::Conflict
             | Failure::Expired
             | Failure::Refused(_)
-            | Failure::Other(_)) => LookError::Unavailable { what, why: other.to_string() },
+            | Failure::Other(_)) => GetError::Unavailable { what, why: other.to_string() },
         }
     }
 
     /// The reason of this error.
     pub fn reason(&self) -> Reason {
         match self {
-            LookError::Forbidden { .. } => Reason::ApiServerForbidden,
-            LookError::Unavailable { .. } => Reason::ApiServerUnavailable,
+            GetError::Forbidden { .. } => Reason::ApiServerForbidden,
+            GetError::Unavailable { .. } => Reason::ApiServerUnavailable,
         }
     }
 }

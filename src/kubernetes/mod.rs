@@ -14,13 +14,13 @@ mod client;
 mod error;
 mod event_limits;
 mod events;
+mod managed_fields;
 mod names;
 mod objects;
 mod pod_object;
 mod pod_status;
 mod pods;
 mod reports;
-mod secret_fields;
 mod secret_object;
 mod secrets;
 mod startup_taint;
@@ -33,14 +33,14 @@ mod tests;
 
 pub use classes::ClassCache;
 pub use client::{Connection, Credentials, connect};
-pub use error::{ClassError, ConnectError, LookError, SecretError};
+pub use error::{ClassError, ConnectError, GetError, SecretError};
+pub use managed_fields::{KeyedField, ManagedFields, Ownership, SecretManager};
 pub use pods::{PodKey, Pods};
 pub use reports::{Node, Reports};
-pub use secret_fields::{MANAGED_LABEL, Part, Responsible, Writers};
-pub use secret_object::StoredSecret;
 #[cfg(test)]
 pub(crate) use secret_object::read as read_secret;
-pub use secrets::{Revision, SecretContent, SecretRef, Secrets};
+pub use secret_object::{SecretVersion, StoredSecret};
+pub use secrets::{SecretContent, SecretRef, Secrets};
 pub use startup_taint::remove_startup_taint;
 pub use statuses::{PodStatus, StatusKey, Statuses};
 

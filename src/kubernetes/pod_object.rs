@@ -19,7 +19,7 @@ pub(super) fn read(metadata: ObjectMeta) -> Option<Pod> {
             name: ResourceName::new(metadata.name?).ok()?,
             uid: metadata.uid.unwrap_or_default(),
         },
-        ending: metadata.deletion_timestamp.is_some(),
+        terminating: metadata.deletion_timestamp.is_some(),
         owners: owners(metadata.owner_references),
         annotations: annotations.into_iter().filter(|(key, _)| key.starts_with(ANNOTATION_PREFIX)).collect(),
     })

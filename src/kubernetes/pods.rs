@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use super::client::Connection;
-use super::error::{Failure, LookError};
+use super::error::{Failure, GetError};
 use super::objects::Objects;
 use super::pod_object;
 use super::watch::{self, Followed, Sink};
@@ -80,7 +80,7 @@ impl Pods {
     ///
     /// # Errors
     /// The API server does not answer, or refuses.
-    pub async fn find(&self, pod: &PodRef) -> Result<Option<Pod>, LookError> {
+    pub async fn find(&self, pod: &PodRef) -> Result<Option<Pod>, GetError> {
         match self.known(pod) {
             Some(found) => Ok(Some(found)),
             None => Ok(self
@@ -97,7 +97,7 @@ impl Pods {
     ///
     /// # Errors
     /// The API server does not answer, or refuses.
-    pub async fn volumes(&self, pod: &PodRef, driver: &str) -> Result<Option<BTreeMap<String, String>>, LookError> {
+    pub async fn volumes(&self, pod: &PodRef, driver: &str) -> Result<Option<BTreeMap<String, String>>, GetError> {
         let object = self.look(pod).await?;
         let object =
             object.filter(|object| pod_object::read(object.metadata.clone()).is_some_and(|found| is(&found, pod)));
@@ -110,12 +110,12 @@ impl Pods {
     }
 
     /// The pod of this name that has not ended.
-    async fn look(&self, pod: &PodRef) -> Result<Option<DynamicObject>, LookError> {
+    async fn look(&self, pod: &PodRef) -> Result<Option<DynamicObject>, GetError> {
         let objects = Objects::within(&self.connection, &pod.namespace, &resource());
         match timeout(LOOK, objects.get(&pod.name)).await.unwrap_or_else(|_| Err(Failure::timeout(LOOK))) {
             Ok(object) => Ok(Some(object).filter(|object| !ended(object))),
             Err(Failure::NotFound) => Ok(None),
-            Err(failure) => Err(LookError::of(format!("pod {pod}"), failure)),
+            Err(failure) => Err(GetError::of(format!("pod {pod}"), failure)),
         }
     }
 

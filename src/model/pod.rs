@@ -41,8 +41,8 @@ impl fmt::Display for PodRef {
 pub struct Pod {
     /// Which pod this is.
     pub reference: PodRef,
-    /// Whether it is being deleted.
-    pub ending: bool,
+    /// Whether it has a deletionTimestamp.
+    pub terminating: bool,
     /// Its owners.
     pub owners: Vec<Owner>,
     /// The annotations of ours, `keyvault-csi/...`; others are not kept.

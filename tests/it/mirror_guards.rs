@@ -223,7 +223,7 @@ fn one_bad_secret_object_stops_no_other() -> Result<()> {
     fixture.holds("good", "k", &value)?;
     let text = fixture.told(&["secretObjects[0]"])?;
     for part in [
-        "secretName is no name for a Secret",
+        "secretName is not a valid Secret name",
         "file matching objectName b not found in the pod; the volume has a",
         "tls.crt from file a: the file is neither PEM nor",
         "labels: \"no value of a label!\" is not the value of a label",

@@ -55,7 +55,7 @@ pub(super) fn mirror_secrets(
         classes,
         pods,
         statuses: statuses.clone(),
-        secrets: Secrets::new(connection),
+        secrets: Secrets::new(connection, mirror::MANAGER),
         changes: volumes.changes().clone(),
         reports,
         metrics: metrics.clone(),

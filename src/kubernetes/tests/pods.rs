@@ -15,7 +15,7 @@ fn a_pod_is_trimmed_to_who_it_is_and_who_owns_it() {
     }));
     let pod = pod_object::read(metadata.unwrap()).unwrap();
     assert_eq!(
-        (pod.reference.to_string(), pod.reference.uid.as_str(), pod.ending),
+        (pod.reference.to_string(), pod.reference.uid.as_str(), pod.terminating),
         ("shop/web-1".into(), "u-1", false)
     );
     assert_eq!(pod.annotations.into_iter().collect::<Vec<_>>(), [("keyvault-csi/refresh".into(), "now".into())]);

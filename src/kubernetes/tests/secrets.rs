@@ -15,7 +15,7 @@ fn a_secret_is_read_without_ever_being_quoted() {
     assert_eq!(secret.data["k"].expose_secret(), b"hunter2");
     assert!(!format!("{secret:?}").contains("hunter2") && !format!("{secret:?}").contains("104, 117"));
     for broken in [r#"{"metadata":{},"data":{"k":"hunter2!"}}"#, r#"{"metadata":{},"data":"hunter2"}"#, "hunter2"] {
-        assert_eq!(read_secret(broken).unwrap_err(), "the answer is no Secret");
+        assert_eq!(read_secret(broken).unwrap_err(), "the response is not a Secret");
     }
 }
 

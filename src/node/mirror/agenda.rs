@@ -9,13 +9,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::writer::Look;
 use crate::model::{ClassRef, PodRef};
 
 /// The most pods, counted for each class, that are remembered; a multiple of what a node may run.
 const USERS: usize = 4096;
 /// The first pause after a failure; it doubles up to the interval.
 const PAUSE: Duration = Duration::from_secs(5);
+
+/// Why a class's Secrets are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Look {
+    /// Something changed on this node: what was seen last is taken for granted.
+    News,
+    /// It is time: somebody may have changed or deleted a Secret.
+    Check,
+}
 
 /// What is to be done when.
 #[derive(Debug)]

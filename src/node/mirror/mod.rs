@@ -8,16 +8,10 @@
 //! [`AT_ONCE`] classes are looked at together. Secrets are never listed or watched.
 
 mod agenda;
-mod desired;
 mod error;
 mod files;
-mod material;
-mod mistake;
-mod pass;
-mod plan;
-mod tls;
+mod reconcile;
 mod volumes;
-mod writer;
 
 #[cfg(test)]
 mod tests;
@@ -30,18 +24,21 @@ use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use self::agenda::{Agenda, Ending, Task};
-use self::material::Reader;
-use self::pass::Report;
+use self::reconcile::{Reconciler, Report};
 use self::volumes::Volumes;
-use self::writer::Writer;
 use crate::compute::Compute;
-use crate::kubernetes::{ClassCache, PodStatus, Pods, Reports, Secrets, Statuses};
+use crate::kubernetes::{ClassCache, PodStatus, Pods, Reports, SecretManager, Secrets, Statuses};
 use crate::model::{ClassRef, PodRef};
 use crate::node::volume::{Change, Changes, TargetPath};
 use crate::platform::process;
 use crate::queue::notify::Batch;
+use crate::secret::{FileOpener, Writer};
 use crate::server::metrics::Metrics;
 use crate::server::telemetry::key;
+
+/// As which Secrets are written: the label is upstream's (docs/reference/csi-driver.md#secret-label).
+pub const MANAGER: SecretManager =
+    SecretManager { field_manager: "keyvault-csi", label: ("secrets-store.csi.k8s.io/managed", "true") };
 
 /// How many classes are looked at together.
 const AT_ONCE: usize = 4;
@@ -73,26 +70,13 @@ pub struct Sources {
     pub interval: Duration,
 }
 
-#[derive(Debug)]
-struct Shared {
-    classes: ClassCache,
-    pods: Pods,
-    statuses: Statuses,
-    writer: Writer,
-    reports: Reports,
-    metrics: Metrics,
-    reader: Reader,
-    driver: String,
-    volumes: Volumes,
-}
-
 /// Keeps Secrets in step, for ever.
 pub async fn run(sources: Sources) {
     let Sources { classes, pods, statuses, secrets, changes, reports, metrics, compute, driver, interval } = sources;
     let news = (changes.subscribe(), statuses.changes(), pods.changes(), classes.changes());
     let (volumes, writer) = (Volumes::default(), Writer::new(secrets));
-    let reader = Reader::new(compute);
-    let shared = Shared { classes, pods, statuses, writer, reports, metrics, reader, driver, volumes };
+    let opener = FileOpener::new(compute);
+    let shared = Reconciler { classes, pods, statuses, writer, reports, metrics, opener, driver, volumes };
     let mut mirror = Mirror { shared: Arc::new(shared), agenda: Agenda::new(interval), told: HashMap::new() };
     info!(?interval, "Secrets are kept in step with volumes");
     // What was listed before we listened.
@@ -122,19 +106,19 @@ pub async fn run(sources: Sources) {
 }
 
 /// One look; a fault in it is a failure of its class and of nothing else.
-async fn look(shared: Arc<Shared>, task: Task) -> Report {
+async fn look(shared: Arc<Reconciler>, task: Task) -> Report {
     let class = task.class.clone();
-    match tokio::spawn(async move { shared.pass(task).await }).await {
+    match tokio::spawn(async move { shared.reconcile(task).await }).await {
         Ok(report) => report,
         Err(_) => {
-            let trouble = "the look ended unexpectedly; the driver's log has the cause".to_owned();
-            Report { class, ending: Ending::Failed, gone: Vec::new(), trouble }
+            let error = Some("the reconcile panicked; the driver's log has the cause".to_owned());
+            Report { class, ending: Ending::Failed, gone: Vec::new(), error }
         }
     }
 }
 
 struct Mirror {
-    shared: Arc<Shared>,
+    shared: Arc<Reconciler>,
     agenda: Agenda,
     /// What was told last about each class that has trouble.
     told: HashMap<ClassRef, String>,
@@ -208,7 +192,8 @@ impl Mirror {
     }
 
     fn ended(&mut self, report: Report) {
-        let Report { class, ending, gone, trouble } = report;
+        let Report { class, ending, gone, error } = report;
+        let trouble = error.unwrap_or_default();
         gone.iter().for_each(|pod| self.gone(&class, pod));
         self.agenda.ended(&class, &ending, Instant::now(), jitter());
         if !self.agenda.knows(&class) {

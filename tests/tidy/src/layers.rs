@@ -14,7 +14,7 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("node::csi", &["model", "node::volume", "platform", "server"]),
     ("node::plugin", &["azure::provider", "model", "server"]),
-    ("node::mirror", &["compute", "formats", "kubernetes", "model", "node::volume", "platform", "queue", "server"]),
+    ("node::mirror", &["compute", "kubernetes", "model", "node::volume", "platform", "queue", "secret", "server"]),
     (
         "node::volume",
         &["azure::provider", "backend", "classes", "kubernetes", "model", "platform", "queue", "server::metrics"],
@@ -22,6 +22,7 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
     ("backend::external", &["model", "platform", "server"]),
     ("azure::provider", &["azure::keyvault", "compute", "formats", "model", "platform"]),
     ("azure::keyvault", &["compute", "formats", "model", "platform", "server::metrics"]),
+    ("secret", &["compute", "formats", "kubernetes", "model"]),
     ("classes", &["formats", "kubernetes", "model", "queue"]),
     ("kubernetes", &["formats", "model", "queue"]),
     ("compute", &["formats", "model", "platform", "server::metrics"]),

@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::agenda::{Agenda, Ending};
-use super::super::writer::Look;
+use super::super::agenda::{Agenda, Ending, Look};
 use crate::model::{ClassRef, PodRef};
 
 const INTERVAL: Duration = Duration::from_secs(300);

@@ -43,7 +43,7 @@ impl Watched {
                 continue;
             }
             match pods.known(&volume.pod) {
-                Some(pod) if pod.ending => registry.saw_pod(&volume, PodSeen::Ending),
+                Some(pod) if pod.terminating => registry.saw_pod(&volume, PodSeen::Ending),
                 Some(pod) => {
                     registry.saw_pod(&volume, PodSeen::Running(pod.annotations.get(REFRESH_ANNOTATION).cloned()));
                 }
