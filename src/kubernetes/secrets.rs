@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::client::Connection;
-use super::error::{Failure, SecretError};
+use super::error::{RequestError, SecretError};
 use super::managed_fields::{ManagedFields, SecretManager};
 use super::secret_object::{self, SecretVersion, StoredSecret};
 use crate::formats::encoding;
@@ -215,7 +215,7 @@ impl Secrets {
         let request = request.map_err(|_| SecretError::Unavailable("its name cannot be part of a URL".to_owned()))?;
         match timeout(REQUEST_TIMEOUT, self.connection.client().request_text(request)).await {
             Ok(response) => response.map_err(SecretError::of),
-            Err(_) => Err(SecretError::Unavailable(Failure::timeout(REQUEST_TIMEOUT).to_string())),
+            Err(_) => Err(SecretError::Unavailable(RequestError::timeout(REQUEST_TIMEOUT).to_string())),
         }
     }
 }

@@ -25,4 +25,4 @@ pub(crate) use self::error::Error;
 pub(crate) use self::material::{FileOpener, Material};
 pub(crate) use self::mistake::{Excerpt, Mistake};
 pub(crate) use self::plan::{DesiredSecret, Owners};
-pub(crate) use self::writer::{Freshness, Outcome, Writer};
+pub(crate) use self::writer::{Freshness, WriteOutcome, Writer};

@@ -31,7 +31,7 @@ pub(crate) enum Freshness {
 
 /// What [`Writer::ensure`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum WriteOutcome {
     /// Nothing: the Secret is as desired.
     Unchanged,
     /// Nothing: another node wrote newer content.
@@ -59,7 +59,7 @@ struct Cached {
     /// The digest of everything that the content was built from.
     inputs: [u8; 32],
     class: String,
-    outcome: Outcome,
+    outcome: WriteOutcome,
 }
 
 /// A write that the API server rejected for its content: repeating it would change nothing.
@@ -110,7 +110,7 @@ impl Writer {
         secret: &SecretRef,
         freshness: Freshness,
         inputs: [u8; 32],
-    ) -> Result<Option<Outcome>, Error> {
+    ) -> Result<Option<WriteOutcome>, Error> {
         let found = self.unchanged(secret, freshness, |cached| cached.inputs == inputs).await;
         found.map_err(|error| Failed::from(error).of(secret))
     }
@@ -126,7 +126,7 @@ impl Writer {
         inputs: [u8; 32],
         freshness: Freshness,
         abandoned: impl Fn(String) -> F,
-    ) -> Result<Outcome, Error> {
+    ) -> Result<WriteOutcome, Error> {
         let outcome = self.reconcile(desired, inputs, freshness, abandoned).await;
         outcome.map_err(|failed| failed.of(&desired.reference))
     }
@@ -137,7 +137,7 @@ impl Writer {
         inputs: [u8; 32],
         freshness: Freshness,
         abandoned: impl Fn(String) -> F,
-    ) -> Result<Outcome, Failed> {
+    ) -> Result<WriteOutcome, Failed> {
         let (secret, digest) = (&desired.reference, desired.digest());
         if let Some(outcome) = self.unchanged(secret, freshness, |cached| cached.digest == digest).await? {
             if let Some(cached) = self.cache().get_mut(secret).filter(|cached| cached.digest == digest) {
@@ -150,14 +150,15 @@ impl Writer {
         for _ in 0..ATTEMPTS {
             match self.attempt(desired, digest, class_abandoned).await {
                 // Adding an owner does not check the resourceVersion: compare again.
-                Ok((_, Outcome::AddedOwners)) => added_owners = true,
+                Ok((_, WriteOutcome::AddedOwners)) => added_owners = true,
                 Ok((version, outcome)) => {
-                    let cached = if outcome == Outcome::Newer { Outcome::Newer } else { Outcome::Unchanged };
+                    let cached =
+                        if outcome == WriteOutcome::Newer { WriteOutcome::Newer } else { WriteOutcome::Unchanged };
                     let class = desired.class.clone();
                     self.rejected().remove(secret);
                     self.cache().insert(secret.clone(), Cached { version, digest, inputs, class, outcome: cached });
-                    let unchanged = outcome == Outcome::Unchanged;
-                    return Ok(if added_owners && unchanged { Outcome::AddedOwners } else { outcome });
+                    let unchanged = outcome == WriteOutcome::Unchanged;
+                    return Ok(if added_owners && unchanged { WriteOutcome::AddedOwners } else { outcome });
                 }
                 Err(Failed::Refused(Refusal::OtherClass(class)))
                     if !class_abandoned && abandoned(class.clone()).await =>
@@ -185,7 +186,7 @@ impl Writer {
         desired: &DesiredSecret,
         digest: [u8; 32],
         class_abandoned: bool,
-    ) -> Result<(SecretVersion, Outcome), Failed> {
+    ) -> Result<(SecretVersion, WriteOutcome), Failed> {
         let Some(stored) = self.secrets.get(&desired.reference).await? else {
             self.check_rejected(desired, None, digest)?;
             let created = self.create(desired).await;
@@ -246,7 +247,7 @@ impl Writer {
         secret: &SecretRef,
         freshness: Freshness,
         is_desired: impl Fn(&Cached) -> bool,
-    ) -> Result<Option<Outcome>, SecretError> {
+    ) -> Result<Option<WriteOutcome>, SecretError> {
         let cached = self.cache().get(secret).filter(|cached| is_desired(cached)).cloned();
         match (cached, freshness) {
             (None, _) => Ok(None),
@@ -258,7 +259,7 @@ impl Writer {
         }
     }
 
-    async fn create(&self, desired: &DesiredSecret) -> Result<(SecretVersion, Outcome), SecretError> {
+    async fn create(&self, desired: &DesiredSecret) -> Result<(SecretVersion, WriteOutcome), SecretError> {
         let owners: &[Owner] = match &desired.owners {
             Owners::Shared(owners) => owners,
             Owners::None => &[],
@@ -266,7 +267,7 @@ impl Writer {
         let labels = desired.labels(self.secrets.manager());
         let annotations = desired.annotations(desired.content_time);
         let content = content(desired, &labels, &annotations);
-        Ok((self.secrets.create(&desired.reference, &content, owners).await?, Outcome::Created))
+        Ok((self.secrets.create(&desired.reference, &content, owners).await?, WriteOutcome::Created))
     }
 
     async fn carry_out(
@@ -274,9 +275,9 @@ impl Writer {
         desired: &DesiredSecret,
         mut version: SecretVersion,
         plan: Plan,
-    ) -> Result<(SecretVersion, Outcome), SecretError> {
+    ) -> Result<(SecretVersion, WriteOutcome), SecretError> {
         let secret = &desired.reference;
-        let mut outcome = if plan.newer { Outcome::Newer } else { Outcome::Unchanged };
+        let mut outcome = if plan.newer { WriteOutcome::Newer } else { WriteOutcome::Unchanged };
         if let Some(fields) = &plan.take_over {
             version = self.secrets.set_managed_fields(secret, &version, fields).await?;
         }
@@ -284,7 +285,7 @@ impl Writer {
             let labels = desired.labels(self.secrets.manager());
             let annotations = desired.annotations(content_time);
             version = self.secrets.apply(secret, &version, &content(desired, &labels, &annotations)).await?;
-            outcome = Outcome::Updated;
+            outcome = WriteOutcome::Updated;
         }
         match &plan.owners {
             OwnerChange::Keep => {}
@@ -292,11 +293,11 @@ impl Writer {
                 for owner in owners {
                     version = self.secrets.add_owner(secret, &version.uid, owner).await?;
                 }
-                outcome = Outcome::AddedOwners;
+                outcome = WriteOutcome::AddedOwners;
             }
             OwnerChange::Replace(owners) => {
                 version = self.secrets.set_owners(secret, &version, owners).await?;
-                outcome = Outcome::Updated;
+                outcome = WriteOutcome::Updated;
             }
         }
         Ok((version, outcome))

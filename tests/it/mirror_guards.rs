@@ -239,6 +239,6 @@ fn one_bad_secret_object_stops_no_other() -> Result<()> {
         "{metrics}"
     );
     ensure!(!metrics.contains("absent") && !metrics.contains("refused"), "{metrics}");
-    assert_eq!(node.log().matches("\"not all Secrets of the class are as they should be\"").count(), 1);
+    assert_eq!(node.log().matches("\"not all Secrets of the class are up to date\"").count(), 1);
     Ok(())
 }

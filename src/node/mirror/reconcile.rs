@@ -15,13 +15,13 @@ use std::io;
 use jiff::Timestamp;
 use tracing::{debug, info, warn};
 
-use super::agenda::{Ending, Look, Task};
 use super::error::{Error, Mistake};
 use super::files::{self, Mounted};
 use super::volumes::Volumes;
 use crate::kubernetes::{ClassCache, ClassError, Pods, Reports, SecretRef, Statuses};
 use crate::model::{Class, ClassRef, Namespace, Owner, PodRef, ResourceName, SecretObject, Uid};
-use crate::secret::{self, DesiredSecret, FileOpener, Files, Freshness, Material, Outcome, Owners, Writer};
+use crate::queue::work_queue::{Outcome, Trigger};
+use crate::secret::{self, DesiredSecret, FileOpener, Files, Freshness, Material, Owners, WriteOutcome, Writer};
 use crate::server::metrics::Metrics;
 use crate::server::telemetry::key;
 
@@ -31,11 +31,20 @@ const RETAIN: &str = "keyvault-csi/retain";
 /// On how many pods a failure becomes an event; all have the same one.
 const EVENT_PODS: usize = 8;
 
+/// A class to reconcile.
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) class: ClassRef,
+    /// The pods on this node that use it.
+    pub(super) pods: BTreeSet<PodRef>,
+    pub(super) trigger: Trigger,
+}
+
 /// The result of one reconcile.
 #[derive(Debug)]
 pub(super) struct Report {
     pub(super) class: ClassRef,
-    pub(super) ending: Ending,
+    pub(super) outcome: Outcome,
     /// Pods that no longer exist, or do not mount the class.
     pub(super) gone: Vec<PodRef>,
     /// All failures in one text.
@@ -76,27 +85,27 @@ struct Context<'a> {
 impl Reconciler {
     pub(super) async fn reconcile(&self, task: Task) -> Report {
         let mut gone = Vec::new();
-        let (ending, errors) = match self.reconcile_class(&task, &mut gone).await {
+        let (outcome, errors) = match self.reconcile_class(&task, &mut gone).await {
             Ok(reconciled) => reconciled,
-            Err(error) => (Ending::Failed, vec![error]),
+            Err(error) => (Outcome::Failed, vec![error]),
         };
         let text = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         if let Some(first) = errors.first() {
             let pods = task.pods.iter().filter(|pod| !gone.contains(pod)).take(EVENT_PODS);
             pods.for_each(|pod| self.reports.secret_failed(pod, &task.class, first.reason(), &text));
         }
-        Report { class: task.class, ending, gone, error: (!errors.is_empty()).then_some(text) }
+        Report { class: task.class, outcome, gone, error: (!errors.is_empty()).then_some(text) }
     }
 
-    async fn reconcile_class(&self, task: &Task, gone: &mut Vec<PodRef>) -> Result<(Ending, Vec<Error>), Error> {
+    async fn reconcile_class(&self, task: &Task, gone: &mut Vec<PodRef>) -> Result<(Outcome, Vec<Error>), Error> {
         let class = match self.classes.get(&task.class).await {
             Ok(class) => class,
             // If it is created again, the watch sends a change.
-            Err(ClassError::NotFound { .. }) => return Ok((Ending::NothingToDo, Vec::new())),
+            Err(ClassError::NotFound { .. }) => return Ok((Outcome::Idle, Vec::new())),
             Err(error) => return Err(error.into()),
         };
         if class.secret_objects.is_empty() {
-            return Ok((Ending::NothingToDo, Vec::new()));
+            return Ok((Outcome::Idle, Vec::new()));
         }
         let pods = self.pods(task, gone).await?;
         let volumes: Vec<_> = pods.iter().map(|pod| (pod.uid.clone(), pod.volume.clone())).collect();
@@ -106,15 +115,15 @@ impl Reconciler {
         let Some((files, content_time)) = read.map_err(|source| Error::Files { class: task.class.clone(), source })?
         else {
             // Not mounted yet, or no longer: the next publish sends a change.
-            return Ok((Ending::Done, Vec::new()));
+            return Ok((Outcome::Done, Vec::new()));
         };
         let owners = match class.annotations.get(RETAIN).is_some_and(|value| value == "true") {
             true => Owners::None,
             false => Owners::Shared(distinct(pods.into_iter().flat_map(|pod| pod.owners))),
         };
-        let freshness = match task.look {
-            Look::News => Freshness::Cached,
-            Look::Check => Freshness::Verified,
+        let freshness = match task.trigger {
+            Trigger::Change => Freshness::Cached,
+            Trigger::Resync => Freshness::Verified,
         };
         let context = Context { class: &class, content_time, owners, freshness };
         let mut material = Material::new(class.reference.namespace.clone(), files, &self.opener);
@@ -122,7 +131,7 @@ impl Reconciler {
         for index in 0..class.secret_objects.len() {
             errors.extend(self.reconcile_secret(&mut material, index, &context).await.err());
         }
-        Ok((if errors.is_empty() { Ending::Done } else { Ending::Failed }, errors))
+        Ok((if errors.is_empty() { Outcome::Done } else { Outcome::Failed }, errors))
     }
 
     /// Reconciles the Secret of the class's secretObject at `index`.
@@ -162,8 +171,8 @@ impl Reconciler {
         let outcome = self.writer.ensure(&desired, inputs, *freshness, abandoned).await;
         let outcome = outcome.map_err(of_class).inspect_err(count)?;
         match outcome {
-            Outcome::Unchanged | Outcome::Newer => debug!(%secret, ?outcome, "Secret is up to date"),
-            Outcome::Created | Outcome::Updated | Outcome::AddedOwners => {
+            WriteOutcome::Unchanged | WriteOutcome::Newer => debug!(%secret, ?outcome, "Secret is up to date"),
+            WriteOutcome::Created | WriteOutcome::Updated | WriteOutcome::AddedOwners => {
                 self.metrics.mirrored(provider, Ok(started.elapsed()));
                 info!(%secret, class = %class.reference, ?outcome, "Secret written");
             }

@@ -4,7 +4,7 @@
 //! bounded, see `news`: a volume that changes often is heard of once.
 
 use crate::model::{ClassRef, PodRef};
-use crate::queue::notify::{News, Subscription};
+use crate::queue::notify::{Notifier, Subscription};
 
 use super::target::TargetPath;
 
@@ -21,12 +21,12 @@ pub struct Change {
 
 /// Where changes of volumes are told. Cheap to clone; all clones have the same listeners.
 #[derive(Debug, Clone, Default)]
-pub struct Changes(News<TargetPath, Change>);
+pub struct Changes(Notifier<TargetPath, Change>);
 
 impl Changes {
     /// Tells that a volume holds something new. Returns at once.
     pub fn tell(&self, change: Change) {
-        self.0.tell(change.target.clone(), change);
+        self.0.send(change.target.clone(), change);
     }
 
     /// Tells from now on which volumes hold something new.

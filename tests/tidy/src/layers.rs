@@ -30,7 +30,7 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
     ("server::grpc", &["model", "platform", "server::telemetry"]),
     ("server::metrics", &["model"]),
     ("server::telemetry", &[]),
-    ("queue", &[]),
+    ("queue", &["platform"]),
     ("model", &["formats"]),
     ("formats", &[]),
     ("platform", &[]),

@@ -1,3 +1,3 @@
-mod agenda;
 mod files;
 mod mistakes;
+mod users;

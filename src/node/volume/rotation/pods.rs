@@ -39,7 +39,7 @@ impl Watched {
         for volume in registry.pods(batch.is_some()) {
             let key = (volume.pod.namespace.clone(), volume.pod.name.clone());
             let told = changed.contains(&key);
-            if batch.is_some_and(|batch| !batch.more) && !told {
+            if batch.is_some_and(|batch| !batch.overflowed) && !told {
                 continue;
             }
             match pods.known(&volume.pod) {
