@@ -4,8 +4,8 @@
 //! Does not watch, and ignores subdirectories. `manifest` parses the text of a file.
 //!
 //! # Guarantees
-//! An unreadable file does not affect the classes of other files. There is one warning for each change
-//! of a file.
+//! An unreadable file does not affect the classes of other files. There is one warning for each
+//! change of a file.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -24,8 +24,8 @@ use crate::queue::warn_once::WarnOnce;
 
 /// How old a change must be before an equal [`Stamp`] proves that nothing changed since.
 ///
-/// File times are as coarse as the kernel's tick, or two seconds on some network file systems: a file
-/// may change twice with one time.
+/// File times are as coarse as the kernel's tick, or two seconds on some network file systems: a
+/// file may change twice with one time.
 const SETTLED: Duration = Duration::from_secs(2);
 
 /// A directory of YAML manifests. Cheap to clone; all clones share the cache.

@@ -1,8 +1,8 @@
 //! Why there is no usable class of a name.
 //!
-//! The texts contain upstream's words `failed to get secretproviderclass` and `not found`, for which
-//! people search. They become events on pods, so they name neither other namespaces nor files of the
-//! node; [`Error::detail`] does, for the driver's log.
+//! The texts contain upstream's words `failed to get secretproviderclass` and `not found`, for
+//! which people search. They become events on pods, so they name neither other namespaces nor files
+//! of the node; [`Error::detail`] does, for the driver's log.
 
 use std::fmt;
 use std::io;

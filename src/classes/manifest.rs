@@ -1,7 +1,7 @@
 //! Parses the classes in the text of one manifest file.
 //!
-//! Pure. Ignores other kinds and unused fields. What the API server would reject becomes an error of
-//! this class, so that the other classes of the file remain usable.
+//! Pure. Ignores other kinds and unused fields. What the API server would reject becomes an error
+//! of this class, so that the other classes of the file remain usable.
 
 use serde_json::{Map, Value};
 

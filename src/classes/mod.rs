@@ -67,12 +67,12 @@ impl Classes {
     }
 
     /// Those of these classes that are known and valid; makes no request.
-    pub async fn seen(&self, wanted: Vec<ClassRef>) -> Vec<Class> {
+    pub async fn seen(&self, requested: Vec<ClassRef>) -> Vec<Class> {
         match self {
-            Classes::Kubernetes(cache) => cache.seen(&wanted),
+            Classes::Kubernetes(cache) => cache.seen(&requested),
             Classes::Directory(directory) => {
                 let directory = directory.clone();
-                let read = move || wanted.iter().filter_map(|class| directory.get(class).ok()).collect();
+                let read = move || requested.iter().filter_map(|class| directory.get(class).ok()).collect();
                 tokio::task::spawn_blocking(read).await.unwrap_or_default()
             }
         }
@@ -86,9 +86,9 @@ impl Classes {
         let found = match self {
             Classes::Kubernetes(cache) => cache.get(class).await.map_err(Error::from),
             Classes::Directory(directory) => {
-                let (directory, wanted) = (directory.clone(), class.clone());
+                let (directory, reference) = (directory.clone(), class.clone());
                 // Reading files blocks, and a directory may be on a network.
-                let read = tokio::task::spawn_blocking(move || directory.get(&wanted)).await;
+                let read = tokio::task::spawn_blocking(move || directory.get(&reference)).await;
                 read.unwrap_or_else(|_| Err(Error::Interrupted { class: class.clone() }))
             }
         };

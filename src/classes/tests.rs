@@ -282,8 +282,9 @@ fn replace(path: &Path, text: &str) {
 
 #[test]
 fn a_broken_file_is_logged_once_per_change() {
-    // `tracing` caches for the whole process whether a log statement is enabled, and concurrent tests
-    // without a subscriber would disable it. The first global subscriber stays, whichever test sets it.
+    // `tracing` caches for the whole process whether a log statement is enabled, and concurrent
+    // tests without a subscriber would disable it. The first global subscriber stays, whichever
+    // test sets it.
     let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
     let log = Log::default();
     let writer = log.clone();

@@ -1,11 +1,11 @@
 //! SecretProviderClasses from the API server: a watch cache, with a GET on a miss.
 //!
-//! Never waits for the watch: a class that is not cached yet is read directly, and so is every class
-//! while the watch is broken.
+//! Never waits for the watch: a class that is not cached yet is read directly, and so is every
+//! class while the watch is broken.
 //!
 //! # Guarantees
-//! A malformed object affects no other. While the API server is unreachable, the last known state of a
-//! class is used.
+//! A malformed object affects no other. While the API server is unreachable, the last known state
+//! of a class is used.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,9 +47,9 @@ impl ClassCache {
     }
 
     /// Those of these classes that are cached and valid; makes no request.
-    pub fn seen(&self, wanted: &[ClassRef]) -> Vec<Class> {
+    pub fn seen(&self, requested: &[ClassRef]) -> Vec<Class> {
         let known = self.lock();
-        wanted.iter().filter_map(|class| known.watched(class)?.ok()).collect()
+        requested.iter().filter_map(|class| known.watched(class)?.ok()).collect()
     }
 
     /// The class from the cache, with a GET on a miss.
@@ -129,7 +129,8 @@ impl ClassCache {
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
-        // Every change is one insertion, removal or assignment, so that a panic leaves no half-made entry.
+        // Every change is one insertion, removal or assignment, so that a panic leaves no half-made
+        // entry.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -15,7 +15,8 @@ use super::error::ConnectError;
 
 /// The API server is in the same cluster: a longer wait would only hide that it is unreachable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest pause within a response. A watch may be silent for 290 s, after which the server ends it.
+/// The longest pause within a response. A watch may be silent for 290 s, after which the server
+/// ends it.
 const READ_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Where the credentials come from.

@@ -22,8 +22,8 @@ pub enum ConnectError {
         innermost(&**.0)
     )]
     InCluster(#[source] Box<kube::config::InClusterError>),
-    #[error("the kubeconfig {from} cannot be used: {}", innermost(&**.source))]
     /// The kubeconfig is missing or malformed.
+    #[error("the kubeconfig {from} cannot be used: {}", innermost(&**.source))]
     Kubeconfig {
         /// The file, or "the files of KUBECONFIG".
         from: String,
@@ -43,7 +43,8 @@ pub enum ClassError {
     NotFound {
         /// The requested class.
         class: ClassRef,
-        /// Namespaces that have a class with this name. Not in the text: the pod's owner may not list them.
+        /// Namespaces that have a class with this name. Not in the text: the pod's owner may not
+        /// list them.
         elsewhere: Vec<String>,
     },
     /// The object violates the schema.
@@ -170,7 +171,8 @@ pub enum SecretError {
         "{0}; grant the driver get, create and patch on secrets: chart value syncSecret.enabled=true (ClusterRole secretprovidersyncing-role)"
     )]
     Forbidden(String),
-    /// The driver lacks the right to delete it, which an admission plug-in requires for a change of owners.
+    /// The driver lacks the right to delete it, which an admission plug-in requires for a change of
+    /// owners.
     #[error("the API server refuses to change its owners: {OWNERS_GRANT} (ClusterRole secretprovidersyncing-role)")]
     OwnersForbidden,
     /// The API server rejects the content.
@@ -244,7 +246,8 @@ impl SecretError {
 pub(super) const OWNERS_GRANT: &str = "its admission plug-in OwnerReferencesPermissionEnforcement requires the right to delete \
      the object; grant it by the chart value rbac.ownerReferencesPermissionEnforcement=true";
 
-/// Whether a refusal is that plug-in's (kubernetes/kubernetes, plugin/pkg/admission/gc/gc_admission.go).
+/// Whether a refusal is that plug-in's (kubernetes/kubernetes,
+/// plugin/pkg/admission/gc/gc_admission.go).
 pub(super) fn forbids_owners(message: &str) -> bool {
     message.contains("cannot set an ownerRef on a resource you can't delete")
 }
@@ -262,8 +265,8 @@ pub(super) enum RequestError {
     Conflict,
     /// The requested resourceVersion is too old (410).
     Expired,
-    /// The server will never accept this request: it is malformed or too large (400, 413, 422), or creates
-    /// an object in a terminating namespace (403).
+    /// The server will never accept this request: it is malformed or too large (400, 413, 422), or
+    /// creates an object in a terminating namespace (403).
     Refused(String),
     /// No connection, a fault of the server, too many requests, a timeout.
     Other(String),
@@ -287,8 +290,8 @@ impl RequestError {
         }
     }
 
-    /// Whether the same request can never succeed, so that it must not be repeated. Rights can be granted,
-    /// kinds installed and servers repaired; a rejected content stays rejected.
+    /// Whether the same request can never succeed, so that it must not be repeated. Rights can be
+    /// granted, kinds installed and servers repaired; a rejected content stays rejected.
     pub(super) fn is_final(&self) -> bool {
         match self {
             RequestError::Refused(_) => true,
@@ -329,7 +332,8 @@ impl From<InvalidName> for RequestError {
     }
 }
 
-/// Whether the server refuses a new object because its namespace is terminating: no right would help.
+/// Whether the server refuses a new object because its namespace is terminating: no right would
+/// help.
 fn in_terminating_namespace(status: &kube::core::Status) -> bool {
     let causes = status.details.iter().flat_map(|details| &details.causes);
     causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")

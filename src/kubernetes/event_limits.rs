@@ -1,7 +1,7 @@
 //! Decides which warnings become events: the first of a kind at once, repetitions seldom.
 //!
-//! Pure: the time is an argument. The kubelet repeats a failing publish after 0.6 s, 1.1 s, 2 s and so
-//! on, and sends an event of its own each time; ours say more, so that few are enough.
+//! Pure: the time is an argument. The kubelet repeats a failing publish after 0.6 s, 1.1 s, 2 s and
+//! so on, and sends an event of its own each time; ours say more, so that few are enough.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -23,8 +23,8 @@ pub(super) type About = (String, String);
 /// The decision about a warning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Create an event. Always a new one: to raise the count of an old one would require the right to
-    /// change events.
+    /// Create an event. Always a new one: to raise the count of an old one would require the right
+    /// to change events.
     Send {
         /// How often it happened so far.
         count: u32,

@@ -97,8 +97,8 @@ impl Events {
         Events { limits: Arc::new(Mutex::new(EventLimits::new(Instant::now()))), queue }
     }
 
-    /// Sends a warning unless it repeats an earlier one; `subject` distinguishes several warnings with
-    /// one reason about one object. Returns false if there is no room for the event now.
+    /// Sends a warning unless it repeats an earlier one; `subject` distinguishes several warnings
+    /// with one reason about one object. Returns false if there is no room for the event now.
     pub(super) fn warn(&self, object: &ObjectRef, reason: String, subject: &str, message: &str) -> bool {
         let message = cut(message);
         let about = (object.identity().to_owned(), format!("{reason} {subject}"));

@@ -1,8 +1,8 @@
 //! The managed fields of a Secret: which field manager set which key, and by which operation.
 //!
 //! Pure. A server-side apply removes only what its own field manager applied before. Keys from an
-//! Update, ours at the creation or upstream's, would stay for ever, so [`ManagedFields::taken_over`]
-//! records them as applied by us. `crate::secret` decides when.
+//! Update, ours at the creation or upstream's, would never be removed, so
+//! [`ManagedFields::taken_over`] records them as applied by us. `crate::secret` decides when.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use serde_json::{Map, Value, json};

@@ -4,8 +4,8 @@
 //! `watch`; `Reports` writes about volumes.
 //!
 //! # Guarantees
-//! Every request has a deadline. Only the lookup of its class can fail a publish; statuses and events
-//! are written in the background, in bounded memory, with retries where they can help.
+//! Every request has a deadline. Only the lookup of its class can fail a publish; statuses and
+//! events are written in the background, in bounded memory, with retries where they can help.
 
 mod class_object;
 mod class_watch;

@@ -1,7 +1,7 @@
 //! Names of status objects and events, and values of node labels.
 //!
-//! Pure. A name that is short enough is exactly upstream's; a longer one is cut and gets a digest of
-//! the whole name, so that every node and every version of this program derives the same one
+//! Pure. A name that is short enough is exactly upstream's; a longer one is cut and gets a digest
+//! of the whole name, so that every node and every version of this program derives the same one
 //! (docs/differences.md).
 
 use sha2::{Digest as _, Sha256};
@@ -23,8 +23,8 @@ pub(super) fn status_name(pod: &PodRef, class: &str) -> Result<ResourceName, Inv
     ResourceName::new(plain(pod, class)).or_else(|_| distinct_status_name(pod, class))
 }
 
-/// The name if the plain one belongs to another pod: pod `a`, namespace `b`, class `b-c` and pod `a-b`,
-/// namespace `b`, class `c` have the same plain name.
+/// The name if the plain one belongs to another pod: pod `a`, namespace `b`, class `b-c` and pod
+/// `a-b`, namespace `b`, class `c` have the same plain name.
 pub(super) fn distinct_status_name(pod: &PodRef, class: &str) -> Result<ResourceName, InvalidName> {
     // None of the three can contain a slash, so that different triples have different digests.
     ResourceName::new(digested(&plain(pod, class), &format!("{}/{}/{class}", pod.namespace, pod.name), NAME))

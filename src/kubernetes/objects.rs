@@ -1,8 +1,8 @@
 //! Requests for single objects, with names in their URLs.
 //!
-//! The only place that passes a name to `kube`, which does not escape it: `../` would address another
-//! object, and `?` or `#` would end the path. So each name has a validated type. `watch` uses no
-//! names; `secrets` builds its own requests from the same types.
+//! The only place that passes a name to `kube`, which does not escape it: `../` would address
+//! another object, and `?` or `#` would end the path. So each name has a validated type. `watch`
+//! uses no names; `secrets` builds its own requests from the same types.
 
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};

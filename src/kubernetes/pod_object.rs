@@ -1,7 +1,7 @@
 //! Parses a pod from an object of the API server.
 //!
-//! Pure. Keeps only what we use: labels, foreign annotations and managed fields are dropped at once,
-//! because they would fill the cache.
+//! Pure. Keeps only what we use: labels, foreign annotations and managed fields are dropped at
+//! once, because they would fill the cache.
 
 use std::collections::BTreeMap;
 
@@ -25,8 +25,8 @@ pub(super) fn read(metadata: ObjectMeta) -> Option<Pod> {
     })
 }
 
-/// The owners of an object. The API server accepts any text as the UID of an owner; an owner with a UID
-/// that no object can have is dropped.
+/// The owners of an object. The API server accepts any text as the UID of an owner; an owner with a
+/// UID that no object can have is dropped.
 pub(super) fn owners(references: Option<Vec<OwnerReference>>) -> Vec<Owner> {
     references.unwrap_or_default().into_iter().filter_map(owner).collect()
 }

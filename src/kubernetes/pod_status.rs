@@ -1,8 +1,9 @@
-//! SecretProviderClassPodStatus: the desired status of a published volume, and the update to a stored one.
+//! SecretProviderClassPodStatus: the desired status of a published volume, and the update to a
+//! stored one.
 //!
 //! Pure. The object has all fields of upstream's
-//! (docs/reference/csi-driver.md#secretproviderclasspodstatus). Ours are additional and optional, and
-//! an API server with upstream's CRD drops them, which must not count as a difference.
+//! (docs/reference/csi-driver.md#secretproviderclasspodstatus). Ours are additional and optional,
+//! and an API server with upstream's CRD drops them, which must not count as a difference.
 
 use std::collections::BTreeMap;
 
@@ -103,8 +104,8 @@ impl DesiredStatus {
         object
     }
 
-    /// The update to a stored object; `prunes` says that the server drops the fields that upstream's CRD
-    /// lacks.
+    /// The update to a stored object; `prunes` says that the server drops the fields that
+    /// upstream's CRD lacks.
     pub(super) fn update(&self, stored: DynamicObject, prunes: bool) -> StatusUpdate {
         if stored.metadata.deletion_timestamp.is_some() {
             return StatusUpdate::Terminating;
@@ -153,8 +154,8 @@ impl DesiredStatus {
         }]);
     }
 
-    /// The target path, and all paths if there are several. The first path stays: two volumes of one pod
-    /// that share the status must not overwrite each other's path for ever.
+    /// The target path, and all paths if there are several. The first path stays: two volumes of
+    /// one pod that share the status must not overwrite each other's path again and again.
     fn targets(&self, stored: &DynamicObject, old: &Status) -> (String, Vec<String>) {
         let owners = stored.metadata.owner_references.as_deref().unwrap_or_default();
         let same_pod = owners.iter().any(|owner| owner.uid == self.pod.uid);

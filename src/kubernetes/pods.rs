@@ -1,7 +1,7 @@
 //! A watch cache of this node's pods: identity, owners, and whether they are terminating.
 //!
-//! Watches metadata only; the server filters out pods that have completed. A driver without rotation
-//! and mirror does not start the watch. On a miss, the pod is read with a GET.
+//! Watches metadata only; the server filters out pods that have completed. A driver without
+//! rotation and mirror does not start the watch. On a miss, the pod is read with a GET.
 //!
 //! # Guarantees
 //! A pod with the same name and another UID is another pod.
@@ -71,8 +71,8 @@ impl Pods {
         known.pods.get(&key(pod)).filter(|found| known.live && is(found, pod)).cloned()
     }
 
-    /// Whether the watch works and does not have the pod: it was deleted, has completed, or is not listed
-    /// yet.
+    /// Whether the watch works and does not have the pod: it was deleted, has completed, or is not
+    /// listed yet.
     pub fn is_gone(&self, pod: &PodRef) -> bool {
         let known = self.lock();
         known.live && !known.pods.get(&key(pod)).is_some_and(|found| is(found, pod))
@@ -92,8 +92,8 @@ impl Pods {
         }
     }
 
-    /// The pod's volumes of this driver, as volume and class; `None` if the pod does not exist or has
-    /// completed. Always a GET: the watch has no specs.
+    /// The pod's volumes of this driver, as volume and class; `None` if the pod does not exist or
+    /// has completed. Always a GET: the watch has no specs.
     ///
     /// # Errors
     /// The GET failed.
@@ -123,7 +123,8 @@ impl Pods {
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
-        // Every change is one insertion, removal or assignment, so that a panic leaves no half-made entry.
+        // Every change is one insertion, removal or assignment, so that a panic leaves no half-made
+        // entry.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -113,7 +113,8 @@ impl Secrets {
         self.write(request, at, metadata, Some(content)).await
     }
 
-    /// Applies the content. Keys that this field manager applied before and does not list are removed.
+    /// Applies the content. Keys that this field manager applied before and does not list are
+    /// removed.
     ///
     /// # Errors
     /// [`SecretError::Changed`] if the Secret no longer has the version `from`, and the others.

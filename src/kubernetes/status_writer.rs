@@ -1,11 +1,11 @@
 //! Writes SecretProviderClassPodStatus objects in the background, with retries.
 //!
-//! The volume is complete before its status is written, so a failed write is retried and does not fail
-//! the mount. `pod_status` decides what is written.
+//! The volume is complete before its status is written, so a failed write is retried and does not
+//! fail the mount. `pod_status` decides what is written.
 //!
 //! # Guarantees
-//! At most [`PENDING`] volumes wait, and [`AT_ONCE`] requests run at the same time. The newest state of
-//! a volume wins, and an unpublished volume is dropped.
+//! At most [`PENDING`] volumes wait, and [`AT_ONCE`] requests run at the same time. The newest
+//! state of a volume wins, and an unpublished volume is dropped.
 
 use std::collections::HashMap;
 use std::mem::{Discriminant, discriminant};
@@ -149,7 +149,8 @@ impl Shared {
         }
     }
 
-    /// One try: create the object, unless it should exist; if it exists, read it and replace it if it differs.
+    /// One try: create the object, unless it should exist; if it exists, read it and replace it if
+    /// it differs.
     async fn write(&self, desired: &DesiredStatus) -> Result<(), RequestError> {
         let objects = Objects::within(&self.connection, &desired.pod.namespace, &resources::pod_statuses());
         let mut name = names::status_name(&desired.pod, &desired.class)?;
@@ -199,7 +200,8 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Pending>> {
-        // Every change is one insertion, removal or assignment, so that a panic leaves no half-made entry.
+        // Every change is one insertion, removal or assignment, so that a panic leaves no half-made
+        // entry.
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,7 +1,7 @@
 //! A watch cache of this node's SecretProviderClassPodStatus objects: which pod mounts which class.
 //!
-//! Selects by the node's label, which upstream's driver sets, too. Does not use the paths in them: the
-//! right to write a status must not extend to reading files of the node.
+//! Selects by the node's label, which upstream's driver sets, too. Does not use the paths in them:
+//! the right to write a status must not extend to reading files of the node.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -77,7 +77,8 @@ impl Statuses {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<StatusKey, PodStatus>> {
-        // Every change is one insertion, removal or assignment, so that a panic leaves no half-made entry.
+        // Every change is one insertion, removal or assignment, so that a panic leaves no half-made
+        // entry.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -103,7 +104,8 @@ impl Sink for Statuses {
         match status {
             Some(status) => {
                 self.lock().insert(key.clone(), status.clone());
-                // Also if it looks the same: its object versions, which are not cached, may have changed.
+                // Also if it looks the same: its object versions, which are not cached, may have
+                // changed.
                 self.notifier.send(key, status);
             }
             None => drop(self.lock().remove(&key)),

@@ -1,12 +1,13 @@
-//! Lists and watches the objects of one kind, and passes them to a [`Sink`]: classes, pods, statuses.
+//! Lists and watches the objects of one kind, and passes them to a [`Sink`]: classes, pods,
+//! statuses.
 //!
-//! `kube`'s own watcher does not report when a broken watch works again, and until then every lookup
-//! has to be a request.
+//! `kube`'s own watcher does not report when a broken watch works again, and until then every
+//! lookup has to be a request.
 //!
 //! # Guarantees
-//! After a failure, and after a watch that ended early, the next try waits up to 30 s. A broken watch
-//! continues from its last resourceVersion; only if that has expired is everything listed again, at
-//! once.
+//! After a failure, and after a watch that ended early, the next try waits up to 30 s. A broken
+//! watch continues from its last resourceVersion; only if that has expired is everything listed
+//! again, at once.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -146,7 +147,8 @@ pub(super) async fn follow(connection: Connection, followed: Followed, sink: imp
                 expired = false;
             }
             if failure == Some(RequestError::Expired) {
-                // The next list brings the changes without a pause, unless this happens twice in a row.
+                // The next list brings the changes without a pause, unless this happens twice in a
+                // row.
                 if std::mem::replace(&mut expired, true) {
                     retry.pause(failure).await;
                 }

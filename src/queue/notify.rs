@@ -122,7 +122,8 @@ impl<K: Eq + Hash, V> Inbox<K, V> {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every change is one insertion, removal or assignment, so that a panic leaves no half-made entry.
+    // Every change is one insertion, removal or assignment, so that a panic leaves no half-made
+    // entry.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -1,7 +1,7 @@
 //! A work queue: keys that have to be reconciled, and when.
 //!
-//! Pure: time and jitter are arguments, and the caller waits and reconciles. A change makes a key due
-//! at once, success after the resync interval, failure after a backoff.
+//! Pure: time and jitter are arguments, and the caller waits and reconciles. A change makes a key
+//! due at once, success after the resync interval, failure after a backoff.
 //!
 //! # Guarantees
 //! A key is never taken twice at the same time; one that changes while it runs is due again
@@ -108,7 +108,8 @@ impl<K: Ord + Clone> WorkQueue<K> {
         Some((key.clone(), trigger))
     }
 
-    /// Records the result of a reconcile. `jitter` lies between 0 and 1 and spreads the next due time.
+    /// Records the result of a reconcile. `jitter` lies between 0 and 1 and spreads the next due
+    /// time.
     pub fn finish(&mut self, key: &K, outcome: Outcome, now: Instant, jitter: f64) {
         let Some(item) = self.items.get_mut(key) else { return };
         if item.removed {
@@ -125,7 +126,8 @@ impl<K: Ord + Clone> WorkQueue<K> {
             Outcome::Failed => Some(now + spread(item.backoff.next_exact(), jitter)),
         };
         item.due = match item.due {
-            // Changed while it ran: due at once, and after a failure with nothing counted as unchanged.
+            // Changed while it ran: due at once, and after a failure with nothing counted as
+            // unchanged.
             Some((at, _)) if outcome == Outcome::Failed => Some((at, Trigger::Resync)),
             Some(changed) => Some(changed),
             None => resync.map(|at| (at, Trigger::Resync)),

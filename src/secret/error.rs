@@ -1,7 +1,7 @@
 //! Why a Secret is not what a secretObject asks for.
 //!
-//! Texts name the Secret and the fix, and contain no value; the caller adds the class or object that
-//! asks for the Secret.
+//! Texts name the Secret and the fix, and contain no value; the caller adds the class or object
+//! that asks for the Secret.
 
 use crate::compute;
 use crate::kubernetes::{SecretError, SecretRef};

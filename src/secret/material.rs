@@ -1,4 +1,5 @@
-//! The files of one reconcile, each taken apart at most once and only if a Secret needs a part of it.
+//! The files of one reconcile, each taken apart at most once and only if a Secret needs a part of
+//! it.
 //!
 //! `desired` and `tls` do the work; expensive work runs on the `compute` thread, in the turn of the
 //! namespace. Files that cannot be taken apart are remembered by a keyed digest; contents are not.
@@ -84,7 +85,8 @@ impl<'a> Material<'a> {
         if cheap {
             return Ok(desired::build(object, &self.files, &opened)?);
         }
-        // A tenant may put thousands of certificates into a file, and each is parsed and put in order.
+        // A tenant may put thousands of certificates into a file, and each is parsed and put in
+        // order.
         let shared = Arc::new(object.clone());
         let prepare = || {
             let (object, files) = (shared.clone(), self.files.clone());

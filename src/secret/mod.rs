@@ -6,8 +6,8 @@
 //! [`SecretManager`](crate::kubernetes::SecretManager) as which Secrets are written.
 //!
 //! # Guarantees
-//! A Secret without the manager's label is never changed. An unchanged Secret costs no write, and at
-//! most one GET of its metadata.
+//! A Secret without the manager's label is never changed. An unchanged Secret costs no write, and
+//! at most one GET of its metadata.
 
 mod desired;
 mod error;

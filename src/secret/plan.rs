@@ -4,7 +4,8 @@
 //! (docs/decisions.md#d14); `writer` sends the requests.
 //!
 //! # Guarantees
-//! A Secret without the manager's label is never changed. The plan for an up-to-date Secret is empty.
+//! A Secret without the manager's label is never changed. The plan for an up-to-date Secret is
+//! empty.
 
 use std::collections::BTreeMap;
 
@@ -105,7 +106,8 @@ impl DesiredSecret {
     /// A digest of everything that would be written, except the time; kept in memory only.
     pub(super) fn digest(&self) -> [u8; 32] {
         let mut digest = Sha256::new();
-        // Each piece with its length, so that different lists of pieces never join to the same text.
+        // Each piece with its length, so that different lists of pieces never join to the same
+        // text.
         let mut add = |piece: &[u8]| {
             digest.update((piece.len() as u64).to_be_bytes());
             digest.update(piece);
@@ -132,8 +134,8 @@ fn is_same(stored: Option<&SecretBytes>, desired: &SecretBytes) -> bool {
     stored.is_some_and(|stored| stored.expose_secret() == desired.expose_secret())
 }
 
-/// The changes from `stored` to `desired`. `abandoned` says that the class in the Secret's annotation
-/// no longer asks for it.
+/// The changes from `stored` to `desired`. `abandoned` says that the class in the Secret's
+/// annotation no longer asks for it.
 ///
 /// # Errors
 /// The Secret must not be changed.
@@ -169,7 +171,8 @@ pub(super) fn plan(
         take_over: take_over.then(|| stored.managed_fields.taken_over(manager)),
         content,
         owners: match (&desired.owners, other_class) {
-            // Two classes that ask for the same content would replace each other's owners for ever.
+            // Two classes that ask for the same content would replace each other's owners again and
+            // again.
             (Owners::None, Some(_)) if !abandoned => OwnerChange::Keep,
             _ => owner_change(&desired.owners, &stored.owners),
         },

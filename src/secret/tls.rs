@@ -1,7 +1,8 @@
 //! The keys of a `kubernetes.io/tls` Secret: certificates and private key from PEM or PKCS#12.
 //!
-//! Pure. The encodings are upstream's, so that a Secret that upstream wrote correctly keeps its bytes
-//! (docs/reference/csi-driver.md#tls-secrets): RSA keys as PKCS#1, EC keys as SEC1, 64 columns.
+//! Pure. The encodings are upstream's, so that a Secret that upstream wrote correctly keeps its
+//! bytes (docs/reference/csi-driver.md#tls-secrets): RSA keys as PKCS#1, EC keys as SEC1, 64
+//! columns.
 
 use crate::formats::chain::{self, Identifiers, Order};
 use crate::formats::encoding::Bytes;

@@ -17,7 +17,7 @@ use crate::model::{ClassRef, Owner};
 
 /// How often a Secret may change between our read and our write.
 const ATTEMPTS: usize = 8;
-/// For how long a rejected write is not repeated. Not for ever: the admission policy may change.
+/// For how long a rejected write is not repeated. An admission policy may change, so it has an end.
 const REJECTED: Duration = Duration::from_secs(600);
 
 /// How current the known state of a Secret has to be.

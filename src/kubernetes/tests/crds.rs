@@ -11,8 +11,8 @@ use crate::kubernetes::pod_status::Status;
 use crate::kubernetes::resources;
 use crate::model::ClassSpec;
 
-/// A type's schema as the API server accepts it: structural, without defaults, nothing required, nothing
-/// nullable.
+/// A type's schema as the API server accepts it: structural, without defaults, nothing required,
+/// nothing nullable.
 fn schema<T: JsonSchema>() -> Value {
     let settings = SchemaSettings::openapi3().with(|settings| settings.inline_subschemas = true);
     let mut schema = SchemaGenerator::new(settings).into_root_schema_for::<T>().to_value();

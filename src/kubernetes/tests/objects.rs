@@ -8,7 +8,7 @@ use crate::kubernetes::class_object;
 use crate::kubernetes::names::{distinct_status_name, event_name, node_label, status_name};
 use crate::kubernetes::pod_status::{DesiredStatus, Object, StatusUpdate};
 
-fn wanted(target: &str, version: &str) -> DesiredStatus {
+fn desired(target: &str, version: &str) -> DesiredStatus {
     let object = |id: &str| Object { id: id.into(), version: version.into() };
     DesiredStatus {
         pod: pod("web"),
@@ -69,7 +69,7 @@ fn pods_with_the_same_plain_name_get_distinct_names() {
 
 #[test]
 fn a_new_status_is_upstreams_object() {
-    let object = wanted("/t/1", "v1").new_object(&"web-ns-class".parse().unwrap());
+    let object = desired("/t/1", "v1").new_object(&"web-ns-class".parse().unwrap());
     let value = serde_json::to_value(&object).unwrap();
     assert_eq!(
         value,
@@ -96,29 +96,29 @@ fn a_new_status_is_upstreams_object() {
 
 #[test]
 fn an_equal_status_is_not_written_even_if_fields_were_pruned() {
-    let there = wanted("/t/1", "v1").new_object(&"web-ns-class".parse().unwrap());
-    let later = DesiredStatus { now: "2027-01-01T00:00:00Z".into(), ..wanted("/t/1", "v1") };
-    assert_eq!(later.update(there.clone(), false), StatusUpdate::None);
-    assert_eq!(later.update(pruned(there.clone()), true), StatusUpdate::None);
-    assert_eq!(later.update(pruned(there.clone()), false), StatusUpdate::None);
-    let new = replaced(wanted("/t/1", "v2").update(there, false));
+    let stored = desired("/t/1", "v1").new_object(&"web-ns-class".parse().unwrap());
+    let later = DesiredStatus { now: "2027-01-01T00:00:00Z".into(), ..desired("/t/1", "v1") };
+    assert_eq!(later.update(stored.clone(), false), StatusUpdate::None);
+    assert_eq!(later.update(pruned(stored.clone()), true), StatusUpdate::None);
+    assert_eq!(later.update(pruned(stored.clone()), false), StatusUpdate::None);
+    let new = replaced(desired("/t/1", "v2").update(stored, false));
     assert_eq!(new.data["status"]["objects"][0]["version"], "v2");
 }
 
 #[test]
 fn another_node_or_another_pod_with_the_name_takes_the_status_over() {
-    let mut there = wanted("/t/1", "v1").new_object(&"web-ns-class".parse().unwrap());
-    there.metadata.resource_version = Some("7".into());
-    there.metadata.labels.as_mut().unwrap().insert("mine".into(), "kept".into());
-    let moved = DesiredStatus { node: "node-2".into(), ..wanted("/t/1", "v1") };
-    let new = replaced(moved.update(there.clone(), true));
+    let mut stored = desired("/t/1", "v1").new_object(&"web-ns-class".parse().unwrap());
+    stored.metadata.resource_version = Some("7".into());
+    stored.metadata.labels.as_mut().unwrap().insert("mine".into(), "kept".into());
+    let moved = DesiredStatus { node: "node-2".into(), ..desired("/t/1", "v1") };
+    let new = replaced(moved.update(stored.clone(), true));
     let labels = new.metadata.labels.unwrap();
     assert_eq!(labels["internal.secrets-store.csi.k8s.io/node-name"], "node-2");
     assert_eq!(labels["mine"], "kept");
     assert_eq!(new.metadata.resource_version.as_deref(), Some("7"));
-    let mut successor = wanted("/t/2", "v1");
+    let mut successor = desired("/t/2", "v1");
     successor.pod.uid = "other".into();
-    let new = replaced(successor.update(there, false));
+    let new = replaced(successor.update(stored, false));
     let owners = new.metadata.owner_references.unwrap();
     assert_eq!((owners.len(), owners[0].uid.as_str()), (1, "other"));
     assert_eq!(new.data["status"]["targetPath"], "/t/2");
@@ -127,27 +127,30 @@ fn another_node_or_another_pod_with_the_name_takes_the_status_over() {
 
 #[test]
 fn two_volumes_of_one_class_share_the_status() {
-    let first = wanted("/t/1", "v1").new_object(&"web-ns-class".parse().unwrap());
-    let both = replaced(wanted("/t/0", "v1").update(first.clone(), false));
+    let first = desired("/t/1", "v1").new_object(&"web-ns-class".parse().unwrap());
+    let both = replaced(desired("/t/0", "v1").update(first.clone(), false));
     assert_eq!(both.data["status"]["targetPath"], "/t/1");
     assert_eq!(both.data["status"]["targetPaths"], json!(["/t/0", "/t/1"]));
     for target in ["/t/0", "/t/1"] {
-        assert_eq!(wanted(target, "v1").update(both.clone(), false), StatusUpdate::None);
-        assert_eq!(wanted(target, "v1").update(pruned(first.clone()), true), StatusUpdate::None);
+        assert_eq!(desired(target, "v1").update(both.clone(), false), StatusUpdate::None);
+        assert_eq!(desired(target, "v1").update(pruned(first.clone()), true), StatusUpdate::None);
     }
 }
 
 #[test]
 fn malformed_objects_are_replaced_or_skipped() {
     let bare: DynamicObject = serde_json::from_value(json!({ "metadata": { "name": "web-ns-class" } })).unwrap();
-    let new = replaced(wanted("/t/1", "v1").update(bare, false));
+    let new = replaced(desired("/t/1", "v1").update(bare, false));
     assert_eq!(new.metadata.labels.unwrap().len(), 1);
     let odd = json!({ "metadata": { "name": "n" }, "status": { "objects": "none", "podName": 5 } });
-    replaced(wanted("/t/1", "v1").update(serde_json::from_value(odd).unwrap(), false));
+    replaced(desired("/t/1", "v1").update(serde_json::from_value(odd).unwrap(), false));
     let other = json!({ "metadata": { "name": "n" }, "status": { "podName": "other" } });
-    assert_eq!(wanted("/t/1", "v1").update(serde_json::from_value(other).unwrap(), false), StatusUpdate::NameTaken);
-    let dying = json!({ "metadata": { "name": "n", "deletionTimestamp": "2026-11-22T05:00:00Z" } });
-    assert_eq!(wanted("/t/1", "v1").update(serde_json::from_value(dying).unwrap(), false), StatusUpdate::Terminating);
+    assert_eq!(desired("/t/1", "v1").update(serde_json::from_value(other).unwrap(), false), StatusUpdate::NameTaken);
+    let terminating = json!({ "metadata": { "name": "n", "deletionTimestamp": "2026-11-22T05:00:00Z" } });
+    assert_eq!(
+        desired("/t/1", "v1").update(serde_json::from_value(terminating).unwrap(), false),
+        StatusUpdate::Terminating
+    );
 }
 
 /// No API server has such an object; we must not build requests from such names.

@@ -1,12 +1,12 @@
 //! Reads the files of a published volume back from its tmpfs.
 //!
-//! Finds a volume by pod UID and volume name in the kernel's mount table: no path comes from the API.
-//! Reads by file descriptors and follows no link except `..data`. Blocks, so it runs on a thread that
-//! may.
+//! Finds a volume by pod UID and volume name in the kernel's mount table: no path comes from the
+//! API. Reads by file descriptors and follows no link except `..data`. Blocks, so it runs on a
+//! thread that may.
 //!
 //! # Guarantees
-//! All files are of one generation: `..data` is resolved once, and the read starts again if the link
-//! changed meanwhile.
+//! All files are of one generation: `..data` is resolved once, and the read starts again if the
+//! link changed meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -78,9 +78,9 @@ impl Mounted {
         }
     }
 
-    /// All paths, the content of the files in `names`, and when the content was written. `None` for a
-    /// volume that is being unpublished: its link is removed first, and the rest must not be mistaken
-    /// for a provider's own files.
+    /// All paths, the content of the files in `names`, and when the content was written. `None` for
+    /// a volume that is being unpublished: its link is removed first, and the rest must not be
+    /// mistaken for a provider's own files.
     ///
     /// # Errors
     /// More than a volume can hold, a volume that keeps changing, or an error of the kernel.
@@ -113,7 +113,8 @@ impl Mounted {
     }
 }
 
-/// The name of the current generation, if the volume has generations; refuses a link out of the volume.
+/// The name of the current generation, if the volume has generations; refuses a link out of the
+/// volume.
 fn current(root: BorrowedFd<'_>) -> io::Result<Option<String>> {
     match dir::read_link(root, DATA)? {
         Some(name) if name.contains('/') || name == ".." => {

@@ -5,8 +5,8 @@
 //! class is reconciled, `reconcile` does it, and `crate::secret` writes the Secrets.
 //!
 //! # Guarantees
-//! Nothing is written if nothing changed, and a quiet node reads the metadata of its Secrets once an
-//! interval. At most [`WORKERS`](controller::WORKERS) classes are reconciled at the same time.
+//! Nothing is written if nothing changed, and a quiet node reads the metadata of its Secrets once
+//! an interval. At most [`WORKERS`](controller::WORKERS) classes are reconciled at the same time.
 //! Secrets are never listed or watched.
 
 mod controller;

@@ -1,7 +1,7 @@
 //! Reconciles the Secrets of one class: from its pods on this node to the Secrets and their events.
 //!
-//! Reads class, pods and volumes each time. What a pod mounts comes from the pod, never from a status
-//! object, and the files come from a mount in the kernel's mount table.
+//! Reads class, pods and volumes each time. What a pod mounts comes from the pod, never from a
+//! status object, and the files come from a mount in the kernel's mount table.
 //!
 //! # Flow
 //! 1. Get the class, and stop if it asks for no Secrets.
@@ -218,7 +218,8 @@ impl Reconciler {
                 owners.retain(|owner| owner.controller);
             }
             if owners.is_empty() {
-                // A bare pod: its status object is deleted with it, and stands in for it as the owner.
+                // A bare pod: its status object is deleted with it, and stands in for it as the
+                // owner.
                 match self.statuses.object(reference, &task.class) {
                     Some(object) => owners.push(object),
                     None => {
@@ -232,7 +233,8 @@ impl Reconciler {
         Ok(pods)
     }
 
-    /// The volume by which a pod mounts a class: as published on this node, else as in the pod's spec.
+    /// The volume by which a pod mounts a class: as published on this node, else as in the pod's
+    /// spec.
     async fn volume(&self, pod: &PodRef, class: &ClassRef) -> Result<Option<String>, Error> {
         if let Some(volume) = self.volumes.get(&pod.uid, &class.name) {
             return Ok(Some(volume));

@@ -23,7 +23,8 @@ fn a_change_is_due_at_once_and_a_resync_after_the_interval() {
     let mut queue = queue(start);
     assert_eq!(queue.next_due(), Some(start));
     assert_eq!(queue.take(start), Some(("a", Trigger::Resync)));
-    // While it runs it is not taken again; it is due again afterwards if something changed meanwhile.
+    // While it runs it is not taken again; it is due again afterwards if something changed
+    // meanwhile.
     queue.add(&"a", Trigger::Change, start);
     assert_eq!((queue.take(start), queue.next_due()), (None, None));
     queue.finish(&"a", Outcome::Done, start, 0.5);

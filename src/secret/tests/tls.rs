@@ -82,13 +82,15 @@ fn keys_come_out_as_upstream_writes_them() {
     let lab = Lab::new();
     lab.key("rsa", "RSA:2048", "upstream");
     lab.key("ec", "EC:P-256", "upstream");
-    // What Go's MarshalPKCS1PrivateKey and MarshalECPrivateKey write is what openssl calls traditional.
+    // What Go's MarshalPKCS1PrivateKey and MarshalECPrivateKey write is what openssl calls
+    // traditional.
     for (name, parameters) in
         [("rsa", ""), ("ec", "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n")]
     {
         let traditional = lab.text(&format!("pkey -in {name}.key -traditional"));
         for file in [read(&lab, &format!("{name}.key")), traditional.clone()] {
-            // The parameters behind the key, which made upstream write an empty key, change nothing.
+            // The parameters behind the key, which made upstream write an empty key, change
+            // nothing.
             assert_eq!(get(PRIVATE_KEY, format!("{file}{parameters}")), traditional, "{name}");
         }
     }
