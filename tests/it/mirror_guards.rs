@@ -65,7 +65,7 @@ fn a_status_that_lies_makes_the_driver_read_nothing() -> Result<()> {
     for (name, uid) in [("lie-3", &victim.uid), ("lie-4", &thief.uid)] {
         status_on(&theirs, &fixture.node_name("a"), name, ("thief", uid), "steal", &target)?;
     }
-    wait_for("the lie is noticed", PATIENCE, || Ok(node.log().contains("it is not believed")))?;
+    wait_for("the lie is noticed", PATIENCE, || Ok(node.log().contains("the status is ignored")))?;
     // Later news and several looks mark the time.
     let value = fixture.vault.set("a");
     node.kubelet.unpublish(&victim)?;
