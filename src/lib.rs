@@ -14,6 +14,7 @@ pub mod backend;
 pub mod classes;
 pub mod compute;
 pub mod kubernetes;
+pub mod secret;
 pub mod server;
 
 pub mod queue;

@@ -1,10 +1,11 @@
 //! Classes from a directory of YAML manifests.
 //!
-//! Reads files again when they changed, and keeps what a file said last while it cannot be read; watches nothing and
-//! does not read subdirectories. `manifest` reads the text of a file; control goes back to [`super::Classes::get`].
+//! On each lookup, reads the files that changed; while a file is unreadable, its last classes stay.
+//! Does not watch, and ignores subdirectories. `manifest` parses the text of a file.
 //!
 //! # Guarantees
-//! A file that cannot be read never hides the classes of other files. A warning comes once for each change of a file.
+//! An unreadable file does not affect the classes of other files. There is one warning for each
+//! change of a file.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -13,37 +14,40 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::error::{Broken, Error};
 use super::limits;
 use super::manifest::{self, Entry, Manifest};
 use crate::model::{Class, ClassRef};
+use crate::queue::warn_once::WarnOnce;
 
 /// How old a change must be before an equal [`Stamp`] proves that nothing changed since.
 ///
-/// File times are as coarse as the kernel's tick, or two seconds on some network file systems: a file may change twice
-/// within one time.
+/// File times are as coarse as the kernel's tick, or two seconds on some network file systems: a
+/// file may change twice with one time.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// A directory of YAML manifests; clones share what they have read.
+/// A directory of YAML manifests. Cheap to clone; all clones share the cache.
 #[derive(Debug, Clone)]
 pub struct Directory {
     path: PathBuf,
     files: Arc<Mutex<BTreeMap<String, Cached>>>,
 }
 
-/// What is known of one file.
+/// One file.
 #[derive(Debug, Default)]
 struct Cached {
     stamp: Option<Stamp>,
-    /// The classes of the last content that could be read.
+    /// The classes of the last readable content.
     entries: Vec<Entry>,
-    /// Why the present content, or a class in it, cannot be read.
+    /// Why the current content, or a class in it, is unusable.
     broken: Option<String>,
+    /// The content that was reported as broken, and why.
+    failing: WarnOnce<(Option<Stamp>, String)>,
 }
 
-/// What tells one content of a file from the next without reading it.
+/// Distinguishes one content of a file from the next without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     inode: (u64, u64),
@@ -54,20 +58,20 @@ pub(super) struct Stamp {
 }
 
 impl Directory {
-    /// Opens `path` and reads its manifests for the first time, which blocks.
+    /// Opens `path` and reads its manifests. Blocks.
     ///
     /// # Errors
-    /// A path that is no directory or cannot be listed, or more than [`limits`] allow. Broken files are only logged.
+    /// The path is not a readable directory, or exceeds a limit. Unreadable files are only logged.
     pub fn open(path: impl Into<PathBuf>) -> Result<Directory, Error> {
         let directory = Directory { path: path.into(), files: Arc::default() };
         directory.refresh(&mut directory.lock())?;
         Ok(directory)
     }
 
-    /// The class of this name as it is now; blocks while files are looked at.
+    /// The class of this name. Blocks while it checks the files.
     ///
     /// # Errors
-    /// No such class, the class in two files, or a class that the API server would refuse.
+    /// The class does not exist, exists twice, or is one that the API server would reject.
     pub fn get(&self, class: &ClassRef) -> Result<Class, Error> {
         let mut files = self.lock();
         self.refresh(&mut files)?;
@@ -87,7 +91,7 @@ impl Directory {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Cached>> {
-        // A thread that died left whole entries behind, at worst old ones, and the next look at the files corrects them.
+        // A panic leaves at worst old entries, which the next refresh corrects.
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -104,7 +108,7 @@ impl Directory {
         Error::NotFound { class: class.clone(), directory: self.path.clone(), elsewhere, broken }
     }
 
-    /// Brings what is known in line with the directory: new files, changed files, files that are gone.
+    /// Updates the cache: new files, changed files, removed files.
     fn refresh(&self, files: &mut BTreeMap<String, Cached>) -> Result<(), Error> {
         let names = self.list()?;
         files.retain(|name, _| names.binary_search(name).is_ok());
@@ -128,7 +132,7 @@ impl Directory {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(&self.path).map_err(unlisted)? {
             let name = entry.map_err(unlisted)?.file_name();
-            // A name that is not UTF-8 is nobody's manifest.
+            // Manifest names are UTF-8.
             if let Some(name) = name.to_str().filter(|name| is_manifest(name)) {
                 names.push(name.to_owned());
             }
@@ -146,71 +150,72 @@ impl Directory {
 }
 
 impl Cached {
-    /// Looks at the file and reads it if it changed; gives the warning that is due, if one is.
+    /// Reads the file if it changed; returns the problem to warn about, if there is a new one.
     fn refresh(&mut self, path: &Path) -> Option<String> {
-        let (stamp, read) = match look(path, self.stamp, SystemTime::now()) {
-            Ok(Look::Unchanged) => return None,
-            Ok(Look::NoFile) => {
+        let (stamp, read) = match read_changed(path, self.stamp, SystemTime::now()) {
+            Ok(FileState::Unchanged) => return None,
+            Ok(FileState::NotAFile) => {
                 *self = Cached::default();
                 return None;
             }
-            Ok(Look::Changed(stamp, text)) => (Some(stamp), text.and_then(|text| manifest::parse(&text))),
+            Ok(FileState::Changed(stamp, text)) => (Some(stamp), text.and_then(|text| manifest::parse(&text))),
             Err(error) => (None, Err(error.to_string())),
         };
-        let changed = !same_content(self.stamp, stamp);
         self.stamp = stamp;
         match read {
             Ok(Manifest { entries, unnameable }) => {
                 self.entries = entries;
                 match unnameable {
-                    Some(why) => self.note(why, changed),
+                    Some(why) => self.set_broken(why),
                     None => {
                         self.broken = None;
+                        self.failing.resolve();
                         None
                     }
                 }
             }
-            Err(why) => self.note(why, changed),
+            Err(why) => self.set_broken(why),
         }
     }
 
-    /// Notes what cannot be read; gives it back if that is news.
-    fn note(&mut self, why: String, changed: bool) -> Option<String> {
-        let news = changed || self.broken.as_ref() != Some(&why);
+    /// Records why the file is unusable; returns that if it has to be reported.
+    fn set_broken(&mut self, why: String) -> Option<String> {
         self.broken = Some(why.clone());
-        news.then_some(why)
+        // Whether the stamp is settled says nothing about the content.
+        let content = self.stamp.map(|stamp| Stamp { settled: true, ..stamp });
+        self.failing.should_warn((content, why.clone()), Instant::now()).then_some(why)
     }
 }
 
-/// What a look at a file found.
+/// The result of [`read_changed`].
 #[derive(Debug)]
-pub(super) enum Look {
+pub(super) enum FileState {
     Unchanged,
-    /// Something else than a file has the name, such as a directory or a pipe, which must not be opened.
-    NoFile,
+    /// A directory or a pipe, for example, which must not be opened.
+    NotAFile,
     Changed(Stamp, Result<String, String>),
 }
 
-/// Looks at a file as at `now`, and reads it unless it is `known`.
-pub(super) fn look(path: &Path, known: Option<Stamp>, now: SystemTime) -> io::Result<Look> {
+/// Reads a file unless it still has the stamp `known`.
+pub(super) fn read_changed(path: &Path, known: Option<Stamp>, now: SystemTime) -> io::Result<FileState> {
     // Follows symbolic links: the files of a ConfigMap volume are links into `..data`.
     let metadata = std::fs::metadata(path)?;
     if !metadata.is_file() {
-        return Ok(Look::NoFile);
+        return Ok(FileState::NotAFile);
     }
     if known.is_some_and(|known| known.settled && known == Stamp::of(&metadata, now)) {
-        return Ok(Look::Unchanged);
+        return Ok(FileState::Unchanged);
     }
     let file = File::open(path)?;
-    // Before reading, so that a change while we read is seen as one the next time.
+    // Before the read, so that the next call notices a change during the read.
     let stamp = Stamp::of(&file.metadata()?, now);
     let mut bytes = Vec::new();
     file.take(limits::FILE as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > limits::FILE {
-        return Ok(Look::Changed(stamp, Err(format!("it is larger than {} bytes", limits::FILE))));
+        return Ok(FileState::Changed(stamp, Err(format!("it is larger than {} bytes", limits::FILE))));
     }
     let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned());
-    Ok(Look::Changed(stamp, text))
+    Ok(FileState::Changed(stamp, text))
 }
 
 impl Stamp {
@@ -222,15 +227,10 @@ impl Stamp {
             size: metadata.len(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
-            // A whole second is added for the part that `changed` leaves out.
+            // One second more, because `changed` lacks the fraction.
             settled: now > changed + SETTLED + Duration::from_secs(1),
         }
     }
-}
-
-fn same_content(old: Option<Stamp>, new: Option<Stamp>) -> bool {
-    let settled = |stamp: Option<Stamp>| stamp.map(|stamp| Stamp { settled: true, ..stamp });
-    settled(old) == settled(new)
 }
 
 /// Visible `*.yaml`, `*.yml` and `*.json`.

@@ -1,8 +1,8 @@
-//! Why a class cannot be had.
+//! Why there is no usable class of a name.
 //!
-//! The texts keep the words people search for, `failed to get secretproviderclass` and `not found`. They become the
-//! pod's event, so that they name neither other namespaces nor files of the node; [`Error::detail`] does, for the
-//! driver's log.
+//! The texts contain upstream's words `failed to get secretproviderclass` and `not found`, for
+//! which people search. They become events on pods, so they name neither other namespaces nor files
+//! of the node; [`Error::detail`] does, for the driver's log.
 
 use std::fmt;
 use std::io;
@@ -11,12 +11,12 @@ use std::path::PathBuf;
 use super::limits;
 use crate::model::{ClassRef, Reason};
 
-/// A manifest file that cannot be read, and why.
+/// An unreadable manifest file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broken {
-    /// The file's name in the directory.
+    /// The name in the directory.
     pub file: String,
-    /// Why, with the line where there is one.
+    /// The reason, with the line if there is one.
     pub why: String,
 }
 
@@ -26,77 +26,77 @@ impl fmt::Display for Broken {
     }
 }
 
-/// Why a class cannot be had.
+/// Why there is no usable class of a name.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The Kubernetes API does not give it.
+    /// The lookup in the Kubernetes API failed.
     #[error(transparent)]
     Cluster(#[from] crate::kubernetes::ClassError),
-    /// There is no such class.
+    /// The class does not exist.
     #[error(
         "failed to get secretproviderclass {class}: not found; the class must be in the pod's namespace{}",
         if .broken.is_empty() { "" } else { ", and some manifests of the driver cannot be read: its log names them" }
     )]
     NotFound {
-        /// The class that was asked for.
+        /// The requested class.
         class: ClassRef,
         /// The directory that was searched.
         directory: PathBuf,
-        /// Namespaces that have a class of this name.
+        /// Namespaces that have a class with this name.
         elsewhere: Vec<String>,
-        /// Files it might be in, if they could be read.
+        /// Unreadable files, which may contain the class.
         broken: Vec<Broken>,
     },
-    /// The class is there twice.
+    /// Two manifests define the class.
     #[error(
         "failed to get secretproviderclass {class}: it is defined twice in the driver's manifests; remove one of them (the driver's log names the files)"
     )]
     Twice {
-        /// The class that was asked for.
+        /// The requested class.
         class: ClassRef,
-        /// A file that has it.
+        /// A file with the class.
         first: String,
-        /// The other file, or the same one again.
+        /// The other file; it may be the same.
         second: String,
     },
-    /// The API server would refuse the class.
+    /// The API server would reject the class.
     #[error("failed to get secretproviderclass {class}: it is invalid: {why}")]
     Invalid {
-        /// The class that was asked for.
+        /// The requested class.
         class: ClassRef,
-        /// The file that has it.
+        /// The file with the class.
         file: String,
-        /// What is wrong, and the fix.
+        /// Field and fix.
         why: String,
     },
-    /// The directory itself cannot be used.
+    /// The directory cannot be read.
     #[error("the driver's manifest directory cannot be read: {source}")]
     Directory {
         /// The directory.
         directory: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The directory has more files or classes than [`limits`] allow.
+    /// The directory has too many files or classes.
     #[error("the driver's manifest directory has more than {limit} {what}")]
     TooMany {
         /// The directory.
         directory: PathBuf,
-        /// Of which there are too many.
+        /// "manifest files" or "classes".
         what: &'static str,
-        /// How many are possible.
+        /// The limit.
         limit: usize,
     },
-    /// The process is stopping, or the reading thread died.
+    /// The process is shutting down, or the reading thread panicked.
     #[error("failed to get secretproviderclass {class}: reading was interrupted")]
     Interrupted {
-        /// The class that was asked for.
+        /// The requested class.
         class: ClassRef,
     },
 }
 
 impl Error {
-    /// What the log says besides: directories, files and namespaces. `None` where the text says all.
+    /// Directories, files and namespaces for the log; `None` if the text is complete.
     pub fn detail(&self) -> Option<String> {
         match self {
             Error::NotFound { directory, elsewhere, broken, .. } => {
@@ -112,7 +112,7 @@ impl Error {
         }
     }
 
-    /// The reason of this error. A directory that cannot be read is a class that is not there.
+    /// The reason. If the directory is unreadable, the class counts as missing.
     pub fn reason(&self) -> Reason {
         match self {
             Error::Cluster(error) => error.reason(),

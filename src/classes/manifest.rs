@@ -1,7 +1,7 @@
-//! The text of one manifest file: which classes it defines.
+//! Parses the classes in the text of one manifest file.
 //!
-//! Pure. Other kinds are ignored, and so is what we do not use of a class; what the API server would refuse is kept as
-//! the class's own fault, so that its neighbours can be used. Control goes back to `directory`.
+//! Pure. Ignores other kinds and unused fields. What the API server would reject becomes an error
+//! of this class, so that the other classes of the file remain usable.
 
 use serde_json::{Map, Value};
 
@@ -9,15 +9,15 @@ use super::limits;
 use crate::formats::yaml;
 use crate::model::{ANNOTATION_PREFIX, Class, ClassRef, ClassSpec, Namespace, ResourceName, class_spec};
 
-/// What a file has.
+/// The content of a file.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Manifest {
     pub(super) entries: Vec<Entry>,
-    /// What is wrong with a class that no volume can name; its neighbours can be used.
+    /// The mistake in a class with an invalid name; the other classes remain usable.
     pub(super) unnameable: Option<String>,
 }
 
-/// A class of a file, or why it cannot be used.
+/// A class, or why it is invalid.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) reference: ClassRef,
@@ -31,7 +31,7 @@ const KIND: &str = "SecretProviderClass";
 /// Every SecretProviderClass in `text`: in its documents, and in their lists.
 ///
 /// # Errors
-/// A text that is not YAML, a class without a name, or more classes than [`limits::CLASSES`]: the file cannot be used.
+/// The text is not YAML, or has a class without a name or more classes than [`limits::CLASSES`].
 pub(super) fn parse(text: &str) -> Result<Manifest, String> {
     let mut manifest = Manifest::default();
     for document in yaml::documents(text).map_err(|error| error.to_string())? {
@@ -80,7 +80,7 @@ fn metadata<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a Value> 
     object.get("metadata").and_then(|metadata| metadata.get(key))
 }
 
-/// Namespace and name of a class, as they are written.
+/// Namespace and name of a class, as written.
 fn names(object: &Map<String, Value>) -> Result<(String, String), String> {
     let name = match metadata(object, "name") {
         Some(Value::String(name)) if !name.is_empty() => name.clone(),
@@ -101,7 +101,7 @@ fn names(object: &Map<String, Value>) -> Result<(String, String), String> {
     Ok((namespace, name))
 }
 
-/// The same names if the API server would take them.
+/// The reference, if the API server would accept these names.
 fn reference(namespace: &str, name: &str) -> Result<ClassRef, String> {
     let wrong = |field: &'static str| move |error| format!("metadata.{field} of a {KIND}: {error}");
     Ok(ClassRef {

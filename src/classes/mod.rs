@@ -1,10 +1,11 @@
-//! Where SecretProviderClasses come from.
+//! SecretProviderClasses from the Kubernetes API, or from a directory of YAML manifests
+//! (docs/decisions.md#d16).
 //!
-//! The seam with two real sides (docs/decisions.md#d16): the Kubernetes API, and a directory of
-//! YAML manifests. Does not read a class's parameters; control goes on to `provider`, which does.
+//! Does not parse the parameters of a class: they belong to its provider.
 
 mod directory;
 mod error;
+mod limits;
 mod manifest;
 
 pub use directory::Directory;
@@ -19,20 +20,8 @@ use crate::kubernetes::ClassCache;
 use crate::model::{Class, ClassRef};
 use crate::queue::notify::Subscription;
 
-/// How often a directory is looked at while somebody wants to know of changes.
-const LOOK: Duration = Duration::from_secs(1);
-
-/// The limits of a directory of manifests.
-pub mod limits {
-    /// The largest file in bytes; the API server would not take a larger object either.
-    pub const FILE: usize = 1 << 20;
-    /// The most manifest files in the directory.
-    pub const FILES: usize = 4096;
-    /// The most classes in all files together.
-    pub const CLASSES: usize = 10_000;
-    /// How many broken files, and how many namespaces, an error names.
-    pub const LISTED: usize = 5;
-}
+/// How often a subscriber checks a directory for changes.
+const POLL: Duration = Duration::from_secs(1);
 
 /// A source of SecretProviderClasses.
 #[derive(Debug, Clone)]
@@ -43,33 +32,33 @@ pub enum Classes {
     Directory(Directory),
 }
 
-/// Tells when classes may have changed.
+/// Wakes its owner when classes may have changed.
 #[derive(Debug)]
 pub struct Changes {
-    /// What is told; nothing of a directory.
-    told: Option<Subscription<ClassRef, ()>>,
-    /// When the files are worth a look, which costs a few stat calls.
-    looks: Interval,
+    /// `None` for a directory.
+    watch: Option<Subscription<ClassRef, ()>>,
+    /// When to check the files of a directory, which costs a few stat calls.
+    polls: Interval,
 }
 
 impl Changes {
-    fn new(told: Option<Subscription<ClassRef, ()>>) -> Changes {
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Changes { told, looks }
+    fn new(watch: Option<Subscription<ClassRef, ()>>) -> Changes {
+        let mut polls = interval(POLL);
+        polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Changes { watch, polls }
     }
 
-    /// Waits until it is worth looking again. Giving up loses nothing.
+    /// Waits until classes may have changed. Cancel-safe.
     pub async fn next(&mut self) {
-        match &self.told {
-            Some(told) => drop(told.next().await),
-            None => drop(self.looks.tick().await),
+        match &self.watch {
+            Some(watch) => drop(watch.next().await),
+            None => drop(self.polls.tick().await),
         }
     }
 }
 
 impl Classes {
-    /// What tells when classes may have changed.
+    /// Subscribes to changes.
     pub fn changes(&self) -> Changes {
         match self {
             Classes::Kubernetes(cache) => Changes::new(Some(cache.changes())),
@@ -77,29 +66,29 @@ impl Classes {
         }
     }
 
-    /// Those of these classes that can be used, as they are known now; asks no server.
-    pub async fn seen(&self, wanted: Vec<ClassRef>) -> Vec<Class> {
+    /// Those of these classes that are known and valid; makes no request.
+    pub async fn seen(&self, requested: Vec<ClassRef>) -> Vec<Class> {
         match self {
-            Classes::Kubernetes(cache) => cache.seen(&wanted),
+            Classes::Kubernetes(cache) => cache.seen(&requested),
             Classes::Directory(directory) => {
                 let directory = directory.clone();
-                let look = move || wanted.iter().filter_map(|class| directory.get(class).ok()).collect();
-                tokio::task::spawn_blocking(look).await.unwrap_or_default()
+                let read = move || requested.iter().filter_map(|class| directory.get(class).ok()).collect();
+                tokio::task::spawn_blocking(read).await.unwrap_or_default()
             }
         }
     }
 
-    /// The class of this name as it is now.
+    /// The class of this name.
     ///
     /// # Errors
-    /// No such class, or one that cannot be used as it is written; see [`Error`].
+    /// The class does not exist or is invalid; see [`Error`].
     pub async fn get(&self, class: &ClassRef) -> Result<Class, Error> {
         let found = match self {
             Classes::Kubernetes(cache) => cache.get(class).await.map_err(Error::from),
             Classes::Directory(directory) => {
-                let (directory, wanted) = (directory.clone(), class.clone());
+                let (directory, reference) = (directory.clone(), class.clone());
                 // Reading files blocks, and a directory may be on a network.
-                let read = tokio::task::spawn_blocking(move || directory.get(&wanted)).await;
+                let read = tokio::task::spawn_blocking(move || directory.get(&reference)).await;
                 read.unwrap_or_else(|_| Err(Error::Interrupted { class: class.clone() }))
             }
         };

@@ -8,7 +8,7 @@ use super::*;
 use crate::model::Reason;
 use tempfile::TempDir;
 
-/// The service principal class of the user's documents, word for word.
+/// The service principal class of the user documentation, word for word.
 const DOCUMENTED: &str = "\
 # This is a SecretProviderClass example using service principal to access Keyvault
 apiVersion: secrets-store.csi.x-k8s.io/v1
@@ -43,12 +43,12 @@ fn manifest(namespace: &str, name: &str, value: &str) -> String {
 
 /// A directory with these files.
 fn directory(files: &[(&str, &str)]) -> (TempDir, Directory) {
-    let place = TempDir::new().unwrap();
+    let folder = TempDir::new().unwrap();
     for (name, text) in files {
-        fs::write(place.path().join(name), text).unwrap();
+        fs::write(folder.path().join(name), text).unwrap();
     }
-    let directory = Directory::open(place.path()).unwrap();
-    (place, directory)
+    let directory = Directory::open(folder.path()).unwrap();
+    (folder, directory)
 }
 
 /// The parameter of the class made by [`manifest`].
@@ -59,7 +59,7 @@ fn value(directory: &Directory, namespace: &str, name: &str) -> Result<String, S
 
 #[test]
 fn the_documented_class_is_read_into_the_default_namespace() {
-    let (_place, directory) = directory(&[("a.yaml", DOCUMENTED)]);
+    let (_folder, directory) = directory(&[("a.yaml", DOCUMENTED)]);
     let class = directory.get(&class("default", "akvprovider-demo")).unwrap();
     assert_eq!(class.provider, "azure");
     let keys: Vec<_> = class.parameters.keys().map(String::as_str).collect();
@@ -77,7 +77,7 @@ fn documents_lists_json_and_both_versions_are_read() {
     let several = format!("{}---\nkind: Pod\n---\n[1]\n---\n{}", manifest("a", "x", "1a"), manifest("b", "x", "1b"));
     let other = manifest("a", "foreign", "x").replace("secrets-store.csi.x-k8s.io", "example.com");
     let files = [("j.json", json), ("l.yml", &list), ("s.yaml", &several), ("o.yaml", &other), ("n.txt", "[")];
-    let (_place, directory) = directory(&files);
+    let (_folder, directory) = directory(&files);
     let j = directory.get(&class("default", "j")).unwrap();
     assert_eq!((j.provider.as_str(), j.parameters.len()), ("vault", 0));
     assert_eq!(value(&directory, "l", "m").as_deref(), Ok("listed"));
@@ -86,10 +86,10 @@ fn documents_lists_json_and_both_versions_are_read() {
 }
 
 #[test]
-fn where_a_missing_class_may_be_stands_in_the_log_and_not_in_the_event() {
+fn details_about_a_missing_class_are_for_the_log_only() {
     let files =
         [("a.yaml", &*manifest("shop", "demo", "x")), ("b.yaml", "kind: [\n"), ("c.yaml", "a: 1\nb: 2\na: s3cret\n")];
-    let (place, directory) = directory(&files);
+    let (folder, directory) = directory(&files);
     let error = directory.get(&class("default", "demo")).unwrap_err();
     assert_eq!(error.reason(), Reason::ClassNotFound);
     assert_eq!(
@@ -102,26 +102,26 @@ fn where_a_missing_class_may_be_stands_in_the_log_and_not_in_the_event() {
         format!(
             "searched {}; a class of that name is in namespace shop; it may be in a file that cannot be read: \"b.yaml\" (line \
              1, column 7: unclosed bracket '['), \"c.yaml\" (line 3, column 1: the key \"a\" is there twice)",
-            place.path().display()
+            folder.path().display()
         )
     );
     assert_eq!(value(&directory, "shop", "demo").as_deref(), Ok("x"));
 }
 
 #[test]
-fn of_a_class_in_two_files_the_log_names_both() {
+fn details_about_a_duplicate_class_name_both_files() {
     let text = manifest("a", "x", "one");
-    let (place, directory) = directory(&[("one.yaml", &text), ("two.yaml", &text)]);
+    let (folder, directory) = directory(&[("one.yaml", &text), ("two.yaml", &text)]);
     let error = directory.get(&class("a", "x")).unwrap_err();
     assert_eq!(error.reason(), Reason::ClassInvalid);
     assert!(error.to_string().contains("defined twice") && !error.to_string().contains(".yaml"), "{error}");
     assert_eq!(error.detail().unwrap(), "it is in \"one.yaml\" and in \"two.yaml\"");
-    fs::remove_file(place.path().join("two.yaml")).unwrap();
+    fs::remove_file(folder.path().join("two.yaml")).unwrap();
     assert_eq!(value(&directory, "a", "x").as_deref(), Ok("one"));
 }
 
 #[test]
-fn what_the_api_server_would_refuse_is_the_classs_own_fault() {
+fn an_invalid_class_does_not_affect_others() {
     let start = "failed to get secretproviderclass a/x: it is invalid: ";
     for (written, why) in [
         ("true", "spec.parameters.key is a boolean, not text: put it in quotes"),
@@ -132,13 +132,13 @@ fn what_the_api_server_would_refuse_is_the_classs_own_fault() {
         ("[a]", "spec.parameters.key is a list, not text: put a | behind the colon"),
     ] {
         let text = format!("{}---\n{}", manifest("a", "x", written), manifest("a", "good", "g"));
-        let (_place, directory) = directory(&[("f.yaml", &text)]);
+        let (_folder, directory) = directory(&[("f.yaml", &text)]);
         let error = directory.get(&class("a", "x")).unwrap_err();
         assert_eq!((error.to_string(), error.reason()), (format!("{start}{why}"), Reason::ClassInvalid));
         assert_eq!(value(&directory, "a", "good").as_deref(), Ok("g"));
     }
     let text = manifest("a", "x", "one").replace("/v1", "/v2");
-    let (_place, directory) = directory(&[("f.yaml", &text)]);
+    let (_folder, directory) = directory(&[("f.yaml", &text)]);
     let error = directory.get(&class("a", "x")).unwrap_err().to_string();
     assert!(
         error.ends_with("apiVersion secrets-store.csi.x-k8s.io/v2 is not known: use secrets-store.csi.x-k8s.io/v1")
@@ -146,9 +146,9 @@ fn what_the_api_server_would_refuse_is_the_classs_own_fault() {
 }
 
 #[test]
-fn changes_are_seen_at_once_also_when_size_and_time_are_the_same() {
-    let (place, directory) = directory(&[]);
-    let path = place.path().join("f.yaml");
+fn changes_are_noticed_at_once_even_with_equal_size_and_time() {
+    let (folder, directory) = directory(&[]);
+    let path = folder.path().join("f.yaml");
     for round in 10..60 {
         fs::write(&path, manifest("a", "x", &format!("v{round}"))).unwrap();
         assert_eq!(value(&directory, "a", "x"), Ok(format!("v{round}")));
@@ -157,32 +157,32 @@ fn changes_are_seen_at_once_also_when_size_and_time_are_the_same() {
     assert!(value(&directory, "a", "x").is_err());
 }
 
-/// Where file times are coarse, a file can change twice within one of them.
+/// With coarse file times, a file can change twice with one time.
 #[test]
 fn a_file_is_read_again_until_its_last_change_is_old_enough() {
-    use super::directory::{Look, look};
-    let place = TempDir::new().unwrap();
-    let path = place.path().join("f.yaml");
+    use super::directory::{FileState, read_changed};
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("f.yaml");
     fs::write(&path, "a: 1").unwrap();
     let written = std::time::SystemTime::now();
     let later = written + std::time::Duration::from_secs(10);
-    let stamp = |looked: Look| match looked {
-        Look::Changed(stamp, Ok(_)) => Some(stamp),
-        Look::Changed(_, Err(_)) | Look::Unchanged | Look::NoFile => None,
+    let stamp = |read: FileState| match read {
+        FileState::Changed(stamp, Ok(_)) => Some(stamp),
+        FileState::Changed(_, Err(_)) | FileState::Unchanged | FileState::NotAFile => None,
     };
-    let fresh = stamp(look(&path, None, written).unwrap());
-    assert!(fresh.is_some() && stamp(look(&path, fresh, written).unwrap()).is_some());
-    let settled = stamp(look(&path, fresh, later).unwrap());
-    assert!(matches!(look(&path, settled, later).unwrap(), Look::Unchanged));
+    let fresh = stamp(read_changed(&path, None, written).unwrap());
+    assert!(fresh.is_some() && stamp(read_changed(&path, fresh, written).unwrap()).is_some());
+    let settled = stamp(read_changed(&path, fresh, later).unwrap());
+    assert!(matches!(read_changed(&path, settled, later).unwrap(), FileState::Unchanged));
     fs::write(&path, "a: 12").unwrap();
-    assert!(stamp(look(&path, settled, later).unwrap()).is_some());
+    assert!(stamp(read_changed(&path, settled, later).unwrap()).is_some());
 }
 
 #[test]
-fn a_file_that_breaks_keeps_its_last_good_content() {
+fn an_unreadable_file_keeps_its_last_classes() {
     let files = [("f.yaml", &*manifest("a", "x", "old")), ("g.yaml", &*manifest("a", "z", "other"))];
-    let (place, directory) = directory(&files);
-    let path = place.path().join("f.yaml");
+    let (folder, directory) = directory(&files);
+    let path = folder.path().join("f.yaml");
     for broken in [&b"kind: [\n"[..], b"\xff\xfe\xfd", &[b'a'; limits::FILE + 1]] {
         fs::write(&path, broken).unwrap();
         assert_eq!(value(&directory, "a", "x").as_deref(), Ok("old"));
@@ -196,19 +196,19 @@ fn a_file_that_breaks_keeps_its_last_good_content() {
     assert_eq!(value(&directory, "a", "x").as_deref(), Ok("new"));
 }
 
-/// The way a kubelet lays out and changes a ConfigMap volume.
+/// As a kubelet lays out and updates a ConfigMap volume.
 #[test]
 fn a_config_map_volume_is_followed_through_its_links() {
-    let place = TempDir::new().unwrap();
+    let folder = TempDir::new().unwrap();
     let write = |generation: &str, value: &str| {
-        fs::create_dir(place.path().join(generation)).unwrap();
-        fs::write(place.path().join(generation).join("c.yaml"), manifest("a", "x", value)).unwrap();
-        symlink(generation, place.path().join("..data_tmp")).unwrap();
-        fs::rename(place.path().join("..data_tmp"), place.path().join("..data")).unwrap();
+        fs::create_dir(folder.path().join(generation)).unwrap();
+        fs::write(folder.path().join(generation).join("c.yaml"), manifest("a", "x", value)).unwrap();
+        symlink(generation, folder.path().join("..data_tmp")).unwrap();
+        fs::rename(folder.path().join("..data_tmp"), folder.path().join("..data")).unwrap();
     };
     write("..2026_01_01", "one");
-    symlink("..data/c.yaml", place.path().join("c.yaml")).unwrap();
-    let directory = Directory::open(place.path()).unwrap();
+    symlink("..data/c.yaml", folder.path().join("c.yaml")).unwrap();
+    let directory = Directory::open(folder.path()).unwrap();
     assert_eq!(value(&directory, "a", "x").as_deref(), Ok("one"));
     write("..2026_01_02", "two");
     assert_eq!(value(&directory, "a", "x").as_deref(), Ok("two"));
@@ -217,11 +217,11 @@ fn a_config_map_volume_is_followed_through_its_links() {
 #[test]
 fn hidden_files_subdirectories_and_pipes_are_not_read() {
     let hidden = manifest("a", "x", "hidden");
-    let (place, directory) = directory(&[(".f.yaml", &hidden), ("f.yaml~", &hidden)]);
-    let below = place.path().join("dir.yaml");
+    let (folder, directory) = directory(&[(".f.yaml", &hidden), ("f.yaml~", &hidden)]);
+    let below = folder.path().join("dir.yaml");
     fs::create_dir(&below).unwrap();
     fs::write(below.join("f.yaml"), &hidden).unwrap();
-    let pipe = std::process::Command::new("mkfifo").arg(place.path().join("pipe.yaml")).status().unwrap();
+    let pipe = std::process::Command::new("mkfifo").arg(folder.path().join("pipe.yaml")).status().unwrap();
     assert!(pipe.success());
     let error = value(&directory, "a", "x").unwrap_err();
     assert!(!error.contains("cannot be read"), "{error}");
@@ -229,29 +229,29 @@ fn hidden_files_subdirectories_and_pipes_are_not_read() {
 
 #[test]
 fn too_many_files_or_classes_are_an_error() {
-    let (place, directory) = directory(&[]);
+    let (folder, directory) = directory(&[]);
     for at in 0..=limits::FILES {
-        fs::File::create(place.path().join(format!("{at}.yaml"))).unwrap();
+        fs::File::create(folder.path().join(format!("{at}.yaml"))).unwrap();
     }
     let error = directory.get(&class("a", "x")).unwrap_err();
     assert!(error.to_string().ends_with("has more than 4096 manifest files"), "{error}");
-    let (place, _) = self::directory(&[]);
+    let (folder, _) = self::directory(&[]);
     for file in 0..11 {
         let all: String = (0..1000).map(|at| manifest("a", &format!("c{file}-{at}"), "x") + "---\n").collect();
-        fs::write(place.path().join(format!("{file}.yaml")), all).unwrap();
+        fs::write(folder.path().join(format!("{file}.yaml")), all).unwrap();
     }
-    let error = Directory::open(place.path()).unwrap_err();
+    let error = Directory::open(folder.path()).unwrap_err();
     assert!(error.to_string().ends_with("has more than 10000 classes"), "{error}");
 }
 
 #[test]
-fn a_directory_that_is_not_there_is_an_error() {
-    let place = TempDir::new().unwrap();
-    let error = Directory::open(place.path().join("gone")).unwrap_err();
+fn a_missing_directory_is_an_error() {
+    let folder = TempDir::new().unwrap();
+    let error = Directory::open(folder.path().join("gone")).unwrap_err();
     assert!(error.to_string().contains("cannot be read: No such file"), "{error}");
     assert!(error.detail().unwrap().ends_with("gone") && !error.to_string().contains("gone"), "{error}");
-    fs::write(place.path().join("file"), "").unwrap();
-    assert!(Directory::open(place.path().join("file")).is_err());
+    fs::write(folder.path().join("file"), "").unwrap();
+    assert!(Directory::open(folder.path().join("file")).is_err());
 }
 
 #[derive(Clone, Default)]
@@ -282,33 +282,34 @@ fn replace(path: &Path, text: &str) {
 
 #[test]
 fn a_broken_file_is_logged_once_per_change() {
-    // Whether a log statement is of interest is cached for the whole process: tests beside this one have no subscriber and
-    // would switch it off. The first global subscriber stays, whichever test sets it.
+    // `tracing` caches for the whole process whether a log statement is enabled, and concurrent
+    // tests without a subscriber would disable it. The first global subscriber stays, whichever
+    // test sets it.
     let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
     tracing::subscriber::with_default(subscriber, || {
-        let (place, directory) = directory(&[("f.yaml", "kind: [\n")]);
+        let (folder, directory) = directory(&[("f.yaml", "kind: [\n")]);
         assert_eq!(log.warnings(), 1);
         for _ in 0..3 {
             assert!(value(&directory, "a", "x").is_err());
         }
         assert_eq!(log.warnings(), 1);
-        replace(&place.path().join("f.yaml"), "kind: {\n");
+        replace(&folder.path().join("f.yaml"), "kind: {\n");
         for _ in 0..3 {
             assert!(value(&directory, "a", "x").is_err());
         }
         assert_eq!(log.warnings(), 2);
-        replace(&place.path().join("f.yaml"), &manifest("a", "x", "one"));
+        replace(&folder.path().join("f.yaml"), &manifest("a", "x", "one"));
         assert_eq!(value(&directory, "a", "x").as_deref(), Ok("one"));
         assert_eq!(log.warnings(), 2);
     });
 }
 
 #[tokio::test]
-async fn classes_are_had_through_the_seam() {
-    let (_place, directory) = directory(&[("f.yaml", &manifest("a", "x", "one"))]);
+async fn classes_come_from_either_source() {
+    let (_folder, directory) = directory(&[("f.yaml", &manifest("a", "x", "one"))]);
     let classes = Classes::Directory(directory);
     assert_eq!(classes.get(&class("a", "x")).await.unwrap().parameters["key"], "one");
     assert_eq!(classes.get(&class("a", "y")).await.unwrap_err().reason(), Reason::ClassNotFound);
@@ -317,7 +318,7 @@ async fn classes_are_had_through_the_seam() {
 #[test]
 fn a_class_without_a_name_breaks_its_file() {
     for name in ["", "5", "yes"] {
-        let (_place, directory) = directory(&[("f.yaml", &manifest("a", name, "one"))]);
+        let (_folder, directory) = directory(&[("f.yaml", &manifest("a", name, "one"))]);
         let error = directory.get(&class("a", "x")).unwrap_err().detail().unwrap();
         assert!(error.contains("\"f.yaml\" (a SecretProviderClass has no metadata.name that is text"), "{error}");
     }

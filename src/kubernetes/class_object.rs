@@ -1,16 +1,16 @@
-//! From an object of the API server to a class of ours.
+//! Parses a class from an object of the API server.
 //!
-//! Pure. Takes any object, since one that is not as its schema says must not stop a watch; what is wrong becomes the
-//! object's own fault. Keeps what we use: managed fields and other people's annotations go at once.
+//! Pure. Accepts any object: one that violates its schema must not stop the watch, and becomes an
+//! error of this class. Keeps only what we use: managed fields and foreign annotations are dropped.
 
 use kube::core::DynamicObject;
 
 use crate::model::{ANNOTATION_PREFIX, Class, ClassRef, ClassSpec, Namespace, ResourceName};
 
-/// A class, or why the object is none.
+/// A class, or why the object is invalid.
 pub(super) type Entry = Result<Class, String>;
 
-/// Name and content of an object; `None` for one without a name, which no server has.
+/// The class in an object; `None` without a valid name, which no API server sends.
 pub(super) fn read(object: DynamicObject) -> Option<(ClassRef, Entry)> {
     let metadata = object.metadata;
     let namespace = Namespace::new(metadata.namespace?).ok()?;

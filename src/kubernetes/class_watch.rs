@@ -1,23 +1,21 @@
-//! Keeps the classes of all namespaces in step with the server.
-//!
-//! `watch` lists and watches; each object is trimmed by `class_object` as it comes. Fills `classes`; what a class means is
-//! not known here.
+//! The watch of the classes in all namespaces, which fills the cache in `classes`.
 
 use std::collections::HashMap;
 
 use kube::core::DynamicObject;
 
 use super::class_object::{self, Entry};
-use super::classes::{ClassCache, resource};
+use super::classes::ClassCache;
+use super::resources;
 use super::watch::{self, Followed, Sink};
 use crate::model::ClassRef;
 
 impl ClassCache {
-    /// Keeps the cache in step with the server, for ever.
+    /// Keeps the cache up to date; never returns.
     pub async fn follow(self) {
         let followed = Followed::all(
-            resource(),
-            "each class is asked for when it is needed",
+            resources::classes(),
+            "each class is read when it is needed",
             "grant get, list and watch on secretproviderclasses of secrets-store.csi.x-k8s.io (ClusterRole secretproviderclasses-role)",
         );
         watch::follow(self.connection.clone(), followed, self).await;
@@ -32,15 +30,15 @@ impl Sink for ClassCache {
         class_object::read(object)
     }
 
-    fn listed(&self, entries: HashMap<ClassRef, Entry>) {
-        self.all(entries);
+    fn replace_all(&self, entries: HashMap<ClassRef, Entry>) {
+        self.replace(entries);
     }
 
     fn changed(&self, class: ClassRef, entry: Option<Entry>) {
-        self.one(class, entry);
+        self.update(class, entry);
     }
 
-    fn live(&self, live: bool) {
-        self.followed(live);
+    fn set_live(&self, live: bool) {
+        self.set_watched(live);
     }
 }

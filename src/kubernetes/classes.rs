@@ -1,150 +1,154 @@
-//! Classes as the API server has them: what a watch has told, and a look of its own for what it has not.
+//! SecretProviderClasses from the API server: a watch cache, with a GET on a miss.
 //!
-//! Does not wait for the watch: a class that it does not have yet is asked for directly, and so is every class while the
-//! watch is broken. `watch` fills the cache; control comes from `crate::classes`.
+//! Never waits for the watch: a class that is not cached yet is read directly, and so is every
+//! class while the watch is broken.
 //!
 //! # Guarantees
-//! One malformed object hides no other. While the API server is away, classes that were seen before can still be had.
+//! A malformed object affects no other. While the API server is unreachable, the last known state
+//! of a class is used.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kube::core::ApiResource;
 use tokio::time::timeout;
 use tracing::warn;
 
 use super::class_object::{self, Entry};
 use super::client::Connection;
-use super::error::{ClassError, Failure};
+use super::error::{ClassError, RequestError};
 use super::objects::Objects;
+use super::resources;
 use crate::model::{Class, ClassRef};
-use crate::queue::notify::{News, Subscription};
+use crate::queue::notify::{Notifier, Subscription};
 
-/// How long one look may take; the publish has a deadline of its own.
-const LOOK: Duration = Duration::from_secs(10);
+/// The deadline of one request; the publish has its own.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The classes of a cluster. Cheap to clone; all clones share what is known.
+/// The classes of a cluster. Cheap to clone; all clones share the cache.
 #[derive(Debug, Clone)]
 pub struct ClassCache {
     pub(super) connection: Connection,
     known: Arc<Mutex<Known>>,
-    news: News<ClassRef, ()>,
+    notifier: Notifier<ClassRef, ()>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
     entries: HashMap<ClassRef, Entry>,
-    /// Whether `entries` follow the server at this moment.
+    /// Whether the watch works.
     live: bool,
 }
 
 impl ClassCache {
-    /// A cache that knows nothing yet; [`ClassCache::follow`] fills it.
+    /// An empty cache; [`ClassCache::follow`] fills it.
     pub fn new(connection: Connection) -> ClassCache {
-        ClassCache { connection, known: Arc::default(), news: News::new() }
+        ClassCache { connection, known: Arc::default(), notifier: Notifier::new() }
     }
 
-    /// Those of these classes that the watch knows and that are as their schema says; asks nobody.
-    pub fn seen(&self, wanted: &[ClassRef]) -> Vec<Class> {
+    /// Those of these classes that are cached and valid; makes no request.
+    pub fn seen(&self, requested: &[ClassRef]) -> Vec<Class> {
         let known = self.lock();
-        wanted.iter().filter_map(|class| known.followed(class)?.ok()).collect()
+        requested.iter().filter_map(|class| known.watched(class)?.ok()).collect()
     }
 
-    /// The class of this name as it is now.
+    /// The class from the cache, with a GET on a miss.
     ///
     /// # Errors
-    /// No such class, an object that is not as its schema says, or an API server that gives no answer.
+    /// The class does not exist or is invalid, or the GET failed.
     pub async fn get(&self, class: &ClassRef) -> Result<Class, ClassError> {
-        let followed = self.lock().followed(class);
-        if let Some(entry) = followed {
+        let cached = self.lock().watched(class);
+        if let Some(entry) = cached {
             return usable(class, entry);
         }
-        match self.look(class).await {
+        match self.read(class).await {
             Ok(entry) => {
-                self.lock().remember(class, &entry);
+                self.lock().insert_unwatched(class, &entry);
                 usable(class, entry)
             }
-            Err(Failure::NotFound) => {
-                let elsewhere = self.lock().gone(class);
+            Err(RequestError::NotFound) => {
+                let elsewhere = self.lock().remove(class);
                 Err(ClassError::NotFound { class: class.clone(), elsewhere })
             }
-            Err(Failure::NoSuchKind) => Err(ClassError::NoSuchKind(class.clone())),
-            Err(Failure::Forbidden(message)) => Err(ClassError::Forbidden { class: class.clone(), message }),
+            Err(RequestError::NoSuchKind) => Err(ClassError::NoSuchKind(class.clone())),
+            Err(RequestError::Forbidden(message)) => Err(ClassError::Forbidden { class: class.clone(), message }),
             Err(
-                failure @ (Failure::AlreadyExists
-                | Failure::Conflict
-                | Failure::Expired
-                | Failure::Refused(_)
-                | Failure::Other(_)),
+                failure @ (RequestError::AlreadyExists
+                | RequestError::Conflict
+                | RequestError::Expired
+                | RequestError::Refused(_)
+                | RequestError::Other(_)),
             ) => {
                 let last = self.lock().entries.get(class).cloned();
                 let why = failure.to_string();
                 let Some(entry) = last else {
                     return Err(ClassError::Unavailable { class: class.clone(), why });
                 };
-                warn!(%class, err = %why, "the API server does not answer; the class is taken as it was seen last");
+                warn!(%class, err = %why, "the API server does not answer; using the last known state of the class");
                 usable(class, entry)
             }
         }
     }
 
-    async fn look(&self, class: &ClassRef) -> Result<Entry, Failure> {
-        let objects = Objects::within(&self.connection, &class.namespace, &resource());
-        let object = timeout(LOOK, objects.get(&class.name)).await.unwrap_or_else(|_| Err(Failure::timeout(LOOK)))?;
-        class_object::read(object).map(|(_, entry)| entry).ok_or(Failure::NotFound)
+    async fn read(&self, class: &ClassRef) -> Result<Entry, RequestError> {
+        let objects = Objects::within(&self.connection, &class.namespace, &resources::classes());
+        let object = timeout(REQUEST_TIMEOUT, objects.get(&class.name))
+            .await
+            .unwrap_or_else(|_| Err(RequestError::timeout(REQUEST_TIMEOUT)))?;
+        class_object::read(object).map(|(_, entry)| entry).ok_or(RequestError::NotFound)
     }
 
-    /// Takes a whole list, which the server is followed from now on.
-    pub(super) fn all(&self, entries: HashMap<ClassRef, Entry>) {
+    /// Replaces the cache by a complete list, from which the watch continues.
+    pub(super) fn replace(&self, entries: HashMap<ClassRef, Entry>) {
         let mut known = self.lock();
         let before = std::mem::replace(&mut *known, Known { entries, live: true });
         let gone = before.entries.keys().filter(|class| !known.entries.contains_key(class));
         let differs = |class: &&ClassRef| version(known.entries.get(class)) != version(before.entries.get(class));
         let changed: Vec<ClassRef> = gone.chain(known.entries.keys().filter(differs)).cloned().collect();
         drop(known);
-        changed.into_iter().for_each(|class| self.news.tell(class, ()));
+        changed.into_iter().for_each(|class| self.notifier.send(class, ()));
     }
 
-    /// Notes whether the server is followed.
-    pub(super) fn followed(&self, live: bool) {
+    /// Records whether the watch works.
+    pub(super) fn set_watched(&self, live: bool) {
         self.lock().live = live;
     }
 
-    /// Takes one change: a class that is there now, or `None` for one that is gone.
-    pub(super) fn one(&self, class: ClassRef, entry: Option<Entry>) {
+    /// Applies one change; `None` removes the class.
+    pub(super) fn update(&self, class: ClassRef, entry: Option<Entry>) {
         match entry {
             Some(entry) => self.lock().entries.insert(class.clone(), entry),
             None => self.lock().entries.remove(&class),
         };
-        self.news.tell(class, ());
+        self.notifier.send(class, ());
     }
 
-    /// Tells from now on which classes changed, came or went, as the watch brings it.
+    /// Subscribes to added, changed and removed classes.
     pub fn changes(&self) -> Subscription<ClassRef, ()> {
-        self.news.subscribe()
+        self.notifier.subscribe()
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
-        // Every change is one insertion, removal or assignment, so that a thread that died left whole entries behind.
+        // Every change is one insertion, removal or assignment, so that a panic leaves no half-made
+        // entry.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Known {
-    fn followed(&self, class: &ClassRef) -> Option<Entry> {
+    fn watched(&self, class: &ClassRef) -> Option<Entry> {
         self.entries.get(class).filter(|_| self.live).cloned()
     }
 
-    /// Keeps what a look found, unless the watch brings it anyway.
-    fn remember(&mut self, class: &ClassRef, entry: &Entry) {
+    /// Caches the result of a GET while the watch does not work.
+    fn insert_unwatched(&mut self, class: &ClassRef, entry: &Entry) {
         if !self.live {
             self.entries.insert(class.clone(), entry.clone());
         }
     }
 
-    /// Forgets a class that a look did not find; gives the namespaces that have one of its name.
-    fn gone(&mut self, class: &ClassRef) -> Vec<String> {
+    /// Removes a class that does not exist; returns the namespaces that have one with its name.
+    fn remove(&mut self, class: &ClassRef) -> Vec<String> {
         self.entries.remove(class);
         let named = self.entries.keys().filter(|other| other.name == class.name);
         let mut namespaces: Vec<String> = named.map(|other| other.namespace.to_string()).collect();
@@ -153,15 +157,11 @@ impl Known {
     }
 }
 
-/// What tells one content of a class from the next.
+/// Distinguishes one state of a class from the next.
 fn version(entry: Option<&Entry>) -> Option<Result<&str, &str>> {
     entry.map(|entry| entry.as_ref().map(|class| class.version.as_str()).map_err(String::as_str))
 }
 
 fn usable(class: &ClassRef, entry: Entry) -> Result<Class, ClassError> {
     entry.map_err(|why| ClassError::Invalid { class: class.clone(), why })
-}
-
-pub(super) fn resource() -> ApiResource {
-    super::resource("SecretProviderClass", "secretproviderclasses")
 }

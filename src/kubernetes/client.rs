@@ -1,7 +1,7 @@
-//! The connection to the API server: whose credentials, which deadlines.
+//! The connection to the API server: credentials and deadlines.
 //!
-//! Reads files and variables only; the first request is somebody else's, so that the driver starts without an API
-//! server. TLS is rustls with ring, as everywhere in this program.
+//! Makes no request, so that the driver starts without an API server. TLS is rustls with ring, as
+//! everywhere in this program.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,24 +13,25 @@ use kube::{Client, Config};
 
 use super::error::ConnectError;
 
-/// To the API server within a cluster; a longer wait only hides that it is away.
-const CONNECT: Duration = Duration::from_secs(5);
-/// The longest silence within an answer. A watch is quiet for up to 290 s, after which the server ends it.
-const SILENCE: Duration = Duration::from_secs(300);
+/// The API server is in the same cluster: a longer wait would only hide that it is unreachable.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest pause within a response. A watch may be silent for 290 s, after which the server
+/// ends it.
+const READ_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Whose credentials are used.
+/// Where the credentials come from.
 #[derive(Debug, Clone)]
 pub enum Credentials {
     /// A kubeconfig file: its current context.
     File(PathBuf),
-    /// The files that `KUBECONFIG` names.
+    /// The files in `KUBECONFIG`.
     Environment,
     /// The pod's service account.
     InCluster,
 }
 
 impl Credentials {
-    /// What flag and environment say: the file, else `KUBECONFIG`, else the pod's service account.
+    /// The file of the flag, else `KUBECONFIG`, else the pod's service account.
     pub fn from_flag(kubeconfig: Option<&Path>) -> Credentials {
         match kubeconfig.filter(|path| !path.as_os_str().is_empty()) {
             Some(path) => Credentials::File(path.to_owned()),
@@ -40,7 +41,7 @@ impl Credentials {
     }
 }
 
-/// A connection to the API server, or rather the means to make one. Cheap to clone; all clones share connections.
+/// A client of the API server. Cheap to clone; all clones share connections.
 #[derive(Clone)]
 pub struct Connection(Client);
 
@@ -59,11 +60,11 @@ impl fmt::Debug for Connection {
 /// Prepares a connection; makes no request. Must run inside a runtime.
 ///
 /// # Errors
-/// No usable credentials, with what to do.
+/// There are no usable credentials.
 pub async fn connect(credentials: &Credentials, user_agent: &str) -> Result<Connection, ConnectError> {
     let mut config = config(credentials).await?;
-    config.connect_timeout = Some(CONNECT);
-    config.read_timeout = Some(SILENCE);
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.read_timeout = Some(READ_TIMEOUT);
     config.reset_reader_on_write = true;
     if let Ok(agent) = user_agent.parse() {
         config.headers.push((USER_AGENT, agent));

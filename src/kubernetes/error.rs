@@ -1,19 +1,19 @@
-//! What can go wrong between us and the API server, in words for people.
+//! Errors of requests to the API server.
 //!
-//! Texts name the object and what to grant or do; they never hold a token, and a server's message is cut. Control goes
-//! to whoever asked; `Reason` is derived in one table.
+//! Texts name the object and the fix; they never contain a token, and the server's message is cut.
+//! Each error has one `Reason`.
 
 use std::error::Error as _;
 use std::fmt;
 
 use crate::model::{ClassRef, InvalidName, Reason};
 
-/// How much of a server's message is shown, in characters.
-const SHOWN: usize = 400;
-/// How many namespaces an error names.
-const LISTED: usize = 5;
+/// The longest excerpt of a server's message, in characters.
+const EXCERPT: usize = 400;
+/// How many namespaces a message names.
+const LISTED_NAMESPACES: usize = 5;
 
-/// Why there is no client.
+/// Why no client can be created.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// Not in a pod, or in one without a service account.
@@ -22,34 +22,35 @@ pub enum ConnectError {
         innermost(&**.0)
     )]
     InCluster(#[source] Box<kube::config::InClusterError>),
-    /// A kubeconfig that cannot be used.
+    /// The kubeconfig is missing or malformed.
     #[error("the kubeconfig {from} cannot be used: {}", innermost(&**.source))]
     Kubeconfig {
-        /// Where it is.
+        /// The file, or "the files of KUBECONFIG".
         from: String,
-        /// What is wrong.
+        /// The library's error.
         source: Box<kube::config::KubeconfigError>,
     },
-    /// Certificates, keys or proxies that cannot be used.
+    /// Certificates, keys or proxies are unusable.
     #[error("the credentials for the API server cannot be used: {}", innermost(.0))]
     Client(#[source] kube::Error),
 }
 
-/// Why a class cannot be had from the API server.
+/// Why a class cannot be read from the API server.
 #[derive(Debug, thiserror::Error)]
 pub enum ClassError {
-    /// There is no such class.
+    /// The class does not exist.
     #[error("failed to get secretproviderclass {class}: not found; the class must be in the pod's namespace")]
     NotFound {
-        /// The class that was asked for.
+        /// The requested class.
         class: ClassRef,
-        /// Namespaces that have a class of this name. Not in the text: the pod's owner may not list them.
+        /// Namespaces that have a class with this name. Not in the text: the pod's owner may not
+        /// list them.
         elsewhere: Vec<String>,
     },
-    /// The object is not one that the API server would take today.
+    /// The object violates the schema.
     #[error("failed to get secretproviderclass {class}: the object is invalid: {why}")]
     Invalid {
-        /// The class that was asked for.
+        /// The requested class.
         class: ClassRef,
         /// Field and fix.
         why: String,
@@ -59,32 +60,32 @@ pub enum ClassError {
         "failed to get secretproviderclass {0}: the API server does not know secretproviderclasses.secrets-store.csi.x-k8s.io/v1; install the CRDs (manifests/crds)"
     )]
     NoSuchKind(ClassRef),
-    /// The driver may not read classes.
+    /// The driver lacks the right to read classes.
     #[error(
         "failed to get secretproviderclass {class}: {message}; grant the driver's service account get, list and watch on secretproviderclasses of secrets-store.csi.x-k8s.io (ClusterRole secretproviderclasses-role)"
     )]
     Forbidden {
-        /// The class that was asked for.
+        /// The requested class.
         class: ClassRef,
-        /// What the API server says.
+        /// The API server's message.
         message: String,
     },
-    /// The API server gives no answer that can be used.
+    /// The API server gives no usable response.
     #[error("failed to get secretproviderclass {class}: the Kubernetes API server does not answer as it should: {why}")]
     Unavailable {
-        /// The class that was asked for.
+        /// The requested class.
         class: ClassRef,
-        /// What happened.
+        /// What went wrong.
         why: String,
     },
 }
 
 impl ClassError {
-    /// What the driver's log says besides; `None` where the text says all.
+    /// Details for the driver's log; `None` if the text is complete.
     pub fn detail(&self) -> Option<String> {
         match self {
             ClassError::NotFound { elsewhere, .. } if !elsewhere.is_empty() => {
-                let (shown, more) = elsewhere.split_at(elsewhere.len().min(LISTED));
+                let (shown, more) = elsewhere.split_at(elsewhere.len().min(LISTED_NAMESPACES));
                 let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
                 Some(format!("a class of that name is in namespace {}{more}", shown.join(", ")))
             }
@@ -107,48 +108,48 @@ impl ClassError {
     }
 }
 
-/// Why something else than a class cannot be had from the API server.
+/// Why an object that is not a class cannot be read from the API server.
 #[derive(Debug, thiserror::Error)]
-pub enum LookError {
-    /// The driver may not read it.
+pub enum GetError {
+    /// The driver lacks the right to read it.
     #[error(
         "failed to get {what}: {message}; grant it to the driver's service account (docs/install.md has the roles)"
     )]
     Forbidden {
-        /// What was asked for.
+        /// Kind and name of the object.
         what: String,
-        /// What the API server says.
+        /// The API server's message.
         message: String,
     },
-    /// The API server gives no answer that can be used.
+    /// The API server gives no usable response.
     #[error("failed to get {what}: the Kubernetes API server does not answer as it should: {why}")]
     Unavailable {
-        /// What was asked for.
+        /// Kind and name of the object.
         what: String,
-        /// What happened.
+        /// What went wrong.
         why: String,
     },
 }
 
-impl LookError {
-    pub(super) fn of(what: String, failure: Failure) -> LookError {
+impl GetError {
+    pub(super) fn of(what: String, failure: RequestError) -> GetError {
         match failure {
-            Failure::Forbidden(message) => LookError::Forbidden { what, message },
-            other @ (Failure::NotFound
-            | Failure::NoSuchKind
-            | Failure::AlreadyExists
-            | Failure::Conflict
-            | Failure::Expired
-            | Failure::Refused(_)
-            | Failure::Other(_)) => LookError::Unavailable { what, why: other.to_string() },
+            RequestError::Forbidden(message) => GetError::Forbidden { what, message },
+            other @ (RequestError::NotFound
+            | RequestError::NoSuchKind
+            | RequestError::AlreadyExists
+            | RequestError::Conflict
+            | RequestError::Expired
+            | RequestError::Refused(_)
+            | RequestError::Other(_)) => GetError::Unavailable { what, why: other.to_string() },
         }
     }
 
     /// The reason of this error.
     pub fn reason(&self) -> Reason {
         match self {
-            LookError::Forbidden { .. } => Reason::ApiServerForbidden,
-            LookError::Unavailable { .. } => Reason::ApiServerUnavailable,
+            GetError::Forbidden { .. } => Reason::ApiServerForbidden,
+            GetError::Unavailable { .. } => Reason::ApiServerUnavailable,
         }
     }
 }
@@ -156,57 +157,66 @@ impl LookError {
 /// Why a Secret cannot be read or written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SecretError {
-    /// It is there already.
-    #[error("it is there already")]
+    /// A create of an existing object.
+    #[error("it exists already")]
     Exists,
-    /// Somebody changed it meanwhile.
-    #[error("somebody changed it meanwhile")]
+    /// The resourceVersion or the UID no longer matches.
+    #[error("it was changed at the same time")]
     Changed,
-    /// It is not there, or its namespace is not.
-    #[error("it is not there")]
+    /// It, or its namespace, does not exist.
+    #[error("it does not exist")]
     Gone,
-    /// The driver may not do this.
+    /// The driver lacks a right.
     #[error(
         "{0}; grant the driver get, create and patch on secrets: chart value syncSecret.enabled=true (ClusterRole secretprovidersyncing-role)"
     )]
     Forbidden(String),
-    /// The driver may write it, but may not change its owners, since it may not delete it.
+    /// The driver lacks the right to delete it, which an admission plug-in requires for a change of
+    /// owners.
     #[error("the API server refuses to change its owners: {OWNERS_GRANT} (ClusterRole secretprovidersyncing-role)")]
     OwnersForbidden,
-    /// The API server does not take it as it is.
+    /// The API server rejects the content.
     #[error("the API server refuses it: {0}")]
     Refused(String),
-    /// The API server gives no answer that can be used.
+    /// The API server gives no usable response.
     #[error("the Kubernetes API server does not answer as it should: {0}")]
     Unavailable(String),
 }
 
 impl SecretError {
-    /// With the server's whole message, so that it can be searched before it is cut.
+    /// With the server's whole message, so that it can be searched for values before it is cut.
     pub(super) fn of(error: kube::Error) -> SecretError {
-        match (Failure::of(&error), error) {
-            (Failure::AlreadyExists, _) => SecretError::Exists,
-            (Failure::Conflict, _) => SecretError::Changed,
-            (Failure::NotFound | Failure::NoSuchKind, _) => SecretError::Gone,
-            (Failure::Refused(_), kube::Error::Api(status)) => SecretError::Refused(status.message),
-            // No right would help: its namespace is on its way out.
-            (Failure::Forbidden(_), kube::Error::Api(status)) if status.message.contains("is being terminated") => {
+        match (RequestError::of(&error), error) {
+            (RequestError::AlreadyExists, _) => SecretError::Exists,
+            (RequestError::Conflict, _) => SecretError::Changed,
+            (RequestError::NotFound | RequestError::NoSuchKind, _) => SecretError::Gone,
+            (RequestError::Refused(_), kube::Error::Api(status)) => SecretError::Refused(status.message),
+            // No right would help: the namespace is terminating.
+            (RequestError::Forbidden(_), kube::Error::Api(status))
+                if status.message.contains("is being terminated") =>
+            {
                 SecretError::Refused(status.message)
             }
-            (Failure::Forbidden(_), kube::Error::Api(status)) if forbids_owners(&status.message) => {
+            (RequestError::Forbidden(_), kube::Error::Api(status)) if forbids_owners(&status.message) => {
                 SecretError::OwnersForbidden
             }
-            (Failure::Forbidden(_), kube::Error::Api(status)) => SecretError::Forbidden(without_user(&status.message)),
-            (Failure::Other(_), kube::Error::Api(status)) => {
+            (RequestError::Forbidden(_), kube::Error::Api(status)) => {
+                SecretError::Forbidden(without_user(&status.message))
+            }
+            (RequestError::Other(_), kube::Error::Api(status)) => {
                 SecretError::Unavailable(format!("HTTP {}: {}", status.code, status.message))
             }
-            (failure @ (Failure::Forbidden(_) | Failure::Expired | Failure::Refused(_) | Failure::Other(_)), _) => {
-                SecretError::Unavailable(failure.to_string())
-            }
+            (
+                failure @ (RequestError::Forbidden(_)
+                | RequestError::Expired
+                | RequestError::Refused(_)
+                | RequestError::Other(_)),
+                _,
+            ) => SecretError::Unavailable(failure.to_string()),
         }
     }
 
-    /// Whether the same write can never succeed: the counterpart of [`Failure::is_final`], from which it is made.
+    /// Whether the same write can never succeed; see [`RequestError::is_final`].
     pub fn is_final(&self) -> bool {
         match self {
             SecretError::Refused(_) => true,
@@ -219,7 +229,7 @@ impl SecretError {
         }
     }
 
-    /// The same with a message that people can read.
+    /// The same with a message of readable length.
     pub(super) fn cut(self) -> SecretError {
         match self {
             SecretError::Forbidden(message) => SecretError::Forbidden(cut(&message)),
@@ -232,116 +242,118 @@ impl SecretError {
     }
 }
 
-/// What to do where the API server asks for the right to delete an object before it lets the driver change its owners.
-pub(super) const OWNERS_GRANT: &str = "its admission plug-in OwnerReferencesPermissionEnforcement asks for the right to delete \
+/// The advice if the API server requires the right to delete an object for a change of its owners.
+pub(super) const OWNERS_GRANT: &str = "its admission plug-in OwnerReferencesPermissionEnforcement requires the right to delete \
      the object; grant it by the chart value rbac.ownerReferencesPermissionEnforcement=true";
 
-/// Whether a refusal is that plug-in's (kubernetes/kubernetes, plugin/pkg/admission/gc/gc_admission.go).
+/// Whether a refusal is that plug-in's (kubernetes/kubernetes,
+/// plugin/pkg/admission/gc/gc_admission.go).
 pub(super) fn forbids_owners(message: &str) -> bool {
     message.contains("cannot set an ownerRef on a resource you can't delete")
 }
 
-/// What a failed request means.
+/// The meaning of a failed request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Failure {
-    /// The object is not there.
+pub(super) enum RequestError {
     NotFound,
-    /// The URL is not there: no such kind.
+    /// The API server does not serve the kind.
     NoSuchKind,
     /// 401 or 403.
     Forbidden(String),
-    /// An object of this name is there already.
     AlreadyExists,
-    /// Somebody changed the object meanwhile.
+    /// The resourceVersion no longer matches.
     Conflict,
-    /// The server no longer knows the version that was asked for (410).
+    /// The requested resourceVersion is too old (410).
     Expired,
-    /// The server will never take this request: it is malformed or too large (400, 413, 422), or creates an object in
-    /// a namespace that is being deleted (403).
+    /// The server will never accept this request: it is malformed or too large (400, 413, 422), or
+    /// creates an object in a terminating namespace (403).
     Refused(String),
-    /// Everything else: no connection, a fault of the server, too many requests, no answer in time.
+    /// No connection, a fault of the server, too many requests, a timeout.
     Other(String),
 }
 
-impl Failure {
-    pub(super) fn of(error: &kube::Error) -> Failure {
+impl RequestError {
+    pub(super) fn of(error: &kube::Error) -> RequestError {
         let kube::Error::Api(status) = error else {
-            return Failure::Other(innermost(error));
+            return RequestError::Other(innermost(error));
         };
         match (status.code, status.reason.as_str()) {
-            (404, _) if status.details.is_none() => Failure::NoSuchKind,
-            (404, _) => Failure::NotFound,
-            (403, _) if in_ending_namespace(status) => Failure::Refused(cut(&status.message)),
-            (401 | 403, _) => Failure::Forbidden(cut(&without_user(&status.message))),
-            (409, "AlreadyExists") => Failure::AlreadyExists,
-            (409, _) => Failure::Conflict,
-            (410, _) => Failure::Expired,
-            (400 | 413 | 422, _) => Failure::Refused(cut(&status.message)),
-            (code, _) => Failure::Other(format!("HTTP {code}: {}", cut(&status.message))),
+            (404, _) if status.details.is_none() => RequestError::NoSuchKind,
+            (404, _) => RequestError::NotFound,
+            (403, _) if in_terminating_namespace(status) => RequestError::Refused(cut(&status.message)),
+            (401 | 403, _) => RequestError::Forbidden(cut(&without_user(&status.message))),
+            (409, "AlreadyExists") => RequestError::AlreadyExists,
+            (409, _) => RequestError::Conflict,
+            (410, _) => RequestError::Expired,
+            (400 | 413 | 422, _) => RequestError::Refused(cut(&status.message)),
+            (code, _) => RequestError::Other(format!("HTTP {code}: {}", cut(&status.message))),
         }
     }
 
-    /// Whether the same request can never succeed, so that it must not be sent again. Rights can be granted, kinds
-    /// installed and servers repaired; what a server refuses for its content stays refused.
+    /// Whether the same request can never succeed, so that it must not be repeated. Rights can be
+    /// granted, kinds installed and servers repaired; a rejected content stays rejected.
     pub(super) fn is_final(&self) -> bool {
         match self {
-            Failure::Refused(_) => true,
-            Failure::NotFound
-            | Failure::NoSuchKind
-            | Failure::Forbidden(_)
-            | Failure::AlreadyExists
-            | Failure::Conflict
-            | Failure::Expired
-            | Failure::Other(_) => false,
+            RequestError::Refused(_) => true,
+            RequestError::NotFound
+            | RequestError::NoSuchKind
+            | RequestError::Forbidden(_)
+            | RequestError::AlreadyExists
+            | RequestError::Conflict
+            | RequestError::Expired
+            | RequestError::Other(_) => false,
         }
     }
 
-    pub(super) fn timeout(after: std::time::Duration) -> Failure {
-        Failure::Other(format!("no answer within {after:?}"))
+    pub(super) fn timeout(after: std::time::Duration) -> RequestError {
+        RequestError::Other(format!("no answer within {after:?}"))
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for RequestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::NotFound => f.write_str("not found"),
-            Failure::NoSuchKind => f.write_str("the API server does not know this kind: install the CRDs"),
-            Failure::AlreadyExists => f.write_str("already exists"),
-            Failure::Conflict => f.write_str("changed meanwhile"),
-            Failure::Expired => f.write_str("the version is too old"),
-            Failure::Forbidden(message) | Failure::Refused(message) | Failure::Other(message) => f.write_str(message),
+            RequestError::NotFound => f.write_str("not found"),
+            RequestError::NoSuchKind => f.write_str("the API server does not know this kind: install the CRDs"),
+            RequestError::AlreadyExists => f.write_str("already exists"),
+            RequestError::Conflict => f.write_str("changed at the same time"),
+            RequestError::Expired => f.write_str("the version is too old"),
+            RequestError::Forbidden(message) | RequestError::Refused(message) | RequestError::Other(message) => {
+                f.write_str(message)
+            }
         }
     }
 }
 
-/// A name that could not be made; the request is not even sent.
-impl From<InvalidName> for Failure {
-    fn from(error: InvalidName) -> Failure {
-        Failure::Refused(error.to_string())
+/// No valid name results; the request is not sent.
+impl From<InvalidName> for RequestError {
+    fn from(error: InvalidName) -> RequestError {
+        RequestError::Refused(error.to_string())
     }
 }
 
-/// Whether the server refuses a new object because its namespace is being deleted, which no right helps against.
-fn in_ending_namespace(status: &kube::core::Status) -> bool {
+/// Whether the server refuses a new object because its namespace is terminating: no right would
+/// help.
+fn in_terminating_namespace(status: &kube::core::Status) -> bool {
     let causes = status.details.iter().flat_map(|details| &details.causes);
     causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
         || status.message.contains("is being terminated")
 }
 
-/// The cause behind the wrappers: their own texts only repeat it.
+/// The deepest cause: the texts of the wrappers only repeat it.
 pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let mut deepest = error;
     while let Some(source) = deepest.source() {
         deepest = source;
     }
-    // The library's words for a whole status, message and debug form.
+    // The text of `kube::Error::Api` is the whole status with its debug form.
     match deepest.downcast_ref::<kube::Error>().and_then(|error| error.source()) {
         Some(source) => cut(&source.to_string()),
         None => cut(&deepest.to_string()),
     }
 }
 
-/// An API server's message without the name of the driver's own user, whose namespace is not the reader's.
+/// An API server's message without the driver's user, which names the driver's namespace.
 pub(super) fn without_user(message: &str) -> String {
     const USER: &str = "User \"";
     let named = message.split_once(USER).and_then(|(before, rest)| Some((before, rest.split_once('"')?.1)));
@@ -349,5 +361,5 @@ pub(super) fn without_user(message: &str) -> String {
 }
 
 fn cut(text: &str) -> String {
-    text.chars().take(SHOWN).collect()
+    text.chars().take(EXCERPT).collect()
 }

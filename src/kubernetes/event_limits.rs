@@ -1,97 +1,99 @@
-//! Which failures become events: the first of a kind at once, its repetitions rarely.
+//! Decides which warnings become events: the first of a kind at once, repetitions seldom.
 //!
-//! Pure: the time is an argument. The kubelet calls a failing publish again after 0.6 s, 1.1 s, 2 s and so on, and tells
-//! of each with an event of its own; ours say more, so that few suffice. `events` sends what passes.
+//! Pure: the time is an argument. The kubelet repeats a failing publish after 0.6 s, 1.1 s, 2 s and
+//! so on, and sends an event of its own each time; ours say more, so that few are enough.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// How long an equal event is only counted. A server forgets events after an hour, so that one of them is always there.
+/// How long an equal event is only counted. An API server deletes events after an hour, so that one
+/// always exists.
 pub(super) const AGAIN: Duration = Duration::from_secs(1800);
-/// How long one of the same reason with another text is only counted.
-pub(super) const OTHER_TEXT: Duration = Duration::from_secs(30);
-/// How many pods and reasons are remembered.
+/// How long an event with the same reason and another message is only counted.
+pub(super) const OTHER_MESSAGE: Duration = Duration::from_secs(30);
+/// How many combinations of object and reason are remembered.
 pub(super) const REMEMBERED: usize = 512;
-/// How many events may come at once, and how many a second after that.
+/// The rate limit, a token bucket: this many events at once, and [`RATE`] a second after that.
 pub(super) const BURST: f64 = 50.0;
 const RATE: f64 = 2.0;
 
-/// What an event is about: the pod's UID, or its name where there is none, and the event's reason with what it concerns.
+/// The object's UID, or its name if the UID is unknown; and the event's reason with its subject.
 pub(super) type About = (String, String);
 
-/// What is to be done about a failure.
+/// The decision about a warning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Make an event. A new one each time: raising the count of an old one would ask for the right to change events.
-    Create {
-        /// How often it happened by now.
+    /// Create an event. Always a new one: to raise the count of an old one would require the right
+    /// to change events.
+    Send {
+        /// How often it happened so far.
         count: u32,
         /// How long ago it happened first.
         since: Duration,
     },
-    /// Tell nobody: it was told.
+    /// Send nothing: it is a repetition.
     Suppress,
-    /// Tell nobody now: too much is told already.
+    /// Send nothing now: the rate limit is reached.
     Later,
 }
 
 #[derive(Debug)]
-struct Told {
-    text: String,
+struct Sent {
+    message: String,
     count: u32,
     first: Instant,
-    sent: Instant,
+    last: Instant,
 }
 
-/// What was told when.
+/// The events that were sent.
 #[derive(Debug)]
-pub(super) struct Limits {
-    told: HashMap<About, Told>,
+pub(super) struct EventLimits {
+    sent: HashMap<About, Sent>,
     tokens: f64,
     filled: Instant,
 }
 
-impl Limits {
-    pub(super) fn new(now: Instant) -> Limits {
-        Limits { told: HashMap::new(), tokens: BURST, filled: now }
+impl EventLimits {
+    pub(super) fn new(now: Instant) -> EventLimits {
+        EventLimits { sent: HashMap::new(), tokens: BURST, filled: now }
     }
 
-    /// Judges one failure.
-    pub(super) fn judge(&mut self, about: &About, text: &str, now: Instant) -> Verdict {
-        let (count, first) = match self.told.get_mut(about) {
+    /// Decides about one warning, and counts it.
+    pub(super) fn judge(&mut self, about: &About, message: &str, now: Instant) -> Verdict {
+        let (count, first) = match self.sent.get_mut(about) {
             None => (1, now),
-            Some(told) => {
-                told.count = told.count.saturating_add(1);
-                let since = now.saturating_duration_since(told.sent);
-                match told.text == text {
-                    true if since >= AGAIN => (told.count, told.first),
-                    false if since >= OTHER_TEXT => (1, now),
+            Some(sent) => {
+                sent.count = sent.count.saturating_add(1);
+                let since = now.saturating_duration_since(sent.last);
+                match sent.message == message {
+                    true if since >= AGAIN => (sent.count, sent.first),
+                    false if since >= OTHER_MESSAGE => (1, now),
                     true | false => return Verdict::Suppress,
                 }
             }
         };
-        if !self.take(now) {
+        if !self.take_token(now) {
             return Verdict::Later;
         }
         self.make_room(about);
-        self.told.insert(about.clone(), Told { text: text.to_owned(), count, first, sent: now });
-        Verdict::Create { count, since: now.saturating_duration_since(first) }
+        self.sent.insert(about.clone(), Sent { message: message.to_owned(), count, first, last: now });
+        Verdict::Send { count, since: now.saturating_duration_since(first) }
     }
 
-    /// Forgets what was told about a pod that has its volume now.
-    pub(super) fn forget(&mut self, pod: &str) {
-        self.told.retain(|(about, _), _| about != pod);
+    /// Forgets the events about an object.
+    pub(super) fn forget(&mut self, object: &str) {
+        self.sent.retain(|(about, _), _| about != object);
     }
 
     fn make_room(&mut self, about: &About) {
-        if self.told.len() < REMEMBERED || self.told.contains_key(about) {
+        if self.sent.len() < REMEMBERED || self.sent.contains_key(about) {
             return;
         }
-        let oldest = self.told.iter().min_by_key(|(_, told)| told.sent).map(|(about, _)| about.clone());
-        oldest.map(|oldest| self.told.remove(&oldest));
+        let oldest = self.sent.iter().min_by_key(|(_, sent)| sent.last).map(|(about, _)| about.clone());
+        oldest.map(|oldest| self.sent.remove(&oldest));
     }
 
-    fn take(&mut self, now: Instant) -> bool {
+    fn take_token(&mut self, now: Instant) -> bool {
         let since = now.saturating_duration_since(self.filled).as_secs_f64();
         self.tokens = (self.tokens + since * RATE).min(BURST);
         self.filled = now;

@@ -1,7 +1,7 @@
-//! From an object of the API server to a pod of ours.
+//! Parses a pod from an object of the API server.
 //!
-//! Pure. Keeps what we use; labels, other people's annotations and managed fields go at once. `pods` fills its memory
-//! with it.
+//! Pure. Keeps only what we use: labels, foreign annotations and managed fields are dropped at
+//! once, because they would fill the cache.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::model::{ANNOTATION_PREFIX, Namespace, Owner, Pod, PodRef, ResourceName, Uid};
 
-/// What is kept of a pod's metadata; `None` without a name, which no server has.
+/// The pod with this metadata; `None` without a valid name, which no API server sends.
 pub(super) fn read(metadata: ObjectMeta) -> Option<Pod> {
     let annotations = metadata.annotations.unwrap_or_default();
     Some(Pod {
@@ -19,13 +19,14 @@ pub(super) fn read(metadata: ObjectMeta) -> Option<Pod> {
             name: ResourceName::new(metadata.name?).ok()?,
             uid: metadata.uid.unwrap_or_default(),
         },
-        ending: metadata.deletion_timestamp.is_some(),
+        terminating: metadata.deletion_timestamp.is_some(),
         owners: owners(metadata.owner_references),
         annotations: annotations.into_iter().filter(|(key, _)| key.starts_with(ANNOTATION_PREFIX)).collect(),
     })
 }
 
-/// The owners of an object. The API server takes any text as an owner's UID; one that no object can have is no owner.
+/// The owners of an object. The API server accepts any text as the UID of an owner; an owner with a
+/// UID that no object can have is dropped.
 pub(super) fn owners(references: Option<Vec<OwnerReference>>) -> Vec<Owner> {
     references.unwrap_or_default().into_iter().filter_map(owner).collect()
 }
@@ -40,7 +41,7 @@ fn owner(reference: OwnerReference) -> Option<Owner> {
     })
 }
 
-/// The volumes of a whole pod that `driver` fills, as volume and class.
+/// The volumes of `driver` in a whole pod, as volume and class.
 pub(super) fn volumes(pod: &Value, driver: &str) -> BTreeMap<String, String> {
     let volumes = pod.pointer("/spec/volumes").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     let text = |value: &Value, path: &str| value.pointer(path).and_then(Value::as_str).map(str::to_owned);

@@ -1,19 +1,19 @@
-//! SecretProviderClassPodStatus: what is written about a published volume, and whether it differs from what is there.
+//! SecretProviderClassPodStatus: the desired status of a published volume, and the update to a
+//! stored one.
 //!
-//! Pure. The object is upstream's, field by field
-//! (docs/reference/csi-driver.md#secretproviderclasspodstatus); ours are added and optional, and an
-//! API server with upstream's CRD drops them, which must not look like a difference.
-//! `status_writer` sends what is decided here.
+//! Pure. The object has all fields of upstream's
+//! (docs/reference/csi-driver.md#secretproviderclasspodstatus). Ours are additional and optional,
+//! and an API server with upstream's CRD drops them, which must not count as a difference.
 
 use std::collections::BTreeMap;
 
-use kube::core::{ApiResource, DynamicObject};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::core::DynamicObject;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::names::{self, NODE_LABEL};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-
+use super::resources;
 use crate::model::{ObjectVersion, PodRef, Reason, ResourceName};
 
 /// The status of a SecretProviderClassPodStatus; the object has no spec.
@@ -57,94 +57,91 @@ pub(super) struct Object {
     pub(super) version: String,
 }
 
-/// What is to be known about one published volume.
+/// The desired status of one published volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct DesiredStatus {
     pub(super) pod: PodRef,
     pub(super) class: ResourceName,
     pub(super) target: String,
-    /// What the volume holds; `None` leaves what the status says.
+    /// The objects in the volume; `None` keeps those in the status.
     pub(super) objects: Option<Vec<Object>>,
-    /// Why it could not be refreshed, and the text of that.
+    /// Reason and message of a failed refresh.
     pub(super) failure: Option<(Reason, String)>,
-    /// Whether the object is there, as far as is known.
-    pub(super) there: bool,
+    /// Whether the object should exist already.
+    pub(super) exists: bool,
     pub(super) node: String,
     /// RFC 3339.
     pub(super) now: String,
 }
 
-/// What is to be done with an object that is there already.
+/// The update to a stored object.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Step {
-    /// It says what is to be known.
-    Nothing,
+pub(super) enum StatusUpdate {
+    /// It is up to date.
+    None,
     /// Replace it by this.
     Replace(Box<DynamicObject>),
-    /// It is another pod's, or another class's, whose name happens to be the same.
-    Taken,
-    /// It is on its way out; a new one takes its place.
-    Wait,
+    /// It belongs to another pod or class, for which the same name results.
+    NameTaken,
+    /// It is being deleted; a new one can be created afterwards.
+    Terminating,
 }
 
-pub(super) fn resource() -> ApiResource {
-    super::resource("SecretProviderClassPodStatus", "secretproviderclasspodstatuses")
-}
-
-/// Object versions as a status has them: sorted by id; of several of one id the last, as in upstream's map.
+/// The objects of a status, sorted by id; of several with one id the last, as in upstream's map.
 pub(super) fn objects(versions: &[ObjectVersion]) -> Vec<Object> {
     let by_id: BTreeMap<&str, &str> =
         versions.iter().map(|version| (version.id.as_str(), version.version.as_str())).collect();
     by_id.into_iter().map(|(id, version)| Object { id: id.to_owned(), version: version.to_owned() }).collect()
 }
 
-impl Wanted {
-    /// The object where there is none yet.
+impl DesiredStatus {
+    /// The object to create.
     pub(super) fn new_object(&self, name: &ResourceName) -> DynamicObject {
-        let mut object = DynamicObject::new(name, &resource());
+        let mut object = DynamicObject::new(name, &resources::pod_statuses());
         object.metadata.namespace = Some(self.pod.namespace.to_string());
         self.claim(&mut object);
         object.data = data(&self.status(&Status::default(), self.target.clone(), Vec::new()));
         object
     }
 
-    /// What is to be done with `there`; `prunes` says that the server drops the fields that upstream does not have.
-    pub(super) fn step(&self, there: DynamicObject, prunes: bool) -> Step {
-        if there.metadata.deletion_timestamp.is_some() {
-            return Step::Wait;
+    /// The update to a stored object; `prunes` says that the server drops the fields that
+    /// upstream's CRD lacks.
+    pub(super) fn update(&self, stored: DynamicObject, prunes: bool) -> StatusUpdate {
+        if stored.metadata.deletion_timestamp.is_some() {
+            return StatusUpdate::Terminating;
         }
-        // A status that cannot be read says nothing.
-        let old = there.data.get("status").map(Status::deserialize).and_then(Result::ok).unwrap_or_default();
+        // A malformed status counts as empty.
+        let old = stored.data.get("status").map(Status::deserialize).and_then(Result::ok).unwrap_or_default();
         let differs = |old: &str, ours: &str| !old.is_empty() && old != ours;
         if differs(&old.pod_name, &self.pod.name) || differs(&old.secret_provider_class_name, &self.class) {
-            return Step::Taken;
+            return StatusUpdate::NameTaken;
         }
-        let (target, targets) = self.targets(&there, &old);
+        let (target, targets) = self.targets(&stored, &old);
         let mut new = self.status(&old, target, targets);
         if old.objects == new.objects && old.last_changed.is_some() {
             new.last_changed.clone_from(&old.last_changed);
         }
-        let mut object = there.clone();
+        let mut object = stored.clone();
         self.claim(&mut object);
-        let told = |status: &Status| {
+        let compared = |status: &Status| {
             let mut status = status.clone();
-            // A date alone is no news: what changed stands elsewhere in the status.
+            // A new time alone is no change.
             status.last_changed = None;
             if prunes {
                 (status.target_paths, status.reason, status.message) = (Vec::new(), None, None);
             }
             status
         };
-        if told(&old) == told(&new) && object.metadata == there.metadata {
-            return Step::Nothing;
+        if compared(&old) == compared(&new) && object.metadata == stored.metadata {
+            return StatusUpdate::None;
         }
-        object.types = DynamicObject::new("", &resource()).types;
+        object.types = DynamicObject::new("", &resources::pod_statuses()).types;
         object.metadata.managed_fields = None;
         object.data = data(&new);
-        Step::Replace(Box::new(object))
+        StatusUpdate::Replace(Box::new(object))
     }
 
-    /// Puts this node's label and the pod as the only owner on the object.
+    /// Sets this node's label, and the pod as the only owner.
     fn claim(&self, object: &mut DynamicObject) {
         let labels = object.metadata.labels.get_or_insert_default();
         labels.insert(NODE_LABEL.to_owned(), names::node_label(&self.node));
@@ -157,10 +154,10 @@ impl Wanted {
         }]);
     }
 
-    /// The path, and all paths if there are several. The first path stays, so that two volumes of one pod that share the
-    /// status do not take it from each other.
-    fn targets(&self, there: &DynamicObject, old: &Status) -> (String, Vec<String>) {
-        let owners = there.metadata.owner_references.as_deref().unwrap_or_default();
+    /// The target path, and all paths if there are several. The first path stays: two volumes of
+    /// one pod that share the status must not overwrite each other's path again and again.
+    fn targets(&self, stored: &DynamicObject, old: &Status) -> (String, Vec<String>) {
+        let owners = stored.metadata.owner_references.as_deref().unwrap_or_default();
         let same_pod = owners.iter().any(|owner| owner.uid == self.pod.uid);
         if !same_pod || old.target_path.is_empty() || old.target_path == self.target && old.target_paths.is_empty() {
             return (self.target.clone(), Vec::new());
@@ -188,10 +185,10 @@ impl Wanted {
     }
 }
 
-/// Whether a server that was sent `sent` dropped fields of ours from what it answered.
-pub(super) fn pruned(sent: &DynamicObject, answered: &DynamicObject) -> bool {
+/// Whether the server dropped fields of ours from the object that was sent.
+pub(super) fn pruned(sent: &DynamicObject, stored: &DynamicObject) -> bool {
     let changed = |object: &DynamicObject| object.data.pointer("/status/lastChanged").is_some();
-    changed(sent) && !changed(answered)
+    changed(sent) && !changed(stored)
 }
 
 fn data(status: &Status) -> Value {

@@ -1,15 +1,18 @@
-//! What the cluster is told about volumes: a status for each that is published, an event for each failure that is news.
+//! Reports about volumes to the cluster: a status for each published volume, events for failures.
 //!
-//! Returns at once: everything is sent in the background. Control comes from `volume`; without a cluster there is nobody
-//! to tell, and `volume` has no `Reports`.
+//! Never waits: everything is sent in the background. Without a cluster, `node::volume` has no
+//! `Reports`.
 
 use std::time::Duration;
 
 use super::client::Connection;
 use super::events::{self, Events, Source};
-use super::pod_status::{self, Wanted};
+use super::pod_status::{self, DesiredStatus};
 use super::status_writer::StatusWriter;
 use crate::model::{ClassRef, ObjectVersion, PodRef, Reason};
+
+/// The reason of upstream's event about Secrets (docs/reference/csi-driver.md#secret-events).
+const FAILED_SECRET: &str = "FailedToCreateSecret";
 
 /// This node, as its reports name it.
 #[derive(Debug, Clone)]
@@ -20,15 +23,16 @@ pub struct Node {
     pub driver: String,
 }
 
-/// What is to be said about a volume.
-struct What<'a> {
+/// The change to a volume's status.
+struct StatusUpdate<'a> {
+    /// `None` keeps the versions in the status.
     versions: Option<&'a [ObjectVersion]>,
     failure: Option<(Reason, String)>,
-    /// Whether something was said before.
-    there: bool,
+    /// Whether the status object should exist already.
+    exists: bool,
 }
 
-/// Tells the cluster about volumes. Cheap to clone; all clones share queues and limits.
+/// Reports about volumes. Cheap to clone; all clones share queues and limits.
 #[derive(Debug, Clone)]
 pub struct Reports {
     node: String,
@@ -45,64 +49,74 @@ impl Reports {
         Reports { node: name, events, statuses: StatusWriter::new(connection) }
     }
 
-    /// A volume is published and holds these versions.
+    /// The volume is published, with these object versions.
     pub fn published(&self, pod: &PodRef, class: &ClassRef, target: &str, versions: &[ObjectVersion]) {
-        self.events.published(pod);
-        self.write(pod, class, target, What { versions: Some(versions), failure: None, there: false });
+        self.events.forget(&pod.into());
+        self.write(pod, class, target, StatusUpdate { versions: Some(versions), failure: None, exists: false });
     }
 
-    /// A volume was refreshed, and holds these versions now or after a failure again.
+    /// The volume was refreshed: its versions changed, or the last refresh had failed.
     pub fn refreshed(&self, pod: &PodRef, class: &ClassRef, target: &str, versions: &[ObjectVersion]) {
-        self.events.published(pod);
-        self.write(pod, class, target, What { versions: Some(versions), failure: None, there: true });
+        self.events.forget(&pod.into());
+        self.write(pod, class, target, StatusUpdate { versions: Some(versions), failure: None, exists: true });
     }
 
-    /// A volume could not be refreshed, for another reason than before; `error` must hold no secret. Says whether there is
-    /// room to tell that.
+    /// A refresh failed, with another reason than the last one; `error` must contain no secret.
+    /// Returns false if the event has to wait, and nothing was reported.
     pub fn refresh_failed(&self, pod: &PodRef, class: &ClassRef, target: &str, reason: Reason, error: &str) -> bool {
-        let told = self.events.refresh_failed(pod, reason, error);
-        if told {
+        let text = format!("the volume keeps what it holds, since it cannot be refreshed: {error} ({reason})");
+        let reported = self.events.warn(&pod.into(), format!("FailedRefresh{reason}"), "", &text);
+        if reported {
             let failure = Some((reason, events::cut(error)));
-            self.write(pod, class, target, What { versions: None, failure, there: true });
+            self.write(pod, class, target, StatusUpdate { versions: None, failure, exists: true });
         }
-        told
+        reported
     }
 
-    fn write(&self, pod: &PodRef, class: &ClassRef, target: &str, what: What<'_>) {
-        let What { versions, failure, there } = what;
-        // Without the UID nobody would ever delete the object.
+    fn write(&self, pod: &PodRef, class: &ClassRef, target: &str, update: StatusUpdate<'_>) {
+        let StatusUpdate { versions, failure, exists } = update;
+        // Without the UID there is no owner, and the object would never be deleted.
         if pod.uid.is_empty() {
             return;
         }
-        self.statuses.write(Wanted {
+        self.statuses.write(DesiredStatus {
             pod: pod.clone(),
             class: class.name.clone(),
             target: target.to_owned(),
             objects: versions.map(pod_status::objects),
             failure,
-            there,
+            exists,
             node: self.node.clone(),
             now: events::timestamp(),
         });
     }
 
-    /// A publish failed; `error` must hold no secret.
+    /// A publish failed; `error` must contain no secret.
     pub fn failed(&self, pod: &PodRef, reason: Reason, error: &str) {
-        self.events.failed(pod, reason, error);
+        // The kubelet repeats the call within a second, and reports its outcome.
+        if reason != Reason::Busy {
+            self.events.warn(&pod.into(), mount_event_reason(reason), "", &format!("{error} ({reason})"));
+        }
     }
 
-    /// Secrets that a class asks for are not what they should be; `error` must hold no secret.
+    /// Secrets are not what a class asks for; `error` must contain no secret.
     pub fn secret_failed(&self, pod: &PodRef, class: &ClassRef, reason: Reason, error: &str) {
-        self.events.secret_failed(pod, class, reason, error);
+        self.events.warn(&pod.into(), FAILED_SECRET.to_owned(), &class.name, &format!("{error} ({reason})"));
     }
 
-    /// A volume is gone. Its status goes with the pod, by garbage collection.
+    /// The volume was unpublished. Its status is garbage-collected with the pod.
     pub fn unpublished(&self, target: &str) {
         self.statuses.forget(target);
     }
 
-    /// Gives what is still to be written until `limit` to be so.
+    /// Waits until all statuses are written, at most for `limit`.
     pub async fn settle(&self, limit: Duration) {
         self.statuses.settle(limit).await;
     }
+}
+
+/// The event's reason; it begins like the kubelet's own `FailedMount`, by which people filter.
+pub(super) fn mount_event_reason(reason: Reason) -> String {
+    // Not "FailedMountMountFailed".
+    if reason == Reason::MountFailed { "FailedMount".to_owned() } else { format!("FailedMount{reason}") }
 }

@@ -1,6 +1,6 @@
-//! From the text of a Secret to what we use of it.
+//! Parses a Secret from a response of the API server.
 //!
-//! Pure. Values go from the text straight into redacting types, and no error quotes the text. `secrets` asks the server.
+//! Pure. Values go straight into redacting types, and no error quotes the text.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,31 +8,39 @@ use std::fmt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
+use super::managed_fields::ManagedFields;
 use super::pod_object;
-use super::secret_fields::Writers;
-use super::secrets::Revision;
 use crate::formats::encoding;
 use crate::model::{Owner, SecretBytes};
 
-/// A Secret as it is in the cluster.
+/// Identifies one state of one Secret; a write that names it fails if the Secret has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretVersion {
+    /// `metadata.uid`
+    pub uid: String,
+    /// `metadata.resourceVersion`
+    pub resource_version: String,
+}
+
+/// A Secret as the API server has it.
 #[derive(Debug)]
 pub struct StoredSecret {
-    /// Which generation this is.
-    pub revision: Revision,
-    /// Whether it is being deleted.
-    pub ending: bool,
-    /// Its type.
+    /// UID and resourceVersion.
+    pub version: SecretVersion,
+    /// Whether it has a deletionTimestamp.
+    pub terminating: bool,
+    /// `type`
     pub r#type: String,
-    /// Its labels.
+    /// `metadata.labels`
     pub labels: BTreeMap<String, String>,
-    /// Its annotations.
+    /// `metadata.annotations`
     pub annotations: BTreeMap<String, String>,
-    /// Its data.
+    /// `data`, decoded.
     pub data: BTreeMap<String, SecretBytes>,
-    /// Its owners.
+    /// `metadata.ownerReferences`
     pub owners: Vec<Owner>,
-    /// Who wrote which field.
-    pub writers: Writers,
+    /// `metadata.managedFields`
+    pub managed_fields: ManagedFields,
 }
 
 #[derive(serde::Deserialize)]
@@ -63,45 +71,45 @@ impl Visitor<'_> for Text {
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Base64, E> {
         let mut bytes = encoding::base64(text).map_err(|_| E::custom("not base64"))?;
-        // The buffer moves out of its wrapper, so that no copy is left to wipe.
+        // Moves the buffer out of its wrapper, so that no copy has to be wiped.
         Ok(Base64(SecretBytes::from(std::mem::take(&mut *bytes))))
     }
 }
 
-/// Reads a whole Secret.
+/// Parses a whole Secret.
 ///
 /// # Errors
-/// Something else than a Secret, without saying what.
+/// The text is not a Secret; the error does not say why.
 pub(crate) fn read(text: &str) -> Result<StoredSecret, String> {
-    // The library's own text may quote a piece.
-    let Wire { metadata, r#type, data } = serde_json::from_str(text).map_err(|_| strange())?;
-    let writers = Writers::new(metadata.managed_fields.as_deref().unwrap_or_default());
+    // serde_json's own message may quote a part of the text.
+    let Wire { metadata, r#type, data } = serde_json::from_str(text).map_err(|_| not_a_secret())?;
+    let managed_fields = ManagedFields::new(metadata.managed_fields.as_deref().unwrap_or_default());
     let labels = metadata.labels.clone().unwrap_or_default();
     let annotations = metadata.annotations.clone().unwrap_or_default();
-    let revision = Revision {
+    let version = SecretVersion {
         uid: metadata.uid.clone().unwrap_or_default(),
-        version: metadata.resource_version.clone().unwrap_or_default(),
+        resource_version: metadata.resource_version.clone().unwrap_or_default(),
     };
-    let ending = metadata.deletion_timestamp.is_some();
+    let terminating = metadata.deletion_timestamp.is_some();
     let data = data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect();
     let owners = pod_object::owners(metadata.owner_references);
-    Ok(StoredSecret { revision, ending, r#type, labels, annotations, data, owners, writers })
+    Ok(StoredSecret { version, terminating, r#type, labels, annotations, data, owners, managed_fields })
 }
 
-/// Reads which generation an answer tells of.
+/// Parses UID and resourceVersion from a response with at least the metadata.
 ///
 /// # Errors
-/// Something else than an object, without saying what.
-pub(super) fn revision(text: &str) -> Result<Revision, String> {
+/// The text is not an object with metadata; the error does not say why.
+pub(super) fn version(text: &str) -> Result<SecretVersion, String> {
     #[derive(serde::Deserialize)]
     struct Wire {
         metadata: ObjectMeta,
     }
-    let Wire { metadata } = serde_json::from_str(text).map_err(|_| strange())?;
-    let version = metadata.resource_version.ok_or_else(strange)?;
-    Ok(Revision { uid: metadata.uid.unwrap_or_default(), version })
+    let Wire { metadata } = serde_json::from_str(text).map_err(|_| not_a_secret())?;
+    let resource_version = metadata.resource_version.ok_or_else(not_a_secret)?;
+    Ok(SecretVersion { uid: metadata.uid.unwrap_or_default(), resource_version })
 }
 
-fn strange() -> String {
-    "the answer is no Secret".to_owned()
+fn not_a_secret() -> String {
+    "the response is not a Secret".to_owned()
 }

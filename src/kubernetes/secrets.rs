@@ -1,11 +1,11 @@
-//! Kubernetes Secrets: read one, create one, apply to one. Never lists and never watches.
+//! Requests for single Kubernetes Secrets: get, create, apply, patch. Never lists, never watches.
 //!
-//! Knows what a request looks like and nothing of what should stand in a Secret; `mirror` decides that. Answers to writes
-//! are asked for as metadata only, so that no value comes back.
+//! `crate::secret` decides what a Secret should contain. Writes ask for the response as metadata
+//! only, so that no value comes back.
 //!
 //! # Guarantees
-//! Values are in redacting types, and the library never gets to parse an answer that holds them: it would log one that it
-//! cannot read. A server's message that quotes a value is withheld.
+//! Values are in redacting types. `kube` never parses a response with values, because it logs a
+//! response that it cannot parse. A message of the server that quotes a value is withheld.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,21 +17,16 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::client::Connection;
-use super::error::{Failure, SecretError};
-use super::secret_fields::Writers;
-use super::secret_object::{self, StoredSecret};
+use super::error::{RequestError, SecretError};
+use super::managed_fields::{ManagedFields, SecretManager};
+use super::secret_object::{self, SecretVersion, StoredSecret};
 use crate::formats::encoding;
 use crate::model::{ExposeSecret as _, Namespace, Owner, ResourceName, SecretBytes};
 
-/// Who writes the content of Secrets, on all nodes.
-pub(super) const WRITER: &str = "keyvault-csi";
-/// What stands before the owner's UID in the name of who writes an owner reference.
-const OWNER_WRITER: &str = "keyvault-csi-owner-";
-
-/// How long one request may take.
-const ANSWER: Duration = Duration::from_secs(15);
-/// Values shorter than this are not looked for in messages: they are found in every text.
-const TOLD_APART: usize = 4;
+/// The deadline of one request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// Shorter values are not looked for in messages: they would match by chance.
+const SHORTEST_REDACTED: usize = 4;
 
 const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 const APPLY: &str = "application/apply-patch+yaml";
@@ -52,57 +47,56 @@ impl fmt::Display for SecretRef {
     }
 }
 
-/// What a Secret holds, its owners apart.
+/// The content of a Secret, without its owners.
 #[derive(Debug)]
 pub struct SecretContent<'a> {
-    /// Its type.
+    /// `type`
     pub r#type: &'a str,
-    /// Its labels.
+    /// `metadata.labels`
     pub labels: &'a BTreeMap<String, String>,
-    /// Its annotations.
+    /// `metadata.annotations`
     pub annotations: &'a BTreeMap<String, String>,
-    /// Its data.
+    /// `data`, not yet encoded.
     pub data: &'a BTreeMap<String, SecretBytes>,
 }
 
-/// Which generation of a Secret a write is meant for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Revision {
-    /// The Secret's UID.
-    pub uid: String,
-    /// Its `resourceVersion`.
-    pub version: String,
+/// The Secrets of the cluster, one by one, written as `manager`. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Secrets {
+    connection: Connection,
+    manager: SecretManager,
 }
 
-/// The Secrets of the cluster, one by one. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Secrets(Connection);
-
 impl Secrets {
-    /// Secrets behind this connection.
-    pub fn new(connection: Connection) -> Secrets {
-        Secrets(connection)
+    /// Requests on this connection; writes carry the manager's name.
+    pub fn new(connection: Connection, manager: SecretManager) -> Secrets {
+        Secrets { connection, manager }
     }
 
-    /// The Secret as it is; `None` when there is none.
+    /// The manager that writes.
+    pub fn manager(&self) -> &SecretManager {
+        &self.manager
+    }
+
+    /// Reads the whole Secret; `None` if it does not exist.
     ///
     /// # Errors
     /// See [`SecretError`].
     pub async fn get(&self, at: &SecretRef) -> Result<Option<StoredSecret>, SecretError> {
-        let answer = self.send(http::Request::get(path(at, "")), Vec::new(), "application/json").await;
-        found(answer)?.map(|text| secret_object::read(&text).map_err(SecretError::Unavailable)).transpose()
+        let response = self.send(http::Request::get(path(at, "")), Vec::new(), "application/json").await;
+        found(response)?.map(|text| secret_object::read(&text).map_err(SecretError::Unavailable)).transpose()
     }
 
-    /// Which generation of the Secret is there, without its values; `None` when there is none.
+    /// Reads UID and resourceVersion, without the values; `None` if the Secret does not exist.
     ///
     /// # Errors
     /// See [`SecretError`].
-    pub async fn revision(&self, at: &SecretRef) -> Result<Option<Revision>, SecretError> {
-        let answer = self.send(http::Request::get(path(at, "")), Vec::new(), METADATA).await;
-        found(answer)?.map(|text| revision(&text)).transpose()
+    pub async fn version(&self, at: &SecretRef) -> Result<Option<SecretVersion>, SecretError> {
+        let response = self.send(http::Request::get(path(at, "")), Vec::new(), METADATA).await;
+        found(response)?.map(|text| version(&text)).transpose()
     }
 
-    /// Makes a Secret that is not there.
+    /// Creates the Secret.
     ///
     /// # Errors
     /// [`SecretError::Exists`], and the others.
@@ -111,56 +105,78 @@ impl Secrets {
         at: &SecretRef,
         content: &SecretContent<'_>,
         owners: &[Owner],
-    ) -> Result<Revision, SecretError> {
+    ) -> Result<SecretVersion, SecretError> {
         let metadata = json!({ "labels": content.labels, "annotations": content.annotations, "ownerReferences": references(owners) });
-        let request = http::Request::post(format!("/api/v1/namespaces/{}/secrets?fieldManager={WRITER}", at.namespace))
-            .header(CONTENT_TYPE, "application/json");
+        let field_manager = self.manager.field_manager;
+        let path = format!("/api/v1/namespaces/{}/secrets?fieldManager={field_manager}", at.namespace);
+        let request = http::Request::post(path).header(CONTENT_TYPE, "application/json");
         self.write(request, at, metadata, Some(content)).await
     }
 
-    /// Applies the content to this generation of a Secret: what we applied before and do not any more is removed.
+    /// Applies the content. Keys that this field manager applied before and does not list are
+    /// removed.
     ///
     /// # Errors
-    /// [`SecretError::Changed`] when it is another generation by now, and the others.
+    /// [`SecretError::Changed`] if the Secret no longer has the version `from`, and the others.
     pub async fn apply(
         &self,
         at: &SecretRef,
-        to: &Revision,
+        from: &SecretVersion,
         content: &SecretContent<'_>,
-    ) -> Result<Revision, SecretError> {
+    ) -> Result<SecretVersion, SecretError> {
         let metadata = json!({
-            "labels": content.labels, "annotations": content.annotations, "uid": to.uid, "resourceVersion": to.version,
+            "labels": content.labels, "annotations": content.annotations,
+            "uid": from.uid, "resourceVersion": from.resource_version,
         });
-        self.write(patch(at, WRITER, APPLY), at, metadata, Some(content)).await
+        self.write(patch(at, self.manager.field_manager, APPLY), at, metadata, Some(content)).await
     }
 
-    /// Adds one owner reference, which nobody else's write takes away.
+    /// Adds one owner reference, with a field manager of its own: no other apply removes it.
     ///
     /// # Errors
-    /// [`SecretError::Changed`] when it is another Secret by now, and the others.
-    pub async fn add_owner(&self, at: &SecretRef, uid: &str, owner: &Owner) -> Result<Revision, SecretError> {
-        // With the UID an apply never makes a Secret: one that went meanwhile is a conflict.
+    /// [`SecretError::Changed`] if the Secret has another UID by now, and the others.
+    pub async fn add_owner(&self, at: &SecretRef, uid: &str, owner: &Owner) -> Result<SecretVersion, SecretError> {
+        // With a UID, an apply never creates: a Secret deleted meanwhile is a conflict.
         let metadata = json!({ "uid": uid, "ownerReferences": references(std::slice::from_ref(owner)) });
-        let writer = format!("{OWNER_WRITER}{}", owner.uid);
-        self.write(patch(at, &writer, APPLY), at, metadata, None).await
+        let field_manager = format!("{}-owner-{}", self.manager.field_manager, owner.uid);
+        self.write(patch(at, &field_manager, APPLY), at, metadata, None).await
     }
 
-    /// Makes these the owners, and nobody else.
+    /// Replaces all owner references.
     ///
     /// # Errors
-    /// [`SecretError::Changed`] when it is another generation by now, and the others.
-    pub async fn set_owners(&self, at: &SecretRef, to: &Revision, owners: &[Owner]) -> Result<Revision, SecretError> {
-        let metadata = json!({ "uid": to.uid, "resourceVersion": to.version, "ownerReferences": references(owners) });
-        self.write(patch(at, WRITER, MERGE), at, metadata, None).await
+    /// [`SecretError::Changed`] if the Secret no longer has the version `from`, and the others.
+    pub async fn set_owners(
+        &self,
+        at: &SecretRef,
+        from: &SecretVersion,
+        owners: &[Owner],
+    ) -> Result<SecretVersion, SecretError> {
+        self.merge(at, from, json!({ "ownerReferences": references(owners) })).await
     }
 
-    /// Says who wrote which field.
+    /// Replaces the managed fields.
     ///
     /// # Errors
-    /// [`SecretError::Changed`] when it is another generation by now, and the others.
-    pub async fn set_writers(&self, at: &SecretRef, to: &Revision, writers: &Writers) -> Result<Revision, SecretError> {
-        let metadata = json!({ "uid": to.uid, "resourceVersion": to.version, "managedFields": writers.entries() });
-        self.write(patch(at, WRITER, MERGE), at, metadata, None).await
+    /// [`SecretError::Changed`] if the Secret no longer has the version `from`, and the others.
+    pub async fn set_managed_fields(
+        &self,
+        at: &SecretRef,
+        from: &SecretVersion,
+        fields: &ManagedFields,
+    ) -> Result<SecretVersion, SecretError> {
+        self.merge(at, from, json!({ "managedFields": fields.entries() })).await
+    }
+
+    async fn merge(
+        &self,
+        at: &SecretRef,
+        from: &SecretVersion,
+        mut metadata: Value,
+    ) -> Result<SecretVersion, SecretError> {
+        metadata["uid"] = from.uid.as_str().into();
+        metadata["resourceVersion"] = from.resource_version.as_str().into();
+        self.write(patch(at, self.manager.field_manager, MERGE), at, metadata, None).await
     }
 
     async fn write(
@@ -169,7 +185,7 @@ impl Secrets {
         at: &SecretRef,
         mut metadata: Value,
         content: Option<&SecretContent<'_>>,
-    ) -> Result<Revision, SecretError> {
+    ) -> Result<SecretVersion, SecretError> {
         metadata["namespace"] = at.namespace.as_str().into();
         metadata["name"] = at.name.as_str().into();
         let body = Body {
@@ -180,14 +196,14 @@ impl Secrets {
             data: content.map(|content| Data(content.data)),
         };
         let body =
-            serde_json::to_vec(&body).map_err(|_| SecretError::Unavailable("it cannot be written".to_owned()))?;
-        let answer = self.send(request, body, METADATA).await;
-        let text = answer.map_err(|failure| match content {
-            Some(content) => withheld(failure, content.data),
-            None => failure,
+            serde_json::to_vec(&body).map_err(|_| SecretError::Unavailable("it cannot be serialized".to_owned()))?;
+        let response = self.send(request, body, METADATA).await;
+        let text = response.map_err(|error| match content {
+            Some(content) => withheld(error, content.data),
+            None => error,
         });
         let text = text.map_err(SecretError::cut);
-        revision(&text?)
+        version(&text?)
     }
 
     async fn send(
@@ -197,10 +213,10 @@ impl Secrets {
         accept: &'static str,
     ) -> Result<String, SecretError> {
         let request = request.header(ACCEPT, accept).body(body);
-        let request = request.map_err(|_| SecretError::Unavailable("its name makes no URL".to_owned()))?;
-        match timeout(ANSWER, self.0.client().request_text(request)).await {
-            Ok(answer) => answer.map_err(SecretError::of),
-            Err(_) => Err(SecretError::Unavailable(Failure::timeout(ANSWER).to_string())),
+        let request = request.map_err(|_| SecretError::Unavailable("its name cannot be part of a URL".to_owned()))?;
+        match timeout(REQUEST_TIMEOUT, self.connection.client().request_text(request)).await {
+            Ok(response) => response.map_err(SecretError::of),
+            Err(_) => Err(SecretError::Unavailable(RequestError::timeout(REQUEST_TIMEOUT).to_string())),
         }
     }
 }
@@ -209,38 +225,39 @@ fn path(at: &SecretRef, query: &str) -> String {
     format!("/api/v1/namespaces/{}/secrets/{}{query}", at.namespace, at.name)
 }
 
-fn patch(at: &SecretRef, writer: &str, how: &'static str) -> http::request::Builder {
-    let force = if how == APPLY { "&force=true" } else { "" };
-    http::Request::patch(path(at, &format!("?fieldManager={writer}{force}"))).header(CONTENT_TYPE, how)
+fn patch(at: &SecretRef, field_manager: &str, patch_type: &'static str) -> http::request::Builder {
+    let force = if patch_type == APPLY { "&force=true" } else { "" };
+    http::Request::patch(path(at, &format!("?fieldManager={field_manager}{force}"))).header(CONTENT_TYPE, patch_type)
 }
 
-fn found(answer: Result<String, SecretError>) -> Result<Option<String>, SecretError> {
-    match answer {
+fn found(response: Result<String, SecretError>) -> Result<Option<String>, SecretError> {
+    match response {
         Ok(text) => Ok(Some(text)),
         Err(SecretError::Gone) => Ok(None),
-        Err(failure) => Err(failure.cut()),
+        Err(error) => Err(error.cut()),
     }
 }
 
-fn revision(text: &str) -> Result<Revision, SecretError> {
-    secret_object::revision(text).map_err(SecretError::Unavailable)
+fn version(text: &str) -> Result<SecretVersion, SecretError> {
+    secret_object::version(text).map_err(SecretError::Unavailable)
 }
 
-/// References without `controller` and `blockOwnerDeletion`: the latter needs a right on the owner's finalizers.
+/// Owner references without `controller` and `blockOwnerDeletion`; the latter requires a right on
+/// the owner's finalizers.
 fn references(owners: &[Owner]) -> Value {
-    let one = |owner: &Owner| json!({ "apiVersion": owner.api_version, "kind": owner.kind, "name": owner.name, "uid": owner.uid.as_str() });
-    owners.iter().map(one).collect()
+    let reference = |owner: &Owner| json!({ "apiVersion": owner.api_version, "kind": owner.kind, "name": owner.name, "uid": owner.uid.as_str() });
+    owners.iter().map(reference).collect()
 }
 
-/// A failure whose text does not quote a value: an admission policy may put anything into its message.
-pub(super) fn withheld(failure: SecretError, data: &BTreeMap<String, SecretBytes>) -> SecretError {
+/// The error without a message that quotes a value: an admission policy may quote the whole object.
+pub(super) fn withheld(error: SecretError, data: &BTreeMap<String, SecretBytes>) -> SecretError {
     let quotes = |message: &str| {
-        data.values().map(|value| value.expose_secret()).filter(|value| value.len() >= TOLD_APART).any(|value| {
+        data.values().map(|value| value.expose_secret()).filter(|value| value.len() >= SHORTEST_REDACTED).any(|value| {
             let plain = std::str::from_utf8(value).is_ok_and(|value| message.contains(value.trim()));
             plain || message.contains(encoding::to_base64(value).as_str())
         })
     };
-    match failure {
+    match error {
         SecretError::Forbidden(message) if quotes(&message) => SecretError::Forbidden(WITHHELD.to_owned()),
         SecretError::Refused(message) if quotes(&message) => SecretError::Refused(WITHHELD.to_owned()),
         SecretError::Unavailable(message) if quotes(&message) => SecretError::Unavailable(WITHHELD.to_owned()),

@@ -1,19 +1,18 @@
-//! Writes SecretProviderClassPodStatus objects in the background, until they are there.
+//! Writes SecretProviderClassPodStatus objects in the background, with retries.
 //!
-//! A volume is whole before this begins, so that a status that cannot be written is tried again instead of failing the
-//! mount. Control comes from `reports`; `pod_status` decides what is written.
+//! The volume is complete before its status is written, so a failed write is retried and does not
+//! fail the mount. `pod_status` decides what is written.
 //!
 //! # Guarantees
-//! At most [`PENDING`] volumes wait at a time, [`AT_ONCE`] requests are under way. The newest state of a volume wins,
-//! and an unpublished one is forgotten.
+//! At most [`PENDING`] volumes wait, and [`AT_ONCE`] requests run at the same time. The newest
+//! state of a volume wins, and an unpublished volume is dropped.
 
 use std::collections::HashMap;
-use std::mem::discriminant;
+use std::mem::{Discriminant, discriminant};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
 use kube::core::DynamicObject;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
@@ -21,22 +20,25 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use super::client::Connection;
-use super::error::{Failure, OWNERS_GRANT, forbids_owners};
+use super::error::{OWNERS_GRANT, RequestError, forbids_owners};
 use super::names;
 use super::objects::Objects;
-use super::pod_status::{self, Step, Wanted};
+use super::pod_status::{self, DesiredStatus, StatusUpdate};
+use super::resources;
 use crate::model::ResourceName;
+use crate::queue::backoff::{Backoff, jitter};
+use crate::queue::warn_once::WarnOnce;
 
-/// The most volumes whose status waits to be written; ten times what a node may run.
+/// The most volumes that wait for their status; ten times the pods that a node may run.
 const PENDING: usize = 2048;
 /// The most requests at once.
 const AT_ONCE: usize = 4;
-/// How long one try may take, with all its requests.
-const TRY: Duration = Duration::from_secs(20);
-/// The first and the longest pause between tries.
-const PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(60)];
-/// How often one try may find that the object changed under its hands.
-const ROUNDS: usize = 5;
+/// The deadline of one try with all its requests.
+const TRY_TIMEOUT: Duration = Duration::from_secs(20);
+/// Between tries.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));
+/// How often the object may change between our read and our write in one try.
+const ATTEMPTS: usize = 5;
 
 /// Writes statuses. Cheap to clone; all clones share the queue.
 #[derive(Debug, Clone)]
@@ -47,17 +49,17 @@ struct Shared {
     connection: Connection,
     pending: Mutex<HashMap<String, Pending>>,
     requests: Semaphore,
-    /// Whether the server was seen to drop our additions.
+    /// Whether the server has dropped the fields that upstream's CRD lacks.
     prunes: AtomicBool,
     tasks: TaskTracker,
 }
 
-/// A status that is not written yet.
+/// A status to write.
 #[derive(Debug)]
 struct Pending {
-    wanted: Wanted,
-    /// Which order this is; a newer one replaces it.
-    order: u64,
+    desired: DesiredStatus,
+    /// Increases with each newer state.
+    generation: u64,
 }
 
 impl StatusWriter {
@@ -71,147 +73,152 @@ impl StatusWriter {
         }))
     }
 
-    /// Orders that this be written.
-    pub(super) fn write(&self, wanted: Wanted) {
-        let target = wanted.target.clone();
+    /// Queues a status; it replaces one of the same volume that is not written yet.
+    pub(super) fn write(&self, desired: DesiredStatus) {
+        let target = desired.target.clone();
         let mut pending = self.0.lock();
         if let Some(waiting) = pending.get_mut(&target) {
-            (waiting.wanted, waiting.order) = (wanted, waiting.order + 1);
+            (waiting.desired, waiting.generation) = (desired, waiting.generation + 1);
             return;
         }
         if pending.len() >= PENDING {
-            warn!(pod = %wanted.pod, class = %wanted.class, waiting = PENDING,
-                "the pod's status is not written: too many wait already");
+            warn!(pod = %desired.pod, class = %desired.class, waiting = PENDING,
+                "the pod's status is not written: too many are pending");
             return;
         }
-        pending.insert(target.clone(), Pending { wanted, order: 0 });
+        pending.insert(target.clone(), Pending { desired, generation: 0 });
         drop(pending);
         let shared = Arc::clone(&self.0);
         self.0.tasks.spawn(async move { shared.write_until_done(&target).await });
     }
 
-    /// Forgets a volume that is gone.
+    /// Drops the status of an unpublished volume.
     pub(super) fn forget(&self, target: &str) {
         self.0.lock().remove(target);
     }
 
-    /// Waits until nothing is waiting, or until `limit` has passed.
+    /// Waits until all statuses are written, at most for `limit`.
     pub(super) async fn settle(&self, limit: Duration) {
         self.0.tasks.close();
         if timeout(limit, self.0.tasks.wait()).await.is_err() {
-            info!(waiting = self.0.lock().len(), "statuses are left unwritten");
+            info!(waiting = self.0.lock().len(), "some statuses were not written before the shutdown");
         }
     }
 }
 
 impl Shared {
     async fn write_until_done(&self, target: &str) {
-        let [first, longest] = PAUSES;
-        let pauses = ExponentialBuilder::new().with_min_delay(first).with_max_delay(longest);
-        let mut pauses = pauses.without_max_times().with_jitter().build();
-        let mut told = None;
+        let (mut backoff, mut failing) = (BACKOFF, WarnOnce::<Discriminant<RequestError>>::default());
         loop {
             let Ok(permit) = self.requests.acquire().await else { return };
-            let Some((wanted, order)) = self.next(target) else { return };
-            // In memory only when its turn has come: a thousand may wait, and it is larger than all else that is kept of a volume.
-            let outcome = Box::pin(timeout(TRY, self.write(&wanted))).await;
+            let Some((desired, generation)) = self.next(target) else { return };
+            // Boxed: a thousand tasks may wait for the semaphore, and this future is large.
+            let outcome = Box::pin(timeout(TRY_TIMEOUT, self.write(&desired))).await;
             drop(permit);
-            let outcome = outcome.unwrap_or_else(|_| Err(Failure::timeout(TRY)));
+            let outcome = outcome.unwrap_or_else(|_| Err(RequestError::timeout(TRY_TIMEOUT)));
             match outcome {
-                Ok(()) => self.done(target, order),
+                Ok(()) => self.done(target, generation),
                 Err(failure) if failure.is_final() => {
-                    warn!(pod = %wanted.pod, class = %wanted.class, err = %failure,
-                        "the API server refuses the SecretProviderClassPodStatus; the volume is whole, and the request is not repeated");
-                    self.done(target, order);
+                    warn!(pod = %desired.pod, class = %desired.class, err = %failure,
+                        "the API server refuses the SecretProviderClassPodStatus; the volume is complete, and the request is not repeated");
+                    self.done(target, generation);
                 }
                 Err(failure) => {
-                    // Texts of one kind differ from try to try.
-                    if told == Some(discriminant(&failure)) {
-                        debug!(pod = %wanted.pod, err = %failure, "still cannot write the pod's status");
+                    // By variant: the texts of one kind differ from try to try.
+                    if failing.should_warn(discriminant(&failure), Instant::now()) {
+                        warn!(pod = %desired.pod, class = %desired.class, err = %failure, advice = advice(&failure),
+                            "cannot write the SecretProviderClassPodStatus; the volume is complete, and the write is retried");
                     } else {
-                        warn!(pod = %wanted.pod, class = %wanted.class, err = %failure, advice = advice(&failure),
-                            "cannot write the SecretProviderClassPodStatus; the volume is whole, and it is tried again");
-                        told = Some(discriminant(&failure));
+                        debug!(pod = %desired.pod, err = %failure, "still cannot write the pod's status");
                     }
-                    sleep(pauses.next().unwrap_or(longest).min(longest)).await;
+                    sleep(backoff.next(jitter())).await;
                 }
             }
         }
     }
 
-    fn next(&self, target: &str) -> Option<(Wanted, u64)> {
-        self.lock().get(target).map(|pending| (pending.wanted.clone(), pending.order))
+    fn next(&self, target: &str) -> Option<(DesiredStatus, u64)> {
+        self.lock().get(target).map(|pending| (pending.desired.clone(), pending.generation))
     }
 
-    /// Takes a written status from the queue, unless a newer one has taken its place.
-    fn done(&self, target: &str, order: u64) {
+    /// Removes a written status from the queue, unless a newer one has replaced it.
+    fn done(&self, target: &str, generation: u64) {
         let mut pending = self.lock();
-        if pending.get(target).is_some_and(|pending| pending.order == order) {
+        if pending.get(target).is_some_and(|pending| pending.generation == generation) {
             pending.remove(target);
         }
     }
 
-    /// One try: create, unless there should be one; where there is one already, read it and replace it if it differs.
-    async fn write(&self, wanted: &Wanted) -> Result<(), Failure> {
-        let objects = Objects::within(&self.connection, &wanted.pod.namespace, &pod_status::resource());
-        let mut name = names::status_name(&wanted.pod, &wanted.class)?;
-        let mut last = Failure::Conflict;
-        for round in 0..ROUNDS {
-            if round > 0 || !wanted.there {
-                let object = wanted.new_object(&name);
+    /// One try: create the object, unless it should exist; if it exists, read it and replace it if
+    /// it differs.
+    async fn write(&self, desired: &DesiredStatus) -> Result<(), RequestError> {
+        let objects = Objects::within(&self.connection, &desired.pod.namespace, &resources::pod_statuses());
+        let mut name = names::status_name(&desired.pod, &desired.class)?;
+        let mut last = RequestError::Conflict;
+        for attempt in 0..ATTEMPTS {
+            if attempt > 0 || !desired.exists {
+                let object = desired.new_object(&name);
                 match self.sent(&object, objects.create(&object).await) {
                     Ok(()) => return Ok(()),
-                    Err(Failure::AlreadyExists) => {}
+                    Err(RequestError::AlreadyExists) => {}
                     Err(failure) => return Err(failure),
                 }
             }
-            match self.replace(&objects, wanted, &name).await {
+            match self.replace(&objects, desired, &name).await {
                 Ok(true) => return Ok(()),
-                Ok(false) => name = names::distinct_status_name(&wanted.pod, &wanted.class)?,
-                // It went or changed between two requests.
-                Err(failure @ (Failure::Conflict | Failure::NotFound)) => last = failure,
+                Ok(false) => name = names::distinct_status_name(&desired.pod, &desired.class)?,
+                // The object was deleted or changed between two requests.
+                Err(failure @ (RequestError::Conflict | RequestError::NotFound)) => last = failure,
                 Err(failure) => return Err(failure),
             }
         }
         Err(last)
     }
 
-    /// Brings an object that is there up to date; false when it belongs to somebody else.
-    async fn replace(&self, objects: &Objects, wanted: &Wanted, name: &ResourceName) -> Result<bool, Failure> {
-        let there = objects.get(name).await?;
-        match wanted.step(there, self.prunes.load(Ordering::Relaxed)) {
-            Step::Nothing => Ok(true),
-            Step::Taken => Ok(false),
-            Step::Wait => Err(Failure::Other("the one of the pod's predecessor is still being deleted".to_owned())),
-            Step::Replace(object) => self.sent(&object, objects.replace(name, &object).await).map(|()| true),
+    /// Updates an existing object; false if it belongs to another pod or class.
+    async fn replace(
+        &self,
+        objects: &Objects,
+        desired: &DesiredStatus,
+        name: &ResourceName,
+    ) -> Result<bool, RequestError> {
+        let stored = objects.get(name).await?;
+        match desired.update(stored, self.prunes.load(Ordering::Relaxed)) {
+            StatusUpdate::None => Ok(true),
+            StatusUpdate::NameTaken => Ok(false),
+            StatusUpdate::Terminating => Err(RequestError::Other(
+                "the object of the previous pod with this name is still being deleted".to_owned(),
+            )),
+            StatusUpdate::Replace(object) => self.sent(&object, objects.replace(name, &object).await).map(|()| true),
         }
     }
 
-    fn sent(&self, sent: &DynamicObject, answer: Result<DynamicObject, Failure>) -> Result<(), Failure> {
-        let answered = answer?;
-        self.prunes.store(pod_status::pruned(sent, &answered), Ordering::Relaxed);
+    fn sent(&self, sent: &DynamicObject, response: Result<DynamicObject, RequestError>) -> Result<(), RequestError> {
+        let stored = response?;
+        self.prunes.store(pod_status::pruned(sent, &stored), Ordering::Relaxed);
         Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Pending>> {
-        // Every change is one insertion, removal or assignment.
+        // Every change is one insertion, removal or assignment, so that a panic leaves no half-made
+        // entry.
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn advice(failure: &Failure) -> &'static str {
+fn advice(failure: &RequestError) -> &'static str {
     match failure {
-        Failure::Forbidden(message) if forbids_owners(message) => OWNERS_GRANT,
-        Failure::Forbidden(_) => {
+        RequestError::Forbidden(message) if forbids_owners(message) => OWNERS_GRANT,
+        RequestError::Forbidden(_) => {
             "grant create, get and update on secretproviderclasspodstatuses of secrets-store.csi.x-k8s.io (ClusterRole secretproviderclasses-role)"
         }
-        Failure::NoSuchKind => "install the CRDs (manifests/crds)",
-        Failure::NotFound
-        | Failure::AlreadyExists
-        | Failure::Conflict
-        | Failure::Expired
-        | Failure::Refused(_)
-        | Failure::Other(_) => "is the API server reachable from this node?",
+        RequestError::NoSuchKind => "install the CRDs (manifests/crds)",
+        RequestError::NotFound
+        | RequestError::AlreadyExists
+        | RequestError::Conflict
+        | RequestError::Expired
+        | RequestError::Refused(_)
+        | RequestError::Other(_) => "is the API server reachable from this node?",
     }
 }
 
@@ -223,9 +230,9 @@ mod tests {
         size_of::<F>()
     }
 
-    /// A thousand wait at once when a node starts full.
+    /// A thousand may wait when a full node starts.
     #[test]
-    fn a_status_that_waits_is_small() {
+    fn a_waiting_task_is_small() {
         let size = size(Shared::write_until_done);
         assert!(size <= 1024, "{size} bytes");
     }

@@ -1,7 +1,7 @@
-//! This node's SecretProviderClassPodStatus objects: which pod mounts which class.
+//! A watch cache of this node's SecretProviderClassPodStatus objects: which pod mounts which class.
 //!
-//! Found by the node's label, also those that upstream's driver wrote. Paths in them are not read: who may write a status
-//! must not say which files of the node are looked at. Whoever needs statuses starts it.
+//! Selects by the node's label, which upstream's driver sets, too. Does not use the paths in them:
+//! the right to write a status must not extend to reading files of the node.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,46 +11,47 @@ use serde::Deserialize as _;
 
 use super::client::Connection;
 use super::names::{self, NODE_LABEL};
-use super::pod_status::{self, Status};
+use super::pod_status::Status;
+use super::resources;
 use super::watch::{self, Followed, Sink};
 use crate::model::{ClassRef, Namespace, Owner, PodRef, ResourceName, Uid};
-use crate::queue::notify::{News, Subscription};
+use crate::queue::notify::{Notifier, Subscription};
 
-/// A pod that mounts a class, as a status object says.
+/// A pod that mounts a class, according to a status object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodStatus {
-    /// The pod; its UID is that of the object's owner.
+    /// The pod; its UID comes from the object's owner reference.
     pub pod: PodRef,
-    /// The class.
+    /// The class in the pod's namespace.
     pub class: ClassRef,
-    /// The object itself, as an owner of others.
+    /// The status object itself, as an owner of other objects.
     pub object: Owner,
 }
 
 /// Namespace and name of a status object.
 pub type StatusKey = (Namespace, ResourceName);
 
-/// The statuses of this node. Cheap to clone; all clones share what is known.
+/// The statuses of this node. Cheap to clone; all clones share the cache.
 #[derive(Debug, Clone)]
 pub struct Statuses {
     connection: Connection,
     node: String,
     known: Arc<Mutex<HashMap<StatusKey, PodStatus>>>,
-    news: News<StatusKey, PodStatus>,
+    notifier: Notifier<StatusKey, PodStatus>,
 }
 
 impl Statuses {
-    /// The statuses of the node of this name; nothing is known before [`Statuses::follow`] runs.
+    /// An empty cache; [`Statuses::follow`] fills it.
     pub fn new(connection: Connection, node: &str) -> Statuses {
-        Statuses { connection, node: node.to_owned(), known: Arc::default(), news: News::new() }
+        Statuses { connection, node: node.to_owned(), known: Arc::default(), notifier: Notifier::new() }
     }
 
-    /// Keeps what is known in step with the server, for ever.
+    /// Keeps the cache up to date; never returns.
     pub async fn follow(self) {
         let followed = Followed {
             labels: Some(format!("{NODE_LABEL}={}", names::node_label(&self.node))),
             ..Followed::all(
-                pod_status::resource(),
+                resources::pod_statuses(),
                 "volumes that were published before this driver started are not known",
                 "grant list and watch on secretproviderclasspodstatuses of secrets-store.csi.x-k8s.io (ClusterRole secretprovidersyncing-role)",
             )
@@ -58,25 +59,26 @@ impl Statuses {
         watch::follow(self.connection.clone(), followed, self).await;
     }
 
-    /// Every status that is known.
+    /// Every cached status.
     pub fn all(&self) -> Vec<PodStatus> {
         self.lock().values().cloned().collect()
     }
 
-    /// The status object of this pod and class, as an owner of others.
+    /// The status object of this pod and class, as an owner of other objects.
     pub fn object(&self, pod: &PodRef, class: &ClassRef) -> Option<Owner> {
         let known = self.lock();
         let mut of = known.values().filter(|status| status.pod == *pod && status.class == *class);
         of.next().map(|status| status.object.clone())
     }
 
-    /// Tells from now on which statuses came or changed.
+    /// Subscribes to added and changed statuses.
     pub fn changes(&self) -> Subscription<StatusKey, PodStatus> {
-        self.news.subscribe()
+        self.notifier.subscribe()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<StatusKey, PodStatus>> {
-        // Every change is one insertion, removal or assignment, so that a thread that died left whole entries behind.
+        // Every change is one insertion, removal or assignment, so that a panic leaves no half-made
+        // entry.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -89,39 +91,40 @@ impl Sink for Statuses {
         read(object)
     }
 
-    fn listed(&self, entries: HashMap<StatusKey, PodStatus>) {
+    fn replace_all(&self, entries: HashMap<StatusKey, PodStatus>) {
         let mut known = self.lock();
         let before = std::mem::replace(&mut *known, entries);
-        let news = known.iter().filter(|(key, status)| before.get(*key) != Some(*status));
-        let news: Vec<_> = news.map(|(key, status)| (key.clone(), status.clone())).collect();
+        let changed = known.iter().filter(|(key, status)| before.get(*key) != Some(*status));
+        let changed: Vec<_> = changed.map(|(key, status)| (key.clone(), status.clone())).collect();
         drop(known);
-        news.into_iter().for_each(|(key, status)| self.news.tell(key, status));
+        changed.into_iter().for_each(|(key, status)| self.notifier.send(key, status));
     }
 
     fn changed(&self, key: StatusKey, status: Option<PodStatus>) {
         match status {
             Some(status) => {
                 self.lock().insert(key.clone(), status.clone());
-                // Also where it looks the same: its versions, which we do not keep, may have changed.
-                self.news.tell(key, status);
+                // Also if it looks the same: its object versions, which are not cached, may have
+                // changed.
+                self.notifier.send(key, status);
             }
             None => drop(self.lock().remove(&key)),
         }
     }
 
-    fn live(&self, _: bool) {}
+    fn set_live(&self, _: bool) {}
 }
 
-/// `None` for an object that names no pod or no class.
+/// `None` for an object without a pod or a class.
 pub(super) fn read(object: DynamicObject) -> Option<(StatusKey, PodStatus)> {
     let metadata = object.metadata;
     let namespace = Namespace::new(metadata.namespace?).ok()?;
     let name = ResourceName::new(metadata.name?).ok()?;
     let status = Status::deserialize(object.data.get("status")?).ok()?;
-    // Its names lead to requests, and the API server takes any text there.
+    // We make requests with these names, and the API server accepts any text there.
     let pod = ResourceName::new(status.pod_name).ok()?;
     let class = ResourceName::new(status.secret_provider_class_name).ok()?;
-    let resource = pod_status::resource();
+    let resource = resources::pod_statuses();
     let owners = metadata.owner_references.unwrap_or_default();
     let uid = owners.into_iter().find(|owner| owner.kind == "Pod").map(|owner| owner.uid).unwrap_or_default();
     let object = Owner {

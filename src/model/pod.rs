@@ -42,8 +42,8 @@ impl fmt::Display for PodRef {
 pub struct Pod {
     /// The pod's identity.
     pub reference: PodRef,
-    /// Whether it is being deleted.
-    pub ending: bool,
+    /// Whether it has a deletionTimestamp.
+    pub terminating: bool,
     /// Its owners.
     pub owners: Vec<Owner>,
     /// The annotations `keyvault-csi/...`; others are not kept.

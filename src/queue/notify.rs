@@ -1,11 +1,11 @@
-//! News by key: something changed, told without waiting, kept until it is read.
+//! Notifications of changes by key: sent without waiting, kept until the subscriber reads them.
 //!
-//! Knows nothing of what changed. Whoever tells never waits; whoever listens gets each key once with its newest value,
-//! however often it changed meanwhile. Used for classes, pods, statuses and volumes.
+//! A subscriber gets each key once with its newest value, however often it changed meanwhile. Used
+//! for classes, pods, statuses and volumes.
 //!
 //! # Guarantees
-//! At most [`KEYS`] keys wait for a listener. What exceeds that is not lost without a word: the listener is told to look
-//! at everything.
+//! At most [`KEYS`] keys wait for a subscriber. If more change, the batch says that it overflowed,
+//! and the subscriber has to check everything.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -15,28 +15,28 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::Notify;
 
-/// The most keys that wait for one listener; some times what a node may run.
+/// The most keys that wait for one subscriber; a multiple of the pods that a node may run.
 pub const KEYS: usize = 2048;
 
-/// Tells of changes. Cheap to clone; all clones have the same listeners.
-pub struct News<K, V> {
-    listeners: Arc<Mutex<Listeners<K, V>>>,
+/// Sends changes to all subscribers. Cheap to clone; all clones have the same subscribers.
+pub struct Notifier<K, V> {
+    subscribers: Arc<Mutex<Subscribers<K, V>>>,
 }
 
-type Listeners<K, V> = Vec<Weak<Inbox<K, V>>>;
+type Subscribers<K, V> = Vec<Weak<Inbox<K, V>>>;
 
-/// Listens; hears what is told from its making on.
+/// Receives the changes that are sent after [`Notifier::subscribe`].
 pub struct Subscription<K, V> {
     inbox: Arc<Inbox<K, V>>,
 }
 
-/// What changed since the last look.
+/// The changes since the last batch.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Batch<K, V> {
     /// Each key that changed, with its newest value, in no order.
     pub changed: Vec<(K, V)>,
-    /// More changed than is listed: look at everything.
-    pub more: bool,
+    /// More keys changed than are listed.
+    pub overflowed: bool,
 }
 
 struct Inbox<K, V> {
@@ -46,18 +46,18 @@ struct Inbox<K, V> {
 
 struct Waiting<K, V> {
     changed: HashMap<K, V>,
-    more: bool,
+    overflowed: bool,
 }
 
-impl<K: Eq + Hash + Clone, V: Clone> News<K, V> {
-    /// News without listeners.
-    pub fn new() -> News<K, V> {
-        News { listeners: Arc::default() }
+impl<K: Eq + Hash + Clone, V: Clone> Notifier<K, V> {
+    /// A notifier without subscribers.
+    pub fn new() -> Notifier<K, V> {
+        Notifier { subscribers: Arc::default() }
     }
 
-    /// Tells that `key` changed; a newer value takes an older one's place. Returns at once.
-    pub fn tell(&self, key: K, value: V) {
-        lock(&self.listeners).retain(|listener| match listener.upgrade() {
+    /// Sends a change of `key`; a newer value replaces an unread one. Never waits.
+    pub fn send(&self, key: K, value: V) {
+        lock(&self.subscribers).retain(|subscriber| match subscriber.upgrade() {
             Some(inbox) => {
                 inbox.put(key.clone(), value.clone());
                 true
@@ -66,29 +66,29 @@ impl<K: Eq + Hash + Clone, V: Clone> News<K, V> {
         });
     }
 
-    /// A new listener.
+    /// Adds a subscriber.
     pub fn subscribe(&self) -> Subscription<K, V> {
-        let waiting = Waiting { changed: HashMap::new(), more: false };
+        let waiting = Waiting { changed: HashMap::new(), overflowed: false };
         let inbox = Arc::new(Inbox { waiting: Mutex::new(waiting), filled: Notify::new() });
-        lock(&self.listeners).push(Arc::downgrade(&inbox));
+        lock(&self.subscribers).push(Arc::downgrade(&inbox));
         Subscription { inbox }
     }
 }
 
-impl<K: Eq + Hash + Clone, V: Clone> Default for News<K, V> {
-    fn default() -> News<K, V> {
-        News::new()
+impl<K: Eq + Hash + Clone, V: Clone> Default for Notifier<K, V> {
+    fn default() -> Notifier<K, V> {
+        Notifier::new()
     }
 }
 
-impl<K, V> Clone for News<K, V> {
-    fn clone(&self) -> News<K, V> {
-        News { listeners: Arc::clone(&self.listeners) }
+impl<K, V> Clone for Notifier<K, V> {
+    fn clone(&self) -> Notifier<K, V> {
+        Notifier { subscribers: Arc::clone(&self.subscribers) }
     }
 }
 
 impl<K: Eq + Hash, V> Subscription<K, V> {
-    /// Waits until something has changed; gives everything that did. Losing a race in a `select!` loses no news.
+    /// Waits for a change, and returns all. Cancel-safe.
     pub async fn next(&self) -> Batch<K, V> {
         loop {
             if let Some(batch) = self.take() {
@@ -98,12 +98,12 @@ impl<K: Eq + Hash, V> Subscription<K, V> {
         }
     }
 
-    /// What has changed since the last look, if anything.
+    /// The changes since the last batch, if any.
     pub fn take(&self) -> Option<Batch<K, V>> {
         let mut waiting = lock(&self.inbox.waiting);
-        let empty = waiting.changed.is_empty() && !waiting.more;
-        let more = std::mem::take(&mut waiting.more);
-        (!empty).then(|| Batch { changed: waiting.changed.drain().collect(), more })
+        let empty = waiting.changed.is_empty() && !waiting.overflowed;
+        let overflowed = std::mem::take(&mut waiting.overflowed);
+        (!empty).then(|| Batch { changed: waiting.changed.drain().collect(), overflowed })
     }
 }
 
@@ -113,7 +113,7 @@ impl<K: Eq + Hash, V> Inbox<K, V> {
         let full = waiting.changed.len() >= KEYS;
         match waiting.changed.entry(key) {
             Entry::Occupied(mut known) => drop(known.insert(value)),
-            Entry::Vacant(_) if full => waiting.more = true,
+            Entry::Vacant(_) if full => waiting.overflowed = true,
             Entry::Vacant(new) => drop(new.insert(value)),
         }
         drop(waiting);
@@ -122,13 +122,14 @@ impl<K: Eq + Hash, V> Inbox<K, V> {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every change is one insertion, removal or assignment, so that a thread that died left whole entries behind.
+    // Every change is one insertion, removal or assignment, so that a panic leaves no half-made
+    // entry.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<K, V> fmt::Debug for News<K, V> {
+impl<K, V> fmt::Debug for Notifier<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("News").finish_non_exhaustive()
+        f.debug_struct("Notifier").finish_non_exhaustive()
     }
 }
 
@@ -144,40 +145,40 @@ mod tests {
 
     #[test]
     fn each_key_comes_once_with_its_newest_value() {
-        let news = News::new();
-        news.tell("before", 0);
-        let listener = news.subscribe();
-        assert_eq!(listener.take(), None);
+        let notifier = Notifier::new();
+        notifier.send("before", 0);
+        let subscription = notifier.subscribe();
+        assert_eq!(subscription.take(), None);
         for value in 1..=3 {
-            news.tell("a", value);
+            notifier.send("a", value);
         }
-        assert_eq!(listener.take(), Some(Batch { changed: vec![("a", 3)], more: false }));
-        assert_eq!(listener.take(), None);
+        assert_eq!(subscription.take(), Some(Batch { changed: vec![("a", 3)], overflowed: false }));
+        assert_eq!(subscription.take(), None);
     }
 
     #[test]
-    fn what_does_not_fit_is_told_as_more() {
-        let news = News::new();
-        let listener = news.subscribe();
-        (0..=KEYS).for_each(|key| news.tell(key, ()));
-        // One that waits already still fits.
-        news.tell(0, ());
-        let batch = listener.take().unwrap();
-        assert_eq!((batch.changed.len(), batch.more), (KEYS, true));
-        assert_eq!(listener.take(), None);
+    fn more_keys_than_fit_are_an_overflow() {
+        let notifier = Notifier::new();
+        let subscription = notifier.subscribe();
+        (0..=KEYS).for_each(|key| notifier.send(key, ()));
+        // A key that waits already still fits.
+        notifier.send(0, ());
+        let batch = subscription.take().unwrap();
+        assert_eq!((batch.changed.len(), batch.overflowed), (KEYS, true));
+        assert_eq!(subscription.take(), None);
     }
 
     #[tokio::test]
-    async fn every_listener_hears_everything_and_a_gone_one_is_forgotten() {
-        let news = News::new();
-        let (one, other) = (news.subscribe(), news.subscribe());
-        drop(news.subscribe());
+    async fn every_subscriber_gets_every_change_and_a_dropped_one_is_removed() {
+        let notifier = Notifier::new();
+        let (one, other) = (notifier.subscribe(), notifier.subscribe());
+        drop(notifier.subscribe());
         let waits = tokio::spawn(async move { one.next().await.changed });
         tokio::task::yield_now().await;
-        news.clone().tell(1, ());
+        notifier.clone().send(1, ());
         assert_eq!(waits.await.unwrap(), [(1, ())]);
         assert_eq!(other.next().await.changed, [(1, ())]);
-        news.tell(2, ());
-        assert_eq!(lock(&news.listeners).len(), 1);
+        notifier.send(2, ());
+        assert_eq!(lock(&notifier.subscribers).len(), 1);
     }
 }

@@ -255,7 +255,7 @@ fn a_status_that_cannot_be_written_holds_up_no_pod() -> Result<()> {
     let volume = volume(&vault, &namespace, "web", "demo");
     node.publish(&volume)?;
     wait_for("the driver retries", PATIENCE, || Ok(cluster.count(&user, "create", STATUSES.1)? >= 3))?;
-    ensure!(node.log().contains("the volume is whole, and it is tried again"));
+    ensure!(node.log().contains("the volume is complete, and the write is retried"));
     assert_eq!(node.log().matches("cannot write the SecretProviderClassPodStatus").count(), 1);
     // The driver forgets an unpublished volume, and so it terminates at once.
     node.kubelet.unpublish(&volume)?;

@@ -67,7 +67,7 @@ fn a_false_status_makes_the_driver_read_nothing() -> Result<()> {
     for (name, uid) in [("false-3", &victim.uid), ("false-4", &thief.uid)] {
         status_on(&theirs, &fixture.node_name("a"), name, ("thief", uid), "steal", &target)?;
     }
-    wait_for("the false status is noticed", PATIENCE, || Ok(node.log().contains("it is not believed")))?;
+    wait_for("the false status is noticed", PATIENCE, || Ok(node.log().contains("the status is ignored")))?;
     // A later change and several resyncs show that the driver has had the time to write.
     let value = fixture.vault.set("a");
     node.kubelet.unpublish(&victim)?;
@@ -234,7 +234,7 @@ fn one_bad_secret_object_stops_no_other() -> Result<()> {
     fixture.holds("good", "k", &value)?;
     let text = fixture.failure_event(&["secretObjects[0]"])?;
     for part in [
-        "secretName is no name for a Secret",
+        "secretName is not a valid Secret name",
         "file matching objectName b not found in the pod; the volume has a",
         "tls.crt from file a: the file is neither PEM nor",
         "labels: \"no value of a label!\" is not the value of a label",
@@ -250,6 +250,6 @@ fn one_bad_secret_object_stops_no_other() -> Result<()> {
         "{metrics}"
     );
     ensure!(!metrics.contains("absent") && !metrics.contains("refused"), "{metrics}");
-    assert_eq!(node.log().matches("\"not all Secrets of the class are as they should be\"").count(), 1);
+    assert_eq!(node.log().matches("\"not all Secrets of the class are up to date\"").count(), 1);
     Ok(())
 }

@@ -84,7 +84,7 @@ fn the_startup_taint_is_removed_after_the_registration() -> Result<()> {
     assert_eq!(taints(cluster, "tainted-1")?, [TAINT, "other", TAINT, NOT_READY]);
     node.kubelet.register(&node.setup().registration_socket())?;
     wait_for("the taint is gone", PATIENCE, || Ok(taints(cluster, "tainted-1")? == ["other", NOT_READY]))?;
-    wait_for("the line in the log", PATIENCE, || Ok(node.log().contains("the start-up taint is off the node")))
+    wait_for("the line in the log", PATIENCE, || Ok(node.log().contains("start-up taint removed from the node")))
 }
 
 fn without_the_right_the_taint_stays_and_the_log_says_what_to_grant() -> Result<()> {

@@ -1,7 +1,7 @@
-//! What the node driver has of a cluster: classes from it, reports to it, and the mirror.
+//! Connects the node driver to a cluster: classes, reports, and the mirror.
 //!
-//! Without a cluster classes come from a folder of manifests, and nobody is told anything. Starts what follows the API
-//! server in the background; no request is waited for.
+//! Without a cluster, classes come from a directory of manifests, and there are no reports. Starts
+//! the watches in the background and waits for no request.
 
 use anyhow::Context as _;
 use tracing::warn;
@@ -14,7 +14,7 @@ use crate::node::mirror;
 use crate::node::volume::Volumes;
 use crate::server::metrics::Metrics;
 
-/// What there is besides classes where there is a cluster.
+/// The parts that exist only with a cluster.
 pub(super) struct Cluster {
     pub(super) connection: Connection,
     pub(super) classes: ClassCache,
@@ -22,7 +22,7 @@ pub(super) struct Cluster {
     pub(super) pods: Pods,
 }
 
-/// Where classes come from, and the cluster, unless there is a folder of manifests.
+/// The source of classes; and the cluster, unless there is a directory of manifests.
 pub(super) async fn connect(args: &Args, user_agent: &str) -> anyhow::Result<(Classes, Option<Cluster>)> {
     if let Some(folder) = &args.manifests {
         let classes =
@@ -38,7 +38,7 @@ pub(super) async fn connect(args: &Args, user_agent: &str) -> anyhow::Result<(Cl
     Ok((Classes::Kubernetes(classes.clone()), Some(Cluster { connection, classes, reports, pods })))
 }
 
-/// Starts the mirror, which runs as long as the process; what it does not get done, the next process does.
+/// Starts the mirror, which runs until the process ends; the next process completes its work.
 pub(super) fn mirror_secrets(
     args: &Args,
     cluster: Option<Cluster>,
@@ -55,7 +55,7 @@ pub(super) fn mirror_secrets(
         classes,
         pods,
         statuses: statuses.clone(),
-        secrets: Secrets::new(connection),
+        secrets: Secrets::new(connection, mirror::MANAGER),
         changes: volumes.changes().clone(),
         reports,
         metrics: metrics.clone(),
@@ -63,7 +63,7 @@ pub(super) fn mirror_secrets(
         driver: args.drivername.clone(),
         interval: args.secret_check_interval,
     };
-    // The mirror listens before anything is told.
+    // The mirror subscribes before the watch starts.
     tokio::spawn(mirror::run(sources));
     tokio::spawn(statuses.follow());
 }

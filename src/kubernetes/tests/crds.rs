@@ -1,4 +1,4 @@
-//! `manifests/crds` is what the types say; `UPDATE=1` writes it anew.
+//! Compares `manifests/crds` with the types; `UPDATE=1` regenerates it.
 
 use std::fs;
 use std::path::Path;
@@ -8,9 +8,11 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use crate::kubernetes::pod_status::Status;
+use crate::kubernetes::resources;
 use crate::model::ClassSpec;
 
-/// A type's schema as the API server takes it: structural, without defaults, nothing required, nothing null.
+/// A type's schema as the API server accepts it: structural, without defaults, nothing required,
+/// nothing nullable.
 fn schema<T: JsonSchema>() -> Value {
     let settings = SchemaSettings::openapi3().with(|settings| settings.inline_subschemas = true);
     let mut schema = SchemaGenerator::new(settings).into_root_schema_for::<T>().to_value();
@@ -20,7 +22,7 @@ fn schema<T: JsonSchema>() -> Value {
 
 fn clean(schema: &mut Value) {
     let Value::Object(fields) = schema else { return };
-    // A default would be written into everybody's objects.
+    // The API server would write a default into every object.
     fields.retain(|key, _| {
         !["$schema", "title", "default", "components", "required", "nullable"].contains(&key.as_str())
     });
@@ -60,9 +62,9 @@ fn definition(kind: &str, plural: &str, versions: Vec<Value>) -> Value {
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": { "name": format!("{plural}.{}", super::GROUP) },
+        "metadata": { "name": format!("{plural}.{}", resources::GROUP) },
         "spec": {
-            "group": super::GROUP,
+            "group": resources::GROUP,
             "names": {
                 "kind": kind,
                 "listKind": format!("{kind}List"),
@@ -106,7 +108,7 @@ fn classes() -> Value {
     let old = json!({ "type": "object", "properties": { "byPod": by_pod } });
     let old = object(description, json!({ "spec": schema::<ClassSpec>(), "status": old }));
     let mut old = version("v1alpha1", old, &columns);
-    let warning = format!("{0}/v1alpha1 SecretProviderClass is deprecated; use {0}/v1", super::GROUP);
+    let warning = format!("{0}/v1alpha1 SecretProviderClass is deprecated; use {0}/v1", resources::GROUP);
     old.insert("deprecationWarning".to_owned(), warning.into());
     let versions = vec![version("v1", new, &columns).into(), old.into()];
     definition("SecretProviderClass", "secretproviderclasses", versions)
@@ -138,9 +140,9 @@ fn the_definitions_are_current() {
     for definition in [classes(), pod_statuses()] {
         let name = definition.pointer("/metadata/name").unwrap().as_str().unwrap();
         let plural = name.split('.').next().unwrap();
-        let file = folder.join(format!("{}_{plural}.yaml", super::GROUP));
+        let file = folder.join(format!("{}_{plural}.yaml", resources::GROUP));
         let text = format!(
-            "# Generated from src/model/class_spec.rs and src/k8s/pod_status.rs: `UPDATE=1 make test` writes it anew.\n{}",
+            "# Generated from src/model/class_spec.rs and src/kubernetes/pod_status.rs; `UPDATE=1 make test` regenerates it.\n{}",
             serde_saphyr::to_string(&definition).unwrap()
         );
         let text = text.trim_end().to_owned() + "\n";
@@ -151,6 +153,6 @@ fn the_definitions_are_current() {
         let kept = fs::read_to_string(&file).unwrap_or_default();
         assert!(kept == text, "{} is out of date: run `UPDATE=1 make test`", file.display());
         let read: Value = serde_saphyr::from_str(&kept).unwrap();
-        assert_eq!(read, definition, "{} does not say what was meant", file.display());
+        assert_eq!(read, definition, "{} does not parse to the definition", file.display());
     }
 }

@@ -1,4 +1,3 @@
-use super::*;
 use crate::model::{ClassRef, PodRef, Reason};
 
 mod crds;

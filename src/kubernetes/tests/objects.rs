@@ -1,4 +1,4 @@
-//! Names, statuses and classes as objects; no server.
+//! Names, statuses and classes as objects, without a server.
 
 use kube::core::DynamicObject;
 use serde_json::json;
@@ -6,24 +6,24 @@ use serde_json::json;
 use super::*;
 use crate::kubernetes::class_object;
 use crate::kubernetes::names::{distinct_status_name, event_name, node_label, status_name};
-use crate::kubernetes::pod_status::{Object, Step, Wanted};
+use crate::kubernetes::pod_status::{DesiredStatus, Object, StatusUpdate};
 
-fn wanted(target: &str, version: &str) -> Wanted {
+fn desired(target: &str, version: &str) -> DesiredStatus {
     let object = |id: &str| Object { id: id.into(), version: version.into() };
-    Wanted {
+    DesiredStatus {
         pod: pod("web"),
         class: "class".parse().unwrap(),
         target: target.into(),
         objects: Some(vec![object("secret/a"), object("secret/b")]),
         failure: None,
-        there: false,
+        exists: false,
         node: "node-1".into(),
         now: "2026-11-22T05:00:00Z".into(),
     }
 }
 
-fn replaced(step: Step) -> DynamicObject {
-    let Step::Replace(object) = step else { panic!("{step:?}") };
+fn replaced(update: StatusUpdate) -> DynamicObject {
+    let StatusUpdate::Replace(object) = update else { panic!("{update:?}") };
     *object
 }
 
@@ -37,7 +37,7 @@ fn pruned(mut object: DynamicObject) -> DynamicObject {
 }
 
 #[test]
-fn names_are_upstreams_while_they_fit() {
+fn short_names_are_upstreams() {
     assert_eq!(status_name(&pod("web"), "class").unwrap(), "web-ns-class");
     assert_eq!(node_label("node-1"), "node-1");
     let long = "x".repeat(63);
@@ -45,7 +45,7 @@ fn names_are_upstreams_while_they_fit() {
 }
 
 #[test]
-fn longer_names_are_cut_with_a_digest() {
+fn long_names_are_cut_and_get_a_digest() {
     let exact = pod(&"p".repeat(200));
     assert_eq!(status_name(&exact, &"c".repeat(49)).unwrap().len(), 253);
     let longer = status_name(&exact, &"c".repeat(50)).unwrap();
@@ -57,11 +57,11 @@ fn longer_names_are_cut_with_a_digest() {
     assert!(name.starts_with(&("a".repeat(235) + "-")), "{name}");
     let label = node_label(&format!("ip-10-0-0-1.{}", "internal.".repeat(12)));
     assert!(label.len() <= 63 && label.starts_with("ip-10-0-0-1.internal"), "{label}");
-    assert!(event_name(&exact, "x").unwrap().len() <= 253);
+    assert!(event_name(&exact.name, "x").unwrap().len() <= 253);
 }
 
 #[test]
-fn pods_that_share_a_plain_name_get_distinct_ones() {
+fn pods_with_the_same_plain_name_get_distinct_names() {
     let (one, two) = (pod("x"), pod("x-ns"));
     assert_eq!(status_name(&one, "ns-y"), status_name(&two, "y"));
     assert_ne!(distinct_status_name(&one, "ns-y"), distinct_status_name(&two, "y"));
@@ -69,7 +69,7 @@ fn pods_that_share_a_plain_name_get_distinct_ones() {
 
 #[test]
 fn a_new_status_is_upstreams_object() {
-    let object = wanted("/t/1", "v1").new_object(&"web-ns-class".parse().unwrap());
+    let object = desired("/t/1", "v1").new_object(&"web-ns-class".parse().unwrap());
     let value = serde_json::to_value(&object).unwrap();
     assert_eq!(
         value,
@@ -95,30 +95,30 @@ fn a_new_status_is_upstreams_object() {
 }
 
 #[test]
-fn what_is_the_same_is_not_written_also_when_pruned() {
-    let there = wanted("/t/1", "v1").new_object(&"web-ns-class".parse().unwrap());
-    let later = Wanted { now: "2027-01-01T00:00:00Z".into(), ..wanted("/t/1", "v1") };
-    assert_eq!(later.step(there.clone(), false), Step::Nothing);
-    assert_eq!(later.step(pruned(there.clone()), true), Step::Nothing);
-    assert_eq!(later.step(pruned(there.clone()), false), Step::Nothing);
-    let new = replaced(wanted("/t/1", "v2").step(there, false));
+fn an_equal_status_is_not_written_even_if_fields_were_pruned() {
+    let stored = desired("/t/1", "v1").new_object(&"web-ns-class".parse().unwrap());
+    let later = DesiredStatus { now: "2027-01-01T00:00:00Z".into(), ..desired("/t/1", "v1") };
+    assert_eq!(later.update(stored.clone(), false), StatusUpdate::None);
+    assert_eq!(later.update(pruned(stored.clone()), true), StatusUpdate::None);
+    assert_eq!(later.update(pruned(stored.clone()), false), StatusUpdate::None);
+    let new = replaced(desired("/t/1", "v2").update(stored, false));
     assert_eq!(new.data["status"]["objects"][0]["version"], "v2");
 }
 
 #[test]
-fn another_node_or_another_pod_of_the_name_takes_it_over() {
-    let mut there = wanted("/t/1", "v1").new_object(&"web-ns-class".parse().unwrap());
-    there.metadata.resource_version = Some("7".into());
-    there.metadata.labels.as_mut().unwrap().insert("mine".into(), "kept".into());
-    let moved = Wanted { node: "node-2".into(), ..wanted("/t/1", "v1") };
-    let new = replaced(moved.step(there.clone(), true));
+fn another_node_or_another_pod_with_the_name_takes_the_status_over() {
+    let mut stored = desired("/t/1", "v1").new_object(&"web-ns-class".parse().unwrap());
+    stored.metadata.resource_version = Some("7".into());
+    stored.metadata.labels.as_mut().unwrap().insert("mine".into(), "kept".into());
+    let moved = DesiredStatus { node: "node-2".into(), ..desired("/t/1", "v1") };
+    let new = replaced(moved.update(stored.clone(), true));
     let labels = new.metadata.labels.unwrap();
     assert_eq!(labels["internal.secrets-store.csi.k8s.io/node-name"], "node-2");
     assert_eq!(labels["mine"], "kept");
     assert_eq!(new.metadata.resource_version.as_deref(), Some("7"));
-    let mut successor = wanted("/t/2", "v1");
+    let mut successor = desired("/t/2", "v1");
     successor.pod.uid = "other".into();
-    let new = replaced(successor.step(there, false));
+    let new = replaced(successor.update(stored, false));
     let owners = new.metadata.owner_references.unwrap();
     assert_eq!((owners.len(), owners[0].uid.as_str()), (1, "other"));
     assert_eq!(new.data["status"]["targetPath"], "/t/2");
@@ -126,33 +126,36 @@ fn another_node_or_another_pod_of_the_name_takes_it_over() {
 }
 
 #[test]
-fn two_volumes_of_one_class_do_not_take_the_status_from_each_other() {
-    let first = wanted("/t/1", "v1").new_object(&"web-ns-class".parse().unwrap());
-    let both = replaced(wanted("/t/0", "v1").step(first.clone(), false));
+fn two_volumes_of_one_class_share_the_status() {
+    let first = desired("/t/1", "v1").new_object(&"web-ns-class".parse().unwrap());
+    let both = replaced(desired("/t/0", "v1").update(first.clone(), false));
     assert_eq!(both.data["status"]["targetPath"], "/t/1");
     assert_eq!(both.data["status"]["targetPaths"], json!(["/t/0", "/t/1"]));
     for target in ["/t/0", "/t/1"] {
-        assert_eq!(wanted(target, "v1").step(both.clone(), false), Step::Nothing);
-        assert_eq!(wanted(target, "v1").step(pruned(first.clone()), true), Step::Nothing);
+        assert_eq!(desired(target, "v1").update(both.clone(), false), StatusUpdate::None);
+        assert_eq!(desired(target, "v1").update(pruned(first.clone()), true), StatusUpdate::None);
     }
 }
 
 #[test]
-fn odd_objects_do_no_harm() {
+fn malformed_objects_are_replaced_or_skipped() {
     let bare: DynamicObject = serde_json::from_value(json!({ "metadata": { "name": "web-ns-class" } })).unwrap();
-    let new = replaced(wanted("/t/1", "v1").step(bare, false));
+    let new = replaced(desired("/t/1", "v1").update(bare, false));
     assert_eq!(new.metadata.labels.unwrap().len(), 1);
     let odd = json!({ "metadata": { "name": "n" }, "status": { "objects": "none", "podName": 5 } });
-    replaced(wanted("/t/1", "v1").step(serde_json::from_value(odd).unwrap(), false));
+    replaced(desired("/t/1", "v1").update(serde_json::from_value(odd).unwrap(), false));
     let other = json!({ "metadata": { "name": "n" }, "status": { "podName": "other" } });
-    assert_eq!(wanted("/t/1", "v1").step(serde_json::from_value(other).unwrap(), false), Step::Taken);
-    let dying = json!({ "metadata": { "name": "n", "deletionTimestamp": "2026-11-22T05:00:00Z" } });
-    assert_eq!(wanted("/t/1", "v1").step(serde_json::from_value(dying).unwrap(), false), Step::Wait);
+    assert_eq!(desired("/t/1", "v1").update(serde_json::from_value(other).unwrap(), false), StatusUpdate::NameTaken);
+    let terminating = json!({ "metadata": { "name": "n", "deletionTimestamp": "2026-11-22T05:00:00Z" } });
+    assert_eq!(
+        desired("/t/1", "v1").update(serde_json::from_value(terminating).unwrap(), false),
+        StatusUpdate::Terminating
+    );
 }
 
-/// No server has such an object; one that answers with it gets no further request made of its names.
+/// No API server has such an object; we must not build requests from such names.
 #[test]
-fn objects_with_names_that_no_object_can_have_are_passed_over() {
+fn objects_with_invalid_names_are_skipped() {
     for name in ["../../pods/x", "a?watch=true", "a#b", "a%2f..", "A", "", &"a".repeat(254)] {
         let object = json!({ "metadata": { "name": name, "namespace": "ns" }, "spec": {} });
         assert!(class_object::read(serde_json::from_value(object).unwrap()).is_none(), "{name}");
@@ -168,7 +171,7 @@ fn objects_with_names_that_no_object_can_have_are_passed_over() {
 }
 
 #[test]
-fn a_class_is_trimmed_and_a_malformed_one_says_what_is_wrong() {
+fn a_class_is_trimmed_and_a_malformed_one_becomes_an_error() {
     let object = json!({
         "metadata": {
             "name": "c", "namespace": "ns", "resourceVersion": "9",

@@ -3,7 +3,7 @@ use serde_json::json;
 use super::super::pod_object;
 
 #[test]
-fn a_pod_is_trimmed_to_who_it_is_and_who_owns_it() {
+fn a_pod_is_trimmed_to_identity_and_owners() {
     let metadata = serde_json::from_value(json!({
         "namespace": "shop", "name": "web-1", "uid": "u-1", "labels": { "app": "web" },
         "annotations": { "keyvault-csi/refresh": "now", "other/note": "long" },
@@ -15,7 +15,7 @@ fn a_pod_is_trimmed_to_who_it_is_and_who_owns_it() {
     }));
     let pod = pod_object::read(metadata.unwrap()).unwrap();
     assert_eq!(
-        (pod.reference.to_string(), pod.reference.uid.as_str(), pod.ending),
+        (pod.reference.to_string(), pod.reference.uid.as_str(), pod.terminating),
         ("shop/web-1".into(), "u-1", false)
     );
     assert_eq!(pod.annotations.into_iter().collect::<Vec<_>>(), [("keyvault-csi/refresh".into(), "now".into())]);
@@ -25,7 +25,7 @@ fn a_pod_is_trimmed_to_who_it_is_and_who_owns_it() {
 
 /// The table of upstream (docs/reference/csi-driver.md#pod-volumes, pod volume match).
 #[test]
-fn volumes_of_other_drivers_are_left_out() {
+fn volumes_of_other_drivers_are_skipped() {
     let csi = |name: &str, driver: &str, attributes: serde_json::Value| json!({ "name": name, "csi": { "driver": driver, "volumeAttributes": attributes } });
     let pod = json!({ "spec": { "volumes": [
         { "name": "plain", "emptyDir": {} },

@@ -1,4 +1,4 @@
-//! Secrets as objects; no server.
+//! Secrets as objects, without a server.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +8,14 @@ use crate::kubernetes::{SecretError, read_secret};
 use crate::model::{ExposeSecret as _, SecretBytes};
 
 #[test]
-fn a_secret_is_read_without_ever_being_quoted() {
+fn errors_and_debug_output_of_a_secret_contain_no_value() {
     let text =
         r#"{"metadata":{"name":"a","uid":"u","resourceVersion":"7"},"type":"Opaque","data":{"k":"aHVudGVyMg=="}}"#;
     let secret = read_secret(text).unwrap();
     assert_eq!(secret.data["k"].expose_secret(), b"hunter2");
     assert!(!format!("{secret:?}").contains("hunter2") && !format!("{secret:?}").contains("104, 117"));
     for broken in [r#"{"metadata":{},"data":{"k":"hunter2!"}}"#, r#"{"metadata":{},"data":"hunter2"}"#, "hunter2"] {
-        assert_eq!(read_secret(broken).unwrap_err(), "the answer is no Secret");
+        assert_eq!(read_secret(broken).unwrap_err(), "the response is not a Secret");
     }
 }
 
@@ -41,13 +41,13 @@ fn a_message_that_quotes_a_value_is_withheld() {
         ("denied: hunter2 is weak", "hunter2", false),
         ("denied: hunter2 is weak", "hunter2\n", false),
         ("denied: {\"k\":\"aHVudGVyMg==\"}", "hunter2", false),
-        // Too short to tell it from other text.
+        // Shorter values match by chance.
         ("denied", "d", true),
     ] {
         for failure in [SecretError::Forbidden, SecretError::Refused, SecretError::Unavailable] {
-            let told = withheld(failure(message.to_owned()), &data(value));
-            assert_eq!(told == failure(message.to_owned()), shown, "{message} {told}");
-            assert!(shown || !told.to_string().contains("hunter2"), "{told}");
+            let error = withheld(failure(message.to_owned()), &data(value));
+            assert_eq!(error == failure(message.to_owned()), shown, "{message} {error}");
+            assert!(shown || !error.to_string().contains("hunter2"), "{error}");
         }
     }
 }

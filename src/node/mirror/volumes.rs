@@ -1,33 +1,32 @@
-//! Through which volume a pod mounts a class, as far as that is known.
+//! A cache of the volume names by which pods mount classes.
 //!
-//! Filled by what was published here and by what pods say of themselves; never by status objects. `pass` asks it.
+//! Filled from publishes on this node and from pod specs; never from status objects, which anyone
+//! with the right to write them could use to have other volumes read.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The names of volumes by pod UID and class. Cheap to clone; all clones share what is known.
+/// Volume names by pod UID and class. Cheap to clone; all clones share the cache.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Volumes(Arc<Mutex<HashMap<String, HashMap<String, String>>>>);
 
 impl Volumes {
-    /// Notes the volume; the first one stays where a pod mounts a class more than once, since all hold the same.
+    /// Adds a volume. Of several volumes with one class the first stays: all have the same content.
     pub(super) fn put(&self, uid: &str, class: &str, volume: &str) {
         let mut known = self.lock();
         known.entry(uid.to_owned()).or_default().entry(class.to_owned()).or_insert_with(|| volume.to_owned());
     }
 
-    /// The volume of this pod and class.
     pub(super) fn get(&self, uid: &str, class: &str) -> Option<String> {
         self.lock().get(uid).and_then(|classes| classes.get(class)).cloned()
     }
 
-    /// Forgets a pod.
     pub(super) fn forget(&self, uid: &str) {
         self.lock().remove(uid);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, HashMap<String, String>>> {
-        // Every change is one insertion or removal.
+        // Every change is one insertion or removal, so that a panic leaves no half-made entry.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

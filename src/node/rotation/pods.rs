@@ -39,7 +39,7 @@ impl WatchedPods {
             let key = (volume.pod.namespace.clone(), volume.pod.name.clone());
             let is_changed = changed.contains(&key);
             // A batch that overflowed may lack changes.
-            if is_changed || batch.more {
+            if is_changed || batch.overflowed {
                 update(registry, pods, &volume, is_changed);
             }
         }
@@ -56,7 +56,7 @@ impl WatchedPods {
 
 fn update(registry: &Registry, pods: &Pods, volume: &Arc<TrackedVolume>, is_changed: bool) {
     match pods.known(&volume.pod) {
-        Some(pod) if pod.ending => registry.update_pod(volume, PodState::Terminating),
+        Some(pod) if pod.terminating => registry.update_pod(volume, PodState::Terminating),
         Some(pod) => {
             registry.update_pod(volume, PodState::Running(pod.annotations.get(REFRESH_ANNOTATION).cloned()));
         }

@@ -4,7 +4,7 @@
 //! that is slow receives one change for a volume that changed often.
 
 use crate::model::{ClassRef, PodRef};
-use crate::queue::notify::{News, Subscription};
+use crate::queue::notify::{Notifier, Subscription};
 
 use super::target::TargetPath;
 
@@ -21,12 +21,12 @@ pub struct Change {
 
 /// The changes of a node's volumes. Cheap to clone; all clones have the same subscribers.
 #[derive(Debug, Clone, Default)]
-pub struct Changes(News<TargetPath, Change>);
+pub struct Changes(Notifier<TargetPath, Change>);
 
 impl Changes {
     /// Notifies the subscribers. Returns at once.
     pub fn send(&self, change: Change) {
-        self.0.tell(change.target.clone(), change);
+        self.0.send(change.target.clone(), change);
     }
 
     /// Subscribes to all changes from now on.

@@ -11,7 +11,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("azure_core", &["azure::keyvault"]),
     ("azure_identity", &["azure::keyvault"]),
     ("azure_security_keyvault_secrets", &["azure::keyvault"]),
-    ("backon", &["azure::keyvault", "kubernetes"]),
+    ("backon", &["azure::keyvault"]),
     ("base64", &["azure::keyvault", "formats"]),
     ("bytes", &["azure::keyvault", "server::grpc"]),
     ("cbc", &["formats"]),

@@ -1,8 +1,8 @@
-//! The keys of a `kubernetes.io/tls` Secret: certificates and private key out of PEM or PKCS#12.
+//! The keys of a `kubernetes.io/tls` Secret: certificates and private key from PEM or PKCS#12.
 //!
-//! Pure. The forms are upstream's, so that a Secret that it wrote stays the same to the byte where upstream was right
-//! (docs/reference/csi-driver.md#tls-secrets): RSA keys as PKCS#1, EC keys as SEC1, 64 columns.
-//! `desired` puts them into a Secret.
+//! Pure. The encodings are upstream's, so that a Secret that upstream wrote correctly keeps its
+//! bytes (docs/reference/csi-driver.md#tls-secrets): RSA keys as PKCS#1, EC keys as SEC1, 64
+//! columns.
 
 use crate::formats::chain::{self, Identifiers, Order};
 use crate::formats::encoding::Bytes;
@@ -10,40 +10,38 @@ use crate::formats::pem::{self, Block, Text};
 use crate::formats::pkcs12::{self, Work};
 use crate::formats::{encoding, private_key};
 
-/// The key of the certificates, the server's first.
+/// The key with the certificates, the server's first.
 pub(super) const CERTIFICATE: &str = "tls.crt";
-/// The key of the private key.
+/// The key with the private key.
 pub(super) const PRIVATE_KEY: &str = "tls.key";
-/// The key of the certificates of who signed.
+/// The key with the certificates of the issuers.
 pub(super) const AUTHORITY: &str = "ca.crt";
 
-/// The end of every label of a private key's block.
+/// The end of every label of a PEM block with a private key.
 const KEY_LABEL: &str = "PRIVATE KEY";
 const ENCRYPTED: &str = "ENCRYPTED PRIVATE KEY";
-/// The header of a key that is encrypted in OpenSSL's old way (RFC 1421).
+/// The header of a key in OpenSSL's traditional encryption (RFC 1421).
 const PROC_TYPE: &str = "Proc-Type";
 
-/// Why a file holds no certificate or no key; never tells content.
+/// Why a file yields no certificate or no key; without any content.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum TlsError {
-    /// Neither PEM nor an archive.
+pub(crate) enum TlsError {
     #[error(
         "the file is neither PEM nor a PKCS#12 archive with an empty password: {0}; give the object objectType secret, so that certificate and key come"
     )]
     Neither(pkcs12::Error),
-    /// Opening the archive would take more than is allowed.
+    /// Opening the archive would exceed the work limit.
     #[error(transparent)]
     TooExpensive(pkcs12::Error),
-    /// The archive or the text has no certificate.
-    #[error("the file holds no certificate{}", Damaged(*.0))]
+    /// The number of damaged PEM blocks.
+    #[error("the file contains no certificate{}", Damaged(*.0))]
     NoCertificate(usize),
-    /// The archive or the text has no private key.
-    #[error("the file holds no private key{}; make the key exportable in the certificate's policy and use objectType secret", Damaged(*.0))]
+    /// The number of damaged PEM blocks.
+    #[error("the file contains no private key{}; make the key exportable in the certificate's policy and use objectType secret", Damaged(*.0))]
     NoKey(usize),
-    /// The key needs a password.
     #[error("the private key is encrypted with a password; store it without one")]
     Encrypted,
-    /// The key is there, but cannot be read.
+    /// The key cannot be parsed.
     #[error(transparent)]
     Key(private_key::Error),
 }
@@ -59,29 +57,27 @@ impl std::fmt::Display for Damaged {
     }
 }
 
-/// How long PEM may be that is taken apart on the spot, in bytes.
+/// The longest PEM that is parsed on the caller's thread, in bytes.
 const SHORT: usize = 16 << 10;
 
-/// A file that was taken apart: once for all keys of all Secrets that want a part of it.
+/// A file that was taken apart, once for all Secrets that need a part of it.
 pub(super) enum Opened {
-    /// A text.
     Pem(pem::Parsed),
-    /// An archive.
     Archive(pkcs12::Archive),
 }
 
-/// Whether opening a file and taking its parts takes so little that it may be done anywhere.
+/// Whether a file costs so little to take apart that any thread may do it.
 pub(super) fn is_cheap(file: &[u8]) -> bool {
     file.len() <= SHORT && std::str::from_utf8(file).is_ok_and(|text| text.contains("-----BEGIN "))
 }
 
-/// Takes a file apart. An archive takes up to a second of a processor, as long as `work` allows.
+/// Takes a file apart. An archive costs up to a second of CPU time, as far as `work` allows.
 pub(super) fn open(file: &[u8], work: &mut Work) -> Result<Opened, TlsError> {
     let parsed = std::str::from_utf8(file).map(pem::parse).unwrap_or_default();
     if !parsed.blocks.is_empty() || parsed.damaged > 0 {
         return Ok(Opened::Pem(parsed));
     }
-    // In DER, or in base64 as Key Vault stores it.
+    // DER, or base64 as Key Vault stores it.
     let archive = match std::str::from_utf8(file) {
         Ok(text) if encoding::base64(text.trim()).is_ok() => pkcs12::read_base64(text.trim(), "", work),
         Ok(_) | Err(_) => pkcs12::read(file, "", work),
@@ -92,7 +88,7 @@ pub(super) fn open(file: &[u8], work: &mut Work) -> Result<Opened, TlsError> {
     })
 }
 
-/// The value of `key`, one of the three, out of a file.
+/// The value of `key`, one of the three constants above, from a file.
 pub(super) fn value(key: &str, file: &Opened) -> Result<Text, TlsError> {
     match key {
         PRIVATE_KEY => private(file),
@@ -101,7 +97,7 @@ pub(super) fn value(key: &str, file: &Opened) -> Result<Text, TlsError> {
     }
 }
 
-/// The certificates in order, and whether their private key stands beside them.
+/// The certificates in order, and whether the file has a private key, too.
 fn certificates(file: &Opened) -> Result<(Vec<Block>, bool), TlsError> {
     let (found, with_key, damaged): (Vec<Block>, bool, usize) = match file {
         Opened::Pem(parsed) => {
@@ -120,7 +116,7 @@ fn certificates(file: &Opened) -> Result<(Vec<Block>, bool), TlsError> {
     Ok((sorted(found), with_key))
 }
 
-/// Server first, where the certificates are one chain; else as they came.
+/// Server first if the certificates form one chain, else in the order of the file.
 fn sorted(found: Vec<Block>) -> Vec<Block> {
     let identifiers: Vec<Identifiers> = found.iter().map(|block| Identifiers::of(&block.content)).collect();
     match chain::order(&identifiers) {
@@ -129,7 +125,7 @@ fn sorted(found: Vec<Block>) -> Vec<Block> {
     }
 }
 
-/// Who signed: of a server's own file all certificates but its own, else all.
+/// The issuers: in a file with a private key all certificates except the first, else all.
 fn authority(file: &Opened) -> Result<Text, TlsError> {
     let (mut found, with_key) = certificates(file)?;
     if with_key && found.len() > 1 {
@@ -142,12 +138,12 @@ fn is_key(block: &Block) -> bool {
     block.label.ends_with(KEY_LABEL)
 }
 
-/// The last private key, in the form customary for its kind.
+/// The last private key, in the encoding customary for its algorithm.
 fn private(file: &Opened) -> Result<Text, TlsError> {
     let read: Bytes;
     let pkcs8 = match file {
         Opened::Pem(parsed) => {
-            // By its label, so that parameters of a curve behind it do not hide it.
+            // EC PARAMETERS may follow the key.
             let block = parsed.blocks.iter().rfind(|block| is_key(block)).ok_or(TlsError::NoKey(parsed.damaged))?;
             if block.label == ENCRYPTED || block.headers.iter().any(|(name, _)| name == PROC_TYPE) {
                 return Err(TlsError::Encrypted);

@@ -1,5 +1,5 @@
-//! Certificates and keys for `kubernetes.io/tls` (docs/reference/csi-driver.md#tls-secrets);
-//! openssl makes them and judges them.
+//! Certificates and keys for `kubernetes.io/tls` (docs/reference/csi-driver.md#tls-secrets),
+//! created and checked by openssl.
 
 use super::super::tls::{self, AUTHORITY, CERTIFICATE, PRIVATE_KEY, TlsError};
 use crate::formats::pem::Text;
@@ -41,17 +41,17 @@ fn get(key: &str, file: impl AsRef<[u8]>) -> String {
 }
 
 #[test]
-fn the_chain_stands_server_first_whatever_the_order_of_the_file() {
+fn the_chain_begins_with_the_server_in_any_order_of_the_file() {
     let lab = chain("EC:P-256");
     let file =
         [read(&lab, "root.pem"), read(&lab, "server.key"), read(&lab, "middle.pem"), read(&lab, "server.pem")].concat();
     assert_eq!(names(&lab, &get(CERTIFICATE, &file)), ["server", "middle", "root"]);
     assert_eq!(names(&lab, &get(AUTHORITY, &file)), ["middle", "root"]);
     assert!(!get(CERTIFICATE, &file).contains("KEY") && !get(AUTHORITY, &file).contains("KEY"));
-    // Authorities without the server's key are taken as they are.
+    // Without a private key in the file, all certificates are issuers.
     let authorities = [read(&lab, "middle.pem"), read(&lab, "root.pem")].concat();
     assert_eq!(names(&lab, &get(AUTHORITY, &authorities)), ["middle", "root"]);
-    // No chain: the order of the file.
+    // Without a chain, the order of the file stays.
     lab.certificate("other", "EC:P-256", None, openssl::BARE);
     let file = [read(&lab, "other.pem"), read(&lab, "server.pem")].concat();
     assert_eq!(names(&lab, &get(CERTIFICATE, &file)), ["other", "server"]);
@@ -82,20 +82,22 @@ fn keys_come_out_as_upstream_writes_them() {
     let lab = Lab::new();
     lab.key("rsa", "RSA:2048", "upstream");
     lab.key("ec", "EC:P-256", "upstream");
-    // What Go's MarshalPKCS1PrivateKey and MarshalECPrivateKey write is what openssl calls traditional.
+    // What Go's MarshalPKCS1PrivateKey and MarshalECPrivateKey write is what openssl calls
+    // traditional.
     for (name, parameters) in
         [("rsa", ""), ("ec", "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n")]
     {
         let traditional = lab.text(&format!("pkey -in {name}.key -traditional"));
         for file in [read(&lab, &format!("{name}.key")), traditional.clone()] {
-            // The parameters behind the key, which made upstream write an empty key, change nothing.
+            // The parameters behind the key, which made upstream write an empty key, change
+            // nothing.
             assert_eq!(get(PRIVATE_KEY, format!("{file}{parameters}")), traditional, "{name}");
         }
     }
 }
 
 #[test]
-fn what_cannot_be_had_is_said() {
+fn a_missing_part_is_named() {
     let lab = chain("EC:P-256");
     let (certificate, key) = (read(&lab, "server.pem"), read(&lab, "server.key"));
     assert!(matches!(value(CERTIFICATE, b"hunter2"), Err(TlsError::Neither(_))));

@@ -1,18 +1,24 @@
-//! What is done to a Secret that is there.
+//! The changes that are planned for a stored Secret.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::super::desired::Desired;
-use super::super::files::Files;
-use super::super::plan::{OwnerChange, Owners, Plan, Refusal, Wanted, plan};
-use super::desired::made;
-use super::*;
-use crate::kubernetes::{SecretRef, StoredSecret};
+use super::super::desired::Files;
+use super::super::plan::{self, DesiredSecret, OwnerChange, Owners, Plan, Refusal};
+use super::bytes;
+use super::desired::built;
+use crate::kubernetes::{SecretManager, SecretRef, StoredSecret};
 use crate::model::Owner;
 
 const AT: &str = "2026-11-22T10:00:00.5Z";
 const NOW: &str = "2026-11-22T11:00:30Z";
+
+const LABEL: (&str, &str) = ("secrets-store.csi.k8s.io/managed", "true");
+const MANAGER: SecretManager = SecretManager { field_manager: "keyvault-csi", label: LABEL };
+
+fn plan(desired: &DesiredSecret, stored: &StoredSecret, abandoned: bool, now: Timestamp) -> Result<Plan, Refusal> {
+    plan::plan(&MANAGER, desired, stored, abandoned, now)
+}
 
 fn time(text: &str) -> Timestamp {
     text.parse().unwrap()
@@ -28,14 +34,14 @@ fn owner(name: &str, uid: &str) -> Owner {
     }
 }
 
-/// What the class `demo` wants: key `k` with `new`, owned by `u-1`.
-fn wanted() -> Wanted {
-    let class =
-        class(&json!([{ "secretName": "web", "labels": { "l": "v" }, "data": [{ "objectName": "a", "key": "k" }] }]));
+/// The Secret that the class `demo` asks for: key `k` with `new`, owned by `u-1`.
+fn desired() -> DesiredSecret {
+    let object = json!({ "secretName": "web", "labels": { "l": "v" }, "data": [{ "objectName": "a", "key": "k" }] });
     let files = Files { names: ["a".to_owned()].into(), contents: bytes(&[("a", b"new")]) };
-    let secret: Desired = made(&class, 0, &files).unwrap();
-    let at = SecretRef { namespace: "shop".parse().unwrap(), name: "web".parse().unwrap() };
-    Wanted { at, class: "demo".into(), secret, written: time(AT), owners: Owners::These(vec![owner("web", "u-1")]) }
+    let content = built(&super::object(&object), &files).unwrap();
+    let reference = SecretRef { namespace: "shop".parse().unwrap(), name: "web".parse().unwrap() };
+    let owners = Owners::Shared(vec![owner("web", "u-1")]);
+    DesiredSecret { reference, class: "demo".into(), content, content_time: time(AT), owners }
 }
 
 /// A Secret as we wrote it with an apply, changed by a merge of `change`; `null` removes.
@@ -78,7 +84,7 @@ fn fields(manager: &str, operation: &str, data: &[&str], labels: &[&str]) -> Val
 }
 
 fn planned(change: Value) -> Result<Plan, Refusal> {
-    plan(&wanted(), &stored(change), false, time(NOW))
+    plan(&desired(), &stored(change), false, time(NOW))
 }
 
 fn data(value: &str) -> Value {
@@ -86,9 +92,9 @@ fn data(value: &str) -> Value {
 }
 
 #[test]
-fn a_secret_that_is_as_it_should_be_is_left() {
+fn an_up_to_date_secret_is_not_changed() {
     assert_eq!(planned(json!({})), Ok(Plan::default()));
-    // Others may add what they like; the time alone is no difference, nor is another class that asks for the same.
+    // Foreign keys, another time alone, and another class with the same content are no differences.
     for harmless in [
         json!({ "data": { "theirs": "eA==" }, "metadata": { "labels": { "x": "y" }, "annotations": { "x": "y" } } }),
         json!({ "metadata": { "annotations": { "keyvault-csi/content-time": "2020-01-01T00:00:00Z" } } }),
@@ -100,20 +106,20 @@ fn a_secret_that_is_as_it_should_be_is_left() {
 }
 
 #[test]
-fn what_is_not_ours_is_refused() {
+fn a_secret_of_another_manager_type_or_class_is_refused() {
     let labels = |value: Value| json!({ "metadata": { "labels": { "secrets-store.csi.k8s.io/managed": value } } });
     for (change, refusal) in [
-        (labels(Value::Null), Refusal::NotOurs),
-        (labels("false".into()), Refusal::NotOurs),
-        (json!({ "metadata": { "deletionTimestamp": "2026-11-22T10:00:00Z" } }), Refusal::Ending),
-        (json!({ "type": "custom" }), Refusal::OtherType { has: "custom".into(), wanted: "Opaque".into() }),
+        (labels(Value::Null), Refusal::NotManaged { label: LABEL }),
+        (labels("false".into()), Refusal::NotManaged { label: LABEL }),
+        (json!({ "metadata": { "deletionTimestamp": "2026-11-22T10:00:00Z" } }), Refusal::Terminating),
+        (json!({ "type": "custom" }), Refusal::OtherType { stored: "custom".into(), desired: "Opaque".into() }),
     ] {
         assert_eq!(planned(change), Err(refusal));
     }
     let mut theirs = data("b2xk");
     theirs["metadata"] = json!({ "annotations": { "keyvault-csi/class": "other" } });
     assert_eq!(planned(theirs.clone()), Err(Refusal::OtherClass("other".into())));
-    assert_eq!(plan(&wanted(), &stored(theirs), true, time(NOW)).unwrap().content, Some(time(AT)));
+    assert_eq!(plan(&desired(), &stored(theirs), true, time(NOW)).unwrap().content, Some(time(AT)));
 }
 
 #[test]
@@ -124,7 +130,7 @@ fn other_content_is_written_unless_it_is_newer() {
     assert_eq!(planned(of("2026-11-22T10:00:00.4Z")).unwrap().content, Some(time(AT)));
     let newer = planned(of("2026-11-22T10:00:00.6Z")).unwrap();
     assert_eq!((newer.content, newer.newer), (None, true));
-    // Unless somebody else than a driver wrote it.
+    // Unless a foreign field manager set the value.
     let mut tampered = of("2026-11-22T10:00:00.6Z");
     tampered["metadata"]["managedFields"] = json!([
         fields("keyvault-csi", "Apply", &[], &["l", "secrets-store.csi.k8s.io/managed"]),
@@ -137,7 +143,7 @@ fn other_content_is_written_unless_it_is_newer() {
 }
 
 #[test]
-fn what_drivers_wrote_and_the_class_does_not_want_goes() {
+fn keys_that_drivers_set_and_the_class_does_not_list_are_removed() {
     let gone = |entry: Value| json!({ "data": { "gone": "eA==" }, "metadata": { "managedFields": [entry] } });
     let labels = ["l", "secrets-store.csi.k8s.io/managed"];
     let applied = planned(gone(fields("keyvault-csi", "Apply", &["k", "gone"], &labels))).unwrap();
@@ -156,7 +162,7 @@ fn what_drivers_wrote_and_the_class_does_not_want_goes() {
             "{ours}"
         );
     }
-    // What a person added by hand stays.
+    // A key that was added by hand stays.
     let by_hand =
         json!([fields("keyvault-csi", "Apply", &["k"], &labels), fields("kubectl-edit", "Update", &["gone"], &[])]);
     assert_eq!(
@@ -166,7 +172,7 @@ fn what_drivers_wrote_and_the_class_does_not_want_goes() {
 }
 
 #[test]
-fn owners_are_told_apart_by_uid() {
+fn owners_are_compared_by_uid() {
     let reference =
         |name: &str, uid: &str| json!({ "apiVersion": "apps/v1beta1", "kind": "ReplicaSet", "name": name, "uid": uid });
     let change = |owners: Value| planned(json!({ "metadata": { "ownerReferences": owners } })).unwrap().owners;
@@ -175,32 +181,32 @@ fn owners_are_told_apart_by_uid() {
         panic!()
     };
     assert_eq!(new.iter().map(|owner| owner.uid.as_str()).collect::<Vec<_>>(), ["u-2", "u-1"]);
-    let mut retained = wanted();
-    retained.owners = Owners::Nobody;
+    let mut retained = desired();
+    retained.owners = Owners::None;
     assert_eq!(plan(&retained, &stored(json!({})), false, time(NOW)).unwrap().owners, OwnerChange::Replace(Vec::new()));
     let without = stored(json!({ "metadata": { "ownerReferences": null } }));
     assert_eq!(plan(&retained, &without, false, time(NOW)).unwrap().owners, OwnerChange::Keep);
 }
 
 #[test]
-fn a_digest_tells_everything_apart_but_the_time() {
-    let mut digests = vec![wanted().digest()];
-    let mut later = wanted();
-    later.written = time("2027-01-01T00:00:00Z");
+fn a_digest_covers_everything_except_the_time() {
+    let mut digests = vec![desired().digest()];
+    let mut later = desired();
+    later.content_time = time("2027-01-01T00:00:00Z");
     assert_eq!(later.digest(), digests[0]);
-    let mut add = |change: &dyn Fn(&mut Wanted)| {
-        let mut changed = wanted();
+    let mut add = |change: &dyn Fn(&mut DesiredSecret)| {
+        let mut changed = desired();
         change(&mut changed);
         digests.push(changed.digest());
     };
-    add(&|wanted| wanted.class = "other".into());
-    add(&|wanted| wanted.secret.r#type = "custom".into());
-    add(&|wanted| wanted.secret.data = bytes(&[("k", b"newer")]));
-    // A boundary between key and value that moves.
-    add(&|wanted| wanted.secret.data = bytes(&[("kn", b"ew")]));
-    add(&|wanted| wanted.secret.annotations = std::mem::take(&mut wanted.secret.labels));
-    add(&|wanted| wanted.owners = Owners::Nobody);
-    add(&|wanted| wanted.owners = Owners::These(vec![owner("web", "u-2")]));
+    add(&|desired| desired.class = "other".into());
+    add(&|desired| desired.content.r#type = "custom".into());
+    add(&|desired| desired.content.data = bytes(&[("k", b"newer")]));
+    // The boundary between key and value moves.
+    add(&|desired| desired.content.data = bytes(&[("kn", b"ew")]));
+    add(&|desired| desired.content.annotations = std::mem::take(&mut desired.content.labels));
+    add(&|desired| desired.owners = Owners::None);
+    add(&|desired| desired.owners = Owners::Shared(vec![owner("web", "u-2")]));
     let count = digests.len();
     digests.sort_unstable();
     digests.dedup();
@@ -208,21 +214,21 @@ fn a_digest_tells_everything_apart_but_the_time() {
 }
 
 #[test]
-fn the_time_of_another_class_says_nothing_about_ours() {
+fn the_content_time_of_another_class_is_ignored() {
     let mut theirs = data("b2xk");
     theirs["metadata"] = json!({ "annotations": { "keyvault-csi/class": "other", "keyvault-csi/content-time": "2100-01-01T00:00:00Z" } });
-    let planned = plan(&wanted(), &stored(theirs), true, time(NOW)).unwrap();
+    let planned = plan(&desired(), &stored(theirs), true, time(NOW)).unwrap();
     assert_eq!((planned.content, planned.newer), (Some(time(AT)), false));
 }
 
 #[test]
-fn newer_content_has_our_keys_or_is_none() {
+fn content_with_other_keys_is_not_newer() {
     let of = |time: &str| json!({ "annotations": { "keyvault-csi/content-time": time } });
     let later = of("2026-11-22T10:00:30Z");
     let mut other_value = data("b2xk");
     other_value["metadata"] = later.clone();
     assert!(planned(other_value.clone()).unwrap().newer);
-    // What is yet to come is a clock that was wrong.
+    // A time in the future comes from a wrong clock.
     other_value["metadata"] = of("2026-11-22T11:07:00Z");
     assert_eq!(planned(other_value).unwrap().content, Some(time(AT)));
     let key_is_gone = json!({ "data": { "k": null }, "metadata": later });
@@ -231,19 +237,19 @@ fn newer_content_has_our_keys_or_is_none() {
 }
 
 #[test]
-fn of_two_wanted_owners_of_one_name_none_goes() {
-    let mut wanted = wanted();
-    wanted.owners = Owners::These(vec![owner("web", "u-1"), owner("web", "u-2")]);
+fn two_desired_owners_with_one_name_both_stay() {
+    let mut desired = desired();
+    desired.owners = Owners::Shared(vec![owner("web", "u-1"), owner("web", "u-2")]);
     assert_eq!(
-        plan(&wanted, &stored(json!({})), false, time(NOW)).unwrap().owners,
+        plan(&desired, &stored(json!({})), false, time(NOW)).unwrap().owners,
         OwnerChange::Add(vec![owner("web", "u-2")])
     );
 }
 
 #[test]
-fn two_classes_that_ask_for_the_same_do_not_fight_over_owners() {
-    let mut retained = wanted();
-    retained.owners = Owners::Nobody;
+fn two_classes_with_the_same_content_do_not_replace_each_others_owners() {
+    let mut retained = desired();
+    retained.owners = Owners::None;
     let theirs = json!({ "metadata": { "annotations": { "keyvault-csi/class": "other" } } });
     assert_eq!(plan(&retained, &stored(theirs), false, time(NOW)).unwrap().owners, OwnerChange::Keep);
 }

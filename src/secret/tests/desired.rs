@@ -4,28 +4,28 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::super::desired::{Desired, OpenedFiles, desired, files_of, files_to_open};
-use super::super::files::Files;
+use super::super::desired::{DesiredContent, Files, OpenedFiles, build, file_names, files_to_open, secret_name};
 use super::super::mistake::Mistake;
 use super::super::tls;
-use super::*;
+use super::bytes;
 use crate::formats::pkcs12::Work;
-use crate::model::{ExposeSecret as _, Reason, SecretBytes};
+use crate::model::{ExposeSecret as _, Reason, SecretBytes, SecretObject};
 
 fn files(pairs: &[(&str, &[u8])]) -> Files {
     Files { names: pairs.iter().map(|(name, _)| (*name).to_owned()).collect(), contents: bytes(pairs) }
 }
 
-/// What a secretObject asks for, with its files taken apart.
-pub(super) fn made(class: &Class, at: usize, files: &Files) -> Result<Desired, Mistake> {
-    let there = files_to_open(class, at).filter_map(|name| Some((name.to_owned(), files.contents.get(name)?)));
+/// The content that a secretObject asks for, with its files taken apart.
+pub(super) fn built(object: &SecretObject, files: &Files) -> Result<DesiredContent, Mistake> {
+    let found = files_to_open(object).filter_map(|name| Some((name.to_owned(), files.contents.get(name)?)));
     let open = |content: &SecretBytes| Arc::new(tls::open(content.expose_secret(), &mut Work::default()));
-    let opened: OpenedFiles = there.map(|(name, content)| (name, open(content))).collect();
-    desired(class, at, files, &opened)
+    let opened: OpenedFiles = found.map(|(name, content)| (name, open(content))).collect();
+    secret_name(object)?;
+    build(object, files, &opened)
 }
 
-fn first(object: Value, pairs: &[(&str, &[u8])]) -> Result<Desired, Mistake> {
-    made(&class(&json!([object])), 0, &files(pairs))
+fn first(object: Value, pairs: &[(&str, &[u8])]) -> Result<DesiredContent, Mistake> {
+    built(&super::object(&object), &files(pairs))
 }
 
 fn object(r#type: &str, data: &[(&str, &str)]) -> Value {
@@ -33,7 +33,7 @@ fn object(r#type: &str, data: &[(&str, &str)]) -> Value {
     json!({ "secretName": "web", "type": r#type, "data": data })
 }
 
-fn value<'a>(desired: &'a Desired, key: &str) -> &'a [u8] {
+fn value<'a>(desired: &'a DesiredContent, key: &str) -> &'a [u8] {
     desired.data[key].expose_secret()
 }
 
@@ -47,7 +47,7 @@ fn names_keys_and_types_are_trimmed_and_content_is_not() {
     assert_eq!(secret.r#type.as_str(), "Opaque");
     assert_eq!((value(&secret, "file1"), value(&secret, "b")), (&b" x\n\xff"[..], &b"y"[..]));
     assert_eq!(secret.labels.len() + secret.annotations.len(), 2);
-    let named = files_of(&class(&json!([object])));
+    let named = file_names(&[super::object(&object)]);
     assert_eq!(named.into_iter().collect::<Vec<_>>(), ["nested/bar/0", "obj1"]);
     assert_eq!(
         first(
@@ -61,21 +61,18 @@ fn names_keys_and_types_are_trimmed_and_content_is_not() {
 }
 
 #[test]
-fn a_mistake_names_class_secret_field_and_fix_and_no_value() {
+fn a_mistake_names_field_and_fix_and_no_value() {
     let data = json!([{ "objectName": "a", "key": "k" }]);
     for (wrong, expected) in [
-        (json!({ "data": data }), "class shop/demo: spec.secretObjects[0]: secretName is empty: name the Secret"),
-        (
-            json!({ "secretName": "../nodes", "data": data }),
-            "spec.secretObjects[0] (secretName ../nodes): secretName is no name for a Secret",
-        ),
+        (json!({ "data": data }), "secretName is empty: name the Secret"),
+        (json!({ "secretName": "../nodes", "data": data }), "secretName is not a valid Secret name"),
         (json!({ "secretName": "Web", "data": data }), "use lower-case letters"),
         (json!({ "secretName": "web" }), "data is empty"),
         (json!({ "secretName": "web", "data": [{ "key": "k" }] }), "data[0].objectName is empty"),
         (json!({ "secretName": "web", "data": [{ "objectName": "a", "key": " " }] }), "data[0].key is empty"),
         (
             json!({ "secretName": "web", "data": [{ "objectName": "a", "key": "a b" }] }),
-            "data[0].key \"a b\" is no key",
+            "data[0].key \"a b\" is not a valid Secret key",
         ),
         (
             json!({ "secretName": "web", "data": [{ "objectName": "absent", "key": "k" }] }),
@@ -100,21 +97,13 @@ fn a_mistake_names_class_secret_field_and_fix_and_no_value() {
         let mistake = first(wrong, &[("a", b"hunter2"), ("b/0", b"hunter2")]).unwrap_err();
         let text = mistake.to_string();
         assert!(text.contains(expected), "{text}");
-        assert!(text.starts_with("class shop/demo: spec.secretObjects[0]") && !text.contains("hunter2"), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
         assert!(matches!(mistake.reason(), Reason::ClassInvalid | Reason::ObjectInvalid));
     }
 }
 
 #[test]
-fn the_second_secret_object_of_one_name_is_a_mistake_and_the_first_is_none() {
-    let class = class(&json!([object("Opaque", &[("a", "k")]), object("Opaque", &[("a", "l")])]));
-    assert!(made(&class, 0, &files(&[("a", b"x")])).is_ok());
-    let text = made(&class, 1, &files(&[("a", b"x")])).unwrap_err().to_string();
-    assert!(text.contains("secretObjects[1]") && text.contains("that of secretObjects[0] too"), "{text}");
-}
-
-#[test]
-fn types_with_rules_are_taken_when_they_are_kept() {
+fn types_with_rules_are_accepted_if_their_keys_exist() {
     let json = br#"{"auths":{"r.example":{"auth":"eDp5"}}}"#;
     for (r#type, data) in [
         ("kubernetes.io/dockerconfigjson", &[("a", ".dockerconfigjson")][..]),
@@ -129,7 +118,7 @@ fn types_with_rules_are_taken_when_they_are_kept() {
 }
 
 #[test]
-fn a_secret_has_a_size() {
+fn the_size_of_a_secret_is_limited() {
     let half = vec![b'x'; 1 << 19];
     let data = object("Opaque", &[("a", "k"), ("b", "l")]);
     assert!(first(data.clone(), &[("a", &half), ("b", &half)]).is_ok());
