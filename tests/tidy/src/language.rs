@@ -21,7 +21,10 @@ const PATTERNS: &[(&str, &str)] = &[
     (r"(?i)\bgoes round\b", "loops, is repeated"),
     (r"(?i)\bcomes in the middle\b", "say the value"),
     (r"(?i)\bhas ended\b", "ends, completes, is done"),
-    (r"(?i)\b(is|are) no (boolean|number|directory|tmpfs|address|name|key|certificate|base64|json|yaml)\b", "is not a ..."),
+    (
+        r"(?i)\b(is|are) no (boolean|number|directory|tmpfs|address|name|key|certificate|base64|json|yaml)\b",
+        "is not a ...",
+    ),
     (r"(?i)\bended on\b", "expired on"),
     (r"(?i)\bleft alone\b", "is not changed; requests to HOST are paused"),
     (r"\bControl (goes|comes)\b", "go to references shows it"),
@@ -58,7 +61,8 @@ fn the_patterns_find_what_they_are_for() {
         ("is no longer there", 0),
         ("the retold story", 0),
     ] {
-        let count = PATTERNS.iter().filter(|(pattern, _)| Regex::new(pattern).expect("a pattern").is_match(text)).count();
+        let count =
+            PATTERNS.iter().filter(|(pattern, _)| Regex::new(pattern).expect("a pattern").is_match(text)).count();
         assert_eq!(count, expected, "{text}");
     }
 }

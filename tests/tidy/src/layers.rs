@@ -85,6 +85,30 @@ fn imports_point_down() {
 }
 
 #[test]
+fn no_files_import_each_other_in_a_circle() {
+    let mut found = Vec::new();
+    let roots = [
+        "src",
+        "crates/h2-authority/src",
+        "e2e/src",
+        "e2e/azure/src",
+        "e2e/apiserver/src",
+        "e2e/bench/src",
+        "e2e/tests/cluster",
+        "tests/it",
+        "tests/tidy/src",
+    ];
+    for root in roots {
+        let sources = tree::sources(&[&format!("{root}/")]);
+        assert!(!sources.is_empty(), "{root} has no sources");
+        let tests = root == "tests/it" || root == "e2e/tests/cluster" || root == "tests/tidy/src";
+        let product: Vec<&File> = sources.iter().filter(|file| tests || !tree::is_test(&file.path)).collect();
+        found.extend(imports::circles(&product, root));
+    }
+    crate::report(&found);
+}
+
+#[test]
 fn planted_violations_are_found() {
     let file = |path: &str, text: &str| File { path: path.to_owned(), text: text.to_owned() };
     for (path, text, expected) in [

@@ -1,11 +1,12 @@
-//! Checks of the repository as text: direction of imports, homes of outside crates, shape of files, references, and
-//! that every integration test runs.
+//! Checks of the repository as text: direction of imports, homes of outside crates, shape and language of files,
+//! references, and that every integration test runs.
 //!
 //! Reports each violation with file and line. It builds without the product, so that it runs in seconds.
 #![cfg(test)]
 
 mod crates;
 mod imports;
+mod language;
 mod layers;
 mod references;
 mod registered;
