@@ -65,7 +65,7 @@ fn a_status_that_lies_makes_the_driver_read_nothing() -> Result<()> {
     for (name, uid) in [("lie-3", &victim.uid), ("lie-4", &thief.uid)] {
         status_on(&theirs, &fixture.node_name("a"), name, ("thief", uid), "steal", &target)?;
     }
-    wait_for("the lie is noticed", PATIENCE, || Ok(node.log().contains("the status is ignored")))?;
+    wait_for("the false status is ignored", PATIENCE, || Ok(node.log().contains("the status is ignored")))?;
     // Later news and several looks mark the time.
     let value = fixture.vault.set("a");
     node.kubelet.unpublish(&victim)?;
@@ -73,7 +73,7 @@ fn a_status_that_lies_makes_the_driver_read_nothing() -> Result<()> {
     fixture.holds("good", "k", &value)?;
     let looks = fixture.cluster.count(&user, "get", "secrets")?;
     wait_for("it looks again", PATIENCE, || Ok(fixture.cluster.count(&user, "get", "secrets")? >= looks + 3))?;
-    ensure!(fixture.secret("stolen")?.is_none() && theirs.secret("stolen")?.is_none(), "a lie was believed");
+    ensure!(fixture.secret("stolen")?.is_none() && theirs.secret("stolen")?.is_none(), "a false status was used");
     Ok(())
 }
 
