@@ -75,24 +75,24 @@ struct Rejected {
 }
 
 /// Why an attempt failed.
-enum Failed {
+enum AttemptError {
     Refused(Refusal),
     Request(SecretError),
 }
 
-impl Failed {
-    fn of(self, secret: &SecretRef) -> Error {
+impl AttemptError {
+    fn with_secret(self, secret: &SecretRef) -> Error {
         let secret = secret.clone();
         match self {
-            Failed::Refused(refusal) => Error::Refused { secret, refusal },
-            Failed::Request(source) => Error::Request { secret, source },
+            AttemptError::Refused(refusal) => Error::Refused { secret, refusal },
+            AttemptError::Request(source) => Error::Request { secret, source },
         }
     }
 }
 
-impl From<SecretError> for Failed {
-    fn from(error: SecretError) -> Failed {
-        Failed::Request(error)
+impl From<SecretError> for AttemptError {
+    fn from(error: SecretError) -> AttemptError {
+        AttemptError::Request(error)
     }
 }
 
@@ -112,7 +112,7 @@ impl Writer {
         inputs: [u8; 32],
     ) -> Result<Option<WriteOutcome>, Error> {
         let found = self.unchanged(secret, freshness, |cached| cached.inputs == inputs).await;
-        found.map_err(|error| Failed::from(error).of(secret))
+        found.map_err(|error| AttemptError::from(error).with_secret(secret))
     }
 
     /// Brings the Secret to the desired state, which was built from `inputs`. `abandoned` answers
@@ -128,7 +128,7 @@ impl Writer {
         abandoned: impl Fn(String) -> F,
     ) -> Result<WriteOutcome, Error> {
         let outcome = self.reconcile(desired, inputs, freshness, abandoned).await;
-        outcome.map_err(|failed| failed.of(&desired.reference))
+        outcome.map_err(|error| error.with_secret(&desired.reference))
     }
 
     async fn reconcile<F: Future<Output = bool>>(
@@ -137,7 +137,7 @@ impl Writer {
         inputs: [u8; 32],
         freshness: Freshness,
         abandoned: impl Fn(String) -> F,
-    ) -> Result<WriteOutcome, Failed> {
+    ) -> Result<WriteOutcome, AttemptError> {
         let (secret, digest) = (&desired.reference, desired.digest());
         if let Some(outcome) = self.unchanged(secret, freshness, |cached| cached.digest == digest).await? {
             if let Some(cached) = self.cache().get_mut(secret).filter(|cached| cached.digest == digest) {
@@ -160,20 +160,22 @@ impl Writer {
                     let unchanged = outcome == WriteOutcome::Unchanged;
                     return Ok(if added_owners && unchanged { WriteOutcome::AddedOwners } else { outcome });
                 }
-                Err(Failed::Refused(Refusal::OtherClass(class)))
+                Err(AttemptError::Refused(Refusal::OtherClass(class)))
                     if !class_abandoned && abandoned(class.clone()).await =>
                 {
                     class_abandoned = true;
                 }
-                Err(Failed::Request(error @ (SecretError::Exists | SecretError::Changed | SecretError::Gone))) => {
+                Err(AttemptError::Request(
+                    error @ (SecretError::Exists | SecretError::Changed | SecretError::Gone),
+                )) => {
                     debug!(%secret, err = %error, "the Secret changed between read and write");
                     conflict = error;
                 }
-                Err(failed) => {
-                    if matches!(failed, Failed::Refused(_)) {
+                Err(error) => {
+                    if matches!(error, AttemptError::Refused(_)) {
                         self.cache().remove(secret);
                     }
-                    return Err(failed);
+                    return Err(error);
                 }
             }
         }
@@ -186,7 +188,7 @@ impl Writer {
         desired: &DesiredSecret,
         digest: [u8; 32],
         class_abandoned: bool,
-    ) -> Result<(SecretVersion, WriteOutcome), Failed> {
+    ) -> Result<(SecretVersion, WriteOutcome), AttemptError> {
         let Some(stored) = self.secrets.get(&desired.reference).await? else {
             self.check_rejected(desired, None, digest)?;
             let created = self.create(desired).await;
@@ -194,7 +196,7 @@ impl Writer {
         };
         let manager = self.secrets.manager();
         let plan = plan::plan(manager, desired, &stored, class_abandoned, Timestamp::now());
-        let plan = plan.map_err(Failed::Refused)?;
+        let plan = plan.map_err(AttemptError::Refused)?;
         if plan.writes() {
             self.check_rejected(desired, Some(&stored.version), digest)?;
         }

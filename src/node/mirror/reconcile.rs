@@ -147,7 +147,10 @@ impl Reconciler {
         let provider = self.metrics.provider(&class.provider);
         let of_class = |error| match error {
             secret::Error::Mistake(mistake) => mistake_in(class, index, mistake.into()),
-            source => Error::Secret { class: class.reference.clone(), source },
+            source
+            @ (secret::Error::Refused { .. } | secret::Error::Request { .. } | secret::Error::Compute { .. }) => {
+                Error::Secret { class: class.reference.clone(), source }
+            }
         };
         let count = |error: &Error| self.metrics.mirrored(provider, Err(error.reason()));
         let name = checked_name(&class.secret_objects, index);
