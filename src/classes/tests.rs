@@ -101,7 +101,7 @@ fn where_a_missing_class_may_be_stands_in_the_log_and_not_in_the_event() {
         error.detail().unwrap(),
         format!(
             "searched {}; a class of that name is in namespace shop; it may be in a file that cannot be read: \"b.yaml\" (line \
-             1, column 7: unclosed bracket '['), \"c.yaml\" (line 3, column 1: the key \"a\" is there twice)",
+             1, column 7: unclosed bracket '['), \"c.yaml\" (line 3, column 1: the key \"a\" occurs twice)",
             place.path().display()
         )
     );

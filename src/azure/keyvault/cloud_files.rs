@@ -13,7 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::cloud::{Cloud, CloudError};
-use crate::platform::contained::{Refusal, below, read_file_in};
+use crate::platform::contained::{ContainedFileError, below, read_file_in};
 use crate::platform::dir::read_ordinary_file;
 
 /// The largest file; real ones have about 2 KiB.
@@ -150,9 +150,9 @@ impl CloudFiles {
             Source::File(path) => (path.display().to_string(), "--cloud-file"),
         };
         let content = source.content().map_err(|refusal| match (refusal, named) {
-            (Refusal::LeadsOut, Some(CloudFileName(name))) => CloudFileError::refused(name),
-            (Refusal::LeadsOut, None) => CloudFileError::NotNamed,
-            (Refusal::Unreadable(source), _) => CloudFileError::Unreadable { file: file.clone(), setting, source },
+            (ContainedFileError::LeadsOut, Some(CloudFileName(name))) => CloudFileError::refused(name),
+            (ContainedFileError::LeadsOut, None) => CloudFileError::NotNamed,
+            (ContainedFileError::Unreadable(source), _) => CloudFileError::Unreadable { file: file.clone(), setting, source },
         })?;
         Cloud::of_file(&content).map_err(|source| CloudFileError::Content { file, setting, source })
     }
@@ -169,10 +169,10 @@ impl CloudFiles {
 }
 
 impl Source<'_> {
-    fn content(&self) -> Result<AdministratorFile, Refusal> {
+    fn content(&self) -> Result<AdministratorFile, ContainedFileError> {
         let bytes = match self {
             Source::InFolder { folder, path } => read_file_in(folder, path, LARGEST)?,
-            Source::File(path) => read_ordinary_file(path, LARGEST).map_err(Refusal::Unreadable)?,
+            Source::File(path) => read_ordinary_file(path, LARGEST).map_err(ContainedFileError::Unreadable)?,
         };
         Ok(AdministratorFile(bytes))
     }

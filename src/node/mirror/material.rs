@@ -15,7 +15,7 @@ use super::error::Error;
 use super::files::Files;
 use super::plan::Owners;
 use super::tls::{self, Opened, TlsError};
-use crate::compute::{Compute, Memory};
+use crate::compute::{Compute, ResultCache};
 use crate::formats::pkcs12::Work;
 use crate::model::{Class, ExposeSecret as _};
 
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Reader {
     compute: Compute,
-    refused: Memory<TlsError>,
+    refused: ResultCache<TlsError>,
 }
 
 /// The class and the files of one look.
@@ -42,7 +42,7 @@ pub(super) struct Material<'a> {
 impl Reader {
     /// A reader that knows of no file.
     pub(super) fn new(compute: Compute) -> Reader {
-        Reader { compute, refused: Memory::default() }
+        Reader { compute, refused: ResultCache::default() }
     }
 }
 
