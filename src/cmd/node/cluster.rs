@@ -1,7 +1,7 @@
-//! What the node driver has of a cluster: classes from it, reports to it, and the mirror.
+//! The node driver's use of the cluster: classes, reports, and the mirror.
 //!
-//! Without a cluster classes come from a folder of manifests, and nobody is told anything. Starts what follows the API
-//! server in the background; no request is waited for.
+//! With a folder of manifests there is no cluster: classes come from the folder, and the driver reports nothing. Starts
+//! the watches in the background; nothing here waits for a response of the API server.
 
 use anyhow::Context as _;
 use tracing::warn;
@@ -14,7 +14,7 @@ use crate::node::mirror;
 use crate::node::volume::Volumes;
 use crate::server::metrics::Metrics;
 
-/// What there is besides classes where there is a cluster.
+/// The parts of the driver that need a cluster.
 pub(super) struct Cluster {
     pub(super) connection: Connection,
     pub(super) classes: ClassCache,
@@ -22,7 +22,7 @@ pub(super) struct Cluster {
     pub(super) pods: Pods,
 }
 
-/// Where classes come from, and the cluster, unless there is a folder of manifests.
+/// The source of classes, and the cluster, unless classes come from a folder of manifests.
 pub(super) async fn connect(args: &Args, user_agent: &str) -> anyhow::Result<(Classes, Option<Cluster>)> {
     if let Some(folder) = &args.manifests {
         let classes =
@@ -38,7 +38,7 @@ pub(super) async fn connect(args: &Args, user_agent: &str) -> anyhow::Result<(Cl
     Ok((Classes::Kubernetes(classes.clone()), Some(Cluster { connection, classes, reports, pods })))
 }
 
-/// Starts the mirror, which runs as long as the process; what it does not get done, the next process does.
+/// Starts the mirror, which runs as long as the process; the next process continues unfinished work.
 pub(super) fn mirror_secrets(
     args: &Args,
     cluster: Option<Cluster>,
@@ -63,7 +63,7 @@ pub(super) fn mirror_secrets(
         driver: args.drivername.clone(),
         interval: args.secret_check_interval,
     };
-    // The mirror listens before anything is told.
+    // Before the watch of status objects, so that the mirror receives its first notifications.
     tokio::spawn(mirror::run(sources));
     tokio::spawn(statuses.follow());
 }
