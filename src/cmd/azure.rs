@@ -1,6 +1,8 @@
-//! The flags of the Azure provider, which all roles that fetch share, and the provider that they configure.
+//! The flags of the Azure provider, which all roles that fetch share, and the provider that they
+//! configure.
 //!
-//! Flags with upstream's meaning have upstream's names and defaults (docs/reference/azure-provider.md#flags).
+//! Flags with upstream's meaning have upstream's names and defaults
+//! (docs/reference/azure-provider.md#flags).
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,11 +28,12 @@ pub(super) struct AzureArgs {
     /// Cloud of classes that do not name one.
     #[arg(long, default_value = "AzurePublicCloud")]
     cloud_name: String,
-    /// File with the addresses of AzureStackCloud, for classes that do not name a file; default: the file in
-    /// AZURE_ENVIRONMENT_FILEPATH.
+    /// File with the addresses of AzureStackCloud, for classes that do not name a file; default:
+    /// the file in AZURE_ENVIRONMENT_FILEPATH.
     #[arg(long, value_name = "FILE")]
     cloud_file: Option<PathBuf>,
-    /// Folder with files of addresses of AzureStackCloud; a class selects one of them with cloudEnvFileName.
+    /// Folder with files of addresses of AzureStackCloud; a class selects one of them with
+    /// cloudEnvFileName.
     #[arg(long, value_name = "FOLDER")]
     cloud_files_dir: Option<PathBuf>,
     /// URL of the AKS token proxy for identity bindings; if empty, the cluster's API server.
@@ -45,7 +48,7 @@ pub(super) struct AzureArgs {
     /// How long a fetched object serves other pods with the same identity; 0 disables sharing.
     #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = duration::parse)]
     freshness_window: Duration,
-    /// Limit of requests per second from this node to one vault; 0 is no limit.
+    /// Limit of requests per second from this node to one vault; 0 means unlimited.
     #[arg(long, default_value_t = 100, value_name = "COUNT")]
     vault_requests_per_second: u32,
     /// Text to append to the User-Agent of all requests to Azure.
@@ -55,20 +58,21 @@ pub(super) struct AzureArgs {
     #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_missing_value = "true")]
     construct_pem_chain: bool,
-    /// Also write the certificate and the key of a certificate's secret to separate files, .crt and .key.
+    /// Also write the certificate and the key of a certificate's secret to separate files, .crt and
+    /// .key.
     #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_missing_value = "true")]
     write_cert_and_key_in_separate_files: bool,
 }
 
 impl AzureArgs {
-    /// The file in the flag, else in the environment; an empty variable is no file.
+    /// The file in the flag, else in the environment; an empty variable counts as unset.
     fn cloud_file(&self) -> Option<PathBuf> {
         let variable = || std::env::var_os(CLOUD_FILE_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
         self.cloud_file.clone().or_else(variable)
     }
 
-    /// The folder in the flag; an empty path is no folder.
+    /// The folder in the flag; an empty path counts as unset.
     fn cloud_files_dir(&self) -> anyhow::Result<Option<PathBuf>> {
         let folder = self.cloud_files_dir.clone().filter(|folder| !folder.as_os_str().is_empty());
         if let Some(folder) = folder.as_ref().filter(|folder| !folder.is_dir()) {

@@ -1,19 +1,21 @@
 //! Pure. Divides the limit of open file descriptors among the kinds of clients.
 //!
-//! Each share is a fraction of the limit, with an upper bound, so that one kind of client cannot use up the descriptors
-//! of another. The rest, at least an eighth, is for listeners, the API server, directories and files.
+//! Each share is a fraction of the limit, with an upper bound, so that one kind of client cannot
+//! use up the descriptors of another. The rest, at least an eighth, is for listeners, the API
+//! server, directories and files.
 
 /// The connections of each kind of client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Descriptors {
-    /// Connections to the gRPC socket. The same number goes to other providers: each open call has at most one.
+    /// Connections to the gRPC socket. The same number goes to other providers: each open call has
+    /// at most one.
     pub(super) calls: usize,
     /// Clients of the health check.
     pub(super) health: usize,
     /// Clients of the metrics.
     pub(super) metrics: usize,
-    /// Concurrent fetches from vaults, for all namespaces together. A name look-up needs four descriptors: two kinds of
-    /// addresses, two name servers.
+    /// Concurrent fetches from vaults, for all namespaces together. A name look-up needs four
+    /// descriptors: two kinds of addresses, two name servers.
     pub(super) fetches: usize,
     /// Idle connections to Azure.
     pub(super) idle: usize,

@@ -1,12 +1,13 @@
 //! Translates command lines in the syntax of Go programs, which upstream's manifests use, for clap
 //! (docs/reference/csi-driver.md#flags).
 //!
-//! Pure: rewrites the arguments before clap parses them, and removes upstream's flags that have no effect here. Clap and
-//! the subcommand check the values.
+//! Pure: rewrites the arguments before clap parses them, and removes upstream's flags that have no
+//! effect here. Clap and the subcommand check the values.
 //!
 //! # Rules
-//! `-x` is `--x`; `--x=v` and `--x v` are the same; a bare boolean means true; the last of several wins (in clap). Unlike
-//! in Go, an argument that belongs to no flag is an error: Go would stop there and ignore the flags after it.
+//! `-x` is `--x`; `--x=v` and `--x v` are the same; a bare boolean means true; the last of several
+//! wins (in clap). Unlike in Go, an argument that belongs to no flag is an error: Go would stop
+//! there and ignore the flags after it.
 
 use std::ffi::{OsStr, OsString};
 
@@ -61,7 +62,8 @@ pub(super) struct Translated {
     pub(super) unused: Vec<Unused>,
 }
 
-/// Rewrites `words` (the program's name first) for their subcommand; without a subcommand they stay as they are.
+/// Rewrites `words` (the program's name first) for their subcommand; without a subcommand they stay
+/// as they are.
 pub(super) fn translate(command: &Command, words: impl IntoIterator<Item = OsString>) -> Translated {
     let mut words = words.into_iter();
     let mut out: Vec<OsString> = words.by_ref().take(2).collect();

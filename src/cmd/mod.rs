@@ -1,7 +1,7 @@
 //! The command line: one program with one subcommand for each role.
 //!
-//! Wires the modules together and contains no other logic. Flags with upstream's meaning have upstream's names
-//! (docs/reference/csi-driver.md#flags).
+//! Wires the modules together and contains no other logic. Flags with upstream's meaning have
+//! upstream's names (docs/reference/csi-driver.md#flags).
 
 mod azure;
 mod descriptors;

@@ -1,7 +1,7 @@
 //! The role `node`: flags, wiring, order of start and shutdown.
 //!
-//! Waits for no network before it serves the kubelet. On SIGTERM or SIGINT it accepts no new calls, waits for the open
-//! ones, and leaves every mount in place.
+//! Waits for no network before it serves the kubelet. On SIGTERM or SIGINT it accepts no new calls,
+//! waits for the open ones, and leaves every mount in place.
 
 mod args;
 mod cluster;
@@ -107,7 +107,8 @@ async fn drive(args: Args, descriptors: Descriptors) -> anyhow::Result<()> {
         let plugin = registration::Plugin { name: args.drivername, kubelet_path };
         let (socket, shutdown) = (args.endpoint.clone(), shutdown.clone());
         running.spawn(async move {
-            // The kubelet calls the driver as soon as it finds the registration socket, and version 1.20 never retries.
+            // The kubelet calls the driver as soon as it finds the registration socket, and version
+            // 1.20 never retries.
             wait_until_served(&socket).await?;
             registration::serve(&folder, plugin, state, shutdown.cancelled_owned()).await
         });

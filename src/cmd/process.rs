@@ -1,6 +1,7 @@
 //! The process of a role that serves: log, threads, shutdown signal, shutdown.
 //!
-//! Does not depend on a role. A role starts its servers, waits with [`until_shutdown`], and stops with [`drain`].
+//! Does not depend on a role. A role starts its servers, waits with [`until_shutdown`], and stops
+//! with [`drain`].
 
 use std::future::Future;
 use std::io::Write as _;
@@ -25,7 +26,8 @@ use crate::server::telemetry;
 /// Enough to keep two cores busy; the node's core count would only cost memory
 /// (docs/performance.md).
 const WORKERS: usize = 2;
-/// Threads for mounts, writes and name look-ups, started when needed; look-ups may use only a part of them.
+/// Threads for mounts, writes and name look-ups, started when needed; look-ups may use only a part
+/// of them.
 const BLOCKING: usize = 32;
 /// After this time an idle one of these threads stops.
 const BLOCKING_IDLE: Duration = Duration::from_secs(10);
@@ -72,11 +74,12 @@ const BUILD: Build = Build {
     },
 };
 
-/// Below this limit the log has a warning: the requests of one fetch of 16 objects may have to wait for each other.
+/// Below this limit the log has a warning: the requests of one fetch of 16 objects may have to wait
+/// for each other.
 const FEW_DESCRIPTORS: u64 = 1_024;
 
-/// Runs a role until it stops. `version` builds the output of `--version` with the keys of upstream's program for this
-/// role.
+/// Runs a role until it stops. `version` builds the output of `--version` with the keys of
+/// upstream's program for this role.
 ///
 /// # Errors
 /// The role cannot start, or fails later.
@@ -136,7 +139,10 @@ pub(super) fn parse_endpoint(text: &str) -> Result<PathBuf, String> {
     let path = match text.split_once("://") {
         Some((scheme, path)) if scheme.eq_ignore_ascii_case("unix") && !path.is_empty() => path,
         Some((scheme, _)) if scheme.eq_ignore_ascii_case("tcp") => {
-            return Err("tcp is not served: it has no authentication, so any client could read secrets; use unix:// and a path".to_owned());
+            return Err(
+                "tcp is not served: it has no authentication, so any client could read secrets; use unix:// and a path"
+                    .to_owned(),
+            );
         }
         _ => return Err("must be unix:// and a path".to_owned()),
     };

@@ -1,7 +1,8 @@
 //! The role `provider`, for another driver: flags, wiring, order of start and shutdown.
 //!
-//! Has the node driver's Azure provider, without volumes and without a cluster. Uses no network before the first Mount.
-//! On SIGTERM or SIGINT it removes its socket, accepts no new calls, and waits for the open ones.
+//! Has the node driver's Azure provider, without volumes and without a cluster. Uses no network
+//! before the first Mount. On SIGTERM or SIGINT it removes its socket, accepts no new calls, and
+//! waits for the open ones.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

@@ -1,12 +1,15 @@
-//! A fair queue for one permit: next is the namespace whose jobs have used the least time, first in first out within it.
+//! A fair queue for one permit: next is the namespace whose jobs have used the least time, first in
+//! first out within it.
 //!
-//! Pure: time is an argument, and the parent module wakes the waiters. The queue is fair by used time and not by number
-//! of jobs, so that ten small jobs do not wait for ten large jobs of another namespace.
+//! Pure: time is an argument, and the parent module wakes the waiters. The queue is fair by used
+//! time and not by number of jobs, so that ten small jobs do not wait for ten large jobs of another
+//! namespace.
 //!
 //! # Guarantees
-//! A waiter of a namespace that has used less time than others waits for at most one job of another namespace, besides
-//! the jobs of its own. A namespace has at most [`PER_NAMESPACE`] waiters, and all together [`TOTAL`]; when the queue
-//! holds [`TOTAL`], each namespace may still have [`RESERVED`].
+//! A waiter of a namespace that has used less time than others waits for at most one job of another
+//! namespace, besides the jobs of its own. A namespace has at most [`PER_NAMESPACE`] waiters, and
+//! all together [`TOTAL`]; when the queue holds [`TOTAL`], each namespace may still have
+//! [`RESERVED`].
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -16,7 +19,8 @@ use std::time::Duration;
 pub(super) const PER_NAMESPACE: usize = 4_096;
 /// Waiters of all namespaces.
 pub(super) const TOTAL: usize = 16_384;
-/// Waiters of one namespace in a full queue: as many as one pod's objects that are fetched concurrently.
+/// Waiters of one namespace in a full queue: as many as one pod's objects that are fetched
+/// concurrently.
 pub(super) const RESERVED: usize = 16;
 
 /// The permit and its waiters, by namespace.
@@ -24,8 +28,8 @@ pub(super) const RESERVED: usize = 16;
 pub(super) struct FairQueue<W> {
     taken: bool,
     namespaces: HashMap<Arc<str>, Queue<W>>,
-    /// The used time of the namespace that got the permit last. A namespace that joins, or returns, starts at this
-    /// value: its earlier usage does not count.
+    /// The used time of the namespace that got the permit last. A namespace that joins, or returns,
+    /// starts at this value: its earlier usage does not count.
     level: Duration,
     arrivals: u64,
     count: usize,
@@ -50,11 +54,17 @@ impl<W> FairQueue<W> {
         !std::mem::replace(&mut self.taken, true)
     }
 
-    /// Appends a waiter to its namespace's queue. If the queue is full, first removes waiters that are `cancelled`.
+    /// Appends a waiter to its namespace's queue. If the queue is full, first removes waiters that
+    /// are `cancelled`.
     ///
     /// # Errors
     /// The queue is full; returns the number of the namespace's waiters.
-    pub(super) fn enqueue(&mut self, namespace: &Arc<str>, waiter: W, cancelled: impl Fn(&W) -> bool) -> Result<(), usize> {
+    pub(super) fn enqueue(
+        &mut self,
+        namespace: &Arc<str>,
+        waiter: W,
+        cancelled: impl Fn(&W) -> bool,
+    ) -> Result<(), usize> {
         let of_namespace = |queue: &Self| queue.namespaces.get(namespace).map_or(0, |queue| queue.waiting.len());
         let full = |queue: &Self| of_namespace(queue) >= if queue.count < TOTAL { PER_NAMESPACE } else { RESERVED };
         if full(self) {
@@ -76,8 +86,8 @@ impl<W> FairQueue<W> {
         self.queue(namespace).used += time;
     }
 
-    /// Passes the permit to the namespace that has used the least time, and returns its first waiter. Without waiters,
-    /// the permit is free.
+    /// Passes the permit to the namespace that has used the least time, and returns its first
+    /// waiter. Without waiters, the permit is free.
     pub(super) fn next(&mut self) -> Option<W> {
         let first = |queue: &Queue<W>| Some((queue.used, queue.waiting.front()?.0));
         let waiting = self.namespaces.iter().filter_map(|(namespace, queue)| Some((first(queue)?, namespace)));

@@ -1,13 +1,13 @@
-//! Runs expensive computations on tenants' input, such as the key derivations of a PKCS#12 archive, outside of the async
-//! runtime's threads.
+//! Runs expensive computations on tenants' input, such as the key derivations of a PKCS#12 archive,
+//! outside of the async runtime's threads.
 //!
-//! One job runs at a time, in a thread of low priority, in the order of a fair queue of namespaces. The callers supply
-//! the jobs, and [`ResultCache`] holds results that must not be computed again.
+//! One job runs at a time, in a thread of low priority, in the order of a fair queue of namespaces.
+//! The callers supply the jobs, and [`ResultCache`] holds results that must not be computed again.
 //!
 //! # Guarantees
-//! A namespace that uses less time than others waits for at most one job of another namespace, whatever their number. A
-//! job whose caller was cancelled, or whose deadline has passed, does not run. A queue entry does not hold the job's
-//! input. Queues are bounded.
+//! A namespace that uses less time than others waits for at most one job of another namespace,
+//! whatever their number. A job whose caller was cancelled, or whose deadline has passed, does not
+//! run. A queue entry does not hold the job's input. Queues are bounded.
 
 mod fair_queue;
 mod result_cache;
@@ -115,10 +115,11 @@ impl Compute {
         self.0.metrics.computing_refused("ceiling");
     }
 
-    /// Waits for a permit in the queue of this namespace, then runs a job and counts the [`Work`] that it spends.
+    /// Waits for a permit in the queue of this namespace, then runs a job and counts the [`Work`]
+    /// that it spends.
     ///
-    /// Calls `prepare` only with the permit, so that the job's input is not copied earlier. A job that has started runs
-    /// to its end, even if the caller is cancelled.
+    /// Calls `prepare` only with the permit, so that the job's input is not copied earlier. A job
+    /// that has started runs to its end, even if the caller is cancelled.
     ///
     /// # Errors
     /// See [`Error`].
@@ -132,7 +133,8 @@ impl Compute {
             self.0.metrics.computing_refused("deadline");
             Error::Deadline { namespace: namespace.to_owned(), waited: queued.elapsed() }
         };
-        let permit = timeout_at(deadline, self.enqueue(&name)?).await.map_err(|_| late())?.map_err(|_| Error::Thread)?;
+        let permit =
+            timeout_at(deadline, self.enqueue(&name)?).await.map_err(|_| late())?.map_err(|_| Error::Thread)?;
         if Instant::now() >= deadline {
             return Err(late());
         }
@@ -210,7 +212,8 @@ impl Drop for Permit {
             let Some(next) = next else { return };
             match next.send(Permit(Some(shared.clone()))) {
                 Ok(()) => return,
-                // The waiter was cancelled. Without this, dropping the returned permit would recurse.
+                // The waiter was cancelled. Without this, dropping the returned permit would
+                // recurse.
                 Err(mut permit) => permit.0 = None,
             }
         }

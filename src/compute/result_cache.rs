@@ -1,7 +1,9 @@
-//! Caches results by keyed digests of their inputs: for as many inputs of a namespace as a node can have volumes.
+//! Caches results by keyed digests of their inputs: for as many inputs of a namespace as a node can
+//! have volumes.
 //!
-//! Evicts the least recently used result of the same namespace, so that no namespace can evict results that another one
-//! uses. Holds values of a fixed size and never an input; callers must not cache secrets.
+//! Evicts the least recently used result of the same namespace, so that no namespace can evict
+//! results that another one uses. Holds values of a fixed size and never an input; callers must not
+//! cache secrets.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

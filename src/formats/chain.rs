@@ -18,7 +18,7 @@ pub enum Error {
     /// The input is empty.
     #[error("no leaf found: there is no certificate at all")]
     Empty,
-    /// Every certificate has signed another one.
+    /// Each certificate is the issuer of another one.
     #[error("no leaf found: each of the {0} certificates is, by its key identifier, the issuer of another")]
     NoLeaf(usize),
     /// The issuers of the server's certificate repeat.
@@ -45,15 +45,18 @@ pub struct Identifiers {
 }
 
 impl Identifiers {
-    /// Reads a certificate in DER. One that cannot be parsed has no identifiers, so it belongs to no chain.
+    /// Reads a certificate in DER. One that cannot be parsed has no identifiers, so it belongs to
+    /// no chain.
     ///
-    /// Upstream refuses the whole secret then, although the program that reads the file may understand it.
+    /// Upstream refuses the whole secret then, although the program that reads the file may
+    /// understand it.
     pub fn of(der: &[u8]) -> Identifiers {
         let Ok(certificate) = CertificateInner::<Raw>::from_der(der) else {
             return Identifiers::default();
         };
         let extensions = certificate.tbs_certificate().extensions().map_or(&[][..], Vec::as_slice);
-        let value = |oid| extensions.iter().find(|extension| extension.extn_id == oid).map(|found| found.extn_value.as_bytes());
+        let value =
+            |oid| extensions.iter().find(|extension| extension.extn_id == oid).map(|found| found.extn_value.as_bytes());
         Identifiers {
             subject: value(SUBJECT_KEY).and_then(subject_key).filter(|id| !id.is_empty()),
             authority: value(AUTHORITY_KEY).and_then(authority_key).filter(|id| !id.is_empty()),
@@ -63,11 +66,12 @@ impl Identifiers {
 
 /// Orders certificates: server, intermediates, root.
 ///
-/// The issuer of a certificate is the first other certificate whose key identifier matches; the server's certificate
-/// is the first that issued no other.
+/// The issuer of a certificate is the first other certificate whose key identifier matches; the
+/// server's certificate is the first that issued no other.
 ///
 /// # Errors
-/// Each certificate issued another one, or the issuers form a cycle: two copies of a root can cause both.
+/// Each certificate issued another one, or the issuers form a cycle: two copies of a root can cause
+/// both.
 pub fn order(certificates: &[Identifiers]) -> Result<Order, Error> {
     if certificates.is_empty() {
         return Err(Error::Empty);

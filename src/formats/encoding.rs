@@ -1,7 +1,8 @@
 //! The encodings of a secret's value: UTF-8, base64, hex.
 //!
-//! Decodes into buffers that are wiped on drop, and never puts a part of a value into an error. The rules are those of
-//! Go's standard library, which upstream uses (docs/reference/azure-provider.md#encodings).
+//! Decodes into buffers that are wiped on drop, and never puts a part of a value into an error. The
+//! rules are those of Go's standard library, which upstream uses
+//! (docs/reference/azure-provider.md#encodings).
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -53,7 +54,8 @@ pub enum Error {
     },
 }
 
-/// Go's `base64.StdEncoding`: standard alphabet, padding required, bits after the last byte ignored.
+/// Go's `base64.StdEncoding`: standard alphabet, padding required, bits after the last byte
+/// ignored.
 const STANDARD: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new()
@@ -77,7 +79,8 @@ pub fn to_base64(bytes: &[u8]) -> Text {
 /// Decodes standard base64; skips carriage returns and line feeds anywhere.
 ///
 /// # Errors
-/// Any other character (spaces and the URL-safe alphabet too), missing padding, or an incomplete group.
+/// Any other character (spaces and the URL-safe alphabet too), missing padding, or an incomplete
+/// group.
 pub fn base64(text: &str) -> Result<Bytes, Error> {
     let length = text.len();
     let mut joined = Zeroizing::new(Vec::with_capacity(length));

@@ -1,4 +1,5 @@
-//! Converts public keys from JSON Web Keys, the form in Key Vault's responses, to SubjectPublicKeyInfo.
+//! Converts public keys from JSON Web Keys, the form in Key Vault's responses, to
+//! SubjectPublicKeyInfo.
 //!
 //! Checks lengths, but not whether a point lies on its curve: the vault generated the key
 //! (docs/reference/azure-provider.md#keys). Nothing here is secret.
@@ -103,7 +104,8 @@ struct RsaPublicKey<'a> {
 /// The key as SubjectPublicKeyInfo in DER.
 ///
 /// # Errors
-/// A type or curve that is not supported, a member that is missing, or a number of the wrong length.
+/// A type or curve that is not supported, a member that is missing, or a number of the wrong
+/// length.
 pub fn public_key(key: &Jwk<'_>) -> Result<Vec<u8>, Error> {
     match key.kty.ok_or(Error::Missing("kty"))? {
         "RSA" | "RSA-HSM" => rsa(&number("n", key.n)?, &number("e", key.e)?),
@@ -134,7 +136,8 @@ pub fn rsa(n: &[u8], e: &[u8]) -> Result<Vec<u8>, Error> {
     info(AlgorithmIdentifierRef { oid: RSA, parameters: Some(AnyRef::NULL) }, &bits)
 }
 
-/// The SubjectPublicKeyInfo of an EC key with an uncompressed point; coordinates are padded to the curve's length.
+/// The SubjectPublicKeyInfo of an EC key with an uncompressed point; coordinates are padded to the
+/// curve's length.
 ///
 /// # Errors
 /// A coordinate that is longer than the curve allows.

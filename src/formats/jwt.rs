@@ -1,7 +1,7 @@
 //! The claims of a JSON Web Token in the compact form of RFC 7515 §3.1 and RFC 7519.
 //!
-//! Checks the form and not the signature: only the authority has the issuer's key. So claims are unverified. A text of
-//! more than [`MAX_LENGTH`] bytes is not read.
+//! Checks the form and not the signature: only the authority has the issuer's key. So claims are
+//! unverified. A text of more than [`MAX_LENGTH`] bytes is not read.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
@@ -34,7 +34,8 @@ pub enum Malformed {
     /// The first part is not a JSON object.
     #[error("its header is not a JSON object")]
     Header,
-    /// The second part is not a JSON object, or a claim has a type other than in RFC 7519 or occurs twice.
+    /// The second part is not a JSON object, or a claim has a type other than in RFC 7519 or occurs
+    /// twice.
     #[error("its payload is not a JSON object with the claims sub, exp and aud of RFC 7519")]
     Payload,
 }
@@ -46,7 +47,8 @@ struct Header {
     _alg: Option<IgnoredAny>,
 }
 
-/// The payload. The derived `Deserialize` refuses a claim that occurs twice: two parsers could choose different ones.
+/// The payload. The derived `Deserialize` refuses a claim that occurs twice: two parsers could
+/// choose different ones.
 #[derive(Deserialize)]
 struct Payload {
     sub: String,

@@ -1,6 +1,7 @@
 //! Keyed digests: they distinguish values in memory, and reveal nothing about them without the key.
 //!
-//! HMAC-SHA-256 (RFC 2104) over parts, each prefixed by its length. The caller supplies the random key.
+//! HMAC-SHA-256 (RFC 2104) over parts, each prefixed by its length. The caller supplies the random
+//! key.
 
 use std::fmt;
 

@@ -1,7 +1,7 @@
 //! Standard formats and encodings: text or bytes in, values or bytes out.
 //!
-//! Pure, and imports no other module of this crate. Vaults, classes and files, and with them the meaning of a value,
-//! belong to the callers.
+//! Pure, and imports no other module of this crate. Vaults, classes and files, and with them the
+//! meaning of a value, belong to the callers.
 
 pub mod certificate;
 pub mod chain;

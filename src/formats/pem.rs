@@ -1,7 +1,8 @@
 //! Parses and writes PEM: text blocks around binary data.
 //!
-//! Follows Go's `encoding/pem`, which upstream uses (docs/reference/azure-provider.md#separate-files).
-//! Does not interpret the content of a block, and wipes it on drop.
+//! Follows Go's `encoding/pem`, which upstream uses
+//! (docs/reference/azure-provider.md#separate-files). Does not interpret the content of a block,
+//! and wipes it on drop.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -61,10 +62,12 @@ pub struct Parsed {
     pub damaged: usize,
 }
 
-/// Finds the blocks of a text; drops text outside of blocks, and only counts blocks that cannot be decoded.
+/// Finds the blocks of a text; drops text outside of blocks, and only counts blocks that cannot be
+/// decoded.
 ///
-/// A block ends before the next line that begins one, so the time is linear in the text: searching the whole rest of
-/// the text for the end of each block would be quadratic (CVE-2025-61723 of Go's encoding/pem).
+/// A block ends before the next line that begins one, so the time is linear in the text: searching
+/// the whole rest of the text for the end of each block would be quadratic (CVE-2025-61723 of Go's
+/// encoding/pem).
 pub fn parse(text: &str) -> Parsed {
     let mut parsed = Parsed::default();
     let mut rest = text;

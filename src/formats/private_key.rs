@@ -1,7 +1,7 @@
 //! Converts private keys to PKCS#8, or from it to the traditional form for their algorithm.
 //!
-//! Re-encodes without arithmetic: does not compute a missing public half, and does not prove that the halves match
-//! (docs/reference/azure-provider.md#private-keys). All bytes are wiped on drop.
+//! Re-encodes without arithmetic: does not compute a missing public half, and does not prove that
+//! the halves match (docs/reference/azure-provider.md#private-keys). All bytes are wiped on drop.
 
 use der::asn1::{AnyRef, BitStringRef, ObjectIdentifier, OctetStringRef, UintRef};
 use der::{Decode, Encode, Sequence};
@@ -62,10 +62,12 @@ struct RsaPublicKey<'a> {
     public_exponent: UintRef<'a>,
 }
 
-/// Re-encodes a key in DER as PKCS#8 without attributes; accepts PKCS#8, PKCS#1 (RSA) and SEC1 (EC).
+/// Re-encodes a key in DER as PKCS#8 without attributes; accepts PKCS#8, PKCS#1 (RSA) and SEC1
+/// (EC).
 ///
-/// RSA keys get explicit NULL parameters. EC keys name their curve in the algorithm only, and their number is padded
-/// to the curve's length. Keys of other algorithms keep their parameters and bytes.
+/// RSA keys get explicit NULL parameters. EC keys name their curve in the algorithm only, and their
+/// number is padded to the curve's length. Keys of other algorithms keep their parameters and
+/// bytes.
 ///
 /// # Errors
 /// None of the forms, or an EC key that does not suit its curve.
@@ -81,7 +83,8 @@ pub fn pkcs8(der: &[u8]) -> Result<Bytes, Error> {
     wrap(AlgorithmIdentifierRef { oid: RSA, parameters: Some(AnyRef::NULL) }, der)
 }
 
-/// A PEM block of the traditional form for the key's algorithm: PKCS#1 for RSA, SEC1 for EC, PKCS#8 for others.
+/// A PEM block of the traditional form for the key's algorithm: PKCS#1 for RSA, SEC1 for EC, PKCS#8
+/// for others.
 ///
 /// # Errors
 /// The key is not PKCS#8, or an EC key does not name its curve.
@@ -91,7 +94,8 @@ pub fn traditional(pkcs8: &[u8]) -> Result<Block, Error> {
     match info.algorithm.oid {
         RSA => Ok(Block::new("RSA PRIVATE KEY", inner)),
         EC => {
-            let curve = info.algorithm.parameters.and_then(|named| named.decode_as().ok()).ok_or(Error::UnnamedCurve)?;
+            let curve =
+                info.algorithm.parameters.and_then(|named| named.decode_as().ok()).ok_or(Error::UnnamedCurve)?;
             let key = EcPrivateKey::from_der(inner).map_err(|_| Error::Ec)?;
             let named = EcPrivateKey { parameters: Some(EcParameters::NamedCurve(curve)), ..key };
             Ok(Block::new("EC PRIVATE KEY", &Zeroizing::new(named.to_der().map_err(|_| Error::Ec)?)))
@@ -100,7 +104,8 @@ pub fn traditional(pkcs8: &[u8]) -> Result<Block, Error> {
     }
 }
 
-/// The public half of an RSA key in PKCS#8, as in its certificate: modulus and exponent. `None` for any other key.
+/// The public half of an RSA key in PKCS#8, as in its certificate: modulus and exponent. `None` for
+/// any other key.
 pub fn rsa_public_key(pkcs8: &[u8]) -> Option<Vec<u8>> {
     let info = PrivateKeyInfoRef::try_from(pkcs8).ok().filter(|info| info.algorithm.oid == RSA)?;
     let key = RsaPrivateKey::from_der(info.private_key.as_bytes()).ok()?;
@@ -115,7 +120,8 @@ fn from_pkcs8(info: &PrivateKeyInfoRef<'_>) -> Result<Bytes, Error> {
             wrap(AlgorithmIdentifierRef { oid: RSA, parameters: Some(AnyRef::NULL) }, inner)
         }
         EC => {
-            let curve = info.algorithm.parameters.and_then(|named| named.decode_as().ok()).ok_or(Error::UnnamedCurve)?;
+            let curve =
+                info.algorithm.parameters.and_then(|named| named.decode_as().ok()).ok_or(Error::UnnamedCurve)?;
             let key = EcPrivateKey::from_der(inner).map_err(|_| Error::Ec)?;
             ec(curve, &key, info.public_key.as_ref().and_then(BitStringRef::as_bytes))
         }
@@ -123,7 +129,8 @@ fn from_pkcs8(info: &PrivateKeyInfoRef<'_>) -> Result<Bytes, Error> {
     }
 }
 
-/// An EC key with its curve in the algorithm; `outer` is the public half if the key itself has none.
+/// An EC key with its curve in the algorithm; `outer` is the public half if the key itself has
+/// none.
 fn ec(curve: ObjectIdentifier, key: &EcPrivateKey<'_>, outer: Option<&[u8]>) -> Result<Bytes, Error> {
     let known = CURVES.iter().find(|(oid, _)| *oid == curve);
     let number =

@@ -110,7 +110,8 @@ fn errors_have_line_and_column_and_no_value() {
     }
 }
 
-/// Integral floats are integers, quoted numbers are not (docs/reference/azure-provider.md#yaml-scalars).
+/// Integral floats are integers, quoted numbers are not
+/// (docs/reference/azure-provider.md#yaml-scalars).
 #[test]
 fn an_integer_field_accepts_yaml_integers_only() {
     let range = "is a number outside of -2147483648 to 2147483647";

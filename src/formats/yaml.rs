@@ -1,11 +1,11 @@
 //! Parses the YAML of classes and manifests, within small limits.
 //!
-//! The only module that uses the YAML library. It gives no key a meaning; its errors contain positions and key names,
-//! but no values.
+//! The only module that uses the YAML library. It gives no key a meaning; its errors contain
+//! positions and key names, but no values.
 //!
-//! The upstream provider uses Go's yaml.v3 (docs/reference/azure-provider.md#yaml-scalars). This file
-//! hides where the library differs: only the first document counts, `017` is octal, and comments are
-//! neither counted nor kept.
+//! The upstream provider uses Go's yaml.v3 (docs/reference/azure-provider.md#yaml-scalars). This
+//! file hides where the library differs: only the first document counts, `017` is octal, and
+//! comments are neither counted nor kept.
 
 use std::fmt;
 
@@ -63,8 +63,9 @@ impl std::error::Error for Error {}
 
 /// Reads the first document of `text`; `None` when it is empty, null or only comments.
 ///
-/// Ignores later documents, as upstream does. A `String` accepts the source text of any scalar (`0755`, `1e5` and
-/// `true` stay as written), an `Option` accepts null as `None`, and a duplicate key is an error.
+/// Ignores later documents, as upstream does. A `String` accepts the source text of any scalar
+/// (`0755`, `1e5` and `true` stay as written), an `Option` accepts null as `None`, and a duplicate
+/// key is an error.
 ///
 /// # Errors
 /// The text is not YAML, does not have the shape of `T`, or exceeds [`limits`].
@@ -77,7 +78,8 @@ pub fn from_str<T: DeserializeOwned>(text: &str) -> Result<Option<T>, Error> {
     });
     match outcome {
         Ok(()) => Ok(first),
-        // The library parses the first document, and fails only at the start of the second, which is to be ignored.
+        // The library parses the first document, and fails only at the start of the second, which
+        // is to be ignored.
         Err(serde_saphyr::Error::MultipleDocuments { .. }) => Ok(first),
         Err(error) => Err(translate(&error)),
     }
@@ -94,8 +96,9 @@ pub fn documents(text: &str) -> Result<Vec<serde_json::Value>, Error> {
 
 /// The value of an integer field, or a phrase that says what the value is instead.
 ///
-/// The phrase lets the caller report it together with the other mistakes of an object. yaml.v3's rules: integral
-/// floats are integers, quoted numbers are not (docs/reference/azure-provider.md#yaml-scalars).
+/// The phrase lets the caller report it together with the other mistakes of an object. yaml.v3's
+/// rules: integral floats are integers, quoted numbers are not
+/// (docs/reference/azure-provider.md#yaml-scalars).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Integer(pub Result<i32, &'static str>);
 
@@ -211,7 +214,8 @@ fn message(error: &serde_saphyr::Error) -> String {
     if let E::Unexpected { expected, .. } = error {
         return format!("expected {expected}");
     }
-    // The scanner's texts are fixed sentences about syntax, with at most the one unexpected character.
+    // The scanner's texts are fixed sentences about syntax, with at most the one unexpected
+    // character.
     if let E::ExternalMessage { msg, .. } = error {
         return msg.clone();
     }

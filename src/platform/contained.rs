@@ -1,12 +1,13 @@
 //! Reads files in one folder; no path and no link leads out of it.
 //!
-//! Resolves a path as `openat2` does with `RESOLVE_BENEATH`, but component by component: this also works on kernels
-//! without that call (before 5.6), and follows absolute links that point into the folder. A mounted ConfigMap consists
-//! of links within its folder.
+//! Resolves a path as `openat2` does with `RESOLVE_BENEATH`, but component by component: this also
+//! works on kernels without that call (before 5.6), and follows absolute links that point into the
+//! folder. A mounted ConfigMap consists of links within its folder.
 //!
 //! # Guarantees
-//! Each component is opened relative to the descriptor of the previous one, and the kernel follows no link, so a link
-//! that changes meanwhile cannot lead out. `..` returns to an earlier descriptor, never above the folder.
+//! Each component is opened relative to the descriptor of the previous one, and the kernel follows
+//! no link, so a link that changes meanwhile cannot lead out. `..` returns to an earlier
+//! descriptor, never above the folder.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -37,10 +38,12 @@ impl From<rustix::io::Errno> for ContainedFileError {
     }
 }
 
-/// Reads the regular file at `path`, relative to `folder`, up to `limit` bytes; never waits for a pipe or a device.
+/// Reads the regular file at `path`, relative to `folder`, up to `limit` bytes; never waits for a
+/// pipe or a device.
 ///
 /// # Errors
-/// The path leads out of the folder, [`dir::read_ordinary_file`] would refuse the file, or the kernel does.
+/// The path leads out of the folder, [`dir::read_ordinary_file`] would refuse the file, or the
+/// kernel does.
 pub fn read_file_in(folder: &Path, path: &Path, limit: u64) -> Result<Vec<u8>, ContainedFileError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut ancestors = vec![rustix::fs::openat(CWD, folder, flags, Mode::empty())?];
@@ -103,8 +106,9 @@ fn components(path: &Path) -> Result<VecDeque<Step>, ContainedFileError> {
     path.components().filter_map(step).collect()
 }
 
-/// Makes an absolute `path` in `folder` relative to it. The path may start with the folder's given name, or with its
-/// name without links. Returns a relative path unchanged. Accesses only the folder.
+/// Makes an absolute `path` in `folder` relative to it. The path may start with the folder's given
+/// name, or with its name without links. Returns a relative path unchanged. Accesses only the
+/// folder.
 ///
 /// # Errors
 /// [`ContainedFileError::LeadsOut`].

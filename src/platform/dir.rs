@@ -1,7 +1,7 @@
 //! Directories by descriptor: list, read, write, link, rename, remove.
 //!
-//! No function except [`read_ordinary_file`] accepts an absolute path or follows a link in the component on which it
-//! acts, so that no entry leads out of the directory.
+//! No function except [`read_ordinary_file`] accepts an absolute path or follows a link in the
+//! component on which it acts, so that no entry leads out of the directory.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
@@ -10,6 +10,8 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags};
 use rustix::io::Errno;
+
+use super::mount_id::on_same_mount;
 
 /// The type of a directory entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,11 +125,12 @@ pub fn make(dir: BorrowedFd<'_>, name: &str, mode: u32) -> io::Result<()> {
 
 /// Creates a file with exactly this mode and, if given, this group.
 ///
-/// The mode is 0 until the content is complete, so that no other process opens the file half written.
+/// The mode is 0 until the content is complete, so that no other process opens the file half
+/// written.
 ///
 /// # Errors
-/// `AlreadyExists`, `StorageFull`, or another error of the kernel. An incomplete file stays; the caller removes it with
-/// its directory.
+/// `AlreadyExists`, `StorageFull`, or another error of the kernel. An incomplete file stays; the
+/// caller removes it with its directory.
 pub fn write_file(dir: BorrowedFd<'_>, name: &str, content: &[u8], mode: u32, gid: Option<u32>) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = std::fs::File::from(rustix::fs::openat(dir, name, flags, Mode::empty())?);
@@ -166,7 +169,7 @@ pub fn remove(dir: BorrowedFd<'_>, name: impl AsRef<OsStr>) -> io::Result<()> {
         Err(error) => return Err(error.into()),
     }
     let inner = open(dir, name)?;
-    if !super::mount::same_file_system(dir, inner.as_fd())? {
+    if !on_same_mount(dir, inner.as_fd())? {
         return Err(io::ErrorKind::ResourceBusy.into());
     }
     clear(inner.as_fd())?;
@@ -204,10 +207,12 @@ pub fn remove_empty(dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     }
 }
 
-/// Reads a regular file of an ordinary file system, and follows links; never waits for a pipe or a device.
+/// Reads a regular file of an ordinary file system, and follows links; never waits for a pipe or a
+/// device.
 ///
 /// # Errors
-/// The file is not a regular file, is in /proc or /sys, or is larger than `limit` bytes; or the kernel refuses.
+/// The file is not a regular file, is in /proc or /sys, or is larger than `limit` bytes; or the
+/// kernel refuses.
 pub fn read_ordinary_file(path: &std::path::Path, limit: u64) -> io::Result<Vec<u8>> {
     read_open_file(rustix::fs::openat(rustix::fs::CWD, path, NON_BLOCKING, Mode::empty())?, limit)
 }

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 /// Files of one folder that count; a system's folder of CA certificates has some 300.
 const MAX_FILES: usize = 4096;
 
-/// A number that changes when one of the files, or a file directly in one of the folders, is changed, replaced, added
-/// or removed.
+/// A number that changes when one of the files, or a file directly in one of the folders, is
+/// changed, replaced, added or removed.
 pub fn fingerprint(paths: &[PathBuf]) -> u64 {
     let mut hasher = DefaultHasher::new();
     for path in paths {

@@ -1,4 +1,5 @@
-//! Mounts and unmounts tmpfs: detached first and attached when filled, or with mount(2) on kernels before 5.2.
+//! Mounts and unmounts tmpfs: detached first and attached when filled, or with mount(2) on kernels
+//! before 5.2.
 //!
 //! Uses system calls, never programs. Descriptors, not paths, identify mount points and parents.
 
@@ -14,6 +15,9 @@ use rustix::mount::{
     fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, fspick, move_mount, unmount,
 };
 
+use super::dir;
+use super::mount_id::on_same_mount;
+
 /// `f_type` of a tmpfs (`linux/magic.h`).
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 
@@ -24,11 +28,12 @@ const FLAGS: MountFlags = MountFlags::NODEV.union(MountFlags::NOSUID).union(Moun
 
 /// Limits of a volume's tmpfs (docs/decisions.md#d13).
 ///
-/// It is always mounted `nodev,nosuid,noexec` with a root of mode 0755, and `noswap` if the kernel supports that
-/// (6.4 and newer, outside of user namespaces).
+/// It is always mounted `nodev,nosuid,noexec` with a root of mode 0755, and `noswap` if the kernel
+/// supports that (6.4 and newer, outside of user namespaces).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TmpfsOptions {
-    /// For files and long links, in pages of the kernel and not in bytes: some nodes have pages of 64 KiB.
+    /// For files and long links, in pages of the kernel and not in bytes: some nodes have pages of
+    /// 64 KiB.
     pub pages: usize,
     /// Files, directories and links together. The kernel's default depends on the node's memory.
     pub inodes: usize,
@@ -74,8 +79,8 @@ impl DetachedTmpfs {
     /// The kernel's error.
     pub fn new(options: TmpfsOptions) -> io::Result<Option<DetachedTmpfs>> {
         match create(options, Swap::Never) {
-            // EINVAL on kernels before 6.4, which do not have noswap, and in user namespaces, which may not use it.
-            // The context is unusable afterwards, so this creates another one.
+            // EINVAL on kernels before 6.4, which do not have noswap, and in user namespaces, which
+            // may not use it. The context is unusable afterwards, so this creates another one.
             Err(Errno::INVAL) => create(options, Swap::Possible),
             other => other,
         }
@@ -99,10 +104,12 @@ impl DetachedTmpfs {
 
     /// Attaches the tmpfs to `target`, a directory.
     ///
-    /// Returns the root's descriptor; an unmount detaches the tmpfs although the descriptor is open.
+    /// Returns the root's descriptor; an unmount detaches the tmpfs although the descriptor is
+    /// open.
     ///
     /// # Errors
-    /// `ENOENT` if the directory was removed meanwhile, or another error of the kernel. Nothing is mounted then.
+    /// `ENOENT` if the directory was removed meanwhile, or another error of the kernel. Nothing is
+    /// mounted then.
     pub fn attach(self, target: BorrowedFd<'_>) -> io::Result<OwnedFd> {
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         move_mount(&self.root, "", target, "", flags)?;
@@ -126,7 +133,8 @@ fn create(options: TmpfsOptions, swap: Swap) -> rustix::io::Result<DetachedTmpfs
     Ok(DetachedTmpfs { root, swap })
 }
 
-/// Mounts an empty tmpfs on `target`, a directory, with mount(2), for kernels without the newer API.
+/// Mounts an empty tmpfs on `target`, a directory, with mount(2), for kernels without the newer
+/// API.
 ///
 /// # Errors
 /// The kernel's error; nothing is mounted then.
@@ -152,7 +160,7 @@ pub fn mount_tmpfs(target: BorrowedFd<'_>, options: TmpfsOptions) -> io::Result<
 /// The kernel's error; the limits are unchanged then.
 pub fn enlarge(root: BorrowedFd<'_>, options: TmpfsOptions) -> io::Result<()> {
     let stat = rustix::fs::fstatfs(root)?;
-    // 0 is no limit, and the kernel refuses to set one afterwards.
+    // 0 means unlimited, and the kernel refuses to set a limit afterwards.
     let raised = |name, actual: u64, desired: usize| {
         (actual != 0 && actual < desired as u64).then_some((name, desired.to_string()))
     };
@@ -189,21 +197,23 @@ pub fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-/// Opens the directory at these components below `root`. The path of `root` may contain links, but no component may
-/// be a link.
+/// Opens the directory at these components below `root`. The path of `root` may contain links, but
+/// no component may be a link.
 ///
-/// Opens each component relative to the descriptor of the previous one, so that none can be replaced meanwhile.
-/// openat2(2) with RESOLVE_NO_SYMLINKS does the same, but Linux before 5.6 and older system-call filters lack it.
+/// Opens each component relative to the descriptor of the previous one, so that none can be
+/// replaced meanwhile. openat2(2) with RESOLVE_NO_SYMLINKS does the same, but Linux before 5.6 and
+/// older system-call filters lack it.
 ///
 /// # Errors
-/// A component is a link (see [`is_link`]), `NotFound`, `NotADirectory`, or another error of the kernel.
+/// A component is a link (see [`is_link`]), `NotFound`, `NotADirectory`, or another error of the
+/// kernel.
 pub fn open_below(root: &Path, components: &[&str]) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut directory = open_directory(root)?;
     for component in components {
         directory = match rustix::fs::openat(&directory, *component, flags, Mode::empty()) {
             Ok(directory) => directory,
-            Err(Errno::NOTDIR) if super::dir::read_link(directory.as_fd(), component)?.is_some() => {
+            Err(Errno::NOTDIR) if dir::read_link(directory.as_fd(), component)?.is_some() => {
                 return Err(Errno::LOOP.into());
             }
             Err(error) => return Err(error.into()),
@@ -239,52 +249,22 @@ pub fn inspect(parent: BorrowedFd<'_>, name: &str) -> io::Result<Entry> {
     }
 }
 
-/// Whether the two descriptors refer to the same directory on the same mount.
-///
-/// # Errors
-/// The kernel's error.
-pub fn same_mount(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> io::Result<bool> {
-    Ok(mount_and_inode(a)? == mount_and_inode(b)?)
-}
-
-/// Whether the two descriptors are on one mount; any mount between them, including a bind mount, makes it false.
-///
-/// # Errors
-/// The kernel's error.
-pub fn same_file_system(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> io::Result<bool> {
-    let ((a, _), (b, _)) = (mount_and_inode(a)?, mount_and_inode(b)?);
-    Ok(a == b)
-}
-
-/// The mount and device of a descriptor, and its inode.
-fn mount_and_inode(fd: BorrowedFd<'_>) -> io::Result<((u64, u32, u32), u64)> {
-    let stat = rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID | StatxFlags::INO)?;
-    let has_mount_id = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::MNT_ID);
-    let mount = if has_mount_id { stat.stx_mnt_id } else { mount_id_of_old_kernel(fd)? };
-    Ok(((mount, stat.stx_dev_major, stat.stx_dev_minor), stat.stx_ino))
-}
-
-/// The mount id of a descriptor before Linux 5.8, which lacks STATX_MNT_ID: the line `mnt_id:` of fdinfo, see proc(5).
-pub(super) fn mount_id_of_old_kernel(fd: BorrowedFd<'_>) -> io::Result<u64> {
-    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("mnt_id:"));
-    line.and_then(|id| id.trim().parse().ok()).ok_or_else(|| io::Error::other("/proc/self/fdinfo has no mnt_id"))
-}
-
 fn is_mount_root(parent: BorrowedFd<'_>, entry: BorrowedFd<'_>) -> io::Result<bool> {
     let stat = |fd| rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS);
     let at = stat(entry)?;
     if at.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) {
         return Ok(at.stx_attributes.contains(StatxAttributes::MOUNT_ROOT));
     }
-    // Linux before 5.8 lacks MOUNT_ROOT; mount ids differ even for a bind mount within one file system.
-    Ok(!same_file_system(parent, entry)?)
+    // Linux before 5.8 lacks MOUNT_ROOT; mount ids differ even for a bind mount within one file
+    // system.
+    Ok(!on_same_mount(parent, entry)?)
 }
 
 /// Unmounts the entry `name` of the directory `parent`, and follows no link.
 ///
-/// Detaches a busy mount: it disappears from the tree at once, and the kernel frees it after its last use. Accesses
-/// nothing in the mount, so that a mount whose server is gone can be removed, too.
+/// Detaches a busy mount: it disappears from the tree at once, and the kernel frees it after its
+/// last use. Accesses nothing in the mount, so that a mount whose server is gone can be removed,
+/// too.
 ///
 /// # Errors
 /// `EINVAL` if the entry is not a mount point, or another error of the kernel.

@@ -1,7 +1,7 @@
 //! The mount points of tmpfs in this process's mount namespace.
 //!
-//! Reads /proc/self/mountinfo, which no pod and no API object can write. Returns mounts of whole file systems only,
-//! never bind mounts of a subdirectory.
+//! Reads /proc/self/mountinfo, which no pod and no API object can write. Returns mounts of whole
+//! file systems only, never bind mounts of a subdirectory.
 
 use std::ffi::OsString;
 use std::io;
@@ -24,7 +24,8 @@ pub(super) fn mount_point(line: &[u8]) -> Option<PathBuf> {
     (root == b"/" && kind == b"tmpfs").then(|| PathBuf::from(OsString::from_vec(unescape(point))))
 }
 
-/// The kernel writes a blank, a tab, a line feed and a backslash as a backslash and three octal digits.
+/// The kernel writes a blank, a tab, a line feed and a backslash as a backslash and three octal
+/// digits.
 fn unescape(text: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(text.len());
     let mut rest = text;

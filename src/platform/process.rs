@@ -1,13 +1,14 @@
 //! Process-wide settings: core files, limits, priority, memory, random numbers.
 //!
-//! Changes the own process only; neither drops privileges nor changes the user. `cmd` forbids core files before it
-//! reads any secret.
+//! Changes the own process only; neither drops privileges nor changes the user. `cmd` forbids core
+//! files before it reads any secret.
 
 use std::io;
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 
-/// Prevents core files, and prevents other processes of the same user from reading this process's memory.
+/// Prevents core files, and prevents other processes of the same user from reading this process's
+/// memory.
 ///
 /// # Errors
 /// The kernel refuses.
@@ -35,8 +36,9 @@ pub fn descriptor_limit() -> u64 {
 
 /// Returns freed memory to the operating system.
 ///
-/// Without this, the C library keeps free pages below a page in use forever: after a burst of clients, most of their
-/// memory. Takes some milliseconds, during which other threads may wait for allocations.
+/// Without this, the C library keeps free pages below a page in use forever: after a burst of
+/// clients, most of their memory. Takes some milliseconds, during which other threads may wait for
+/// allocations.
 #[allow(unsafe_code)] // No crate has a safe wrapper for it.
 pub fn return_memory() {
     // SAFETY: malloc_trim(3) may be called at any time by any thread; it moves no memory in use.
@@ -77,7 +79,7 @@ pub fn random_bytes<const COUNT: usize>() -> io::Result<[u8; COUNT]> {
 pub fn lower_thread_priority() -> io::Result<()> {
     /// A tenth of the weight of a thread with the default nice value (sched(7)).
     const NICE: i32 = 10;
-    // On Linux the nice value belongs to a thread, and no process id means the calling thread (setpriority(2), "C
-    // library/kernel differences").
+    // On Linux the nice value belongs to a thread, and no process id means the calling thread
+    // (setpriority(2), "C library/kernel differences").
     Ok(rustix::process::setpriority_process(None, NICE)?)
 }

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Mode;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-/// How many connections may wait to be accepted. A kubelet fails at once if the queue is full, so it must hold a burst.
-/// The kernel caps the value at net.core.somaxconn.
+/// How many connections may wait to be accepted. A kubelet fails at once if the queue is full, so
+/// it must hold a burst. The kernel caps the value at net.core.somaxconn.
 const BACKLOG: i32 = 1_024;
 
 /// Why the program cannot listen on a socket.
@@ -40,10 +40,12 @@ pub enum SocketError {
 pub struct SocketFile(PathBuf);
 
 impl SocketFile {
-    /// Removes the file. Must be called while the socket still listens: later, another process may have created its own
-    /// socket here, which must stay. (Comparing inode numbers is no protection: file systems reuse them at once.)
+    /// Removes the file. Must be called while the socket still listens: later, another process may
+    /// have created its own socket here, which must stay. (Comparing inode numbers does not protect
+    /// it: file systems reuse them at once.)
     pub fn remove(&self) {
-        // Fails if the file is gone or the folder is read-only; the next start replaces a stale file.
+        // Fails if the file is gone or the folder is read-only; the next start replaces a stale
+        // file.
         let _ = std::fs::remove_file(&self.0);
     }
 }
@@ -51,7 +53,8 @@ impl SocketFile {
 /// Listens on `path`, whose mode is 0600 from the first moment on.
 ///
 /// # Errors
-/// The path is in use or not a socket, or the system refuses (the folder is missing, the path is too long).
+/// The path is in use or not a socket, or the system refuses (the folder is missing, the path is
+/// too long).
 pub fn listen_private(path: &Path) -> Result<(UnixListener, SocketFile), SocketError> {
     remove_stale(path)?;
     let refused = |doing| {
@@ -61,8 +64,8 @@ pub fn listen_private(path: &Path) -> Result<(UnixListener, SocketFile), SocketE
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
         .map_err(refused("create a socket for"))?;
-    // bind() gives the file the socket's mode, less the umask: other users can connect at no moment, and the
-    // process-wide umask does not change.
+    // bind() gives the file the socket's mode, less the umask: other users can connect at no
+    // moment, and the process-wide umask does not change.
     rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(refused("set the mode of the socket for"))?;
     let address = SocketAddrUnix::new(path).map_err(refused("use the socket path"))?;
     rustix::net::bind(&socket, &address).map_err(refused("bind"))?;

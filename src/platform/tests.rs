@@ -7,6 +7,7 @@ use std::os::unix::net::UnixListener;
 use super::contained::{ContainedFileError, read_file_in};
 use super::dir;
 use super::mount;
+use super::mount_id;
 use super::mount_table;
 use super::socket::{SocketError, listen_private};
 
@@ -81,7 +82,7 @@ fn no_component_below_the_root_may_be_a_link() {
     let root = folder.path().join("root");
     let opened = mount::open_below(&root, &["a", "b", "c"]).unwrap();
     let same = mount::open_directory(&folder.path().join("real/a/b/c")).unwrap();
-    assert!(mount::same_mount(opened.as_fd(), same.as_fd()).unwrap());
+    assert!(mount_id::same_directory(opened.as_fd(), same.as_fd()).unwrap());
     link(outside.path(), "real/out");
     link("a".as_ref(), "real/in");
     link("loop".as_ref(), "real/loop");
@@ -109,8 +110,9 @@ fn no_component_below_the_root_may_be_a_link() {
 fn old_kernels_distinguish_mounts_as_new_ones_do() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("below")).unwrap();
-    let id =
-        |path: &std::path::Path| mount::mount_id_of_old_kernel(mount::open_directory(path).unwrap().as_fd()).unwrap();
+    let id = |path: &std::path::Path| {
+        mount_id::mount_id_of_old_kernel(mount::open_directory(path).unwrap().as_fd()).unwrap()
+    };
     assert_eq!(id(folder.path()), id(&folder.path().join("below")));
     assert_ne!(id("/".as_ref()), id("/proc".as_ref()));
     let numbers: Vec<u64> = std::fs::read_to_string("/proc/self/mountinfo")
@@ -248,7 +250,11 @@ fn nothing_leads_out_of_the_folder_and_errors_reveal_nothing_outside() {
         "up/absent",
         "link-to-link",
     ] {
-        assert!(matches!(read_in(&folder, path), Err(ContainedFileError::LeadsOut)), "{path}: {:?}", read_in(&folder, path));
+        assert!(
+            matches!(read_in(&folder, path), Err(ContainedFileError::LeadsOut)),
+            "{path}: {:?}",
+            read_in(&folder, path)
+        );
     }
 }
 
@@ -260,11 +266,16 @@ fn only_ordinary_files_of_the_folder_are_read() {
     std::os::unix::fs::symlink("loop", folder.join("loop")).unwrap();
     std::fs::write(folder.join("large"), [b'x'; 101]).unwrap();
     for path in ["", ".", "below", "..data", "absent", "a/b", "a/..", "socket", "pipe", "loop", "large"] {
-        assert!(matches!(read_in(&folder, path), Err(ContainedFileError::Unreadable(_))), "{path}: {:?}", read_in(&folder, path));
+        assert!(
+            matches!(read_in(&folder, path), Err(ContainedFileError::Unreadable(_))),
+            "{path}: {:?}",
+            read_in(&folder, path)
+        );
     }
 }
 
-/// Reading a link that changes meanwhile uses the old or the new target, and never leads out of the folder.
+/// Reading a link that changes meanwhile uses the old or the new target, and never leads out of the
+/// folder.
 #[test]
 fn a_link_that_changes_meanwhile_does_not_lead_out() {
     let (outer, folder) = contained();

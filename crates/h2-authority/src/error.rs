@@ -1,7 +1,8 @@
 //! Errors that end a connection: one variant for each rule that a client can break.
 //!
-//! The texts contain no byte from the client, because header values may be secrets. [`super::LocalhostAuthority`]
-//! converts an error to an `io::Error`, and the server closes the connection.
+//! The texts contain no byte from the client, because header values may be secrets.
+//! [`super::LocalhostAuthority`] converts an error to an `io::Error`, and the server closes the
+//! connection.
 
 use loona_hpack::decoder::DecoderError;
 

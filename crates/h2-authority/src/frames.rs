@@ -47,7 +47,8 @@ impl FrameHead {
         self.flags & flag != 0
     }
 
-    /// Appends the nine bytes. The length has 24 bits; the caller's frames have at most [`MAX_FRAME_SIZE`].
+    /// Appends the nine bytes. The length has 24 bits; the caller's frames have at most
+    /// [`MAX_FRAME_SIZE`].
     pub(super) fn append_to(&self, output: &mut Vec<u8>) {
         let length = (self.length as u32).to_be_bytes();
         output.extend_from_slice(&length[1..]);
@@ -56,8 +57,8 @@ impl FrameHead {
     }
 }
 
-/// Finds the fragment of the header block in the payload of a HEADERS frame: after the pad length and the priority
-/// fields, before the padding (RFC 9113 §6.2).
+/// Finds the fragment of the header block in the payload of a HEADERS frame: after the pad length
+/// and the priority fields, before the padding (RFC 9113 §6.2).
 pub(super) fn fragment_of(head: &FrameHead, payload: &[u8]) -> Result<Range<usize>, ConnectionError> {
     let mut start = 0;
     let mut padding = 0;

@@ -1,12 +1,14 @@
 //! Decodes HPACK header blocks, replaces `:authority`, and encodes them again (RFC 7541).
 //!
-//! Keeps the client's dynamic table for the lifetime of the connection. Does not validate names, values or their order.
+//! Keeps the client's dynamic table for the lifetime of the connection. Does not validate names,
+//! values or their order.
 //!
-//! The decoder is loona-hpack 0.4.3, because it is the only one of three candidates that does not panic on hostile
-//! bytes: it limits integers to 5 octets, checks every slice, has a complete and prefix-free Huffman code, so that no
-//! symbol exceeds 30 bits, and enforces its limit on table size updates. httlib-hpack 0.1.3 indexes past the end of
-//! `ff` and `40`, and fluke-hpack 0.3.1, the ancestor of loona-hpack, unwraps an error at `3f`. `representations` and
-//! `huffman` add what the decoder lacks.
+//! The decoder is loona-hpack 0.4.3, because it is the only one of three candidates that does not
+//! panic on hostile bytes: it limits integers to 5 octets, checks every slice, has a complete and
+//! prefix-free Huffman code, so that no symbol exceeds 30 bits, and enforces its limit on table
+//! size updates. httlib-hpack 0.1.3 indexes past the end of `ff` and `40`, and fluke-hpack 0.3.1,
+//! the ancestor of loona-hpack, unwraps an error at `3f`. `representations` and `huffman` add what
+//! the decoder lacks.
 
 use loona_hpack::Decoder;
 
@@ -17,8 +19,8 @@ use super::representations::Representations;
 /// A kubelet sends nine fields.
 pub(super) const MAX_FIELDS: usize = 256;
 
-/// The decoded size of a block as RFC 9113 §6.5.2 counts it. The server behind the adapter should accept at most half
-/// of it: then h2 answers requests whose list is too long for the server only.
+/// The decoded size of a block as RFC 9113 §6.5.2 counts it. The server behind the adapter should
+/// accept at most half of it: then h2 answers requests whose list is too long for the server only.
 pub const MAX_HEADER_LIST_SIZE: usize = 32 << 10;
 
 /// The size of the client's dynamic table, unless the server announces another (RFC 9113 §6.5.2).
@@ -44,7 +46,8 @@ impl HeaderBlocks {
         Self { decoder, field: Vec::new() }
     }
 
-    /// Appends `block` to `output` with the authority replaced, at most [`MAX_HEADER_LIST_SIZE`] bytes of it.
+    /// Appends `block` to `output` with the authority replaced, at most [`MAX_HEADER_LIST_SIZE`]
+    /// bytes of it.
     ///
     /// After an error the dynamic table is invalid, so the connection must end (RFC 7541 §2.2).
     pub(super) fn rewrite(&mut self, block: &[u8], output: &mut Vec<u8>) -> Result<(), ConnectionError> {
@@ -74,7 +77,8 @@ impl HeaderBlocks {
     }
 }
 
-/// Appends a literal with a literal name, without indexing or never indexed (RFC 7541 §6.2.2, §6.2.3).
+/// Appends a literal with a literal name, without indexing or never indexed (RFC 7541 §6.2.2,
+/// §6.2.3).
 ///
 /// It refers to no table, so the server's decoder has no state that could differ from the client's.
 fn append_field(name: &[u8], value: &[u8], never_indexed: bool, output: &mut Vec<u8>) {

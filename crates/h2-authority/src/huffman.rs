@@ -1,7 +1,8 @@
-//! Replaces the Huffman-coded strings of a field by plain ones (RFC 7541 §5.2), before the field is decoded.
+//! Replaces the Huffman-coded strings of a field by plain ones (RFC 7541 §5.2), before the field is
+//! decoded.
 //!
-//! Pure. loona-hpack's field decoder builds its code table for each string, with 102 allocations; this module creates
-//! the Huffman decoder of the same crate once for each thread.
+//! Pure. loona-hpack's field decoder builds its code table for each string, with 102 allocations;
+//! this module creates the Huffman decoder of the same crate once for each thread.
 
 use std::cell::RefCell;
 
@@ -17,7 +18,10 @@ thread_local! {
 /// The field's bytes without Huffman code; in `buffer` if they differ from the original ones.
 ///
 /// A string grows by 8/5 at most: the shortest code has five bits.
-pub(super) fn without_huffman<'a>(field: &Representation<'a>, buffer: &'a mut Vec<u8>) -> Result<&'a [u8], DecoderError> {
+pub(super) fn without_huffman<'a>(
+    field: &Representation<'a>,
+    buffer: &'a mut Vec<u8>,
+) -> Result<&'a [u8], DecoderError> {
     buffer.clear();
     let mut copied = 0;
     for literal in field.literals.iter().flatten().filter(|literal| literal.huffman) {
@@ -36,8 +40,8 @@ pub(super) fn without_huffman<'a>(field: &Representation<'a>, buffer: &'a mut Ve
     Ok(buffer)
 }
 
-/// Appends a string literal without Huffman code (RFC 7541 §5.2): the reader is in this process, so a shorter form would
-/// save nothing.
+/// Appends a string literal without Huffman code (RFC 7541 §5.2): the reader is in this process, so
+/// a shorter form would save nothing.
 pub(super) fn append_string(string: &[u8], output: &mut Vec<u8>) {
     const LARGEST_PREFIX: usize = 0x7f;
     if string.len() < LARGEST_PREFIX {

@@ -1,24 +1,26 @@
 //! Splits an HPACK header block into its field representations (RFC 7541 §6).
 //!
-//! Pure. Measures fields and finds their strings; has no tables and no Huffman code, so it does not decode them.
-//! [`super::headers`] decodes field by field with it: the decoder alone accepts only whole blocks, cannot stop at a
-//! limit (64 KiB of empty Huffman strings take it a second), does not report which fields are never indexed, and
-//! accepts a table size update anywhere.
+//! Pure. Measures fields and finds their strings; has no tables and no Huffman code, so it does not
+//! decode them. [`super::headers`] decodes field by field with it: the decoder alone accepts only
+//! whole blocks, cannot stop at a limit (64 KiB of empty Huffman strings take it a second), does
+//! not report which fields are never indexed, and accepts a table size update anywhere.
 
 use std::ops::Range;
 
 use super::error::ConnectionError;
 
-/// A block may start with two table size updates: the smallest size since the last block and the final one (RFC 7541
-/// §4.2).
+/// A block may start with two table size updates: the smallest size since the last block and the
+/// final one (RFC 7541 §4.2).
 const MAX_SIZE_UPDATES: usize = 2;
 
-/// The octets of an integer, including the prefix; the same limit as the decoder's, enough for 28 bits.
+/// The octets of an integer, including the prefix; the same limit as the decoder's, enough for 28
+/// bits.
 const MAX_INTEGER_LENGTH: usize = 5;
 
 /// One field as the client encoded it.
 pub(super) struct Representation<'a> {
-    /// The field's bytes; for the first field of a block including the table size updates before it.
+    /// The field's bytes; for the first field of a block including the table size updates before
+    /// it.
     pub(super) bytes: &'a [u8],
     /// The field's strings: a name, a value, both or none.
     pub(super) literals: [Option<Literal>; 2],

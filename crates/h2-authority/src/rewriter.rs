@@ -1,8 +1,9 @@
-//! The read side of one connection as a state machine: passes bytes, holds back header blocks, and replaces them.
+//! The read side of one connection as a state machine: passes bytes, holds back header blocks, and
+//! replaces them.
 //!
-//! Pure: the caller reads and writes. Frames other than HEADERS and CONTINUATION pass unchecked, including those that h2
-//! refuses (PUSH_PROMISE, a CONTINUATION without a block). The replacement of a complete header block precedes all
-//! later bytes.
+//! Pure: the caller reads and writes. Frames other than HEADERS and CONTINUATION pass unchecked,
+//! including those that h2 refuses (PUSH_PROMISE, a CONTINUATION without a block). The replacement
+//! of a complete header block precedes all later bytes.
 
 use tokio::io::ReadBuf;
 
@@ -10,13 +11,16 @@ use super::error::ConnectionError;
 use super::frames::{self, FrameHead, HEAD_LENGTH};
 use super::headers::HeaderBlocks;
 
-/// The size of a header block before decoding, twice the server's limit after decoding; a kubelet's has some 200 bytes.
+/// The size of a header block before decoding, twice the server's limit after decoding; a kubelet's
+/// has some 200 bytes.
 pub(super) const MAX_BLOCK_SIZE: usize = 32_768;
 
-/// The CONTINUATION frames of one block: empty ones cost the client nothing, and their number would have no limit.
+/// The CONTINUATION frames of one block: empty ones cost the client nothing, and their number would
+/// have no limit.
 pub(super) const MAX_CONTINUATIONS: usize = 64;
 
-/// The capacity of a buffer between two blocks; a larger buffer is freed, since a connection may last for days.
+/// The capacity of a buffer between two blocks; a larger buffer is freed, since a connection may
+/// last for days.
 const IDLE_CAPACITY: usize = 4_096;
 
 /// Rewrites the bytes of a client, in pieces of any size.
@@ -70,10 +74,11 @@ impl Rewriter {
         }
     }
 
-    /// Moves bytes from `input` to `output` until one of them is exhausted, and returns the number of consumed bytes.
+    /// Moves bytes from `input` to `output` until one of them is exhausted, and returns the number
+    /// of consumed bytes.
     ///
-    /// Consumes all of `input` if `output` has room left. After an error, and after the bytes before it are delivered,
-    /// the result is always that error.
+    /// Consumes all of `input` if `output` has room left. After an error, and after the bytes
+    /// before it are delivered, the result is always that error.
     pub(super) fn rewrite(&mut self, input: &[u8], output: &mut ReadBuf<'_>) -> Result<usize, ConnectionError> {
         let mut rest = input;
         loop {
@@ -94,8 +99,8 @@ impl Rewriter {
         Ok(input.len() - rest.len())
     }
 
-    /// Handles the end of the client's stream. If it is inside a frame that is held back, the frame's header passes, so
-    /// that the server sees a truncated frame and not a clean end.
+    /// Handles the end of the client's stream. If it is inside a frame that is held back, the
+    /// frame's header passes, so that the server sees a truncated frame and not a clean end.
     pub(super) fn finish(&mut self) {
         match &self.state {
             State::Head { bytes, held } => self.pending.extend_from_slice(&bytes[..*held]),

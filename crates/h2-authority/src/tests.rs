@@ -1,8 +1,8 @@
 //! Frames, and passing them through the adapter: the helpers of all its tests.
 //!
-//! The output is decoded without a dynamic table, so that a field that refers to one fails. `wire` has well-formed
-//! frames, `limits` malformed ones, `server` a real tonic server, `random` the properties, `recorded` the requests of
-//! kubelets.
+//! The output is decoded without a dynamic table, so that a field that refers to one fails. `wire`
+//! has well-formed frames, `limits` malformed ones, `server` a real tonic server, `random` the
+//! properties, `recorded` the requests of kubelets.
 
 mod limits;
 mod random;
@@ -72,7 +72,8 @@ fn literals(list: &[(&str, &str)]) -> Vec<u8> {
     list.iter().flat_map(|(name, value)| [vec![0], string(name), string(value)].concat()).collect()
 }
 
-/// A stream that returns its bytes in pieces of the given sizes, repeatedly, and is pending once before each.
+/// A stream that returns its bytes in pieces of the given sizes, repeatedly, and is pending once
+/// before each.
 struct Pieces<'a> {
     rest: &'a [u8],
     sizes: &'a [usize],

@@ -216,7 +216,12 @@ impl TokenProxy {
         let request = reqwest::Request::new(reqwest::Method::GET, url);
         // Whether it lets us in does not matter: the certificate has come by then.
         let reply = self.client(Some(authority), None)?.exchange(place, request, limits::SMALL).await?;
-        let names = reply.peer.as_deref().and_then(ParsedCertificate::from_der).map(|facts| facts.dns_names).unwrap_or_default();
+        let names = reply
+            .peer
+            .as_deref()
+            .and_then(ParsedCertificate::from_der)
+            .map(|facts| facts.dns_names)
+            .unwrap_or_default();
         let name = name_of(&names).ok_or_else(|| {
             let cause = "the API server's certificate has no name hcp-kubernetes.<id>.svc.cluster.local";
             Error::TokenProxy(format!("{cause}; is this an AKS cluster with identity bindings? Or give --sni-name"))

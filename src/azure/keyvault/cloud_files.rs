@@ -152,7 +152,9 @@ impl CloudFiles {
         let content = source.content().map_err(|refusal| match (refusal, named) {
             (ContainedFileError::LeadsOut, Some(CloudFileName(name))) => CloudFileError::refused(name),
             (ContainedFileError::LeadsOut, None) => CloudFileError::NotNamed,
-            (ContainedFileError::Unreadable(source), _) => CloudFileError::Unreadable { file: file.clone(), setting, source },
+            (ContainedFileError::Unreadable(source), _) => {
+                CloudFileError::Unreadable { file: file.clone(), setting, source }
+            }
         })?;
         Cloud::of_file(&content).map_err(|source| CloudFileError::Content { file, setting, source })
     }

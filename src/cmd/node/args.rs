@@ -1,7 +1,7 @@
 //! The flags of the node driver, and the checks of their values.
 //!
-//! Flags with upstream's meaning have upstream's names and defaults (docs/reference/csi-driver.md#flags).
-//! Each value is checked on its own and without the network.
+//! Flags with upstream's meaning have upstream's names and defaults
+//! (docs/reference/csi-driver.md#flags). Each value is checked on its own and without the network.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,7 +20,8 @@ const MIN_INTERVAL: Duration = Duration::from_millis(10);
 /// For the resync of Secrets, because each one is a request to the API server.
 const MIN_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The limit of `--max-call-recv-msg-size`: a volume is in memory while it is fetched, and twice in its tmpfs.
+/// The limit of `--max-call-recv-msg-size`: a volume is in memory while it is fetched, and twice in
+/// its tmpfs.
 const MAX_REPLY: i64 = 256 << 20;
 
 /// The program that fills volumes of provider azure.
@@ -44,20 +45,23 @@ pub(in crate::cmd) struct Args {
     /// Name of the node.
     #[arg(long, env = "KUBE_NODE_NAME", default_value = "")]
     pub(super) nodeid: String,
-    /// The kubelet's plugins_registry folder; without it the driver does not register with the kubelet.
+    /// The kubelet's plugins_registry folder; without it the driver does not register with the
+    /// kubelet.
     #[arg(long, value_name = "DIR", requires = "kubelet_registration_path")]
     pub(super) registration_dir: Option<PathBuf>,
     /// Path of the CSI socket on the host.
     #[arg(long, value_name = "PATH", requires = "registration_dir")]
     pub(super) kubelet_registration_path: Option<PathBuf>,
-    /// Root directory of the kubelet (its --root-dir). With it, the driver mounts, clears and removes directories below it
-    /// only; without it, any directory that the kubelet names.
+    /// Root directory of the kubelet (its --root-dir). With it, the driver mounts, clears and
+    /// removes directories below it only; without it, any directory that the kubelet names.
     #[arg(long, value_name = "DIR")]
     pub(super) kubelet_root: Option<KubeletRoot>,
-    /// Read SecretProviderClasses from the YAML manifests in this folder instead of the Kubernetes API.
+    /// Read SecretProviderClasses from the YAML manifests in this folder instead of the Kubernetes
+    /// API.
     #[arg(long, value_name = "DIR")]
     pub(super) manifests: Option<PathBuf>,
-    /// Kubeconfig file for the Kubernetes API; default: the files in KUBECONFIG, else the pod's service account.
+    /// Kubeconfig file for the Kubernetes API; default: the files in KUBECONFIG, else the pod's
+    /// service account.
     #[arg(long, value_name = "FILE")]
     pub(super) kubeconfig: Option<PathBuf>,
     /// Refresh the volumes of running pods; the CSIDriver object must have requiresRepublish: true.
@@ -67,8 +71,8 @@ pub(in crate::cmd) struct Args {
     /// How often volumes are refreshed, unless an annotation of their class has another interval.
     #[arg(long, default_value = "2m", value_name = "DURATION", value_parser = parse_interval)]
     pub(super) rotation_poll_interval: Duration,
-    /// Longest time between two calls of the kubelet for a volume: 1.5 times its syncFrequency. Credentials that it does
-    /// not renew for three times as long are dropped.
+    /// Longest time between two calls of the kubelet for a volume: 1.5 times its syncFrequency.
+    /// Credentials that it does not renew for three times as long are dropped.
     #[arg(long, default_value = "90s", value_name = "DURATION", value_parser = parse_interval)]
     pub(super) republish_period: Duration,
     /// Program that fills volumes of provider azure.
@@ -80,7 +84,8 @@ pub(in crate::cmd) struct Args {
     /// More folders of sockets, comma-separated, searched first.
     #[arg(long, value_name = "DIRS", default_value = "/etc/kubernetes/secrets-store-csi-providers")]
     pub(super) additional_provider_volume_paths: String,
-    /// Limit of another provider's reply in bytes; above 4 MiB, it is also the limit of the provider's volumes.
+    /// Limit of another provider's reply in bytes; above 4 MiB, it is also the limit of the
+    /// provider's volumes.
     #[arg(long, value_name = "BYTES", default_value_t = 4 << 20, value_parser = parse_reply_limit)]
     pub(super) max_call_recv_msg_size: u32,
     /// Check regularly whether other providers answer, for the metric provider_healthy.
@@ -92,14 +97,16 @@ pub(in crate::cmd) struct Args {
     pub(super) provider_health_check_interval: Duration,
     #[command(flatten)]
     pub(super) azure: AzureArgs,
-    /// Remove this taint from the node once the driver is registered with the kubelet; if empty, no taint.
+    /// Remove this taint from the node once the driver is registered with the kubelet; if empty, no
+    /// taint.
     #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true)]
     pub(super) startup_taint: String,
     /// Write the Kubernetes Secrets in secretObjects of classes; needs the Kubernetes API.
     #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_missing_value = "true")]
     pub(super) sync_secret: bool,
-    /// How often unchanged Secrets are checked, to restore those that were deleted or changed by hand.
+    /// How often unchanged Secrets are checked, to restore those that were deleted or changed by
+    /// hand.
     #[arg(long, default_value = "5m", value_name = "DURATION", value_parser = parse_check_interval)]
     pub(super) secret_check_interval: Duration,
     /// Address for /metrics; 0 for none; if empty, :8080.
@@ -128,12 +135,14 @@ fn at_least(shortest: Duration, text: &str) -> Result<Duration, String> {
     if interval < shortest { Err(format!("must be at least {shortest:?}")) } else { Ok(interval) }
 }
 
-/// An empty address has the meaning that upstream's metrics library gives it (docs/reference/csi-driver.md#flags).
+/// An empty address has the meaning that upstream's metrics library gives it
+/// (docs/reference/csi-driver.md#flags).
 fn parse_metrics_address(text: &str) -> Result<Address, String> {
     admin::parse_address(if text.is_empty() { ":8080" } else { text })
 }
 
-/// Values above the limit are accepted: users set them to lift the limit (docs/reference/csi-driver.md#flags).
+/// Values above the limit are accepted: users set them to lift the limit
+/// (docs/reference/csi-driver.md#flags).
 fn parse_reply_limit(text: &str) -> Result<u32, String> {
     match text.parse::<i64>() {
         Ok(bytes @ 1..) => Ok(bytes.min(MAX_REPLY) as u32),

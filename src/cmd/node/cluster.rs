@@ -1,7 +1,8 @@
 //! The node driver's use of the cluster: classes, reports, and the mirror.
 //!
-//! With a folder of manifests there is no cluster: classes come from the folder, and the driver reports nothing. Starts
-//! the watches in the background; nothing here waits for a response of the API server.
+//! With a folder of manifests there is no cluster: classes come from the folder, and the driver
+//! reports nothing. Starts the watches in the background; nothing here waits for a response of the
+//! API server.
 
 use anyhow::Context as _;
 use tracing::warn;
@@ -38,7 +39,8 @@ pub(super) async fn connect(args: &Args, user_agent: &str) -> anyhow::Result<(Cl
     Ok((Classes::Kubernetes(classes.clone()), Some(Cluster { connection, classes, reports, pods })))
 }
 
-/// Starts the mirror, which runs as long as the process; the next process continues unfinished work.
+/// Starts the mirror, which runs as long as the process; the next process continues unfinished
+/// work.
 pub(super) fn mirror_secrets(
     args: &Args,
     cluster: Option<Cluster>,

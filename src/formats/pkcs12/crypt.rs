@@ -1,7 +1,7 @@
 //! The passwords, integrity checks and ciphers of PKCS#12 archives.
 //!
-//! The algorithms are those of the RustCrypto crates; this file selects them by identifier, and limits the iterations
-//! so that no archive keeps a thread busy.
+//! The algorithms are those of the RustCrypto crates; this file selects them by identifier, and
+//! limits the iterations so that no archive keeps a thread busy.
 
 use cbc::cipher::block_padding::Pkcs7;
 use cbc::cipher::{BlockCipherDecrypt, BlockModeDecrypt as _, KeyInit, KeyIvInit as _};
@@ -32,19 +32,22 @@ const SHA_224: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3
 const SHA_512_224: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.5");
 const SHA_512_256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.6");
 
-/// Decrypts a buffer in place with a key and an initialization vector; returns the length of the plain text.
+/// Decrypts a buffer in place with a key and an initialization vector; returns the length of the
+/// plain text.
 type Cipher = fn(&[u8], &[u8], &mut [u8]) -> Option<usize>;
 
 /// One form of a password.
 pub(super) struct Password {
     /// For PBES2: UTF-8.
     text: Bytes,
-    /// For older algorithms: UTF-16, big endian, with a terminating zero; one form of the empty password has none.
+    /// For older algorithms: UTF-16, big endian, with a terminating zero; one form of the empty
+    /// password has none.
     wide: Bytes,
 }
 
 impl Password {
-    /// The forms in the order in which they are tried; only the empty password has two (RFC 7292, B.1).
+    /// The forms in the order in which they are tried; only the empty password has two (RFC 7292,
+    /// B.1).
     pub(super) fn forms(password: &str) -> Vec<Password> {
         let text = || Zeroizing::new(password.as_bytes().to_vec());
         let mut wide = Zeroizing::new(Vec::with_capacity(2 * password.len() + 2));
@@ -117,7 +120,8 @@ where
     hmac.chain_update(content).verify_slice(mac.mac.digest.as_bytes()).is_ok()
 }
 
-/// Decrypts `data` with the algorithm that the archive names for it; `what` names the data in errors.
+/// Decrypts `data` with the algorithm that the archive names for it; `what` names the data in
+/// errors.
 pub(super) fn decrypt(
     algorithm: AlgorithmIdentifierRef<'_>,
     data: &[u8],
@@ -197,7 +201,8 @@ fn decrypt_modern(
     let params = pbes2::Parameters::try_from(params).map_err(|_| unknown())?;
     match &params.kdf {
         Kdf::Pbkdf2(kdf) => work.spend(kdf.iteration_count)?,
-        // The archive would choose how much memory it takes, and no program writes scrypt into archives.
+        // The archive would choose how much memory it takes, and no program writes scrypt into
+        // archives.
         Kdf::Scrypt(_) => return Err(Error::Unsupported { what, oid: params.kdf.oid() }),
         _ => return Err(unknown()),
     }

@@ -1,10 +1,12 @@
-//! Reads PKCS#12 archives: private keys as PKCS#8, and certificates, each in the order of the archive.
+//! Reads PKCS#12 archives: private keys as PKCS#8, and certificates, each in the order of the
+//! archive.
 //!
-//! Checks the integrity and decrypts; does not match keys with certificates, verify signatures or sort
-//! (docs/reference/azure-provider.md#pkcs12).
+//! Checks the integrity and decrypts; does not match keys with certificates, verify signatures or
+//! sort (docs/reference/azure-provider.md#pkcs12).
 //!
-//! Supports the old algorithms (RC2, 3DES, SHA-1), which Key Vault writes, and the modern ones (PBES2 with AES, SHA-2).
-//! Structures borrow from the buffer from which they are parsed, so that decrypted bytes exist once and are wiped.
+//! Supports the old algorithms (RC2, 3DES, SHA-1), which Key Vault writes, and the modern ones
+//! (PBES2 with AES, SHA-2). Structures borrow from the buffer from which they are parsed, so that
+//! decrypted bytes exist once and are wiped.
 
 mod crypt;
 mod structure;
@@ -24,8 +26,8 @@ use super::private_key;
 pub mod limits {
     /// The hash iterations of all key derivations of one archive together: about 0.2 s of CPU time.
     ///
-    /// OpenSSL and Windows write 2,000 to 10,000 for each derivation, Java's older keystores 350,000 in all; two keys
-    /// of 500,000 are accepted.
+    /// OpenSSL and Windows write 2,000 to 10,000 for each derivation, Java's older keystores
+    /// 350,000 in all; two keys of 500,000 are accepted.
     pub const ITERATIONS: u32 = 1_000_000;
     /// Bags, that is keys and certificates. A chain needs ten.
     pub const BAGS: usize = 500;
@@ -105,13 +107,14 @@ pub fn read_base64(text: &str, password: &str, work: &mut Work) -> Result<Archiv
 
 /// Reads an archive.
 ///
-/// Tries the empty password in both its forms: as a terminating zero, and as no bytes at all. Accepts an archive
-/// without MAC. Skips attributes, and bags other than keys and certificates.
+/// Tries the empty password in both its forms: as a terminating zero, and as no bytes at all.
+/// Accepts an archive without MAC. Skips attributes, and bags other than keys and certificates.
 ///
 /// Takes up to a second of CPU time: as long as `work` allows.
 ///
 /// # Errors
-/// A wrong password, a damaged archive, an unknown algorithm, or more than one of the [`limits`] allows.
+/// A wrong password, a damaged archive, an unknown algorithm, or more than one of the [`limits`]
+/// allows.
 pub fn read(der: &[u8], password: &str, work: &mut Work) -> Result<Archive, Error> {
     if matches!(der, [0x30, 0x80, ..]) {
         return Err(Error::Indefinite);
@@ -138,8 +141,8 @@ pub fn read(der: &[u8], password: &str, work: &mut Work) -> Result<Archive, Erro
     Err(first_error.unwrap_or(Error::Integrity))
 }
 
-/// The iterations that an archive requires, as far as can be seen before the first derivation, so that an archive
-/// above the limit costs nothing.
+/// The iterations that an archive requires, as far as can be seen before the first derivation, so
+/// that an archive above the limit costs nothing.
 ///
 /// Parts that cannot be parsed count 0: reading them fails with the cause.
 fn visible_iterations(pfx: &Pfx<'_>, content: &[u8]) -> u64 {

@@ -1,7 +1,7 @@
 //! The ASN.1 structures of RFC 7292 (PKCS#12) and RFC 5652 (CMS) that occur in archives.
 //!
-//! The parent module interprets them. They borrow instead of copying, unlike those of the `pkcs12` and `cms` crates,
-//! since they hold decrypted keys.
+//! The parent module interprets them. They borrow instead of copying, unlike those of the `pkcs12`
+//! and `cms` crates, since they hold decrypted keys.
 
 use der::asn1::{ObjectIdentifier, OctetStringRef};
 use der::{AnyRef, Sequence};

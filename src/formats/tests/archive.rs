@@ -1,4 +1,5 @@
-//! A writer of PKCS#12 archives like those of Key Vault and Windows, for cases that openssl does not write.
+//! A writer of PKCS#12 archives like those of Key Vault and Windows, for cases that openssl does
+//! not write.
 
 use cbc::cipher::block_padding::Pkcs7;
 use cbc::cipher::{BlockModeEncrypt as _, KeyIvInit as _};
@@ -8,7 +9,8 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use pkcs12::kdf::{Pkcs12KeyType, derive_key};
 use sha1::Sha1;
 
-/// The writer claims more iterations but does not run them: the reader refuses such an archive before it can notice.
+/// The writer claims more iterations but does not run them: the reader refuses such an archive
+/// before it can notice.
 pub(crate) const MAX_ITERATIONS: i32 = 10_000;
 
 /// The form of an archive.
@@ -113,8 +115,9 @@ impl Writer {
     }
 
     fn encrypt(&self, plain: &[u8], rc2: bool) -> Vec<u8> {
-        let derive =
-            |kind, size| derive_key::<Sha1>(self.password, &self.salt(), kind, self.iterations.min(MAX_ITERATIONS), size);
+        let derive = |kind, size| {
+            derive_key::<Sha1>(self.password, &self.salt(), kind, self.iterations.min(MAX_ITERATIONS), size)
+        };
         let key = derive(Pkcs12KeyType::EncryptionKey, if rc2 { 5 } else { 24 });
         let vector = derive(Pkcs12KeyType::Iv, 8);
         let mut buffer = plain.to_vec();

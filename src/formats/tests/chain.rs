@@ -1,12 +1,12 @@
-//! docs/reference/azure-provider.md#chain-order: chains of bare identifiers, and chains of openssl's
-//! certificates.
+//! docs/reference/azure-provider.md#chain-order: chains of bare identifiers, and chains of
+//! openssl's certificates.
 
 use proptest::prelude::*;
 
-use super::openssl::{AUTHORITY, BARE, OpenSsl, NO_SUBJECT_KEY, ROOT, SERVER};
+use super::openssl::{AUTHORITY, BARE, NO_SUBJECT_KEY, OpenSsl, ROOT, SERVER};
 use crate::formats::chain::{Error, Identifiers, Order, order};
 
-/// Certificates as pairs of own key and issuer's key; 0 is no identifier.
+/// Certificates as pairs of own key and issuer's key; 0 stands for an absent identifier.
 fn ordered(certificates: &[(u8, u8)]) -> Result<Order, Error> {
     let id = |key: u8| (key != 0).then(|| vec![key]);
     let all = certificates.iter().map(|(own, issuer)| Identifiers { subject: id(*own), authority: id(*issuer) });
@@ -33,7 +33,8 @@ fn chains_are_ordered_by_identifiers_alone() {
         ("no identifiers", &[(0, 0), (0, 0)], as_given(2)),
         ("two that signed each other", &[(1, 2), (2, 1)], Err(Error::NoLeaf(2))),
         ("leaf above such a pair", &[(3, 1), (1, 2), (2, 1)], Err(Error::Cycle)),
-        // The first of two matches is the issuer. The second belongs to no chain, so nothing is sorted.
+        // The first of two matches is the issuer. The second belongs to no chain, so nothing is
+        // sorted.
         ("cross-signed intermediate", &[(1, 2), (2, 3), (2, 4), (3, 0), (4, 0)], as_given(5)),
     ] {
         assert_eq!(ordered(certificates), expected, "{what}");
@@ -86,7 +87,12 @@ fn identifiers_are_found_among_other_extensions() {
     );
     openssl.certificate("bare", "EC:P-256", None, BARE);
     assert_eq!(Identifiers::of(&openssl.der("bare")), Identifiers::default());
-    openssl.certificate("empty", "EC:P-256", None, "subjectKeyIdentifier=DER:04:00\nauthorityKeyIdentifier=DER:30:00\n");
+    openssl.certificate(
+        "empty",
+        "EC:P-256",
+        None,
+        "subjectKeyIdentifier=DER:04:00\nauthorityKeyIdentifier=DER:30:00\n",
+    );
     assert_eq!(Identifiers::of(&openssl.der("empty")), Identifiers::default());
     assert_eq!(Identifiers::of(b"hunter2"), Identifiers::default());
 }
@@ -117,7 +123,8 @@ proptest! {
     }
 }
 
-/// A file of a volume may hold tens of thousands of certificates; a quadratic algorithm took minutes.
+/// A file of a volume may hold tens of thousands of certificates; a quadratic algorithm took
+/// minutes.
 #[test]
 fn tens_of_thousands_of_certificates_are_ordered_in_linear_time() {
     let started = std::time::Instant::now();
@@ -127,7 +134,8 @@ fn tens_of_thousands_of_certificates_are_ordered_in_linear_time() {
         (0..COUNT).map(|number| Identifiers { subject: id(number), authority: id(number + 1) }).collect();
     chain.reverse();
     assert_eq!(order(&chain), Ok(Order::Chain((0..COUNT).rev().collect())));
-    // One identifier for all: the first is the issuer of the others, and the second is the issuer of the first.
+    // One identifier for all: the first is the issuer of the others, and the second is the issuer
+    // of the first.
     chain.fill(Identifiers { subject: id(0), authority: id(0) });
     assert_eq!(order(&chain), Err(Error::Cycle));
     assert!(started.elapsed().as_secs() < 30, "it took {:?}", started.elapsed());

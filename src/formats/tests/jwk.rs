@@ -1,5 +1,5 @@
-//! docs/reference/azure-provider.md#keys: a key of Key Vault is converted to the same bytes as openssl
-//! writes for it.
+//! docs/reference/azure-provider.md#keys: a key of Key Vault is converted to the same bytes as
+//! openssl writes for it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -102,7 +102,8 @@ fn a_long_text_is_not_read() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
-    /// For any text: either it is refused, or the claims are those that any JSON parser finds in its payload.
+    /// For any text: either it is refused, or the claims are those that any JSON parser finds in
+    /// its payload.
     #[test]
     fn only_what_any_reader_finds_is_read(header in pieces(), payload in pieces(), signature in "[a-zA-Z0-9_=.+-]{0,8}", raw in any::<bool>()) {
         let text = if raw { format!("{header}.{payload}.{signature}") } else { token(&header, &payload, &signature) };

@@ -1,4 +1,5 @@
-//! Keys, certificates and archives made with the openssl program, which also checks the output of the code under test.
+//! Keys, certificates and archives made with the openssl program, which also checks the output of
+//! the code under test.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -53,7 +54,8 @@ impl OpenSsl {
         String::from_utf8(self.run(arguments)).unwrap()
     }
 
-    /// Makes `name.key`, of a kind such as `RSA:2048` or `EC:P-256`; `tag` distinguishes keys of one kind.
+    /// Makes `name.key`, of a kind such as `RSA:2048` or `EC:P-256`; `tag` distinguishes keys of
+    /// one kind.
     pub(crate) fn key(&self, name: &str, kind: &str, tag: &str) {
         let mut keys = KEYS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let pem = keys.entry(format!("{kind} {tag}")).or_insert_with(|| {
@@ -80,7 +82,8 @@ impl OpenSsl {
         self.run(&format!("x509 -req -in request {signer} -days 30 -extfile extensions -out {name}.pem"));
     }
 
-    /// A chain of server, intermediate and root under these names; only the server's key is of `kind`.
+    /// A chain of server, intermediate and root under these names; only the server's key is of
+    /// `kind`.
     pub(crate) fn chain(&self, kind: &str) {
         self.certificate("root", "EC:P-256", None, AUTHORITY);
         self.certificate("intermediate", "EC:P-256", Some("root"), AUTHORITY);
@@ -107,7 +110,8 @@ impl OpenSsl {
         ))
     }
 
-    /// Asserts that a PEM file holds a valid key and, after it, a chain of certificates that starts with the key's.
+    /// Asserts that a PEM file holds a valid key and, after it, a chain of certificates that starts
+    /// with the key's.
     pub(crate) fn check_key_and_chain(&self, pem: &str, certificates: &[&str]) {
         assert!(pem.starts_with("-----BEGIN PRIVATE KEY-----\n") && pem.ends_with("-----END CERTIFICATE-----\n"));
         self.write("out.pem", pem);

@@ -66,7 +66,8 @@ fn blocks_are_written_in_64_columns_with_headers_kept() {
     });
 }
 
-/// A tenant's text of a mebibyte takes a fraction of a second; with a quadratic algorithm each of these took minutes.
+/// A tenant's text of a mebibyte takes a fraction of a second; with a quadratic algorithm each of
+/// these took minutes.
 #[test]
 fn no_text_takes_more_than_linear_time() {
     let started = std::time::Instant::now();

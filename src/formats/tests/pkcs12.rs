@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::archive::{KEY_VAULT, MAX_ITERATIONS, Writer, bag, data, finish, fake_key, oid, tlv, write};
+use super::archive::{KEY_VAULT, MAX_ITERATIONS, Writer, bag, data, fake_key, finish, oid, tlv, write};
 use super::openssl::OpenSsl;
 use crate::formats::pkcs12::{self, Archive, Error, Work, limits};
 
@@ -26,7 +26,8 @@ fn keys(archive: &Archive) -> Vec<Vec<u8>> {
 fn every_algorithm_of_openssl_is_read() {
     let openssl = OpenSsl::new();
     openssl.chain("EC:P-256");
-    let (key, certificates) = (openssl.pkcs8("server"), ["server", "intermediate", "root"].map(|name| openssl.der(name)));
+    let (key, certificates) =
+        (openssl.pkcs8("server"), ["server", "intermediate", "root"].map(|name| openssl.der(name)));
     for options in [
         "",
         "-legacy",
@@ -52,7 +53,8 @@ fn every_algorithm_of_openssl_is_read() {
     }
 }
 
-/// Key Vault: key first, salts of 20 bytes, one MAC iteration; openssl: certificates first, salts of 8 bytes.
+/// Key Vault: key first, salts of 20 bytes, one MAC iteration; openssl: certificates first, salts
+/// of 8 bytes.
 #[test]
 fn both_empty_passwords_and_all_salts_are_read_and_order_is_kept() {
     let openssl = OpenSsl::new();
@@ -195,7 +197,8 @@ fn work_and_size_are_bounded() {
     assert_eq!(error(&finish(&KEY_VAULT, &data(&tlv(0x30, &[&bags])))), Error::TooManyBags);
 }
 
-/// Visible iterations above the limit are refused before the first derivation, whatever the password.
+/// Visible iterations above the limit are refused before the first derivation, whatever the
+/// password.
 #[test]
 fn an_archive_beyond_the_ceiling_costs_nothing() {
     let openssl = OpenSsl::new();

@@ -22,6 +22,7 @@ use super::writer::{self, Written};
 use crate::model::{FileName, Payload, SecretBytes};
 use crate::platform::dir;
 use crate::platform::mount::{self, DetachedTmpfs, Entry, Swap};
+use crate::platform::mount_id;
 
 /// The mode of a target directory that we make; upstream's
 /// (docs/reference/csi-driver.md#target-directory).
@@ -297,7 +298,7 @@ fn confirm(site: &Site, shown: Shown) -> Result<(), Error> {
     let (Entry::Tmpfs(seen), Some(root)) = (place.inspect()?, shown.root()) else {
         return Err(gone());
     };
-    if !mount::same_mount(seen.as_fd(), root).map_err(failure(target, MountFailure::Look))? {
+    if !mount_id::same_directory(seen.as_fd(), root).map_err(failure(target, MountFailure::Look))? {
         return Err(gone());
     }
     shown.keep();

@@ -13,8 +13,8 @@ fn check(frames: &[Vec<u8>], error: Option<&str>) {
     assert_eq!(error_of(frames).as_deref(), error);
 }
 
-/// One field of `length` bytes, in full frames. It decodes to a quarter of that: the value is a Huffman string of
-/// symbols of 30 bits, and of 8 bits where four of them do not fit.
+/// One field of `length` bytes, in full frames. It decodes to a quarter of that: the value is a
+/// Huffman string of symbols of 30 bits, and of 8 bits where four of them do not fit.
 fn large_block(length: usize) -> Vec<Vec<u8>> {
     let mut block = vec![0, 1, b'a', 0xff];
     let beyond = length - 7 - 127;

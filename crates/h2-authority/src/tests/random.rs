@@ -1,4 +1,5 @@
-//! Properties: valid conversations keep their meaning, and no bytes cause a panic or unbounded memory.
+//! Properties: valid conversations keep their meaning, and no bytes cause a panic or unbounded
+//! memory.
 //!
 //! `KEYVAULT_CSI_FUZZ_CASES` sets the number of cases of each property.
 
@@ -106,7 +107,8 @@ fn string(string: &[u8], block: &mut Vec<u8>) {
     block.extend(string);
 }
 
-/// The frames of the request on its stream: HEADERS, CONTINUATION frames, and DATA unless it ends there.
+/// The frames of the request on its stream: HEADERS, CONTINUATION frames, and DATA unless it ends
+/// there.
 fn frames_of(request: &Request, stream: u32, block: &[u8]) -> Vec<Vec<u8>> {
     let mut cuts: Vec<_> = request.fragments.iter().map(|at| at % (block.len() + 1)).collect();
     cuts.extend((0..block.len()).step_by(10_000));
@@ -220,7 +222,8 @@ fn hostile_frame() -> impl Strategy<Value = Vec<u8>> {
     (kind, flags, stream, payload).prop_map(|(kind, flags, stream, payload)| frame(kind, flags, stream, &payload))
 }
 
-/// Asserts that nothing panics, memory stays bounded (in `pass_in`), and the result does not depend on the pieces.
+/// Asserts that nothing panics, memory stays bounded (in `pass_in`), and the result does not depend
+/// on the pieces.
 fn check_harmless(input: &[u8], pieces: &[usize], reads: &[usize]) -> Result<(), TestCaseError> {
     let whole = pass(input);
     prop_assert_eq!(&pass_in(input, pieces, reads), &whole);

@@ -1,8 +1,8 @@
-//! The first requests of two kubelets (`tests/it/fixtures/kubelet/*/13-registration.json`), `<kubelet-root>` being
-//! `/var/lib/kubelet`.
+//! The first requests of two kubelets (`tests/it/fixtures/kubelet/*/13-registration.json`),
+//! `<kubelet-root>` being `/var/lib/kubelet`.
 //!
-//! The recordings have decoded headers; the blocks here have the same headers in grpc-go's encoding (its table, each
-//! new field indexed, Huffman code where it is shorter).
+//! The recordings have decoded headers; the blocks here have the same headers in grpc-go's encoding
+//! (its table, each new field indexed, Huffman code where it is shorter).
 
 use super::super::frames::{END_HEADERS, END_STREAM, HEADERS};
 use super::{ACK, DATA, Fields, SETTINGS, fields, frame, hex};

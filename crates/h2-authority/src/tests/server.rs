@@ -1,4 +1,5 @@
-//! A real tonic server on a real Unix socket, with the adapter and, to prove that it is necessary, without.
+//! A real tonic server on a real Unix socket, with the adapter and, to prove that it is necessary,
+//! without.
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
@@ -138,7 +139,8 @@ struct RawClient {
 }
 
 impl RawClient {
-    /// Connects as a kubelet does: SETTINGS with the preface, and the acknowledgement after the server's.
+    /// Connects as a kubelet does: SETTINGS with the preface, and the acknowledgement after the
+    /// server's.
     async fn connect(socket: &Path) -> Self {
         let mut client = Self::open(socket).await;
         let [settings, ack] = Recording::settings();
@@ -202,7 +204,8 @@ impl RawClient {
             ("content-type", "application/grpc"),
             ("te", "trailers"),
         ]);
-        // A new encoder for each call: these blocks do not refer to older fields in the adapter's table.
+        // A new encoder for each call: these blocks do not refer to older fields in the adapter's
+        // table.
         let block = loona_hpack::Encoder::new().encode(list.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())));
         self.send(&[frame(HEADERS, END_HEADERS, id, &block), frame(DATA, END_STREAM, id, &[0; 5])]).await;
         self.reply(id).await
@@ -247,7 +250,8 @@ async fn a_call_without_authority_reaches_the_handler_without() {
     assert_eq!(client.call(1, None).await, answered(" 0"));
 }
 
-/// The reason for the adapter. If this test fails, h2 accepts paths, and the adapter can be deleted.
+/// The reason for the adapter. If this test fails, h2 accepts paths, and the adapter can be
+/// deleted.
 #[tokio::test]
 async fn without_the_adapter_a_path_is_a_protocol_error() {
     let server = Running::start(false);

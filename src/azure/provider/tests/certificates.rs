@@ -235,7 +235,10 @@ fn errors_name_the_object_and_the_fix_and_no_content() {
             "hunter2!",
             "the PKCS#12 archive cannot be decoded: the value is not base64: byte 8 of 8 is not allowed there",
         ),
-        ("aHVudGVyMg==", "the value is not a PKCS#12 archive, or the archive is damaged: the outer structure cannot be read"),
+        (
+            "aHVudGVyMg==",
+            "the value is not a PKCS#12 archive, or the archive is damaged: the outer structure cannot be read",
+        ),
     ] {
         assert_eq!(
             backed("", None, value, PKCS12, &ONE).unwrap_err(),
