@@ -1,8 +1,8 @@
-//! The program: see `cmd`.
+//! The entry point; `cmd` has the command line.
 
 use std::process::ExitCode;
 
-/// Wipes every block of memory that is given back, so that copies of secrets in libraries' buffers do not stay.
+/// Wipes memory when it is freed, because libraries copy secrets into their own buffers.
 #[global_allocator]
 static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> = zeroizing_alloc::ZeroAlloc(std::alloc::System);
 

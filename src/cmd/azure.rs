@@ -1,6 +1,7 @@
-//! The flags of the Azure provider, the same for every role that fetches, and the provider that they describe.
+//! The flags of the Azure provider, which all roles that fetch share, and the provider that they
+//! configure.
 //!
-//! Names and defaults are upstream's where the meaning is upstream's
+//! Flags with upstream's meaning have upstream's names and defaults
 //! (docs/reference/azure-provider.md#flags).
 
 use std::path::PathBuf;
@@ -20,57 +21,60 @@ use crate::formats::duration;
 use crate::model::FileMode;
 use crate::server::metrics::Metrics;
 
-/// How many requests may go to one vault at once after a rest (docs/decisions.md#d7).
+/// Requests to one vault after a pause (docs/decisions.md#d7).
 const BURST: u32 = 64;
 
 /// Flags of the Azure provider.
 #[derive(Debug, ClapArgs)]
 pub(super) struct AzureArgs {
-    /// Cloud of classes that name none.
+    /// Cloud of classes that do not name one.
     #[arg(long, default_value = "AzurePublicCloud")]
     cloud_name: String,
-    /// File with the addresses of AzureStackCloud, for classes that name none; without it the one of AZURE_ENVIRONMENT_FILEPATH.
+    /// File with the addresses of AzureStackCloud, for classes that do not name a file; default:
+    /// the file in AZURE_ENVIRONMENT_FILEPATH.
     #[arg(long, value_name = "FILE")]
     cloud_file: Option<PathBuf>,
-    /// Folder with files of addresses of AzureStackCloud; a class names one of them by cloudEnvFileName.
+    /// Folder with files of addresses of AzureStackCloud; a class selects one of them with
+    /// cloudEnvFileName.
     #[arg(long, value_name = "FOLDER")]
     cloud_files_dir: Option<PathBuf>,
-    /// Address of the AKS token proxy for identity bindings; the cluster's API server if empty.
+    /// URL of the AKS token proxy for identity bindings; if empty, the cluster's API server.
     #[arg(long, value_name = "URL", default_value = "", hide_default_value = true)]
     token_proxy_url: String,
-    /// Name that the AKS token proxy is asked for and checked against; found out from the API server's certificate if empty.
+    /// TLS server name of the AKS token proxy; if empty, the name in the API server's certificate.
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     sni_name: String,
     /// CA certificate of the cluster, for the AKS token proxy.
     #[arg(long, value_name = "FILE", default_value = TokenProxyOptions::CA_FILE)]
     token_proxy_ca_file: PathBuf,
-    /// For how long an object that one pod got is given to other pods of the same identity; 0 shares nothing.
+    /// How long a fetched object serves other pods with the same identity; 0 disables sharing.
     #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = duration::parse)]
     freshness_window: Duration,
-    /// How many requests a second this node sends to one vault at most; 0 is no limit.
+    /// Limit of requests per second from this node to one vault; 0 means unlimited.
     #[arg(long, default_value_t = 100, value_name = "COUNT")]
     vault_requests_per_second: u32,
-    /// Put behind our name in the User-Agent of all requests to Azure.
+    /// Text to append to the User-Agent of all requests to Azure.
     #[arg(long, default_value = "", hide_default_value = true, value_parser = parse_user_agent)]
     custom_user_agent: String,
-    /// Sort the certificates of a PKCS#12 secret, the server's first.
+    /// Sort the certificates of a PKCS#12 secret, starting with the server's.
     #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_missing_value = "true")]
     construct_pem_chain: bool,
-    /// Also write the certificate and the key of a certificate's secret to files of their own, .crt and .key.
+    /// Also write the certificate and the key of a certificate's secret to separate files, .crt and
+    /// .key.
     #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_missing_value = "true")]
     write_cert_and_key_in_separate_files: bool,
 }
 
 impl AzureArgs {
-    /// The file of the flag, else of the environment, where nothing is as no file.
+    /// The file in the flag, else in the environment; an empty variable counts as unset.
     fn cloud_file(&self) -> Option<PathBuf> {
         let variable = || std::env::var_os(CLOUD_FILE_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
         self.cloud_file.clone().or_else(variable)
     }
 
-    /// The folder of the flag, where nothing is as no folder.
+    /// The folder in the flag; an empty path counts as unset.
     fn cloud_files_dir(&self) -> anyhow::Result<Option<PathBuf>> {
         let folder = self.cloud_files_dir.clone().filter(|folder| !folder.as_os_str().is_empty());
         if let Some(folder) = folder.as_ref().filter(|folder| !folder.is_dir()) {
@@ -79,10 +83,10 @@ impl AzureArgs {
         Ok(folder)
     }
 
-    /// The provider that the flags describe.
+    /// The configured provider.
     ///
     /// # Errors
-    /// A flag that cannot be followed, by name.
+    /// An invalid flag, by name.
     pub(super) fn provider(
         &self,
         metrics: &Metrics,
@@ -109,7 +113,6 @@ impl AzureArgs {
     }
 }
 
-/// What may stand in a header.
 fn parse_user_agent(text: &str) -> Result<String, String> {
     match text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
         true => Ok(text.to_owned()),

@@ -1,27 +1,27 @@
-//! Pure. How the file descriptors that the process may have are shared out.
+//! Pure. Divides the limit of open file descriptors among the kinds of clients.
 //!
-//! Every share is a part of the limit that is in force, and no larger than what is of use, so that what one kind of
-//! client opens never takes what another needs. What is left over, an eighth at least, is for listeners, the API
-//! server, and directories and files.
+//! Each share is a fraction of the limit, with an upper bound, so that one kind of client cannot
+//! use up the descriptors of another. The rest, at least an eighth, is for listeners, the API
+//! server, directories and files.
 
-/// How many connections each kind of client may have.
+/// The connections of each kind of client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Descriptors {
-    /// Connections to the gRPC socket. As many go to other providers, since each open call has at most one.
+    /// Connections to the gRPC socket. The same number goes to other providers: each open call has
+    /// at most one.
     pub(super) calls: usize,
     /// Clients of the health check.
     pub(super) health: usize,
     /// Clients of the metrics.
     pub(super) metrics: usize,
-    /// Fetches from vaults that may use a connection, for all namespaces together. Looking up a name needs four
-    /// descriptors for a moment: two kinds of addresses, two name servers.
+    /// Concurrent fetches from vaults, for all namespaces together. A name look-up needs four
+    /// descriptors: two kinds of addresses, two name servers.
     pub(super) fetches: usize,
-    /// Connections to Azure that may lie idle.
+    /// Idle connections to Azure.
     pub(super) idle: usize,
 }
 
 impl Descriptors {
-    /// The shares of this limit.
     pub(super) fn of(limit: u64) -> Descriptors {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let part = |divisor: usize, most: usize| (limit / divisor).clamp(1, most);
@@ -39,7 +39,7 @@ impl Descriptors {
 mod tests {
     use super::*;
 
-    /// What the shares may open together.
+    /// The descriptors of all shares together.
     fn sum(shares: Descriptors) -> usize {
         let Descriptors { calls, health, metrics, fetches, idle } = shares;
         2 * calls + health + metrics + 4 * fetches + idle
@@ -54,14 +54,14 @@ mod tests {
     }
 
     #[test]
-    fn shares_end_where_more_is_of_no_use() {
-        let most = Descriptors { calls: 2_048, health: 256, metrics: 64, fetches: 1_024, idle: 512 };
-        assert_eq!(Descriptors::of(1 << 20), most);
-        assert_eq!(Descriptors::of(u64::MAX), most);
+    fn shares_have_upper_bounds() {
+        let largest = Descriptors { calls: 2_048, health: 256, metrics: 64, fetches: 1_024, idle: 512 };
+        assert_eq!(Descriptors::of(1 << 20), largest);
+        assert_eq!(Descriptors::of(u64::MAX), largest);
     }
 
     #[test]
-    fn every_share_has_something() {
+    fn every_share_is_at_least_one() {
         let Descriptors { calls, health, metrics, fetches, idle } = Descriptors::of(1);
         assert_eq!([calls, health, metrics, fetches, idle], [1; 5]);
     }

@@ -1,23 +1,24 @@
-//! Command lines as Go programs take them, which is how upstream's manifests are written
+//! Translates command lines in the syntax of Go programs, which upstream's manifests use, for clap
 //! (docs/reference/csi-driver.md#flags).
 //!
-//! Pure: rewrites words before clap reads them, and sets aside upstream's flags that have no effect here. What a flag means,
-//! and whether its value is good, is for clap and the subcommand. Control goes back to `cmd`.
+//! Pure: rewrites the arguments before clap parses them, and removes upstream's flags that have no
+//! effect here. Clap and the subcommand check the values.
 //!
 //! # Rules
-//! `-x` is `--x`; `--x=v` and `--x v` are the same; a bare boolean means true; the last of several wins (clap does that). Unlike
-//! with Go, a word that belongs to no flag is an error: Go would stop there, and ignore the flags behind it.
+//! `-x` is `--x`; `--x=v` and `--x v` are the same; a bare boolean means true; the last of several
+//! wins (in clap). Unlike in Go, an argument that belongs to no flag is an error: Go would stop
+//! there and ignore the flags after it.
 
 use std::ffi::{OsStr, OsString};
 
 use clap::{Command, ValueHint};
 
-/// A flag of upstream's that is taken and has no effect.
+/// A flag of upstream that is accepted without effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Unused {
-    /// Its name without dashes.
+    /// Without dashes.
     pub(super) name: &'static str,
-    /// Why it has none, and what to do instead.
+    /// Why it has no effect, and what to do instead.
     pub(super) why: &'static str,
     boolean: bool,
 }
@@ -52,16 +53,17 @@ const UNUSED: &[Unused] = &[
     valued("log_backtrace_at", "there are no backtraces in the log"),
 ];
 
-/// A command line for clap, and what was taken out of it.
+/// A command line for clap, and the flags that were removed from it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Translated {
-    /// The words, the program's name first.
+    /// The arguments, the program's name first.
     pub(super) words: Vec<OsString>,
     /// The flags without effect, each once.
     pub(super) unused: Vec<Unused>,
 }
 
-/// Rewrites `words` (the program's name first) for the subcommand that they name; leaves them alone if they name none.
+/// Rewrites `words` (the program's name first) for their subcommand; without a subcommand they stay
+/// as they are.
 pub(super) fn translate(command: &Command, words: impl IntoIterator<Item = OsString>) -> Translated {
     let mut words = words.into_iter();
     let mut out: Vec<OsString> = words.by_ref().take(2).collect();
@@ -85,7 +87,7 @@ pub(super) fn translate(command: &Command, words: impl IntoIterator<Item = OsStr
             argument.get_long() == Some(&name) || argument.get_short().is_some_and(|short| name == short.to_string())
         });
         let Some(argument) = argument else {
-            // Not ours: clap says so, with the names that are nearest.
+            // An unknown flag: clap reports it and suggests similar names.
             out.push(word);
             continue;
         };
@@ -100,7 +102,7 @@ pub(super) fn translate(command: &Command, words: impl IntoIterator<Item = OsStr
             other => other,
         };
         if value.as_ref().is_some_and(|value| value.is_empty()) && argument.get_value_hint() == ValueHint::AnyPath {
-            // To Go programs, no path is as none given; clap would refuse it.
+            // In Go programs an empty path is the same as none; clap would refuse it.
             continue;
         }
         if let Some(value) = value {
@@ -113,7 +115,7 @@ pub(super) fn translate(command: &Command, words: impl IntoIterator<Item = OsStr
     Translated { words: out, unused }
 }
 
-/// The name and the value of a word that is a flag; what is no UTF-8 has no name that we know.
+/// The name and the value of a flag; `None` for other arguments and for text that is not UTF-8.
 fn flag(word: &OsStr) -> Option<(String, Option<OsString>)> {
     let text = word.to_str()?;
     let name = text.strip_prefix("--").or_else(|| text.strip_prefix('-'))?;
@@ -158,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn gos_ways_to_write_a_flag_become_one() {
+    fn all_of_gos_ways_to_write_a_flag_become_one() {
         for (go, ours) in [
             ("p node -endpoint unix://x", "p node --endpoint=unix://x"),
             ("p node --endpoint unix://x -v 5", "p node --endpoint=unix://x --v=5"),
@@ -179,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_without_effect_are_set_aside_with_their_values() {
+    fn flags_without_effect_are_removed_with_their_values() {
         let line = "p node --pprof-port 6065 -logtostderr=true --vmodule=a=1 -logtostderr --log_dir /x --endpoint=e";
         let Translated { words: rewritten, unused } = translate(&command(), words(line));
         assert_eq!(rewritten, words("p node --endpoint=e"));

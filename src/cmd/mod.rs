@@ -1,7 +1,7 @@
-//! The command line: one program, one subcommand a role.
+//! The command line: one program with one subcommand for each role.
 //!
-//! Knows every module and decides nothing but what is started with what. Flags have upstream's names where the
-//! meaning is upstream's (docs/reference/csi-driver.md#flags).
+//! Wires the modules together and contains no other logic. Flags with upstream's meaning have
+//! upstream's names (docs/reference/csi-driver.md#flags).
 
 mod azure;
 mod descriptors;
@@ -25,19 +25,19 @@ enum Role {
     /// The node driver: a CSI plugin that fills pods' volumes from Key Vault.
     #[command(args_override_self = true, disable_version_flag = true)]
     Node(Box<node::Args>),
-    /// The provider alone, under another driver: serves the provider protocol on azure.sock.
+    /// The provider alone, for another driver: serves the provider protocol on azure.sock.
     #[command(args_override_self = true, disable_version_flag = true)]
     Provider(Box<provider::Args>),
 }
 
-/// Runs the program with the process's own arguments.
+/// Runs the program with the arguments of the process.
 ///
 /// # Errors
-/// What kept the role from starting or going on, made for the person who started it.
+/// The role cannot start or fails later; the text is for the administrator.
 pub fn run() -> anyhow::Result<()> {
-    let translated = goflags::translate(&Cli::command(), std::env::args_os());
-    match Cli::parse_from(translated.words).role {
-        Role::Node(args) => node::run(*args, &translated.unused),
-        Role::Provider(args) => provider::run(*args, &translated.unused),
+    let command_line = goflags::translate(&Cli::command(), std::env::args_os());
+    match Cli::parse_from(command_line.words).role {
+        Role::Node(args) => node::run(*args, &command_line.unused),
+        Role::Provider(args) => provider::run(*args, &command_line.unused),
     }
 }

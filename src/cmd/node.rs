@@ -1,7 +1,7 @@
-//! The node driver: flags, wiring, order of start and stop.
+//! The role `node`: flags, wiring, order of start and shutdown.
 //!
-//! Nothing here needs the network before the kubelet has been answered. Stops on SIGTERM or SIGINT: takes no new calls,
-//! lets the open ones end, and leaves every mount as it is.
+//! Waits for no network before it serves the kubelet. On SIGTERM or SIGINT it accepts no new calls,
+//! waits for the open ones, and leaves every mount in place.
 
 mod args;
 mod cluster;
@@ -32,15 +32,15 @@ use crate::platform::socket;
 use crate::server::admin::{self, Checked};
 use crate::server::metrics::Metrics;
 
-/// How long statuses that are not written yet may take after the open calls.
+/// For unwritten status objects, after the open calls.
 const SETTLE: Duration = Duration::from_secs(2);
-/// How long the own socket may take to answer before the driver is offered to the kubelet.
+/// For the driver's own socket to answer, before the driver registers with the kubelet.
 const STARTUP: Duration = Duration::from_secs(10);
 
-/// Runs the node driver until it is told to stop.
+/// Runs the node driver until the shutdown signal.
 ///
 /// # Errors
-/// What kept it from starting, or broke while it ran.
+/// It cannot start, or fails later.
 pub(super) fn run(args: Args, unused: &[Unused]) -> anyhow::Result<()> {
     let process = args.process.clone();
     let version = |build: Build| {
@@ -51,7 +51,7 @@ pub(super) fn run(args: Args, unused: &[Unused]) -> anyhow::Result<()> {
 }
 
 async fn drive(args: Args, descriptors: Descriptors) -> anyhow::Result<()> {
-    let (told, stop) = (process::told_by_signal()?, CancellationToken::new());
+    let (signal, shutdown) = (process::shutdown_signal()?, CancellationToken::new());
     let user_agent = process::user_agent();
     let (classes, cluster) = cluster::connect(&args, &user_agent).await?;
     let reports = cluster.as_ref().map(|cluster| cluster.reports.clone());
@@ -87,7 +87,7 @@ async fn drive(args: Args, descriptors: Descriptors) -> anyhow::Result<()> {
 
     let mut running = Running::new();
     if let Some(rotation) = rotation {
-        let stopped = stop.clone().cancelled_owned();
+        let stopped = shutdown.clone().cancelled_owned();
         running.spawn(async move {
             tokio::select! {
                 () = rotation.run() => {}
@@ -96,28 +96,29 @@ async fn drive(args: Args, descriptors: Descriptors) -> anyhow::Result<()> {
             Ok(())
         });
     }
-    serve_http(&mut running, &args, metrics, &registered, descriptors, &stop).await?;
+    serve_http(&mut running, &args, metrics, &registered, descriptors, &shutdown).await?;
     if let Some(connection) = connection.filter(|_| !args.startup_taint.is_empty()) {
-        // It becomes part of a URL.
+        // The node's name becomes part of a URL.
         let node = ResourceName::new(args.nodeid.as_str()).context("--nodeid")?;
         tokio::spawn(remove_taint(connection, node, args.startup_taint.clone(), registered));
     }
-    running.spawn(csi::serve(listener, driver, descriptors.calls, stop.clone().cancelled_owned()));
+    running.spawn(csi::serve(listener, driver, descriptors.calls, shutdown.clone().cancelled_owned()));
     info!(endpoint = %args.endpoint.display(), driver = %args.drivername, version = env!("CARGO_PKG_VERSION"),
         "listening");
     if let (Some(folder), Some(kubelet_path)) = (args.registration_dir, args.kubelet_registration_path) {
         let plugin = registration::Plugin { name: args.drivername, kubelet_path };
-        let (socket, stopped) = (args.endpoint.clone(), stop.clone());
+        let (socket, shutdown) = (args.endpoint.clone(), shutdown.clone());
         running.spawn(async move {
-            // The kubelet asks back the moment it sees the registration, and a 1.20 one asks only once.
+            // The kubelet calls the driver as soon as it finds the registration socket, and version
+            // 1.20 never retries.
             wait_until_served(&socket).await?;
-            registration::serve(&folder, plugin, state, stopped.cancelled_owned()).await
+            registration::serve(&folder, plugin, state, shutdown.cancelled_owned()).await
         });
     }
-    let outcome = process::until_told(&told, &mut running).await;
-    // While it still listens: a successor may start as soon as it does not, and its socket is not ours to remove.
+    let outcome = process::until_shutdown(&signal, &mut running).await;
+    // Before the listener closes: from then on the file may be the socket of the next process.
     socket_file.remove();
-    stop.cancel();
+    shutdown.cancel();
     process::drain(running, &tasks).await;
     if let Some(reports) = reports {
         reports.settle(SETTLE).await;
@@ -125,24 +126,24 @@ async fn drive(args: Args, descriptors: Descriptors) -> anyhow::Result<()> {
     outcome
 }
 
-/// The providers beside this program, as the flags want them.
+/// The configured external providers.
 fn external(args: &Args, metrics: &Metrics) -> External {
     let directories = external::directories(&args.additional_provider_volume_paths, &args.provider_volume);
     let largest_reply = usize::try_from(args.max_call_recv_msg_size).unwrap_or(usize::MAX);
     External::new(external::Options { directories, largest_reply }, metrics.clone())
 }
 
-/// Serves metrics and health where the flags say so.
+/// Serves metrics and health, unless the flags disable them.
 async fn serve_http(
     running: &mut Running,
     args: &Args,
     metrics: Metrics,
     registered: &watch::Receiver<registration::State>,
     descriptors: Descriptors,
-    stop: &CancellationToken,
+    shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     if let Some(address) = args.metrics_addr {
-        process::serve_metrics(running, address, "--metrics-addr", metrics, descriptors.metrics, stop).await?;
+        process::serve_metrics(running, address, "--metrics-addr", metrics, descriptors.metrics, shutdown).await?;
     }
     if let Some(address) = args.health_addr {
         let listener = admin::bind(address, "--health-addr").await?;
@@ -153,9 +154,9 @@ async fn serve_http(
         });
         let registration = args.registration_dir.is_some().then(|| registered.clone());
         let ready = Box::new(move || registration.as_ref().map_or(Ok(()), |state| is_registered(&state.borrow())));
-        let stopped = stop.clone().cancelled_owned();
+        let shutdown = shutdown.clone().cancelled_owned();
         running.spawn(async move {
-            admin::serve_health(listener, live, ready, descriptors.health, stopped).await;
+            admin::serve_health(listener, live, ready, descriptors.health, shutdown).await;
             Ok(())
         });
     }
@@ -170,7 +171,7 @@ fn is_registered(state: &registration::State) -> Checked {
     }
 }
 
-/// Takes the start-up taint off the node once the kubelet knows the driver.
+/// Removes the start-up taint from the node once the driver is registered with the kubelet.
 async fn remove_taint(
     connection: kubernetes::Connection,
     node: ResourceName,

@@ -1,6 +1,7 @@
-//! What the roles that serve have in common: log, threads, the signals that stop them, and how they end.
+//! The process of a role that serves: log, threads, shutdown signal, shutdown.
 //!
-//! Knows no role. Each role starts what it needs, waits with [`until_told`], and ends with [`drain`].
+//! Does not depend on a role. A role starts its servers, waits with [`until_shutdown`], and stops
+//! with [`drain`].
 
 use std::future::Future;
 use std::io::Write as _;
@@ -25,13 +26,14 @@ use crate::server::telemetry;
 /// Enough to keep two cores busy; the node's core count would only cost memory
 /// (docs/performance.md).
 const WORKERS: usize = 2;
-/// Threads for mounting, writing and looking up names, made when needed; names get a part of them only.
+/// Threads for mounts, writes and name look-ups, started when needed; look-ups may use only a part
+/// of them.
 const BLOCKING: usize = 32;
-/// An idle one of those goes after this time.
+/// After this time an idle one of these threads stops.
 const BLOCKING_IDLE: Duration = Duration::from_secs(10);
-/// How long open calls may take to end after SIGTERM; below Kubernetes' default grace period of 30 s.
+/// For open calls after the shutdown signal; below Kubernetes' default grace period of 30 s.
 const DRAIN: Duration = Duration::from_secs(25);
-/// How long the last answers may take to go out after that.
+/// For sending the last responses after that.
 const FLUSH: Duration = Duration::from_secs(1);
 
 /// Flags of every role that serves.
@@ -41,10 +43,10 @@ pub(super) struct ProcessArgs {
     #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_missing_value = "true")]
     log_format_json: bool,
-    /// Where metrics go: Prometheus is the only choice.
+    /// Metrics backend; Prometheus is the only one.
     #[arg(long, default_value = "Prometheus", value_parser = parse_backend)]
     metrics_backend: String,
-    /// Print version, commit and date of the build as JSON, and end.
+    /// Print version, commit and date of the build as JSON, and exit.
     #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_missing_value = "true")]
     version: bool,
@@ -53,7 +55,7 @@ pub(super) struct ProcessArgs {
     v: u8,
 }
 
-/// What `--version` says. Commit and date are the builder's to give.
+/// For `--version`. The build sets commit and date with environment variables.
 pub(super) struct Build {
     pub(super) version: &'static str,
     pub(super) commit: &'static str,
@@ -72,15 +74,15 @@ const BUILD: Build = Build {
     },
 };
 
-/// With fewer descriptors than this the log says so at the start: a fetch of sixteen objects may have to wait for
-/// itself.
+/// Below this limit the log has a warning: the requests of one fetch of 16 objects may have to wait
+/// for each other.
 const FEW_DESCRIPTORS: u64 = 1_024;
 
-/// Runs a role until it ends: `version` writes what `--version` says, under the names that upstream's program of this role has.
-/// `serve` gets the shares of the descriptors.
+/// Runs a role until it stops. `version` builds the output of `--version` with the keys of
+/// upstream's program for this role.
 ///
 /// # Errors
-/// What kept it from starting, or broke while it ran.
+/// The role cannot start, or fails later.
 pub(super) fn run<F: Future<Output = anyhow::Result<()>>>(
     args: &ProcessArgs,
     unused: &[Unused],
@@ -94,7 +96,7 @@ pub(super) fn run<F: Future<Output = anyhow::Result<()>>>(
     let format = if args.log_format_json { telemetry::Format::Json } else { telemetry::Format::Text };
     telemetry::start(format, args.v)?;
     for Unused { name, why, .. } in unused {
-        warn!(flag = name, why, "a flag without effect");
+        warn!(flag = name, why, "the flag has no effect");
     }
     let descriptors = share_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -108,11 +110,11 @@ pub(super) fn run<F: Future<Output = anyhow::Result<()>>>(
     outcome
 }
 
-/// Has as many descriptors as the process may have, and shares them out.
+/// Raises the limit of descriptors, and divides it.
 fn share_descriptors() -> Descriptors {
     let limit = raise_descriptor_limit().unwrap_or_else(|error| {
         let limit = descriptor_limit();
-        warn!(err = %error, limit, "the limit of open files cannot be raised");
+        warn!(err = %error, limit, "cannot raise the limit of open files");
         limit
     });
     let shares = Descriptors::of(limit);
@@ -120,24 +122,27 @@ fn share_descriptors() -> Descriptors {
         warn!(
             limit,
             ?shares,
-            "few files may be open at once, so that calls may have to wait or fail: raise the hard limit (LimitNOFILE of the container runtime)"
+            "the limit of open files is low, so calls may wait or fail: raise the hard limit (LimitNOFILE of the container runtime)"
         );
     }
     shares
 }
 
-/// The name that requests of this program bear.
+/// The start of the User-Agent of all requests.
 pub(super) fn user_agent() -> String {
     format!("keyvault-csi/{}", BUILD.version)
 }
 
-/// Reads `unix://PATH`; like upstream, puts a `/` in front of a relative path
+/// Parses `unix://PATH`; prepends `/` to a relative path, as upstream does
 /// (docs/reference/csi-driver.md#endpoint).
 pub(super) fn parse_endpoint(text: &str) -> Result<PathBuf, String> {
     let path = match text.split_once("://") {
         Some((scheme, path)) if scheme.eq_ignore_ascii_case("unix") && !path.is_empty() => path,
         Some((scheme, _)) if scheme.eq_ignore_ascii_case("tcp") => {
-            return Err("tcp is not served: without authentication it would give secrets to anybody".to_owned());
+            return Err(
+                "tcp is not served: it has no authentication, so any client could read secrets; use unix:// and a path"
+                    .to_owned(),
+            );
         }
         _ => return Err("must be unix:// and a path".to_owned()),
     };
@@ -147,71 +152,71 @@ pub(super) fn parse_endpoint(text: &str) -> Result<PathBuf, String> {
 fn parse_backend(text: &str) -> Result<String, String> {
     match text.eq_ignore_ascii_case("prometheus") {
         true => Ok(text.to_owned()),
-        false => Err("must be Prometheus: there is no other".to_owned()),
+        false => Err("must be Prometheus, the only supported backend".to_owned()),
     }
 }
 
-/// What is served until the role ends; the first that ends ends the role.
+/// The tasks of a role. When one of them returns, the role stops.
 pub(super) type Running = JoinSet<anyhow::Result<()>>;
 
-/// Serves metrics on `address`, which `flag` names, to at most `room` clients at once.
+/// Serves metrics on `address`, the value of `flag`, to at most `room` concurrent clients.
 ///
 /// # Errors
-/// The address cannot be had.
+/// The address cannot be bound.
 pub(super) async fn serve_metrics(
     running: &mut Running,
     address: SocketAddr,
     flag: &str,
     metrics: Metrics,
     room: usize,
-    stop: &CancellationToken,
+    shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let listener = admin::bind(address, flag).await?;
-    let stopped = stop.clone().cancelled_owned();
+    let shutdown = shutdown.clone().cancelled_owned();
     running.spawn(async move {
-        admin::serve_metrics(listener, metrics, room, stopped).await;
+        admin::serve_metrics(listener, metrics, room, shutdown).await;
         Ok(())
     });
     Ok(())
 }
 
-/// Waits until the process is told to stop, or something breaks.
+/// Waits for the shutdown signal, or until a task returns.
 ///
 /// # Errors
-/// What broke.
-pub(super) async fn until_told(told: &CancellationToken, running: &mut Running) -> anyhow::Result<()> {
+/// The error of the task.
+pub(super) async fn until_shutdown(signal: &CancellationToken, running: &mut Running) -> anyhow::Result<()> {
     tokio::select! {
-        () = told.cancelled() => Ok(()),
-        Some(ended) = running.join_next() => ended.map_err(anyhow::Error::from).and_then(|served| served),
+        () = signal.cancelled() => Ok(()),
+        Some(joined) = running.join_next() => joined.map_err(anyhow::Error::from).and_then(|served| served),
     }
 }
 
-/// Waits for the open calls to end, and for their answers to go out.
+/// Waits until the open calls complete and their responses are sent.
 pub(super) async fn drain(mut running: Running, tasks: &TaskTracker) {
-    info!(calls = tasks.len(), "stopping: open calls may end");
+    info!(calls = tasks.len(), "shutting down: waiting for open calls");
     tasks.close();
     if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
-        warn!(calls = tasks.len(), after = ?DRAIN, "calls are still open and are given up; the kubelet makes them again");
+        warn!(calls = tasks.len(), after = ?DRAIN, "giving up open calls; the kubelet repeats them");
     }
-    // A connection that says nothing is not waited for.
+    // The timeout is for connections that stay open without a call.
     let _ = tokio::time::timeout(FLUSH, async { while running.join_next().await.is_some() {} }).await;
 }
 
-/// Cancelled on the first SIGTERM or SIGINT.
+/// A token that is cancelled on the first SIGTERM or SIGINT.
 ///
 /// # Errors
-/// The signals cannot be had.
-pub(super) fn told_by_signal() -> anyhow::Result<CancellationToken> {
+/// The signal handlers cannot be installed.
+pub(super) fn shutdown_signal() -> anyhow::Result<CancellationToken> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let told = CancellationToken::new();
-    let tell = told.clone();
+    let signalled = CancellationToken::new();
+    let cancel = signalled.clone();
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tell.cancel();
+        cancel.cancel();
     });
-    Ok(told)
+    Ok(signalled)
 }

@@ -1,7 +1,8 @@
-//! The provider under another driver: flags, wiring, order of start and stop.
+//! The role `provider`, for another driver: flags, wiring, order of start and shutdown.
 //!
-//! The same core as the node driver's, without volumes and without a cluster. Nothing here needs the network before the first
-//! Mount. Stops on SIGTERM or SIGINT: gives up the socket's path, takes no new calls, and lets the open ones end.
+//! Has the node driver's Azure provider, without volumes and without a cluster. Uses no network
+//! before the first Mount. On SIGTERM or SIGINT it removes its socket, accepts no new calls, and
+//! waits for the open ones.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -24,26 +25,26 @@ use crate::platform::socket;
 use crate::server::admin;
 use crate::server::metrics::Metrics;
 
-/// The longest `--healthz-timeout`; a kubelet's own wait for a probe is far below.
-const LONGEST_PROBE: Duration = Duration::from_secs(300);
+/// The limit of `--healthz-timeout`; a kubelet's timeout for a probe is far below.
+const MAX_PROBE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Flags of `keyvault-csi provider`, with upstream's names and defaults
 /// (docs/reference/azure-provider.md#flags).
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
-    /// The provider's socket: unix://PATH; drivers look for azure.sock.
+    /// Socket of the provider: unix://PATH; drivers look for azure.sock.
     #[arg(long, default_value = "unix:///tmp/azure.sock", value_hint = ValueHint::Url, value_parser = parse_endpoint)]
     endpoint: PathBuf,
     /// Port for the health check; 0 for none.
     #[arg(long, default_value_t = 8989)]
     healthz_port: u16,
-    /// IP address for the health check, such as 127.0.0.1; every address if empty.
+    /// IP address for the health check, such as 127.0.0.1; if empty, all addresses.
     #[arg(long, value_name = "IP", default_value = "", hide_default_value = true, value_parser = parse_ip)]
     healthz_addr: Ip,
     /// Path of the health check.
     #[arg(long, default_value = "/healthz", value_parser = parse_path)]
     healthz_path: String,
-    /// How long the provider's own socket may take to answer the health check.
+    /// Timeout of the health check's call to the provider's own socket.
     #[arg(long, default_value = "5s", value_name = "DURATION", value_parser = parse_timeout)]
     healthz_timeout: Duration,
     /// Port for /metrics, on all addresses; 0 for none.
@@ -58,10 +59,10 @@ pub(super) struct Args {
 // An alias, since clap reads a field written as Option as an optional flag.
 type Ip = Option<IpAddr>;
 
-/// Runs the provider until it is told to stop.
+/// Runs the provider until the shutdown signal.
 ///
 /// # Errors
-/// What kept it from starting, or broke while it ran.
+/// It cannot start, or fails later.
 pub(super) fn run(args: Args, unused: &[Unused]) -> anyhow::Result<()> {
     let process = args.process.clone();
     let version = |build: Build| {
@@ -72,39 +73,39 @@ pub(super) fn run(args: Args, unused: &[Unused]) -> anyhow::Result<()> {
 }
 
 async fn serve(args: Args, descriptors: Descriptors) -> anyhow::Result<()> {
-    let (told, stop) = (process::told_by_signal()?, CancellationToken::new());
+    let (signal, shutdown) = (process::shutdown_signal()?, CancellationToken::new());
     let (metrics, tasks) = (Metrics::new(), TaskTracker::new());
     let azure = args.azure.provider(&metrics, &Compute::new(metrics.clone())?, descriptors)?;
     let provider = ProviderService { azure, metrics: metrics.clone(), tasks: tasks.clone() };
     let mut running = Running::new();
-    serve_http(&mut running, &args, metrics, descriptors, &stop).await?;
+    serve_http(&mut running, &args, metrics, descriptors, &shutdown).await?;
     let (listener, socket_file) = socket::listen_private(&args.endpoint)?;
-    running.spawn(plugin::serve(listener, provider, descriptors.calls, stop.clone().cancelled_owned()));
+    running.spawn(plugin::serve(listener, provider, descriptors.calls, shutdown.clone().cancelled_owned()));
     info!(endpoint = %args.endpoint.display(), version = env!("CARGO_PKG_VERSION"), "listening");
-    let outcome = process::until_told(&told, &mut running).await;
-    // While it still listens: a successor may start as soon as it does not, and its socket is not ours to remove.
+    let outcome = process::until_shutdown(&signal, &mut running).await;
+    // Before the listener closes: from then on the file may be the socket of the next process.
     socket_file.remove();
-    stop.cancel();
+    shutdown.cancel();
     process::drain(running, &tasks).await;
     outcome
 }
 
-/// Serves metrics and health where the flags say so.
+/// Serves metrics and health, unless the flags disable them.
 async fn serve_http(
     running: &mut Running,
     args: &Args,
     metrics: Metrics,
     descriptors: Descriptors,
-    stop: &CancellationToken,
+    shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     if args.prometheus_port != 0 {
         let address = admin::everywhere(args.prometheus_port);
         let room = descriptors.metrics;
-        let served = process::serve_metrics(running, address, "--prometheus-port", metrics, room, stop).await;
-        // Pods matter more than their metrics: the port may be another program's of this node
+        let served = process::serve_metrics(running, address, "--prometheus-port", metrics, room, shutdown).await;
+        // A port in use by another program on this node must not keep pods from their secrets
         // (docs/reference/azure-provider.md#start-up).
         if let Err(error) = served {
-            warn!(err = %error, "there are no metrics");
+            warn!(err = %error, "metrics are not served");
         }
     }
     if args.healthz_port != 0 {
@@ -116,9 +117,9 @@ async fn serve_http(
             let socket = socket.clone();
             async move { plugin::probe(&socket, timeout).await }.boxed()
         });
-        let (path, stopped) = (args.healthz_path.clone(), stop.clone().cancelled_owned());
+        let (path, shutdown) = (args.healthz_path.clone(), shutdown.clone().cancelled_owned());
         running.spawn(async move {
-            admin::serve_health_at(listener, path, live, descriptors.health, stopped).await;
+            admin::serve_health_at(listener, path, live, descriptors.health, shutdown).await;
             Ok(())
         });
     }
@@ -141,8 +142,8 @@ fn parse_ip(text: &str) -> Result<Ip, String> {
 
 fn parse_timeout(text: &str) -> Result<Duration, String> {
     let timeout = duration::parse(text).map_err(|error| error.to_string())?;
-    match timeout.is_zero() || timeout > LONGEST_PROBE {
-        true => Err(format!("must be above 0 and at most {LONGEST_PROBE:?}")),
+    match timeout.is_zero() || timeout > MAX_PROBE_TIMEOUT {
+        true => Err(format!("must be above 0 and at most {MAX_PROBE_TIMEOUT:?}")),
         false => Ok(timeout),
     }
 }

@@ -1,16 +1,16 @@
-//! Computing that tenants' input asks for, such as the key derivations of a PKCS#12 archive: away from the runtime's
-//! threads.
+//! Runs expensive computations on tenants' input, such as the key derivations of a PKCS#12 archive,
+//! outside of the async runtime's threads.
 //!
-//! One job runs at a time, in a thread of low priority; the namespaces of the pods take turns. Knows no archive and no
-//! volume: `provider`, `keyvault` and `mirror` bring jobs, and [`Memory`] keeps what they must not compute again.
+//! One job runs at a time, in a thread of low priority, in the order of a fair queue of namespaces.
+//! The callers supply the jobs, and [`ResultCache`] holds results that must not be computed again.
 //!
 //! # Guarantees
-//! A namespace waits for one job of another one at most, however many those bring, as long as it takes less time than
-//! they do. A job whose requester is gone, or whose deadline has passed, does not run. What waits is a place in the
-//! queue, not the job with its input. Queues are bounded.
+//! A namespace that uses less time than others waits for at most one job of another namespace,
+//! whatever their number. A job whose caller was cancelled, or whose deadline has passed, does not
+//! run. A queue entry does not hold the job's input. Queues are bounded.
 
-mod memory;
-mod turns;
+mod fair_queue;
+mod result_cache;
 
 #[cfg(test)]
 mod tests;
@@ -23,50 +23,50 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
-pub use self::memory::Memory;
-use self::turns::Turns;
+use self::fair_queue::FairQueue;
+pub use self::result_cache::ResultCache;
 use crate::formats::keyed_digest::{DigestKey, KeyedDigest};
 use crate::formats::pkcs12::Work;
 use crate::model::Reason;
 use crate::platform::process;
 use crate::server::metrics::Metrics;
 
-/// The name of the thread, as `top -H` shows it.
+/// The name in `top -H`.
 const THREAD: &str = "key-derivation";
 
-/// Why a job did not run, or was not waited for.
+/// Why there is no result of a job.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The queue is full.
     #[error(
-        "{waiting} archives and certificates of namespace {namespace} wait to be read already; the driver reads one at a time: \
+        "{waiting} archives and certificates of namespace {namespace} already wait to be read, and the driver reads one at a time: \
          start fewer pods with certificates at once, or export their archives with fewer iterations (openssl pkcs12 -export -iter 2048)"
     )]
     QueueFull {
         /// The namespace.
         namespace: String,
-        /// How many jobs of it wait.
+        /// The jobs of the namespace in the queue.
         waiting: usize,
     },
-    /// The deadline passed.
+    /// The deadline passed before the job completed.
     #[error(
-        "it was not read within {} s, as the driver reads one archive at a time and others of namespace {namespace} come first: \
+        "it was not read within {} s: the driver reads one archive at a time, and others of namespace {namespace} are first; \
          start fewer pods with certificates at once, or export their archives with fewer iterations (openssl pkcs12 -export -iter 2048)",
         .waited.as_secs()
     )]
     Deadline {
         /// The namespace.
         namespace: String,
-        /// How long was waited.
+        /// The time in the queue and in the job.
         waited: Duration,
     },
-    /// The thread could not be started, or died.
+    /// The thread did not start, or panicked.
     #[error("the thread that reads archives failed; the driver's log has the cause")]
     Thread,
 }
 
 impl Error {
-    /// The reason of this error.
+    /// For events, logs and metrics.
     pub fn reason(&self) -> Reason {
         match self {
             Error::QueueFull { .. } | Error::Deadline { .. } => Reason::Overloaded,
@@ -75,50 +75,51 @@ impl Error {
     }
 }
 
-/// The one place where jobs run. Cheap to clone; all clones are one.
+/// Runs jobs one at a time. Cheap to clone; all clones share one queue.
 #[derive(Debug, Clone)]
 pub struct Compute(Arc<Shared>);
 
 struct Shared {
-    turns: Mutex<Turns<oneshot::Sender<Turn>>>,
+    queue: Mutex<FairQueue<oneshot::Sender<Permit>>>,
     key: DigestKey,
     metrics: Metrics,
 }
 
-/// The right to run a job. Dropping it gives it to the next in the queue.
-struct Turn(Option<Arc<Shared>>);
+/// Permits one job to run. Dropping it passes it to the next waiter in the queue.
+struct Permit(Option<Arc<Shared>>);
 
-/// A job that runs, for this namespace.
+/// A running job.
 struct Job {
     namespace: Arc<str>,
-    began: Instant,
-    turn: Turn,
+    started: Instant,
+    permit: Permit,
 }
 
 impl Compute {
-    /// A place where nothing runs yet.
+    /// Runs no job yet.
     ///
     /// # Errors
     /// The kernel has no random numbers.
     pub fn new(metrics: Metrics) -> io::Result<Compute> {
         let key = DigestKey::new(process::random_bytes()?);
-        Ok(Compute(Arc::new(Shared { turns: Mutex::default(), key, metrics })))
+        Ok(Compute(Arc::new(Shared { queue: Mutex::default(), key, metrics })))
     }
 
-    /// The digest of these parts under a key of this process, as a [`Memory`] takes it.
+    /// The digest of these parts under a key of this process, for use with a [`ResultCache`].
     pub fn digest(&self, parts: &[&[u8]]) -> KeyedDigest {
         self.0.key.digest(parts)
     }
 
-    /// Counts an archive that asks for more than an archive may.
+    /// Counts an archive that was refused for its iterations.
     pub fn count_too_expensive(&self) {
         self.0.metrics.computing_refused("ceiling");
     }
 
-    /// Waits for the turn of this namespace, and runs a job; what it spends of its [`Work`] is counted.
+    /// Waits for a permit in the queue of this namespace, then runs a job and counts the [`Work`]
+    /// that it spends.
     ///
-    /// `prepare` is called when the turn has come: what the job needs is copied no earlier. A job that has begun ends,
-    /// whether or not it is waited for.
+    /// Calls `prepare` only with the permit, so that the job's input is not copied earlier. A job
+    /// that has started runs to its end, even if the caller is cancelled.
     ///
     /// # Errors
     /// See [`Error`].
@@ -127,30 +128,31 @@ impl Compute {
         T: Send + 'static,
         J: FnOnce(&mut Work) -> T + Send + 'static,
     {
-        let (began, name): (_, Arc<str>) = (Instant::now(), namespace.into());
+        let (queued, name): (_, Arc<str>) = (Instant::now(), namespace.into());
         let late = || {
             self.0.metrics.computing_refused("deadline");
-            Error::Deadline { namespace: namespace.to_owned(), waited: began.elapsed() }
+            Error::Deadline { namespace: namespace.to_owned(), waited: queued.elapsed() }
         };
-        let turn = timeout_at(deadline, self.turn(&name)?).await.map_err(|_| late())?.map_err(|_| Error::Thread)?;
+        let permit =
+            timeout_at(deadline, self.enqueue(&name)?).await.map_err(|_| late())?.map_err(|_| Error::Thread)?;
         if Instant::now() >= deadline {
             return Err(late());
         }
-        let outcome = start(Job { namespace: name, began: Instant::now(), turn }, prepare())?;
+        let outcome = start(Job { namespace: name, started: Instant::now(), permit }, prepare())?;
         timeout_at(deadline, outcome).await.map_err(|_| late())?.map_err(|_| Error::Thread)
     }
 
-    /// A place in the queue, through which the turn comes.
-    fn turn(&self, namespace: &Arc<str>) -> Result<oneshot::Receiver<Turn>, Error> {
+    /// Joins the queue; the permit arrives through the channel.
+    fn enqueue(&self, namespace: &Arc<str>) -> Result<oneshot::Receiver<Permit>, Error> {
         let (sender, receiver) = oneshot::channel();
-        let mut turns = self.0.lock();
-        if turns.take() {
-            drop(turns);
-            // Nobody else has the receiver yet.
-            let _ = sender.send(Turn(Some(self.0.clone())));
+        let mut queue = self.0.lock();
+        if queue.try_acquire() {
+            drop(queue);
+            // Succeeds: the receiver is still here.
+            let _ = sender.send(Permit(Some(self.0.clone())));
             return Ok(receiver);
         }
-        turns.wait(namespace, sender, oneshot::Sender::is_closed).map_err(|waiting| {
+        queue.enqueue(namespace, sender, oneshot::Sender::is_closed).map_err(|waiting| {
             self.0.metrics.computing_refused("queue");
             Error::QueueFull { namespace: namespace.to_string(), waiting }
         })?;
@@ -158,60 +160,61 @@ impl Compute {
     }
 }
 
-/// Runs a job in a thread of its own, which keeps the turn until the job has ended.
+/// Runs a job in its own thread, which holds the permit until the job is done.
 fn start<T: Send + 'static>(
     running: Job,
-    job: impl FnOnce(&mut Work) -> T + Send + 'static,
+    compute: impl FnOnce(&mut Work) -> T + Send + 'static,
 ) -> Result<oneshot::Receiver<T>, Error> {
-    let (done, outcome) = oneshot::channel();
+    let (sender, outcome) = oneshot::channel();
     let thread = std::thread::Builder::new().name(THREAD.to_owned()).spawn(move || {
-        // Without it, the job is as important as the others; no reason to fail.
+        // On failure the job runs with normal priority.
         let _ = process::lower_thread_priority();
         let mut work = Work::default();
-        let result = job(&mut work);
-        if let Some(shared) = &running.turn.0 {
+        let result = compute(&mut work);
+        if let Some(shared) = &running.permit.0 {
             shared.metrics.computed(work.spent());
         }
         drop(running);
-        // Nobody may wait any more.
-        let _ = done.send(result);
+        // Fails if the caller was cancelled.
+        let _ = sender.send(result);
     });
     match thread {
         Ok(_) => Ok(outcome),
         Err(error) => {
-            warn!(err = %error, "a thread to read an archive cannot be started");
+            warn!(err = %error, "cannot start a thread to read an archive");
             Err(Error::Thread)
         }
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Turns<oneshot::Sender<Turn>>> {
-        // Every change is one insertion or removal.
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, FairQueue<oneshot::Sender<Permit>>> {
+        // A poisoned lock is harmless: every change is one insertion or removal.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Job {
-    /// Before its turn is given on; also of a job that panics.
+    /// Runs before the permit is dropped, also when the job panics.
     fn drop(&mut self) {
-        if let Some(shared) = &self.turn.0 {
-            shared.lock().used(&self.namespace, self.began.elapsed());
+        if let Some(shared) = &self.permit.0 {
+            shared.lock().record_usage(&self.namespace, self.started.elapsed());
         }
     }
 }
 
-impl Drop for Turn {
+impl Drop for Permit {
     fn drop(&mut self) {
         let Some(shared) = self.0.take() else { return };
         loop {
-            // In a statement of its own, so that the lock is given back before somebody is woken.
+            // A statement of its own, so that the lock is released before the waiter wakes.
             let next = shared.lock().next();
             let Some(next) = next else { return };
-            match next.send(Turn(Some(shared.clone()))) {
+            match next.send(Permit(Some(shared.clone()))) {
                 Ok(()) => return,
-                // Its requester is gone; the turn is still ours to give.
-                Err(mut turn) => turn.0 = None,
+                // The waiter was cancelled. Without this, dropping the returned permit would
+                // recurse.
+                Err(mut permit) => permit.0 = None,
             }
         }
     }

@@ -1,8 +1,7 @@
-//! The order of a certificate chain: server first, then who signed whom.
+//! The order of a certificate chain: the server's certificate first, then each issuer.
 //!
-//! Looks only at key identifiers, never at names, signatures or dates, exactly as upstream does
-//! (docs/reference/azure-provider.md#chain-order); the order is not proof of anything. `provider`
-//! calls it and writes the result.
+//! Compares key identifiers only, never names, signatures or dates, exactly as upstream does
+//! (docs/reference/azure-provider.md#chain-order), so the order proves nothing.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,48 +12,51 @@ use x509_cert::certificate::{CertificateInner, Raw};
 const SUBJECT_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.14");
 const AUTHORITY_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.35");
 
-/// Why certificates have no order.
+/// Why certificates cannot be ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// There is no certificate.
+    /// The input is empty.
     #[error("no leaf found: there is no certificate at all")]
     Empty,
-    /// Every certificate has signed another one.
+    /// Each certificate is the issuer of another one.
     #[error("no leaf found: each of the {0} certificates is, by its key identifier, the issuer of another")]
     NoLeaf(usize),
-    /// The way up from the server's certificate never ends.
+    /// The issuers of the server's certificate repeat.
     #[error("the issuers of the server's certificate form a cycle, by their key identifiers")]
     Cycle,
 }
 
-/// Certificates, given by their place in the input.
+/// Certificates as indices into the input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
     /// One chain of all certificates, the server's first.
     Chain(Vec<usize>),
-    /// They do not form one chain: all of them as they came. The caller should warn.
+    /// They do not form one chain: all of them in the order of the input. The caller should warn.
     AsGiven(Vec<usize>),
 }
 
 /// The key identifiers of a certificate; empty ones count as absent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Identifiers {
-    /// Its own.
+    /// Of its own key.
     pub subject: Option<Vec<u8>>,
-    /// That of who signed it.
+    /// Of its issuer's key.
     pub authority: Option<Vec<u8>>,
 }
 
 impl Identifiers {
-    /// Reads a certificate in DER; one that cannot be read has no identifiers, and so stands alone.
+    /// Reads a certificate in DER. One that cannot be parsed has no identifiers, so it belongs to
+    /// no chain.
     ///
-    /// Upstream refuses the whole secret then, although a program that reads the file may well understand it.
+    /// Upstream refuses the whole secret then, although the program that reads the file may
+    /// understand it.
     pub fn of(der: &[u8]) -> Identifiers {
         let Ok(certificate) = CertificateInner::<Raw>::from_der(der) else {
             return Identifiers::default();
         };
         let extensions = certificate.tbs_certificate().extensions().map_or(&[][..], Vec::as_slice);
-        let value = |oid| extensions.iter().find(|one| one.extn_id == oid).map(|one| one.extn_value.as_bytes());
+        let value =
+            |oid| extensions.iter().find(|extension| extension.extn_id == oid).map(|found| found.extn_value.as_bytes());
         Identifiers {
             subject: value(SUBJECT_KEY).and_then(subject_key).filter(|id| !id.is_empty()),
             authority: value(AUTHORITY_KEY).and_then(authority_key).filter(|id| !id.is_empty()),
@@ -64,11 +66,12 @@ impl Identifiers {
 
 /// Orders certificates: server, intermediates, root.
 ///
-/// The issuer of a certificate is the first other one whose key identifier fits; the server's certificate is the first
-/// that is nobody's issuer.
+/// The issuer of a certificate is the first other certificate whose key identifier matches; the
+/// server's certificate is the first that issued no other.
 ///
 /// # Errors
-/// No certificate is the server's, or the issuers go round in circles: two copies of a root may do both.
+/// Each certificate issued another one, or the issuers form a cycle: two copies of a root can cause
+/// both.
 pub fn order(certificates: &[Identifiers]) -> Result<Order, Error> {
     if certificates.is_empty() {
         return Err(Error::Empty);
@@ -91,15 +94,15 @@ pub fn order(certificates: &[Identifiers]) -> Result<Order, Error> {
     })
 }
 
-/// The issuer of each certificate, if it is there; in linear time, since a file may hold thousands.
+/// The issuer of each certificate, if present; in linear time, since a file may hold thousands.
 fn issuers(certificates: &[Identifiers]) -> Vec<Option<usize>> {
-    // The second place is for a certificate that names itself.
+    // The second index is the issuer of a certificate that names itself.
     let mut owners: HashMap<&[u8], (usize, Option<usize>)> = HashMap::new();
-    for (at, subject) in certificates.iter().enumerate().filter_map(|(at, one)| Some((at, one.subject.as_deref()?))) {
+    for (at, subject) in certificates.iter().enumerate().filter_map(|(at, of)| Some((at, of.subject.as_deref()?))) {
         owners.entry(subject).and_modify(|(_, second)| *second = second.or(Some(at))).or_insert((at, None));
     }
-    let issuer = |(at, one): (usize, &Identifiers)| {
-        let (first, second) = *owners.get(one.authority.as_deref()?)?;
+    let issuer = |(at, of): (usize, &Identifiers)| {
+        let (first, second) = *owners.get(of.authority.as_deref()?)?;
         if first == at { second } else { Some(first) }
     };
     certificates.iter().enumerate().map(issuer).collect()
@@ -109,7 +112,7 @@ fn subject_key(value: &[u8]) -> Option<Vec<u8>> {
     <&OctetStringRef>::from_der(value).ok().map(|id| id.as_bytes().to_vec())
 }
 
-/// Only the first field: issuer and serial number, which may follow, are not looked at.
+/// Reads the first field only, and not the issuer and serial number that may follow.
 fn authority_key(value: &[u8]) -> Option<Vec<u8>> {
     let fields = AnyRef::from_der(value).ok()?;
     let mut reader = SliceReader::new(fields.value()).ok()?;

@@ -1,26 +1,25 @@
-//! Durations as Go writes them: `90s`, `1h30m`, `250ms`.
+//! Durations in Go's syntax: `90s`, `1h30m`, `250ms`.
 //!
-//! Pure. Flags, chart values and annotations of this ecosystem are written so
-//! (docs/reference/csi-driver.md#flags); nothing here knows which of them is read, and negative
-//! ones are not wanted by any of them.
+//! Pure. Flags, chart values and annotations use this syntax (docs/reference/csi-driver.md#flags).
+//! Negative durations are an error, because none of these settings accepts one.
 
 use std::time::Duration;
 
-/// Why a text is no duration.
+/// Completes "VALUE is …".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
-    /// It is not numbers with units.
-    #[error("no duration: write numbers with units, like 90s, 2m or 1h30m (units: ns, us, ms, s, m, h)")]
+    /// Not numbers with units.
+    #[error("not a duration: write numbers with units, such as 90s, 2m or 1h30m (units: ns, us, ms, s, m, h)")]
     Malformed,
-    /// It is more than can be counted.
-    #[error("a duration of more than 292 years")]
+    /// More than Go's `time.Duration` can hold.
+    #[error("longer than 292 years")]
     TooLong,
 }
 
-/// The longest duration that Go has, in nanoseconds.
-const LONGEST: f64 = i64::MAX as f64;
+/// The longest duration in Go, in nanoseconds.
+const MAX_NANOSECONDS: f64 = i64::MAX as f64;
 
-/// Reads a duration as Go's `time.ParseDuration` does, negative ones apart.
+/// Parses a duration as Go's `time.ParseDuration` does, except that a negative one is an error.
 ///
 /// # Errors
 /// [`DurationError`].
@@ -39,18 +38,17 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
         let number: f64 = number.parse().map_err(|_| DurationError::Malformed)?;
         let end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
         let (unit, after) = after.split_at(end);
-        nanoseconds += number * unit_of(unit).ok_or(DurationError::Malformed)?;
+        nanoseconds += number * nanoseconds_per(unit).ok_or(DurationError::Malformed)?;
         rest = after;
     }
     match unsigned.is_empty() {
         true => Err(DurationError::Malformed),
-        false if nanoseconds > LONGEST => Err(DurationError::TooLong),
+        false if nanoseconds > MAX_NANOSECONDS => Err(DurationError::TooLong),
         false => Ok(Duration::from_nanos(nanoseconds as u64)),
     }
 }
 
-/// How many nanoseconds a unit has.
-fn unit_of(unit: &str) -> Option<f64> {
+fn nanoseconds_per(unit: &str) -> Option<f64> {
     match unit {
         "ns" => Some(1.0),
         "us" | "µs" | "μs" => Some(1e3),

@@ -1,8 +1,8 @@
-//! The encodings a secret's value can be stored in: UTF-8, base64, hex.
+//! The encodings of a secret's value: UTF-8, base64, hex.
 //!
-//! Decodes into buffers that are wiped on drop; does not know which object a value belongs to, and never puts a piece
-//! of it into an error. The rules are those of Go's standard library, which upstream uses
-//! (docs/reference/azure-provider.md#encodings). Control goes back to `provider::encode`.
+//! Decodes into buffers that are wiped on drop, and never puts a part of a value into an error. The
+//! rules are those of Go's standard library, which upstream uses
+//! (docs/reference/azure-provider.md#encodings).
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -15,10 +15,10 @@ pub type Bytes = Zeroizing<Vec<u8>>;
 /// Text that is wiped on drop.
 pub type Text = Zeroizing<String>;
 
-/// Why a text cannot be decoded; tells positions and lengths, never content.
+/// Why a text cannot be decoded: positions and lengths, never content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// A character outside of the standard base64 alphabet, or padding in the wrong place.
+    /// A character outside the standard base64 alphabet, or misplaced padding.
     #[error("the value is not base64: byte {position} of {length} is not allowed there")]
     Base64 {
         /// Counted from 1.
@@ -26,13 +26,13 @@ pub enum Error {
         /// The value's length in bytes.
         length: usize,
     },
-    /// The text ends early: the number of characters is not a multiple of four.
+    /// The number of characters is not a multiple of four.
     #[error("the value is not base64: its {length} bytes end in an incomplete group, or the padding '=' is missing")]
     Base64Length {
         /// The value's length in bytes.
         length: usize,
     },
-    /// A character that is no hex digit.
+    /// A character that is not a hex digit.
     #[error("the value is not hex: byte {position} of {length} is not a hex digit")]
     Hex {
         /// Counted from 1.
@@ -40,13 +40,13 @@ pub enum Error {
         /// The value's length in bytes.
         length: usize,
     },
-    /// The last character is a line break, as `echo` appends one.
+    /// The last character is a line break, which `echo` appends.
     #[error("the value is not hex: it ends with a line break (of {length} bytes in all)")]
     HexLineBreak {
         /// The value's length in bytes.
         length: usize,
     },
-    /// Half a byte is left over.
+    /// An odd number of digits.
     #[error("the value is not hex: {length} digits are an odd number")]
     HexLength {
         /// The value's length in bytes.
@@ -54,7 +54,8 @@ pub enum Error {
     },
 }
 
-/// Go's `base64.StdEncoding`: standard alphabet, padding required, bits behind the last byte ignored.
+/// Go's `base64.StdEncoding`: standard alphabet, padding required, bits after the last byte
+/// ignored.
 const STANDARD: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new()
@@ -69,16 +70,17 @@ pub fn utf8(text: &str) -> Bytes {
 
 /// Standard base64 on one line.
 pub fn to_base64(bytes: &[u8]) -> Text {
-    // One allocation, so that growing leaves no copies behind.
+    // One allocation: a growing buffer would leave copies of its content.
     let mut text = Zeroizing::new(String::with_capacity(bytes.len().div_ceil(3) * 4));
     STANDARD.encode_string(bytes, &mut text);
     text
 }
 
-/// Decodes standard base64; carriage returns and line feeds are skipped wherever they stand.
+/// Decodes standard base64; skips carriage returns and line feeds anywhere.
 ///
 /// # Errors
-/// Any other character (spaces and the URL-safe alphabet too), missing padding, or an incomplete group.
+/// Any other character (spaces and the URL-safe alphabet too), missing padding, or an incomplete
+/// group.
 pub fn base64(text: &str) -> Result<Bytes, Error> {
     let length = text.len();
     let mut joined = Zeroizing::new(Vec::with_capacity(length));
@@ -96,16 +98,16 @@ pub fn base64(text: &str) -> Result<Bytes, Error> {
     bytes.truncate(written);
     Ok(bytes)
 }
+
 /// Bytes as base64 for URLs without padding (RFC 4648 §5), the form of numbers in JSON Web Keys.
 pub fn base64url(bytes: &[u8]) -> String {
-    use base64::Engine as _;
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// Decodes hex digits of any case.
 ///
 /// # Errors
-/// An odd number of digits, or anything that is no digit: white space and a final line break too.
+/// An odd number of digits, or any other character, including white space and a final line break.
 pub fn hex(text: &str) -> Result<Bytes, Error> {
     let length = text.len();
     if text.bytes().next_back().is_some_and(is_line_break) {
@@ -119,7 +121,7 @@ pub fn hex(text: &str) -> Result<Bytes, Error> {
     Ok(bytes)
 }
 
-/// Where the `offset`th byte that is no line break stands in `text`, counted from 1.
+/// The position in `text`, counted from 1, of byte `offset` of its bytes without line breaks.
 fn position(text: &str, offset: usize) -> usize {
     let mut kept = text.bytes().enumerate().filter(|(_, byte)| !is_line_break(*byte));
     kept.nth(offset).map_or(text.len(), |(at, _)| at + 1)

@@ -1,8 +1,8 @@
-//! Public keys as Key Vault tells them (JSON Web Keys), out as SubjectPublicKeyInfo.
+//! Converts public keys from JSON Web Keys, the form in Key Vault's responses, to
+//! SubjectPublicKeyInfo.
 //!
-//! Checks lengths, and not whether a point lies on its curve: the vault made the key
-//! (docs/reference/azure-provider.md#keys). `provider` puts the result into a `PUBLIC KEY` block.
-//! Nothing here is secret.
+//! Checks lengths, but not whether a point lies on its curve: the vault generated the key
+//! (docs/reference/azure-provider.md#keys). Nothing here is secret.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,13 +13,13 @@ use spki::{AlgorithmIdentifierRef, SubjectPublicKeyInfoRef};
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 
-/// The longest modulus in bytes. Key Vault makes 4096 bits at most; OpenSSL refuses more than 16384.
-const MODULUS: usize = 2048;
+/// In bytes. Key Vault generates 4096 bits at most; OpenSSL refuses more than 16384.
+const MAX_MODULUS: usize = 2048;
 
-/// How much of a word from the vault an error shows, in characters.
+/// How many characters of a name from the vault an error shows.
 const SHOWN: usize = 64;
 
-/// A public key as the vault tells it; numbers in base64url.
+/// A public key in a vault's response; numbers in base64url.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Jwk<'a> {
     /// The type of the key.
@@ -39,23 +39,23 @@ pub struct Jwk<'a> {
 /// Why a key has no SubjectPublicKeyInfo.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Symmetric keys have no public half, others are not known.
+    /// A symmetric key, which has no public half, or an unknown type.
     #[error(
         "the key type {0:?} is not supported, only RSA, RSA-HSM, EC and EC-HSM have a public half that can be mounted"
     )]
     Type(String),
-    /// The curve is not one of the three.
+    /// Not one of the three curves.
     #[error("the curve {0:?} is not supported, only P-256, P-384 and P-521 are")]
     Curve(String),
-    /// The vault left a member out.
-    #[error("the vault's answer has no member {0:?}")]
+    /// The vault omitted a member.
+    #[error("the vault's response has no member {0:?}")]
     Missing(&'static str),
-    /// A number is not what it should be.
-    #[error("the member {0:?} of the vault's answer {1}")]
+    /// The member, and what is wrong with its number.
+    #[error("the member {0:?} of the vault's response {1}")]
     Number(&'static str, &'static str),
 }
 
-/// A curve that Key Vault and X.509 both know.
+/// A curve that Key Vault and X.509 both have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Curve {
     /// secp256r1.
@@ -104,7 +104,8 @@ struct RsaPublicKey<'a> {
 /// The key as SubjectPublicKeyInfo in DER.
 ///
 /// # Errors
-/// A type or curve that is not supported, a member that is missing, or a number of the wrong length.
+/// A type or curve that is not supported, a member that is missing, or a number of the wrong
+/// length.
 pub fn public_key(key: &Jwk<'_>) -> Result<Vec<u8>, Error> {
     match key.kty.ok_or(Error::Missing("kty"))? {
         "RSA" | "RSA-HSM" => rsa(&number("n", key.n)?, &number("e", key.e)?),
@@ -117,25 +118,26 @@ pub fn public_key(key: &Jwk<'_>) -> Result<Vec<u8>, Error> {
     }
 }
 
-/// The SubjectPublicKeyInfo of an RSA key; zeros in front of the numbers do not matter.
+/// The SubjectPublicKeyInfo of an RSA key; ignores leading zeros.
 ///
 /// # Errors
 /// A number that is zero, or a modulus of more than 16384 bits.
 pub fn rsa(n: &[u8], e: &[u8]) -> Result<Vec<u8>, Error> {
     let modulus = digits(n);
-    if modulus.len() > MODULUS {
+    if modulus.len() > MAX_MODULUS {
         return Err(Error::Number("n", "is longer than 16384 bits"));
     }
     let unsigned = |name, bytes| match digits(bytes) {
         [] => Err(Error::Number(name, "is zero")),
-        digits => UintRef::new(digits).map_err(|_| Error::Number(name, "is no number")),
+        digits => UintRef::new(digits).map_err(|_| Error::Number(name, "is not a number")),
     };
     let key = RsaPublicKey { modulus: unsigned("n", n)?, public_exponent: unsigned("e", e)? };
     let bits = key.to_der().map_err(|_| Error::Number("n", "is too long"))?;
     info(AlgorithmIdentifierRef { oid: RSA, parameters: Some(AnyRef::NULL) }, &bits)
 }
 
-/// The SubjectPublicKeyInfo of an EC key with an uncompressed point; coordinates are padded to the curve's length.
+/// The SubjectPublicKeyInfo of an EC key with an uncompressed point; coordinates are padded to the
+/// curve's length.
 ///
 /// # Errors
 /// A coordinate that is longer than the curve allows.
@@ -157,7 +159,7 @@ fn info(algorithm: AlgorithmIdentifierRef<'_>, key: &[u8]) -> Result<Vec<u8>, Er
     SubjectPublicKeyInfoRef { algorithm, subject_public_key }.to_der().map_err(too_long)
 }
 
-/// A number in base64url; padding, which Key Vault leaves out, is not minded.
+/// A number in base64url; accepts padding, which Key Vault omits.
 fn number(name: &'static str, member: Option<&str>) -> Result<Vec<u8>, Error> {
     let text = member.filter(|text| !text.is_empty()).ok_or(Error::Missing(name))?;
     URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|_| Error::Number(name, "is not base64url"))

@@ -1,7 +1,7 @@
-//! Formats other people defined: text in, values or bytes out.
+//! Standard formats and encodings: text or bytes in, values or bytes out.
 //!
-//! Pure, and knows neither vaults nor classes nor files; nothing here imports another module of ours.
-//! Control goes back to `provider` and `classes`, which know what a value means.
+//! Pure, and imports no other module of this crate. Vaults, classes and files, and with them the
+//! meaning of a value, belong to the callers.
 
 pub mod certificate;
 pub mod chain;

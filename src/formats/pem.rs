@@ -1,8 +1,8 @@
-//! PEM: text blocks around binary data, taken apart and written again.
+//! Parses and writes PEM: text blocks around binary data.
 //!
-//! Reads and writes as Go's `encoding/pem` does, on which upstream stands
-//! (docs/reference/azure-provider.md#separate-files); does not look into a block's bytes, and wipes
-//! them on drop. Control goes back to `provider`, which knows what a block is for.
+//! Follows Go's `encoding/pem`, which upstream uses
+//! (docs/reference/azure-provider.md#separate-files). Does not interpret the content of a block,
+//! and wipes it on drop.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -24,20 +24,20 @@ const BEGIN: &str = "-----BEGIN ";
 const END: &str = "-----END ";
 const DASHES: &str = "-----";
 
-/// The bytes that make a line of 64 columns.
+/// The bytes in a line of 64 columns.
 const LINE: usize = 48;
 
-/// The header that comes first; the others follow in alphabetic order.
+/// The first header; the others follow in alphabetical order.
 const PROC_TYPE: &str = "Proc-Type";
 
-/// One block.
+/// A block, decoded.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Block {
     /// The words after `BEGIN`.
     pub label: String,
-    /// The header lines before the data, such as those of an encrypted key, as name and value.
+    /// The header lines before the data, as name and value; encrypted keys have some.
     pub headers: Vec<(String, String)>,
-    /// The data.
+    /// The data between the headers and the last line.
     pub content: Bytes,
 }
 
@@ -47,32 +47,34 @@ impl Block {
         Block { label: label.to_owned(), headers: Vec::new(), content: Zeroizing::new(content.to_vec()) }
     }
 
-    /// Whether this is a certificate, and not a key or something else.
+    /// Whether the label is that of a certificate.
     pub fn is_certificate(&self) -> bool {
         self.label == CERTIFICATE
     }
 }
 
-/// What a text holds.
+/// The result of [`parse`].
 #[derive(Default)]
 pub struct Parsed {
     /// The blocks in the order of the text.
     pub blocks: Vec<Block>,
-    /// How many blocks begin but cannot be read; upstream drops them without a word.
+    /// How many blocks begin but cannot be decoded; upstream drops them silently.
     pub damaged: usize,
 }
 
-/// Takes a text apart; what stands outside of blocks is dropped, and a block that cannot be read is only counted.
+/// Finds the blocks of a text; drops text outside of blocks, and only counts blocks that cannot be
+/// decoded.
 ///
-/// A block ends before the next line that begins one, so that the time is linear in the text: a block that looks for
-/// its end through all that follow makes it quadratic (CVE-2025-61723 of Go's encoding/pem).
+/// A block ends before the next line that begins one, so the time is linear in the text: searching
+/// the whole rest of the text for the end of each block would be quadratic (CVE-2025-61723 of Go's
+/// encoding/pem).
 pub fn parse(text: &str) -> Parsed {
     let mut parsed = Parsed::default();
     let mut rest = text;
     let mut next = find_line(rest, BEGIN);
     while let Some(at) = next {
         let start = &rest[at + BEGIN.len()..];
-        let following = find_line_behind(start, BEGIN);
+        let following = find_later_line(start, BEGIN);
         match block(&start[..following.unwrap_or(start.len())]) {
             Some(block) => parsed.blocks.push(block),
             None => parsed.damaged += 1,
@@ -82,41 +84,41 @@ pub fn parse(text: &str) -> Parsed {
     parsed
 }
 
-/// Writes blocks one after the other: 64 columns, line feeds, nothing between them.
+/// Writes blocks without text between them, in lines of 64 columns that end with a line feed.
 pub fn encode<'a>(blocks: impl IntoIterator<Item = &'a Block> + Clone) -> Text {
-    // One allocation, so that growing leaves no copies behind.
+    // One allocation: a growing buffer would leave copies of its content.
     let size = blocks.clone().into_iter().map(written_len).sum();
     let mut text = Zeroizing::new(String::with_capacity(size));
     blocks.into_iter().for_each(|block| write(block, &mut text));
     text
 }
 
-/// Where a line starts with `word`.
+/// The offset of the first line that starts with `word`.
 fn find_line(text: &str, word: &str) -> Option<usize> {
-    if text.starts_with(word) { Some(0) } else { find_line_behind(text, word) }
+    if text.starts_with(word) { Some(0) } else { find_later_line(text, word) }
 }
 
-/// Where a line behind the first one starts with `word`.
-fn find_line_behind(text: &str, word: &str) -> Option<usize> {
+/// The same, without the first line of the text.
+fn find_later_line(text: &str, word: &str) -> Option<usize> {
     let at = text.match_indices(word).find(|(at, _)| text.as_bytes().get(at.wrapping_sub(1)) == Some(&b'\n'));
     at.map(|(at, _)| at)
 }
 
-/// The first line without what is blank at its end, and what follows it.
+/// The first line without trailing blanks, and the text after it.
 fn line(text: &str) -> (&str, &str) {
     let (line, rest) = text.split_once('\n').unwrap_or((text, ""));
     (line.trim_end_matches([' ', '\t', '\r']), rest)
 }
 
-/// Reads a block from behind its `-----BEGIN `; what follows its last line is dropped.
+/// Decodes a block from the text after its `-----BEGIN `; ignores text after its last line.
 fn block(text: &str) -> Option<Block> {
     let (first, mut rest) = line(text);
     let label = first.strip_suffix(DASHES)?;
     let mut headers = Vec::new();
-    while let ((header, behind), false) = (line(rest), rest.is_empty()) {
+    while let ((header, after), false) = (line(rest), rest.is_empty()) {
         let Some((name, value)) = header.split_once(':') else { break };
         headers.push((name.trim().to_owned(), value.trim().to_owned()));
-        rest = behind;
+        rest = after;
     }
     let end = find_line(rest, END)?;
     let (last, _) = line(&rest[end + END.len()..]);

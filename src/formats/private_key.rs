@@ -1,8 +1,7 @@
-//! Private keys: whatever form they come in, out as PKCS#8, or in the form customary for their kind.
+//! Converts private keys to PKCS#8, or from it to the traditional form for their algorithm.
 //!
-//! Re-encodes and does no arithmetic: it neither makes a public half that is missing nor proves that the halves fit
-//! (docs/reference/azure-provider.md#private-keys). `pkcs12` and the credentials call it; all bytes
-//! are wiped on drop.
+//! Re-encodes without arithmetic: does not compute a missing public half, and does not prove that
+//! the halves match (docs/reference/azure-provider.md#private-keys). All bytes are wiped on drop.
 
 use der::asn1::{AnyRef, BitStringRef, ObjectIdentifier, OctetStringRef, UintRef};
 use der::{Decode, Encode, Sequence};
@@ -25,24 +24,24 @@ const CURVES: &[(ObjectIdentifier, usize)] = &[
     (ObjectIdentifier::new_unwrap("1.3.132.0.10"), 32),
 ];
 
-/// Why bytes are not a private key that can be written as PKCS#8.
+/// Why a private key cannot be converted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// None of the forms fits.
+    /// None of the supported forms.
     #[error("the private key is neither PKCS#8 nor PKCS#1 (RSA) nor SEC1 (EC), or it is damaged")]
     Unreadable,
-    /// The algorithm is EC, but the bytes in it are not.
+    /// The algorithm is EC, but the key is not SEC1.
     #[error("the EC private key in the PKCS#8 structure is damaged")]
     Ec,
-    /// The curve is spelt out instead of named.
+    /// The key has curve parameters instead of a name.
     #[error("the EC private key does not name its curve; keys with explicit curve parameters are not supported")]
-    Unnamed,
-    /// The number is longer than the curve allows.
+    UnnamedCurve,
+    /// The private number is longer than the curve allows.
     #[error("the EC private key is longer than its curve allows")]
     TooLong,
 }
 
-/// RFC 8017, A.1.2; a key of more than two primes is not worth the name.
+/// RFC 8017, A.1.2; keys with more than two primes are not supported.
 #[derive(Sequence)]
 struct RsaPrivateKey<'a> {
     version: u8,
@@ -63,36 +62,40 @@ struct RsaPublicKey<'a> {
     public_exponent: UintRef<'a>,
 }
 
-/// Re-encodes a key in DER as PKCS#8 without attributes; takes PKCS#8, PKCS#1 (RSA) and SEC1 (EC).
+/// Re-encodes a key in DER as PKCS#8 without attributes; accepts PKCS#8, PKCS#1 (RSA) and SEC1
+/// (EC).
 ///
-/// RSA keys get explicit NULL parameters; EC keys name their curve outside and not inside, and their number is padded to
-/// the curve's length. Algorithms other than these two keep their parameters and bytes.
+/// RSA keys get explicit NULL parameters. EC keys name their curve in the algorithm only, and their
+/// number is padded to the curve's length. Keys of other algorithms keep their parameters and
+/// bytes.
 ///
 /// # Errors
-/// None of the forms fits, or an EC key does not suit its curve.
+/// None of the forms, or an EC key that does not suit its curve.
 pub fn pkcs8(der: &[u8]) -> Result<Bytes, Error> {
     if let Ok(info) = PrivateKeyInfoRef::try_from(der) {
         return from_pkcs8(&info);
     }
     if let Ok(key) = EcPrivateKey::from_der(der) {
-        let curve = key.parameters.and_then(EcParameters::named_curve).ok_or(Error::Unnamed)?;
+        let curve = key.parameters.and_then(EcParameters::named_curve).ok_or(Error::UnnamedCurve)?;
         return ec(curve, &key, None);
     }
     RsaPrivateKey::from_der(der).map_err(|_| Error::Unreadable)?;
     wrap(AlgorithmIdentifierRef { oid: RSA, parameters: Some(AnyRef::NULL) }, der)
 }
 
-/// A key in PKCS#8 as a PEM block of the form that is customary for its kind: PKCS#1 for RSA, SEC1 for EC, PKCS#8 for others.
+/// A PEM block of the traditional form for the key's algorithm: PKCS#1 for RSA, SEC1 for EC, PKCS#8
+/// for others.
 ///
 /// # Errors
-/// It is not PKCS#8, or an EC key does not name its curve.
-pub fn customary(pkcs8: &[u8]) -> Result<Block, Error> {
+/// The key is not PKCS#8, or an EC key does not name its curve.
+pub fn traditional(pkcs8: &[u8]) -> Result<Block, Error> {
     let info = PrivateKeyInfoRef::try_from(pkcs8).map_err(|_| Error::Unreadable)?;
     let inner = info.private_key.as_bytes();
     match info.algorithm.oid {
         RSA => Ok(Block::new("RSA PRIVATE KEY", inner)),
         EC => {
-            let curve = info.algorithm.parameters.and_then(|named| named.decode_as().ok()).ok_or(Error::Unnamed)?;
+            let curve =
+                info.algorithm.parameters.and_then(|named| named.decode_as().ok()).ok_or(Error::UnnamedCurve)?;
             let key = EcPrivateKey::from_der(inner).map_err(|_| Error::Ec)?;
             let named = EcPrivateKey { parameters: Some(EcParameters::NamedCurve(curve)), ..key };
             Ok(Block::new("EC PRIVATE KEY", &Zeroizing::new(named.to_der().map_err(|_| Error::Ec)?)))
@@ -101,7 +104,8 @@ pub fn customary(pkcs8: &[u8]) -> Result<Block, Error> {
     }
 }
 
-/// The public half of an RSA key in PKCS#8, as its certificate holds it: modulus and exponent. `None` for any other key.
+/// The public half of an RSA key in PKCS#8, as in its certificate: modulus and exponent. `None` for
+/// any other key.
 pub fn rsa_public_key(pkcs8: &[u8]) -> Option<Vec<u8>> {
     let info = PrivateKeyInfoRef::try_from(pkcs8).ok().filter(|info| info.algorithm.oid == RSA)?;
     let key = RsaPrivateKey::from_der(info.private_key.as_bytes()).ok()?;
@@ -116,7 +120,8 @@ fn from_pkcs8(info: &PrivateKeyInfoRef<'_>) -> Result<Bytes, Error> {
             wrap(AlgorithmIdentifierRef { oid: RSA, parameters: Some(AnyRef::NULL) }, inner)
         }
         EC => {
-            let curve = info.algorithm.parameters.and_then(|named| named.decode_as().ok()).ok_or(Error::Unnamed)?;
+            let curve =
+                info.algorithm.parameters.and_then(|named| named.decode_as().ok()).ok_or(Error::UnnamedCurve)?;
             let key = EcPrivateKey::from_der(inner).map_err(|_| Error::Ec)?;
             ec(curve, &key, info.public_key.as_ref().and_then(BitStringRef::as_bytes))
         }
@@ -124,7 +129,8 @@ fn from_pkcs8(info: &PrivateKeyInfoRef<'_>) -> Result<Bytes, Error> {
     }
 }
 
-/// An EC key with its curve outside; `outer` is the public half where the key itself has none.
+/// An EC key with its curve in the algorithm; `outer` is the public half if the key itself has
+/// none.
 fn ec(curve: ObjectIdentifier, key: &EcPrivateKey<'_>, outer: Option<&[u8]>) -> Result<Bytes, Error> {
     let known = CURVES.iter().find(|(oid, _)| *oid == curve);
     let number =
@@ -134,7 +140,7 @@ fn ec(curve: ObjectIdentifier, key: &EcPrivateKey<'_>, outer: Option<&[u8]>) -> 
     wrap(AlgorithmIdentifierRef { oid: EC, parameters: Some(AnyRef::from(&curve)) }, &inner)
 }
 
-/// The number in `size` bytes, with zeros in front.
+/// The number in `size` bytes, with leading zeros.
 fn padded(number: &[u8], size: usize) -> Result<Bytes, Error> {
     let zeros = number.iter().take_while(|byte| **byte == 0).count();
     let digits = &number[zeros..];

@@ -93,10 +93,10 @@ fn unknown_keys_are_ignored_and_keys_are_exact() {
 }
 
 #[test]
-fn errors_tell_line_and_column_and_no_value() {
+fn errors_have_line_and_column_and_no_value() {
     for (yaml, error) in [
-        ("field: s3cret\nfield: b\n", "line 2, column 1: the key \"field\" is there twice"),
-        ("x: {y: s3cret, y: 2}\nfield: a", "line 1, column 16: the key \"y\" is there twice"),
+        ("field: s3cret\nfield: b\n", "line 2, column 1: the key \"field\" occurs twice"),
+        ("x: {y: s3cret, y: 2}\nfield: a", "line 1, column 16: the key \"y\" occurs twice"),
         ("field: [s3cret]\n", "line 1, column 8: expected string scalar"),
         ("field: {a: s3cret}\n", "line 1, column 8: expected string scalar"),
         ("s3cret", "line 1, column 1: expected mapping start"),
@@ -110,9 +110,10 @@ fn errors_tell_line_and_column_and_no_value() {
     }
 }
 
-/// Integral floats pass, quoted numbers do not (docs/reference/azure-provider.md#yaml-scalars).
+/// Integral floats are integers, quoted numbers are not
+/// (docs/reference/azure-provider.md#yaml-scalars).
 #[test]
-fn an_integer_field_takes_yaml_integers_only() {
+fn an_integer_field_accepts_yaml_integers_only() {
     let range = "is a number outside of -2147483648 to 2147483647";
     for (written, expected) in [
         ("3", Ok(3)),
@@ -142,7 +143,7 @@ fn an_integer_field_takes_yaml_integers_only() {
 }
 
 #[test]
-fn a_long_comment_block_is_no_matter() {
+fn long_comments_are_accepted() {
     let comments = "# a line of prose\n".repeat(500);
     assert_eq!(text(&format!("{comments}x:\n{comments}  - a\n{comments}field: b\n")), Ok(Some("b".into())));
 }
@@ -190,7 +191,7 @@ fn base64_follows_gos_standard_encoding() {
         ("aGVsbG8\n=", b"hello"),
         ("\n", b""),
         ("+/8=", b"\xfb\xff"),
-        // Go ignores the bits behind the last byte.
+        // Go ignores the bits after the last byte.
         ("aGVsbG9=", b"hello"),
     ] {
         assert_eq!(encoding::base64(text).unwrap().as_slice(), bytes, "{text:?}");
@@ -209,7 +210,7 @@ fn base64_follows_gos_standard_encoding() {
 }
 
 #[test]
-fn hex_takes_any_case_and_nothing_else() {
+fn hex_accepts_digits_of_any_case_and_nothing_else() {
     for (text, bytes) in [("", &b""[..]), ("00fF", b"\x00\xff"), ("DEADbeef", b"\xde\xad\xbe\xef")] {
         assert_eq!(encoding::hex(text).unwrap().as_slice(), bytes, "{text}");
     }

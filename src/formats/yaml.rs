@@ -1,11 +1,11 @@
-//! YAML as people write it into classes and manifests, with small limits.
+//! Parses the YAML of classes and manifests, within small limits.
 //!
-//! The only place that names the YAML library; it does not know what any key means, and its errors carry positions
-//! and key names but no values. Control goes back to `provider::object` and `classes::manifest`.
+//! The only module that uses the YAML library. It gives no key a meaning; its errors contain
+//! positions and key names, but no values.
 //!
-//! The upstream provider reads with Go's yaml.v3 (docs/reference/azure-provider.md#yaml-scalars).
-//! Where the library differs from it, this file writes around it: only the first document counts,
-//! `017` is octal, comments are not counted or kept.
+//! The upstream provider uses Go's yaml.v3 (docs/reference/azure-provider.md#yaml-scalars). This
+//! file hides where the library differs: only the first document counts, `017` is octal, and
+//! comments are neither counted nor kept.
 
 use std::fmt;
 
@@ -15,46 +15,46 @@ use serde_saphyr::{Budget, Options};
 
 /// The limits of one YAML text.
 pub mod limits {
-    /// The longest text in bytes. An object in etcd cannot be larger than 1.5 MiB.
+    /// The length of a text in bytes. An object in etcd cannot be larger than 1.5 MiB.
     pub const INPUT: usize = 1 << 20;
-    /// The most values in one text: one per ten bytes of the longest text.
+    /// The values in one text: one for ten bytes of the longest text.
     pub const NODES: usize = 100_000;
-    /// The deepest nesting. A manifest's own keys need four levels.
+    /// The nesting. A manifest's own keys need four levels.
     pub const DEPTH: usize = 48;
-    /// The most anchors, and the most aliases. People share a few blocks; bombs share many.
+    /// The anchors, and the aliases. Users share a few blocks; YAML bombs share many.
     pub const ALIASES: usize = 100;
-    /// The most values that aliases may add to a text.
+    /// The values that aliases may add to a text.
     pub const ALIAS_NODES: usize = 10_000;
-    /// The most documents in one text.
+    /// The documents in one text.
     pub const DOCUMENTS: usize = 10_000;
     /// How much of a duplicate key an error shows, in characters.
     pub const SHOWN_KEY: usize = 64;
 }
 
-/// Why a text is not the YAML that was expected; shows positions and key names, never values.
+/// Why a text is not the expected YAML: positions and key names, never values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     line: u64,
     column: u64,
-    what: String,
+    message: String,
 }
 
 impl Error {
-    /// The line of the fault, counted from 1; 0 when it belongs to no line.
+    /// Counted from 1; 0 if the error belongs to no line.
     pub fn line(&self) -> u64 {
         self.line
     }
 
-    fn nowhere(what: String) -> Error {
-        Error { line: 0, column: 0, what }
+    fn without_position(message: String) -> Error {
+        Error { line: 0, column: 0, message }
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {
-            0 => f.write_str(&self.what),
-            line => write!(f, "line {line}, column {}: {}", self.column, self.what),
+            0 => f.write_str(&self.message),
+            line => write!(f, "line {line}, column {}: {}", self.column, self.message),
         }
     }
 }
@@ -63,11 +63,12 @@ impl std::error::Error for Error {}
 
 /// Reads the first document of `text`; `None` when it is empty, null or only comments.
 ///
-/// Later documents are not looked at, as upstream does. A `String` takes the source text of any scalar (`0755`, `1e5`
-/// and `true` stay as written), an `Option` takes null as `None`, and a key that stands twice is an error.
+/// Ignores later documents, as upstream does. A `String` accepts the source text of any scalar
+/// (`0755`, `1e5` and `true` stay as written), an `Option` accepts null as `None`, and a duplicate
+/// key is an error.
 ///
 /// # Errors
-/// Text that is not YAML or does not have the shape of `T`, or that exceeds [`limits`].
+/// The text is not YAML, does not have the shape of `T`, or exceeds [`limits`].
 pub fn from_str<T: DeserializeOwned>(text: &str) -> Result<Option<T>, Error> {
     check_size(text)?;
     let mut first = None;
@@ -77,25 +78,26 @@ pub fn from_str<T: DeserializeOwned>(text: &str) -> Result<Option<T>, Error> {
     });
     match outcome {
         Ok(()) => Ok(first),
-        // The library reads the first document and then complains about the second: that is the one we do not want.
+        // The library parses the first document, and fails only at the start of the second, which
+        // is to be ignored.
         Err(serde_saphyr::Error::MultipleDocuments { .. }) => Ok(first),
         Err(error) => Err(translate(&error)),
     }
 }
 
-/// Reads every document of `text`; empty ones are left out.
+/// Reads every document of `text` except empty ones.
 ///
 /// # Errors
-/// Text that is not YAML, or that exceeds [`limits`]. One faulty document fails the whole text.
+/// The text is not YAML or exceeds [`limits`]. One malformed document fails the whole text.
 pub fn documents(text: &str) -> Result<Vec<serde_json::Value>, Error> {
     check_size(text)?;
     serde_saphyr::from_multiple_with_options(text, options()).map_err(|error| translate(&error))
 }
 
-/// A number field that must be an integer, with the verdict kept beside the value.
+/// The value of an integer field, or a phrase that says what the value is instead.
 ///
-/// The verdict says what is there instead, so that the caller can name it among the other mistakes of an object.
-/// yaml.v3's rules: integral floats pass, quoted numbers do not
+/// The phrase lets the caller report it together with the other mistakes of an object. yaml.v3's
+/// rules: integral floats are integers, quoted numbers are not
 /// (docs/reference/azure-provider.md#yaml-scalars).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Integer(pub Result<i32, &'static str>);
@@ -132,7 +134,7 @@ impl<'de> Visitor<'de> for IntegerVisitor {
         if value < f64::from(i32::MIN) || value > f64::from(i32::MAX) {
             return Ok(Integer(Err(OUT_OF_RANGE)));
         }
-        // In range and whole, so that the conversion is exact.
+        // The value is in range and whole, so the conversion is exact.
         Ok(Integer(Ok(value as i32)))
     }
 
@@ -158,7 +160,7 @@ impl<'de> Visitor<'de> for IntegerVisitor {
 
 fn check_size(text: &str) -> Result<(), Error> {
     if text.len() > limits::INPUT {
-        return Err(Error::nowhere(format!(
+        return Err(Error::without_position(format!(
             "the text is {} bytes long; at most {} are read",
             text.len(),
             limits::INPUT
@@ -185,34 +187,35 @@ fn options() -> Options {
     let mut options = Options::default();
     options.budget = Some(budget);
     options.alias_limits = aliases;
-    // yaml.v3 reads 017 as fifteen; the library alone would make a float of it.
+    // yaml.v3 reads 017 as fifteen; by default the library reads a float.
     options.legacy_octal_numbers = true;
-    // A snippet would be a piece of the text in an error.
+    // A snippet would put a part of the text into an error.
     options.with_snippet = false;
-    // Else a block of more than 32 comment lines is refused.
+    // By default a block of more than 32 comment lines is refused.
     options.emit_comments = false;
     options
 }
 
 fn translate(error: &serde_saphyr::Error) -> Error {
     let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
-    Error { line, column, what: what(error) }
+    Error { line, column, message: message(error) }
 }
 
-/// The library's finding in words without values: its own texts suggest settings, or quote the value.
-fn what(error: &serde_saphyr::Error) -> String {
+/// A message without values: the library's own texts suggest settings, or quote the value.
+fn message(error: &serde_saphyr::Error) -> String {
     use serde_saphyr::Error as E;
     if let E::AliasError { error, .. } | E::WithSnippet { error, .. } = error {
-        return what(error);
+        return message(error);
     }
     if let E::DuplicateMappingKey { key, .. } = error {
         let key: String = key.iter().flat_map(|key| key.chars()).take(limits::SHOWN_KEY).collect();
-        return format!("the key {key:?} is there twice");
+        return format!("the key {key:?} occurs twice");
     }
     if let E::Unexpected { expected, .. } = error {
         return format!("expected {expected}");
     }
-    // What the scanner says is a fixed sentence about syntax, at most with the one character it stumbled over.
+    // The scanner's texts are fixed sentences about syntax, with at most the one unexpected
+    // character.
     if let E::ExternalMessage { msg, .. } = error {
         return msg.clone();
     }

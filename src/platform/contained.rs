@@ -1,12 +1,13 @@
-//! Files of one folder, from which no name and no link leads out.
+//! Reads files in one folder; no path and no link leads out of it.
 //!
-//! Resolves a path as `openat2` does with `RESOLVE_BENEATH`, but in steps of its own: so it is the same on kernels
-//! without that call (before 5.6), and follows absolute links too where they point into the folder. A mounted ConfigMap
-//! consists of links that stay within it.
+//! Resolves a path as `openat2` does with `RESOLVE_BENEATH`, but component by component: this also
+//! works on kernels without that call (before 5.6), and follows absolute links that point into the
+//! folder. A mounted ConfigMap consists of links within its folder.
 //!
 //! # Guarantees
-//! Every component is opened relative to the descriptor of the one before and never followed by the kernel, so that a
-//! link that changes meanwhile leads nowhere else. `..` returns to a descriptor passed before, never above the folder.
+//! Each component is opened relative to the descriptor of the previous one, and the kernel follows
+//! no link, so a link that changes meanwhile cannot lead out. `..` returns to an earlier
+//! descriptor, never above the folder.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -19,64 +20,65 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 
 use super::dir;
 
-/// How many links one path may lead over: the kernel's own limit.
-const LINKS: usize = 40;
+/// Links in the resolution of one path: the kernel's limit.
+const MAX_LINKS: usize = 40;
 
-/// Why a file cannot be read.
+/// Why a file in a folder cannot be read.
 #[derive(Debug)]
-pub enum Refusal {
-    /// The path leads out of the folder; nothing outside was looked at.
+pub enum ContainedFileError {
+    /// The path leads out of the folder. Nothing outside was opened.
     LeadsOut,
-    /// The folder or the file cannot be read.
+    /// The kernel's error for the folder or the file.
     Unreadable(io::Error),
 }
 
-impl From<rustix::io::Errno> for Refusal {
-    fn from(error: rustix::io::Errno) -> Refusal {
-        Refusal::Unreadable(error.into())
+impl From<rustix::io::Errno> for ContainedFileError {
+    fn from(error: rustix::io::Errno) -> ContainedFileError {
+        ContainedFileError::Unreadable(error.into())
     }
 }
 
-/// Reads the regular file at `path`, relative to `folder`, up to `limit` bytes; never waits for a pipe or a device.
+/// Reads the regular file at `path`, relative to `folder`, up to `limit` bytes; never waits for a
+/// pipe or a device.
 ///
 /// # Errors
-/// A path that leads out of the folder, a file that [`dir::read_ordinary_file`] would not read either, or what the
-/// kernel says.
-pub fn read_file_in(folder: &Path, path: &Path, limit: u64) -> Result<Vec<u8>, Refusal> {
+/// The path leads out of the folder, [`dir::read_ordinary_file`] would refuse the file, or the
+/// kernel does.
+pub fn read_file_in(folder: &Path, path: &Path, limit: u64) -> Result<Vec<u8>, ContainedFileError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let mut passed = vec![rustix::fs::openat(CWD, folder, flags, Mode::empty())?];
-    let mut left = components(path)?;
+    let mut ancestors = vec![rustix::fs::openat(CWD, folder, flags, Mode::empty())?];
+    let mut remaining = components(path)?;
     let mut links = 0;
-    while let Some(step) = left.pop_front() {
+    while let Some(step) = remaining.pop_front() {
         let Step::Into(name) = step else {
-            // The folder itself stays at the bottom.
-            if passed.len() == 1 {
-                return Err(Refusal::LeadsOut);
+            // The first ancestor is the folder.
+            if ancestors.len() == 1 {
+                return Err(ContainedFileError::LeadsOut);
             }
-            passed.pop();
+            ancestors.pop();
             continue;
         };
-        let here = passed.last().ok_or(Refusal::LeadsOut)?.as_fd();
-        let seen = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let entry = rustix::fs::openat(here, &name, seen, Mode::empty())?;
+        let here = ancestors.last().ok_or(ContainedFileError::LeadsOut)?.as_fd();
+        let unfollowed = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let entry = rustix::fs::openat(here, &name, unfollowed, Mode::empty())?;
         match FileType::from_raw_mode(rustix::fs::fstat(&entry)?.st_mode) {
             FileType::Symlink => {
                 links += 1;
-                if links > LINKS {
+                if links > MAX_LINKS {
                     return Err(rustix::io::Errno::LOOP.into());
                 }
                 let target = PathBuf::from(OsString::from_vec(link_text(&entry)?));
                 if target.is_absolute() {
-                    passed.truncate(1);
+                    ancestors.truncate(1);
                 }
                 for step in components(&below(folder, &target)?)?.into_iter().rev() {
-                    left.push_front(step);
+                    remaining.push_front(step);
                 }
             }
-            FileType::Directory => passed.push(entry),
-            FileType::RegularFile if left.is_empty() => {
-                let file = rustix::fs::openat(here, &name, dir::UNBLOCKED | OFlags::NOFOLLOW, Mode::empty())?;
-                return dir::read_open_file(file, limit).map_err(Refusal::Unreadable);
+            FileType::Directory => ancestors.push(entry),
+            FileType::RegularFile if remaining.is_empty() => {
+                let file = rustix::fs::openat(here, &name, dir::NON_BLOCKING | OFlags::NOFOLLOW, Mode::empty())?;
+                return dir::read_open_file(file, limit).map_err(ContainedFileError::Unreadable);
             }
             FileType::RegularFile => return Err(rustix::io::Errno::NOTDIR.into()),
             FileType::Fifo
@@ -86,7 +88,7 @@ pub fn read_file_in(folder: &Path, path: &Path, limit: u64) -> Result<Vec<u8>, R
             | FileType::Unknown => break,
         }
     }
-    Err(Refusal::Unreadable(io::Error::other("it is not a regular file")))
+    Err(ContainedFileError::Unreadable(io::Error::other("it is not a regular file")))
 }
 
 enum Step {
@@ -94,33 +96,34 @@ enum Step {
     Up,
 }
 
-fn components(path: &Path) -> Result<VecDeque<Step>, Refusal> {
+fn components(path: &Path) -> Result<VecDeque<Step>, ContainedFileError> {
     let step = |component| match component {
         Component::Normal(name) => Some(Ok(Step::Into(name.to_owned()))),
         Component::ParentDir => Some(Ok(Step::Up)),
         Component::CurDir => None,
-        Component::RootDir | Component::Prefix(_) => Some(Err(Refusal::LeadsOut)),
+        Component::RootDir | Component::Prefix(_) => Some(Err(ContainedFileError::LeadsOut)),
     };
     path.components().filter_map(step).collect()
 }
 
-/// `path` as one from `folder`, where it is absolute and lies in it by one of the folder's two names: the given one, or
-/// the one without links. A relative path stays as it is. Looks at nothing but the folder.
+/// Makes an absolute `path` in `folder` relative to it. The path may start with the folder's given
+/// name, or with its name without links. Returns a relative path unchanged. Accesses only the
+/// folder.
 ///
 /// # Errors
-/// [`Refusal::LeadsOut`].
-pub fn below(folder: &Path, path: &Path) -> Result<PathBuf, Refusal> {
+/// [`ContainedFileError::LeadsOut`].
+pub fn below(folder: &Path, path: &Path) -> Result<PathBuf, ContainedFileError> {
     if !path.is_absolute() {
         return Ok(path.to_owned());
     }
     if let Ok(below) = path.strip_prefix(folder) {
         return Ok(below.to_owned());
     }
-    let real = std::fs::canonicalize(folder).map_err(|_| Refusal::LeadsOut)?;
-    path.strip_prefix(real).map(Path::to_owned).map_err(|_| Refusal::LeadsOut)
+    let real = std::fs::canonicalize(folder).map_err(|_| ContainedFileError::LeadsOut)?;
+    path.strip_prefix(real).map(Path::to_owned).map_err(|_| ContainedFileError::LeadsOut)
 }
 
-fn link_text(link: &OwnedFd) -> Result<Vec<u8>, Refusal> {
-    // The empty name stands for the descriptor's own link.
+fn link_text(link: &OwnedFd) -> Result<Vec<u8>, ContainedFileError> {
+    // The empty name means the link that the descriptor refers to.
     Ok(rustix::fs::readlinkat(link, "", Vec::new())?.into_bytes())
 }

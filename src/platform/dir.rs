@@ -1,7 +1,7 @@
 //! Directories by descriptor: list, read, write, link, rename, remove.
 //!
-//! No function here takes an absolute path or follows a link in the component it acts on, so that nothing can lead
-//! out of the directory. `volume::writer` puts these steps in order.
+//! No function except [`read_ordinary_file`] accepts an absolute path or follows a link in the
+//! component on which it acts, so that no entry leads out of the directory.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
@@ -11,7 +11,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags};
 use rustix::io::Errno;
 
-/// What kind of entry a directory holds.
+use super::mount_id::on_same_mount;
+
+/// The type of a directory entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A regular file.
@@ -24,33 +26,33 @@ pub enum Kind {
     Other,
 }
 
-/// Mode and group of a file.
+/// Mode, group and size of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Facts {
+pub struct FileMetadata {
     /// The permission bits.
     pub mode: u32,
     /// The owning group.
     pub gid: u32,
-    /// The size in bytes.
+    /// In bytes.
     pub size: u64,
 }
 
 /// Opens the directory `name` below `dir` for listing and writing.
 ///
 /// # Errors
-/// `NotFound`, `NotADirectory` (a link counts as one), or what the kernel says.
+/// `NotFound`, `NotADirectory` (also for a link), or another error of the kernel.
 pub fn open(dir: BorrowedFd<'_>, name: impl AsRef<OsStr>) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(dir, name.as_ref(), flags, Mode::empty())?)
 }
 
-/// The entries of `dir` with their kinds, without `.` and `..`, in no order.
+/// The entries of `dir` with their types, without `.` and `..`, in no order.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn list(dir: BorrowedFd<'_>) -> io::Result<Vec<(OsString, Kind)>> {
     let mut entries = Vec::new();
-    // Opened anew: the caller's descriptor may be a mere O_PATH one, which cannot be listed.
+    // The caller's descriptor may be O_PATH, which cannot be listed.
     for entry in Dir::new(open(dir, ".")?)? {
         let entry = entry?;
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
@@ -72,20 +74,20 @@ fn kind(file_type: FileType) -> Kind {
     }
 }
 
-/// When the directory's entries changed last, since 1970.
+/// When the directory's entries last changed, since 1970.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn modified(dir: BorrowedFd<'_>) -> io::Result<std::time::Duration> {
     let stat = rustix::fs::fstat(dir)?;
     let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or_default();
     Ok(std::time::Duration::new(stat.st_mtime.unsigned_abs(), nanoseconds))
 }
 
-/// The text of the link `name`; `None` when there is no such entry or it is not a link.
+/// The text of the link `name`; `None` if the entry is absent or not a link.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn read_link(dir: BorrowedFd<'_>, name: &str) -> io::Result<Option<String>> {
     match rustix::fs::readlinkat(dir, name, Vec::new()) {
         Ok(text) => Ok(Some(text.into_string().map_err(io::Error::other)?)),
@@ -94,40 +96,41 @@ pub fn read_link(dir: BorrowedFd<'_>, name: &str) -> io::Result<Option<String>> 
     }
 }
 
-/// Mode, group and bytes of the regular file `name`.
+/// Metadata and content of the regular file `name`.
 ///
 /// # Errors
-/// A file above `limit` bytes, or what the kernel says.
-pub fn read_file(dir: BorrowedFd<'_>, name: &str, limit: u64) -> io::Result<(Facts, Vec<u8>)> {
+/// `FileTooLarge` above `limit` bytes, or another error of the kernel.
+pub fn read_file(dir: BorrowedFd<'_>, name: &str, limit: u64) -> io::Result<(FileMetadata, Vec<u8>)> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = std::fs::File::from(rustix::fs::openat(dir, name, flags, Mode::empty())?);
     let stat = rustix::fs::fstat(&file)?;
-    let facts = Facts { mode: stat.st_mode & 0o7777, gid: stat.st_gid, size: stat.st_size.unsigned_abs() };
-    if facts.size > limit {
+    let metadata = FileMetadata { mode: stat.st_mode & 0o7777, gid: stat.st_gid, size: stat.st_size.unsigned_abs() };
+    if metadata.size > limit {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the file is larger than a volume can be"));
     }
-    let mut content = Vec::with_capacity(usize::try_from(facts.size).unwrap_or_default());
+    let mut content = Vec::with_capacity(usize::try_from(metadata.size).unwrap_or_default());
     file.take(limit).read_to_end(&mut content)?;
-    Ok((facts, content))
+    Ok((metadata, content))
 }
 
-/// Makes the directory `name` with exactly this mode, whatever the umask.
+/// Creates the directory `name` with exactly this mode, regardless of the umask.
 ///
 /// # Errors
-/// `AlreadyExists`, or what the kernel says.
+/// `AlreadyExists`, or another error of the kernel.
 pub fn make(dir: BorrowedFd<'_>, name: &str, mode: u32) -> io::Result<()> {
     rustix::fs::mkdirat(dir, name, Mode::from_bits_truncate(mode))?;
     let made = open(dir, name)?;
     Ok(rustix::fs::fchmod(&made, Mode::from_bits_truncate(mode))?)
 }
 
-/// Writes a new file with exactly this mode and, if given, this group.
+/// Creates a file with exactly this mode and, if given, this group.
 ///
-/// It is made unreadable to others first and gets its mode last, so that nobody opens it half written.
+/// The mode is 0 until the content is complete, so that no other process opens the file half
+/// written.
 ///
 /// # Errors
-/// `AlreadyExists`, `StorageFull`, or what the kernel says. A file that could not be finished is left for the caller
-/// to remove with its directory.
+/// `AlreadyExists`, `StorageFull`, or another error of the kernel. An incomplete file stays; the
+/// caller removes it with its directory.
 pub fn write_file(dir: BorrowedFd<'_>, name: &str, content: &[u8], mode: u32, gid: Option<u32>) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = std::fs::File::from(rustix::fs::openat(dir, name, flags, Mode::empty())?);
@@ -138,28 +141,26 @@ pub fn write_file(dir: BorrowedFd<'_>, name: &str, content: &[u8], mode: u32, gi
     Ok(rustix::fs::fchmod(&file, Mode::from_bits_truncate(mode))?)
 }
 
-/// Makes the symbolic link `name` with this text.
+/// Creates the symbolic link `name` with this text.
 ///
 /// # Errors
-/// `AlreadyExists`, or what the kernel says.
+/// `AlreadyExists`, or another error of the kernel.
 pub fn link(dir: BorrowedFd<'_>, name: &str, text: &str) -> io::Result<()> {
     Ok(rustix::fs::symlinkat(text, dir, name)?)
 }
 
-/// Renames within `dir`, replacing what was there in one step.
+/// Renames within `dir`; replaces an existing entry atomically.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn rename(dir: BorrowedFd<'_>, from: &str, to: &str) -> io::Result<()> {
     Ok(rustix::fs::renameat(dir, from, dir, to)?)
 }
 
-/// Removes the entry `name`, a directory with everything in it; an absent entry is fine.
-///
-/// Does not go into what is mounted below: that answers `ResourceBusy`.
+/// Removes the entry `name`, a directory with its content; succeeds if the entry is absent.
 ///
 /// # Errors
-/// What the kernel says.
+/// `ResourceBusy` if another file system is mounted below, or another error of the kernel.
 pub fn remove(dir: BorrowedFd<'_>, name: impl AsRef<OsStr>) -> io::Result<()> {
     let name = name.as_ref();
     match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
@@ -168,7 +169,7 @@ pub fn remove(dir: BorrowedFd<'_>, name: impl AsRef<OsStr>) -> io::Result<()> {
         Err(error) => return Err(error.into()),
     }
     let inner = open(dir, name)?;
-    if !super::mount::same_file_system(dir, inner.as_fd())? {
+    if !on_same_mount(dir, inner.as_fd())? {
         return Err(io::ErrorKind::ResourceBusy.into());
     }
     clear(inner.as_fd())?;
@@ -178,9 +179,9 @@ pub fn remove(dir: BorrowedFd<'_>, name: impl AsRef<OsStr>) -> io::Result<()> {
     }
 }
 
-/// Removes every entry of `dir`, names that start with a dot included.
+/// Removes every entry of `dir`, including names that start with a dot.
 ///
-/// Goes on after a failure, so that as much as possible is gone.
+/// Continues after a failure, to remove as much as possible.
 ///
 /// # Errors
 /// The first failure.
@@ -195,10 +196,10 @@ pub fn clear(dir: BorrowedFd<'_>) -> io::Result<()> {
     first
 }
 
-/// Removes the empty directory `name`; an absent one is fine.
+/// Removes the empty directory `name`; succeeds if it is absent.
 ///
 /// # Errors
-/// `DirectoryNotEmpty`, `ResourceBusy` when something is mounted on it, or what the kernel says.
+/// `DirectoryNotEmpty`, `ResourceBusy` if it is a mount point, or another error of the kernel.
 pub fn remove_empty(dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -206,29 +207,31 @@ pub fn remove_empty(dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     }
 }
 
-/// Reads a regular file of an ordinary file system, following links; never waits for a pipe or a device.
+/// Reads a regular file of an ordinary file system, and follows links; never waits for a pipe or a
+/// device.
 ///
 /// # Errors
-/// It is no regular file, lies in /proc or /sys, is larger than `limit` bytes, or what the kernel says.
+/// The file is not a regular file, is in /proc or /sys, or is larger than `limit` bytes; or the
+/// kernel refuses.
 pub fn read_ordinary_file(path: &std::path::Path, limit: u64) -> io::Result<Vec<u8>> {
-    read_open_file(rustix::fs::openat(rustix::fs::CWD, path, UNBLOCKED, Mode::empty())?, limit)
+    read_open_file(rustix::fs::openat(rustix::fs::CWD, path, NON_BLOCKING, Mode::empty())?, limit)
 }
 
-/// How a file is opened that may be a pipe or a device.
-pub(super) const UNBLOCKED: OFlags =
+/// Flags for opening a file that may be a pipe or a device.
+pub(super) const NON_BLOCKING: OFlags =
     OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
-/// The same for a file that is open already.
+/// Like [`read_ordinary_file`], with an open file.
 pub(super) fn read_open_file(file: OwnedFd, limit: u64) -> io::Result<Vec<u8>> {
     const SYSFS_MAGIC: u64 = 0x6265_6572;
     let file = std::fs::File::from(file);
-    // Of the open descriptor, so that nothing can be put in its place in between.
+    // Checks the open descriptor and not the path, so that the file cannot be replaced in between.
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
     let system = rustix::fs::fstatfs(&file)?.f_type;
     if system == rustix::fs::PROC_SUPER_MAGIC || system as u64 == SYSFS_MAGIC {
-        return Err(io::Error::other("it is a file of the kernel's"));
+        return Err(io::Error::other("it is a file of the kernel (in /proc or /sys)"));
     }
     let mut bytes = Vec::new();
     file.take(limit + 1).read_to_end(&mut bytes)?;

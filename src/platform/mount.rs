@@ -1,4 +1,5 @@
-//! Mounting tmpfs: filled before it becomes visible where the kernel can, else mounted and then filled.
+//! Mounts and unmounts tmpfs: detached first and attached when filled, or with mount(2) on kernels
+//! before 5.2.
 //!
 //! Every call is a system call, never a program; descriptors rather than paths name what is mounted on.
 //! `volume::tmpfs` decides what to do with the answers.
@@ -15,25 +16,27 @@ use rustix::mount::{
     fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, fspick, move_mount, unmount,
 };
 
+use super::dir;
+use super::mount_id::on_same_mount;
+
 /// `f_type` of a tmpfs (`linux/magic.h`).
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 
-/// The name that stands in the first column of the mount table.
+/// The first column of the mount table.
 const SOURCE: &str = "tmpfs";
 
-/// The flags of a volume's mount.
 const FLAGS: MountFlags = MountFlags::NODEV.union(MountFlags::NOSUID).union(MountFlags::NOEXEC);
 
-/// How a volume's tmpfs is made (docs/decisions.md#d13).
+/// Limits of a volume's tmpfs (docs/decisions.md#d13).
 ///
-/// It is always mounted `nodev,nosuid,noexec` with a root of mode 0755, and `noswap` where the kernel knows that
-/// (6.4 and newer, outside of user namespaces).
+/// It is always mounted `nodev,nosuid,noexec` with a root of mode 0755, and `noswap` if the kernel
+/// supports that (6.4 and newer, outside of user namespaces).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TmpfsOptions {
-    /// The most that files and long links may take, in pages of the kernel. Not in bytes, since pages have 64 KiB on
-    /// some nodes.
+    /// For files and long links, in pages of the kernel and not in bytes: some nodes have pages of
+    /// 64 KiB.
     pub pages: usize,
-    /// The most files, directories and links. The kernel's own default depends on the node's memory.
+    /// Files, directories and links together. The kernel's default depends on the node's memory.
     pub inodes: usize,
 }
 
@@ -42,26 +45,26 @@ pub struct TmpfsOptions {
 pub enum Swap {
     /// `noswap` keeps it in memory.
     Never,
-    /// The kernel does not know `noswap`, or may not use it here.
+    /// The kernel does not support `noswap`, or not in this user namespace.
     Possible,
 }
 
-/// What a directory entry is, as far as mounting on it goes.
+/// A directory entry as a possible mount point.
 #[derive(Debug)]
 pub enum Entry {
-    /// There is no such entry.
+    /// The entry does not exist.
     Absent,
-    /// A directory on which nothing is mounted.
+    /// A directory that is not a mount point.
     Directory(OwnedFd),
-    /// A tmpfs is mounted here; the descriptor is its root.
+    /// The mount point of a tmpfs; the descriptor is its root.
     Tmpfs(OwnedFd),
-    /// Something else is mounted here.
+    /// The mount point of another file system.
     OtherMount,
-    /// The entry is not a directory (a symbolic link counts as itself).
+    /// Not a directory; links are not followed.
     NotDirectory,
 }
 
-/// A tmpfs that no path leads to yet. Dropping it gives it back to the kernel with everything in it.
+/// A tmpfs that is attached to no path yet. Dropping it frees it with its content.
 #[derive(Debug)]
 pub struct DetachedTmpfs {
     root: OwnedFd,
@@ -69,43 +72,45 @@ pub struct DetachedTmpfs {
 }
 
 impl DetachedTmpfs {
-    /// Makes a tmpfs through the mount API of Linux 5.2.
+    /// Creates a tmpfs with the mount API of Linux 5.2.
     ///
-    /// Returns `None` where the kernel or a system-call filter does not have that API.
+    /// Returns `None` if the kernel does not have that API, or a system-call filter forbids it.
     ///
     /// # Errors
-    /// What the kernel refuses, by call.
+    /// The kernel's error.
     pub fn new(options: TmpfsOptions) -> io::Result<Option<DetachedTmpfs>> {
         match create(options, Swap::Never) {
-            // Kernels before 6.4 do not know noswap, and user namespaces may not use it: EINVAL in both cases. The
-            // context is spoilt by that, so a fresh one is made.
+            // EINVAL on kernels before 6.4, which do not have noswap, and in user namespaces, which
+            // may not use it. The context is unusable afterwards, so this creates another one.
             Err(Errno::INVAL) => create(options, Swap::Possible),
             other => other,
         }
         .map(Some)
         .or_else(|error| match error {
-            // Filters answer either; if mounting is forbidden altogether, mount(2) will say so.
+            // Filters return either; if all mounting is forbidden, mount(2) will fail, too.
             Errno::NOSYS | Errno::PERM => Ok(None),
             other => Err(other.into()),
         })
     }
 
-    /// The root directory, for filling it.
+    /// The root directory.
     pub fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }
 
-    /// Whether its content may get into swap.
+    /// Whether the kernel may swap out its content.
     pub fn swap(&self) -> Swap {
         self.swap
     }
 
-    /// Makes the tmpfs visible on `target`, a directory.
+    /// Attaches the tmpfs to `target`, a directory.
     ///
-    /// Returns the root's descriptor, which from now on keeps nothing alive that an unmount would not detach.
+    /// Returns the root's descriptor; an unmount detaches the tmpfs although the descriptor is
+    /// open.
     ///
     /// # Errors
-    /// `ENOENT` when the directory was removed meanwhile; else what the kernel says. Nothing is mounted then.
+    /// `ENOENT` if the directory was removed meanwhile, or another error of the kernel. Nothing is
+    /// mounted then.
     pub fn attach(self, target: BorrowedFd<'_>) -> io::Result<OwnedFd> {
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         move_mount(&self.root, "", target, "", flags)?;
@@ -129,12 +134,13 @@ fn create(options: TmpfsOptions, swap: Swap) -> rustix::io::Result<DetachedTmpfs
     Ok(DetachedTmpfs { root, swap })
 }
 
-/// Mounts an empty tmpfs on `target`, a directory, with mount(2): for kernels without the newer API.
+/// Mounts an empty tmpfs on `target`, a directory, with mount(2), for kernels without the newer
+/// API.
 ///
 /// # Errors
-/// What the kernel says; nothing is mounted then.
+/// The kernel's error; nothing is mounted then.
 pub fn mount_tmpfs(target: BorrowedFd<'_>, options: TmpfsOptions) -> io::Result<Swap> {
-    // The descriptor's own path names exactly this directory, whatever happens to the names above it.
+    // The descriptor's path in /proc names exactly this directory, even if its parents are renamed.
     let path = descriptor_path(target);
     let TmpfsOptions { pages, inodes } = options;
     let data = |extra: &str| CString::new(format!("nr_blocks={pages},nr_inodes={inodes},mode=0755{extra}"));
@@ -147,65 +153,68 @@ pub fn mount_tmpfs(target: BorrowedFd<'_>, options: TmpfsOptions) -> io::Result<
     }
 }
 
-/// Lets the tmpfs whose root is `root` grow to these limits; limits that are higher already, or none, stay.
+/// Raises the limits of the tmpfs with this root; higher limits, and no limit, stay.
 ///
-/// A driver before this one may have made it, with room for less.
+/// An earlier driver may have created it with lower limits.
 ///
 /// # Errors
-/// What the kernel says; the old limits hold then.
+/// The kernel's error; the limits are unchanged then.
 pub fn enlarge(root: BorrowedFd<'_>, options: TmpfsOptions) -> io::Result<()> {
-    let has = rustix::fs::fstatfs(root)?;
-    // 0 is no limit, and the kernel refuses to set one afterwards.
-    let missing =
-        |name, has: u64, wanted: usize| (has != 0 && has < wanted as u64).then_some((name, wanted.to_string()));
-    let wanted = [missing("nr_blocks", has.f_blocks, options.pages), missing("nr_inodes", has.f_files, options.inodes)];
-    let wanted: Vec<(&str, String)> = wanted.into_iter().flatten().collect();
-    if wanted.is_empty() {
+    let stat = rustix::fs::fstatfs(root)?;
+    // 0 means unlimited, and the kernel refuses to set a limit afterwards.
+    let raised = |name, actual: u64, desired: usize| {
+        (actual != 0 && actual < desired as u64).then_some((name, desired.to_string()))
+    };
+    let raised = [raised("nr_blocks", stat.f_blocks, options.pages), raised("nr_inodes", stat.f_files, options.inodes)];
+    let raised: Vec<(&str, String)> = raised.into_iter().flatten().collect();
+    if raised.is_empty() {
         return Ok(());
     }
     let reconfigure = || -> rustix::io::Result<()> {
         let context = fspick(root, "", FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC)?;
-        wanted.iter().try_for_each(|(name, value)| fsconfig_set_string(&context, *name, value))?;
+        raised.iter().try_for_each(|(name, value)| fsconfig_set_string(&context, *name, value))?;
         fsconfig_reconfigure(&context)
     };
     match reconfigure() {
         Err(Errno::NOSYS | Errno::PERM) => {
-            let data = wanted.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",");
+            let data = raised.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",");
             Ok(rustix::mount::mount_remount(descriptor_path(root), FLAGS, CString::new(data)?.as_c_str())?)
         }
         other => Ok(other?),
     }
 }
 
-/// Whether the node has swap that is in use, as far as the process can see.
+/// Whether the node has active swap, as far as this process can see.
 pub fn has_swap() -> bool {
-    // A header, and a line for each device or file.
+    // The table has a header, and a line for each device or file.
     std::fs::read_to_string("/proc/swaps").is_ok_and(|table| table.lines().count() > 1)
 }
 
-/// Opens a directory as a place to look things up in, following links.
+/// Opens a directory for look-ups (O_PATH), and follows links.
 ///
 /// # Errors
-/// `NotFound` when it is not there, `NotADirectory` when it is something else.
+/// `NotFound`, `NotADirectory`, or another error of the kernel.
 pub fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-/// Opens the directory that these components lead to from the directory `root`, whose own path may hold links, while no component may be
-/// one.
+/// Opens the directory at these components below `root`. The path of `root` may contain links, but
+/// no component may be a link.
 ///
-/// Each component is opened from the descriptor of the one before it, so that none can be replaced on the way. openat2(2) with
-/// RESOLVE_NO_SYMLINKS does the same, but neither Linux before 5.6 nor older system-call filters know it.
+/// Opens each component relative to the descriptor of the previous one, so that none can be
+/// replaced meanwhile. openat2(2) with RESOLVE_NO_SYMLINKS does the same, but Linux before 5.6 and
+/// older system-call filters lack it.
 ///
 /// # Errors
-/// One that [`is_link`] tells; `NotFound` when something is not there, `NotADirectory` when it is something else.
+/// A component is a link (see [`is_link`]), `NotFound`, `NotADirectory`, or another error of the
+/// kernel.
 pub fn open_below(root: &Path, components: &[&str]) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut directory = open_directory(root)?;
     for component in components {
         directory = match rustix::fs::openat(&directory, *component, flags, Mode::empty()) {
             Ok(directory) => directory,
-            Err(Errno::NOTDIR) if super::dir::read_link(directory.as_fd(), component)?.is_some() => {
+            Err(Errno::NOTDIR) if dir::read_link(directory.as_fd(), component)?.is_some() => {
                 return Err(Errno::LOOP.into());
             }
             Err(error) => return Err(error.into()),
@@ -214,15 +223,15 @@ pub fn open_below(root: &Path, components: &[&str]) -> io::Result<OwnedFd> {
     Ok(directory)
 }
 
-/// Whether a path was not followed since a component is a link.
+/// Whether [`open_below`] failed because a component is a link.
 pub fn is_link(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
 }
 
-/// Looks at the entry `name` of the directory `parent`, never following a link.
+/// Classifies the entry `name` of the directory `parent`, and follows no link.
 ///
 /// # Errors
-/// What the kernel says other than "no such entry".
+/// The kernel's error, except that the entry does not exist.
 pub fn inspect(parent: BorrowedFd<'_>, name: &str) -> io::Result<Entry> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let entry = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
@@ -241,57 +250,27 @@ pub fn inspect(parent: BorrowedFd<'_>, name: &str) -> io::Result<Entry> {
     }
 }
 
-/// Whether the two descriptors are of the same directory, on the same mount of the same file system.
-///
-/// # Errors
-/// What the kernel says.
-pub fn same_mount(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> io::Result<bool> {
-    Ok(whereabouts(a)? == whereabouts(b)?)
-}
-
-/// Whether the two descriptors lie on one file system; a mount in between makes a difference, a bind mount too.
-///
-/// # Errors
-/// What the kernel says.
-pub fn same_file_system(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> io::Result<bool> {
-    let ((a, _), (b, _)) = (whereabouts(a)?, whereabouts(b)?);
-    Ok(a == b)
-}
-
-/// The mount and the device that a descriptor lies on, and its inode there.
-fn whereabouts(fd: BorrowedFd<'_>) -> io::Result<((u64, u32, u32), u64)> {
-    let stat = rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID | StatxFlags::INO)?;
-    let knows = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::MNT_ID);
-    let mount = if knows { stat.stx_mnt_id } else { mount_id_of_old_kernel(fd)? };
-    Ok(((mount, stat.stx_dev_major, stat.stx_dev_minor), stat.stx_ino))
-}
-
-/// The number of a descriptor's mount before Linux 5.8, which does not know STATX_MNT_ID: the line `mnt_id:` of proc(5)'s fdinfo.
-pub(super) fn mount_id_of_old_kernel(fd: BorrowedFd<'_>) -> io::Result<u64> {
-    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("mnt_id:"));
-    line.and_then(|id| id.trim().parse().ok()).ok_or_else(|| io::Error::other("/proc/self/fdinfo names no mount"))
-}
-
 fn is_mount_root(parent: BorrowedFd<'_>, entry: BorrowedFd<'_>) -> io::Result<bool> {
     let stat = |fd| rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS);
     let at = stat(entry)?;
     if at.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) {
         return Ok(at.stx_attributes.contains(StatxAttributes::MOUNT_ROOT));
     }
-    // Before Linux 5.8 the mount's number tells, also of a bind mount within one file system.
-    Ok(!same_file_system(parent, entry)?)
+    // Linux before 5.8 lacks MOUNT_ROOT; mount ids differ even for a bind mount within one file
+    // system.
+    Ok(!on_same_mount(parent, entry)?)
 }
 
-/// Unmounts what is mounted on the entry `name` of the directory `parent`, never following a link.
+/// Unmounts the entry `name` of the directory `parent`, and follows no link.
 ///
-/// A busy mount is detached: it vanishes from the tree at once and is freed with its last user. Nothing of the mount is asked, so
-/// that one whose server is gone can be taken off, too.
+/// Detaches a busy mount: it disappears from the tree at once, and the kernel frees it after its
+/// last use. Accesses nothing in the mount, so that a mount whose server is gone can be removed,
+/// too.
 ///
 /// # Errors
-/// `EINVAL` when nothing is mounted there; else what the kernel says.
+/// `EINVAL` if the entry is not a mount point, or another error of the kernel.
 pub fn unmount_at(parent: BorrowedFd<'_>, name: &str) -> io::Result<()> {
-    // The descriptor's own path leads to exactly this directory, whatever happens to the names above it.
+    // The descriptor's path in /proc names exactly this directory, even if its parents are renamed.
     let path = format!("{}/{name}", descriptor_path(parent));
     match unmount(&path, UnmountFlags::NOFOLLOW) {
         Err(Errno::BUSY) => Ok(unmount(&path, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)?),
@@ -299,15 +278,15 @@ pub fn unmount_at(parent: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     }
 }
 
-/// Detaches the mount whose root is `root`, wherever it hangs by now.
+/// Detaches the mount with this root, wherever it is mounted now.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn detach(root: BorrowedFd<'_>) -> io::Result<()> {
     Ok(unmount(descriptor_path(root), UnmountFlags::DETACH)?)
 }
 
-/// Whether this is what a mount answers whose server or daemon is gone
+/// Whether this is an error of a mount whose server or daemon is gone
 /// (docs/reference/csi-driver.md#unpublish-checks).
 pub fn is_dead(error: &io::Error) -> bool {
     let dead = [Errno::NOTCONN, Errno::STALE, Errno::IO, Errno::ACCESS, Errno::HOSTDOWN];

@@ -1,17 +1,17 @@
-//! Which tmpfs are mounted where, as the kernel tells this process.
+//! The mount points of tmpfs in this process's mount namespace.
 //!
-//! Reads /proc/self/mountinfo, which no pod and no API object can write. Only whole file systems count, never a folder of
-//! one that is bound elsewhere. `mirror` looks for volumes in it.
+//! Reads /proc/self/mountinfo, which no pod and no API object can write. Returns mounts of whole
+//! file systems only, never bind mounts of a subdirectory.
 
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 
-/// Where tmpfs are mounted, in the order of mounting.
+/// The mount points of tmpfs, in the order of mounting.
 ///
 /// # Errors
-/// What the kernel says.
+/// /proc/self/mountinfo cannot be read.
 pub fn tmpfs() -> io::Result<Vec<PathBuf>> {
     Ok(std::fs::read("/proc/self/mountinfo")?.split(|byte| *byte == b'\n').filter_map(mount_point).collect())
 }
@@ -24,19 +24,20 @@ pub(super) fn mount_point(line: &[u8]) -> Option<PathBuf> {
     (root == b"/" && kind == b"tmpfs").then(|| PathBuf::from(OsString::from_vec(unescape(point))))
 }
 
-/// A blank, a tab, a line feed and a backslash are written as a backslash and three octal digits.
+/// The kernel writes a blank, a tab, a line feed and a backslash as a backslash and three octal
+/// digits.
 fn unescape(text: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(text.len());
     let mut rest = text;
-    while let Some((first, behind)) = rest.split_first() {
-        match (first, behind) {
+    while let Some((first, following)) = rest.split_first() {
+        match (first, following) {
             (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) => {
                 plain.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
                 rest = after;
             }
             _ => {
                 plain.push(*first);
-                rest = behind;
+                rest = following;
             }
         }
     }

@@ -1,57 +1,59 @@
-//! What a process that holds secrets asks of the operating system.
+//! Process-wide settings: core files, limits, priority, memory, random numbers.
 //!
-//! Sets limits on itself only; it neither drops privileges nor changes user.
-//! Called once by `cmd` before anything secret is read.
+//! Changes the own process only; neither drops privileges nor changes the user. `cmd` forbids core
+//! files before it reads any secret.
 
 use std::io;
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 
-/// Makes sure that no core file is ever written, and that other processes of the same user cannot read our memory.
+/// Prevents core files, and prevents other processes of the same user from reading this process's
+/// memory.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel refuses.
 pub fn forbid_core_files() -> io::Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
-/// Raises the limit of open descriptors to what the process may have, and says how many that is.
+/// Raises the soft limit of open descriptors to the hard limit, and returns it.
 ///
-/// The soft limit is 1,024 by tradition, for the sake of programs that use select(2); we do not.
+/// The soft limit is usually 1,024, for programs that use select(2); this one does not.
 ///
 /// # Errors
-/// What the kernel says; the limit stays what it was.
+/// The kernel refuses; the limit is unchanged.
 pub fn raise_descriptor_limit() -> io::Result<u64> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
     Ok(descriptor_limit())
 }
 
-/// How many descriptors may be open.
+/// The soft limit of open descriptors.
 pub fn descriptor_limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// Gives the system back what the process has freed.
+/// Returns freed memory to the operating system.
 ///
-/// The C library keeps free pages that lie below one that is in use, for good: after many clients at once, most of what
-/// they had. Takes some milliseconds, in which other threads may have to wait for memory.
-#[allow(unsafe_code)] // There is no safe call for it.
+/// Without this, the C library keeps free pages below a page in use forever: after a burst of
+/// clients, most of their memory. Takes some milliseconds, during which other threads may wait for
+/// allocations.
+#[allow(unsafe_code)] // No crate has a safe wrapper for it.
 pub fn return_memory() {
-    // SAFETY: malloc_trim(3) may be called at any time by any thread; it moves nothing that is in use.
+    // SAFETY: malloc_trim(3) may be called at any time by any thread; it moves no memory in use.
     #[cfg(target_env = "gnu")]
     unsafe {
         libc::malloc_trim(0);
     }
 }
 
-/// The group that files of this process get by themselves.
+/// The group of new files of this process.
 pub fn own_group() -> u32 {
     rustix::process::getegid().as_raw()
 }
 
-/// A number that nobody can foresee.
+/// An unpredictable number.
 ///
 /// # Errors
 /// The kernel has no random numbers (yet).
@@ -59,7 +61,7 @@ pub fn random_number() -> io::Result<u32> {
     Ok(u32::from_ne_bytes(random_bytes()?))
 }
 
-/// Bytes that nobody can foresee: at most 256, so that the kernel gives all of them at once (getrandom(2)).
+/// Unpredictable bytes: at most 256, so that one call of getrandom(2) returns all of them.
 ///
 /// # Errors
 /// The kernel has no random numbers (yet).
@@ -70,14 +72,14 @@ pub fn random_bytes<const COUNT: usize>() -> io::Result<[u8; COUNT]> {
     Ok(bytes)
 }
 
-/// Lets all other threads of the process run before the calling one where processors are scarce.
+/// Lowers the priority of the calling thread, so that other threads get the CPU first.
 ///
 /// # Errors
-/// What the kernel says; lowering one's own priority needs no right.
+/// The kernel refuses; lowering the own priority needs no privilege.
 pub fn lower_thread_priority() -> io::Result<()> {
-    /// A tenth of the weight of a thread that has not asked for less (sched(7)).
+    /// A tenth of the weight of a thread with the default nice value (sched(7)).
     const NICE: i32 = 10;
-    // Linux keeps the nice value for each thread, and takes no process id for the calling one (setpriority(2), "C
-    // library/kernel differences").
+    // On Linux the nice value belongs to a thread, and no process id means the calling thread
+    // (setpriority(2), "C library/kernel differences").
     Ok(rustix::process::setpriority_process(None, NICE)?)
 }

@@ -1,10 +1,13 @@
+//! Sockets, files by descriptor, mount tables and contained paths, without mounting.
+
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 
-use super::contained::{Refusal, read_file_in};
+use super::contained::{ContainedFileError, read_file_in};
 use super::dir;
 use super::mount;
+use super::mount_id;
 use super::mount_table;
 use super::socket::{SocketError, listen_private};
 
@@ -29,7 +32,7 @@ fn a_stale_socket_is_replaced_and_a_live_one_refused() {
 }
 
 #[test]
-fn something_else_in_the_sockets_place_is_left_alone() {
+fn a_file_that_is_not_a_socket_is_not_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("csi.sock");
     std::fs::write(&path, "precious").unwrap();
@@ -40,7 +43,7 @@ fn something_else_in_the_sockets_place_is_left_alone() {
 }
 
 #[test]
-fn files_get_exactly_the_mode_asked_for() {
+fn files_get_exactly_the_requested_mode() {
     let folder = tempfile::tempdir().unwrap();
     let root = mount::open_directory(folder.path()).unwrap();
     for mode in [0o400, 0o407, 0o440, 0o644, 0o777, 0o000] {
@@ -54,7 +57,7 @@ fn files_get_exactly_the_mode_asked_for() {
 }
 
 #[test]
-fn removal_takes_links_for_themselves() {
+fn removal_does_not_follow_links() {
     let folder = tempfile::tempdir().unwrap();
     let outside = tempfile::tempdir().unwrap();
     std::fs::write(outside.path().join("precious"), "x").unwrap();
@@ -74,12 +77,12 @@ fn no_component_below_the_root_may_be_a_link() {
     std::fs::create_dir_all(folder.path().join("real/a/b/c")).unwrap();
     std::fs::create_dir_all(outside.path().join("b/c")).unwrap();
     let link = |to: &std::path::Path, at: &str| std::os::unix::fs::symlink(to, folder.path().join(at)).unwrap();
-    // The way to the root is the administrator's, and a link there is fine.
+    // The administrator controls the path to the root, so it may contain a link.
     link(&folder.path().join("real"), "root");
     let root = folder.path().join("root");
     let opened = mount::open_below(&root, &["a", "b", "c"]).unwrap();
     let same = mount::open_directory(&folder.path().join("real/a/b/c")).unwrap();
-    assert!(mount::same_mount(opened.as_fd(), same.as_fd()).unwrap());
+    assert!(mount_id::same_directory(opened.as_fd(), same.as_fd()).unwrap());
     link(outside.path(), "real/out");
     link("a".as_ref(), "real/in");
     link("loop".as_ref(), "real/loop");
@@ -104,11 +107,12 @@ fn no_component_below_the_root_may_be_a_link() {
 }
 
 #[test]
-fn old_kernels_tell_mounts_apart_as_new_ones_do() {
+fn old_kernels_distinguish_mounts_as_new_ones_do() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("below")).unwrap();
-    let id =
-        |path: &std::path::Path| mount::mount_id_of_old_kernel(mount::open_directory(path).unwrap().as_fd()).unwrap();
+    let id = |path: &std::path::Path| {
+        mount_id::mount_id_of_old_kernel(mount::open_directory(path).unwrap().as_fd()).unwrap()
+    };
     assert_eq!(id(folder.path()), id(&folder.path().join("below")));
     assert_ne!(id("/".as_ref()), id("/proc".as_ref()));
     let numbers: Vec<u64> = std::fs::read_to_string("/proc/self/mountinfo")
@@ -121,7 +125,7 @@ fn old_kernels_tell_mounts_apart_as_new_ones_do() {
 }
 
 #[test]
-fn entries_are_told_apart() {
+fn entries_are_classified() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("dir")).unwrap();
     std::fs::write(folder.path().join("file"), "x").unwrap();
@@ -179,7 +183,7 @@ fn only_whole_tmpfs_of_the_mount_table_count() {
     assert!(mount_table::tmpfs().unwrap().iter().all(|path| path.is_absolute()));
 }
 
-/// A folder as the kubelet makes one of a ConfigMap, with the file `a`, beside a file that lies outside.
+/// A folder like that of a mounted ConfigMap, with the file `a`, and a file outside of it.
 fn contained() -> (tempfile::TempDir, std::path::PathBuf) {
     let outer = tempfile::tempdir().unwrap();
     let folder = outer.path().join("clouds");
@@ -193,18 +197,18 @@ fn contained() -> (tempfile::TempDir, std::path::PathBuf) {
     (outer, folder)
 }
 
-fn read_in(folder: &std::path::Path, path: impl AsRef<std::path::Path>) -> Result<Vec<u8>, Refusal> {
+fn read_in(folder: &std::path::Path, path: impl AsRef<std::path::Path>) -> Result<Vec<u8>, ContainedFileError> {
     read_file_in(folder, path.as_ref(), 100)
 }
 
 #[test]
-fn links_are_followed_as_long_as_they_stay_in_the_folder() {
+fn links_are_followed_within_the_folder() {
     let (outer, folder) = contained();
     for path in ["a", "..data/a", "..2026/a", "below/../a", "./a", "..2026/below/../../a"] {
         assert_eq!(read_in(&folder, path).unwrap(), b"inside", "{path}");
     }
     assert_eq!(read_in(&folder, "below/b").unwrap(), b"below");
-    // Absolute, by both names of the folder.
+    // Absolute links, through both names of the folder.
     std::os::unix::fs::symlink(&folder, outer.path().join("other-name")).unwrap();
     std::os::unix::fs::symlink(folder.join("..data/a"), folder.join("absolute")).unwrap();
     for folder in [&folder, &outer.path().join("other-name")] {
@@ -213,7 +217,7 @@ fn links_are_followed_as_long_as_they_stay_in_the_folder() {
 }
 
 #[test]
-fn nothing_leads_out_of_the_folder_and_a_refusal_tells_of_nothing_outside() {
+fn nothing_leads_out_of_the_folder_and_errors_reveal_nothing_outside() {
     let (outer, folder) = contained();
     let outside = outer.path().display().to_string();
     for (target, link) in [
@@ -246,7 +250,11 @@ fn nothing_leads_out_of_the_folder_and_a_refusal_tells_of_nothing_outside() {
         "up/absent",
         "link-to-link",
     ] {
-        assert!(matches!(read_in(&folder, path), Err(Refusal::LeadsOut)), "{path}: {:?}", read_in(&folder, path));
+        assert!(
+            matches!(read_in(&folder, path), Err(ContainedFileError::LeadsOut)),
+            "{path}: {:?}",
+            read_in(&folder, path)
+        );
     }
 }
 
@@ -258,22 +266,27 @@ fn only_ordinary_files_of_the_folder_are_read() {
     std::os::unix::fs::symlink("loop", folder.join("loop")).unwrap();
     std::fs::write(folder.join("large"), [b'x'; 101]).unwrap();
     for path in ["", ".", "below", "..data", "absent", "a/b", "a/..", "socket", "pipe", "loop", "large"] {
-        assert!(matches!(read_in(&folder, path), Err(Refusal::Unreadable(_))), "{path}: {:?}", read_in(&folder, path));
+        assert!(
+            matches!(read_in(&folder, path), Err(ContainedFileError::Unreadable(_))),
+            "{path}: {:?}",
+            read_in(&folder, path)
+        );
     }
 }
 
-/// A link that is changed while it is looked at is read as what it was before or after, never as a way out.
+/// Reading a link that changes meanwhile uses the old or the new target, and never leads out of the
+/// folder.
 #[test]
-fn a_link_that_changes_meanwhile_leads_nowhere_else() {
+fn a_link_that_changes_meanwhile_does_not_lead_out() {
     let (outer, folder) = contained();
     let targets = ["..data/a".to_owned(), "../secret".to_owned(), outer.path().join("secret").display().to_string()];
     std::os::unix::fs::symlink(&targets[0], folder.join("moving")).unwrap();
-    let done = std::sync::atomic::AtomicBool::new(false);
-    let (mut inside, mut refused) = (0, 0);
+    let finished = std::sync::atomic::AtomicBool::new(false);
+    let (mut successes, mut refusals) = (0, 0);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for target in targets.iter().cycle() {
-                if done.load(std::sync::atomic::Ordering::Relaxed) {
+                if finished.load(std::sync::atomic::Ordering::Relaxed) {
                     break;
                 }
                 std::os::unix::fs::symlink(target, folder.join("new")).unwrap();
@@ -281,16 +294,16 @@ fn a_link_that_changes_meanwhile_leads_nowhere_else() {
             }
         });
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-        while (inside < 500 || refused < 500) && std::time::Instant::now() < deadline {
+        while (successes < 500 || refusals < 500) && std::time::Instant::now() < deadline {
             match read_in(&folder, "moving") {
                 Ok(content) => {
                     assert_eq!(content, b"inside");
-                    inside += 1;
+                    successes += 1;
                 }
-                Err(_) => refused += 1,
+                Err(_) => refusals += 1,
             }
         }
-        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        finished.store(true, std::sync::atomic::Ordering::Relaxed);
     });
-    assert!(inside >= 500 && refused >= 500, "{inside} read, {refused} refused");
+    assert!(successes >= 500 && refusals >= 500, "{successes} read, {refusals} refused");
 }

@@ -14,7 +14,7 @@ use super::desired::{self, DesiredContent, Files, OpenedFiles};
 use super::error::Error;
 use super::plan::Owners;
 use super::tls::{self, Opened, TlsError};
-use crate::compute::{self, Compute, Memory};
+use crate::compute::{self, Compute, ResultCache};
 use crate::formats::pkcs12::Work;
 use crate::model::{ClassRef, ExposeSecret as _, Namespace, SecretObject};
 
@@ -25,7 +25,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct FileOpener {
     compute: Compute,
-    failed: Memory<TlsError>,
+    failed: ResultCache<TlsError>,
 }
 
 /// The files of one reconcile.
@@ -40,7 +40,7 @@ pub(crate) struct Material<'a> {
 
 impl FileOpener {
     pub(crate) fn new(compute: Compute) -> FileOpener {
-        FileOpener { compute, failed: Memory::default() }
+        FileOpener { compute, failed: ResultCache::default() }
     }
 }
 

@@ -153,5 +153,5 @@ fn private(file: &Opened) -> Result<Text, TlsError> {
         }
         Opened::Archive(archive) => archive.keys.last().ok_or(TlsError::NoKey(0))?,
     };
-    Ok(pem::encode(&[private_key::customary(pkcs8).map_err(TlsError::Key)?]))
+    Ok(pem::encode(&[private_key::traditional(pkcs8).map_err(TlsError::Key)?]))
 }

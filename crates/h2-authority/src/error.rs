@@ -1,7 +1,8 @@
-//! Why a connection is given up: one variant for each rule that a client can break.
+//! Errors that end a connection: one variant for each rule that a client can break.
 //!
-//! The texts hold no byte that came from the client, because header values may be secrets.
-//! Nothing is answered here: `authority::LocalhostAuthority` turns a value into an `io::Error`, and the server closes.
+//! The texts contain no byte from the client, because header values may be secrets.
+//! [`super::LocalhostAuthority`] converts an error to an `io::Error`, and the server closes the
+//! connection.
 
 use loona_hpack::decoder::DecoderError;
 
@@ -38,7 +39,7 @@ pub(super) enum ConnectionError {
     /// RFC 7541 §4.2.
     #[error("an HPACK table size update is not at the start of its header block")]
     SizeUpdateMisplaced,
-    /// RFC 7541, whatever the decoder found; its texts name rules only.
+    /// RFC 7541: an error of the decoder, whose texts only name rules.
     #[error("an HPACK header block does not decode: {0}")]
     Undecodable(#[from] DecoderError),
 }

@@ -1,19 +1,18 @@
-//! The layout of HTTP/2 frames as far as header blocks need it (RFC 9113 §4.1, §6.2, §6.10).
+//! The layout of HTTP/2 frames that carry header blocks (RFC 9113 §4.1, §6.2, §6.10).
 //!
-//! Pure, and ignorant of all other frames: their payload is never looked at.
-//! [`super::rewriter`] reads frames with it and writes the new HEADERS and CONTINUATION frames.
+//! Pure. Does not interpret the payload of other frames.
 
 use std::ops::Range;
 
 use super::error::ConnectionError;
 
-/// What every client sends first (RFC 9113 §3.4).
+/// The first bytes of every client (RFC 9113 §3.4).
 pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The length of a frame's header (RFC 9113 §4.1).
 pub(super) const HEAD_LENGTH: usize = 9;
 
-/// The payload that a frame may carry while the server has not announced more (RFC 9113 §4.2, §6.5.2).
+/// The payload of a frame, unless the server announces a larger size (RFC 9113 §4.2, §6.5.2).
 pub(super) const MAX_FRAME_SIZE: usize = 16_384;
 
 pub(super) const HEADERS: u8 = 0x1;
@@ -48,7 +47,8 @@ impl FrameHead {
         self.flags & flag != 0
     }
 
-    /// Appends the nine bytes; a length is 24 bits wide, and ours are at most [`MAX_FRAME_SIZE`].
+    /// Appends the nine bytes. The length has 24 bits; the caller's frames have at most
+    /// [`MAX_FRAME_SIZE`].
     pub(super) fn append_to(&self, output: &mut Vec<u8>) {
         let length = (self.length as u32).to_be_bytes();
         output.extend_from_slice(&length[1..]);
@@ -57,8 +57,8 @@ impl FrameHead {
     }
 }
 
-/// Finds the fragment of the header block within the payload of a HEADERS frame: behind the pad length and the priority
-/// fields, before the padding (RFC 9113 §6.2).
+/// Finds the fragment of the header block in the payload of a HEADERS frame: after the pad length
+/// and the priority fields, before the padding (RFC 9113 §6.2).
 pub(super) fn fragment_of(head: &FrameHead, payload: &[u8]) -> Result<Range<usize>, ConnectionError> {
     let mut start = 0;
     let mut padding = 0;
@@ -75,7 +75,7 @@ pub(super) fn fragment_of(head: &FrameHead, payload: &[u8]) -> Result<Range<usiz
     Ok(start..payload.len() - padding)
 }
 
-/// Appends a header block as one HEADERS frame and as many CONTINUATION frames as it needs.
+/// Appends a header block as one HEADERS frame and, if necessary, CONTINUATION frames.
 pub(super) fn append_header_block(stream: u32, end_stream: bool, block: &[u8], output: &mut Vec<u8>) {
     let mut kind = HEADERS;
     let mut flags = if end_stream { END_STREAM } else { 0 };

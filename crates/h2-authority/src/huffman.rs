@@ -1,7 +1,8 @@
-//! Writes the Huffman-coded strings of a field out (RFC 7541 §5.2), so that the decoder of fields has none to decode.
+//! Replaces the Huffman-coded strings of a field by plain ones (RFC 7541 §5.2), before the field is
+//! decoded.
 //!
-//! Pure. loona-hpack's decoder of fields builds its code table anew for each string, with 102 allocations; here the same crate's
-//! Huffman decoder is made once a thread. [`super::headers`] calls it.
+//! Pure. loona-hpack's field decoder builds its code table for each string, with 102 allocations;
+//! this module creates the Huffman decoder of the same crate once for each thread.
 
 use std::cell::RefCell;
 
@@ -14,30 +15,33 @@ thread_local! {
     static CODE: RefCell<HuffmanDecoder> = RefCell::new(HuffmanDecoder::new());
 }
 
-/// The field's bytes, with all strings as they are; in `room` if that changes anything.
+/// The field's bytes without Huffman code; in `buffer` if they differ from the original ones.
 ///
-/// A string gets at most 8/5 as long: the shortest code has five bits.
-pub(super) fn written_out<'a>(field: &Representation<'a>, room: &'a mut Vec<u8>) -> Result<&'a [u8], DecoderError> {
-    room.clear();
+/// A string grows by 8/5 at most: the shortest code has five bits.
+pub(super) fn without_huffman<'a>(
+    field: &Representation<'a>,
+    buffer: &'a mut Vec<u8>,
+) -> Result<&'a [u8], DecoderError> {
+    buffer.clear();
     let mut copied = 0;
     for literal in field.literals.iter().flatten().filter(|literal| literal.huffman) {
         let octets = &field.bytes[literal.octets.clone()];
         let string = CODE.with_borrow_mut(|code| code.decode(octets));
         let string =
             string.map_err(StringDecodingError::HuffmanDecoderError).map_err(DecoderError::StringDecodingError)?;
-        room.extend_from_slice(&field.bytes[copied..literal.start]);
-        append_string(&string, room);
+        buffer.extend_from_slice(&field.bytes[copied..literal.start]);
+        append_string(&string, buffer);
         copied = literal.octets.end;
     }
     if copied == 0 {
         return Ok(field.bytes);
     }
-    room.extend_from_slice(&field.bytes[copied..]);
-    Ok(room)
+    buffer.extend_from_slice(&field.bytes[copied..]);
+    Ok(buffer)
 }
 
-/// Appends a string literal without Huffman code (RFC 7541 §5.2): both ends are in this process, saving bytes saves
-/// nothing.
+/// Appends a string literal without Huffman code (RFC 7541 §5.2): the reader is in this process, so
+/// a shorter form would save nothing.
 pub(super) fn append_string(string: &[u8], output: &mut Vec<u8>) {
     const LARGEST_PREFIX: usize = 0x7f;
     if string.len() < LARGEST_PREFIX {

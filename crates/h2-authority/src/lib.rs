@@ -1,13 +1,14 @@
-//! An adapter in front of an HTTP/2 server that rewrites the `:authority` of every request to `localhost`.
+//! An adapter in front of an HTTP/2 server that rewrites the `:authority` of every request to
+//! `localhost`.
 //!
 //! Kubelets send the path of the Unix socket as `:authority`, raw (before Kubernetes 1.26) or
 //! percent-encoded (the registration socket, all versions). RFC 9113 §8.3.1 requires an authority
-//! there, so h2 resets the stream with PROTOCOL_ERROR before any handler runs. Delete this crate when
-//! h2 accepts such a value or leaves the decision to the server (hyperium/h2#487).
+//! there, so h2 resets the stream with PROTOCOL_ERROR before any handler runs. Delete this crate
+//! when h2 accepts such a value or leaves the decision to the server (hyperium/h2#487).
 //!
-//! [`LocalhostAuthority`] wraps an accepted stream, and the server reads from it. The adapter changes
-//! that one header of incoming requests: it validates no request, reads no response, and leaves to h2
-//! what h2 refuses.
+//! [`LocalhostAuthority`] wraps an accepted stream, and the server reads from it. The adapter
+//! changes that one header of incoming requests: it validates no request, reads no response, and
+//! leaves to h2 what h2 refuses.
 //!
 //! # Assumptions
 //!
@@ -15,16 +16,12 @@
 //! SETTINGS_HEADER_TABLE_SIZE (4,096): the adapter decodes with these values and does not read the
 //! server's SETTINGS.
 
-mod rewriter;
-
+mod error;
 mod frames;
-
 mod headers;
 mod huffman;
-
 mod representations;
-
-mod error;
+mod rewriter;
 
 #[cfg(test)]
 mod tests;
@@ -41,38 +38,42 @@ pub use self::headers::MAX_HEADER_LIST_SIZE;
 
 use self::rewriter::Rewriter;
 
-/// One read takes at most this much from the stream. Most requests are smaller.
+/// The limit of one read from the stream. Most requests are smaller.
 const INPUT_SIZE: usize = 4_096;
 
 /// A server's connection whose requests all arrive with `:authority: localhost`.
 ///
-/// Wrap each accepted stream before tonic gets it. Writing, flushing, shutting down and the connect info are those of
-/// the stream. A request without `:authority` stays without; a connection that is not HTTP/2 passes unchanged.
+/// Wrap each accepted stream before passing it to tonic. Writing, flushing, shutting down and the
+/// connect info are those of the stream. A request without `:authority` stays without; a connection
+/// that is not HTTP/2 passes unchanged.
 ///
 /// # Limits
 ///
-/// A frame carries at most 16,384 bytes (RFC 9113 §4.2). A header block has at most 32,768 bytes before decoding, 64
-/// CONTINUATION frames, 256 fields, and 32,768 bytes decoded as RFC 9113 §6.5.2 counts them. The client's dynamic table
-/// is held to 4,096 bytes (RFC 7541 §4.2). Payloads of other frames are passed on as they come and never collected, so
-/// a connection between two blocks holds less than 20 KiB, and within one of the largest size less than 250 KiB.
+/// A frame carries at most 16,384 bytes (RFC 9113 §4.2). A header block has at most 32,768 bytes
+/// before decoding, 64 CONTINUATION frames, 256 fields, and 32,768 bytes decoded as RFC 9113 §6.5.2
+/// counts them. The client's dynamic table has at most 4,096 bytes (RFC 7541 §4.2). Payloads of
+/// other frames pass without being collected, so a connection holds less than 20 KiB between two
+/// blocks, and less than 250 KiB within a block of the largest size.
 ///
 /// # Errors
 ///
-/// A read fails with [`io::ErrorKind::InvalidData`] when a limit is exceeded, when a header block is interrupted by
-/// another frame (RFC 9113 §6.10), when padding does not fit its frame (§6.2) or when HPACK is malformed (RFC 7541).
-/// The text names the rule and holds no byte of the connection. Every later read fails the same way.
+/// A read fails with [`io::ErrorKind::InvalidData`] when a limit is exceeded, when a header block
+/// is interrupted by another frame (RFC 9113 §6.10), when padding does not fit its frame (§6.2) or
+/// when HPACK is malformed (RFC 7541). The text names the rule and contains no byte of the
+/// connection. Every later read fails with the same error.
 pub struct LocalhostAuthority<S> {
     stream: S,
     rewriter: Rewriter,
-    /// What was read and did not go out for lack of room; most often nothing.
+    /// Input that did not fit into the reader's buffer; usually empty.
     unread: Vec<u8>,
-    ended: bool,
+    at_end: bool,
 }
 
 impl<S> LocalhostAuthority<S> {
-    /// Wraps a stream from which nothing has been read: the first bytes have to be the client's preface.
+    /// Wraps a stream. The caller must not have read from it: the first bytes must be the client's
+    /// preface.
     pub fn new(stream: S) -> Self {
-        Self { stream, rewriter: Rewriter::new(), unread: Vec::new(), ended: false }
+        Self { stream, rewriter: Rewriter::new(), unread: Vec::new(), at_end: false }
     }
 }
 
@@ -80,31 +81,33 @@ impl<S: AsyncRead + Unpin> AsyncRead for LocalhostAuthority<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, output: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = output.filled().len();
-        // On the stack, so that a connection that says nothing holds nothing.
+        // On the stack, so that an idle connection holds no buffer.
         let mut space = [MaybeUninit::uninit(); INPUT_SIZE];
         let mut input = ReadBuf::uninit(&mut space);
         input.put_slice(&this.unread);
         let mut consumed = 0;
         while output.remaining() > 0 {
             let outcome = this.rewriter.rewrite(&input.filled()[consumed..], output);
-            if let Ok(more) = outcome {
-                consumed += more;
+            if let Ok(count) = outcome {
+                consumed += count;
             }
-            // What came before the error is delivered first; the rewriter repeats the error at the next call.
+            // Delivers the bytes before an error first; the rewriter repeats the error at the next
+            // call.
             if output.filled().len() > before {
                 break;
             }
             outcome.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-            if this.ended {
+            if this.at_end {
                 break;
             }
-            // Nothing came out although there was room, so all input has been consumed and may be overwritten.
+            // There is no output although there was room, so all input is consumed and may be
+            // overwritten.
             (this.unread, consumed) = (Vec::new(), 0);
             input.clear();
             ready!(Pin::new(&mut this.stream).poll_read(cx, &mut input))?;
             if input.filled().is_empty() {
                 this.rewriter.finish();
-                this.ended = true;
+                this.at_end = true;
             }
         }
         this.unread = input.filled()[consumed..].to_vec();

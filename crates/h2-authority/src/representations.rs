@@ -1,42 +1,43 @@
 //! Splits an HPACK header block into its field representations (RFC 7541 §6).
 //!
-//! Pure. It measures fields and finds their strings, but does not decode them, so it knows neither tables nor Huffman codes.
-//! [`super::headers`] decodes field by field with it: the decoder alone takes a whole block, cannot be stopped at a
-//! limit (64 KiB of empty Huffman strings cost it a second), does not tell which fields are never indexed, and lets a
-//! table size update stand anywhere.
+//! Pure. Measures fields and finds their strings; has no tables and no Huffman code, so it does not
+//! decode them. [`super::headers`] decodes field by field with it: the decoder alone accepts only
+//! whole blocks, cannot stop at a limit (64 KiB of empty Huffman strings take it a second), does
+//! not report which fields are never indexed, and accepts a table size update anywhere.
 
 use std::ops::Range;
 
 use super::error::ConnectionError;
 
-/// A block may start with two table size updates: the smallest size since the last block and the final one (RFC 7541
-/// §4.2).
+/// A block may start with two table size updates: the smallest size since the last block and the
+/// final one (RFC 7541 §4.2).
 const MAX_SIZE_UPDATES: usize = 2;
 
-/// The octets that an integer may have, prefix included; the same limit as the decoder's, enough for 28 bits.
+/// The octets of an integer, including the prefix; the same limit as the decoder's, enough for 28
+/// bits.
 const MAX_INTEGER_LENGTH: usize = 5;
 
 /// One field as the client encoded it.
 pub(super) struct Representation<'a> {
-    /// The field's bytes; for the first field of a block with the table size updates before it.
+    /// The field's bytes; for the first field of a block including the table size updates before
+    /// it.
     pub(super) bytes: &'a [u8],
-    /// Its strings: a name, a value, both or none.
+    /// The field's strings: a name, a value, both or none.
     pub(super) literals: [Option<Literal>; 2],
-    /// The client asks that this field never be indexed, on no hop (RFC 7541 §6.2.3).
+    /// The field must not be indexed on any hop (RFC 7541 §6.2.3).
     pub(super) never_indexed: bool,
 }
 
-/// A string of a field (RFC 7541 §5.2), by its places in the field's bytes.
+/// A string of a field (RFC 7541 §5.2), as positions in the field's bytes.
 pub(super) struct Literal {
-    /// Where its length stands, before the octets.
+    /// The position of its length, before the octets.
     pub(super) start: usize,
-    /// Its octets.
     pub(super) octets: Range<usize>,
-    /// They are Huffman-coded.
+    /// Whether the octets are Huffman-coded.
     pub(super) huffman: bool,
 }
 
-/// The fields of one header block, in order. It ends at the first error.
+/// Iterates over the fields of one header block. Ends after the first error.
 pub(super) struct Representations<'a> {
     rest: &'a [u8],
     at_start: bool,
@@ -53,7 +54,7 @@ impl<'a> Representations<'a> {
             self.at_start = false;
             length = size_updates_length(self.rest)?;
         }
-        // A block of nothing but updates has no field: the decoder refuses it.
+        // A block of updates only has no field: the decoder refuses it.
         let mut never_indexed = false;
         let mut literals = [None, None];
         if let Some(first) = self.rest.get(length) {
@@ -92,7 +93,7 @@ fn size_updates_length(bytes: &[u8]) -> Result<usize, ConnectionError> {
     Ok(length)
 }
 
-/// Where the field that begins at `start` ends, and its strings.
+/// The end of the field that begins at `start`, and its strings.
 fn field(bytes: &[u8], start: usize) -> Result<(usize, [Option<Literal>; 2]), ConnectionError> {
     let field = &bytes[start..];
     let first = *field.first().ok_or(ConnectionError::FieldTruncated)?;
@@ -123,7 +124,7 @@ fn literal(bytes: &[u8], start: usize) -> Result<Literal, ConnectionError> {
     Ok(Literal { start, octets, huffman: bytes[start] & 0x80 != 0 })
 }
 
-/// The value of an integer and the octets it takes (RFC 7541 §5.1); `prefix` is 4 to 7 bits.
+/// The value of an integer and the number of its octets (RFC 7541 §5.1); `prefix` is 4 to 7 bits.
 fn integer(bytes: &[u8], prefix: u32) -> Result<(usize, usize), ConnectionError> {
     let (first, rest) = bytes.split_first().ok_or(ConnectionError::FieldTruncated)?;
     let largest = (1 << prefix) - 1;

@@ -1,9 +1,9 @@
-//! The state of one connection's read side: which bytes pass, which are held back, and which take their place.
+//! The read side of one connection as a state machine: passes bytes, holds back header blocks, and
+//! replaces them.
 //!
-//! Pure: bytes go in, bytes come out, and reading them is the caller's business. Frames other than HEADERS and
-//! CONTINUATION pass without being looked at, also those that h2 will refuse (PUSH_PROMISE, a CONTINUATION without a
-//! block).
-//! A complete header block goes to [`super::headers`], and its replacement leaves in front of all that follows.
+//! Pure: the caller reads and writes. Frames other than HEADERS and CONTINUATION pass unchecked,
+//! including those that h2 refuses (PUSH_PROMISE, a CONTINUATION without a block). The replacement
+//! of a complete header block precedes all later bytes.
 
 use tokio::io::ReadBuf;
 
@@ -11,45 +11,48 @@ use super::error::ConnectionError;
 use super::frames::{self, FrameHead, HEAD_LENGTH};
 use super::headers::HeaderBlocks;
 
-/// The size of a header block before decoding, twice what the server accepts decoded; a kubelet's has some 200 bytes.
+/// The size of a header block before decoding, twice the server's limit after decoding; a kubelet's
+/// has some 200 bytes.
 pub(super) const MAX_BLOCK_SIZE: usize = 32_768;
 
-/// The CONTINUATION frames of one block: empty ones cost the client nothing and could follow each other for ever.
+/// The CONTINUATION frames of one block: empty ones cost the client nothing, and their number would
+/// have no limit.
 pub(super) const MAX_CONTINUATIONS: usize = 64;
 
-/// What a buffer may keep between two blocks; a larger one is given back, since a connection may last for days.
-const KEPT: usize = 4_096;
+/// The capacity of a buffer between two blocks; a larger buffer is freed, since a connection may
+/// last for days.
+const IDLE_CAPACITY: usize = 4_096;
 
-/// Rewrites what a client sends, in pieces of any size.
+/// Rewrites the bytes of a client, in pieces of any size.
 pub(super) struct Rewriter {
     state: State,
     block: Option<OpenBlock>,
     headers: HeaderBlocks,
     /// The fragments of the open block, as the client encoded them.
     fragments: Vec<u8>,
-    /// The last block as we encoded it, not yet in frames.
+    /// The rewritten block, before it is put into frames.
     encoded: Vec<u8>,
-    /// Bytes that the reader gets before anything else; those up to `delivered` it has.
+    /// Bytes that precede all other output; the reader has received those up to `delivered`.
     pending: Vec<u8>,
     delivered: usize,
 }
 
 enum State {
-    /// Inside the client's preface, of which so many bytes have passed.
+    /// Inside the client's preface.
     Preface { passed: usize },
-    /// The preface was another: HTTP/1 or garbage, for the server to refuse.
+    /// The preface was different: HTTP/1 or garbage, which the server refuses.
     Foreign,
-    /// Inside a frame's header, of which so many bytes are held back.
+    /// Inside a frame's header, which is held back until it is complete.
     Head { bytes: [u8; HEAD_LENGTH], held: usize },
     /// Inside the payload of a frame that passes.
     Payload { left: usize },
     /// Inside the payload of a HEADERS or CONTINUATION frame.
     Fragment { head: FrameHead, left: usize },
-    /// The client broke a rule; nothing passes any more.
+    /// The client broke a rule; no more bytes pass.
     Failed(ConnectionError),
 }
 
-/// A header block whose END_HEADERS flag has not come.
+/// A header block without END_HEADERS so far.
 struct OpenBlock {
     stream: u32,
     end_stream: bool,
@@ -71,11 +74,11 @@ impl Rewriter {
         }
     }
 
-    /// Moves bytes from `input` to `output` until one of them is used up, and returns how many of `input` were
-    /// consumed.
+    /// Moves bytes from `input` to `output` until one of them is exhausted, and returns the number
+    /// of consumed bytes.
     ///
-    /// All of `input` is consumed if `output` has room left. After an error the result is always that error, once the
-    /// bytes before it have been delivered.
+    /// Consumes all of `input` if `output` has room left. After an error, and after the bytes
+    /// before it are delivered, the result is always that error.
     pub(super) fn rewrite(&mut self, input: &[u8], output: &mut ReadBuf<'_>) -> Result<usize, ConnectionError> {
         let mut rest = input;
         loop {
@@ -96,8 +99,8 @@ impl Rewriter {
         Ok(input.len() - rest.len())
     }
 
-    /// Notes that the client will send no more. If it stopped inside a frame that was held back, the frame's header is
-    /// let go, so that the server sees a frame cut short, and not an orderly end.
+    /// Handles the end of the client's stream. If it is inside a frame that is held back, the
+    /// frame's header passes, so that the server sees a truncated frame and not a clean end.
     pub(super) fn finish(&mut self) {
         match &self.state {
             State::Head { bytes, held } => self.pending.extend_from_slice(&bytes[..*held]),
@@ -106,7 +109,7 @@ impl Rewriter {
         }
     }
 
-    /// What the buffers have allocated, which is what a client can make us keep.
+    /// The capacity of the buffers, which is the memory that a client can occupy.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
         self.fragments.capacity() + self.encoded.capacity() + self.pending.capacity()
@@ -123,7 +126,7 @@ impl Rewriter {
         }
     }
 
-    /// Consumes bytes within the current state; there is at least one, and room for one.
+    /// Consumes bytes in the current state; requires at least one byte of input and of room.
     fn step(&mut self, input: &mut &[u8], output: &mut ReadBuf<'_>) -> Result<(), ConnectionError> {
         match &mut self.state {
             State::Preface { passed } => {
@@ -209,7 +212,7 @@ impl Rewriter {
         Ok(())
     }
 
-    /// Ends a frame of the open block, and the block if the frame says so.
+    /// Completes a frame of the open block, and the block if the frame has END_HEADERS.
     fn end_fragment(&mut self, head: &FrameHead) -> Result<(), ConnectionError> {
         self.state = AT_FRAME_START;
         if head.kind == frames::HEADERS {
@@ -231,15 +234,15 @@ impl Rewriter {
     }
 }
 
-/// Empties a buffer, and gives it back if it is large.
+/// Empties a buffer, and frees it if it is large.
 fn empty(buffer: &mut Vec<u8>) {
     buffer.clear();
-    if buffer.capacity() > KEPT {
+    if buffer.capacity() > IDLE_CAPACITY {
         *buffer = Vec::new();
     }
 }
 
-/// Splits off at most `length` bytes at the front.
+/// Splits off at most `length` bytes from the front.
 fn take<'a>(input: &mut &'a [u8], length: usize) -> &'a [u8] {
     let part;
     (part, *input) = input.split_at(length.min(input.len()));

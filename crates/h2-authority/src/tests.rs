@@ -1,18 +1,14 @@
-//! What goes in and what comes out: the pieces that all tests of the adapter share.
+//! Frames, and passing them through the adapter: the helpers of all its tests.
 //!
-//! The output is decoded by a decoder without a dynamic table, so that a field that referred to one would not pass.
-//! `wire` has the hand-made frames, `server` a real tonic server, `random` the properties, `recorded` what kubelets
-//! sent.
-
-mod wire;
+//! The output is decoded without a dynamic table, so that a field that refers to one fails. `wire`
+//! has well-formed frames, `limits` malformed ones, `server` a real tonic server, `random` the
+//! properties, `recorded` the requests of kubelets.
 
 mod limits;
-
-mod server;
-
 mod random;
-
 mod recorded;
+mod server;
+mod wire;
 
 use std::io;
 use std::pin::Pin;
@@ -42,7 +38,7 @@ enum Seen {
     Frame { kind: u8, flags: u8, stream: u32, payload: Vec<u8> },
 }
 
-/// What a reader of the adapter gets until it ends.
+/// The output of the adapter, up to its end or error.
 #[derive(Debug, PartialEq)]
 struct Outcome {
     bytes: Vec<u8>,
@@ -70,14 +66,14 @@ fn fields(list: &[(&str, &str)]) -> Fields {
     list.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec())).collect()
 }
 
-/// Literals without indexing, lengths below 127.
+/// Literals without indexing; all lengths must be below 127.
 fn literals(list: &[(&str, &str)]) -> Vec<u8> {
     let string = |text: &str| [&[text.len() as u8][..], text.as_bytes()].concat();
     list.iter().flat_map(|(name, value)| [vec![0], string(name), string(value)].concat()).collect()
 }
 
-/// A stream that gives its bytes in pieces of the given sizes, one after the other and again from the start, and is not
-/// ready before each.
+/// A stream that returns its bytes in pieces of the given sizes, repeatedly, and is pending once
+/// before each.
 struct Pieces<'a> {
     rest: &'a [u8],
     sizes: &'a [usize],
@@ -142,7 +138,7 @@ fn error_of(frames: &[Vec<u8>]) -> Option<String> {
     pass(&connection(frames)).error
 }
 
-/// Takes whole frames apart, joining header blocks.
+/// Parses whole frames, and joins header blocks.
 fn read_frames(mut bytes: &[u8]) -> Vec<Seen> {
     let mut seen = Vec::new();
     let mut open: Option<(u32, bool, Vec<u8>)> = None;
@@ -158,8 +154,8 @@ fn read_frames(mut bytes: &[u8]) -> Vec<Seen> {
                 assert_eq!(flags & !(END_STREAM | END_HEADERS), 0, "no padding and no priority");
                 open = Some((stream, flags & END_STREAM != 0, payload.to_vec()));
             }
-            (Some((of, _, block)), CONTINUATION) if *of == stream => {
-                assert_eq!(flags & !END_HEADERS, 0, "CONTINUATION knows one flag");
+            (Some((block_stream, _, block)), CONTINUATION) if *block_stream == stream => {
+                assert_eq!(flags & !END_HEADERS, 0, "CONTINUATION has one flag");
                 block.extend(payload);
             }
             (None, _) => seen.push(Seen::Frame { kind, flags, stream, payload: payload.to_vec() }),

@@ -13,7 +13,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::platform::contained::{Refusal, below, read_file_in};
+use crate::platform::contained::{ContainedFileError, below, read_file_in};
 use crate::platform::dir::read_ordinary_file;
 
 /// The largest file; real ones have about 2 KiB.
@@ -103,10 +103,12 @@ impl CloudFileSource<'_> {
     }
 
     /// Reads the file. Blocks.
-    pub(super) fn content(&self) -> Result<AdministratorFile, Refusal> {
+    pub(super) fn content(&self) -> Result<AdministratorFile, ContainedFileError> {
         let bytes = match self {
             CloudFileSource::InFolder { folder, path } => read_file_in(folder, path, MAX_FILE)?,
-            CloudFileSource::File(path) => read_ordinary_file(path, MAX_FILE).map_err(Refusal::Unreadable)?,
+            CloudFileSource::File(path) => {
+                read_ordinary_file(path, MAX_FILE).map_err(ContainedFileError::Unreadable)?
+            }
         };
         Ok(AdministratorFile(bytes))
     }

@@ -4,7 +4,7 @@ use std::io;
 
 use super::administrator_file::{CloudFileName, CloudFiles};
 use super::cloud::{Cloud, CloudError};
-use crate::platform::contained::Refusal;
+use crate::platform::contained::ContainedFileError;
 
 /// How much of a refused name an error shows, in characters.
 const MAX_SHOWN: usize = 256;
@@ -85,8 +85,10 @@ impl CloudFiles {
         let source = self.source(named).ok_or_else(refused)?;
         let (file, setting) = (source.path().display().to_string(), source.setting());
         let content = source.content().map_err(|refusal| match refusal {
-            Refusal::LeadsOut => refused(),
-            Refusal::Unreadable(source) => CloudFileError::Unreadable { file: file.clone(), setting, source },
+            ContainedFileError::LeadsOut => refused(),
+            ContainedFileError::Unreadable(source) => {
+                CloudFileError::Unreadable { file: file.clone(), setting, source }
+            }
         })?;
         Cloud::of_file(&content).map_err(|source| CloudFileError::Content { file, setting, source })
     }

@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::error::Error;
 use crate::compute::{self, Compute};
-use crate::formats::certificate::Facts;
+use crate::formats::certificate::ParsedCertificate;
 use crate::formats::pkcs12::Work;
 use crate::model::SecretString;
 use tokio::time::Instant;
@@ -90,7 +90,7 @@ impl KeyPair {
         let thumbprint = Sha256::digest(certificate);
         // Entra ID finds the certificate by it; no security depends on it.
         let sha1 = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, certificate);
-        let not_after = Facts::of(certificate).and_then(|facts| i64::try_from(facts.not_after).ok());
+        let not_after = ParsedCertificate::from_der(certificate).and_then(|facts| i64::try_from(facts.not_after).ok());
         let facts = CertificateFacts { thumbprint: thumbprint.into(), key: Sha256::digest(pkcs8).into(), not_after };
         Ok(KeyPair { key, facts, sha1: BASE64.encode(sha1), sha256: BASE64.encode(thumbprint) })
     }

@@ -28,7 +28,7 @@ use super::error::Error;
 use super::http::{Http, MAX_SMALL_RESPONSE};
 use super::reloading_client::ReloadingClient;
 use super::resolve::{FixedResolver, Resolver};
-use crate::formats::certificate::Facts;
+use crate::formats::certificate::ParsedCertificate;
 use crate::platform::dir::read_ordinary_file;
 
 /// The API server's name in a cluster.
@@ -223,7 +223,12 @@ impl TokenProxy {
         // Any status will do: the certificate is part of the handshake.
         let client = self.build_client(Some(ca_file), None)?;
         let response = client.exchange(endpoint, request, MAX_SMALL_RESPONSE).await?;
-        let names = response.peer.as_deref().and_then(Facts::of).map(|facts| facts.dns_names).unwrap_or_default();
+        let names = response
+            .peer
+            .as_deref()
+            .and_then(ParsedCertificate::from_der)
+            .map(|facts| facts.dns_names)
+            .unwrap_or_default();
         let name = name_of(&names).ok_or_else(|| {
             let cause = "the API server's certificate has no name hcp-kubernetes.<id>.svc.cluster.local";
             Error::TokenProxy(format!("{cause}; is this an AKS cluster with identity bindings? Or give --sni-name"))

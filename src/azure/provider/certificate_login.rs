@@ -14,7 +14,7 @@ use super::error::Error;
 use super::login::refused;
 use super::params::Params;
 use crate::azure::keyvault::{self, CertificateFacts, Credential, KeyFault, KeyPair, LoginCertificate};
-use crate::compute::{self, Compute, Memory};
+use crate::compute::{self, Compute, ResultCache};
 use crate::formats::pkcs12::Work;
 use crate::model::{ClassRef, ExposeSecret as _};
 
@@ -34,7 +34,7 @@ enum LoginRefusal {
 #[derive(Debug, Clone)]
 pub(super) struct CertificateLogins {
     compute: Compute,
-    known: Arc<Memory<Known>>,
+    known: Arc<ResultCache<Known>>,
 }
 
 impl CertificateLogins {

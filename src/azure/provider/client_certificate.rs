@@ -3,7 +3,7 @@
 //! Pure. Accepts PEM, or a PKCS#12 archive as base64, and finds the certificate of the private key.
 //! The errors do not name the keys of the Secret: `credentials` puts them in front.
 
-use crate::formats::certificate::Facts;
+use crate::formats::certificate::ParsedCertificate;
 use crate::formats::encoding::Bytes;
 use crate::formats::pem::{self, Block};
 use crate::formats::pkcs12::Work;
@@ -202,7 +202,7 @@ fn pair(certificates: Vec<Vec<u8>>, keys: Vec<Bytes>) -> Result<ClientCertificat
         return Err(CertificateError::NoCertificate);
     }
     let public = private_key::rsa_public_key(key).ok_or(CertificateError::NotRsa)?;
-    let belongs = |der: &Vec<u8>| Facts::of(der).is_some_and(|facts| facts.public_key == public);
+    let belongs = |der: &Vec<u8>| ParsedCertificate::from_der(der).is_some_and(|facts| facts.public_key == public);
     let certificate = certificates.into_iter().find(belongs).ok_or(CertificateError::Mismatch)?;
     Ok(ClientCertificate { certificate, key: key.to_vec().into() })
 }

@@ -15,7 +15,7 @@ use super::error::Error;
 use super::object::{Format, ObjectSpec};
 use super::render::{ObjectValue, Rendered, Rendering, SecretValue, names, render};
 use crate::azure::keyvault::VaultSecret;
-use crate::compute::{Compute, Memory};
+use crate::compute::{Compute, ResultCache};
 use crate::formats::pkcs12::Work;
 use crate::model::{ClassRef, Conversion, ExposeSecret as _, FileName, SecretBytes, SecretFile};
 
@@ -38,7 +38,7 @@ pub trait HeldFiles: Send + Sync {
 #[derive(Debug, Clone)]
 pub(super) struct Conversions {
     compute: Compute,
-    refused: Arc<Memory<RenderFault>>,
+    refused: Arc<ResultCache<RenderFault>>,
 }
 
 /// Converts the values of one fetch.

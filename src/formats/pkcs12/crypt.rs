@@ -1,7 +1,7 @@
 //! The passwords, integrity checks and ciphers of PKCS#12 archives.
 //!
-//! Everything comes from the RustCrypto crates; this file only chooses by identifier and counts the work, so that no
-//! archive keeps a thread busy. The parent walks through the archive and calls it.
+//! The algorithms are those of the RustCrypto crates; this file selects them by identifier, and
+//! limits the iterations so that no archive keeps a thread busy.
 
 use cbc::cipher::block_padding::Pkcs7;
 use cbc::cipher::{BlockCipherDecrypt, BlockModeDecrypt as _, KeyInit, KeyIvInit as _};
@@ -32,19 +32,22 @@ const SHA_224: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3
 const SHA_512_224: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.5");
 const SHA_512_256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.6");
 
-/// Decrypts a buffer in place with a key and a vector, and tells how many bytes are left.
+/// Decrypts a buffer in place with a key and an initialization vector; returns the length of the
+/// plain text.
 type Cipher = fn(&[u8], &[u8], &mut [u8]) -> Option<usize>;
 
 /// One form of a password.
 pub(super) struct Password {
     /// For PBES2: UTF-8.
     text: Bytes,
-    /// For everything older: UTF-16, big endian, with a zero at the end or, in one form of the empty one, without.
+    /// For older algorithms: UTF-16, big endian, with a terminating zero; one form of the empty
+    /// password has none.
     wide: Bytes,
 }
 
 impl Password {
-    /// The forms in the order in which they are tried; only the empty password has two (RFC 7292, B.1).
+    /// The forms in the order in which they are tried; only the empty password has two (RFC 7292,
+    /// B.1).
     pub(super) fn forms(password: &str) -> Vec<Password> {
         let text = || Zeroizing::new(password.as_bytes().to_vec());
         let mut wide = Zeroizing::new(Vec::with_capacity(2 * password.len() + 2));
@@ -57,22 +60,22 @@ impl Password {
     }
 }
 
-/// How much hashing an archive may ask for, and how much was done for it.
+/// Counts the hash iterations that one archive has cost, against [`ITERATIONS`].
 #[derive(Debug, Default)]
 pub struct Work {
     spent: u32,
 }
 
 impl Work {
-    /// How many iterations were done.
+    /// In iterations.
     pub fn spent(&self) -> u32 {
         self.spent
     }
 
-    /// Whether this many more are within the limit.
+    /// Fails if this many more would exceed the limit.
     pub(super) fn allows(&self, iterations: u64) -> Result<(), Error> {
-        let asked = u64::from(self.spent).saturating_add(iterations);
-        if asked > u64::from(ITERATIONS) { Err(Error::TooMuchWork { asked }) } else { Ok(()) }
+        let required = u64::from(self.spent).saturating_add(iterations);
+        if required > u64::from(ITERATIONS) { Err(Error::TooMuchWork { required }) } else { Ok(()) }
     }
 
     fn spend(&mut self, iterations: u32) -> Result<(), Error> {
@@ -82,7 +85,7 @@ impl Work {
     }
 }
 
-/// Finds the form of the password whose MAC is that of the content.
+/// Finds the form of the password under which the MAC matches the content.
 pub(super) fn verify(mac: &MacData, content: &[u8], forms: Vec<Password>, work: &mut Work) -> Result<Password, Error> {
     for form in forms {
         let iterations = u32::try_from(mac.iterations).map_err(|_| Error::Malformed("the integrity check"))?;
@@ -117,7 +120,8 @@ where
     hmac.chain_update(content).verify_slice(mac.mac.digest.as_bytes()).is_ok()
 }
 
-/// Decrypts `data` by the archive's own statement of how it was encrypted; `what` names it in errors.
+/// Decrypts `data` with the algorithm that the archive names for it; `what` names the data in
+/// errors.
 pub(super) fn decrypt(
     algorithm: AlgorithmIdentifierRef<'_>,
     data: &[u8],
@@ -141,16 +145,16 @@ pub(super) fn decrypt(
     Ok(buffer)
 }
 
-/// The parameters of an old algorithm, and how many iterations they ask for.
+/// The parameters of an old algorithm, and the iterations that they cost.
 fn legacy(algorithm: AlgorithmIdentifierRef<'_>, key_size: usize) -> Result<(Pkcs12PbeParams, u32), Error> {
     let params = algorithm.parameters.and_then(|params| params.decode_as::<Pkcs12PbeParams>().ok());
     let params = params.ok_or(Error::Malformed("the parameters of a cipher"))?;
     let rounds = u32::try_from(params.iterations).map_err(|_| Error::Malformed("the parameters of a cipher"))?;
-    // One for the vector, one for each SHA-1 output that the key needs.
+    // One derivation for the vector, and one for each SHA-1 output in the key.
     Ok((params, rounds.saturating_mul(if key_size > 20 { 3 } else { 2 })))
 }
 
-/// How many iterations decrypting by `algorithm` asks for; none where that cannot be read.
+/// The iterations that decryption with `algorithm` costs; 0 if its parameters cannot be parsed.
 pub(super) fn iterations(algorithm: AlgorithmIdentifierRef<'_>) -> u64 {
     let rounds = match algorithm.oid {
         pbes2::PBES2_OID => {
@@ -162,7 +166,7 @@ pub(super) fn iterations(algorithm: AlgorithmIdentifierRef<'_>) -> u64 {
     rounds.unwrap_or_default().into()
 }
 
-/// The old cipher of this identifier, and the size of its key in bytes.
+/// An old cipher, and the size of its key in bytes.
 fn cipher(oid: ObjectIdentifier) -> Option<(Cipher, usize)> {
     match oid {
         pkcs12::PKCS_12_PBE_WITH_SHAAND3_KEY_TRIPLE_DES_CBC => Some((decrypt_with::<des::TdesEde3>, 24)),
@@ -197,7 +201,8 @@ fn decrypt_modern(
     let params = pbes2::Parameters::try_from(params).map_err(|_| unknown())?;
     match &params.kdf {
         Kdf::Pbkdf2(kdf) => work.spend(kdf.iteration_count)?,
-        // It would take as much memory as the archive likes, and no program writes it into one.
+        // The archive would choose how much memory it takes, and no program writes scrypt into
+        // archives.
         Kdf::Scrypt(_) => return Err(Error::Unsupported { what, oid: params.kdf.oid() }),
         _ => return Err(unknown()),
     }
@@ -207,7 +212,7 @@ fn decrypt_modern(
     Ok(buffer)
 }
 
-/// Which of the algorithms in PBES2 parameters is the unknown one; the library does not tell.
+/// The unknown algorithm in PBES2 parameters; the library's error does not name it.
 fn unknown_part(params: AnyRef<'_>) -> Option<ObjectIdentifier> {
     let parts = params.decode_as::<Pbes2Parameters<'_>>().ok()?;
     match pbes2::EncryptionScheme::try_from(parts.encryption) {

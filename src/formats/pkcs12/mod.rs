@@ -1,11 +1,12 @@
-//! PKCS#12 archives: from bytes to private keys and certificates, each in the order of the archive.
+//! Reads PKCS#12 archives: private keys as PKCS#8, and certificates, each in the order of the
+//! archive.
 //!
-//! Checks integrity and decrypts; does not match keys with certificates, verify signatures or sort
-//! (docs/reference/azure-provider.md#pkcs12). Keys go through `private_key`, so that all come out
-//! as PKCS#8; control goes back to `provider`.
+//! Checks the integrity and decrypts; does not match keys with certificates, verify signatures or
+//! sort (docs/reference/azure-provider.md#pkcs12).
 //!
-//! Reads the old algorithms (RC2, 3DES, SHA-1), which Key Vault writes, and the modern ones (PBES2 with AES, SHA-2).
-//! Structures borrow from the buffer they are read from, so that decrypted bytes exist once and are wiped.
+//! Supports the old algorithms (RC2, 3DES, SHA-1), which Key Vault writes, and the modern ones
+//! (PBES2 with AES, SHA-2). Structures borrow from the buffer from which they are parsed, so that
+//! decrypted bytes exist once and are wiped.
 
 mod crypt;
 mod structure;
@@ -23,71 +24,71 @@ use super::private_key;
 
 /// The limits of an archive.
 pub mod limits {
-    /// How often the hashes of all key derivations of an archive together may be iterated: about 0.2 s of a processor.
+    /// The hash iterations of all key derivations of one archive together: about 0.2 s of CPU time.
     ///
-    /// OpenSSL and Windows write 2,000 to 10,000 a derivation, Java's older keystores 350,000 in all; two keys of
-    /// 500,000 pass.
+    /// OpenSSL and Windows write 2,000 to 10,000 for each derivation, Java's older keystores
+    /// 350,000 in all; two keys of 500,000 are accepted.
     pub const ITERATIONS: u32 = 1_000_000;
-    /// The most bags. A chain needs ten.
+    /// Bags, that is keys and certificates. A chain needs ten.
     pub const BAGS: usize = 500;
 }
 
 const DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.1");
 const ENCRYPTED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.6");
 
-/// Why bytes are not an archive that can be read; tells structures and algorithms, never content.
+/// Why an archive cannot be read: structures and algorithms, never content.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The text around it is wrong.
+    /// The text is not base64.
     #[error("the PKCS#12 archive cannot be decoded: {0}")]
     Base64(#[from] encoding::Error),
     /// The structure is not that of an archive.
-    #[error("the PKCS#12 archive is damaged or none at all: {0} cannot be read")]
+    #[error("the value is not a PKCS#12 archive, or the archive is damaged: {0} cannot be read")]
     Malformed(&'static str),
-    /// It is in BER, with lengths that are not told in advance.
+    /// BER with indefinite lengths.
     #[error("the PKCS#12 archive is written in BER with indefinite lengths, which is not supported")]
     Indefinite,
-    /// Another version than the only one there is.
-    #[error("the PKCS#12 archive has version {0}; only version 3 is known")]
+    /// Not version 3.
+    #[error("the PKCS#12 archive has version {0}; only version 3 is supported")]
     Version(u8),
-    /// The MAC is not that of the content.
-    #[error("the integrity check of the PKCS#12 archive fails: its password is another one, or it is damaged")]
+    /// The MAC does not match the content.
+    #[error("the integrity check of the PKCS#12 archive fails: the password is wrong, or the archive is damaged")]
     Integrity,
-    /// What comes out of decryption is no structure.
-    #[error("{0} of the PKCS#12 archive cannot be decrypted: the password is another one, or it is damaged")]
+    /// The decrypted bytes are not a structure.
+    #[error("{0} of the PKCS#12 archive cannot be decrypted: the password is wrong, or the archive is damaged")]
     Decryption(&'static str),
-    /// An algorithm, or a kind of content, that is not known here.
+    /// An unknown algorithm or kind of content.
     #[error("{what} of the PKCS#12 archive uses {oid}, which is not supported")]
     Unsupported {
-        /// Which part of the archive.
+        /// The part of the archive.
         what: &'static str,
         /// The identifier of the algorithm or of the kind.
         oid: ObjectIdentifier,
     },
     /// More hashing than [`limits::ITERATIONS`].
     #[error(
-        "the PKCS#12 archive asks for {asked} iterations or more in all its key derivations; at most {} are allowed: export it \
+        "the PKCS#12 archive requires at least {required} iterations in its key derivations; at most {} are allowed: export it \
          again with fewer (openssl pkcs12 -export -iter 2048)",
         limits::ITERATIONS
     )]
     TooMuchWork {
-        /// How many iterations are known to be asked for; those of encrypted parts that were not opened come on top.
-        asked: u64,
+        /// Without the iterations of parts within encrypted parts, which were not opened.
+        required: u64,
     },
-    /// More bags than anybody needs.
+    /// More bags than [`limits::BAGS`].
     #[error("the PKCS#12 archive has more than {} keys and certificates", limits::BAGS)]
     TooManyBags,
-    /// A key is there, but not in a form that can be written.
+    /// A key cannot be re-encoded.
     #[error("private key {number} of the PKCS#12 archive: {source}")]
     Key {
-        /// Its place among the keys, counted from 1.
+        /// Counted from 1, among the keys.
         number: usize,
-        /// What is wrong with it.
+        /// Why.
         source: private_key::Error,
     },
 }
 
-/// What an archive holds.
+/// The content of an archive.
 #[derive(Default)]
 pub struct Archive {
     /// The private keys as PKCS#8, in the order of the archive.
@@ -96,23 +97,24 @@ pub struct Archive {
     pub certificates: Vec<Vec<u8>>,
 }
 
-/// Reads an archive from standard base64; carriage returns and line feeds are skipped.
+/// Reads an archive from standard base64; skips carriage returns and line feeds.
 ///
 /// # Errors
-/// It is not base64, or see [`read`].
+/// The text is not base64; or those of [`read`].
 pub fn read_base64(text: &str, password: &str, work: &mut Work) -> Result<Archive, Error> {
     read(&encoding::base64(text)?, password, work)
 }
 
 /// Reads an archive.
 ///
-/// The empty password is tried in both its forms: as a terminating zero, and as nothing at all. An archive without MAC is
-/// accepted. Bags of other kinds than keys and certificates are skipped, and so are attributes.
+/// Tries the empty password in both its forms: as a terminating zero, and as no bytes at all.
+/// Accepts an archive without MAC. Skips attributes, and bags other than keys and certificates.
 ///
-/// Takes up to a second of a processor: as long as `work` allows.
+/// Takes up to a second of CPU time: as long as `work` allows.
 ///
 /// # Errors
-/// A wrong password, a damaged archive, an algorithm that is not known, or one of the [`limits`].
+/// A wrong password, a damaged archive, an unknown algorithm, or more than one of the [`limits`]
+/// allows.
 pub fn read(der: &[u8], password: &str, work: &mut Work) -> Result<Archive, Error> {
     if matches!(der, [0x30, 0x80, ..]) {
         return Err(Error::Indefinite);
@@ -122,43 +124,43 @@ pub fn read(der: &[u8], password: &str, work: &mut Work) -> Result<Archive, Erro
         return Err(Error::Version(pfx.version));
     }
     let content = pfx.auth_safe.octets("the outer content")?;
-    work.allows(asked(&pfx, content))?;
+    work.allows(visible_iterations(&pfx, content))?;
     let mut forms = Password::forms(password);
     if let Some(mac) = &pfx.mac {
         forms = vec![crypt::verify(mac, content, forms, work)?];
     }
-    // Without a MAC, only decryption tells which form of the password it is.
-    let mut first = None;
+    // Without a MAC, only decryption shows which form of the password is right.
+    let mut first_error = None;
     for form in forms {
         let mut reader = Reader { password: form, work: &mut *work, archive: Archive::default(), bags: 0 };
         match reader.safes(content) {
             Ok(()) => return Ok(reader.archive),
-            Err(error) => first = first.or(Some(error)),
+            Err(error) => first_error = first_error.or(Some(error)),
         }
     }
-    Err(first.unwrap_or(Error::Integrity))
+    Err(first_error.unwrap_or(Error::Integrity))
 }
 
-/// How many iterations an archive is seen to ask for before anything is derived, so that one beyond the limit costs
-/// nothing.
+/// The iterations that an archive requires, as far as can be seen before the first derivation, so
+/// that an archive above the limit costs nothing.
 ///
-/// What cannot be read counts nothing: reading it says what is wrong.
-fn asked(pfx: &Pfx<'_>, content: &[u8]) -> u64 {
+/// Parts that cannot be parsed count 0: reading them fails with the cause.
+fn visible_iterations(pfx: &Pfx<'_>, content: &[u8]) -> u64 {
     let mac = pfx.mac.as_ref().map_or(0, |mac| u64::try_from(mac.iterations).unwrap_or_default());
     let safes = Vec::<ContentInfo<'_>>::from_der(content).unwrap_or_default();
-    safes.iter().map(asked_by).fold(mac, u64::saturating_add)
+    safes.iter().map(iterations_of).fold(mac, u64::saturating_add)
 }
 
-fn asked_by(safe: &ContentInfo<'_>) -> u64 {
+fn iterations_of(safe: &ContentInfo<'_>) -> u64 {
     if safe.content_type == ENCRYPTED_DATA {
         let data = safe.content.decode_as::<EncryptedData<'_>>();
         return data.map_or(0, |data| crypt::iterations(data.content.algorithm));
     }
     let bags = safe.octets("a content").ok().and_then(bags).unwrap_or_default();
     let keys = bags.iter().filter(|bag| bag.id == pkcs12::PKCS_12_PKCS8_KEY_BAG_OID);
-    let asked =
+    let iterations =
         keys.map(|bag| bag.value.decode_as::<EncryptedKey<'_>>().map_or(0, |key| crypt::iterations(key.algorithm)));
-    asked.fold(0, u64::saturating_add)
+    iterations.fold(0, u64::saturating_add)
 }
 
 impl<'a> ContentInfo<'a> {
@@ -174,7 +176,7 @@ impl<'a> ContentInfo<'a> {
     }
 }
 
-/// Collects what one form of the password opens.
+/// Reads an archive with one form of the password.
 struct Reader<'w> {
     password: Password,
     work: &'w mut Work,
@@ -223,7 +225,7 @@ impl Reader<'_> {
                 pkcs12::PKCS_12_SAFE_CONTENTS_BAG_OID => {
                     return Err(Error::Unsupported { what: "a nested content", oid: bag.id });
                 }
-                // Revocation lists and secrets of other kinds belong into neither file.
+                // Revocation lists and secrets of other kinds: no file has a place for them.
                 _ => {}
             }
         }

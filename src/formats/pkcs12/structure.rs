@@ -1,7 +1,7 @@
-//! The structures of RFC 7292 (PKCS#12) and RFC 5652 (CMS), as far as an archive needs them.
+//! The ASN.1 structures of RFC 7292 (PKCS#12) and RFC 5652 (CMS) that occur in archives.
 //!
-//! Only shapes: what they mean is in the parent. They borrow instead of copying, unlike those of the `pkcs12` and `cms`
-//! crates, since they hold decrypted keys.
+//! The parent module interprets them. They borrow instead of copying, unlike those of the `pkcs12`
+//! and `cms` crates, since they hold decrypted keys.
 
 use der::asn1::{ObjectIdentifier, OctetStringRef};
 use der::{AnyRef, Sequence};
@@ -24,7 +24,7 @@ pub(super) struct ContentInfo<'a> {
     pub(super) content: AnyRef<'a>,
 }
 
-/// RFC 5652, 8; without attributes, which nobody writes.
+/// RFC 5652, 8; without attributes, which no program writes.
 #[derive(Sequence)]
 pub(super) struct EncryptedData<'a> {
     pub(super) version: u8,
@@ -40,7 +40,7 @@ pub(super) struct EncryptedContent<'a> {
     pub(super) encrypted: Option<&'a OctetStringRef>,
 }
 
-/// RFC 7292, 4.2; the attributes (names and ids) are not looked at.
+/// RFC 7292, 4.2; the attributes (names and ids) are ignored.
 #[derive(Sequence)]
 pub(super) struct SafeBag<'a> {
     pub(super) id: ObjectIdentifier,

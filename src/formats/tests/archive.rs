@@ -1,4 +1,5 @@
-//! A writer of PKCS#12 archives as Key Vault and others write them, for what openssl will not write.
+//! A writer of PKCS#12 archives like those of Key Vault and Windows, for cases that openssl does
+//! not write.
 
 use cbc::cipher::block_padding::Pkcs7;
 use cbc::cipher::{BlockModeEncrypt as _, KeyIvInit as _};
@@ -8,27 +9,27 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use pkcs12::kdf::{Pkcs12KeyType, derive_key};
 use sha1::Sha1;
 
-/// What is beyond is claimed and not done: reading refuses it before it would notice.
-pub(crate) const MOST: i32 = 10_000;
+/// The writer claims more iterations but does not run them: the reader refuses such an archive
+/// before it can notice.
+pub(crate) const MAX_ITERATIONS: i32 = 10_000;
 
-/// How to write an archive.
+/// The form of an archive.
 #[derive(Clone, Copy)]
 pub(crate) struct Writer {
-    /// The password as the old algorithms take it.
+    /// The password in the encoding of the old algorithms.
     pub(crate) password: &'static [u8],
-    /// The bytes of each salt.
+    /// The length of each salt.
     pub(crate) salt: u8,
-    /// The iterations of the ciphers.
+    /// Of the ciphers.
     pub(crate) iterations: i32,
     /// The iterations of the MAC; no MAC without them.
     pub(crate) mac: Option<i32>,
-    /// Whether certificates are encrypted with RC2-40 as Windows does it, or with 3DES.
+    /// Whether certificates are encrypted with RC2-40, as on Windows, or with 3DES.
     pub(crate) rc2: bool,
-    /// Whether the certificates stand before the keys.
     pub(crate) certificates_first: bool,
 }
 
-/// As Key Vault writes (docs/reference/azure-provider.md#rendering-tests).
+/// The form of Key Vault's archives (docs/reference/azure-provider.md#rendering-tests).
 pub(crate) const KEY_VAULT: Writer =
     Writer { password: &[0, 0], salt: 20, iterations: 2000, mac: Some(1), rc2: true, certificates_first: false };
 
@@ -60,12 +61,12 @@ pub(crate) fn write(writer: &Writer, keys: &[Vec<u8>], certificates: &[Vec<u8>])
     }
 }
 
-/// Puts an archive around its contents.
+/// An archive with these contents.
 pub(crate) fn finish(writer: &Writer, safes: &[u8]) -> Vec<u8> {
     let safe = tlv(0x30, &[safes]);
     let mac = writer.mac.map(|iterations| {
         let salt = writer.salt();
-        let key = derive_key::<Sha1>(writer.password, &salt, Pkcs12KeyType::Mac, iterations.min(MOST), 20);
+        let key = derive_key::<Sha1>(writer.password, &salt, Pkcs12KeyType::Mac, iterations.min(MAX_ITERATIONS), 20);
         let digest = Hmac::<Sha1>::new_from_slice(&key).unwrap().chain_update(&safe).finalize().into_bytes();
         let algorithm = tlv(0x30, &[&oid("1.3.14.3.2.26"), &[5, 0]]);
         let digest = tlv(0x30, &[&algorithm, &tlv(0x04, &[&digest])]);
@@ -114,8 +115,9 @@ impl Writer {
     }
 
     fn encrypt(&self, plain: &[u8], rc2: bool) -> Vec<u8> {
-        let derive =
-            |kind, size| derive_key::<Sha1>(self.password, &self.salt(), kind, self.iterations.min(MOST), size);
+        let derive = |kind, size| {
+            derive_key::<Sha1>(self.password, &self.salt(), kind, self.iterations.min(MAX_ITERATIONS), size)
+        };
         let key = derive(Pkcs12KeyType::EncryptionKey, if rc2 { 5 } else { 24 });
         let vector = derive(Pkcs12KeyType::Iv, 8);
         let mut buffer = plain.to_vec();
@@ -132,8 +134,8 @@ impl Writer {
     }
 }
 
-/// A private key in PKCS#8 that needs no openssl: the number is made up, the structure is right.
-pub(crate) fn made_up_key() -> Vec<u8> {
+/// A private key in PKCS#8, made without openssl: the structure is valid, the number is arbitrary.
+pub(crate) fn fake_key() -> Vec<u8> {
     let inner = tlv(0x30, &[&[2, 1, 1], &tlv(0x04, &[&[7; 32]])]);
     let algorithm = tlv(0x30, &[&oid("1.2.840.10045.2.1"), &oid("1.2.840.10045.3.1.7")]);
     tlv(0x30, &[&[2, 1, 0], &algorithm, &tlv(0x04, &[&inner])])

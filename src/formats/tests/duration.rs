@@ -1,11 +1,11 @@
-//! Durations as flags have them.
+//! Durations in the syntax of flags.
 
 use std::time::Duration;
 
 use crate::formats::duration::{DurationError, parse};
 
 #[test]
-fn durations_are_read_as_go_reads_them() {
+fn durations_are_parsed_as_in_go() {
     for (text, milliseconds) in [
         ("0", 0),
         ("+0", 0),
@@ -25,7 +25,7 @@ fn durations_are_read_as_go_reads_them() {
 }
 
 #[test]
-fn what_is_no_duration_is_told() {
+fn malformed_and_overlong_durations_are_refused() {
     for text in ["", "+", "5", "s", "-1s", "1d", "1 s", ".s", "1.2.3s", "2M", "1h30"] {
         assert_eq!(parse(text), Err(DurationError::Malformed), "{text}");
     }

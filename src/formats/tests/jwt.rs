@@ -1,9 +1,11 @@
+//! Tokens as Kubernetes writes them, malformed ones, and a property against any JSON parser.
+
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::formats::jwt::{Claims, LONGEST, Malformed};
+use crate::formats::jwt::{Claims, MAX_LENGTH, Malformed};
 
 fn token(header: &str, payload: &str, signature: &str) -> String {
     format!("{}.{}.{signature}", BASE64.encode(header), BASE64.encode(payload))
@@ -27,9 +29,9 @@ fn a_token_of_kubernetes_is_read() {
 }
 
 #[test]
-fn claims_have_the_forms_of_the_standard() {
-    let one = read(r#" {"sub":"a","aud":"b","exp":12.9} "#).unwrap();
-    assert_eq!(one, Claims { subject: "a".into(), expires: Some(12), audiences: Some(vec!["b".into()]) });
+fn claims_may_have_every_form_of_the_standard() {
+    let full = read(r#" {"sub":"a","aud":"b","exp":12.9} "#).unwrap();
+    assert_eq!(full, Claims { subject: "a".into(), expires: Some(12), audiences: Some(vec!["b".into()]) });
     let bare = Claims { subject: "a".into(), expires: None, audiences: None };
     assert_eq!(read(r#"{"sub":"a"}"#).unwrap(), bare);
     assert_eq!(read(r#"{"sub":"a","exp":null,"aud":null}"#).unwrap(), bare);
@@ -39,14 +41,14 @@ fn claims_have_the_forms_of_the_standard() {
 }
 
 #[test]
-fn what_is_not_a_token_is_told_by_its_part() {
+fn the_error_names_the_malformed_part() {
     let good = token("{}", r#"{"sub":"a"}"#, "c2ln");
     let [header, payload, signature] = good.split('.').collect::<Vec<_>>()[..] else { panic!("{good}") };
     assert!(Claims::read(&good).is_ok());
     for text in ["", "garbage", "a.b", "..", payload, &format!("{good}.{signature}"), &format!("{header}.{payload}.")] {
         assert_eq!(Claims::read(text), Err(Malformed::Parts), "{text}");
     }
-    // Padding, other alphabets, and bits that stand for nothing.
+    // Padding, other alphabets, and unused bits that are not zero.
     for payload in [format!("{payload}="), format!("{payload}+"), format!("{payload} "), "e31=".into(), "e31".into()] {
         let read = Claims::read(&format!("{header}.{payload}.{signature}"));
         assert!(matches!(read, Err(Malformed::Parts | Malformed::Payload)), "{payload}: {read:?}");
@@ -84,23 +86,24 @@ fn what_is_not_a_token_is_told_by_its_part() {
         assert_eq!(read(text), Err(Malformed::Payload), "{text}");
     }
     let deep = format!(r#"{{"sub":"a","x":{}{}}}"#, "[".repeat(2_000), "]".repeat(2_000));
-    assert!(read(&deep).is_ok(), "what nobody asks for is skipped without recursion");
+    assert!(read(&deep).is_ok(), "unknown claims are skipped without recursion");
     assert_eq!(read(&deep.replace("\"x\"", "\"aud\"")), Err(Malformed::Payload));
 }
 
 #[test]
 fn a_long_text_is_not_read() {
-    let room = LONGEST - token("{}", r#"{"sub":""}"#, "").len();
+    let room = MAX_LENGTH - token("{}", r#"{"sub":""}"#, "").len();
     let fits = token("{}", &format!(r#"{{"sub":"{}"}}"#, "a".repeat(room / 2)), "c2ln");
-    assert!(fits.len() <= LONGEST && Claims::read(&fits).is_ok());
-    assert_eq!(Claims::read(&"a".repeat(LONGEST + 1)), Err(Malformed::TooLong));
-    assert_eq!(Claims::read(&format!("{fits}{}", "a".repeat(LONGEST))), Err(Malformed::TooLong));
+    assert!(fits.len() <= MAX_LENGTH && Claims::read(&fits).is_ok());
+    assert_eq!(Claims::read(&"a".repeat(MAX_LENGTH + 1)), Err(Malformed::TooLong));
+    assert_eq!(Claims::read(&format!("{fits}{}", "a".repeat(MAX_LENGTH))), Err(Malformed::TooLong));
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
-    /// Whatever stands in a text: either nothing is read, or it says what any JSON reader finds in its payload.
+    /// For any text: either it is refused, or the claims are those that any JSON parser finds in
+    /// its payload.
     #[test]
     fn only_what_any_reader_finds_is_read(header in pieces(), payload in pieces(), signature in "[a-zA-Z0-9_=.+-]{0,8}", raw in any::<bool>()) {
         let text = if raw { format!("{header}.{payload}.{signature}") } else { token(&header, &payload, &signature) };
@@ -113,21 +116,24 @@ proptest! {
             prop_assert_eq!(payload["exp"].as_f64().map(|exp| exp.floor() as i64), expires);
             let found = match (&payload["aud"], payload["aud"].as_str()) {
                 (Value::Null, _) => None,
-                (_, Some(one)) => Some(vec![one.to_owned()]),
-                (many, None) => Some(many.as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned()).collect()),
+                (_, Some(audience)) => Some(vec![audience.to_owned()]),
+                (list, None) => {
+                    let audience = |audience: &Value| audience.as_str().unwrap().to_owned();
+                    Some(list.as_array().unwrap().iter().map(audience).collect())
+                }
             };
             prop_assert_eq!(found, audiences);
         }
     }
 
     #[test]
-    fn no_text_makes_it_panic(text in "\\PC{0,64}", bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+    fn no_text_panics(text in "\\PC{0,64}", bytes in prop::collection::vec(any::<u8>(), 0..64)) {
         let _ = Claims::read(&text);
         let _ = Claims::read(&format!("{}.{}.x", BASE64.encode(&bytes), BASE64.encode(&text)));
     }
 }
 
-/// JSON that is nearly a payload.
+/// JSON that is similar to a payload.
 fn pieces() -> impl Strategy<Value = String> {
     let value = prop_oneof![
         Just("\"system:serviceaccount:a:b\"".to_owned()),
@@ -137,7 +143,7 @@ fn pieces() -> impl Strategy<Value = String> {
         Just("[1]".to_owned()),
         any::<i64>().prop_map(|number| number.to_string()),
         any::<f64>()
-            .prop_filter("JSON has no others", |number| number.is_finite())
+            .prop_filter("JSON has finite numbers only", |number| number.is_finite())
             .prop_map(|number| format!("{number:e}")),
     ];
     let pair = ("sub|exp|aud|alg|x", value).prop_map(|(key, value)| format!("\"{key}\":{value}"));

@@ -1,4 +1,5 @@
-//! Keys, certificates and archives made at test time with the openssl program, which also judges what we write.
+//! Keys, certificates and archives made with the openssl program, which also checks the output of
+//! the code under test.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,28 +12,28 @@ use tempfile::TempDir;
 /// Extensions of an authority's certificate.
 pub(crate) const AUTHORITY: &str =
     "basicConstraints=critical,CA:TRUE\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid:always\n";
-/// Those of a root that does not name itself as its issuer.
+/// Of a root that does not name itself as its issuer.
 pub(crate) const ROOT: &str =
     "basicConstraints=critical,CA:TRUE\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=none\n";
-/// Those of a server's certificate.
+/// Of a server's certificate.
 pub(crate) const SERVER: &str =
     "subjectAltName=DNS:a.example\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid:always\n";
-/// Those of a server's certificate without an identifier of its own.
+/// Of a server's certificate without its own key identifier.
 pub(crate) const NO_SUBJECT_KEY: &str = "subjectKeyIdentifier=none\nauthorityKeyIdentifier=keyid:always\n";
 /// No key identifiers at all.
 pub(crate) const BARE: &str = "subjectKeyIdentifier=none\nauthorityKeyIdentifier=none\n";
 
-/// Keys are dear (RSA 4096 takes seconds); every test shares them.
+/// Generating keys is expensive (RSA 4096 takes seconds), so all tests share them.
 static KEYS: LazyLock<Mutex<BTreeMap<String, String>>> = LazyLock::new(Mutex::default);
 
-/// A folder in which openssl works.
-pub(crate) struct Lab {
+/// Runs openssl in a temporary folder.
+pub(crate) struct OpenSsl {
     folder: TempDir,
 }
 
-impl Lab {
-    pub(crate) fn new() -> Lab {
-        Lab { folder: TempDir::new().unwrap() }
+impl OpenSsl {
+    pub(crate) fn new() -> OpenSsl {
+        OpenSsl { folder: TempDir::new().unwrap() }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -43,17 +44,18 @@ impl Lab {
         fs::write(self.path(name), bytes).unwrap();
     }
 
-    /// Runs openssl in the folder; what it refuses is a failure of the test.
-    pub(crate) fn openssl(&self, arguments: &str) -> Vec<u8> {
-        run(self.folder.path(), arguments).unwrap_or_else(|why| panic!("openssl {arguments}: {why}"))
+    /// Runs openssl in the folder; a failure of it fails the test.
+    pub(crate) fn run(&self, arguments: &str) -> Vec<u8> {
+        run_in(self.folder.path(), arguments).unwrap_or_else(|why| panic!("openssl {arguments}: {why}"))
     }
 
-    /// The same, for output that is text.
+    /// The same, with text as output.
     pub(crate) fn text(&self, arguments: &str) -> String {
-        String::from_utf8(self.openssl(arguments)).unwrap()
+        String::from_utf8(self.run(arguments)).unwrap()
     }
 
-    /// Makes `name.key`, of a kind such as `RSA:2048` or `EC:P-256`; `tag` tells keys of one kind apart.
+    /// Makes `name.key`, of a kind such as `RSA:2048` or `EC:P-256`; `tag` distinguishes keys of
+    /// one kind.
     pub(crate) fn key(&self, name: &str, kind: &str, tag: &str) {
         let mut keys = KEYS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let pem = keys.entry(format!("{kind} {tag}")).or_insert_with(|| {
@@ -72,15 +74,16 @@ impl Lab {
     pub(crate) fn certificate(&self, name: &str, kind: &str, issuer: Option<&str>, extensions: &str) {
         self.key(name, kind, name);
         self.write("extensions", extensions);
-        self.openssl(&format!("req -new -key {name}.key -subj /CN={name} -out request"));
+        self.run(&format!("req -new -key {name}.key -subj /CN={name} -out request"));
         let signer = match issuer {
             Some(issuer) => format!("-CA {issuer}.pem -CAkey {issuer}.key -CAcreateserial"),
             None => format!("-key {name}.key"),
         };
-        self.openssl(&format!("x509 -req -in request {signer} -days 30 -extfile extensions -out {name}.pem"));
+        self.run(&format!("x509 -req -in request {signer} -days 30 -extfile extensions -out {name}.pem"));
     }
 
-    /// A chain of server, intermediate and root under these names; only the server's key is of `kind`.
+    /// A chain of server, intermediate and root under these names; only the server's key is of
+    /// `kind`.
     pub(crate) fn chain(&self, kind: &str) {
         self.certificate("root", "EC:P-256", None, AUTHORITY);
         self.certificate("intermediate", "EC:P-256", Some("root"), AUTHORITY);
@@ -89,30 +92,30 @@ impl Lab {
 
     /// The certificate in DER.
     pub(crate) fn der(&self, name: &str) -> Vec<u8> {
-        self.openssl(&format!("x509 -in {name}.pem -outform DER"))
+        self.run(&format!("x509 -in {name}.pem -outform DER"))
     }
 
     /// The key as PKCS#8 in DER.
     pub(crate) fn pkcs8(&self, name: &str) -> Vec<u8> {
-        self.openssl(&format!("pkcs8 -topk8 -nocrypt -in {name}.key -outform DER"))
+        self.run(&format!("pkcs8 -topk8 -nocrypt -in {name}.key -outform DER"))
     }
 
     /// The archive of server, intermediate and root with an empty password.
     pub(crate) fn archive(&self, options: &str) -> Vec<u8> {
-        let others =
+        let issuers =
             ["intermediate", "root"].map(|name| fs::read_to_string(self.path(&format!("{name}.pem"))).unwrap());
-        self.write("others", others.concat());
-        self.openssl(&format!(
-            "pkcs12 -export -inkey server.key -in server.pem -certfile others -name friendly -passout pass: {options}"
+        self.write("issuers", issuers.concat());
+        self.run(&format!(
+            "pkcs12 -export -inkey server.key -in server.pem -certfile issuers -name friendly -passout pass: {options}"
         ))
     }
 
-    /// Asserts that a PEM file holds a sound key and, after it, certificates of which the first is the key's, and each
-    /// next one signed the one before.
+    /// Asserts that a PEM file holds a valid key and, after it, a chain of certificates that starts
+    /// with the key's.
     pub(crate) fn check_key_and_chain(&self, pem: &str, certificates: &[&str]) {
         assert!(pem.starts_with("-----BEGIN PRIVATE KEY-----\n") && pem.ends_with("-----END CERTIFICATE-----\n"));
         self.write("out.pem", pem);
-        self.openssl("pkey -in out.pem -check -noout");
+        self.run("pkey -in out.pem -check -noout");
         assert_eq!(self.text("pkey -in out.pem -pubout"), self.text("x509 -in out.pem -noout -pubkey"));
         assert_eq!(self.check_chain(pem), certificates);
     }
@@ -122,7 +125,7 @@ impl Lab {
         let names = self.subjects(pem);
         for at in 1..names.len() {
             let (child, parent) = (format!("part{}.pem", at - 1), format!("part{at}.pem"));
-            self.openssl(&format!("verify -partial_chain -trusted {parent} {child}"));
+            self.run(&format!("verify -partial_chain -trusted {parent} {child}"));
         }
         names
     }
@@ -140,7 +143,7 @@ impl Lab {
     }
 }
 
-fn run(folder: &Path, arguments: &str) -> Result<Vec<u8>, String> {
+fn run_in(folder: &Path, arguments: &str) -> Result<Vec<u8>, String> {
     let output = Command::new("openssl")
         .args(arguments.split_whitespace())
         .current_dir(folder)

@@ -18,7 +18,7 @@ fn one(label: &str, headers: &str, content: &[u8]) -> (Vec<(String, String, Vec<
 }
 
 #[test]
-fn blocks_are_found_as_go_finds_them() {
+fn blocks_are_found_as_in_go() {
     for (text, found) in [
         ("", (vec![], 0)),
         ("no block", (vec![], 0)),
@@ -33,7 +33,7 @@ fn blocks_are_found_as_go_finds_them() {
             "-----BEGIN A-----\nProc-Type: 4,ENCRYPTED\nDEK-Info:  x:y \n\naGk=\n-----END A-----\n",
             one("A", "Proc-Type=4,ENCRYPTED;DEK-Info=x:y;", b"hi"),
         ),
-        // A block that cannot be read is skipped, and the next one found.
+        // A damaged block is skipped, and the next one is found.
         ("-----BEGIN A-----\na!k=\n-----END A-----\n-----BEGIN B-----\naGk=\n-----END B-----\n", {
             (one("B", "", b"hi").0, 1)
         }),
@@ -66,10 +66,11 @@ fn blocks_are_written_in_64_columns_with_headers_kept() {
     });
 }
 
-/// A tenant's text of a mebibyte, in a fraction of a second; each of these took minutes.
+/// A tenant's text of a mebibyte takes a fraction of a second; with a quadratic algorithm each of
+/// these took minutes.
 #[test]
 fn no_text_takes_more_than_linear_time() {
-    let began = std::time::Instant::now();
+    let started = std::time::Instant::now();
     for (repeated, end) in [
         ("-----BEGIN A-----\n", ""),
         ("-----BEGIN A-----\n", "-----END A-----\n"),
@@ -84,12 +85,12 @@ fn no_text_takes_more_than_linear_time() {
         let parsed = parse(&text);
         assert!(parsed.blocks.len() <= 1, "{repeated:?}");
     }
-    assert!(began.elapsed().as_secs() < 30, "it took {:?}", began.elapsed());
+    assert!(started.elapsed().as_secs() < 30, "it took {:?}", started.elapsed());
 }
 
 proptest! {
     #[test]
-    fn what_is_written_is_read(contents in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..4)) {
+    fn written_blocks_are_read_back(contents in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..4)) {
         let blocks: Vec<Block> = contents.iter().map(|content| Block::new("SOME KEY", content)).collect();
         let text = encode(&blocks);
         prop_assert!(text.len() <= text.capacity());

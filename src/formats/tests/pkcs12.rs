@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::archive::{KEY_VAULT, MOST, Writer, bag, data, finish, made_up_key, oid, tlv, write};
-use super::openssl::Lab;
+use super::archive::{KEY_VAULT, MAX_ITERATIONS, Writer, bag, data, fake_key, finish, oid, tlv, write};
+use super::openssl::OpenSsl;
 use crate::formats::pkcs12::{self, Archive, Error, Work, limits};
 
 fn read(der: &[u8], password: &str) -> Result<Archive, Error> {
@@ -24,9 +24,10 @@ fn keys(archive: &Archive) -> Vec<Vec<u8>> {
 
 #[test]
 fn every_algorithm_of_openssl_is_read() {
-    let lab = Lab::new();
-    lab.chain("EC:P-256");
-    let (key, certificates) = (lab.pkcs8("server"), ["server", "intermediate", "root"].map(|name| lab.der(name)));
+    let openssl = OpenSsl::new();
+    openssl.chain("EC:P-256");
+    let (key, certificates) =
+        (openssl.pkcs8("server"), ["server", "intermediate", "root"].map(|name| openssl.der(name)));
     for options in [
         "",
         "-legacy",
@@ -46,20 +47,21 @@ fn every_algorithm_of_openssl_is_read() {
         "-keypbe NONE -certpbe NONE -nomac",
         "-iter 100000",
     ] {
-        let read = read(&lab.archive(options), "").unwrap_or_else(|error| panic!("{options}: {error}"));
+        let read = read(&openssl.archive(options), "").unwrap_or_else(|error| panic!("{options}: {error}"));
         assert_eq!(keys(&read), [key.as_slice()], "{options}");
         assert_eq!(read.certificates, certificates, "{options}");
     }
 }
 
-/// Key Vault: key first, salts of 20 bytes, one MAC iteration; openssl: certificates first, salts of 8 bytes.
+/// Key Vault: key first, salts of 20 bytes, one MAC iteration; openssl: certificates first, salts
+/// of 8 bytes.
 #[test]
 fn both_empty_passwords_and_all_salts_are_read_and_order_is_kept() {
-    let lab = Lab::new();
-    lab.chain("EC:P-384");
-    lab.key("other", "EC:P-521", "other");
-    let two = [lab.pkcs8("other"), lab.pkcs8("server")];
-    let three = ["root", "server", "intermediate"].map(|name| lab.der(name));
+    let openssl = OpenSsl::new();
+    openssl.chain("EC:P-384");
+    openssl.key("other", "EC:P-521", "other");
+    let two = [openssl.pkcs8("other"), openssl.pkcs8("server")];
+    let three = ["root", "server", "intermediate"].map(|name| openssl.der(name));
     for password in [&[0, 0][..], &[]] {
         for (salt, iterations, certificates_first) in [(20, 2000, false), (8, 2048, true), (8, 1, false), (0, 1, true)]
         {
@@ -73,17 +75,17 @@ fn both_empty_passwords_and_all_salts_are_read_and_order_is_kept() {
             }
         }
     }
-    lab.write("ours.pfx", write(&KEY_VAULT, &two, &three));
-    let seen = lab.text("pkcs12 -in ours.pfx -legacy -passin pass: -nodes");
-    assert_eq!(lab.subjects(&seen), ["root", "server", "intermediate"]);
+    openssl.write("ours.pfx", write(&KEY_VAULT, &two, &three));
+    let seen = openssl.text("pkcs12 -in ours.pfx -legacy -passin pass: -nodes");
+    assert_eq!(openssl.subjects(&seen), ["root", "server", "intermediate"]);
 }
 
 #[test]
-fn a_password_opens_what_it_closed() {
-    let lab = Lab::new();
-    lab.chain("EC:P-256");
+fn an_archive_opens_with_its_password_only() {
+    let openssl = OpenSsl::new();
+    openssl.chain("EC:P-256");
     for options in ["-passout pass:hunter2", "-legacy -passout pass:hunter2", "-legacy -nomac -passout pass:hunter2"] {
-        let der = lab.archive(options);
+        let der = openssl.archive(options);
         assert_eq!(read(&der, "hunter2").unwrap().certificates.len(), 3, "{options}");
         for wrong in ["", "hunter3"] {
             let error = read(&der, wrong).err().unwrap();
@@ -94,16 +96,16 @@ fn a_password_opens_what_it_closed() {
 
 #[test]
 fn keys_alone_and_certificates_alone_are_read() {
-    let lab = Lab::new();
-    lab.chain("RSA:2048");
-    let only_key = read(&write(&KEY_VAULT, &[lab.pkcs8("server")], &[]), "").unwrap();
-    assert_eq!((keys(&only_key), only_key.certificates.len()), (vec![lab.pkcs8("server")], 0));
-    let none = read(&lab.openssl("pkcs12 -export -nokeys -in root.pem -passout pass:"), "").unwrap();
-    assert_eq!((none.keys.len(), none.certificates), (0, vec![lab.der("root")]));
+    let openssl = OpenSsl::new();
+    openssl.chain("RSA:2048");
+    let only_key = read(&write(&KEY_VAULT, &[openssl.pkcs8("server")], &[]), "").unwrap();
+    assert_eq!((keys(&only_key), only_key.certificates.len()), (vec![openssl.pkcs8("server")], 0));
+    let none = read(&openssl.run("pkcs12 -export -nokeys -in root.pem -passout pass:"), "").unwrap();
+    assert_eq!((none.keys.len(), none.certificates), (0, vec![openssl.der("root")]));
 }
 
 #[test]
-fn text_may_have_line_breaks_and_nothing_else() {
+fn base64_may_have_line_breaks_and_nothing_else() {
     use base64::Engine as _;
     let der = write(&KEY_VAULT, &[], &[]);
     let text = base64::engine::general_purpose::STANDARD.encode(&der);
@@ -115,10 +117,10 @@ fn text_may_have_line_breaks_and_nothing_else() {
 }
 
 #[test]
-fn errors_say_what_is_wrong_and_nothing_of_the_content() {
-    let lab = Lab::new();
-    lab.chain("EC:P-256");
-    let good = write(&KEY_VAULT, &[lab.pkcs8("server")], &[]);
+fn errors_name_the_cause_and_nothing_of_the_content() {
+    let openssl = OpenSsl::new();
+    openssl.chain("EC:P-256");
+    let good = write(&KEY_VAULT, &[openssl.pkcs8("server")], &[]);
     let mut tampered = good.clone();
     let middle = tampered.len() / 2;
     tampered[middle] ^= 1;
@@ -145,25 +147,25 @@ fn errors_say_what_is_wrong_and_nothing_of_the_content() {
         error(&signed).to_string(),
         "the outer content of the PKCS#12 archive uses 1.2.840.113549.1.7.2, which is not supported"
     );
-    // Lists of revoked certificates are of no use here, and no harm.
+    // Lists of revoked certificates are skipped.
     assert!(read(&plain(&bag("1.2.840.113549.1.12.10.1.4", &[0x30, 0])), "").unwrap().keys.is_empty());
 }
 
 #[test]
 fn unknown_algorithms_are_named() {
-    let lab = Lab::new();
-    lab.chain("EC:P-256");
-    let rc4 = error(&lab.archive("-legacy -keypbe PBE-SHA1-RC4-40 -certpbe NONE"));
+    let openssl = OpenSsl::new();
+    openssl.chain("EC:P-256");
+    let rc4 = error(&openssl.archive("-legacy -keypbe PBE-SHA1-RC4-40 -certpbe NONE"));
     assert_eq!(
         rc4.to_string(),
         "a private key of the PKCS#12 archive uses 1.2.840.113549.1.12.1.2, which is not supported"
     );
-    let camellia = error(&lab.archive("-keypbe CAMELLIA-256-CBC -certpbe NONE"));
+    let camellia = error(&openssl.archive("-keypbe CAMELLIA-256-CBC -certpbe NONE"));
     assert_eq!(
         camellia.to_string(),
         "a private key of the PKCS#12 archive uses 1.2.392.200011.61.1.1.1.4, which is not supported"
     );
-    let mac = error(&lab.archive("-macalg md5"));
+    let mac = error(&openssl.archive("-macalg md5"));
     assert_eq!(
         mac.to_string(),
         "the integrity check of the PKCS#12 archive uses 1.2.840.113549.2.5, which is not supported"
@@ -175,18 +177,18 @@ fn work_and_size_are_bounded() {
     let too_many = i32::try_from(limits::ITERATIONS).unwrap() + 1;
     let too_much = |writer: &Writer, keys: &[Vec<u8>]| {
         let error = error(&write(writer, keys, &[]));
-        let Error::TooMuchWork { asked } = error else { panic!("{error}") };
-        asked
+        let Error::TooMuchWork { required } = error else { panic!("{error}") };
+        required
     };
     assert_eq!(too_much(&Writer { mac: Some(too_many), ..KEY_VAULT }, &[]), 1_000_001 + 2 * 2_000);
     assert_eq!(too_much(&Writer { iterations: too_many, ..KEY_VAULT }, &[]), 1 + 2 * 1_000_001);
-    assert_eq!(too_much(&Writer { mac: Some(i32::MAX), iterations: i32::MAX, ..KEY_VAULT }, &[made_up_key()]), {
-        // Counted in 32 bits each: three times the key's, and twice the certificates'.
+    assert_eq!(too_much(&Writer { mac: Some(i32::MAX), iterations: i32::MAX, ..KEY_VAULT }, &[fake_key()]), {
+        // Each count has 32 bits: the key's three times (saturated), and the certificates' twice.
         u64::from(i32::MAX as u32) + u64::from(u32::MAX) + 2 * u64::from(i32::MAX as u32)
     });
-    // Many keys of few iterations are the same work as one of many.
-    let keys = vec![made_up_key(); 200];
-    assert_eq!(too_much(&Writer { iterations: MOST, ..KEY_VAULT }, &keys), 1 + 202 * 3 * 10_000 - 40_000);
+    // The iterations of all keys are added up.
+    let keys = vec![fake_key(); 200];
+    assert_eq!(too_much(&Writer { iterations: MAX_ITERATIONS, ..KEY_VAULT }, &keys), 1 + 202 * 3 * 10_000 - 40_000);
     assert_eq!(
         error(&write(&Writer { iterations: -1, ..KEY_VAULT }, &[], &[])),
         Error::Malformed("the parameters of a cipher")
@@ -195,18 +197,19 @@ fn work_and_size_are_bounded() {
     assert_eq!(error(&finish(&KEY_VAULT, &data(&tlv(0x30, &[&bags])))), Error::TooManyBags);
 }
 
-/// What is seen to be too much is refused before anything is derived, whatever the password.
+/// Visible iterations above the limit are refused before the first derivation, whatever the
+/// password.
 #[test]
 fn an_archive_beyond_the_ceiling_costs_nothing() {
-    let lab = Lab::new();
-    lab.chain("EC:P-256");
-    let der = lab.archive("-iter 340000 -macalg sha256");
+    let openssl = OpenSsl::new();
+    openssl.chain("EC:P-256");
+    let der = openssl.archive("-iter 340000 -macalg sha256");
     for password in ["", "wrong"] {
         let mut work = Work::default();
         let error = pkcs12::read(&der, password, &mut work).err().unwrap();
-        assert_eq!((error, work.spent()), (Error::TooMuchWork { asked: 3 * 340_000 }, 0));
+        assert_eq!((error, work.spent()), (Error::TooMuchWork { required: 3 * 340_000 }, 0));
     }
-    let text = Error::TooMuchWork { asked: 3 * 340_000 }.to_string();
+    let text = Error::TooMuchWork { required: 3 * 340_000 }.to_string();
     for word in ["1020000 iterations", "at most 1000000", "openssl pkcs12 -export -iter 2048"] {
         assert!(text.contains(word), "{word:?} is missing in: {text}");
     }
@@ -214,24 +217,24 @@ fn an_archive_beyond_the_ceiling_costs_nothing() {
 
 #[test]
 fn all_derivations_of_an_archive_count_together() {
-    let lab = Lab::new();
-    lab.chain("EC:P-256");
+    let openssl = OpenSsl::new();
+    openssl.chain("EC:P-256");
     // MAC, certificates, key; without a MAC, or with a wrong password, less.
     for (options, password, spent) in [
         ("-iter 1000", "", 3_000),
         ("-iter 1000 -nomac -certpbe AES-256-CBC", "", 2_000),
         ("-legacy -iter 1000", "", 1_000 + 2 * 1_000 + 3 * 1_000),
         ("-iter 1000 -passout pass:x", "wrong", 1_000),
-        // The empty password has two forms, and each is tried.
+        // The empty password has two forms, and both are tried.
         ("-iter 1000 -passout pass:x", "", 2_000),
     ] {
         let mut work = Work::default();
-        let read = pkcs12::read(&lab.archive(options), password, &mut work);
+        let read = pkcs12::read(&openssl.archive(options), password, &mut work);
         assert_eq!((read.is_ok(), work.spent()), (!options.contains("pass:x"), spent), "{options}");
     }
-    // Two keys, or what Java's older keystores ask for, pass.
+    // Two keys of 500,000 iterations are accepted, and so are Java's older keystores.
     let mut work = Work::default();
-    pkcs12::read(&lab.archive("-iter 500000 -nomac -certpbe AES-256-CBC"), "", &mut work).unwrap();
+    pkcs12::read(&openssl.archive("-iter 500000 -nomac -certpbe AES-256-CBC"), "", &mut work).unwrap();
     assert_eq!(work.spent(), limits::ITERATIONS);
 }
 
@@ -244,10 +247,10 @@ proptest! {
         let _ = read_base64(&text, &text);
     }
 
-    /// Damaged at one place, without the MAC that would find it.
+    /// Damage at one place, with and without the MAC that finds it.
     #[test]
     fn no_damage_panics(at in 0usize..600, to in any::<u8>(), mac in any::<bool>(), cut in any::<bool>()) {
-        let key = made_up_key();
+        let key = fake_key();
         let writer = Writer { iterations: 1, mac: mac.then_some(1), ..KEY_VAULT };
         let mut der = write(&writer, std::slice::from_ref(&key), std::slice::from_ref(&key));
         let at = at % der.len();
@@ -258,10 +261,10 @@ proptest! {
         let _ = read(&der, "");
     }
 
-    /// The same inside of what is encrypted.
+    /// The same within an encrypted content.
     #[test]
     fn no_damaged_content_panics(at in 0usize..200, to in any::<u8>()) {
-        let mut key = made_up_key();
+        let mut key = fake_key();
         let at = at % key.len();
         key[at] = to;
         let writer = Writer { iterations: 1, mac: None, ..KEY_VAULT };

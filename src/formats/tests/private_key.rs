@@ -1,29 +1,29 @@
-//! docs/reference/azure-provider.md#private-keys: keys of every form come out as PKCS#8 that
-//! openssl takes for the same key.
+//! docs/reference/azure-provider.md#private-keys: keys of every form are converted to PKCS#8 that
+//! openssl reads as the same key.
 
 use proptest::prelude::*;
 
-use super::archive::{made_up_key, oid, tlv};
-use super::openssl::Lab;
+use super::archive::{fake_key, oid, tlv};
+use super::openssl::OpenSsl;
 use crate::formats::private_key::{Error, pkcs8};
 
 #[test]
-fn pkcs8_pkcs1_and_sec1_come_out_the_same() {
-    let lab = Lab::new();
+fn pkcs8_pkcs1_and_sec1_give_the_same_pkcs8() {
+    let openssl = OpenSsl::new();
     for kind in ["RSA:2048", "EC:P-256", "EC:P-384", "EC:P-521", "EC:secp256k1", "ED25519"] {
-        lab.key("key", kind, "forms");
-        let expected = lab.pkcs8("key");
+        openssl.key("key", kind, "forms");
+        let expected = openssl.pkcs8("key");
         let mut forms = vec![expected.clone()];
         if !kind.starts_with("ED") {
-            forms.push(lab.openssl("pkey -in key.key -traditional -outform DER"));
+            forms.push(openssl.run("pkey -in key.key -traditional -outform DER"));
         }
         for form in forms {
             let key = pkcs8(&form).unwrap();
             assert_eq!(key.as_slice(), expected, "{kind}");
-            lab.write("out.der", &key);
+            openssl.write("out.der", &key);
             assert_eq!(
-                lab.text("pkey -inform DER -in out.der -pubout"),
-                lab.text("pkey -in key.key -pubout"),
+                openssl.text("pkey -inform DER -in out.der -pubout"),
+                openssl.text("pkey -in key.key -pubout"),
                 "{kind}"
             );
         }
@@ -31,7 +31,7 @@ fn pkcs8_pkcs1_and_sec1_come_out_the_same() {
 }
 
 #[test]
-fn curve_parameters_and_attributes_leave_and_short_numbers_are_padded() {
+fn curve_parameters_and_attributes_are_removed_and_short_numbers_padded() {
     let curve = oid("1.2.840.10045.3.1.7");
     let algorithm = tlv(0x30, &[&oid("1.2.840.10045.2.1"), &curve]);
     let number = [7; 31];
@@ -58,13 +58,13 @@ fn curve_parameters_and_attributes_leave_and_short_numbers_are_padded() {
 }
 
 #[test]
-fn what_is_no_key_is_refused() {
-    let lab = Lab::new();
+fn malformed_keys_are_refused() {
+    let openssl = OpenSsl::new();
     assert_eq!(pkcs8(&[]), Err(Error::Unreadable));
     assert_eq!(pkcs8(b"-----BEGIN PRIVATE KEY-----"), Err(Error::Unreadable));
-    assert_eq!(pkcs8(&made_up_key()[..40]), Err(Error::Unreadable));
-    lab.write("explicit", lab.text("ecparam -name prime256v1 -genkey -noout -param_enc explicit"));
-    assert_eq!(pkcs8(&lab.openssl("pkcs8 -topk8 -nocrypt -in explicit -outform DER")), Err(Error::Unnamed));
+    assert_eq!(pkcs8(&fake_key()[..40]), Err(Error::Unreadable));
+    openssl.write("explicit", openssl.text("ecparam -name prime256v1 -genkey -noout -param_enc explicit"));
+    assert_eq!(pkcs8(&openssl.run("pkcs8 -topk8 -nocrypt -in explicit -outform DER")), Err(Error::UnnamedCurve));
     let algorithm = tlv(0x30, &[&oid("1.2.840.10045.2.1"), &oid("1.2.840.10045.3.1.7")]);
     assert_eq!(pkcs8(&tlv(0x30, &[&[2, 1, 0], &algorithm, &tlv(0x04, &[b"hunter2"])])), Err(Error::Ec));
 }
@@ -73,7 +73,7 @@ proptest! {
     #[test]
     fn no_input_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), at in any::<prop::sample::Index>(), to in any::<u8>()) {
         let _ = pkcs8(&bytes);
-        let mut key = made_up_key();
+        let mut key = fake_key();
         let at = at.index(key.len());
         key[at] = to;
         let _ = pkcs8(&key);

@@ -22,6 +22,7 @@ use super::writer::{self, Written};
 use crate::model::{FileName, Payload, SecretBytes};
 use crate::platform::dir;
 use crate::platform::mount::{self, DetachedTmpfs, Entry, Swap};
+use crate::platform::mount_id;
 
 /// The mode of a target directory that the driver makes, as upstream's
 /// (docs/reference/csi-driver.md#target-directory).
@@ -310,7 +311,7 @@ fn confirm(mount_point: &MountPoint, guard: MountGuard) -> Result<(), Error> {
     let (Entry::Tmpfs(seen), Some(root)) = (open.inspect()?, guard.root()) else {
         return Err(gone());
     };
-    if !mount::same_mount(seen.as_fd(), root).map_err(failure(target, MountFailure::Inspect))? {
+    if !mount_id::same_directory(seen.as_fd(), root).map_err(failure(target, MountFailure::Inspect))? {
         return Err(gone());
     }
     guard.keep();

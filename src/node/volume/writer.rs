@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::layout::{self, DATA, Entry, FileFacts, Group, Root, Step, Tree};
 use crate::model::{ExposeSecret as _, FileName, Payload, SecretBytes, limits};
-use crate::platform::dir::{self, Facts, Kind};
+use crate::platform::dir::{self, FileMetadata, Kind};
 use crate::platform::process;
 
 /// The mode of the directories in a volume.
@@ -125,7 +125,7 @@ pub fn read_tree(root: BorrowedFd<'_>, limit: usize) -> io::Result<Tree> {
                     Kind::Directory => pending.push((format!("{path}/"), dir::open(directory.as_fd(), &name)?)),
                     Kind::File => {
                         let facts = match dir::read_file(directory.as_fd(), &name, limit as u64) {
-                            Ok((Facts { mode, gid, .. }, content)) => {
+                            Ok((FileMetadata { mode, gid, .. }, content)) => {
                                 FileFacts { mode, gid, digest: layout::digest(&content) }
                             }
                             Err(error) if error.kind() == io::ErrorKind::FileTooLarge => FOREIGN,

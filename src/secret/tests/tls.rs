@@ -4,23 +4,23 @@
 use super::super::tls::{self, AUTHORITY, CERTIFICATE, PRIVATE_KEY, TlsError};
 use crate::formats::pem::Text;
 use crate::formats::pkcs12::Work;
-use crate::formats::tests::openssl::{self, Lab};
+use crate::formats::tests::openssl::{self, OpenSsl};
 
 /// A chain `server`, `middle`, `root` of this kind of key.
-fn chain(kind: &str) -> Lab {
-    let lab = Lab::new();
+fn chain(kind: &str) -> OpenSsl {
+    let lab = OpenSsl::new();
     lab.certificate("root", kind, None, openssl::ROOT);
     lab.certificate("middle", kind, Some("root"), openssl::AUTHORITY);
     lab.certificate("server", kind, Some("middle"), openssl::SERVER);
     lab
 }
 
-fn read(lab: &Lab, name: &str) -> String {
+fn read(lab: &OpenSsl, name: &str) -> String {
     std::fs::read_to_string(lab.path(name)).unwrap()
 }
 
 /// The common names of the certificates in a text, in order.
-fn names(lab: &Lab, text: &str) -> Vec<String> {
+fn names(lab: &OpenSsl, text: &str) -> Vec<String> {
     let mut names = Vec::new();
     for block in text.split_inclusive("-----END CERTIFICATE-----\n").filter(|block| block.contains("BEGIN")) {
         lab.write("one.pem", block);
@@ -62,7 +62,7 @@ fn pkcs12_gives_the_same_as_pem_in_der_and_in_base64() {
     for (kind, label) in [("RSA:2048", "RSA PRIVATE KEY"), ("EC:P-384", "EC PRIVATE KEY"), ("ED25519", "PRIVATE KEY")] {
         let lab = chain(kind);
         lab.write("above.pem", [read(&lab, "middle.pem"), read(&lab, "root.pem")].concat());
-        let archive = lab.openssl("pkcs12 -export -inkey server.key -in server.pem -certfile above.pem -passout pass:");
+        let archive = lab.run("pkcs12 -export -inkey server.key -in server.pem -certfile above.pem -passout pass:");
         lab.write("archive.pfx", &archive);
         let text = lab.text("base64 -in archive.pfx");
         let pem = [read(&lab, "server.key"), read(&lab, "server.pem"), read(&lab, "above.pem")].concat();
@@ -79,7 +79,7 @@ fn pkcs12_gives_the_same_as_pem_in_der_and_in_base64() {
 
 #[test]
 fn keys_come_out_as_upstream_writes_them() {
-    let lab = Lab::new();
+    let lab = OpenSsl::new();
     lab.key("rsa", "RSA:2048", "upstream");
     lab.key("ec", "EC:P-256", "upstream");
     // What Go's MarshalPKCS1PrivateKey and MarshalECPrivateKey write is what openssl calls
@@ -108,6 +108,6 @@ fn a_missing_part_is_named() {
     let text = value(CERTIFICATE, damaged.as_bytes()).unwrap_err().to_string();
     assert!(text.contains("no certificate (1 PEM blocks in it are damaged)"), "{text}");
     for arguments in ["pkey -in server.key -aes256 -passout pass:x", "ec -in server.key -aes256 -passout pass:x"] {
-        assert_eq!(value(PRIVATE_KEY, &lab.openssl(arguments)).unwrap_err(), TlsError::Encrypted, "{arguments}");
+        assert_eq!(value(PRIVATE_KEY, &lab.run(arguments)).unwrap_err(), TlsError::Encrypted, "{arguments}");
     }
 }

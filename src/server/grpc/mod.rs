@@ -21,4 +21,5 @@ pub(crate) use deadline::deadline;
 #[cfg(test)]
 pub(crate) use deadline::parse_timeout;
 pub use reason::{failed, reason};
-pub(crate) use server::{MESSAGE, server};
+pub(crate) use request_collector::MESSAGE;
+pub(crate) use server::server;

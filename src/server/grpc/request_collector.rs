@@ -22,7 +22,9 @@ use tower::{Layer, Service};
 
 use super::connection_limits::Call;
 use super::connections::Peer;
-use super::server::MESSAGE;
+
+/// The largest message: gRPC's default, and upstream's.
+pub(crate) const MESSAGE: usize = 4 << 20;
 
 /// How long a request may take to arrive, counted from its headers.
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -28,9 +28,6 @@ const RESETS: usize = 64;
 /// After this time, and twenty seconds, a peer that vanished is noticed.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// The largest message: gRPC's default, and upstream's.
-pub(crate) const MESSAGE: usize = 4 << 20;
-
 /// A server with these limits.
 pub(crate) fn server() -> Server<Stack<CollectRequestsLayer, Identity>> {
     Server::builder()

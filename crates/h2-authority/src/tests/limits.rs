@@ -1,4 +1,4 @@
-//! Frames that break a rule or a limit: which error, after which bytes.
+//! Frames that break a rule or a limit: the error, and the bytes before it.
 
 use super::super::frames::{PADDED, PRIORITY};
 use super::*;
@@ -13,8 +13,8 @@ fn check(frames: &[Vec<u8>], error: Option<&str>) {
     assert_eq!(error_of(frames).as_deref(), error);
 }
 
-/// One field that takes `length` bytes, in full frames. It decodes to a quarter of that: the value is a Huffman string
-/// of symbols of 30 bits, and of 8 bits where four of them do not fit.
+/// One field of `length` bytes, in full frames. It decodes to a quarter of that: the value is a
+/// Huffman string of symbols of 30 bits, and of 8 bits where four of them do not fit.
 fn large_block(length: usize) -> Vec<Vec<u8>> {
     let mut block = vec![0, 1, b'a', 0xff];
     let beyond = length - 7 - 127;
@@ -63,7 +63,7 @@ fn a_block_has_at_most_64_continuations() {
 fn a_block_has_at_most_256_fields() {
     check_block(&[0x82; 256], None);
     check_block(&[0x82; 257], Some("an HTTP/2 header block has more than 256 fields"));
-    // Huffman strings cost the decoder most; what is beyond the limit is never decoded.
+    // Huffman strings are the most expensive to decode; strings above the limit are never decoded.
     check_block(&[0x04, 0x80].repeat(8_192), Some("an HTTP/2 header block has more than 256 fields"));
 }
 
@@ -107,7 +107,7 @@ fn padding_and_priority_have_to_fit() {
 }
 
 #[test]
-fn malformed_hpack_says_what_is_wrong() {
+fn errors_of_malformed_hpack_name_the_rule() {
     let truncated = Some("an HPACK header block ends inside a field");
     for block in ["ff", "40", "0001", "000161", "00016105 61", "ff80", "3f", "20 41", "04", "7f", "0f", "00ff", "8201"]
     {
@@ -137,7 +137,7 @@ fn malformed_hpack_says_what_is_wrong() {
 }
 
 #[test]
-fn what_came_before_an_error_is_delivered() {
+fn bytes_before_an_error_are_delivered() {
     let good = connection(&[frame(SETTINGS, 0, 0, &[]), frame(DATA, 0, 1, b"data")]);
     let input = [&good[..], &frame(HEADERS, END_HEADERS, 1, &[0x80]), &frame(PING, 0, 0, &[0; 8])].concat();
     for (pieces, reads) in [(usize::MAX, 8_192), (1, 8_192), (usize::MAX, 1), (1, 1)] {
@@ -148,7 +148,7 @@ fn what_came_before_an_error_is_delivered() {
 }
 
 #[test]
-fn errors_hold_nothing_of_the_request() {
+fn errors_contain_nothing_of_the_request() {
     let secret = literals(&[("authorization", "hunter2"), ("x", "y")]);
     let input = connection(&[frame(HEADERS, END_HEADERS, 1, &secret[..secret.len() - 1])]);
     let text = pass(&input).error.expect("the block is cut short");

@@ -1,4 +1,5 @@
-//! Properties: valid conversations keep their meaning, and no bytes whatever do harm.
+//! Properties: valid conversations keep their meaning, and no bytes cause a panic or unbounded
+//! memory.
 //!
 //! `KEYVAULT_CSI_FUZZ_CASES` sets the number of cases of each property.
 
@@ -15,10 +16,9 @@ fn config() -> Config {
     Config { cases, failure_persistence: None, ..Config::default() }
 }
 
-/// Name and value.
 type Field = (Vec<u8>, Vec<u8>);
 
-/// How a field is written, where there is a choice.
+/// The encoding of a field, where HPACK allows several.
 #[derive(Clone, Debug)]
 enum Style {
     Indexed,
@@ -27,7 +27,7 @@ enum Style {
     NeverIndexed,
 }
 
-/// One header block with the way in which it is encoded and framed.
+/// One header block, with its encoding and frames.
 #[derive(Clone, Debug)]
 struct Request {
     fields: Vec<(Field, Style)>,
@@ -39,7 +39,7 @@ struct Request {
     data: Vec<u8>,
 }
 
-/// An encoder that is free in its choices; the table is what RFC 7541 §2.3.2 says, without the static part.
+/// An encoder that can produce every representation; the dynamic table is that of RFC 7541 §2.3.2.
 struct Encoder {
     table: VecDeque<Field>,
     limit: usize,
@@ -107,7 +107,8 @@ fn string(string: &[u8], block: &mut Vec<u8>) {
     block.extend(string);
 }
 
-/// The frames of the request on its stream: HEADERS, CONTINUATION frames, and DATA unless it ends there.
+/// The frames of the request on its stream: HEADERS, CONTINUATION frames, and DATA unless it ends
+/// there.
 fn frames_of(request: &Request, stream: u32, block: &[u8]) -> Vec<Vec<u8>> {
     let mut cuts: Vec<_> = request.fragments.iter().map(|at| at % (block.len() + 1)).collect();
     cuts.extend((0..block.len()).step_by(10_000));
@@ -137,7 +138,7 @@ fn frames_of(request: &Request, stream: u32, block: &[u8]) -> Vec<Vec<u8>> {
     frames
 }
 
-/// What has to come out for the request.
+/// The expected output for the request.
 fn expected_of(request: &Request, stream: u32) -> Vec<Seen> {
     let fields = request.fields.iter().map(|((name, value), _)| {
         let value = if name == b":authority" { b"localhost" } else { &value[..] };
@@ -209,7 +210,7 @@ fn hostile_frame() -> impl Strategy<Value = Vec<u8>> {
     let kind = prop_oneof![4 => Just(HEADERS), 2 => Just(CONTINUATION), 1 => any::<u8>()];
     let flags = prop_oneof![3 => Just(END_HEADERS), 1 => Just(0), 1 => any::<u8>()];
     let stream = prop_oneof![6 => Just(1u32), 1 => any::<u32>()];
-    // Octets that begin fields, sizes of tables and Huffman strings, beside plain noise.
+    // Octets that begin fields, table size updates and Huffman strings, and random ones.
     let octet = prop_oneof![
         4 => any::<u8>(),
         2 => prop::sample::select(vec![0x00, 0x04, 0x10, 0x20, 0x3f, 0x40, 0x41, 0x81, 0x82, 0xbe, 0xff, 0x7f, 0x80]),
@@ -221,7 +222,8 @@ fn hostile_frame() -> impl Strategy<Value = Vec<u8>> {
     (kind, flags, stream, payload).prop_map(|(kind, flags, stream, payload)| frame(kind, flags, stream, &payload))
 }
 
-/// Nothing panics, memory stays bounded (`pass_in` asserts it), and the result does not depend on the pieces.
+/// Asserts that nothing panics, memory stays bounded (in `pass_in`), and the result does not depend
+/// on the pieces.
 fn check_harmless(input: &[u8], pieces: &[usize], reads: &[usize]) -> Result<(), TestCaseError> {
     let whole = pass(input);
     prop_assert_eq!(&pass_in(input, pieces, reads), &whole);

@@ -1,8 +1,8 @@
-//! What two kubelets sent at their first contact (`tests/it/fixtures/kubelet/*/13-registration.json`), `<kubelet-root>` being
-//! `/var/lib/kubelet`.
+//! The first requests of two kubelets (`tests/it/fixtures/kubelet/*/13-registration.json`),
+//! `<kubelet-root>` being `/var/lib/kubelet`.
 //!
-//! The recordings hold decoded headers; the blocks here are these headers encoded as grpc-go does it (its table, each
-//! new field indexed, Huffman code where it is shorter).
+//! The recordings have decoded headers; the blocks here have the same headers in grpc-go's encoding
+//! (its table, each new field indexed, Huffman code where it is shorter).
 
 use super::super::frames::{END_HEADERS, END_STREAM, HEADERS};
 use super::{ACK, DATA, Fields, SETTINGS, fields, frame, hex};
@@ -22,7 +22,7 @@ pub(super) struct Call {
 }
 
 impl Recording {
-    /// SETTINGS comes with the preface, its acknowledgement after the server's.
+    /// The SETTINGS after the preface, and the acknowledgement of the server's SETTINGS.
     pub(super) fn settings() -> [Vec<u8>; 2] {
         [frame(SETTINGS, 0, 0, &[]), frame(SETTINGS, ACK, 0, &[])]
     }
@@ -47,7 +47,7 @@ pub(super) fn recordings() -> [Recording; 4] {
     [registration_1_20(), csi_1_20(), registration_1_36(), csi_1_36()]
 }
 
-fn old(path: &str, authority: &str, timeout: &str) -> Fields {
+fn kubelet_1_20(path: &str, authority: &str, timeout: &str) -> Fields {
     fields(&[
         (":method", "POST"),
         (":scheme", "http"),
@@ -60,8 +60,8 @@ fn old(path: &str, authority: &str, timeout: &str) -> Fields {
     ])
 }
 
-fn new(path: &str, authority: &str, timeout: &str) -> Fields {
-    let mut list = old(path, authority, timeout);
+fn kubelet_1_36(path: &str, authority: &str, timeout: &str) -> Fields {
+    let mut list = kubelet_1_20(path, authority, timeout);
     list[5].1 = b"grpc-go/1.79.3".to_vec();
     list.insert(7, (b"grpc-accept-encoding".to_vec(), b"gzip".to_vec()));
     list
@@ -73,14 +73,14 @@ fn registration_1_20() -> Recording {
         block: hex("8386449c62ba2d98d558598c84d83498f52fb4b31909b06931ea63115392a94f41af63b8ec628346c75b632d054b15d1\
             6cc6a91158598c84d9e9841496152859093d855c8832fd5e42e63ad61665d072755f8b1d75d0620d263d4c4d65647a8a9acac8b4\
             c7602b89d5c340027465864d833505b11f40899acac8b24d494f6a7f867df7df7856ff"),
-        fields: old(GET_INFO, RAW, "999982u"),
+        fields: kubelet_1_20(GET_INFO, RAW, "999982u"),
         message: EMPTY_MESSAGE.to_vec(),
     };
     let second = Call {
         stream: 3,
         block: hex("838644a862ba2d98d558598c84d83498f52fb4b31909b06931ea6349d2697d6d2cc6426c1a4c7ab72469b51fc3c2c1c0\
             7f008669f7df7de6ad"),
-        fields: old(NOTIFY, RAW, "4999984u"),
+        fields: kubelet_1_20(NOTIFY, RAW, "4999984u"),
         message: REGISTERED.to_vec(),
     };
     Recording { calls: vec![first, second] }
@@ -92,7 +92,7 @@ fn csi_1_20() -> Recording {
         block: hex("83864492608832fdc2be93c856349e42e22a725529ff41a963b8ec628346c75b632d054b15d16cc6a90c20a4b0a942c8\
             49ec2ae44197eaf21731d8220cba0e4ebf5f8b1d75d0620d263d4c4d65647a8a9acac8b4c7602b89d5c340027465864d833505b1\
             1f40899acac8b24d494f6a7f85088000029f"),
-        fields: old(NODE_GET_INFO, "/var/lib/kubelet/plugins/secrets-store.csi.k8s.io/csi.sock", "120000m"),
+        fields: kubelet_1_20(NODE_GET_INFO, "/var/lib/kubelet/plugins/secrets-store.csi.k8s.io/csi.sock", "120000m"),
         message: EMPTY_MESSAGE.to_vec(),
     };
     Recording { calls: vec![call] }
@@ -105,14 +105,14 @@ fn registration_1_36() -> Recording {
             d054aa2c35d16cc6a91158598c84d9e9516141496152859093d855c8832fd5e42e63ad61665d07275f5f8b1d75d0620d263d4c4d\
             65647a8b9acac8b4c7602bbafaecff40027465864d833505b11f408e9acac8b0c842d6958b510f21aa9b839bd9ab40899acac8b2\
             4d494f6a7f867df7df75ab7f"),
-        fields: new(GET_INFO, ENCODED, "999974u"),
+        fields: kubelet_1_36(GET_INFO, ENCODED, "999974u"),
         message: EMPTY_MESSAGE.to_vec(),
     };
     let second = Call {
         stream: 3,
         block: hex("838644a862ba2d98d558598c84d83498f52fb4b31909b06931ea6349d2697d6d2cc6426c1a4c7ab72469b51fc4c3c2c1\
             c07f008669f7df7de05b"),
-        fields: new(NOTIFY, ENCODED, "4999980u"),
+        fields: kubelet_1_36(NOTIFY, ENCODED, "4999980u"),
         message: REGISTERED.to_vec(),
     };
     Recording { calls: vec![first, second] }
@@ -124,7 +124,7 @@ fn csi_1_36() -> Recording {
         block: hex("83864492608832fdc2be93c856349e42e22a725529ff4186a0e41d139d095f8b1d75d0620d263d4c4d65647a8b9acac8\
             b4c7602bbafaecff40027465864d833505b11f408e9acac8b0c842d6958b510f21aa9b839bd9ab40899acac8b24d494f6a7f8508\
             8000029f"),
-        fields: new(NODE_GET_INFO, "localhost", "120000m"),
+        fields: kubelet_1_36(NODE_GET_INFO, "localhost", "120000m"),
         message: EMPTY_MESSAGE.to_vec(),
     };
     Recording { calls: vec![call] }

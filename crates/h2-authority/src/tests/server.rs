@@ -1,4 +1,5 @@
-//! A real tonic server on a real Unix socket, with the adapter in front and, to show what it is for, without.
+//! A real tonic server on a real Unix socket, with the adapter and, to prove that it is necessary,
+//! without.
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
@@ -22,7 +23,7 @@ use tonic::transport::{Endpoint, Server};
 use super::recorded::{Recording, recordings};
 use super::*;
 
-/// Messages as they are on the wire.
+/// Messages without decoding.
 #[derive(Default)]
 struct Raw;
 
@@ -60,11 +61,11 @@ impl tonic::codec::Decoder for Raw {
     }
 }
 
-/// Answers each call with the authority that it saw and the length of the message.
+/// Answers each call with the authority of the request and the length of the message.
 #[derive(Clone)]
-struct Mirror;
+struct AuthorityService;
 
-impl Service<http::Request<Body>> for Mirror {
+impl Service<http::Request<Body>> for AuthorityService {
     type Response = http::Response<Body>;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
@@ -94,7 +95,7 @@ impl UnaryService<Vec<u8>> for Answer {
     }
 }
 
-/// A server in a directory of its own; it ends with the value.
+/// A server in its own directory; it stops when the value is dropped.
 struct Running {
     socket: PathBuf,
     _directory: tempfile::TempDir,
@@ -111,16 +112,16 @@ impl Running {
         tokio::spawn(async move {
             if adapted {
                 let incoming = listener.map(|stream| stream.map(LocalhostAuthority::new));
-                Server::builder().serve_with_incoming_shutdown(Mirror, incoming, stopped).await
+                Server::builder().serve_with_incoming_shutdown(AuthorityService, incoming, stopped).await
             } else {
-                Server::builder().serve_with_incoming_shutdown(Mirror, listener, stopped).await
+                Server::builder().serve_with_incoming_shutdown(AuthorityService, listener, stopped).await
             }
         });
         Self { socket, _directory: directory, _stop: stop }
     }
 }
 
-/// How a stream ended.
+/// The end of a stream.
 #[derive(Debug, PartialEq)]
 enum Reply {
     Answered(String),
@@ -138,7 +139,8 @@ struct RawClient {
 }
 
 impl RawClient {
-    /// Connects as a kubelet does: SETTINGS with the preface, and the acknowledgement after the server's.
+    /// Connects as a kubelet does: SETTINGS with the preface, and the acknowledgement after the
+    /// server's.
     async fn connect(socket: &Path) -> Self {
         let mut client = Self::open(socket).await;
         let [settings, ack] = Recording::settings();
@@ -169,7 +171,7 @@ impl RawClient {
         Some((head[3], head[4], u32::from_be_bytes([head[5], head[6], head[7], head[8]]), payload))
     }
 
-    /// Reads until the stream is over; the answer has to have the status OK.
+    /// Reads until the stream ends; asserts that a response has the status OK.
     async fn reply(&mut self, id: u32) -> Reply {
         let mut message = Vec::new();
         let mut status = None;
@@ -202,7 +204,8 @@ impl RawClient {
             ("content-type", "application/grpc"),
             ("te", "trailers"),
         ]);
-        // A fresh encoder each time: the adapter's table holds older fields, and these blocks do not refer to them.
+        // A new encoder for each call: these blocks do not refer to older fields in the adapter's
+        // table.
         let block = loona_hpack::Encoder::new().encode(list.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())));
         self.send(&[frame(HEADERS, END_HEADERS, id, &block), frame(DATA, END_STREAM, id, &[0; 5])]).await;
         self.reply(id).await
@@ -213,7 +216,7 @@ fn answered(text: &str) -> Reply {
     Reply::Answered(text.to_owned())
 }
 
-/// What kubelets send (RFC 9113 allows the last two neither), and one that h2 would have taken.
+/// Authorities of kubelets, valid ones, and invalid ones that no kubelet sends.
 fn authorities() -> Vec<String> {
     let mut all: Vec<_> = [
         "/var/lib/kubelet/plugins/secrets-store.csi.k8s.io/csi.sock",
@@ -247,7 +250,8 @@ async fn a_call_without_authority_reaches_the_handler_without() {
     assert_eq!(client.call(1, None).await, answered(" 0"));
 }
 
-/// The reason for the adapter. When this test fails, h2 takes paths, and the adapter may go.
+/// The reason for the adapter. If this test fails, h2 accepts paths, and the adapter can be
+/// deleted.
 #[tokio::test]
 async fn without_the_adapter_a_path_is_a_protocol_error() {
     let server = Running::start(false);
@@ -301,7 +305,7 @@ async fn tonics_client_is_served_in_parallel_with_large_messages() {
     futures::future::join_all(calls).await;
 }
 
-/// What a client may do wrong costs its own connection only.
+/// An error of a client ends its own connection only.
 #[tokio::test]
 async fn a_broken_connection_ends_and_others_go_on() {
     let server = Running::start(true);
@@ -319,7 +323,7 @@ async fn a_broken_connection_ends_and_others_go_on() {
         let mut rest = Vec::new();
         drop(client.stream.read_to_end(&mut rest).await);
     }
-    // These are h2's to refuse.
+    // h2 refuses these, not the adapter.
     let push = frame(PUSH_PROMISE, END_HEADERS, 1, &[0, 0, 0, 2, 0x82]);
     for bytes in [push, frame(CONTINUATION, END_HEADERS, 1, &[0x82]), frame(HEADERS, END_HEADERS, 0, &[0x82])] {
         let mut client = RawClient::connect(&server.socket).await;

@@ -1,4 +1,4 @@
-//! Frames that are well formed: what changes, and what stays.
+//! Well-formed frames: only the authority changes.
 
 use loona_hpack::Encoder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,7 +16,7 @@ fn block(stream: u32, end_stream: bool, list: &[(&str, &str)]) -> Seen {
     Seen::Block { stream, end_stream, fields: fields(list) }
 }
 
-/// The adapter's answer to one block on stream 1.
+/// Asserts the adapter's output for one block on stream 1.
 fn check_block(bytes: &[u8], expected: &[(&str, &str)]) {
     assert_eq!(pass_frames(&[frame(HEADERS, END_HEADERS, 1, bytes)]), [block(1, false, expected)]);
 }
@@ -96,7 +96,8 @@ fn a_block_may_be_split_anywhere() {
     }
 }
 
-/// RFC 7541 C.3 and C.4: three requests on one connection, the second and third with `:authority` by index 62.
+/// RFC 7541 C.3 and C.4: three requests on one connection, the second and third with `:authority`
+/// by index 62.
 #[test]
 fn a_later_request_may_name_the_authority_by_index() {
     let plain = [
@@ -174,7 +175,8 @@ fn never_indexed_fields_stay_so() {
     check("10 01 61 01 62", hex("10 01 61 01 62"));
     check("1f 08 01 65", [&hex("10 0d"), &b"authorization"[..], &hex("01 65")].concat());
     check("00 01 63 01 64", hex("00 01 63 01 64"));
-    // The same bit within an index means nothing: field 16 of the static table, with indexing and as it is.
+    // The same bit within an index has no meaning: field 16 of the static table, with indexing and
+    // indexed.
     check("50 01 66", [&hex("00 0f"), &b"accept-encoding"[..], &hex("01 66")].concat());
     check("90", [&hex("00 0f"), &b"accept-encoding"[..], &hex("0d"), b"gzip, deflate"].concat());
 }
@@ -235,7 +237,8 @@ fn an_end_within_a_frame_is_an_end_after_its_bytes() {
     for length in 0..whole.len() {
         let outcome = pass(&whole[..length]);
         assert_eq!(outcome.error, None);
-        // Of a block that never ends only the last frame's header is let go: it promises bytes that do not follow.
+        // Of an incomplete block only the last frame's header passes: it announces bytes that do
+        // not follow.
         let expected = match length {
             _ if length <= headers_at => whole[..length].to_vec(),
             _ if length < continuation_at => whole[..length.min(headers_at + 9)].to_vec(),

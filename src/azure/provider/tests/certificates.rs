@@ -10,7 +10,7 @@ use super::*;
 use crate::formats::jwk::Jwk;
 use crate::formats::pkcs12::Work;
 use crate::formats::tests::archive::{KEY_VAULT, Writer, write};
-use crate::formats::tests::openssl::{AUTHORITY, BARE, Lab, ROOT, SERVER};
+use crate::formats::tests::openssl::{AUTHORITY, BARE, OpenSsl, ROOT, SERVER};
 use crate::model::{ExposeSecret, FileMode, SecretString};
 
 const ALL: Rendering = Rendering { construct_pem_chain: true, separate_files: true, default_mode: FileMode::DEFAULT };
@@ -45,7 +45,7 @@ fn pem_of(archive: &[u8], rendering: &Rendering) -> Result<(String, Vec<String>)
 #[test]
 fn the_corpus_comes_out_with_matching_keys_and_ordered_chains() {
     for kind in ["RSA:2048", "RSA:4096", "EC:P-256", "EC:P-384", "EC:P-521", "ED25519"] {
-        let lab = Lab::new();
+        let lab = OpenSsl::new();
         lab.chain(kind);
         for options in [
             "",
@@ -74,7 +74,7 @@ fn the_corpus_comes_out_with_matching_keys_and_ordered_chains() {
 
 #[test]
 fn one_certificate_without_identifiers_is_enough() {
-    let lab = Lab::new();
+    let lab = OpenSsl::new();
     lab.certificate("alone", "RSA:2048", None, BARE);
     let archive = write(&KEY_VAULT, &[lab.pkcs8("alone")], &[lab.der("alone")]);
     lab.check_key_and_chain(&pem_of(&archive, &ONE).unwrap().0, &["alone"]);
@@ -82,7 +82,7 @@ fn one_certificate_without_identifiers_is_enough() {
 
 #[test]
 fn archives_without_a_chain_keep_their_order_and_warn() {
-    let lab = Lab::new();
+    let lab = OpenSsl::new();
     lab.chain("EC:P-256");
     lab.certificate("second", "EC:P-256", Some("intermediate"), SERVER);
     lab.certificate("plain", "EC:P-256", None, ROOT);
@@ -133,7 +133,7 @@ fn archives_without_a_chain_keep_their_order_and_warn() {
 
 #[test]
 fn several_keys_keep_their_order_and_a_missing_key_is_reported() {
-    let lab = Lab::new();
+    let lab = OpenSsl::new();
     lab.chain("EC:P-256");
     let keys = ["root", "server"].map(|name| lab.pkcs8(name));
     let certificate = [lab.der("server")];
@@ -149,7 +149,7 @@ fn several_keys_keep_their_order_and_a_missing_key_is_reported() {
 
 #[test]
 fn separate_files_come_before_the_whole() {
-    let lab = Lab::new();
+    let lab = OpenSsl::new();
     lab.chain("EC:P-256");
     let archive = STANDARD.encode(lab.archive("-legacy"));
     let (files, warnings) = backed("objectAlias: tls/site", Some(3), &archive, PKCS12, &ALL).unwrap();
@@ -209,7 +209,7 @@ fn pfx_is_base64_text_or_the_binary_and_its_halves_are_empty() {
 
 #[test]
 fn errors_name_the_object_and_the_fix_and_no_content() {
-    let lab = Lab::new();
+    let lab = OpenSsl::new();
     lab.certificate("alone", "EC:P-256", None, AUTHORITY);
     let archive = STANDARD.encode(write(&KEY_VAULT, &[lab.pkcs8("alone")], &[lab.der("alone")]));
     let again = "import the certificate into the vault again, as PFX or PEM";
@@ -235,7 +235,10 @@ fn errors_name_the_object_and_the_fix_and_no_content() {
             "hunter2!",
             "the PKCS#12 archive cannot be decoded: the value is not base64: byte 8 of 8 is not allowed there",
         ),
-        ("aHVudGVyMg==", "the PKCS#12 archive is damaged or none at all: the outer structure cannot be read"),
+        (
+            "aHVudGVyMg==",
+            "the value is not a PKCS#12 archive, or the archive is damaged: the outer structure cannot be read",
+        ),
     ] {
         assert_eq!(
             backed("", None, value, PKCS12, &ONE).unwrap_err(),
@@ -266,15 +269,15 @@ fn a_certificate_is_one_block_and_not_parsed() {
 
 #[test]
 fn a_key_is_its_public_half() {
-    let lab = Lab::new();
+    let lab = OpenSsl::new();
     lab.key("key", "EC:P-521", "rendered");
-    let der = lab.openssl("pkey -in key.key -pubout -outform DER");
+    let der = lab.run("pkey -in key.key -pubout -outform DER");
     let text = |bytes: &[u8]| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
     let (x, y) = der[der.len() - 132..].split_at(66);
     let (x, y) = (text(x), text(y));
     let key = Jwk { kty: Some("EC-HSM"), crv: Some("P-521"), x: Some(&x), y: Some(&y), ..Jwk::default() };
     let spec = object("objectName: signing\nobjectType: key\n").unwrap();
-    let expected = lab.openssl("pkey -in key.key -pubout");
+    let expected = lab.run("pkey -in key.key -pubout");
     assert_eq!(outcome(&spec, None, ObjectValue::Key(key), &ALL), Ok((vec![("signing".into(), expected)], vec![])));
     assert_eq!(
         outcome(&spec, None, ObjectValue::Key(Jwk { crv: Some("P-256K"), ..key }), &ALL).unwrap_err(),

@@ -5,7 +5,7 @@ use base64::prelude::BASE64_STANDARD;
 
 use super::*;
 use crate::formats::pkcs12::Work;
-use crate::formats::tests::openssl::{BARE, Lab};
+use crate::formats::tests::openssl::{BARE, OpenSsl};
 use crate::model::{ExposeSecret as _, SecretString};
 
 fn taken(pairs: &[(&str, &str)]) -> Result<ClientCertificate, String> {
@@ -20,12 +20,12 @@ fn taken(pairs: &[(&str, &str)]) -> Result<ClientCertificate, String> {
 }
 
 struct Files {
-    lab: Lab,
+    lab: OpenSsl,
 }
 
 impl Files {
     fn new() -> Files {
-        let lab = Lab::new();
+        let lab = OpenSsl::new();
         lab.certificate("client", "RSA:2048", None, BARE);
         lab.certificate("other", "RSA:2048", None, BARE);
         Files { lab }
@@ -36,7 +36,7 @@ impl Files {
     }
 
     fn archive(&self, options: &str) -> String {
-        BASE64_STANDARD.encode(self.lab.openssl(&format!("pkcs12 -export -inkey client.key -in client.pem {options}")))
+        BASE64_STANDARD.encode(self.lab.run(&format!("pkcs12 -export -inkey client.key -in client.pem {options}")))
     }
 
     /// Asserts that certificate and key of `client` were taken.
@@ -107,9 +107,9 @@ fn a_faulty_certificate_says_what_to_do() {
         (&[("clientcertificate", &format!("{encrypted_header}{certificate}"))], "encrypted private key; decrypt it"),
         (&[("clientcertificate", cut)], "damaged"),
         (&[("clientcertificate", binary)], "neither PEM nor a PKCS#12 archive in base64"),
-        (&[("clientcertificate", "AAAA")], "PKCS#12 archive is damaged or none at all"),
-        (&[("clientcertificate", &archive)], "password is another one"),
-        (&[("clientcertificate", &archive), ("clientcertificatepassword", "falsch")], "password is another one"),
+        (&[("clientcertificate", "AAAA")], "not a PKCS#12 archive, or the archive is damaged"),
+        (&[("clientcertificate", &archive)], "password is wrong"),
+        (&[("clientcertificate", &archive), ("clientcertificatepassword", "falsch")], "password is wrong"),
         (&[("clientcertificate", "")], "\"clientcertificate\" in the Secret of nodePublishSecretRef is empty"),
         (
             &[("clientSecret", "s"), ("clientCertificate", &archive)],

@@ -235,7 +235,7 @@ fn all_mistakes_of_an_object_are_found() {
 #[test]
 fn broken_yaml_is_one_mistake_with_its_line() {
     for (lines, wrong) in [
-        ("objectName: a\nobjectName: b\n", "line 2, column 1: the key \"objectName\" is there twice"),
+        ("objectName: a\nobjectName: b\n", "line 2, column 1: the key \"objectName\" occurs twice"),
         ("objectName: [a]\n", "line 1, column 13: expected string scalar"),
         ("objectType: secret\nobjectName: {a: b}\n", "line 2, column 13: expected string scalar"),
     ] {
