@@ -1,8 +1,9 @@
 //! keyvault-csi: Azure Key Vault secrets, keys and certificates as files in Kubernetes pods.
 //!
-//! `cmd` wires the roles. `node` is the online mode: a CSI node driver. `backend`, `azure` and the modules below them
-//! serve every role. A module imports only the areas that its row in `ARCHITECTURE.md` lists, and each outside crate has
-//! one home; the crate `tests/tidy` checks both.
+//! `cmd` wires the roles. `node` is the online mode: a CSI node driver. `backend`, `azure` and the
+//! modules below them serve every role. A module imports only the areas that its row in
+//! `ARCHITECTURE.md` lists, and each outside crate has one home; the crate `tests/tidy` checks
+//! both.
 
 pub mod cmd;
 

@@ -1,4 +1,5 @@
-//! Azure: what a class asks for (`provider`), and the HTTP protocols of Key Vault, Entra ID and IMDS (`keyvault`).
+//! Azure: what a class asks for (`provider`), and the HTTP protocols of Key Vault, Entra ID and
+//! IMDS (`keyvault`).
 //!
 //! The home of every crate that sends HTTP requests.
 

@@ -101,7 +101,7 @@ fn details_about_a_missing_class_are_for_the_log_only() {
         error.detail().unwrap(),
         format!(
             "searched {}; a class of that name is in namespace shop; it may be in a file that cannot be read: \"b.yaml\" (line \
-             1, column 7: unclosed bracket '['), \"c.yaml\" (line 3, column 1: the key \"a\" is there twice)",
+             1, column 7: unclosed bracket '['), \"c.yaml\" (line 3, column 1: the key \"a\" occurs twice)",
             folder.path().display()
         )
     );

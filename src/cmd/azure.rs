@@ -19,7 +19,7 @@ use crate::azure::provider::{Azure, DefaultCloud, Rendering};
 use crate::compute::Compute;
 use crate::formats::duration;
 use crate::model::FileMode;
-use crate::server::metrics::Metrics;
+use crate::server::metrics::FetchMetrics;
 
 /// Requests to one vault after a pause (docs/decisions.md#d7).
 const BURST: u32 = 64;
@@ -89,7 +89,7 @@ impl AzureArgs {
     /// An invalid flag, by name.
     pub(super) fn provider(
         &self,
-        metrics: &Metrics,
+        metrics: &FetchMetrics,
         compute: &Compute,
         descriptors: Descriptors,
     ) -> anyhow::Result<Azure> {

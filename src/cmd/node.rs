@@ -6,6 +6,7 @@
 mod args;
 mod cluster;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -30,7 +31,7 @@ use crate::node::rotation::Rotation;
 use crate::node::volume::{RotationOptions, Volumes};
 use crate::platform::socket;
 use crate::server::admin::{self, Checked};
-use crate::server::metrics::Metrics;
+use crate::server::metrics::{Exposition, FetchMetrics, NodeMetrics};
 
 /// For unwritten status objects, after the open calls.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -55,11 +56,13 @@ async fn drive(args: Args, descriptors: Descriptors) -> anyhow::Result<()> {
     let user_agent = process::user_agent();
     let (classes, cluster) = cluster::connect(&args, &user_agent).await?;
     let reports = cluster.as_ref().map(|cluster| cluster.reports.clone());
-    let metrics = Metrics::new();
-    let compute = Compute::new(metrics.clone())?;
+    let mut exposition = Exposition::new();
+    let metrics = NodeMetrics::register(&mut exposition);
+    let fetch_metrics = FetchMetrics::register(&mut exposition);
+    let compute = Compute::new(fetch_metrics.clone())?;
     let external = external(&args, &metrics);
     let azure = match args.azure_provider {
-        AzureProvider::Builtin => Some(args.azure.provider(&metrics, &compute, descriptors)?),
+        AzureProvider::Builtin => Some(args.azure.provider(&fetch_metrics, &compute, descriptors)?),
         AzureProvider::External => None,
     };
     let backends = Backends::new(azure, external.clone());
@@ -80,7 +83,7 @@ async fn drive(args: Args, descriptors: Descriptors) -> anyhow::Result<()> {
         tokio::spawn(pods.follow());
     }
     let rotation = Rotation::new(volumes.clone(), metrics.clone(), pods);
-    let node = Node { node_id: args.nodeid.clone(), volumes, metrics: metrics.clone(), tasks: tasks.clone() };
+    let node = Node { node_id: args.nodeid.clone(), volumes, metrics, tasks: tasks.clone() };
     let driver = Driver { name: args.drivername.clone(), node };
     let (listener, socket_file) = socket::listen_private(&args.endpoint)?;
     let (state, registered) = watch::channel(registration::State::Waiting);
@@ -96,7 +99,7 @@ async fn drive(args: Args, descriptors: Descriptors) -> anyhow::Result<()> {
             Ok(())
         });
     }
-    serve_http(&mut running, &args, metrics, &registered, descriptors, &shutdown).await?;
+    serve_http(&mut running, &args, Arc::new(exposition), &registered, descriptors, &shutdown).await?;
     if let Some(connection) = connection.filter(|_| !args.startup_taint.is_empty()) {
         // The node's name becomes part of a URL.
         let node = ResourceName::new(args.nodeid.as_str()).context("--nodeid")?;
@@ -127,7 +130,7 @@ async fn drive(args: Args, descriptors: Descriptors) -> anyhow::Result<()> {
 }
 
 /// The configured external providers.
-fn external(args: &Args, metrics: &Metrics) -> External {
+fn external(args: &Args, metrics: &NodeMetrics) -> External {
     let directories = external::directories(&args.additional_provider_volume_paths, &args.provider_volume);
     let largest_reply = usize::try_from(args.max_call_recv_msg_size).unwrap_or(usize::MAX);
     External::new(external::Options { directories, largest_reply }, metrics.clone())
@@ -137,7 +140,7 @@ fn external(args: &Args, metrics: &Metrics) -> External {
 async fn serve_http(
     running: &mut Running,
     args: &Args,
-    metrics: Metrics,
+    metrics: Arc<Exposition>,
     registered: &watch::Receiver<registration::State>,
     descriptors: Descriptors,
     shutdown: &CancellationToken,

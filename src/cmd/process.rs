@@ -7,6 +7,7 @@ use std::future::Future;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -20,7 +21,7 @@ use super::descriptors::Descriptors;
 use super::goflags::Unused;
 use crate::platform::process::{descriptor_limit, forbid_core_files, raise_descriptor_limit};
 use crate::server::admin;
-use crate::server::metrics::Metrics;
+use crate::server::metrics::Exposition;
 use crate::server::telemetry;
 
 /// Enough to keep two cores busy; the node's core count would only cost memory
@@ -167,7 +168,7 @@ pub(super) async fn serve_metrics(
     running: &mut Running,
     address: SocketAddr,
     flag: &str,
-    metrics: Metrics,
+    metrics: Arc<Exposition>,
     room: usize,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {

@@ -6,6 +6,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, ValueHint};
@@ -23,7 +24,7 @@ use crate::formats::duration;
 use crate::node::plugin::{self, ProviderService};
 use crate::platform::socket;
 use crate::server::admin;
-use crate::server::metrics::Metrics;
+use crate::server::metrics::{Exposition, FetchMetrics, ProviderMetrics};
 
 /// The limit of `--healthz-timeout`; a kubelet's timeout for a probe is far below.
 const MAX_PROBE_TIMEOUT: Duration = Duration::from_secs(300);
@@ -74,11 +75,13 @@ pub(super) fn run(args: Args, unused: &[Unused]) -> anyhow::Result<()> {
 
 async fn serve(args: Args, descriptors: Descriptors) -> anyhow::Result<()> {
     let (signal, shutdown) = (process::shutdown_signal()?, CancellationToken::new());
-    let (metrics, tasks) = (Metrics::new(), TaskTracker::new());
-    let azure = args.azure.provider(&metrics, &Compute::new(metrics.clone())?, descriptors)?;
-    let provider = ProviderService { azure, metrics: metrics.clone(), tasks: tasks.clone() };
+    let (mut exposition, tasks) = (Exposition::new(), TaskTracker::new());
+    let fetch_metrics = FetchMetrics::register(&mut exposition);
+    let azure = args.azure.provider(&fetch_metrics, &Compute::new(fetch_metrics.clone())?, descriptors)?;
+    let metrics = ProviderMetrics::register(&mut exposition);
+    let provider = ProviderService { azure, metrics, tasks: tasks.clone() };
     let mut running = Running::new();
-    serve_http(&mut running, &args, metrics, descriptors, &shutdown).await?;
+    serve_http(&mut running, &args, Arc::new(exposition), descriptors, &shutdown).await?;
     let (listener, socket_file) = socket::listen_private(&args.endpoint)?;
     running.spawn(plugin::serve(listener, provider, descriptors.calls, shutdown.clone().cancelled_owned()));
     info!(endpoint = %args.endpoint.display(), version = env!("CARGO_PKG_VERSION"), "listening");
@@ -94,7 +97,7 @@ async fn serve(args: Args, descriptors: Descriptors) -> anyhow::Result<()> {
 async fn serve_http(
     running: &mut Running,
     args: &Args,
-    metrics: Metrics,
+    metrics: Arc<Exposition>,
     descriptors: Descriptors,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {

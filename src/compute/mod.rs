@@ -29,7 +29,7 @@ use crate::formats::keyed_digest::{DigestKey, KeyedDigest};
 use crate::formats::pkcs12::Work;
 use crate::model::Reason;
 use crate::platform::process;
-use crate::server::metrics::Metrics;
+use crate::server::metrics::FetchMetrics;
 
 /// The name in `top -H`.
 const THREAD: &str = "key-derivation";
@@ -82,7 +82,7 @@ pub struct Compute(Arc<Shared>);
 struct Shared {
     queue: Mutex<FairQueue<oneshot::Sender<Permit>>>,
     key: DigestKey,
-    metrics: Metrics,
+    metrics: FetchMetrics,
 }
 
 /// Permits one job to run. Dropping it passes it to the next waiter in the queue.
@@ -100,7 +100,7 @@ impl Compute {
     ///
     /// # Errors
     /// The kernel has no random numbers.
-    pub fn new(metrics: Metrics) -> io::Result<Compute> {
+    pub fn new(metrics: FetchMetrics) -> io::Result<Compute> {
         let key = DigestKey::new(process::random_bytes()?);
         Ok(Compute(Arc::new(Shared { queue: Mutex::default(), key, metrics })))
     }

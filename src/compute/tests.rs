@@ -10,12 +10,12 @@ use tokio::time::Instant;
 use super::fair_queue::{self, FairQueue};
 use super::{Compute, Error, ResultCache, result_cache};
 use crate::formats::pkcs12::Work;
-use crate::server::metrics::Metrics;
+use crate::server::metrics::{Exposition, FetchMetrics};
 
 const LONG: Duration = Duration::from_secs(60);
 
 fn compute() -> Compute {
-    Compute::new(Metrics::new()).unwrap()
+    Compute::new(FetchMetrics::register(&mut Exposition::new())).unwrap()
 }
 
 fn deadline() -> Instant {
@@ -171,7 +171,8 @@ async fn a_job_whose_caller_was_cancelled_does_not_run() {
 
 #[tokio::test]
 async fn a_job_does_not_run_after_its_deadline_and_the_error_names_the_namespace() {
-    let compute = compute();
+    let mut exposition = Exposition::new();
+    let compute = Compute::new(FetchMetrics::register(&mut exposition)).unwrap();
     let (end, begins) = blocked(&compute, "a");
     begins.await.unwrap();
     let soon = Instant::now() + Duration::from_millis(20);
@@ -180,7 +181,7 @@ async fn a_job_does_not_run_after_its_deadline_and_the_error_names_the_namespace
     assert!(matches!(error, Error::Deadline { .. }) && error.to_string().contains("namespace shop"), "{error}");
     end.send(()).unwrap();
     compute.run("c", deadline(), || |_: &mut Work| ()).await.unwrap();
-    let text = compute.0.metrics.encode().unwrap();
+    let text = exposition.encode().unwrap();
     assert!(text.contains("cause=\"deadline\"} 1"), "{text}");
 }
 

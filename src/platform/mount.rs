@@ -1,8 +1,8 @@
 //! Mounts and unmounts tmpfs: detached first and attached when filled, or with mount(2) on kernels
 //! before 5.2.
 //!
-//! Every call is a system call, never a program; descriptors rather than paths name what is mounted on.
-//! `volume::tmpfs` decides what to do with the answers.
+//! Every call is a system call, never a program; descriptors rather than paths name what is mounted
+//! on. `volume::tmpfs` decides what to do with the answers.
 
 use std::ffi::CString;
 use std::io;

@@ -198,8 +198,8 @@ fn a_binding_and_workload_identity_share_nothing() -> Result<()> {
     Ok(())
 }
 
-/// Uses the defaults of the flags. The proxy accepts tokens of its own audience only, and handshakes
-/// with its own name only.
+/// Uses the defaults of the flags. The proxy accepts tokens of its own audience only, and
+/// handshakes with its own name only.
 fn the_example_manifest_reads_the_vault_through_the_proxy() -> Result<()> {
     let _turn = turn();
     let proxy = cluster(3, 443, "/")?;

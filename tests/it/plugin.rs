@@ -204,7 +204,8 @@ fn a_fetch_outlives_the_call_that_started_it() -> Result<()> {
     Ok(())
 }
 
-/// What each error of upstream's provider begins with (docs/reference/azure-provider.md#mount-answer).
+/// What each error of upstream's provider begins with
+/// (docs/reference/azure-provider.md#mount-answer).
 const OPENING: &str = "failed to mount objects, error: ";
 
 /// The Reason in a status's metadata, and the message without the opening and the Reason.

@@ -41,7 +41,7 @@ use super::transport::{ADFS_PATH, EntraTransport, TokenEndpoint, VaultTransport,
 use super::vault_queue::VaultQueue;
 use crate::compute::Compute;
 use crate::model::{ExposeSecret as _, Reason, SecretString};
-use crate::server::metrics::Metrics;
+use crate::server::metrics::FetchMetrics;
 
 /// How many more tries the metadata service gets: it may be unavailable for 70 s
 /// (docs/reference/azure-provider.md#metadata-service).
@@ -59,7 +59,7 @@ pub(super) struct Session {
     pub(super) queue: VaultQueue,
     /// Of the pod's namespace.
     pub(super) permits: NamespacePermits,
-    pub(super) metrics: Metrics,
+    pub(super) metrics: FetchMetrics,
     pub(super) compute: Compute,
     pub(super) limits: RetryLimits,
     pub(super) cloud: Cloud,

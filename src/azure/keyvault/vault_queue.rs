@@ -21,7 +21,7 @@ use super::priority::Priority;
 use super::rate_limit::Rate;
 use crate::model::Purpose;
 use crate::model::Reason;
-use crate::server::metrics::Metrics;
+use crate::server::metrics::FetchMetrics;
 
 /// The number of vaults at which idle ones are dropped.
 const MAX_VAULTS: usize = 256;
@@ -34,7 +34,7 @@ const MAX_OUTAGE_WAIT: Duration = Duration::from_secs(15);
 #[derive(Debug, Clone)]
 pub(super) struct VaultQueues {
     rate: Rate,
-    metrics: Metrics,
+    metrics: FetchMetrics,
     queues: Arc<Mutex<HashMap<String, VaultQueue>>>,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct VaultQueue {
     host: Arc<str>,
     state: Arc<Mutex<State>>,
     priority: Priority,
-    metrics: Metrics,
+    metrics: FetchMetrics,
 }
 
 #[derive(Debug)]
@@ -90,7 +90,7 @@ impl State {
 }
 
 impl VaultQueues {
-    pub(super) fn new(rate: Rate, metrics: Metrics) -> VaultQueues {
+    pub(super) fn new(rate: Rate, metrics: FetchMetrics) -> VaultQueues {
         VaultQueues { rate, metrics, queues: Arc::default() }
     }
 

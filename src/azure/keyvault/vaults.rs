@@ -33,7 +33,7 @@ use super::vault::Vault;
 use super::vault_queue::VaultQueues;
 use crate::compute::Compute;
 use crate::model::Purpose;
-use crate::server::metrics::Metrics;
+use crate::server::metrics::FetchMetrics;
 
 /// The options of a process.
 #[derive(Debug, Clone)]
@@ -50,7 +50,7 @@ pub struct Options {
     /// The limits of connections.
     pub connections: ConnectionLimits,
     /// Counts the requests.
-    pub metrics: Metrics,
+    pub metrics: FetchMetrics,
     /// Reads the keys of certificates.
     pub compute: Compute,
 }
@@ -86,7 +86,7 @@ pub struct Vaults {
     caches: IdentityCaches,
     queues: VaultQueues,
     permits: FetchPermits,
-    metrics: Metrics,
+    metrics: FetchMetrics,
     compute: Compute,
     limits: RetryLimits,
 }

@@ -52,7 +52,8 @@ impl Azure {
         Azure { vaults, default_cloud, rendering, logins, conversions: Conversions::new(compute) }
     }
 
-    /// The number of vaults to which requests are paused: by their Retry-After, and by an open circuit.
+    /// The number of vaults to which requests are paused: by their Retry-After, and by an open
+    /// circuit.
     pub fn backoff_counts(&self) -> [usize; 2] {
         self.vaults.backoff_counts()
     }

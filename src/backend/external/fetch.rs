@@ -60,7 +60,7 @@ impl ExternalFetch<'_> {
             deadline: *deadline,
             redactor: &self.redactor,
         };
-        let discovered = || external.metrics.met(name.as_str());
+        let discovered = || external.metrics.providers().discovered(name.as_str());
         let reply = match call.mount(&self.request, discovered).await {
             Ok(reply) => reply,
             Err(CallFailure::Ours(reason, text)) => return Err(Error::Ours { reason, text }),

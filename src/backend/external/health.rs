@@ -32,7 +32,7 @@ impl External {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let names = self.metrics.providers();
+            let names = self.metrics.providers().names();
             let names = names.iter().filter_map(|name| ProviderName::new(name));
             futures::future::join_all(names.map(|name| self.check(name))).await;
         }
@@ -40,7 +40,7 @@ impl External {
 
     async fn check(&self, name: ProviderName) {
         let outcome = self.version(&name).await;
-        let changed = self.metrics.provider_healthy(name.as_str(), outcome.is_ok());
+        let changed = self.metrics.providers().set_healthy(name.as_str(), outcome.is_ok());
         match outcome {
             Ok(version) if changed => info!(provider = %name, version, "the provider answers"),
             Ok(version) => debug!(provider = %name, version, "the provider answers"),

@@ -29,7 +29,7 @@ pub use error::{Error, ProviderFault};
 pub use fetch::ExternalFetch;
 pub use socket::{ProviderName, directories};
 
-use crate::server::metrics::Metrics;
+use crate::server::metrics::NodeMetrics;
 
 /// The limits of what is accepted from a provider.
 pub mod limits {
@@ -60,12 +60,12 @@ pub struct Options {
 #[derive(Debug, Clone)]
 pub struct External {
     options: Arc<Options>,
-    metrics: Metrics,
+    metrics: NodeMetrics,
 }
 
 impl External {
     /// Providers with sockets in these directories.
-    pub fn new(options: Options, metrics: Metrics) -> External {
+    pub fn new(options: Options, metrics: NodeMetrics) -> External {
         External { options: Arc::new(options), metrics }
     }
 }

@@ -12,7 +12,7 @@ use crate::compute::Compute;
 use crate::kubernetes::{self, ClassCache, Connection, Credentials, Pods, Reports, Secrets, Statuses};
 use crate::node::mirror;
 use crate::node::volume::Volumes;
-use crate::server::metrics::Metrics;
+use crate::server::metrics::NodeMetrics;
 
 /// The parts that exist only with a cluster.
 pub(super) struct Cluster {
@@ -43,7 +43,7 @@ pub(super) fn mirror_secrets(
     args: &Args,
     cluster: Option<Cluster>,
     volumes: &Volumes,
-    metrics: &Metrics,
+    metrics: &NodeMetrics,
     compute: Compute,
 ) {
     let Some(Cluster { connection, classes, reports, pods }) = cluster else {

@@ -21,7 +21,7 @@ use super::{request, status};
 use crate::model::Reason;
 use crate::node::volume::{Attempt, Error, PublishRequest, Published, TargetPath, Volumes};
 use crate::server::grpc::deadline;
-use crate::server::metrics::{Metrics, Provider};
+use crate::server::metrics::{NodeMetrics, Provider};
 use crate::server::telemetry::key;
 
 /// How many publishes and unpublishes may be open before further publishes are refused: a call
@@ -36,7 +36,7 @@ pub struct Node {
     /// The volumes of this node.
     pub volumes: Volumes,
     /// Counts the calls.
-    pub metrics: Metrics,
+    pub metrics: NodeMetrics,
     /// Holds the tasks that outlive their callers, so that a shutdown can wait for them.
     pub tasks: TaskTracker,
 }
@@ -122,7 +122,7 @@ impl node_server::Node for Node {
 /// Publishes, counts and logs: in the task, so that it also happens if the caller disconnects.
 async fn publish(
     volumes: Volumes,
-    metrics: Metrics,
+    metrics: NodeMetrics,
     request: PublishRequest,
     started: Instant,
 ) -> Result<Published, Error> {
@@ -147,7 +147,7 @@ async fn publish(
 /// Unpublishes, counts and logs.
 async fn unpublish(
     volumes: Volumes,
-    metrics: Metrics,
+    metrics: NodeMetrics,
     target: TargetPath,
     started: Instant,
     deadline: Instant,

@@ -19,7 +19,7 @@ use crate::queue::notify::Batch;
 use crate::queue::warn_once::WarnOnce;
 use crate::queue::work_queue::{Outcome, Trigger, WorkQueue};
 use crate::secret::{FileOpener, Writer};
-use crate::server::metrics::Metrics;
+use crate::server::metrics::NodeMetrics;
 use crate::server::telemetry::key;
 
 /// The manager of the mirror's Secrets; the label is upstream's
@@ -48,7 +48,7 @@ pub struct Sources {
     /// Events on pods.
     pub reports: Reports,
     /// Counts writes.
-    pub metrics: Metrics,
+    pub metrics: NodeMetrics,
     /// Opens archives.
     pub compute: Compute,
     /// The driver's name in the volumes of pods.

@@ -22,7 +22,7 @@ use crate::kubernetes::{ClassCache, ClassError, Pods, Reports, SecretRef, Status
 use crate::model::{Class, ClassRef, Namespace, Owner, PodRef, ResourceName, SecretObject, Uid};
 use crate::queue::work_queue::{Outcome, Trigger};
 use crate::secret::{self, DesiredSecret, FileOpener, Files, Freshness, Material, Owners, WriteOutcome, Writer};
-use crate::server::metrics::Metrics;
+use crate::server::metrics::NodeMetrics;
 use crate::server::telemetry::key;
 
 /// The annotation of a class whose Secrets stay after the last pod.
@@ -59,7 +59,7 @@ pub(super) struct Reconciler {
     pub(super) statuses: Statuses,
     pub(super) writer: Writer,
     pub(super) reports: Reports,
-    pub(super) metrics: Metrics,
+    pub(super) metrics: NodeMetrics,
     pub(super) opener: FileOpener,
     pub(super) driver: String,
     pub(super) volumes: Volumes,
@@ -144,7 +144,7 @@ impl Reconciler {
         let started = tokio::time::Instant::now();
         let Context { class, owners, freshness, .. } = context;
         let object = &class.secret_objects[index];
-        let provider = self.metrics.provider(&class.provider);
+        let provider = self.metrics.providers().label(&class.provider);
         let of_class = |error| match error {
             secret::Error::Mistake(mistake) => mistake_in(class, index, mistake.into()),
             source

@@ -22,7 +22,7 @@ use crate::azure::provider::Azure;
 use crate::backend::{Error, whole_payload};
 use crate::model::{Class, ExposeSecret as _, Fetch, FileMode, Payload, Purpose, Reason};
 use crate::server::grpc::{deadline, failed};
-use crate::server::metrics::Metrics;
+use crate::server::metrics::ProviderMetrics;
 use crate::server::telemetry::key;
 
 /// The version of the protocol.
@@ -45,7 +45,7 @@ pub struct ProviderService {
     /// The Azure provider.
     pub azure: Azure,
     /// Counts the calls.
-    pub metrics: Metrics,
+    pub metrics: ProviderMetrics,
     /// Holds the tasks that outlive their callers, so that a shutdown can wait for them.
     pub tasks: TaskTracker,
 }

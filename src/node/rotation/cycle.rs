@@ -20,7 +20,7 @@ use crate::backend::{FetchIdentity, Held, HeldFiles};
 use crate::model::{Class, ClassRef, Fetch, Payload, Purpose, Reason};
 use crate::node::volume::registry::{FetchKey, LastWrite, Member, Registry, TrackedVolume, WorkItem};
 use crate::node::volume::{Change, Error, Group, Refreshed, Volumes, check};
-use crate::server::metrics::Metrics;
+use crate::server::metrics::NodeMetrics;
 
 /// The limits of a cycle's deadline, which is otherwise the interval.
 const DEADLINES: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(110)];
@@ -35,7 +35,7 @@ const MAX_CREDENTIALS: usize = 3;
 pub(super) struct Cycle {
     volumes: Volumes,
     registry: Arc<Registry>,
-    metrics: Metrics,
+    metrics: NodeMetrics,
     item: WorkItem,
     started: Instant,
 }
@@ -49,7 +49,7 @@ enum FetchOutcome {
 }
 
 impl Cycle {
-    pub(super) fn new(volumes: Volumes, registry: Arc<Registry>, metrics: Metrics, item: WorkItem) -> Cycle {
+    pub(super) fn new(volumes: Volumes, registry: Arc<Registry>, metrics: NodeMetrics, item: WorkItem) -> Cycle {
         Cycle { volumes, registry, metrics, item, started: Instant::now() }
     }
 
@@ -111,7 +111,7 @@ impl Cycle {
             Ok(Some(payload)) => {
                 self.registry.record_success(key);
                 self.write_all(key, &class, members, Arc::new(payload)).await;
-                self.metrics.refresh_took(self.started.elapsed());
+                self.metrics.rotation().refresh_took(self.started.elapsed());
             }
             Ok(None) => {}
             Err(error) => self.record_failure(&class.provider, &volumes(&members), &error),
@@ -229,7 +229,7 @@ impl Cycle {
             }
             Ok(refreshed) => {
                 let rotated = refreshed == Refreshed::Changed;
-                self.metrics.refreshed(self.metrics.provider(provider), rotated);
+                self.metrics.rotation().refreshed(self.metrics.providers().label(provider), rotated);
                 self.registry.record_write(volume, Some(desired));
                 if rotated {
                     let (pod, class, target) = (volume.pod.clone(), volume.class.clone(), volume.target.clone());
@@ -254,7 +254,7 @@ impl Cycle {
     /// Counts a failure, and reports it for the volumes that did not fail for this reason before.
     fn record_failure(&self, provider: &str, volumes: &[Arc<TrackedVolume>], error: &Error) {
         let (reason, text) = (error.reason(), error.to_string());
-        let provider = self.metrics.provider(provider);
+        let provider = self.metrics.providers().label(provider);
         let mut reported: Vec<&TrackedVolume> = Vec::new();
         for volume in volumes {
             if self.registry.excuse(&self.item, self.started, volume) {

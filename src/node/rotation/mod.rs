@@ -28,7 +28,7 @@ use super::volume::Volumes;
 use super::volume::registry::{AT_ONCE, Registry, RotationOptions, Summary, WorkItem};
 use crate::kubernetes::Pods;
 use crate::platform::clock;
-use crate::server::metrics::Metrics;
+use crate::server::metrics::NodeMetrics;
 
 /// A running work item. Dropping it, also by a panic, returns its permit and finishes the item.
 struct Running {
@@ -59,14 +59,14 @@ impl Drop for Running {
 pub struct Rotation {
     volumes: Volumes,
     registry: Arc<Registry>,
-    metrics: Metrics,
+    metrics: NodeMetrics,
     pods: Option<Pods>,
 }
 
 impl Rotation {
     /// `None` if `volumes` have no [rotation options](Volumes::rotating). Without `pods`, volumes
     /// of terminating pods are refreshed, too, and pods cannot ask for a refresh.
-    pub fn new(volumes: Volumes, metrics: Metrics, pods: Option<Pods>) -> Option<Rotation> {
+    pub fn new(volumes: Volumes, metrics: NodeMetrics, pods: Option<Pods>) -> Option<Rotation> {
         let registry = volumes.registry.clone()?;
         Some(Rotation { volumes, registry, metrics, pods })
     }
@@ -97,7 +97,7 @@ impl Rotation {
                 changed = pods.next() => pods.update_changed(&registry, &changed),
                 _ = sweeps.tick() => {
                     report(registry.sweep(Instant::now(), clock::since_boot()), &metrics);
-                    metrics.backoff_vaults(volumes.backends.backoff_counts());
+                    metrics.rotation().backoff_vaults(volumes.backends.backoff_counts());
                     pods.update_unknown(&registry);
                 }
             }
@@ -105,11 +105,11 @@ impl Rotation {
     }
 }
 
-fn report(summary: Summary, metrics: &Metrics) {
+fn report(summary: Summary, metrics: &NodeMetrics) {
     let Summary { volumes, failing, oldest_success, next_expiration } = summary;
-    metrics.rotated_volumes(volumes, failing);
-    metrics.oldest_success(oldest_success.map(|age| unix_seconds(age, jiff::Timestamp::now())));
-    metrics.next_expiration(next_expiration);
+    metrics.rotation().rotated_volumes(volumes, failing);
+    metrics.rotation().oldest_success(oldest_success.map(|age| unix_seconds(age, jiff::Timestamp::now())));
+    metrics.rotation().next_expiration(next_expiration);
 }
 
 /// The time `age` ago. Computed anew at each sweep, so that it follows a wall clock that is set.

@@ -71,7 +71,7 @@ impl Volumes {
             reports.failed(&request.caller.pod, error.reason(), &error.to_string());
         }
         // Last, since a provider gets a label of its own only after it was found.
-        let provider = class.map_or(Provider::None, |class| self.metrics.provider(&class.provider));
+        let provider = class.map_or(Provider::None, |class| self.metrics.providers().label(&class.provider));
         Attempt { provider, outcome }
     }
 

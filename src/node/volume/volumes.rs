@@ -13,14 +13,14 @@ use super::target::{KubeletRoot, TargetPath};
 use crate::backend::Backends;
 use crate::classes::Classes;
 use crate::kubernetes::Reports;
-use crate::server::metrics::Metrics;
+use crate::server::metrics::NodeMetrics;
 
 /// The volumes of this node. Cheap to clone; all clones share the locks.
 #[derive(Debug, Clone)]
 pub struct Volumes {
     pub(in crate::node) classes: Arc<Classes>,
     pub(in crate::node) backends: Backends,
-    pub(super) metrics: Metrics,
+    pub(super) metrics: NodeMetrics,
     pub(super) locks: Arc<Locks>,
     pub(in crate::node) reports: Option<Reports>,
     /// `None` if rotation is off.
@@ -32,7 +32,7 @@ pub struct Volumes {
 
 impl Volumes {
     /// Volumes without reports, rotation and root.
-    pub fn new(classes: Classes, backends: Backends, metrics: Metrics) -> Volumes {
+    pub fn new(classes: Classes, backends: Backends, metrics: NodeMetrics) -> Volumes {
         let (locks, changes) = (Arc::default(), Changes::default());
         let classes = Arc::new(classes);
         Volumes { classes, backends, metrics, locks, reports: None, registry: None, changes, root: None }

@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use super::http;
-use crate::server::metrics::{self, Metrics};
+use crate::server::metrics::{self, Exposition};
 
 /// How many pages are encoded within this time; further requests get the last one.
 const MADE: (u32, Duration) = (20, Duration::from_secs(1));
@@ -25,7 +25,7 @@ const MADE: (u32, Duration) = (20, Duration::from_secs(1));
 /// The last page, and how many were encoded in the current second.
 #[derive(Debug)]
 struct Page {
-    metrics: Metrics,
+    metrics: Arc<Exposition>,
     last: Mutex<Last>,
 }
 
@@ -39,7 +39,7 @@ struct Last {
 /// Serves `/metrics` until `stop` is done, to at most `limit` clients at once.
 pub async fn serve_metrics(
     listener: TcpListener,
-    metrics: Metrics,
+    metrics: Arc<Exposition>,
     limit: usize,
     stop: impl Future<Output = ()> + Send + 'static,
 ) {

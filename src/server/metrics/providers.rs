@@ -1,7 +1,7 @@
-//! Providers as label values: a name counts once a provider of that name was found, and only so many are told apart.
+//! Providers as label values, and the gauge of their health.
 //!
-//! Names come from classes and error codes from providers, so that both are without bound; what is beyond the bound is `other`.
-//! The gauge of providers' health is here, too.
+//! Names come from classes, and error codes from providers: both are unbounded. A name becomes a
+//! label value once a provider of that name was found, up to a limit; any other is `other`.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -11,16 +11,16 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::{Metrics, error_type};
+use super::labels::{OS, error_type};
 use crate::model::Reason;
 
-/// How many providers are told apart; a node has a few.
+/// How many provider names become label values; a node has a few.
 const PROVIDERS: usize = 16;
-/// How many error codes of providers are told apart.
+/// How many error codes of providers become label values.
 const CODES: usize = 64;
 /// The longest error code that becomes a label.
 const LONGEST_CODE: usize = 64;
-/// What stands for all others.
+/// The label value of all others.
 const OTHER: &str = "other";
 /// The provider that is built in.
 const AZURE: &str = "azure";
@@ -28,13 +28,14 @@ const AZURE: &str = "azure";
 /// The `provider` label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Provider {
-    /// Not known: the call ended before the class was read, or there was nothing to do.
+    /// Unknown: the call failed before the class was read, or nothing had to be done.
     None,
     /// Azure, built in or not.
     Azure,
-    /// Another one that was found on this node.
+    /// An external provider that was found on this node.
     Named(&'static str),
-    /// A name that no provider has, or one too many. The name itself comes from users and would make the label unbounded.
+    /// A name that no provider has, or beyond the limit. Users write the name, so that it would make
+    /// the label unbounded.
     Other,
 }
 
@@ -43,7 +44,7 @@ pub enum Provider {
 pub struct Cause<'a> {
     /// The reason.
     pub reason: Reason,
-    /// What another provider calls it, which upstream has as `error_type`.
+    /// The error code of an external provider, which upstream has as `error_type`.
     pub code: Option<&'a str>,
 }
 
@@ -59,29 +60,30 @@ struct Health {
     provider: &'static str,
 }
 
-/// Texts from outside that have become label values. They stay for the life of the process, as series do.
+/// Texts from outside that became label values. They stay for the life of the process, like their
+/// series.
 #[derive(Debug)]
-struct Words {
-    most: usize,
+struct LabelValues {
+    limit: usize,
     known: Mutex<BTreeSet<&'static str>>,
 }
 
-impl Words {
-    fn new(most: usize) -> Words {
-        Words { most, known: Mutex::default() }
+impl LabelValues {
+    fn new(limit: usize) -> LabelValues {
+        LabelValues { limit, known: Mutex::default() }
     }
 
     fn find(&self, word: &str) -> Option<&'static str> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).get(word).copied()
     }
 
-    /// The word as a label value; `None` when there are too many already.
+    /// The text as a label value; `None` if there are too many already.
     fn keep(&self, word: &str) -> Option<&'static str> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kept) = known.get(word) {
             return Some(kept);
         }
-        if known.len() >= self.most {
+        if known.len() >= self.limit {
             return None;
         }
         let kept: &'static str = Box::leak(word.to_owned().into_boxed_str());
@@ -90,23 +92,22 @@ impl Words {
     }
 }
 
-/// The providers that were met, their error codes, and how they fare.
+/// The providers that were found, their error codes, and their health.
 #[derive(Debug)]
-pub(super) struct Providers {
-    names: Words,
-    codes: Words,
+pub struct Providers {
+    names: LabelValues,
+    codes: LabelValues,
     healthy: Family<Health, Gauge>,
 }
 
 impl Providers {
-    /// Instruments that have counted nothing yet, in this registry.
-    pub(super) fn registered(registry: &mut Registry) -> Providers {
+    pub(super) fn register(registry: &mut Registry) -> Providers {
         let healthy = Family::default();
         registry.register("provider_healthy", "Whether the provider answers on its socket", healthy.clone());
-        Providers { names: Words::new(PROVIDERS), codes: Words::new(CODES), healthy }
+        Providers { names: LabelValues::new(PROVIDERS), codes: LabelValues::new(CODES), healthy }
     }
 
-    /// The `error_type` label: a provider's own code where it gave one.
+    /// The `error_type` label: the provider's own code, if there is one.
     pub(super) fn error_type(&self, cause: Cause<'_>) -> &'static str {
         match cause.code {
             None => error_type(cause.reason),
@@ -130,15 +131,15 @@ impl Provider {
     }
 }
 
-impl Metrics {
-    /// Notes that a provider of this name was found.
-    pub fn met(&self, name: &str) {
-        self.0.providers.names.keep(name);
+impl Providers {
+    /// Records that a provider of this name was found on the node.
+    pub fn discovered(&self, name: &str) {
+        self.names.keep(name);
     }
 
-    /// The label of the provider that a class names.
-    pub fn provider(&self, name: &str) -> Provider {
-        match self.0.providers.names.find(name) {
+    /// The label value for the provider that a class names.
+    pub fn label(&self, name: &str) -> Provider {
+        match self.names.find(name) {
             _ if name == AZURE => Provider::Azure,
             // No class was read.
             _ if name.is_empty() => Provider::None,
@@ -148,49 +149,51 @@ impl Metrics {
     }
 
     /// The names of the providers that were found.
-    pub fn providers(&self) -> Vec<&'static str> {
-        self.0.providers.names.known.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    pub fn names(&self) -> Vec<&'static str> {
+        self.names.known.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
     }
 
-    /// Notes whether a provider answers; says whether that is another answer than the last one.
-    pub fn provider_healthy(&self, name: &str, healthy: bool) -> bool {
-        let labels = Health { os_type: std::env::consts::OS, provider: self.provider(name).as_str() };
-        let before = self.0.providers.healthy.get(&labels).map(|gauge| gauge.get());
-        self.0.providers.healthy.get_or_create(&labels).set(i64::from(healthy));
+    /// Sets whether a provider answers on its socket; returns whether that changed.
+    pub fn set_healthy(&self, name: &str, healthy: bool) -> bool {
+        let labels = Health { os_type: OS.os_type, provider: self.label(name).as_str() };
+        let before = self.healthy.get(&labels).map(|gauge| gauge.get());
+        self.healthy.get_or_create(&labels).set(i64::from(healthy));
         before != Some(i64::from(healthy))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::exposition::Exposition;
     use super::*;
 
     #[test]
     fn names_and_codes_are_bounded() {
-        let metrics = Metrics::new();
-        assert_eq!(metrics.provider("vault"), Provider::Other);
-        assert_eq!(metrics.provider("azure"), Provider::Azure);
-        (0..100).for_each(|number| metrics.met(&format!("provider-{number}")));
-        assert_eq!(metrics.provider("provider-3"), Provider::Named("provider-3"));
-        assert_eq!(metrics.provider("provider-99"), Provider::Other);
-        assert_eq!(metrics.providers().len(), PROVIDERS);
+        let providers = Providers::register(Exposition::new().registry());
+        assert_eq!(providers.label("vault"), Provider::Other);
+        assert_eq!(providers.label("azure"), Provider::Azure);
+        (0..100).for_each(|number| providers.discovered(&format!("provider-{number}")));
+        assert_eq!(providers.label("provider-3"), Provider::Named("provider-3"));
+        assert_eq!(providers.label("provider-99"), Provider::Other);
+        assert_eq!(providers.names().len(), PROVIDERS);
         let reason = Reason::ProviderFailed;
-        let label = |code: &str| metrics.0.providers.error_type(Cause { reason, code: Some(code) });
+        let label = |code: &str| providers.error_type(Cause { reason, code: Some(code) });
         assert_eq!(label("AuthenticationFailed"), "AuthenticationFailed");
         for odd in ["two words", "a\"b", &"x".repeat(LONGEST_CODE + 1)] {
             assert_eq!(label(odd), OTHER, "{odd}");
         }
         let labels: BTreeSet<&str> = (0..1_000).map(|number| label(&format!("code-{number}"))).collect();
         assert_eq!(labels.len(), CODES);
-        assert_eq!(metrics.0.providers.error_type(reason.into()), "GRPCProviderError");
+        assert_eq!(providers.error_type(reason.into()), "GRPCProviderError");
     }
 
     #[test]
-    fn a_change_of_health_is_news() {
-        let metrics = Metrics::new();
-        metrics.met("vault");
-        let told = [true, true, false, false, true].map(|healthy| metrics.provider_healthy("vault", healthy));
-        assert_eq!(told, [true, false, true, false, true]);
-        assert!(metrics.encode().unwrap().contains("provider=\"vault\"} 1"));
+    fn a_change_of_health_is_reported() {
+        let mut exposition = Exposition::new();
+        let providers = Providers::register(exposition.registry());
+        providers.discovered("vault");
+        let changed = [true, true, false, false, true].map(|healthy| providers.set_healthy("vault", healthy));
+        assert_eq!(changed, [true, false, true, false, true]);
+        assert!(exposition.encode().unwrap().contains("provider=\"vault\"} 1"));
     }
 }

@@ -1,8 +1,5 @@
-//! The instruments of rotation: upstream's (docs/reference/csi-driver.md#metrics), and those for the
-//! age and the expiry of mounted objects.
-//!
-//! Registered with the others, so that they carry the same scope labels. Label values come from
-//! closed lists only: neither objects nor classes are named.
+//! The metrics of rotation: upstream's (docs/reference/csi-driver.md#metrics), and those for the
+//! age and the expiry of mounted objects. No label names an object or a class.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -14,7 +11,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use super::{BACKOFF_REASONS, Backoff, Cause, DURATION_BUCKETS, Metrics, Provider};
+use super::labels::{BACKOFF_REASONS, Backoff, DURATION_BUCKETS, OS, Os};
+use super::providers::Provider;
+use crate::model::Reason;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Refreshed {
@@ -32,16 +31,9 @@ struct Failed {
     reason: &'static str,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Os {
-    os_type: &'static str,
-}
-
-const OS: Os = Os { os_type: std::env::consts::OS };
-
-/// The instruments of rotation.
+/// The families of rotation.
 #[derive(Debug)]
-pub(super) struct Rotation {
+pub struct Rotation {
     refreshed: Family<Refreshed, Counter>,
     failed: Family<Failed, Counter>,
     took: Family<Os, Histogram, fn() -> Histogram>,
@@ -53,8 +45,7 @@ pub(super) struct Rotation {
 }
 
 impl Rotation {
-    /// Instruments that have counted nothing yet, in this registry.
-    pub(super) fn registered(registry: &mut Registry) -> Rotation {
+    pub(super) fn register(registry: &mut Registry) -> Rotation {
         let rotation = Rotation {
             refreshed: Family::default(),
             failed: Family::default(),
@@ -97,40 +88,36 @@ impl Rotation {
         );
         rotation
     }
-}
 
-impl Metrics {
     /// Counts a volume that was refreshed; `rotated` says whether its content changed.
     pub fn refreshed(&self, provider: Provider, rotated: bool) {
         let (os_type, provider) = (OS.os_type, provider.as_str());
         let rotated = if rotated { "true" } else { "false" };
-        self.0.rotation.refreshed.get_or_create(&Refreshed { os_type, provider, rotated }).inc();
+        self.refreshed.get_or_create(&Refreshed { os_type, provider, rotated }).inc();
     }
 
-    /// Counts a volume that could not be refreshed.
-    pub fn refresh_failed(&self, provider: Provider, cause: Cause<'_>) {
+    pub(super) fn refresh_failed(&self, provider: Provider, error_type: &'static str, reason: Reason) {
         let (os_type, provider) = (OS.os_type, provider.as_str());
-        let (error_type, reason) = (self.0.providers.error_type(cause), cause.reason.as_str());
-        let labels = Failed { os_type, provider, error_type, rotated: "false", reason };
-        self.0.rotation.failed.get_or_create(&labels).inc();
+        let labels = Failed { os_type, provider, error_type, rotated: "false", reason: reason.as_str() };
+        self.failed.get_or_create(&labels).inc();
     }
 
-    /// Notes how long a cycle took that succeeded.
+    /// Records the duration of a successful cycle.
     pub fn refresh_took(&self, took: Duration) {
-        self.0.rotation.took.get_or_create(&OS).observe(took.as_secs_f64());
+        self.took.get_or_create(&OS).observe(took.as_secs_f64());
     }
 
     /// Sets the number of volumes that are refreshed, and of those whose last refresh failed.
     pub fn rotated_volumes(&self, volumes: usize, failing: usize) {
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        self.0.rotation.volumes.get_or_create(&OS).set(count(volumes));
-        self.0.rotation.failing.get_or_create(&OS).set(count(failing));
+        self.volumes.get_or_create(&OS).set(count(volumes));
+        self.failing.get_or_create(&OS).set(count(failing));
     }
 
     /// Sets the number of vaults to which requests are paused, for each of [`BACKOFF_REASONS`].
     pub fn backoff_vaults(&self, counts: [usize; 2]) {
         for (reason, count) in BACKOFF_REASONS.into_iter().zip(counts) {
-            let gauge = self.0.rotation.backoff.get_or_create(&Backoff { os_type: OS.os_type, reason });
+            let gauge = self.backoff.get_or_create(&Backoff { os_type: OS.os_type, reason });
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
@@ -138,40 +125,42 @@ impl Metrics {
     /// Sets the oldest successful fetch, in Unix seconds; `None` removes the sample.
     pub fn oldest_success(&self, time: Option<f64>) {
         match time {
-            Some(time) => drop(self.0.rotation.oldest_success.get_or_create(&OS).set(time)),
-            None => drop(self.0.rotation.oldest_success.remove(&OS)),
+            Some(time) => drop(self.oldest_success.get_or_create(&OS).set(time)),
+            None => drop(self.oldest_success.remove(&OS)),
         }
     }
 
     /// Sets the earliest expiration date, in Unix seconds; `None` removes the sample.
     pub fn next_expiration(&self, time: Option<i64>) {
         match time {
-            Some(time) => drop(self.0.rotation.next_expiration.get_or_create(&OS).set(time)),
-            None => drop(self.0.rotation.next_expiration.remove(&OS)),
+            Some(time) => drop(self.next_expiration.get_or_create(&OS).set(time)),
+            None => drop(self.next_expiration.remove(&OS)),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::exposition::Exposition;
     use super::*;
 
     #[test]
     fn a_time_that_is_unknown_has_no_sample() {
-        let metrics = Metrics::new();
+        let mut exposition = Exposition::new();
+        let rotation = Rotation::register(exposition.registry());
         let samples = || {
-            let text = metrics.encode().unwrap();
+            let text = exposition.encode().unwrap();
             let samples = text.lines().filter(|line| line.contains("_timestamp_seconds{")).map(str::to_owned);
             samples.collect::<Vec<_>>()
         };
         assert_eq!(samples(), [""; 0]);
-        metrics.oldest_success(Some(1_800_000_000.5));
-        metrics.next_expiration(Some(1_900_000_000));
+        rotation.oldest_success(Some(1_800_000_000.5));
+        rotation.next_expiration(Some(1_900_000_000));
         let shown = samples();
         assert_eq!(shown.len(), 2);
         assert!(shown[0].ends_with(" 1800000000.5") && shown[1].ends_with(" 1900000000"), "{shown:?}");
-        metrics.oldest_success(None);
-        metrics.next_expiration(None);
+        rotation.oldest_success(None);
+        rotation.next_expiration(None);
         assert_eq!(samples(), [""; 0]);
     }
 }

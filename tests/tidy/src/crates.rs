@@ -3,7 +3,8 @@
 use crate::tree::{self, File};
 use crate::{imports, layers};
 
-/// Each outside crate of the product, and the areas that may name it. An empty list: it is used everywhere.
+/// Each outside crate of the product, and the areas that may name it. An empty list: it is used
+/// everywhere.
 const HOMES: &[(&str, &[&str])] = &[
     ("anyhow", &["cmd", "node::csi", "node::plugin", "server"]),
     ("async_trait", &[]),
@@ -66,8 +67,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("zeroizing_alloc", &["main"]),
 ];
 
-/// What only these files may name: the doors through which names of tenants reach the API server, and the proof that a
-/// cloud's file is the administrator's.
+/// What only these files may name: the doors through which names of tenants reach the API server,
+/// and the proof that a cloud's file is the administrator's.
 const DOORS: &[(&str, &[&str])] = &[
     ("Api::", &["src/kubernetes/objects.rs", "src/kubernetes/watch.rs"]),
     ("kube::Api", &["src/kubernetes/objects.rs", "src/kubernetes/watch.rs"]),

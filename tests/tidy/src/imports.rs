@@ -1,6 +1,7 @@
 //! Which modules a Rust file names: `crate::…` and `super::…` paths, with their braces expanded.
 //!
-//! Reads text, not syntax: comments and string literals are blanked first, and inline test modules are left out.
+//! Reads text, not syntax: comments and string literals are blanked first, and inline test modules
+//! are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -116,8 +117,8 @@ pub(crate) fn code(text: &str) -> String {
 
 /// The circles among files: each as one line that names its files and one import of each.
 ///
-/// A folder's `mod.rs` and its files may name each other: the one declares the others. What a `mod.rs` passes on with `pub use`
-/// counts as the file that it comes from.
+/// A folder's `mod.rs` and its files may name each other: the one declares the others. What a
+/// `mod.rs` passes on with `pub use` counts as the file that it comes from.
 pub(crate) fn circles(files: &[&File], root: &str) -> Vec<String> {
     let by_module: BTreeMap<Vec<String>, usize> =
         files.iter().enumerate().map(|(at, file)| (module(&file.path, root), at)).collect();
@@ -182,7 +183,8 @@ fn re_exports(file: &File, root: &str) -> BTreeMap<String, Vec<String>> {
     found
 }
 
-/// The strongly connected components of more than one node (Kosaraju's algorithm, by reachability: the graphs are small).
+/// The strongly connected components of more than one node (Kosaraju's algorithm, by reachability:
+/// the graphs are small).
 fn components(edges: &[BTreeMap<usize, Vec<String>>]) -> Vec<BTreeSet<usize>> {
     let reach = |from: usize| {
         let (mut seen, mut pending) = (BTreeSet::new(), vec![from]);

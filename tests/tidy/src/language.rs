@@ -1,4 +1,5 @@
-//! Words that keep a reader out: each pattern has a reason, and stands nowhere in the repository but here.
+//! Words that keep a reader out: each pattern has a reason, and stands nowhere in the repository
+//! but here.
 //!
 //! `docs/glossary.md` has the words to use instead.
 

@@ -1,7 +1,8 @@
-//! Checks of the repository as text: direction of imports, homes of outside crates, shape and language of files,
-//! references, and that every integration test runs.
+//! Checks of the repository as text: direction of imports, homes of outside crates, shape and
+//! language of files, references, and that every integration test runs.
 //!
-//! Reports each violation with file and line. It builds without the product, so that it runs in seconds.
+//! Reports each violation with file and line. It builds without the product, so that it runs in
+//! seconds.
 #![cfg(test)]
 
 mod crates;

@@ -1,4 +1,5 @@
-//! Every module of integration tests is run: one that lists tests and that no program names is dead code.
+//! Every module of integration tests is run: one that lists tests and that no program names is dead
+//! code.
 
 use crate::tree;
 

@@ -20,7 +20,7 @@ use super::server::{
 };
 use super::{Reason, get, get_at_once};
 use crate::model::ExposeSecret as _;
-use crate::server::metrics::Metrics;
+use crate::server::metrics::{Exposition, FetchMetrics};
 
 fn vault_transport(azure: &Azure) -> VaultTransport {
     VaultTransport {
@@ -29,7 +29,8 @@ fn vault_transport(azure: &Azure) -> VaultTransport {
         object_type: ObjectType::Secret,
         token: Arc::new(Token { bearer: "Bearer token-of-the-vault".into(), until: tokio::time::Instant::now() }),
         client_id: None,
-        queue: VaultQueues::new(Rate { per_second: 0, burst: 0 }, Metrics::new()).queue(VAULT),
+        queue: VaultQueues::new(Rate { per_second: 0, burst: 0 }, FetchMetrics::register(&mut Exposition::new()))
+            .queue(VAULT),
         deadline: tokio::time::Instant::now() + Duration::from_secs(60),
     }
 }

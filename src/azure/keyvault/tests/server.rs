@@ -24,7 +24,7 @@ use super::super::{
 };
 use crate::compute::Compute;
 use crate::model::Purpose;
-use crate::server::metrics::Metrics;
+use crate::server::metrics::{Exposition, FetchMetrics};
 
 pub(super) const LOGIN: &str = "login.microsoftonline.com";
 pub(super) const VAULT: &str = "myvault.vault.azure.net";
@@ -172,7 +172,7 @@ pub(super) fn token_proxy(url: &str, name: &str, authority: &str) -> TokenProxy 
 
 /// Without object cache and rate limit.
 pub(super) fn options() -> Options {
-    let metrics = Metrics::new();
+    let metrics = FetchMetrics::register(&mut Exposition::new());
     Options {
         compute: Compute::new(metrics.clone()).unwrap(),
         user_agent: "keyvault-csi/test".to_owned(),

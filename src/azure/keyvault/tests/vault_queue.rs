@@ -18,7 +18,7 @@ use super::super::vault_queue::VaultQueues;
 use super::server::{Azure, Kind, QUICK, VAULT, open, options, status, with_options};
 use super::{Reason, get_at_once};
 use crate::model::Purpose;
-use crate::server::metrics::Metrics;
+use crate::server::metrics::{Exposition, FetchMetrics};
 
 const RATE: Rate = Rate { per_second: 100, burst: 64 };
 
@@ -206,7 +206,8 @@ fn fault() -> Result<(), Error> {
 
 #[tokio::test]
 async fn waiters_get_their_turn_in_order_and_cancelled_ones_take_none() {
-    let queue = VaultQueues::new(Rate { per_second: 50, burst: 1 }, Metrics::new()).queue(VAULT);
+    let queue = VaultQueues::new(Rate { per_second: 50, burst: 1 }, FetchMetrics::register(&mut Exposition::new()))
+        .queue(VAULT);
     let late = Instant::now() + Duration::from_secs(60);
     queue.acquire(late).await.unwrap();
     let began = Instant::now();
@@ -229,7 +230,8 @@ async fn waiters_get_their_turn_in_order_and_cancelled_ones_take_none() {
 
 #[tokio::test]
 async fn a_mount_goes_before_the_refreshes_that_wait() {
-    let queue = VaultQueues::new(Rate { per_second: 50, burst: 1 }, Metrics::new()).queue(VAULT);
+    let queue = VaultQueues::new(Rate { per_second: 50, burst: 1 }, FetchMetrics::register(&mut Exposition::new()))
+        .queue(VAULT);
     let late = Instant::now() + Duration::from_secs(60);
     queue.acquire(late).await.unwrap();
     let order = std::sync::Mutex::new(Vec::new());
@@ -254,7 +256,7 @@ async fn a_mount_goes_before_the_refreshes_that_wait() {
 
 #[tokio::test]
 async fn a_wait_that_is_too_long_is_not_started() {
-    let queue = VaultQueues::new(RATE, Metrics::new()).queue(VAULT);
+    let queue = VaultQueues::new(RATE, FetchMetrics::register(&mut Exposition::new())).queue(VAULT);
     let soon = Instant::now() + Duration::from_secs(20);
     let azure = Azure::start(|request, _| {
         (request.kind == Kind::Get).then(|| super::server::Answer::Status(429, "retry-after: 30\r\n", "{}".into()))
@@ -277,7 +279,8 @@ async fn a_wait_that_is_too_long_is_not_started() {
 
 #[tokio::test]
 async fn an_error_of_a_full_queue_names_the_budget() {
-    let queue = VaultQueues::new(Rate { per_second: 1, burst: 1 }, Metrics::new()).queue(VAULT);
+    let queue =
+        VaultQueues::new(Rate { per_second: 1, burst: 1 }, FetchMetrics::register(&mut Exposition::new())).queue(VAULT);
     queue.acquire(Instant::now() + milliseconds(10)).await.unwrap();
     let error = queue.acquire(Instant::now() + milliseconds(10)).await.unwrap_err();
     assert!(error.to_string().contains("--vault-requests-per-second"), "{error}");
