@@ -1,6 +1,6 @@
 //! The role `node`: flags, wiring, order of start and shutdown.
 //!
-//! Waits for no network before it serves the kubelet. On SIGTERM or SIGINT it accepts no new calls,
+//! Needs no network before it answers the kubelet. On SIGTERM or SIGINT it accepts no new calls,
 //! waits for the open ones, and leaves every mount in place.
 
 mod args;

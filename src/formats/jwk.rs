@@ -1,5 +1,4 @@
-//! Converts public keys from JSON Web Keys, the form in Key Vault's responses, to
-//! SubjectPublicKeyInfo.
+//! Converts public keys from JSON Web Keys (Key Vault's form) to SubjectPublicKeyInfo.
 //!
 //! Checks lengths, but not whether a point lies on its curve: the vault generated the key
 //! (docs/reference/azure-provider.md#keys). Nothing here is secret.

@@ -324,7 +324,7 @@ fn an_archive_is_derived_again_only_for_a_new_token() -> Result<()> {
     let mut wrong = tenant.with_archive(&text);
     wrong.secrets.insert("clientcertificatepassword".to_owned(), harness().secret("wrong"));
     for _ in 0..3 {
-        ensure!(node.refused(&wrong)?.message().contains("password is another one"));
+        ensure!(node.refused(&wrong)?.message().contains("password is wrong"));
     }
     assert_eq!(derivations(&node)?, 3.0);
     let other = Tenant { namespace: "other", ..tenant };

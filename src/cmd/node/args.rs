@@ -15,9 +15,9 @@ use crate::formats::duration;
 use crate::node::volume::KubeletRoot;
 use crate::server::admin;
 
-/// For repeated work that sends no request to the API server by itself.
+/// Prevents busy loops.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
-/// For the resync of Secrets, because each one is a request to the API server.
+/// For `--secret-check-interval`: each check is a request to the API server.
 const MIN_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The limit of `--max-call-recv-msg-size`: a volume is in memory while it is fetched, and twice in
