@@ -19,7 +19,7 @@ use crate::apiserver::{Rights, cluster};
 use crate::harness::{Node, harness};
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, fn() -> Result<()>); 3] = [
+    let tests: [crate::Test; 3] = [
         ("budgets::the_binary_keeps_its_size", the_binary_keeps_its_size),
         ("budgets::the_idle_process_keeps_its_memory", the_idle_process_keeps_its_memory),
         ("budgets::the_idle_process_with_the_api_keeps_its_memory", the_idle_process_with_the_api_keeps_its_memory),

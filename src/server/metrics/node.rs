@@ -149,7 +149,8 @@ impl NodeMetrics {
         family.get_or_create(&OS).inc();
     }
 
-    /// Counts one Kubernetes Secret of a class of this provider: written within this time, or failed.
+    /// Counts one Kubernetes Secret of a class of this provider: written within this time, or
+    /// failed.
     pub fn mirrored(&self, provider: Provider, outcome: Result<Duration, Reason>) {
         let (os_type, provider) = (OS.os_type, provider.as_str());
         let secrets = &self.0.secrets;

@@ -34,8 +34,8 @@ pub enum Provider {
     Azure,
     /// An external provider that was found on this node.
     Named(&'static str),
-    /// A name that no provider has, or beyond the limit. Users write the name, so that it would make
-    /// the label unbounded.
+    /// A name that no provider has, or beyond the limit. Users write the name, so that it would
+    /// make the label unbounded.
     Other,
 }
 

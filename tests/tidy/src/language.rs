@@ -1,5 +1,5 @@
-//! Words that keep a reader out: each pattern has a reason, and stands nowhere in the repository but
-//! here. `docs/glossary.md` has the words to use instead.
+//! Words that keep a reader out: each pattern has a reason, and stands nowhere in the repository
+//! but here. `docs/glossary.md` has the words to use instead.
 
 use regex::Regex;
 
@@ -35,14 +35,15 @@ const PATTERNS: &[(&str, &str)] = &[
     (r"(?i)\bby (himself|themselves)\b", "name the actor"),
 ];
 
-/// Files that may contain them: this list, texts of others, and an image with the Unix user `nobody`.
+/// Files that may contain them: this list, texts of others, and an image with the Unix user
+/// `nobody`.
 const EXEMPT: &[&str] = &[
     "tests/tidy/",
     "LICENSE",
     "Cargo.lock",
     "docs/performance.svg",
     "e2e/cluster/images",
-    "e2e/tests/cluster/seeds/",
+    "e2e/tests/cluster/user_manifests/",
     "tests/it/fixtures/",
 ];
 

@@ -109,6 +109,34 @@ fn no_files_import_each_other_in_a_circle() {
 }
 
 #[test]
+fn the_architecture_page_shows_the_same_map() {
+    let page = tree::files().into_iter().find(|file| file.path == "ARCHITECTURE.md").expect("ARCHITECTURE.md");
+    let section = page.text.split("\n### Layers\n").nth(1).expect("a heading Layers");
+    let section = section.split("\n### ").next().unwrap_or_default();
+    let names = |cell: &str| -> Vec<String> { cell.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
+    let shown: Vec<(Vec<String>, Vec<String>)> = section
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|row| {
+            let cells: Vec<&str> = row.split('|').collect();
+            (names(cells.get(1).unwrap_or(&"")), names(cells.get(2).unwrap_or(&"")))
+        })
+        .collect();
+    let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let checked: Vec<_> = LAYERS.iter().map(|(area, allowed)| (owned(&[area]), owned(allowed))).collect();
+    assert_eq!(shown, checked, "the table Layers in ARCHITECTURE.md differs from tests/tidy/src/layers.rs");
+}
+
+#[test]
+fn every_area_exists() {
+    let sources = tree::sources(&["src/"]);
+    let modules: Vec<String> = sources.iter().map(|file| imports::module(&file.path, "src").join("::")).collect();
+    for (name, _) in LAYERS {
+        assert!(modules.iter().any(|module| area(module) == Some(name)), "no file belongs to the area {name}");
+    }
+}
+
+#[test]
 fn planted_violations_are_found() {
     let file = |path: &str, text: &str| File { path: path.to_owned(), text: text.to_owned() };
     for (path, text, expected) in [

@@ -107,6 +107,32 @@ fn pages_that_code_names_exist() {
 }
 
 #[test]
+fn paths_that_pages_name_exist() {
+    let path = Regex::new(r"`((?:src|tests|e2e|crates|proto|manifests|docs)/[A-Za-z0-9_./-]+)`").expect("a pattern");
+    // ARCHITECTURE.md names files of src without the folder and the extension:
+    // `node/volume/publish`.
+    let module = Regex::new(
+        r"`((?:cmd|node|azure|backend|secret|classes|compute|kubernetes|server|queue|formats|model|platform)/[a-z0-9_/]+)`",
+    )
+    .expect("a pattern");
+    let mut found = Vec::new();
+    for file in tree::files().iter().filter(|file| file.path.ends_with(".md")) {
+        for (number, line) in file.text.lines().enumerate() {
+            let missing_path = |name: &&str| !tree::root().join(name).exists();
+            let missing_module = |name: &&str| {
+                ![format!("src/{name}.rs"), format!("src/{name}")].iter().any(|path| tree::root().join(path).exists())
+            };
+            let paths = path.captures_iter(line).filter_map(|c| c.get(1)).map(|m| m.as_str()).filter(missing_path);
+            let modules = module.captures_iter(line).filter_map(|c| c.get(1)).map(|m| m.as_str());
+            for name in paths.chain(modules.filter(missing_module)) {
+                found.push(format!("{}:{}: {name} does not exist", file.path, number + 1));
+            }
+        }
+    }
+    crate::report(&found);
+}
+
+#[test]
 fn nothing_cites_papers_that_are_not_here() {
     let outside = Regex::new(r"\bspec/[a-z-]+\.md|\bshared/|[Dd]esign decisions? \d|\(design §").expect("a pattern");
     let mut found = Vec::new();
