@@ -16,6 +16,8 @@ use libtest_mimic::Trial;
 const REQUIREMENTS: &[(&str, &str)] = &[
     ("disruptive::a_restart_of_the_kubelet_does_not_affect_pods", RESTART),
     ("user_manifests::a_managed_identity_of_the_node", IMDS),
+    ("examples::managed_identity_user_assigned", IMDS),
+    ("examples::managed_identity_system_assigned", IMDS),
     ("rotation::volumes_of_identities_without_a_secret_are_refreshed", IMDS),
     ("external::a_pod_reads_its_files_and_leaves_nothing", PROVIDERS),
     ("external::a_changed_value_reaches_file_and_secret", PROVIDERS),

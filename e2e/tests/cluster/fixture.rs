@@ -62,7 +62,7 @@ pub(crate) struct Fixture {
     pub(crate) vault: String,
     pub(crate) tenant: String,
     pub(crate) client_id: String,
-    client_secret: String,
+    pub(crate) client_secret: String,
 }
 
 impl Fixture {

@@ -26,6 +26,8 @@ mod release;
 
 mod disruptive;
 mod external;
+
+mod examples;
 mod newer_kubernetes;
 mod pods;
 mod rotation;
@@ -58,8 +60,12 @@ fn main() -> Result<ExitCode> {
         environment::mark_ignored(disruptive::trials().into_iter().chain(rotation::before()).collect()),
     );
     arguments.test_threads = Some(CONCURRENCY);
-    let rotation =
-        run(&arguments, environment::mark_ignored(external::trials().into_iter().chain(rotation::trials()).collect()));
+    let rotation = run(
+        &arguments,
+        environment::mark_ignored(
+            [external::trials(), rotation::trials(), examples::trials()].into_iter().flatten().collect(),
+        ),
+    );
     external::stop();
     let steady = run(
         &arguments,
