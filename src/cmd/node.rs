@@ -24,7 +24,7 @@ use super::process::{self, Build, Running};
 use crate::backend::Backends;
 use crate::backend::external::{self, External};
 use crate::compute::Compute;
-use crate::kubernetes;
+use crate::kubernetes::{self, Reports};
 use crate::model::ResourceName;
 use crate::node::csi::{self, Driver, Node, probe, registration};
 use crate::node::rotation::Rotation;
@@ -51,22 +51,30 @@ pub(super) fn run(args: Args, unused: &[Unused]) -> anyhow::Result<()> {
     process::run(&process, unused, version, |descriptors| drive(args, descriptors))
 }
 
-async fn drive(args: Args, descriptors: Descriptors) -> anyhow::Result<()> {
-    let (signal, shutdown) = (process::shutdown_signal()?, CancellationToken::new());
-    let user_agent = process::user_agent();
-    let (classes, cluster) = cluster::connect(&args, &user_agent).await?;
+/// The parts of the role, wired and not serving yet.
+struct Parts {
+    driver: Driver,
+    exposition: Exposition,
+    rotation: Option<Rotation>,
+    reports: Option<Reports>,
+    connection: Option<kubernetes::Connection>,
+    tasks: TaskTracker,
+}
+
+/// Wires the role, and starts the tasks that follow the cluster.
+async fn build(args: &Args, descriptors: Descriptors) -> anyhow::Result<Parts> {
+    let (classes, cluster) = cluster::connect(args, &process::user_agent()).await?;
     let reports = cluster.as_ref().map(|cluster| cluster.reports.clone());
     let mut exposition = Exposition::new();
     let metrics = NodeMetrics::register(&mut exposition);
     let fetch_metrics = FetchMetrics::register(&mut exposition);
     let compute = Compute::new(fetch_metrics.clone())?;
-    let external = external(&args, &metrics);
+    let external = external(args, &metrics);
     let azure = match args.azure_provider {
         AzureProvider::Builtin => Some(args.azure.provider(&fetch_metrics, &compute, descriptors)?),
         AzureProvider::External => None,
     };
     let backends = Backends::new(azure, external.clone());
-    let tasks = TaskTracker::new();
     let rotation = RotationOptions { interval: args.rotation_poll_interval, republish: args.republish_period };
     let rotation = args.enable_secret_rotation.then_some(rotation);
     let volumes = Volumes::new(classes, backends, metrics.clone()).below(args.kubelet_root.clone());
@@ -77,17 +85,23 @@ async fn drive(args: Args, descriptors: Descriptors) -> anyhow::Result<()> {
         tokio::spawn(external.watch_health(args.provider_health_check_interval));
     }
     if args.sync_secret {
-        cluster::mirror_secrets(&args, cluster, &volumes, &metrics, compute);
+        cluster::mirror_secrets(args, cluster, &volumes, &metrics, compute);
     }
     if let Some(pods) = pods.clone().filter(|_| args.sync_secret || args.enable_secret_rotation) {
         tokio::spawn(pods.follow());
     }
     let rotation = Rotation::new(volumes.clone(), metrics.clone(), pods);
+    let tasks = TaskTracker::new();
     let node = Node { node_id: args.nodeid.clone(), volumes, metrics, tasks: tasks.clone() };
     let driver = Driver { name: args.drivername.clone(), node };
+    Ok(Parts { driver, exposition, rotation, reports, connection, tasks })
+}
+
+async fn drive(args: Args, descriptors: Descriptors) -> anyhow::Result<()> {
+    let (signal, shutdown) = (process::shutdown_signal()?, CancellationToken::new());
+    let Parts { driver, exposition, rotation, reports, connection, tasks } = build(&args, descriptors).await?;
     let (listener, socket_file) = socket::listen_private(&args.endpoint)?;
     let (state, registered) = watch::channel(registration::State::Waiting);
-
     let mut running = Running::new();
     if let Some(rotation) = rotation {
         let stopped = shutdown.clone().cancelled_owned();
@@ -108,16 +122,7 @@ async fn drive(args: Args, descriptors: Descriptors) -> anyhow::Result<()> {
     running.spawn(csi::serve(listener, driver, descriptors.calls, shutdown.clone().cancelled_owned()));
     info!(endpoint = %args.endpoint.display(), driver = %args.drivername, version = env!("CARGO_PKG_VERSION"),
         "listening");
-    if let (Some(folder), Some(kubelet_path)) = (args.registration_dir, args.kubelet_registration_path) {
-        let plugin = registration::Plugin { name: args.drivername, kubelet_path };
-        let (socket, shutdown) = (args.endpoint.clone(), shutdown.clone());
-        running.spawn(async move {
-            // The kubelet calls the driver as soon as it finds the registration socket, and version
-            // 1.20 never retries.
-            wait_until_served(&socket).await?;
-            registration::serve(&folder, plugin, state, shutdown.cancelled_owned()).await
-        });
-    }
+    register(&mut running, args, state, &shutdown);
     let outcome = process::until_shutdown(&signal, &mut running).await;
     // Before the listener closes: from then on the file may be the socket of the next process.
     socket_file.remove();
@@ -127,6 +132,24 @@ async fn drive(args: Args, descriptors: Descriptors) -> anyhow::Result<()> {
         reports.settle(SETTLE).await;
     }
     outcome
+}
+
+/// Offers the driver to the kubelet, if the flags say where.
+fn register(
+    running: &mut Running,
+    args: Args,
+    state: watch::Sender<registration::State>,
+    shutdown: &CancellationToken,
+) {
+    let (Some(folder), Some(kubelet_path)) = (args.registration_dir, args.kubelet_registration_path) else { return };
+    let plugin = registration::Plugin { name: args.drivername, kubelet_path };
+    let (socket, shutdown) = (args.endpoint, shutdown.clone());
+    running.spawn(async move {
+        // The kubelet calls the driver as soon as it finds the registration socket, and version
+        // 1.20 never retries.
+        wait_until_served(&socket).await?;
+        registration::serve(&folder, plugin, state, shutdown.cancelled_owned()).await
+    });
 }
 
 /// The configured external providers.

@@ -1,5 +1,7 @@
 //! The shape of files: length, module docs, width of comments, purity, registered tests.
 
+use regex::Regex;
+
 use crate::tree::{self, File, is_test};
 
 /// The longest source file, in lines.
@@ -8,6 +10,9 @@ const LINES: usize = 400;
 const TEST_LINES: usize = 500;
 /// The widest comment, in columns.
 const COMMENT: usize = 100;
+
+/// The longest function, in lines: a screenful.
+const FUNCTION: usize = 65;
 
 const RUST: &[&str] = &["src/", "crates/", "e2e/", "tests/"];
 
@@ -43,6 +48,29 @@ fn violations(file: &File) -> Vec<String> {
             complain(number, "only platform looks at the operating system".to_owned());
         }
     }
+    found.extend(long_functions(file));
+    found
+}
+
+/// Functions end at the first line that closes a brace at their own indentation, as rustfmt writes
+/// it.
+fn long_functions(file: &File) -> Vec<String> {
+    let head = Regex::new(r"^(\s*)(?:pub(?:\([a-z: ]+\))? )?(?:const )?(?:async )?fn (\w+)").expect("a pattern");
+    let lines: Vec<&str> = file.text.lines().collect();
+    let mut found = Vec::new();
+    for (start, line) in lines.iter().enumerate() {
+        let Some(captured) = head.captures(line) else { continue };
+        let end = format!("{}}}", &captured[1]);
+        let length = lines[start..].iter().position(|line| *line == end).map_or(1, |last| last + 1);
+        if length > FUNCTION && !line.ends_with(';') {
+            let name = &captured[2];
+            found.push(format!(
+                "{}:{}: {name} has {length} lines; at most {FUNCTION} are allowed",
+                file.path,
+                start + 1
+            ));
+        }
+    }
     found
 }
 
@@ -54,6 +82,7 @@ fn files_keep_their_shape() {
 #[test]
 fn planted_violations_are_found() {
     let long = format!("//! Doc.\n{}", "\n".repeat(LINES));
+    let tall = format!("//! Doc.\nfn tall() {{\n{}}}\n", "    x();\n".repeat(FUNCTION));
     let wide = format!("//! Doc.\n// {}", "x".repeat(COMMENT));
     for (path, text, expected) in [
         ("src/model/a.rs", "use x;", "src/model/a.rs:1: no module documentation"),
@@ -61,6 +90,7 @@ fn planted_violations_are_found() {
         ("src/node/a.rs", "//! Pure.\nuse std::fs;", "src/node/a.rs:2: a pure file does no I/O and is never async"),
         ("src/node/a.rs", "//! Doc.\n#[cfg(windows)]", "src/node/a.rs:2: only platform looks at the operating system"),
         ("src/node/a.rs", &long, "src/node/a.rs:401: 401 lines; at most 400 are allowed"),
+        ("src/node/a.rs", &tall, "src/node/a.rs:2: tall has 67 lines; at most 65 are allowed"),
         ("src/node/a.rs", &wide, "src/node/a.rs:2: a comment of 103 columns; at most 100 are allowed"),
     ] {
         assert_eq!(violations(&File { path: path.to_owned(), text: text.to_owned() }), [expected]);
