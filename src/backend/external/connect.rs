@@ -16,6 +16,7 @@ use tonic::transport::Channel;
 
 use super::error::ProviderFault;
 use super::socket::ProviderName;
+use crate::queue::backoff::Backoff;
 use crate::server::grpc::channel;
 
 /// The pause between two tries, at first and at most.
@@ -49,7 +50,7 @@ impl Search<'_> {
     pub(super) async fn connect(&mut self) -> Result<Channel, ProviderFault> {
         let began = Instant::now();
         let mut seen = began;
-        let mut pause = PAUSES[0];
+        let mut backoff = Backoff::new(PAUSES[0], PAUSES[1]);
         loop {
             let fault = match self.attempt().await {
                 ConnectAttempt::Connected(channel) => {
@@ -66,11 +67,11 @@ impl Search<'_> {
                     return Err(ProviderFault::Unreachable { socket, source, waited: began.elapsed() });
                 }
             };
+            let pause = backoff.next_exact();
             if Instant::now() + pause >= self.deadline {
                 return Err(fault);
             }
             sleep(pause).await;
-            pause = (pause * 2).min(PAUSES[1]);
         }
     }
 

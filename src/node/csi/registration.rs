@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 
 use crate::platform::socket;
+use crate::queue::backoff::Backoff;
 use crate::server::grpc::{MESSAGE, connections, server};
 use crate::server::telemetry::key;
 
@@ -100,7 +101,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let path = socket_path(folder, &plugin.name);
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     tokio::pin!(shutdown);
     loop {
         // One for each socket: a failure of the last one does not count for the next.
@@ -129,7 +130,7 @@ pub async fn serve(
             return Ok(());
         }
         tokio::select! {
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+            () = tokio::time::sleep(backoff.next_exact()) => {}
             () = &mut shutdown => return Ok(()),
         }
     }

@@ -12,7 +12,7 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
         "cmd",
         &["azure", "backend", "classes", "compute", "formats", "kubernetes", "model", "node", "platform", "server"],
     ),
-    ("node::csi", &["model", "node::volume", "platform", "server"]),
+    ("node::csi", &["model", "node::volume", "platform", "queue", "server"]),
     ("node::plugin", &["azure::provider", "backend", "model", "server"]),
     ("node::mirror", &["compute", "kubernetes", "model", "node::volume", "platform", "queue", "secret", "server"]),
     (
@@ -21,7 +21,7 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("node::volume", &["backend", "classes", "kubernetes", "model", "platform", "queue", "server::metrics"]),
     ("backend", &["azure::provider", "backend::external", "model"]),
-    ("backend::external", &["model", "platform", "server"]),
+    ("backend::external", &["model", "platform", "queue", "server"]),
     ("azure::provider", &["azure::keyvault", "compute", "formats", "model", "platform"]),
     ("azure::keyvault", &["compute", "formats", "model", "platform", "server::metrics"]),
     ("secret", &["compute", "formats", "kubernetes", "model"]),

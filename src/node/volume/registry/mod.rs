@@ -30,13 +30,14 @@ pub(in crate::node) use self::state::Summary;
 pub(in crate::node) use self::tracked::{FetchKey, Member, PodState, TrackedVolume, WorkItem};
 
 use self::credentials::Credentials;
-use self::state::{Entry, State, jitter};
+use self::state::{Entry, State};
 use super::locks::{Epoch, TargetLock};
 use super::request::PublishRequest;
 use super::target::TargetPath;
 use crate::backend::FetchIdentity;
 use crate::model::{Class, ClassRef, Reason};
 use crate::platform::clock;
+use crate::queue::backoff::jitter;
 
 /// The volumes of this node that rotation refreshes.
 pub(in crate::node) struct Registry {

@@ -19,7 +19,8 @@ use super::pauses::Pauses;
 use super::schedule::{self, Schedule};
 use super::tracked::{FetchKey, Member, PodState, TrackedVolume, WorkItem};
 use crate::model::{Class, ClassRef, Reason};
-use crate::platform::{clock, process};
+use crate::platform::clock;
+use crate::queue::backoff::jitter;
 
 /// The most volumes that are refreshed, many times the pods of a node.
 const MAX_VOLUMES: usize = 4096;
@@ -230,9 +231,4 @@ impl State {
         let class = self.classes.get(class).and_then(Option::as_deref);
         class.and_then(Class::rotation_interval).unwrap_or(options.interval)
     }
-}
-
-/// Between 0 and 1. Falls back to 0.5 if the kernel has no randomness yet.
-pub(super) fn jitter() -> f64 {
-    process::random_number().map_or(0.5, |number| f64::from(number) / f64::from(u32::MAX))
 }
