@@ -7,7 +7,7 @@
 //! # What uses space in a tmpfs
 //! * A file uses whole pages of the kernel. [`Payload`](crate::model::Payload) counts each file as
 //!   at least one page of 4 KiB, so its limit also limits the number of files.
-//! * A symbolic link uses a page if its text is longer than [`INLINE`]; the kernel keeps shorter
+//! * A symbolic link uses a page if its text is longer than 127 bytes; the kernel keeps shorter
 //!   ones in the inode (`SHORT_SYMLINK_LEN` in mm/shmem.c). Each file has at most one link in the
 //!   root, to `..data/` and the first component of its path.
 //! * A directory uses no page. Files, directories and links each use an inode.
