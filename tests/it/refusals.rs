@@ -104,7 +104,7 @@ fn a_class_that_cannot_be_found_or_used_is_reported() -> Result<()> {
 
 fn missing_or_wrong_parameters_are_refused() -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
-    let cases: [(&str, Option<&str>, &[&str]); 12] = [
+    let cases: &[(&str, Option<&str>, &[&str])] = &[
         ("keyvaultName", None, &["keyvaultName", "not set"]),
         ("keyvaultName", Some("kv"), &["keyvaultName", "2 characters"]),
         ("keyvaultName", Some("much-too-long-a-name-for-a-vault"), &["keyvaultName", "characters"]),
@@ -118,7 +118,7 @@ fn missing_or_wrong_parameters_are_refused() -> Result<()> {
         ("cloudName", Some("AzureStackCloud"), &["AzureStackCloud", "cloudEnvFileName"]),
         ("usePodIdentity", Some("tru"), &["usePodIdentity", "tru"]),
     ];
-    for (number, (key, value, words)) in cases.into_iter().enumerate() {
+    for (number, &(key, value, words)) in cases.iter().enumerate() {
         let mut parameters = vault.parameters(&["password"]);
         match value {
             Some(value) => parameters.insert(key.to_owned(), value.to_owned()),

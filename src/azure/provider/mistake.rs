@@ -9,7 +9,8 @@ use std::fmt;
 
 use super::limits::{LISTED, SHOWN};
 
-/// The parameters of a class (docs/reference/azure-provider.md#parameters).
+/// The parameters of a class: upstream's (docs/reference/azure-provider.md#parameters), and our own
+/// (docs/differences.md).
 pub(super) const PARAMETERS: &[&str] = &[
     "keyvaultName",
     "tenantID",
