@@ -16,6 +16,9 @@ use base64::Engine as _;
 use keyvault_csi_apiserver::{Account, PORT, Server};
 pub(crate) use keyvault_csi_apiserver::{CLASSES, STATUSES, User, resource, stop};
 use keyvault_csi_e2e::driver::{DriverSetup, wait_for};
+use kube::Api;
+use kube::api::PostParams;
+use kube::core::DynamicObject;
 use serde_json::{Value, json};
 
 use crate::harness::{Node, Vault, harness};
@@ -100,9 +103,10 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Grants a user more rights, by a ClusterRole of its own.
+    /// Grants a user more rights, by a ClusterRole of its own; returns when they are effective.
     pub(crate) fn allow(&self, user: &User, label: &str, rules: Value) -> Result<()> {
         let metadata = json!({ "name": format!("{}-{label}", user.name) });
+        let last = rules.as_array().and_then(|rules| rules.last().cloned());
         self.create(("ClusterRole", "clusterroles"), None, json!({ "metadata": metadata, "rules": rules }))?;
         let binding = json!({
             "metadata": metadata,
@@ -110,7 +114,30 @@ impl Cluster {
             "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user.name }],
         });
         self.create(("ClusterRoleBinding", "clusterrolebindings"), None, binding)?;
-        Ok(())
+        last.map_or(Ok(()), |rule| self.wait_until_granted(user, &rule))
+    }
+
+    /// Waits until the user's API server grants a rule: each server learns of roles by watches.
+    fn wait_until_granted(&self, user: &User, rule: &Value) -> Result<()> {
+        let first =
+            |key: &str| rule.pointer(&format!("/{key}/0")).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let resources = first("resources");
+        let (name, subresource) = resources.split_once('/').unwrap_or((&resources, ""));
+        let review: DynamicObject = serde_json::from_value(json!({
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "metadata": {},
+            "spec": { "resourceAttributes": {
+                "group": first("apiGroups"), "resource": name, "subresource": subresource,
+                "name": first("resourceNames"), "verb": first("verbs"),
+            } },
+        }))?;
+        let kind = resource(("SelfSubjectAccessReview", "selfsubjectaccessreviews"));
+        let reviews: Api<DynamicObject> = Api::all_with(self.server.client_as(user)?, &kind);
+        wait_for("the rights are effective", PATIENCE, || {
+            let reviewed = self.server.block_on(reviews.create(&PostParams::default(), &review))?;
+            Ok(reviewed.data.pointer("/status/allowed") == Some(&Value::Bool(true)))
+        })
     }
 
     /// A user that no other driver has.

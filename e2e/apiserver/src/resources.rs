@@ -13,6 +13,7 @@ pub fn resource(kind: (&str, &str)) -> ApiResource {
         "Namespace" | "ConfigMap" | "Event" | "Node" | "Pod" | "Secret" => ("", "v1"),
         "ReplicaSet" | "StatefulSet" => ("apps", "v1"),
         "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1"),
+        "SelfSubjectAccessReview" => ("authorization.k8s.io", "v1"),
         "ClusterRole" | "ClusterRoleBinding" => ("rbac.authorization.k8s.io", "v1"),
         _ => ("secrets-store.csi.x-k8s.io", "v1"),
     };
