@@ -155,8 +155,14 @@ proptest! {
 async fn requests_to_a_failing_vault_are_paused_and_then_sent_steadily() {
     let well = Arc::new(AtomicBool::new(false));
     let answers = well.clone();
+    // When the vault answers for the first time, as the vault sees it: a busy machine notices later.
+    let answered = Arc::new(std::sync::OnceLock::new());
+    let first = answered.clone();
     let azure = Azure::start(move |request, _| {
         let fails = request.kind == Kind::Get && !answers.load(Ordering::SeqCst);
+        if request.kind == Kind::Get && !fails {
+            first.get_or_init(Instant::now);
+        }
         fails.then(|| status(503, "{}")).flatten()
     })
     .await;
@@ -171,7 +177,7 @@ async fn requests_to_a_failing_vault_are_paused_and_then_sent_steadily() {
         if errors.is_err() && azure.count(Kind::Get) - before <= 2 {
             break azure.count(Kind::Get);
         }
-        assert!(began.elapsed() < Duration::from_secs(20), "the circuit never opens");
+        assert!(began.elapsed() < Duration::from_secs(60), "the circuit never opens");
     };
     // While many requests wait, one a second is sent.
     let crowd = tokio::spawn({
@@ -192,11 +198,11 @@ async fn requests_to_a_failing_vault_are_paused_and_then_sent_steadily() {
         assert!(Instant::now() < late, "no request is sent any more");
         tokio::time::sleep(milliseconds(5)).await;
     }
-    let answered = Instant::now();
     let results = crowd.await.unwrap();
     assert!(results.iter().all(Result::is_ok), "{:?}", results.iter().find(|result| result.is_err()));
     // A hundred a second and no burst, which would take less than a second.
-    assert!(answered.elapsed() >= milliseconds(1_300), "{:?}", answered.elapsed());
+    let took = answered.get().unwrap().elapsed();
+    assert!(took >= milliseconds(1_300), "{took:?}");
 }
 
 fn fault() -> Result<(), Error> {
@@ -206,12 +212,12 @@ fn fault() -> Result<(), Error> {
 
 #[tokio::test]
 async fn waiters_get_their_turn_in_order_and_cancelled_ones_take_none() {
-    let queue = VaultQueues::new(Rate { per_second: 50, burst: 1 }, FetchMetrics::register(&mut Exposition::new()))
-        .queue(VAULT);
+    let queue =
+        VaultQueues::new(Rate { per_second: 5, burst: 1 }, FetchMetrics::register(&mut Exposition::new())).queue(VAULT);
     let late = Instant::now() + Duration::from_secs(60);
     queue.acquire(late).await.unwrap();
     let began = Instant::now();
-    // Cancelled at once: they must not delay the others.
+    // Cancelled at once. If they took turns, the others would wait for another twenty seconds.
     let gone = (0..100).map(|_| queue.acquire(Instant::now()));
     assert!(futures::future::join_all(gone).await.iter().all(Result::is_err));
     let order = std::sync::Mutex::new(Vec::new());
@@ -225,7 +231,7 @@ async fn waiters_get_their_turn_in_order_and_cancelled_ones_take_none() {
     futures::future::join_all(waiting).await;
     assert_eq!(*order.lock().unwrap(), [0, 1, 2, 3, 4]);
     let took = began.elapsed();
-    assert!(took >= milliseconds(80) && took < milliseconds(1_000), "{took:?}");
+    assert!(took >= milliseconds(800) && took < Duration::from_secs(15), "{took:?}");
 }
 
 #[tokio::test]
