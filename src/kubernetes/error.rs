@@ -273,6 +273,20 @@ pub(super) enum RequestError {
 }
 
 impl RequestError {
+    /// What an administrator can do about it; `grant` is the fix for a missing right.
+    pub(super) fn advice(&self, grant: &'static str) -> &'static str {
+        match self {
+            RequestError::Forbidden(_) => grant,
+            RequestError::NoSuchKind => "install the CRDs (manifests/crds)",
+            RequestError::NotFound
+            | RequestError::AlreadyExists
+            | RequestError::Conflict
+            | RequestError::Expired
+            | RequestError::Refused(_)
+            | RequestError::Other(_) => "is the API server reachable from this node?",
+        }
+    }
+
     pub(super) fn of(error: &kube::Error) -> RequestError {
         let kube::Error::Api(status) = error else {
             return RequestError::Other(innermost(error));

@@ -209,16 +209,9 @@ impl Shared {
 fn advice(failure: &RequestError) -> &'static str {
     match failure {
         RequestError::Forbidden(message) if forbids_owners(message) => OWNERS_GRANT,
-        RequestError::Forbidden(_) => {
-            "grant create, get and update on secretproviderclasspodstatuses of secrets-store.csi.x-k8s.io (ClusterRole secretproviderclasses-role)"
-        }
-        RequestError::NoSuchKind => "install the CRDs (manifests/crds)",
-        RequestError::NotFound
-        | RequestError::AlreadyExists
-        | RequestError::Conflict
-        | RequestError::Expired
-        | RequestError::Refused(_)
-        | RequestError::Other(_) => "is the API server reachable from this node?",
+        other => other.advice(
+            "grant create, get and update on secretproviderclasspodstatuses of secrets-store.csi.x-k8s.io (ClusterRole secretproviderclasses-role)",
+        ),
     }
 }
 

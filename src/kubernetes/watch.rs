@@ -243,25 +243,12 @@ impl Retry<'_> {
                 if failure != RequestError::Expired
                     && self.failing.should_warn(discriminant(&failure), Instant::now()) =>
             {
-                warn!(err = %failure, advice = self.advice(&failure), "cannot watch {plural}; until that works, {}",
+                warn!(err = %failure, advice = failure.advice(self.followed.grant), "cannot watch {plural}; until that works, {}",
                     self.followed.meanwhile);
             }
             other => debug!(failure = ?other, ?wait, "watching {plural} again"),
         }
         sleep(wait).await;
-    }
-
-    fn advice(&self, failure: &RequestError) -> &'static str {
-        match failure {
-            RequestError::Forbidden(_) => self.followed.grant,
-            RequestError::NoSuchKind => "install the CRDs (manifests/crds)",
-            RequestError::NotFound
-            | RequestError::AlreadyExists
-            | RequestError::Conflict
-            | RequestError::Expired
-            | RequestError::Refused(_)
-            | RequestError::Other(_) => "is the API server reachable from this node?",
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `make budgets` runs these tests, one after the other, since other drivers on the machine change
 //! what is resident. The bounds stand a quarter above what was measured; `make bench` asserts the
-//! goals themselves.
+//! goals of binary and idle memory with the API.
 
 use std::fs::{self, File};
 use std::io::Write as _;

@@ -155,7 +155,8 @@ proptest! {
 async fn requests_to_a_failing_vault_are_paused_and_then_sent_steadily() {
     let well = Arc::new(AtomicBool::new(false));
     let answers = well.clone();
-    // When the vault answers for the first time, as the vault sees it: a busy machine notices later.
+    // When the vault answers for the first time, as the vault sees it: a busy machine notices
+    // later.
     let answered = Arc::new(std::sync::OnceLock::new());
     let first = answered.clone();
     let azure = Azure::start(move |request, _| {
