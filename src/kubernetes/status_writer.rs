@@ -207,12 +207,13 @@ impl Shared {
 }
 
 fn advice(failure: &RequestError) -> &'static str {
-    match failure {
-        RequestError::Forbidden(message) if forbids_owners(message) => OWNERS_GRANT,
-        other => other.advice(
-            "grant create, get and update on secretproviderclasspodstatuses of secrets-store.csi.x-k8s.io (ClusterRole secretproviderclasses-role)",
-        ),
-    }
+    let needs_owners = matches!(failure, RequestError::Forbidden(message) if forbids_owners(message));
+    failure.advice(match needs_owners {
+        true => OWNERS_GRANT,
+        false => {
+            "grant create, get and update on secretproviderclasspodstatuses of secrets-store.csi.x-k8s.io (ClusterRole secretproviderclasses-role)"
+        }
+    })
 }
 
 #[cfg(test)]
