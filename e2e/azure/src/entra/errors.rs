@@ -70,9 +70,8 @@ impl EntraError {
     }
 
     pub(super) fn malformed_tenant(tenant: &str) -> EntraError {
-        let text = format!(
-            "Specified tenant identifier '{tenant}' is neither a valid DNS name, nor a valid external domain."
-        );
+        let text =
+            format!("Specified tenant identifier '{tenant}' is neither a valid DNS name, nor a valid external domain.");
         bad_request(900_023, "invalid_request", text)
     }
 

@@ -27,7 +27,7 @@ type login struct {
 	File string `json:"file"`
 	// The login host of another cloud, as a URL.
 	Authority string `json:"authority"`
-	// Whether the SDK is told not to ask Entra ID whether the login host is one of its own.
+	// Disables the request by which the SDK asks Entra ID whether it knows the login host.
 	Disconnected bool   `json:"disconnected"`
 	Vault        string `json:"vault"`
 }
