@@ -99,6 +99,7 @@ mod memory;
 
 mod chart;
 mod dockerfiles;
+mod manifests;
 mod proto;
 mod security_page;
 
@@ -201,6 +202,7 @@ fn api_server() -> Vec<Trial> {
         resources::trials(),
         rights::trials(),
         chart::trials(),
+        manifests::trials(),
         memory::trials(),
     ];
     trials.into_iter().flatten().collect()
