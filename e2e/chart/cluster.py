@@ -2,13 +2,12 @@
 
     KUBECONFIG=... python e2e/chart/cluster.py helm3|helm4
 
-Helm 3 applies client-side, Helm 4 server-side. Needs an API server without the driver, and kubectl (or KUBECTL). A node selector prevents pods: other
-tests cover them. Removes all of its objects. Refuses to start if a driver is installed, because it
-deletes the CustomResourceDefinitions.
+Helm 3 applies client-side, Helm 4 server-side. Needs an API server without the driver, and kubectl.
+A node selector prevents pods: other tests cover them. Removes all of its objects. Refuses to start if
+a driver is installed, because it deletes the CustomResourceDefinitions.
 """
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -45,7 +44,7 @@ KINDS = "daemonset,serviceaccount,clusterrole,clusterrolebinding,csidriver,secre
 
 
 def kubectl(*arguments, stdin=None, check=True):
-    done = subprocess.run([os.environ.get("KUBECTL", "kubectl"), *arguments], input=stdin, capture_output=True, text=True)
+    done = subprocess.run(["kubectl", *arguments], input=stdin, capture_output=True, text=True)
     assert not check or done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
     return done.stdout if check else done
 
@@ -75,15 +74,22 @@ def may(*what):
     return kubectl("auth", "can-i", *what, "--namespace", "default", "--as", account, check=False).stdout.strip() == "yes"
 
 
-def make_class(name, version="v1"):
-    # The API server serves a new CRD after a moment.
-    deadline = time.monotonic() + 20
-    while True:
-        done = kubectl("apply", "--filename", "-", stdin=CLASS % (version, name), check=False)
-        if done.returncode == 0:
-            return
-        assert time.monotonic() < deadline, done.stderr
+def wait_for(what, condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, what
         time.sleep(0.2)
+
+
+def wait_for_rights(granted=(), refused=()):
+    """The API server learns of roles by watches."""
+    wait_for(f"{granted} without {refused}", lambda: all(may(*what) for what in granted) and not any(may(*what) for what in refused))
+
+
+def make_class(name, version="v1"):
+    """The API server serves a new CustomResourceDefinition after a moment."""
+    manifest = CLASS % (version, name)
+    wait_for(f"a class of {version}", lambda: kubectl("apply", "--filename", "-", stdin=manifest, check=False).returncode == 0)
 
 
 class Helm:
@@ -138,11 +144,11 @@ def settings_can_be_changed_later(helm):
     assert {("ClusterRole", "secretproviderrotation-role"), ("ClusterRole", "secretprovidersyncing-role")} <= ours()
     arguments = get("daemonset", "csi-secrets-store-csi-driver")["spec"]["template"]["spec"]["containers"][0]["args"]
     assert {"--enable-secret-rotation=true", "--sync-secret=true", "--rotation-poll-interval=30s"} <= set(arguments), arguments
-    assert may("create", "secrets") and not may("list", "secrets")
+    wait_for_rights(granted=[("create", "secrets")], refused=[("list", "secrets")])
     helm.upgrade()
     assert get(*DRIVER)["spec"].get("requiresRepublish", False) is False
     assert not {name for kind, name in ours() if "rotation" in name or "syncing" in name}, ours()
-    assert not may("get", "secrets") and may("list", f"secretproviderclasses.{GROUP}")
+    wait_for_rights(granted=[("list", f"secretproviderclasses.{GROUP}")], refused=[("get", "secrets")])
     assert classes() == {"one", "older"}
 
 
@@ -152,16 +158,16 @@ def delete_is_granted_on_openshift(helm):
     both = [("delete", "secrets"), ("delete", statuses)]
     sync, setting = {"syncSecret": {"enabled": True}}, "ownerReferencesPermissionEnforcement"
     helm.upgrade(sync)
-    assert not any(may(*what) for what in both) and may("patch", "secrets") and may("update", statuses)
+    wait_for_rights(granted=[("patch", "secrets"), ("update", statuses)], refused=both)
     helm.upgrade({**sync, "rbac": {setting: True}})
-    assert all(may(*what) for what in both)
+    wait_for_rights(granted=both)
     try:
         kubectl("apply", "--filename", "-", stdin=OPENSHIFT)
         kubectl("wait", "--for=condition=Established", f"crd/{OPENSHIFT_CRD}", "--timeout=60s")
         helm.upgrade(sync)
-        assert all(may(*what) for what in both)
+        wait_for_rights(granted=both)
         helm.upgrade({**sync, "rbac": {setting: False}})
-        assert not any(may(*what) for what in both)
+        wait_for_rights(refused=both)
     finally:
         kubectl("delete", "crd", OPENSHIFT_CRD, "--ignore-not-found", "--timeout=60s")
     helm.upgrade()
