@@ -27,7 +27,7 @@ pub(crate) struct EmptyServer {
 pub(crate) fn empty_server() -> Result<EmptyServer> {
     let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
     if !*started {
-        cluster()?.serve_with(PORT, &["--etcd-prefix=/empty"])?;
+        cluster()?.serve_with(PORT, &["--etcd-prefix=/empty", "--allow-privileged=true"])?;
         *started = true;
     }
     let kubeconfig = cluster()?.server.user("admin", PORT)?.kubeconfig;
