@@ -175,6 +175,9 @@ impl Kubectl {
             let newer = step[0].starts_with("deploy/from-1.35/");
             let applied = match newer && minor < 35 {
                 true => self.is_refused(apply, step),
+                false if apply == Apply::ClientSide => {
+                    self.apply_twice(apply, step, minor).and_then(|()| self.take_over(step))
+                }
                 false => self.apply_twice(apply, step, minor),
             };
             applied.with_context(|| format!("{apply:?} of {step:?}"))?;
@@ -206,10 +209,22 @@ impl Kubectl {
         ensure!(lines.len() == before.len() && lines.iter().all(|line| line.ends_with(word)), "{printed}");
         let after = self.versions(files)?;
         ensure!(before == after, "resource versions {before:?}, then {after:?}");
+        self.is_equal(apply, files)
+    }
+
+    /// Checks that `kubectl diff` prints nothing.
+    fn is_equal(&self, apply: Apply, files: &[&str]) -> Result<()> {
         let diff = self.output(arguments("diff", apply, files))?;
         let printed = text(&diff.stdout);
         ensure!(diff.status.code() == Some(0) && printed.is_empty(), "kubectl diff: {}\n{printed}", diff.status);
         Ok(())
+    }
+
+    /// Applies objects server-side that were applied client-side.
+    fn take_over(&self, files: &[&str]) -> Result<()> {
+        let (_, warnings) = self.run_with_warnings(arguments("apply", Apply::ServerSide, files))?;
+        ensure!(warnings.is_empty(), "{warnings}");
+        self.is_equal(Apply::ServerSide, files)
     }
 
     /// The resource version of each object in these files, by kind and name.

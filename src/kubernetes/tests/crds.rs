@@ -57,7 +57,7 @@ fn object(description: &str, properties: Value) -> Value {
 /// A column of `kubectl get`, or of its wide output only.
 ///
 /// The API server stores no `priority: 0`. A manifest with one differs from the stored object in
-/// each apply, and a second server-side apply conflicts with the first.
+/// each client-side apply, and a server-side apply by another manager conflicts with it.
 fn column(name: &str, path: &str, kind: &str, wide: bool, description: &str) -> Value {
     let mut column = json!({ "name": name, "jsonPath": path, "type": kind, "description": description });
     if wide {
