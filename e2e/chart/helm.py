@@ -34,10 +34,10 @@ class Refused(Exception):
 
 def run(program, *arguments, values=None):
     """Runs `helm3` or `helm4`, with values from standard input, and returns what it prints."""
-    tools = os.environ.get("KEYVAULT_CSI_TOOLS")
-    if not tools:
-        sys.exit("KEYVAULT_CSI_TOOLS is not set: run `export KEYVAULT_CSI_TOOLS=$(e2e/tools)`, which builds helm once")
-    command = [Path(tools, "bin", program), *arguments, *([] if values is None else ["--values", "-"])]
+    tools = os.environ.get("KEYVAULT_CSI_TOOLS", "")
+    if not (path := Path(tools, "bin", program)).exists():
+        sys.exit(f"KEYVAULT_CSI_TOOLS='{tools}' has no bin/{program}: set it to the output of `e2e/tools`, which builds helm once")
+    command = [path, *arguments, *([] if values is None else ["--values", "-"])]
     done = subprocess.run(command, input=json.dumps(values), capture_output=True, text=True)
     if done.returncode != 0:
         raise Refused(done.stderr)
