@@ -46,8 +46,8 @@ const STEPS: [&[&str]; 7] = [
 ];
 const PODSTATUSES: &str = "crds/secrets-store.csi.x-k8s.io_secretproviderclasspodstatuses.yaml";
 
-/// The only files with a warning, and the warning: since 1.35, an API server wants tokens in
-/// `secrets`, and these two files are for older ones, which do not know the field.
+/// The only files with a warning, and its field. They are for API servers before 1.35, which do not
+/// know the field; newer ones recommend it.
 const BEFORE_1_35: [&str; 2] = ["deploy/3-csidriver.yaml", "deploy/rotation-and-sync/2-csidriver.yaml"];
 const IN_SECRETS: &str = "serviceAccountTokenInSecrets";
 
@@ -185,7 +185,7 @@ impl Kubectl {
         Ok(())
     }
 
-    /// An API server that does not know the field refuses it.
+    /// With strict validation, an API server before 1.35 refuses the field.
     fn is_refused(&self, apply: Apply, files: &[&str]) -> Result<()> {
         let output = self.output(arguments("apply", apply, files))?;
         let errors = text(&output.stderr);
