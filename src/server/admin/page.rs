@@ -19,8 +19,9 @@ use tokio::time::Instant;
 use super::{accept, http};
 use crate::server::metrics::{Exposition, Format};
 
-/// How many pages are encoded within this time; further requests get the last one of their format.
-const MADE: (u32, Duration) = (20, Duration::from_secs(1));
+/// How many pages are encoded within this time; further requests get the last one of their format,
+/// for which one more may be encoded: 20 in all.
+const MADE: (u32, Duration) = (19, Duration::from_secs(1));
 
 /// The last pages, and how many were encoded in the current second.
 #[derive(Debug)]
