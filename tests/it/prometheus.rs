@@ -260,7 +260,8 @@ fn only_planted_mistakes_are_found(prometheus: &Prometheus, pages: &str) -> Resu
             format!("{target}: {}", field(line, " msg=\"", '"').unwrap_or_default())
         })
         .collect();
-    let stored = "count by (job, state) ({job!=\"\", __name__!~\"up|scrape_.+\"})";
+    // Alerts have the labels of their samples.
+    let stored = "count by (job, state) ({job!=\"\", __name__!~\"up|scrape_.+|ALERTS.*\"})";
     let lost = prometheus.query(&format!("(scrape_samples_scraped - on (job, state) {stored}) != 0"))?;
     found.extend(lost.iter().map(|(labels, count)| format!("{} {}: {count} lost", labels["job"], labels["state"])));
     let expected = [

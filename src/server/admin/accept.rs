@@ -6,27 +6,27 @@
 
 use crate::server::metrics::Format;
 
-/// How much a client wants a format, in the order of the comparison: the quality in thousandths,
+/// How much a client prefers a format, in the order of the comparison: the quality in thousandths,
 /// and how specific the range is that has it.
-type Wish = (u16, u8);
+type Preference = (u16, u8);
 
 /// The format for these values of the header: OpenMetrics if the client prefers it, else the
 /// classic text, which upstream serves to every client.
 pub(super) fn preferred(accept: &[&str]) -> Format {
     let ranges = accept.iter().flat_map(|value| value.split(','));
-    let wish = |format| {
-        let wishes = ranges.clone().filter_map(|range| wish(range, format));
-        wishes.max_by_key(|(quality, specificity)| (*specificity, *quality)).unwrap_or((0, 0))
+    let preference = |format| {
+        let preferences = ranges.clone().filter_map(|range| range_preference(range, format));
+        preferences.max_by_key(|(quality, specificity)| (*specificity, *quality)).unwrap_or((0, 0))
     };
-    let openmetrics = wish(Format::OpenMetrics);
-    match openmetrics.0 > 0 && openmetrics > wish(Format::Classic) {
+    let openmetrics = preference(Format::OpenMetrics);
+    match openmetrics.0 > 0 && openmetrics > preference(Format::Classic) {
         true => Format::OpenMetrics,
         false => Format::Classic,
     }
 }
 
 /// What a media range says about a format; `None` if it does not match, or is not valid.
-fn wish(range: &str, format: Format) -> Option<Wish> {
+fn range_preference(range: &str, format: Format) -> Option<Preference> {
     let mut parts = range.split(';').map(str::trim);
     let (kind, subtype) = parts.next()?.split_once('/')?;
     let [our_kind, our_subtype] = format.media_type();
