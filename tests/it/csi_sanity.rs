@@ -59,7 +59,7 @@ const SKIPPED: [Skipped; 7] = [
     Skipped {
         group: "NodePublishVolume with single node multi writer capability",
         message: "Service does not have single node multi writer capability",
-        reason: "volumes are read-only, and each belongs to one pod",
+        reason: "volumes are read-only: no pod writes",
         specs: &[
             "should fail when volume with single node single writer access mode is already mounted at a different target path",
         ],
@@ -105,13 +105,13 @@ const SKIPPED: [Skipped; 7] = [
     Skipped {
         group: "NodeGetVolumeHealth",
         message: "NodeGetVolumeHealth not supported",
-        reason: "kubelets do not ask for the health of inline volumes",
+        reason: "a tmpfs has no storage that could fail",
         specs: &["should fail when no volume id is provided", "should return health for a valid volume"],
     },
     Skipped {
         group: "NodeGetStorageHealth",
         message: "NodeGetStorageHealth not supported",
-        reason: "a tmpfs has no storage behind it",
+        reason: "a tmpfs has no storage that could fail",
         specs: &["should return appropriate response"],
     },
 ];
