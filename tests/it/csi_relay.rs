@@ -51,7 +51,7 @@ pub(crate) struct Record {
 impl Record {
     /// How many calls of this method got this code.
     pub(crate) fn count(&self, method: &str, code: Code) -> usize {
-        self.calls.iter().filter(|(path, answer)| path.ends_with(method) && *answer == code).count()
+        self.calls.iter().filter(|(path, answer)| path == method && *answer == code).count()
     }
 }
 

@@ -126,25 +126,31 @@ fn every_identity_and_node_spec_passes() -> Result<()> {
     let relay = fixture.relay(&Destination::Driver(fixture.node.setup().socket()))?;
     let run = fixture.run(&relay)?;
     ensure!(run.succeeded && run.failed.is_empty(), "{}\n{}", run.output, fixture.node.log());
-    assert_eq!(run.passed, names(&PASSED), "the specs that pass are others; change the table if csi-sanity has new ones");
+    assert_eq!(
+        run.passed,
+        names(&PASSED),
+        "the specs that pass are others; change the table if csi-sanity has new ones"
+    );
     assert_eq!(run.skipped, skipped(), "csi-sanity skips other specs: name each in the table, with the reason");
     run.show_closing_line()?;
 
     let record = relay.record();
-    let count = |method: &str, code| record.count(method, code);
-    // Each spec that has a volume creates one; "should be idempotent" publishes it ten times.
-    assert_eq!([count("/CreateVolume", Code::Ok), count("/DeleteVolume", Code::Ok)], [3, 3], "{record:?}");
+    // Each spec with a volume creates one; "should be idempotent" publishes its own ten times.
+    for (method, answered, refused) in [
+        ("/csi.v1.Controller/CreateVolume", 3, 0),
+        ("/csi.v1.Controller/DeleteVolume", 3, 0),
+        ("/csi.v1.Node/NodePublishVolume", 12, 3),
+        ("/csi.v1.Node/NodeUnpublishVolume", 4, 2),
+    ] {
+        let counted = [Code::Ok, Code::InvalidArgument].map(|code| record.count(method, code));
+        assert_eq!(counted, [answered, refused], "{method}: {:?}", record.calls);
+    }
     let published = Contents::from([("password".to_owned(), password.into_bytes())]);
     ensure!(record.published == vec![Some(published); 12], "a publish that succeeded did not fill the volume");
     let metrics = fixture.node.metrics()?;
-    for (metric, counted) in [
-        ("node_publish_total", 12),
-        ("node_publish_error_total", count("/NodePublishVolume", Code::InvalidArgument)),
-        ("node_unpublish_total", count("/NodeUnpublishVolume", Code::Ok)),
-        ("node_unpublish_error_total", count("/NodeUnpublishVolume", Code::InvalidArgument)),
-    ] {
-        assert_eq!(total(&metrics, metric), counted, "{metric}: the driver did not answer these calls:\n{metrics}");
-    }
+    let counters =
+        ["node_publish_total", "node_publish_error_total", "node_unpublish_total", "node_unpublish_error_total"];
+    assert_eq!(counters.map(|name| total(&metrics, name)), [12, 3, 4, 2], "{counters:?} of the driver:\n{metrics}");
     let target = fixture.folder().join("target");
     ensure!(mounts_on(&target)?.is_empty() && !fixture.folder().exists(), "{} is left", fixture.folder().display());
     Ok(())
