@@ -176,7 +176,7 @@ fn merge<M: Message>(message: &Bytes, addition: &M) -> Bytes {
     [message.as_ref(), &addition.encode_to_vec()].concat().into()
 }
 
-/// Fields of `CreateVolumeResponse` in the CSI specification, which `proto/csi.proto` does not have.
+/// Fields of `CreateVolumeResponse` in the CSI specification; `proto/csi.proto` has no controller.
 #[derive(Clone, PartialEq, Message)]
 struct CreateVolumeResponse {
     #[prost(message, optional, tag = "1")]
