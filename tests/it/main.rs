@@ -53,6 +53,8 @@ mod mirror_guards;
 mod mirror_owners;
 
 mod costs;
+mod csi_relay;
+mod csi_sanity;
 mod descriptors;
 mod health;
 mod host_directories;
@@ -176,6 +178,7 @@ fn volumes() -> Vec<Trial> {
         tenant_input::trials(),
         kubelets::trials(),
         costs::trials(),
+        csi_sanity::trials(),
         interruptions::trials(),
         kernels::trials(),
         host_directories::trials(),
