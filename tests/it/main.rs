@@ -53,6 +53,8 @@ mod mirror_guards;
 mod mirror_owners;
 
 mod costs;
+mod csi_relay;
+mod csi_sanity;
 mod descriptors;
 mod health;
 mod host_directories;
@@ -80,8 +82,10 @@ mod tokens;
 mod volume_size;
 
 mod matrix;
+mod metric_states;
 mod plugin;
 mod plugin_process;
+mod prometheus;
 mod provider_parity;
 
 mod budgets;
@@ -99,6 +103,7 @@ mod memory;
 
 mod chart;
 mod dockerfiles;
+mod manifests;
 mod proto;
 mod security_page;
 
@@ -145,8 +150,8 @@ fn main() -> ExitCode {
     }
     let trials = [volumes(), api_server(), refreshes(), provider_role(), attacks(), repository()];
     let conclusion = run(&arguments, trials.into_iter().flatten().collect());
-    // `leaks` comes last: it searches the logs, errors, metrics and files of all tests before it.
-    let leaks = run(&arguments, leaks::trials());
+    // These come last: they search the logs, errors, metrics and files of all tests before them.
+    let leaks = run(&arguments, leaks::trials().into_iter().chain(prometheus::last()).collect());
     apiserver::stop();
     show_slowest();
     match [conclusion, leaks].iter().any(|conclusion| conclusion.has_failed()) {
@@ -173,6 +178,7 @@ fn volumes() -> Vec<Trial> {
         tenant_input::trials(),
         kubelets::trials(),
         costs::trials(),
+        csi_sanity::trials(),
         interruptions::trials(),
         kernels::trials(),
         host_directories::trials(),
@@ -189,7 +195,7 @@ fn volumes() -> Vec<Trial> {
     trials.into_iter().flatten().collect()
 }
 
-/// The driver with an API server, the chart, and memory.
+/// The driver with an API server, the chart, memory, and metrics.
 fn api_server() -> Vec<Trial> {
     let trials = [
         cluster_classes::trials(),
@@ -201,7 +207,9 @@ fn api_server() -> Vec<Trial> {
         resources::trials(),
         rights::trials(),
         chart::trials(),
+        manifests::trials(),
         memory::trials(),
+        prometheus::trials(),
     ];
     trials.into_iter().flatten().collect()
 }
