@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::clock::now;
 use crate::directory::Directory;
-use crate::machine::{KeptToken, MachineIdentities, Selector};
+use crate::machine::{KeptToken, MachineIdentities, Selector, TokenKey};
 use crate::request::imds::ImdsOperation;
 use crate::request::parsed::ParsedRequest;
 use crate::response::BufferedResponse;
@@ -67,7 +67,8 @@ fn token(shared: &SharedState, request: &ParsedRequest) -> Result<BufferedRespon
         return Err(json_error(StatusCode::BAD_REQUEST, "invalid_resource", &text));
     }
     let now = now();
-    let kept = kept_or_issued(machine, directory, (&tenant, &client, resource), now);
+    let key = TokenKey { tenant, client: client.clone(), resource: resource.to_owned() };
+    let kept = kept_or_issued(machine, directory, key, now);
     let (KeptToken { token, lifetime }, expires) = kept.ok_or_else(|| bad("Identity not found"))?;
     let document = json!({
         "access_token": token,
@@ -87,19 +88,19 @@ fn token(shared: &SharedState, request: &ParsedRequest) -> Result<BufferedRespon
 fn kept_or_issued(
     machine: &mut MachineIdentities,
     directory: &mut Directory,
-    (tenant, client, resource): (&str, &str, &str),
+    key: TokenKey,
     now: i64,
 ) -> Option<(KeptToken, i64)> {
-    let kept = machine.kept(client, resource).and_then(|kept| {
+    let kept = machine.kept(&key).and_then(|kept| {
         let expires = directory.lookup(&kept.token)?.expires;
         (expires > now).then(|| (kept.clone(), expires))
     });
     if kept.is_some() {
         return kept;
     }
-    let (token, lifetime) = directory.issue(tenant, client, resource, now)?;
+    let (token, lifetime) = directory.issue(&key.tenant, &key.client, &key.resource, now)?;
     let issued = KeptToken { token, lifetime };
-    machine.keep(client, resource, issued.clone());
+    machine.keep(key, issued.clone());
     Some((issued, now.saturating_add(lifetime)))
 }
 

@@ -12,8 +12,15 @@ pub(crate) struct MachineIdentities {
     system: Option<(String, String)>,
     /// Tenants by client id.
     user: BTreeMap<String, String>,
-    /// By client id and resource.
-    tokens: BTreeMap<(String, String), KeptToken>,
+    tokens: BTreeMap<TokenKey, KeptToken>,
+}
+
+/// Whose token for which resource. Tests assign one client in several tenants, one after another.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct TokenKey {
+    pub(crate) tenant: String,
+    pub(crate) client: String,
+    pub(crate) resource: String,
 }
 
 /// A token that the metadata service hands out again. Its time of expiry is in the directory.
@@ -56,16 +63,15 @@ impl MachineIdentities {
         let client = client.to_ascii_lowercase();
         self.user.remove(&client);
         self.system.take_if(|(system, _)| *system == client);
-        self.tokens.retain(|(owner, _), _| *owner != client);
+        self.tokens.retain(|key, _| key.client != client);
     }
 
-    /// The token of an identity for a resource.
-    pub(crate) fn kept(&self, client: &str, resource: &str) -> Option<&KeptToken> {
-        self.tokens.get(&(client.to_owned(), resource.to_owned()))
+    pub(crate) fn kept(&self, key: &TokenKey) -> Option<&KeptToken> {
+        self.tokens.get(key)
     }
 
-    pub(crate) fn keep(&mut self, client: &str, resource: &str, kept: KeptToken) {
-        self.tokens.insert((client.to_owned(), resource.to_owned()), kept);
+    pub(crate) fn keep(&mut self, key: TokenKey, kept: KeptToken) {
+        self.tokens.insert(key, kept);
     }
 
     /// The client and tenant of a request; without a selector, the system-assigned identity or the

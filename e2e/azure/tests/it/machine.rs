@@ -118,7 +118,11 @@ fn a_token_is_kept_until_it_expires_for_each_identity_and_resource() {
     machine.azure.remove_managed_identity(FIRST);
     assert_eq!(error(&machine.request_token(Some(FIRST))).0, 400);
     machine.azure.add_managed_identity(TENANT, FIRST);
-    assert_ne!(token(&machine.request_token(Some(FIRST))), token(&next), "an identity that was assigned anew");
+    let next = [token(&next), token(&machine.request_token(Some(FIRST)))];
+    assert_ne!(next[0], next[1], "an identity that was assigned anew");
+    machine.azure.add_tenant("other.example");
+    machine.azure.add_managed_identity("other.example", FIRST);
+    assert_ne!(token(&machine.request_token(Some(FIRST))), next[1], "the same identity in another tenant");
 }
 
 #[test]
