@@ -316,7 +316,8 @@ fn the_sdk_for_go_works_with_the_emulator() {
         azure.delete_secret(VAULT, name);
     }
     let report = world.report(logins.iter().chain(&refused).map(|(login, _)| login));
-    println!("{}", report["modules"]);
+    // Past the capture of libtest, so that each run shows the versions.
+    writeln!(std::io::stderr(), "SDK for Go: {}", report["modules"]).unwrap();
     for (module, version) in required() {
         assert_eq!(report["modules"][&module], json!(version), "{module}: run e2e/tools again");
     }
