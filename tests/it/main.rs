@@ -154,7 +154,11 @@ fn main() -> ExitCode {
     let leaks = run(&arguments, leaks::trials().into_iter().chain(prometheus::last()).collect());
     apiserver::stop();
     show_slowest();
-    match [conclusion, leaks].iter().any(|conclusion| conclusion.has_failed()) {
+    let failed = [conclusion, leaks].iter().any(|conclusion| conclusion.has_failed());
+    if !arguments.list {
+        harness::leave(failed);
+    }
+    match failed {
         true => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,
     }
