@@ -5,19 +5,22 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, ensure};
 use keyvault_csi_e2e::kubelet::Volume;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::harness::tree;
 use crate::recorded_azure::{Answer, LOGIN, Request, STACK, VAULT, documents, vault};
-use crate::recorded_fixture::{CLIENT_ID, Fixture, TENANT, normal, objects, secret, with_driver};
+use crate::recorded_fixture::{
+    Fixture, TENANT, client, normal, objects, pod, pod_of, pod_of_application, secret, with_driver,
+};
 
 trials! { "recorded":
     secrets_of_certificates_are_read_as_key_vault_writes_them,
     certificate_and_key_are_separated,
     keys_and_certificates_are_read,
     a_list_of_versions_is_read,
-    tokens_of_each_service_are_read,
-    the_metadata_service_is_asked_for_the_vaults_resource,
+    tokens_of_entra_id_are_read,
+    a_token_of_adfs_is_read,
+    tokens_of_the_metadata_service_are_read,
 }
 
 const EXPORTABLE_KEY: &str = include_str!("fixtures/azure/exportable.key.pem");
@@ -29,7 +32,7 @@ const PEM_CERTIFICATE: &str = include_str!("fixtures/azure/pem.crt.pem");
 /// Publishes these objects and compares path and content of every file.
 fn publishes(fixture: &Fixture, mappings: &[&str], wanted: &[(&str, &str)]) -> Result<()> {
     fixture.class(VAULT, &[], &objects(mappings))?;
-    let files = tree(&fixture.publish()?)?;
+    let files = tree(&fixture.publish(&pod_of_application())?)?;
     let found: BTreeMap<String, String> =
         files.into_iter().map(|(path, (_, content))| Ok((path, String::from_utf8(content)?))).collect::<Result<_>>()?;
     let wanted = wanted.iter().map(|(path, content)| ((*path).to_owned(), (*content).to_owned())).collect();
@@ -122,69 +125,81 @@ fn a_list_of_versions_is_read() -> Result<()> {
         )?;
         publishes(
             fixture,
-            &[
-                "objectName: history\nobjectType: secret\nobjectVersion: 6a2e90b1c8d74f36bb0d1e5f2a3c4d58\n\
-                 objectVersionHistory: 2",
-            ],
+            &["objectName: history\nobjectType: secret\nobjectVersion: 6a2e90b1c8d74f36bb0d1e5f2a3c4d58\n\
+                 objectVersionHistory: 2"],
             &[("history/0", "recorded-value-2"), ("history/1", "recorded-value-0")],
         )
     })
 }
 
-/// The value of the secret `pem` while tokens have these fields.
-fn reads_with_token(fixture: &Fixture, vault: &str, name: &'static str, fields: Value) -> Result<()> {
-    fixture.azure.answer(move |request| match request.method.as_str() {
-        "POST" => Some(Answer::recorded(name).with_fields(fields.clone())),
-        _ => normal(request),
-    });
-    fixture.class(vault, &[], &secret("pem"))?;
-    let target = fixture.publish()?;
-    ensure!(std::fs::read_to_string(target.join("pem"))? == value("/secrets/pem/"));
+/// The pod finds the value of the secret `pem`.
+fn reads(fixture: &Fixture, volume: &Volume) -> Result<()> {
+    let target = fixture.publish(volume)?;
+    ensure!(std::fs::read_to_string(target.join("pem"))? == value("/secrets/pem/"), "another value");
     Ok(())
 }
 
-/// Each response of Entra ID is for another driver, since a driver keeps its token.
-fn tokens_of_each_service_are_read() -> Result<()> {
+/// Each shape is that of another application, and serves a second vault: it is valid for an hour or
+/// a day, and is not requested again.
+fn tokens_of_entra_id_are_read() -> Result<()> {
     with_driver(&[], |fixture| {
-        reads_with_token(fixture, VAULT, "token", json!({}))?;
-        let vault_host = format!("{VAULT}.vault.azure.net");
-        ensure!(
-            fixture.azure.lines()
-                == [
-                    format!("GET {vault_host}/secrets/pem/"),
-                    format!("POST {LOGIN}/{TENANT}/oauth2/v2.0/token"),
-                    format!("GET {vault_host}/secrets/pem/ with token"),
-                ]
-        );
-        let token = &fixture.azure.seen()[1];
-        for part in ["grant_type=client_credentials", "scope=https%3A%2F%2Fvault.azure.net%2F.default"] {
-            ensure!(token.body.split('&').any(|found| found == part), "{part} is missing");
-        }
-        let bearer = fixture.azure.seen()[2].authorization.clone();
-        ensure!(bearer.as_deref() == Some("Bearer recorded-token-of-entra"));
-        // It is valid for a day: a second vault needs no other one.
-        reads_with_token(fixture, &vault(1), "token", json!({}))?;
-        ensure!(fixture.azure.lines().len() == 2, "a token that is valid for a day was requested again");
-        // AD FS: another path, another lifetime, the type in lower case.
-        fixture.azure.answer(|request| match request.line().as_str() {
-            "GET contoso-recorded.vault.rack.contoso.example/secrets/pem/" => {
-                Some(Answer::vault("challenge-stack-adfs"))
+        let tokens = [
+            json!({}),
+            json!({"token_type": "bearer", "expires_in": 3599, "ext_expires_in": null}),
+            // Its older endpoint writes numbers as texts, and so do gateways in front of it.
+            json!({"expires_in": "3599", "ext_expires_in": "3599", "expires_on": "1740272916",
+                "not_before": "1740186216", "resource": "https://vault.azure.net"}),
+            json!({"expires_in": "3599", "ext_expires_in": 3599, "refresh_in": "43199"}),
+        ];
+        for (number, fields) in tokens.into_iter().enumerate() {
+            fixture.azure.answer(move |request| match request.method.as_str() {
+                "POST" => Some(Answer::recorded("token").with_fields(fields.clone())),
+                _ => normal(request),
+            });
+            let hosts = [2 * number, 2 * number + 1].map(vault);
+            for host in &hosts {
+                fixture.class(host, &[], &secret("pem"))?;
+                reads(fixture, &pod_of(&client(number)))?;
             }
-            _ => normal(request),
+            let get = hosts.map(|host| format!("GET {host}.vault.azure.net/secrets/pem/"));
+            let wanted = [
+                get[0].clone(),
+                format!("POST {LOGIN}/{TENANT}/oauth2/v2.0/token"),
+                format!("{} with token", get[0]),
+                get[1].clone(),
+                format!("{} with token", get[1]),
+            ];
+            ensure!(fixture.azure.lines() == wanted, "shape {number}");
+            let seen = fixture.azure.seen();
+            for part in ["grant_type=client_credentials", "scope=https%3A%2F%2Fvault.azure.net%2F.default"] {
+                ensure!(seen[1].body.split('&').any(|found| found == part), "{part} is missing");
+            }
+            ensure!(seen[2].authorization.as_deref() == Some("Bearer recorded-token-of-entra"));
+        }
+        Ok(())
+    })
+}
+
+/// AD FS: another path, the type in lower case, and the resource on another host than the vaults.
+fn a_token_of_adfs_is_read() -> Result<()> {
+    with_driver(&[], |fixture| {
+        fixture.azure.answer(|request| match request.authorization.is_none() && request.host == STACK.2 {
+            true => Some(Answer::vault("challenge-stack-adfs")),
+            false => normal(request),
         });
         fixture.stack_class(&format!("{}/adfs", STACK.0), "https://vault.adfs.rack.contoso.example/", "adfs")?;
-        let target = fixture.publish()?;
-        ensure!(std::fs::read_to_string(target.join("pem"))? == value("/secrets/pem/"));
-        ensure!(
-            fixture.azure.lines()
-                == [
-                    format!("GET {}/secrets/pem/", STACK.2),
-                    format!("POST {}/adfs/oauth2/token", STACK.0),
-                    format!("GET {}/secrets/pem/ with token", STACK.2),
-                ]
-        );
-        let scope = "scope=https%3A%2F%2Fvault.adfs.rack.contoso.example%2F7d1f3a5c-2b4e-4f60-9a8c-1e2d3c4b5a69%2F.default";
-        ensure!(fixture.azure.seen()[1].body.split('&').any(|found| found == scope), "another scope");
+        reads(fixture, &pod_of_application())?;
+        let wanted = [
+            format!("GET {}/secrets/pem/", STACK.2),
+            format!("POST {}/adfs/oauth2/token", STACK.0),
+            format!("GET {}/secrets/pem/ with token", STACK.2),
+        ];
+        ensure!(fixture.azure.lines() == wanted, "other requests");
+        let seen = fixture.azure.seen();
+        let scope =
+            "scope=https%3A%2F%2Fvault.adfs.rack.contoso.example%2F7d1f3a5c-2b4e-4f60-9a8c-1e2d3c4b5a69%2F.default";
+        ensure!(seen[1].body.split('&').any(|found| found == scope), "another scope");
+        ensure!(seen[2].authorization.as_deref() == Some("Bearer recorded-token-of-adfs"));
         Ok(())
     })
 }
@@ -196,9 +211,8 @@ fn is_imds(request: &Request) -> bool {
 /// Numbers of the metadata service are texts; older versions and its imitations send numbers, or
 /// only one of the two. Each shape is that of another identity, since a token is kept for its
 /// lifetime. A token without a lifetime is used once.
-fn the_metadata_service_is_asked_for_the_vaults_resource() -> Result<()> {
+fn tokens_of_the_metadata_service_are_read() -> Result<()> {
     with_driver(&[], |fixture| {
-        let pod = || Volume::of_class("default", "web", "demo");
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
         for (number, fields, requests) in [
             (0, json!({}), 1),
@@ -207,7 +221,7 @@ fn the_metadata_service_is_asked_for_the_vaults_resource() -> Result<()> {
             (3, json!({"expires_in": null, "expires_on": now + 86_000, "not_before": now}), 1),
             (4, json!({"expires_in": null, "expires_on": null}), 2),
         ] {
-            let identity = format!("{}{number}", &CLIENT_ID[..CLIENT_ID.len() - 1]);
+            let identity = client(number);
             let imds = json!({"client_id": identity});
             fixture.azure.answer(move |request| match is_imds(request) {
                 true => Some(Answer::recorded("token-imds").with_fields(imds.clone()).with_fields(fields.clone())),
@@ -216,8 +230,7 @@ fn the_metadata_service_is_asked_for_the_vaults_resource() -> Result<()> {
             let more = [("useVMManagedIdentity", "true"), ("userAssignedIdentityID", identity.as_str())];
             for name in [vault(2 * number), vault(2 * number + 1)] {
                 fixture.class(&name, &more, &secret("pem"))?;
-                let target = fixture.publish_volume(&pod())?;
-                ensure!(std::fs::read_to_string(target.join("pem"))? == value("/secrets/pem/"));
+                reads(fixture, &pod())?;
             }
             let asked: Vec<Request> = fixture.azure.seen().into_iter().filter(is_imds).collect();
             ensure!(asked.len() == requests, "{number}: {} token requests", asked.len());

@@ -70,7 +70,7 @@ impl Answer {
     pub(crate) fn of_service(service: &str, name: &str) -> Answer {
         let all: Value = serde_json::from_str(include_str!("fixtures/azure/answers.json")).unwrap();
         let answer = &all[name];
-        let headers = [service, name].iter().filter_map(|name| all[*name]["headers"].as_object()).flatten();
+        let headers = [service, name].into_iter().filter_map(|name| all[name]["headers"].as_object()).flatten();
         let body = match &answer["text"] {
             Value::String(text) => text.clone(),
             _ => answer["body"].to_string(),
@@ -188,7 +188,8 @@ fn certificates() -> Result<(String, Arc<ServerConfig>)> {
     let issuer = rcgen::Issuer::from_params(&authority, &authority_key);
     let certificate = rcgen::CertificateParams::new(names())?.signed_by(&key, &issuer)?;
     let key = key.serialize_der().try_into().map_err(anyhow::Error::msg)?;
-    let config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key)?;
+    let config =
+        ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key)?;
     Ok((ca, Arc::new(config)))
 }
 

@@ -2,10 +2,9 @@
 //! answers them, or its error names the cause.
 
 use anyhow::{Context as _, Result, ensure};
-use keyvault_csi_e2e::kubelet::Volume;
 
 use crate::recorded_azure::{Answer, LOGIN, Request, STACK, VAULT, vault};
-use crate::recorded_fixture::{CLIENT_ID, Fixture, TENANT, normal, secret, with_driver};
+use crate::recorded_fixture::{CLIENT_ID, Fixture, TENANT, normal, pod, pod_of_application, secret, with_driver};
 
 trials! { "recorded_errors":
     challenges_of_each_shape_lead_to_the_vaults_token,
@@ -62,7 +61,7 @@ fn challenges_of_each_shape_lead_to_the_vaults_token() -> Result<()> {
             let (name, shown) = (vault(number), format!("{:?}", answer.headers.last()));
             fixture.azure.answer(challenge(answer));
             fixture.class(&name, &[], &secret("pem"))?;
-            let target = fixture.publish().with_context(|| shown.clone())?;
+            let target = fixture.publish(&pod_of_application()).with_context(|| shown.clone())?;
             ensure!(target.join("pem").exists());
             let tokens: Vec<Request> =
                 fixture.azure.seen().into_iter().filter(|request| request.method == "POST").collect();
@@ -96,7 +95,7 @@ fn a_challenge_without_a_bearer_token_is_named() -> Result<()> {
         ] {
             fixture.azure.answer(challenge(answer));
             fixture.class(&vault(number), &[], &secret("pem"))?;
-            same(&fixture.cause()?, &unexpected(number, fault))?;
+            same(&fixture.cause(&pod_of_application())?, &unexpected(number, fault))?;
             ensure!(fixture.azure.lines().len() == 1, "{:?}", fixture.azure.lines());
         }
         Ok(())
@@ -109,7 +108,7 @@ fn a_claims_challenge_is_named() -> Result<()> {
         fixture.azure.answer(refusal(Answer::vault("claims-challenge")));
         fixture.class(VAULT, &[], &secret("pem"))?;
         same(
-            &fixture.cause()?,
+            &fixture.cause(&pod_of_application())?,
             &format!(
                 "{VAULT}.vault.azure.net answered HTTP 401 Unauthorized (request id \
                  0e8d6c52-7a4b-4d7e-9a39-4f1c2b7d8e10): Conditional Access or continuous access evaluation of the \
@@ -124,7 +123,7 @@ fn a_claims_challenge_is_named() -> Result<()> {
         ensure!(fixture.azure.lines() == [&round[..], &round].concat(), "{:?}", fixture.azure.lines());
         // The policy lets the application in: the next publish gets the value.
         fixture.azure.answer(normal);
-        fixture.publish().map(drop)
+        fixture.publish(&pod_of_application()).map(drop)
     })
 }
 
@@ -137,7 +136,7 @@ fn azure_stacks_resource_on_another_host_is_named() -> Result<()> {
             fixture.azure.answer(challenge(Answer::vault(answer)));
             fixture.stack_class(&login, &format!("https://{}/", STACK.1), tenant)?;
             same(
-                &fixture.cause()?,
+                &fixture.cause(&pod_of_application())?,
                 &format!(
                     "{} asks for a token of {resource}, and got none: the cloud's file allows {} and parent domains of \
                      the vault; if {resource} is the Key Vault resource of this cloud, as its operator can confirm, \
@@ -148,7 +147,7 @@ fn azure_stacks_resource_on_another_host_is_named() -> Result<()> {
             ensure!(fixture.azure.lines() == [format!("GET {}/secrets/pem/", STACK.2)], "a token was requested");
             // The value that the text names works.
             fixture.stack_class(&login, &format!("https://{resource}/"), tenant)?;
-            fixture.publish()?;
+            fixture.publish(&pod_of_application())?;
         }
         Ok(())
     })
@@ -185,12 +184,12 @@ fn errors_of_the_vault_name_the_fix() -> Result<()> {
         ] {
             fixture.azure.answer(refusal(Answer::vault(name)));
             fixture.class(&vault(number), &[], &secret("pem"))?;
-            same(&fixture.cause()?, &format!("{}.vault.azure.net {wanted}", vault(number)))?;
+            same(&fixture.cause(&pod_of_application())?, &format!("{}.vault.azure.net {wanted}", vault(number)))?;
         }
         // Without Retry-After the driver tries again with delays of its own, until the deadline.
         fixture.azure.answer(refusal(Answer::vault("throttled")));
         fixture.class(&vault(3), &[], &secret("pem"))?;
-        let cause = fixture.cause()?;
+        let cause = fixture.cause(&pod_of_application())?;
         let wanted = format!(
             "{}.vault.azure.net answered HTTP 429 Throttled {id}: too many requests; lengthen rotationPollInterval or \
              spread the load over more vaults (Throttled)",
@@ -211,7 +210,7 @@ fn errors_of_the_token_services_name_the_fix() -> Result<()> {
         });
         fixture.class(VAULT, &[], &secret("pem"))?;
         same(
-            &fixture.cause()?,
+            &fixture.cause(&pod_of_application())?,
             &format!(
                 "{LOGIN} answered HTTP 401 AADSTS7000215 (request id 9d2c1b0a-8f7e-4d6c-a5b4-3c2d1e0f9a8b): the client \
                  secret is wrong; put the secret's value, not its id, in clientsecret (CredentialsRejected)"
@@ -235,9 +234,7 @@ fn errors_of_the_token_services_name_the_fix() -> Result<()> {
             });
             let more = [("useVMManagedIdentity", "true"), ("userAssignedIdentityID", CLIENT_ID)];
             fixture.class(VAULT, &more, &secret("pem"))?;
-            let text = fixture.refused_volume(&Volume::of_class("default", "web", "demo"))?;
-            let wanted = format!("default/demo: 169.254.169.254 answered {wanted} (CredentialsRejected)");
-            ensure!(text.ends_with(&wanted), "{text}");
+            same(&fixture.cause(&pod())?, &format!("169.254.169.254 answered {wanted} (CredentialsRejected)"))?;
         }
         Ok(())
     })
@@ -271,7 +268,10 @@ fn hostile_headers() -> Vec<(String, &'static str)> {
         ("Basic a=b, ".repeat(1_000), large),
         (format!("Bearer realm=\"{}\", resource=\"https://vault.azure.net\"", "x".repeat(200_000)), large),
         ("\"".repeat(3_000), "its WWW-Authenticate header is malformed"),
-        (r#"Bearer error="insufficient_claims", claims="e30=""#.to_owned(), "requires claims that the token lacks; let"),
+        (
+            r#"Bearer error="insufficient_claims", claims="e30=""#.to_owned(),
+            "requires claims that the token lacks; let",
+        ),
     ]
 }
 
@@ -287,7 +287,7 @@ fn hostile_challenges_get_no_token_and_a_short_error() -> Result<()> {
 }
 
 fn is_refused(fixture: &Fixture, number: usize, words: &str) -> Result<()> {
-    let text = fixture.cause()?;
+    let text = fixture.cause(&pod_of_application())?;
     ensure!(text.contains(words) && text.starts_with(&vault(number)) && text.len() < 700, "{text}");
     let asked = fixture.azure.lines();
     ensure!(asked == [format!("GET {}.vault.azure.net/secrets/pem/", vault(number))], "{asked:?}");

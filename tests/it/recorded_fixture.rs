@@ -126,33 +126,26 @@ impl Fixture {
         self.class(VAULT, &more, &secret("pem"))
     }
 
-    /// Publishes a volume of a new pod with the service principal; returns its directory.
-    pub(crate) fn publish(&self) -> Result<PathBuf> {
-        self.publish_volume(&Volume::of_class("default", "web", "demo").with_service_principal(CLIENT_ID, CLIENT_SECRET))
-    }
-
-    pub(crate) fn publish_volume(&self, volume: &Volume) -> Result<PathBuf> {
+    /// Publishes a volume, and returns its directory.
+    pub(crate) fn publish(&self, volume: &Volume) -> Result<PathBuf> {
         self.kubelet.publish(volume).map_err(|status| anyhow::anyhow!("{status}"))
     }
 
     /// The text of the error of a publish, which must be one line of printable characters.
-    pub(crate) fn refused(&self) -> Result<String> {
-        let volume = Volume::of_class("default", "web", "demo").with_service_principal(CLIENT_ID, CLIENT_SECRET);
-        self.refused_volume(&volume)
-    }
-
-    pub(crate) fn refused_volume(&self, volume: &Volume) -> Result<String> {
+    fn refused(&self, volume: &Volume) -> Result<String> {
         let published = self.kubelet.publish_within(volume, Duration::from_secs(8));
         let text = published.err().context("the publish succeeded")?.message().to_owned();
         ensure!(text.len() < 1_200 && !text.chars().any(char::is_control), "{} bytes: {text:?}", text.len());
         Ok(text)
     }
 
-    /// What follows the object in the error's text, and the reason.
-    pub(crate) fn cause(&self) -> Result<String> {
-        let text = self.refused()?;
-        let (_, cause) = text.split_once("default/demo: ").with_context(|| format!("no class in: {text}"))?;
-        Ok(cause.to_owned())
+    /// The text of an error about the secret `pem` without its beginning, which is always the same.
+    pub(crate) fn cause(&self, volume: &Volume) -> Result<String> {
+        let text = self.refused(volume)?;
+        let cause = text.strip_prefix(
+            "failed to mount secrets store objects for pod default/web: SecretProviderClass default/demo, secret/pem: ",
+        );
+        Ok(cause.with_context(|| format!("another beginning: {text}"))?.to_owned())
     }
 
     /// Neither log nor metrics have a token, a client secret or the key of a certificate.
@@ -173,6 +166,27 @@ impl Fixture {
 fn key_lines() -> Vec<String> {
     let keys = [include_str!("fixtures/azure/exportable.key.pem"), include_str!("fixtures/azure/pem.key.pem")];
     keys.iter().flat_map(|key| key.lines().filter(|line| !line.starts_with('-'))).map(str::to_owned).collect()
+}
+
+/// A volume of a new pod with the class `demo`.
+pub(crate) fn pod() -> Volume {
+    Volume::of_class("default", "web", "demo")
+}
+
+/// The same with the service principal.
+pub(crate) fn pod_of_application() -> Volume {
+    pod_of(CLIENT_ID)
+}
+
+/// The same with another service principal.
+pub(crate) fn pod_of(client_id: &str) -> Volume {
+    pod().with_service_principal(client_id, CLIENT_SECRET)
+}
+
+/// The client ID of another identity for each number.
+pub(crate) fn client(number: usize) -> String {
+    assert!(number < 10, "one digit");
+    format!("{}{number}", &CLIENT_ID[..CLIENT_ID.len() - 1])
 }
 
 /// The `objects` of a class with one secret.

@@ -181,9 +181,8 @@ fn scope_of(challenge: &Challenge) -> Option<String> {
 fn resource_host(scope: &str) -> Option<String> {
     let (scheme, rest) = scope.split_at_checked("https://".len())?;
     let (host, path) = rest.split_once('/')?;
-    let label = |label: &str| {
-        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-    };
+    let label =
+        |label: &str| !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     let plain = scope.len() <= MAX_SCOPE
         && scheme.eq_ignore_ascii_case("https://")
         && host.len() <= MAX_HOST

@@ -50,7 +50,18 @@ impl RequiredClaims {
 
 /// The claims in a text like base64 of `{"access_token":{"acrs":{"essential":true,"value":"c1"}}}`.
 fn names(claims: &str) -> Vec<String> {
-    let standard: String = claims.chars().map(|c| if c == '-' { '+' } else if c == '_' { '/' } else { c }).collect();
+    let standard: String = claims
+        .chars()
+        .map(|c| {
+            if c == '-' {
+                '+'
+            } else if c == '_' {
+                '/'
+            } else {
+                c
+            }
+        })
+        .collect();
     let bytes = BASE64.decode(standard).unwrap_or_default();
     let request: Value = serde_json::from_slice(&bytes).unwrap_or_default();
     let name = |name: &&String| {

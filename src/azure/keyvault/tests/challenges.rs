@@ -19,7 +19,8 @@ use super::server::{Answer, Azure, Kind};
 use crate::model::Reason;
 
 const HOST: &str = "myvault.vault.azure.net";
-const BEARER: &str = r#"Bearer authorization="https://login.microsoftonline.com/t", resource="https://vault.azure.net""#;
+const BEARER: &str =
+    r#"Bearer authorization="https://login.microsoftonline.com/t", resource="https://vault.azure.net""#;
 
 fn of(lines: &[&[u8]]) -> Challenges {
     let value = |line: &&[u8]| (WWW_AUTHENTICATE, HeaderValue::from_bytes(line).unwrap());
@@ -154,9 +155,13 @@ fn a_foreign_resource_is_refused_and_only_a_host_name_is_shown() {
         let text = scope(&format!(r#"Bearer resource="{resource}""#), HOST, &public()).unwrap_err();
         let what = match asked {
             Some(asked) => {
-                format!("{asked}, and got none: vaults of this cloud ask for one of vault.azure.net; check keyvaultName, cloudName")
+                format!(
+                    "{asked}, and got none: vaults of this cloud ask for one of vault.azure.net; check keyvaultName, cloudName"
+                )
             }
-            None => "a resource that is not a plain https address, and got none; check keyvaultName, the cloud".to_owned(),
+            None => {
+                "a resource that is not a plain https address, and got none; check keyvaultName, the cloud".to_owned()
+            }
         };
         let whole = format!("{HOST} asks for a token of {what}, the node's DNS, and any proxy in between");
         assert_eq!(text, whole, "{resource}");
@@ -166,7 +171,8 @@ fn a_foreign_resource_is_refused_and_only_a_host_name_is_shown() {
 /// Azure Stack Hub names a host beside its vaults (Azure/azure-cli#30352).
 #[test]
 fn the_clouds_file_can_name_a_resource_on_another_host() {
-    let line = r#"Bearer authorization="https://adfs.r.example/adfs/guid", resource="https://vault.adfs.r.example/guid""#;
+    let line =
+        r#"Bearer authorization="https://adfs.r.example/adfs/guid", resource="https://vault.adfs.r.example/guid""#;
     let (host, mut resource) = ("v.vault.r.example", CloudResource { host: "vault.r.example".into(), of_file: true });
     assert_eq!(
         scope(line, host, &resource).unwrap_err(),
@@ -226,7 +232,10 @@ async fn a_401_without_a_scope_says_what_is_missing() {
         ("", "it does not say which token it requires"),
         ("www-authenticate: Bearer\r\n", "it does not say which token it requires"),
         ("www-authenticate: Basic realm=\"proxy\"\r\n", "it asks for another login than a Bearer token"),
-        ("www-authenticate: PoP nonce=\"x\"\r\n", "it asks for a proof-of-possession (PoP) token, and accepts no Bearer"),
+        (
+            "www-authenticate: PoP nonce=\"x\"\r\n",
+            "it asks for a proof-of-possession (PoP) token, and accepts no Bearer",
+        ),
         ("www-authenticate: Bearer resource=\"\r\n", "its WWW-Authenticate header is malformed"),
     ] {
         let azure = Azure::start(move |request, _| {
