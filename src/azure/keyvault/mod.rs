@@ -7,12 +7,13 @@
 //! # Flow
 //! `vaults` opens a `vault` for a credential, whose [`Identity`] is the key of all caches. For each
 //! object, `session` gets the scope from the vault's `challenge` (parsed by `www_authenticate`) and
-//! a token from `tokens`; the Azure SDK requests it, with an `assertion` or through the `token_proxy` if need be, or `imds`.
-//! The SDK gets secrets; `objects` reads the other responses. `object_cache` has the objects of the
-//! last moments, and `single_flight` shares a running fetch. Each fetch holds one of the
-//! `fetch_permits`. Each request passes `transport`, which confines it, the `vault_queue`, which
-//! keeps the `rate_limit` and the `circuit_breaker`, and `http`, with a `reloading_client` for the
-//! `ca_bundle`. `retry` decides which errors are retried.
+//! a token from `tokens`; the Azure SDK requests it, with an `assertion` or through the
+//! `token_proxy` if need be, or `imds`. A 401 may name `claims`. The SDK gets secrets; `objects`
+//! reads the other responses. `object_cache` has the objects of the last moments, and
+//! `single_flight` shares a running fetch. Each fetch holds one of the `fetch_permits`. Each
+//! request passes `transport`, which confines it, the `vault_queue`, which keeps the `rate_limit`
+//! and the `circuit_breaker`, and `http`, with a `reloading_client` for the `ca_bundle`. `retry`
+//! decides which errors are retried.
 //!
 //! # Guarantees
 //! A token is sent only to its vault, a client secret or an assertion only to its authority; no

@@ -125,7 +125,7 @@ async fn a_challenge_for_another_resource_gets_no_token() {
     })
     .await;
     let error = get(&azure.vault(), "db").await.unwrap_err();
-    assert!(error.to_string().contains("token of another resource"), "{error}");
+    assert!(error.to_string().contains("asks for a token of graph.microsoft.com, and got none"), "{error}");
     assert_eq!(azure.counts(), [1, 0, 0]);
 }
 
