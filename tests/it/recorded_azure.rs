@@ -71,10 +71,7 @@ impl Answer {
         let all: Value = serde_json::from_str(include_str!("fixtures/azure/answers.json")).unwrap();
         let answer = &all[name];
         let headers = [service, name].into_iter().filter_map(|name| all[name]["headers"].as_object()).flatten();
-        let body = match &answer["text"] {
-            Value::String(text) => text.clone(),
-            _ => answer["body"].to_string(),
-        };
+        let body = answer["text"].as_str().map_or_else(|| answer["body"].to_string(), str::to_owned);
         let status = answer["status"].as_u64().unwrap_or_else(|| panic!("no answer {name}"));
         Answer {
             status: u16::try_from(status).unwrap(),

@@ -43,8 +43,11 @@ pub(crate) fn isolated(tests: &[crate::Test]) -> Vec<Trial> {
 }
 
 fn run_in_child(name: &str) -> Result<()> {
+    // The child cannot remove it: the volumes are mounted until its namespace is gone.
+    let folder = short_folder()?;
     let mut command = Command::new(std::env::current_exe()?);
-    let child = command.args([ROLE, name]).stdin(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    command.args([ROLE, name]).arg(folder.path());
+    let child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn()?;
     let (id, (sender, outputs)) = (child.id(), mpsc::channel());
     std::thread::spawn(move || sender.send(child.wait_with_output()));
     let Ok(output) = outputs.recv_timeout(PATIENCE) else {
@@ -59,7 +62,7 @@ fn run_in_child(name: &str) -> Result<()> {
 /// Runs one test if the command line asks for it.
 pub(crate) fn run_test(tests: &[&[crate::Test]]) -> Option<Result<()>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let [role, wanted] = &words[..] else {
+    let [role, wanted, _] = &words[..] else {
         return None;
     };
     let (_, test) = tests.iter().copied().flatten().find(|(name, _)| role == ROLE && name == wanted)?;
@@ -69,20 +72,20 @@ pub(crate) fn run_test(tests: &[&[crate::Test]]) -> Option<Result<()>> {
 /// Enters the network, and runs `test` with a driver that has these flags. Afterwards no secret may
 /// be in the log.
 pub(crate) fn with_driver(flags: &[&str], test: impl FnOnce(&Fixture) -> Result<()>) -> Result<()> {
-    let folder = short_folder()?;
+    let folder = std::env::args_os().nth(3).map(PathBuf::from).context("the folder is the third argument")?;
     let names = recorded_azure::names();
     // No other name resolves: nothing listens on port 53.
     let hosts = sandbox::hosts_file(names.iter().map(String::as_str));
-    sandbox::enter(folder.path(), &hosts, "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")?;
+    sandbox::enter(&folder, &hosts, "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")?;
     let azure = RecordedAzure::start()?;
-    let (ca, clouds) = (folder.path().join("ca.pem"), folder.path().join("clouds"));
+    let (ca, clouds) = (folder.join("ca.pem"), folder.join("clouds"));
     fs::write(&ca, &azure.ca)?;
     fs::create_dir_all(&clouds)?;
     let mut all = vec!["-v=10".to_owned(), format!("--cloud-files-dir={}", clouds.display())];
     all.extend(flags.iter().map(|&flag| flag.to_owned()));
     let setup = DriverSetup {
         binary: PathBuf::from(env!("CARGO_BIN_EXE_keyvault-csi")),
-        folder: folder.path().join("node"),
+        folder: folder.join("node"),
         address: "127.0.1.1".to_owned(),
         ca,
         kubeconfig: None,

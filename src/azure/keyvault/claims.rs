@@ -34,8 +34,8 @@ impl RequiredClaims {
     /// Those of the first claims challenge, if there is one.
     pub(super) fn of(challenges: &Challenges) -> Option<RequiredClaims> {
         let insufficient = |error: &str| error.eq_ignore_ascii_case("insufficient_claims");
-        let bearer = challenges.all.iter().filter(|one| one.is("Bearer"));
-        let challenge = bearer.filter(|one| one.get("error").is_some_and(insufficient)).next()?;
+        let mut all = challenges.all.iter();
+        let challenge = all.find(|one| one.is("Bearer") && one.get("error").is_some_and(insufficient))?;
         Some(RequiredClaims { names: challenge.get("claims").map(names).unwrap_or_default() })
     }
 
