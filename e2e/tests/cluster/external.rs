@@ -188,7 +188,7 @@ fn two_classes_in_one_pod_have_a_secret_each() -> Result<()> {
 }
 
 /// Each mount and refresh has tokens for the audiences of the CSIDriver object among its attributes,
-/// and the Secret's keys, with the tokens' if the kubelet delivers them among the secrets.
+/// and the Secret's keys. A newer kubelet delivers the tokens among the secrets.
 fn the_kubelets_tokens_reach_the_provider() -> Result<()> {
     let fixture = fixture("external-tokens")?;
     set(&fixture, "a", "v1")?;
