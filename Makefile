@@ -19,8 +19,9 @@ demo: ## the driver on this machine, without a cluster and without Azure
 	@$(CARGO) build --locked --workspace --bin keyvault-csi --bin demo
 	@target/debug/demo target/debug/keyvault-csi
 
-# The integration tests need a kube-apiserver with etcd, and a Python with clients and the Helm engine.
-fixtures = KUBEBUILDER_ASSETS="$${KUBEBUILDER_ASSETS:-$$(e2e/cluster/cluster assets)}" KEYVAULT_CSI_PYTHON=$$(e2e/python)
+# The integration tests need a kube-apiserver with etcd, a Python with clients, and programs of other
+# projects.
+fixtures = KUBEBUILDER_ASSETS="$${KUBEBUILDER_ASSETS:-$$(e2e/cluster/cluster assets)}" KEYVAULT_CSI_PYTHON=$$(e2e/python) KEYVAULT_CSI_TOOLS=$$(e2e/tools)
 
 check: ## the quick loop: formatting, clippy, unit tests
 	@$(CARGO) fmt --all --check
