@@ -1,13 +1,13 @@
 //! The instance metadata service: tokens for the managed identities of the machine.
 //!
-//! Plain HTTP on its own socket, with one path. A client id, an object id or a resource id names an
-//! identity. Unlike the real service it issues a new token for every request.
+//! Plain HTTP on its own socket, with one path. Only a client id can name an identity; object and
+//! resource ids are refused, since the product never sends them. Unlike the real service it issues
+//! a new token for every request.
 
 use hyper::StatusCode;
 use serde_json::json;
 
 use crate::clock::now;
-use crate::machine::IdentitySelector;
 use crate::request::imds::ImdsOperation;
 use crate::request::parsed::ParsedRequest;
 use crate::response::BufferedResponse;
@@ -47,10 +47,12 @@ fn token(shared: &SharedState, request: &ParsedRequest) -> Result<BufferedRespon
         return Err(bad("The api-version is not supported"));
     }
     let resource = query("resource").ok_or_else(|| bad("Required query variable 'resource' is missing"))?;
-    let selector = selector(request).map_err(bad)?;
+    if ["object_id", "msi_res_id", "mi_res_id"].iter().any(|name| request.query.contains_key(*name)) {
+        return Err(bad("azure-emulator finds identities by client_id only"));
+    }
     let mut state = shared.lock();
     let EmulatorState { machine, directory, .. } = &mut *state;
-    let (client, tenant) = machine.select(selector).map_err(bad)?;
+    let (client, tenant) = machine.select(query("client_id")).map_err(bad)?;
     if !shared.clouds.iter().any(|cloud| cloud.knows_resource(resource.trim_end_matches('/'))) {
         let text = format!(
             "AADSTS500011: The resource principal named {resource} was not found in the tenant named {tenant}."
@@ -71,19 +73,6 @@ fn token(shared: &SharedState, request: &ParsedRequest) -> Result<BufferedRespon
         "token_type": "Bearer",
     });
     Ok(BufferedResponse::json(StatusCode::OK, &document))
-}
-
-/// The parameter that names the identity; Microsoft's SDKs know both names of the resource id.
-fn selector(request: &ParsedRequest) -> Result<IdentitySelector<'_>, &'static str> {
-    let query = |name: &str| request.query.get(name).map(String::as_str).filter(|value| !value.is_empty());
-    let resource_id = query("msi_res_id").or(query("mi_res_id"));
-    match (query("client_id"), query("object_id"), resource_id) {
-        (None, None, None) => Ok(IdentitySelector::Default),
-        (Some(id), None, None) => Ok(IdentitySelector::ClientId(id)),
-        (None, Some(id), None) => Ok(IdentitySelector::ObjectId(id)),
-        (None, None, Some(id)) => Ok(IdentitySelector::ResourceId(id)),
-        _ => Err("Only one of client_id, object_id and msi_res_id can name the identity"),
-    }
 }
 
 fn json_error(status: StatusCode, error: &str, text: &str) -> BufferedResponse {

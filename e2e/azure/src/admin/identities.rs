@@ -55,10 +55,6 @@ pub(super) struct IdentityBody {
     tenant: String,
     #[serde(default)]
     system: bool,
-    #[serde(default)]
-    object_id: String,
-    #[serde(default)]
-    resource_id: String,
 }
 
 pub(super) async fn add_federation(
@@ -126,10 +122,7 @@ pub(super) async fn put_managed_identity(
     body: Bytes,
 ) -> AdminResult {
     let body: IdentityBody = parse(&body)?;
-    azure.change(|state| {
-        state.add_managed_identity(&body.tenant, &client, body.system)?;
-        state.machine.set_ids(&client, &body.object_id, &body.resource_id)
-    })?;
+    azure.change(|state| state.add_managed_identity(&body.tenant, &client, body.system))?;
     Ok(no_content())
 }
 

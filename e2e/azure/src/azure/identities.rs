@@ -172,16 +172,6 @@ impl Azure {
         must(self.change(|state| state.add_managed_identity(tenant, client_id, true)));
     }
 
-    /// Sets the object id and the resource id by which the metadata service also finds a managed
-    /// identity; an empty one does not change.
-    ///
-    /// # Panics
-    /// If the identity was not added.
-    #[track_caller]
-    pub fn set_managed_identity_ids(&self, client_id: &str, object_id: &str, resource_id: &str) {
-        must(self.change(|state| state.machine.set_ids(client_id, object_id, resource_id)));
-    }
-
     /// Removes a managed identity from the machine; its tokens stay valid.
     pub fn remove_managed_identity(&self, client_id: &str) {
         self.shared.lock().machine.remove(client_id);

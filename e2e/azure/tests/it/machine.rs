@@ -70,30 +70,6 @@ fn identities_are_selected_by_the_rules_of_the_metadata_service() {
 }
 
 #[test]
-fn an_object_id_or_a_resource_id_also_names_an_identity() {
-    const OBJECT: &str = "99999999-aaaa-4bbb-8ccc-000000000009";
-    const RESOURCE_ID: &str = "/subscriptions/s/resourcegroups/g/providers/Microsoft.ManagedIdentity/\
-                               userAssignedIdentities/second";
-    let machine = Machine::new();
-    machine.azure.add_managed_identity(TENANT, FIRST);
-    machine.azure.add_managed_identity(TENANT, SECOND);
-    machine.azure.set_managed_identity_ids(SECOND, OBJECT, RESOURCE_ID);
-    let request = |name, value| {
-        let query = [("api-version", "2018-02-01"), ("resource", RESOURCE), (name, value)];
-        machine.request_token_with(&query, &[("Metadata", "true")])
-    };
-    let lower = RESOURCE_ID.to_ascii_lowercase();
-    let named =
-        [("object_id", OBJECT), ("msi_res_id", RESOURCE_ID), ("mi_res_id", RESOURCE_ID), ("msi_res_id", &lower)];
-    for (name, value) in named {
-        assert_eq!(request(name, value).json()["client_id"], SECOND, "{name}={value}");
-    }
-    let not_found = (400, "Identity not found".to_owned());
-    assert_eq!(error(&request("object_id", SECOND)), not_found);
-    assert_eq!(error(&request("msi_res_id", "/subscriptions/other")), not_found);
-}
-
-#[test]
 fn a_token_of_a_managed_identity_opens_vaults() {
     let machine = Machine::new();
     machine.azure.add_managed_identity(TENANT, FIRST);
@@ -125,8 +101,8 @@ fn the_metadata_service_refuses_malformed_requests() {
         (vec![resource], vec![header], "'api-version' is missing"),
         (vec![("api-version", "2017-01-01"), resource], vec![header], "not supported"),
         (vec![version], vec![header], "'resource' is missing"),
-        (vec![version, resource, ("object_id", "1"), ("client_id", FIRST)], vec![header], "Only one of"),
-        (vec![version, resource, ("msi_res_id", "1"), ("object_id", "1")], vec![header], "Only one of"),
+        (vec![version, resource, ("object_id", "1")], vec![header], "client_id only"),
+        (vec![version, resource, ("msi_res_id", "1")], vec![header], "client_id only"),
         (vec![version, ("resource", "https://other.example")], vec![header], "AADSTS500011"),
     ];
     for (query, headers, text) in cases {
