@@ -10,8 +10,7 @@ fn each_way_of_logging_in_works_and_each_mistake_is_named() {
         sdk_logins::set_up(machine, emulator);
         let report = machine.javascript("logins.mjs", &[]);
         assert_pinned(&report, "javascript/package.json");
-        // The SDK reads certificates from PEM only.
-        sdk_logins::check(emulator, &report, &["certificate, PFX"], &[]);
+        sdk_logins::check(emulator, &report, &sdk_logins::JAVASCRIPT);
     });
 }
 

@@ -19,7 +19,7 @@ fn each_way_of_logging_in_works_and_each_mistake_is_named() {
         sdk_logins::set_up(machine, emulator);
         let report = machine.python("logins.py", &[]);
         assert_pinned(&report, "python/requirements.txt");
-        sdk_logins::check(emulator, &report, &[], &sdk_logins::MSAL);
+        sdk_logins::check(emulator, &report, &sdk_logins::PYTHON);
     });
 }
 

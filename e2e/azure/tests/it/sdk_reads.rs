@@ -64,6 +64,13 @@ fn with(mut document: Value, fields: Value) -> Value {
     document
 }
 
+/// Key Vault refuses to give the value of a disabled secret. Lists do not name a secret's key.
+fn secret_report(properties: Value, content_type: &str, value: &str, key_id: Value) -> Value {
+    let enabled = properties["enabled"] == true;
+    let report = with(properties, json!({ "content_type": content_type }));
+    with(report, if enabled { json!({ "value": value, "key_id": key_id }) } else { json!({ "refused": 403 }) })
+}
+
 impl Objects {
     pub(crate) fn new(machine: &Machine, emulator: &Emulator) -> Objects {
         let azure = emulator.azure();
@@ -89,13 +96,7 @@ impl Objects {
                 let enabled = disabled != Some(number);
                 let set = ObjectAttributes { content_type: Some(kind.to_owned()), enabled, ..attributes(number) };
                 azure.set_secret_version(VAULT, name, &version(number), &value, set);
-                let report = properties("secrets", name, number, enabled, false);
-                let fields = json!({ "content_type": kind, "key_id": null, "value": value });
-                // Key Vault refuses to give the value of a disabled secret.
-                with(
-                    report,
-                    if enabled { fields } else { json!({ "refused": 403, "content_type": kind, "key_id": null }) },
-                )
+                secret_report(properties("secrets", name, number, enabled, false), kind, &value, Value::Null)
             });
             self.secrets.push((name, reports.collect()));
         }
@@ -142,13 +143,10 @@ impl Objects {
                 let enabled = name != "web" || number > 1;
                 let set = ObjectAttributes { enabled, ..attributes(number) };
                 azure.set_certificate_version(VAULT, name, &version(number), material, set);
-                let id = |kind: &str| format!("{HOST}/{kind}/{name}/{}", version(number));
+                let id = |kind: &str| json!(format!("{HOST}/{kind}/{name}/{}", version(number)));
                 let content_type = &material.secret_content_type;
                 let report = |kind, managed| properties(kind, name, number, enabled, managed);
-                let mut secret =
-                    with(report("secrets", true), json!({ "content_type": content_type, "key_id": id("keys") }));
-                secret[if enabled { "value" } else { "refused" }] =
-                    if enabled { json!(material.secret_value) } else { json!(403) };
+                let secret = secret_report(report("secrets", true), content_type, &material.secret_value, id("keys"));
                 let certificate = json!({
                     "cer": STANDARD.encode(source.der()),
                     "thumbprint": source.thumbprint("-sha1"),

@@ -38,12 +38,11 @@ function common(properties) {
 }
 
 async function secret(name, item) {
-  const describe = (of) => ({ ...common(of), content_type: of.contentType, key_id: of.certificateKeyId ?? null });
-  const found = describe(item);
+  const found = { ...common(item), content_type: item.contentType };
   try {
     const bundle = await secrets.getSecret(name, { version: item.version });
-    deepStrictEqual(describe(bundle.properties), found);
-    return { ...found, value: bundle.value };
+    deepStrictEqual({ ...common(bundle.properties), content_type: bundle.properties.contentType }, found);
+    return { ...found, value: bundle.value, key_id: bundle.properties.certificateKeyId ?? null };
   } catch (error) {
     if (error.statusCode === undefined) {
       throw error;

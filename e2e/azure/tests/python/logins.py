@@ -49,7 +49,10 @@ def environment(**variables):
 
 def code(error):
     """The part of an error's text that names its cause."""
-    known = "AADSTS[0-9]+|Identity not found|not configured to acquire tokens for tenant|Forbidden"
+    known = (
+        "AADSTS[0-9]+|Identity not found|not configured to acquire tokens for tenant|Forbidden"
+        "|Unable to get authority configuration"
+    )
     found = re.search(known, str(error))
     return found.group() if found else f"{type(error).__name__}: {error}"
 

@@ -45,14 +45,13 @@ def common(properties):
 
 
 def secret(name, item):
-    found = {**common(item), "content_type": item.content_type, "key_id": item.key_id}
+    found = {**common(item), "content_type": item.content_type}
     try:
         bundle = secrets.get_secret(name, item.version)
     except HttpResponseError as error:
         return {**found, "refused": error.status_code}
-    of_bundle = {**common(bundle.properties), "content_type": bundle.properties.content_type, "key_id": bundle.properties.key_id}
-    assert found == of_bundle, (found, of_bundle)
-    return {**found, "value": bundle.value}
+    assert found == {**common(bundle.properties), "content_type": bundle.properties.content_type}
+    return {**found, "value": bundle.value, "key_id": bundle.properties.key_id}
 
 
 def key(name, item):
