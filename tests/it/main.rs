@@ -80,8 +80,10 @@ mod tokens;
 mod volume_size;
 
 mod matrix;
+mod metric_states;
 mod plugin;
 mod plugin_process;
+mod prometheus;
 mod provider_parity;
 
 mod budgets;
@@ -145,8 +147,8 @@ fn main() -> ExitCode {
     }
     let trials = [volumes(), api_server(), refreshes(), provider_role(), attacks(), repository()];
     let conclusion = run(&arguments, trials.into_iter().flatten().collect());
-    // `leaks` comes last: it searches the logs, errors, metrics and files of all tests before it.
-    let leaks = run(&arguments, leaks::trials());
+    // These come last: they search the logs, errors, metrics and files of all tests before them.
+    let leaks = run(&arguments, leaks::trials().into_iter().chain(prometheus::last()).collect());
     apiserver::stop();
     show_slowest();
     match [conclusion, leaks].iter().any(|conclusion| conclusion.has_failed()) {
@@ -189,7 +191,7 @@ fn volumes() -> Vec<Trial> {
     trials.into_iter().flatten().collect()
 }
 
-/// The driver with an API server, the chart, and memory.
+/// The driver with an API server, the chart, memory, and metrics.
 fn api_server() -> Vec<Trial> {
     let trials = [
         cluster_classes::trials(),
@@ -202,6 +204,7 @@ fn api_server() -> Vec<Trial> {
         rights::trials(),
         chart::trials(),
         memory::trials(),
+        prometheus::trials(),
     ];
     trials.into_iter().flatten().collect()
 }

@@ -51,10 +51,13 @@ impl Node {
         self.driver.log() + &self.provider.as_ref().map(ProviderProcess::log).unwrap_or_default()
     }
 
-    /// The metrics of the driver, and of the external provider if there is one.
+    /// The metrics of the driver, and of the external provider if there is one; records the pages
+    /// for `prometheus`.
     pub(crate) fn metrics(&self) -> Result<String> {
         let provider = self.provider.as_ref().map(ProviderProcess::metrics).transpose()?;
-        Ok(self.driver.metrics()? + &provider.unwrap_or_default())
+        let pages = [self.driver.metrics()?, provider.unwrap_or_default()];
+        pages.iter().for_each(|page| harness().record_page(page));
+        Ok(pages.concat())
     }
 
     /// Writes a class of the namespace `default` into the driver's manifests.
