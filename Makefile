@@ -6,6 +6,12 @@ CARGO ?= cargo
 CARGO_TARGET_DIR ?= $(CURDIR)/target
 RELEASE := $(CARGO_TARGET_DIR)/release/keyvault-csi
 IMAGE := $(CARGO_TARGET_DIR)/image.tar
+# The version of Kubernetes for tests: newest or oldest, which e2e/cluster/build builds.
+KUBERNETES ?= newest
+ifeq ($(filter newest oldest,$(KUBERNETES)),)
+$(error KUBERNETES is newest (the default) or oldest, not '$(KUBERNETES)')
+endif
+export KUBERNETES
 # One way to build: static, so that an empty image can run it, with packed relocations
 # (docs/decisions.md#d67).
 release = $(CARGO) rustc --locked --release --bin keyvault-csi -- -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs
@@ -67,14 +73,15 @@ lint: ## formatting, clippy, dependencies, documentation, shell scripts, YAML; w
 	@$(CARGO) clippy --locked --workspace --test cluster -- --deny warnings
 	@CARGO="$(CARGO)" e2e/lint/run
 
-soak: ## long runs: random cases, attacks at full size, expensive archives, ten minutes of rotation
+soak: ## long runs: random cases, attacks at full size, ten minutes of rotation, the oldest Kubernetes
 	@e2e/prerequisites demo
 	@KEYVAULT_CSI_FUZZ_CASES=200000 PROPTEST_CASES=20000 $(CARGO) test --locked --package keyvault-csi --package h2-authority --lib
 	@$(release)
 	@KEYVAULT_CSI_RELEASE=$(RELEASE) $(CARGO) test --locked --test it -- --ignored soak --test-threads 1 --nocapture
 	@KEYVAULT_CSI_RELEASE=$(RELEASE) $(CARGO) test --locked --test it -- --ignored key_derivation --nocapture
 	@KEYVAULT_CSI_FLOOD_MIB=128 $(CARGO) test --locked --test it -- hostile_frames
+	@$(MAKE) --no-print-directory e2e KUBERNETES=oldest
 
 manifests: ## render manifests/deploy from the chart, and copy the CRDs into the chart
 	@e2e/prerequisites test
-	@$$(e2e/python) e2e/chart/render.py
+	@KEYVAULT_CSI_TOOLS=$$(e2e/tools helm4) $$(e2e/python) e2e/chart/render.py

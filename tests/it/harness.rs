@@ -94,6 +94,17 @@ pub(crate) fn enter() {
     assert!(HARNESS.set(harness).is_ok());
 }
 
+/// Removes the folder of all tests, or keeps it for a look after a failure.
+pub(crate) fn leave(failed: bool) {
+    let Some(harness) = HARNESS.get() else { return };
+    let folder = harness.folder.path();
+    if failed {
+        eprintln!("the files of the tests are in {}", folder.display());
+    } else if let Err(error) = node::detach_below(folder).and_then(|()| Ok(fs::remove_dir_all(folder)?)) {
+        eprintln!("cannot remove {}: {error:#}", folder.display());
+    }
+}
+
 /// The names of all vaults and login hosts.
 fn hosts_file() -> String {
     let clouds = ["vault.azure.net", "vault.usgovcloudapi.net", STACK.0];

@@ -25,6 +25,8 @@ macro_rules! trials {
 mod apiserver;
 mod harness;
 mod raw_http2;
+mod recorded_azure;
+mod recorded_fixture;
 
 mod azure;
 mod certificates;
@@ -35,6 +37,8 @@ mod identity_binding;
 mod networks;
 mod objects;
 mod publish;
+mod recorded;
+mod recorded_errors;
 mod refusals;
 mod troubleshooting;
 mod unpublish;
@@ -53,6 +57,8 @@ mod mirror_guards;
 mod mirror_owners;
 
 mod costs;
+mod csi_relay;
+mod csi_sanity;
 mod descriptors;
 mod health;
 mod host_directories;
@@ -101,6 +107,7 @@ mod memory;
 
 mod chart;
 mod dockerfiles;
+mod manifests;
 mod proto;
 mod security_page;
 
@@ -141,6 +148,15 @@ fn main() -> ExitCode {
     if let Some(result) = external_fixture::run_reference_provider() {
         return if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
+    if let Some(result) = recorded_fixture::run_test(&[recorded::TESTS, recorded_errors::TESTS]) {
+        return match result {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                let _ = writeln!(std::io::stderr(), "{error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let arguments = Arguments::from_args();
     if !arguments.list {
         harness::enter();
@@ -151,7 +167,11 @@ fn main() -> ExitCode {
     let leaks = run(&arguments, leaks::trials().into_iter().chain(prometheus::last()).collect());
     apiserver::stop();
     show_slowest();
-    match [conclusion, leaks].iter().any(|conclusion| conclusion.has_failed()) {
+    let failed = [conclusion, leaks].iter().any(|conclusion| conclusion.has_failed());
+    if !arguments.list {
+        harness::leave(failed);
+    }
+    match failed {
         true => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,
     }
@@ -161,6 +181,8 @@ fn main() -> ExitCode {
 fn volumes() -> Vec<Trial> {
     let trials = [
         matrix::trials(),
+        recorded_fixture::isolated(recorded::TESTS),
+        recorded_fixture::isolated(recorded_errors::TESTS),
         unpublish::trials(),
         classes::trials(),
         surface::trials(),
@@ -175,6 +197,7 @@ fn volumes() -> Vec<Trial> {
         tenant_input::trials(),
         kubelets::trials(),
         costs::trials(),
+        csi_sanity::trials(),
         interruptions::trials(),
         kernels::trials(),
         host_directories::trials(),
@@ -203,6 +226,7 @@ fn api_server() -> Vec<Trial> {
         resources::trials(),
         rights::trials(),
         chart::trials(),
+        manifests::trials(),
         memory::trials(),
         prometheus::trials(),
     ];

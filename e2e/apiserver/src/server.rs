@@ -203,7 +203,7 @@ impl Server {
     /// The calls that the server of the user's kubeconfig authorized, in order, also those that
     /// failed later.
     ///
-    /// A watch counts from its start: Kubernetes 1.20 logs its response with the first event only.
+    /// A watch counts from its start: an API server may log its response with the first event.
     pub fn allowed(&self, user: &User) -> Vec<Call> {
         let lines = self.audited(user, user.port);
         let refused = |line: &Value| matches!(call(line).code, 401 | 403);

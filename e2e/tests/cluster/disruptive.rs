@@ -96,6 +96,9 @@ fn an_upgrade_of_the_image_does_not_affect_pods() -> Result<()> {
 fn a_restart_of_the_kubelet_does_not_affect_pods() -> Result<()> {
     let reader = Reader::start("kubelet")?;
     environment::restart_kubelet()?;
+    // A restarted kubelet first refuses to execute in pods, until it has read them from the API
+    // server.
+    wait_for("the restarted kubelet knows the pod", || Ok(reader.reads().is_ok()))?;
     reader.assert_reading()?;
     let after = Reader::start("kubelet")?;
     crate::kubectl::delete_pod(&reader.fixture.namespace, "web")?;

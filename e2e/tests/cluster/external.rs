@@ -17,7 +17,7 @@ use crate::environment;
 use crate::fixture::{AUDIENCE, Fixture};
 use crate::kubectl::{delete_pod, event, exec, kubectl, ready, wait_for};
 use crate::node;
-use crate::release::kubelet_root;
+use crate::release::{self, kubelet_root};
 use crate::rotation::{
     fixture, two_deployments, wait_for_content, wait_for_owners, wait_for_value, wait_until_deleted,
 };
@@ -38,6 +38,8 @@ const FOREVER: &str = "sleep 10000";
 const CONTROL: &str = "127.0.0.1:8087";
 /// The argument that makes this program a provider.
 const ROLE: &str = "reference-provider";
+/// The key of service account tokens.
+const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 
 static PROVIDER: Mutex<Option<ReferenceProvider>> = Mutex::new(None);
 
@@ -185,8 +187,8 @@ fn two_classes_in_one_pod_have_a_secret_each() -> Result<()> {
     Ok(())
 }
 
-/// Each mount and refresh has tokens for the audiences of the CSIDriver object, and the Secret's
-/// keys.
+/// Each mount and refresh has tokens for the audiences of the CSIDriver object among its attributes,
+/// and the Secret's keys, with the tokens' if the kubelet delivers them among the secrets.
 fn the_kubelets_tokens_reach_the_provider() -> Result<()> {
     let fixture = fixture("external-tokens")?;
     set(&fixture, "a", "v1")?;
@@ -198,10 +200,17 @@ fn the_kubelets_tokens_reach_the_provider() -> Result<()> {
         let seen = provider(ReferenceProvider::requests)?;
         Ok::<_, anyhow::Error>(seen.into_iter().filter(|seen| seen.target.contains(&uid)).collect::<Vec<_>>())
     };
+    let mut keys = vec!["clientid", "clientsecret"];
+    if release::tokens_are_among_secrets()? {
+        keys.push(TOKENS);
+    }
+    keys.sort_unstable();
     wait_for("it is refreshed", || Ok(requests()?.len() >= 3))?;
     for (at, seen) in requests()?.into_iter().enumerate() {
         ensure!(seen.audiences.iter().any(|audience| audience == AUDIENCE), "{at}: {:?}", seen.audiences);
-        assert_eq!(seen.secrets, Some(vec!["clientid".to_owned(), "clientsecret".to_owned()]), "{at}");
+        let mut secrets = seen.secrets.context("no secrets")?;
+        secrets.sort();
+        assert_eq!(secrets, keys, "{at}");
         assert_eq!(seen.attributes.get("csi.storage.k8s.io/pod.uid"), Some(&uid), "{at}");
         assert_eq!(seen.held.len(), usize::from(at > 0), "{at}");
     }

@@ -1,4 +1,4 @@
-//! The tests on a real cluster: our image and chart, the real Helm engine, pods and a kubelet.
+//! The tests on a real cluster: our image and chart, Helm, pods and a kubelet.
 //!
 //! The Azure emulator runs in this process, at an address of `environment` that the cluster's nodes
 //! can reach. Start reading in `fixture` and `release`; the other modules are scenarios. A test
@@ -28,7 +28,6 @@ mod disruptive;
 mod external;
 
 mod examples;
-mod newer_kubernetes;
 mod pods;
 mod rotation;
 mod user_manifests;
@@ -52,8 +51,8 @@ fn main() -> Result<ExitCode> {
         release::install()?;
     }
     arguments.test_threads.get_or_insert(CONCURRENCY);
-    let concurrent = [user_manifests::trials(), pods::trials(), newer_kubernetes::trials(arguments.list)?];
-    let concurrent = run(&arguments, environment::mark_ignored(concurrent.into_iter().flatten().collect()));
+    let concurrent = user_manifests::trials().into_iter().chain(pods::trials()).collect();
+    let concurrent = run(&arguments, environment::mark_ignored(concurrent));
     arguments.test_threads = Some(1);
     let disruptive = run(
         &arguments,

@@ -16,6 +16,7 @@ trials! { "pods":
     a_pod_that_is_deleted_leaves_nothing,
     kubectl_get_shows_the_printer_columns,
     the_image_resolves_names_without_a_c_library,
+    a_pod_without_root_reads_by_its_fs_group,
     a_class_of_v1alpha1_mounts,
     one_class_name_with_a_bad_provider_elsewhere,
     metrics_have_upstreams_names,
@@ -155,6 +156,19 @@ fn the_image_resolves_names_without_a_c_library() -> Result<()> {
     fixture.pod("web", &["demo"], FOREVER)?;
     ready(&fixture.namespace, "web")?;
     ensure!(name_server::was_queried(&host), "{host} was not queried");
+    Ok(())
+}
+
+fn a_pod_without_root_reads_by_its_fs_group() -> Result<()> {
+    let fixture = Fixture::new("group")?;
+    let value = fixture.set("a");
+    fixture.credentials()?;
+    fixture.class("demo", &["a"])?;
+    let nobody = json!({"runAsUser": 65534, "runAsGroup": 65534, "fsGroup": 2000});
+    fixture.pod_with("web", &["demo"], FOREVER, &nobody)?;
+    ready(&fixture.namespace, "web")?;
+    assert_eq!(exec(&fixture.namespace, "web", &["cat", "/mnt/demo/a"])?, value);
+    assert_eq!(exec(&fixture.namespace, "web", &["stat", "-L", "-c", "%g", "/mnt/demo/a"])?, "2000\n");
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::environment;
 use crate::fixture::ca_pem;
-use crate::kubectl::{helm, kubectl, kubectl_with, list, server_minor, text};
+use crate::kubectl::{get, helm, kubectl, kubectl_with, list, server_minor, text};
 
 pub(crate) const NAMESPACE: &str = "kube-system";
 pub(crate) const RELEASE: &str = "csi";
@@ -53,10 +53,6 @@ pub(crate) fn apply_chart(action: &str, tag: &str) -> Result<()> {
 
 /// Enables rotation and the mirror, as docs/install.md describes.
 pub(crate) fn enable_rotation() -> Result<()> {
-    if server_minor()? < 22 {
-        // Before 1.22, a CSIDriver object is immutable.
-        kubectl(&["delete", "csidriver", "secrets-store.csi.k8s.io"])?;
-    }
     apply_chart_with("upgrade", "first", true)
 }
 
@@ -80,6 +76,16 @@ fn apply_chart_with(action: &str, tag: &str, rotation: bool) -> Result<()> {
     file.write_all(values.to_string().as_bytes())?;
     helm(action, RELEASE, Some(file.path()))?;
     rolled_out()
+}
+
+/// Whether the kubelet delivers tokens among the secrets of a call: since 1.35, if the CSIDriver
+/// object says so, and else in the volume context. The chart says so wherever the API server knows
+/// the field.
+pub(crate) fn tokens_are_among_secrets() -> Result<bool> {
+    let driver = get("", "csidriver", "secrets-store.csi.k8s.io")?.context("no CSIDriver object")?;
+    let among_secrets = driver["spec"]["serviceAccountTokenInSecrets"] == true;
+    ensure!(among_secrets == (server_minor()? >= 35), "{driver}");
+    Ok(among_secrets)
 }
 
 /// Waits until the newest revision is ready.

@@ -4,6 +4,7 @@ use anyhow::{Result, ensure};
 
 use crate::fixture::{AUDIENCE, Fixture, azure, issuer};
 use crate::kubectl::{exec, ready};
+use crate::release;
 
 trials! { "user_manifests":
     a_service_principal_reads_its_secret,
@@ -38,10 +39,11 @@ pub(crate) fn start_workload_identity(fixture: &Fixture) -> Result<&'static str>
     Ok(pod)
 }
 
-pub(crate) fn workload_identity_with_the_clusters_own_tokens() -> Result<()> {
+fn workload_identity_with_the_clusters_own_tokens() -> Result<()> {
     let fixture = Fixture::new("workload")?;
     let value = fixture.set("secret1");
     fixture.set_key("key1");
+    release::tokens_are_among_secrets()?;
     let pod = start_workload_identity(&fixture)?;
     assert_eq!(exec(&fixture.namespace, pod, &["cat", "/mnt/secrets-store/secret1"])?, value);
     let key = exec(&fixture.namespace, pod, &["cat", "/mnt/secrets-store/key1"])?;

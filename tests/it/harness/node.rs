@@ -128,3 +128,14 @@ pub(crate) fn mounts_on(target: &Path) -> Result<Vec<String>> {
     let mounts = fs::read_to_string("/proc/self/mounts")?;
     Ok(mounts.lines().filter(|line| line.split(' ').nth(1) == Some(&target)).map(str::to_owned).collect())
 }
+
+/// Detaches every mount below this folder that a test left, such as those of a killed driver.
+pub(super) fn detach_below(folder: &Path) -> Result<()> {
+    let prefix = format!("{}/", folder.display());
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    let targets = mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(|target| target.starts_with(&prefix));
+    for target in targets.map(|target| target.replace("\\040", " ")).collect::<Vec<_>>().iter().rev() {
+        nix::mount::umount2(target.as_str(), nix::mount::MntFlags::MNT_DETACH)?;
+    }
+    Ok(())
+}

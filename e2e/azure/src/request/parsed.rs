@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hyper::header::{AUTHORIZATION, HOST};
 use hyper::http::request::Parts;
@@ -111,6 +113,16 @@ impl ParsedRequest {
     pub(crate) fn bearer(&self) -> Option<&str> {
         let (scheme, token) = self.authorization.as_deref()?.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    }
+
+    /// The client id and secret of basic authentication, which RFC 6749 encodes like a form.
+    pub(crate) fn basic(&self) -> Option<(String, String)> {
+        let (scheme, encoded) = self.authorization.as_deref()?.split_once(' ')?;
+        let decoded = STANDARD.decode(encoded.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
+        let decoded = String::from_utf8(decoded).ok()?;
+        let (id, secret) = decoded.split_once(':')?;
+        let part = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
+        Some((part(id), part(secret)))
     }
 
     pub(crate) fn is_adfs(&self) -> bool {

@@ -88,7 +88,7 @@ fn every_wrong_service_account_token_gets_its_own_error() {
     assert_eq!(code(&request_token(&fixture, CLIENT, &good)), (401, json!(70_025)), "it has no federated credential");
     let mut form = assertion_form(APP, &good, SCOPE);
     form[2].1 = "urn:other";
-    assert_eq!(code(&fixture.token_request(LOGIN, TENANT, &form)), (400, json!(90_014)));
+    assert_eq!(code(&fixture.token_request(LOGIN, TENANT, &form)), (400, json!(90_011)));
     form.remove(2);
     assert_eq!(code(&fixture.token_request(LOGIN, TENANT, &form)), (400, json!(900_144)));
     assert!(fixture.azure.issued_tokens().is_empty());

@@ -16,6 +16,8 @@ mod entra;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod go_sdk;
+#[cfg(test)]
 mod javascript_sdk;
 #[cfg(test)]
 mod keys;

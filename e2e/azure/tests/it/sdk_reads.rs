@@ -36,8 +36,8 @@ fn attributes(number: usize) -> ObjectAttributes {
     ObjectAttributes {
         created: Some(created),
         updated: Some(created + 10),
-        not_before: (number % 2 == 1).then_some(created + 20),
-        expires: (number % 2 == 0).then_some(created + 30),
+        not_before: (!number.is_multiple_of(2)).then_some(created + 20),
+        expires: number.is_multiple_of(2).then_some(created + 30),
         tags: (0..number).map(|tag| (format!("tag-{tag}"), "value ☃".to_owned())).collect(),
         ..ObjectAttributes::default()
     }
