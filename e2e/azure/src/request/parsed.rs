@@ -12,11 +12,11 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method};
 use percent_encoding::percent_decode_str;
 
-use super::endpoint::{self, Endpoint};
+use super::endpoint::{self, API_SERVER_NAMES, Endpoint};
 use super::entra::{ADFS, EntraOperation};
 use super::imds::ImdsOperation;
 use super::keyvault::VaultOperation;
-use crate::clouds::Clouds;
+use crate::clouds::{Clouds, PUBLIC_LOGIN_HOST};
 use crate::form::parse_query;
 use crate::record::Kind;
 
@@ -68,7 +68,12 @@ impl ParsedRequest {
     /// Parses the head; the caller sets the body later.
     pub(crate) fn read(head: &Parts, clouds: &Clouds, endpoint: Endpoint) -> ParsedRequest {
         let authority = authority(head);
-        let (host, port) = split_port(&authority);
+        let (mut host, mut port) = split_port(&authority);
+        if endpoint.is_token_proxy() && API_SERVER_NAMES.contains(&host.as_str()) {
+            // Microsoft's SDKs for Python and JavaScript keep the host of the proxy's URL, where
+            // that for Go names Entra ID.
+            (host, port) = (PUBLIC_LOGIN_HOST.to_owned(), None);
+        }
         let path = head.uri.path().to_owned();
         let query = parse_query(head.uri.query().unwrap_or_default());
         let service = match &endpoint {

@@ -225,11 +225,13 @@ fn the_token_proxy_accepts_bindings_under_its_own_name_only() {
         "not below the path of the proxy"
     );
     assert_eq!(request_token(proxy.sni(), "/proxy", "other.example", &token(BINDING)).unwrap().status, 404);
+    let named = request_token(proxy.sni(), "/proxy", "kubernetes.default.svc:443", &token(BINDING)).unwrap();
+    assert_eq!(named.status, 200, "Microsoft's SDKs for Python and JavaScript name the proxy's host");
     assert_eq!(request_token(api_server, "/proxy", login, &token(BINDING)).unwrap().status, 401);
     let refused = request_token("other.ests.aks", "/proxy", login, &token(BINDING)).unwrap_err();
     assert!(format!("{refused:?}").contains("AlertReceived"), "{refused:?}");
     let counters = fixture.azure.counters("token-proxy");
-    assert_eq!((counters.get(Kind::Token), counters.total()), (2, 4));
+    assert_eq!((counters.get(Kind::Token), counters.total()), (3, 5));
     assert_eq!(fixture.azure.counters(TENANT).get(Kind::Token), 0, "no request reached the direct endpoint");
 }
 
