@@ -84,4 +84,4 @@ soak: ## long runs: random cases, attacks at full size, ten minutes of rotation,
 
 manifests: ## render manifests/deploy from the chart, and copy the CRDs into the chart
 	@e2e/prerequisites test
-	@$$(e2e/python) e2e/chart/render.py
+	@KEYVAULT_CSI_TOOLS=$$(e2e/tools helm4) $$(e2e/python) e2e/chart/render.py

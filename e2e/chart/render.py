@@ -9,7 +9,7 @@ follow links.
 
 import sys
 
-from engine import CHART, CRDS, DEPLOY, ROOT, Chart, plain
+from helm import CHART, CRDS, DEPLOY, ROOT, plain, texts
 
 NAMES = {"fullnameOverride": "secrets-store-csi-driver"}
 PROVIDER = {"secrets-store-csi-driver": {"install": False}, "fullnameOverride": "csi-secrets-store-provider-azure"}
@@ -23,15 +23,13 @@ def copies():
     return {CHART / "files" / "crds" / path.name: path.read_text() for path in sources}
 
 
-def rendered():
-    chart = Chart()
-    before, after = {"kubernetes": "1.34.0", "release": "keyvault-csi"}, {"kubernetes": "1.35.0", "release": "keyvault-csi"}
-    base, both = chart.texts(NAMES, **before), chart.texts(BOTH, **before)
-    provider = chart.texts(PROVIDER, **before)
-    newer, newer_both = chart.texts(NAMES, **after), chart.texts(BOTH, **after)
+def rendered(program="helm4"):
+    before, after = ({"kubernetes": version, "release": "keyvault-csi", "program": program} for version in ("1.34.0", "1.35.0"))
+    base, both, provider = texts(NAMES, **before), texts(BOTH, **before), texts(PROVIDER, **before)
+    newer, newer_both = texts(NAMES, **after), texts(BOTH, **after)
 
-    def file(texts, *templates):
-        return HEAD + "---\n".join(plain(texts[template]).removeprefix("---\n") for template in templates)
+    def file(found, *templates):
+        return HEAD + "---\n".join(plain(found[template]) for template in templates)
 
     return {
         DEPLOY / "1-crds.yaml": file(base, "crds.yaml"),

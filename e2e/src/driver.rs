@@ -292,14 +292,23 @@ fn filter(kernel: Kernel, kill_at: Option<SystemCall>) -> Option<BpfProgram> {
 /// # Errors
 /// No connection, or no HTTP.
 pub fn http_get(address: &str, path: &str) -> Result<(u16, String)> {
-    let mut stream = TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
-    stream.set_read_timeout(Some(HTTP_TIMEOUT))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
-    let mut response = String::new();
-    stream.read_to_string(&mut response)?;
+    let response = http(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"))?;
     let (head, body) = response.split_once("\r\n\r\n").context("no HTTP response")?;
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).context("no HTTP status")?;
     Ok((status, body.to_owned()))
+}
+
+/// Sends an HTTP request, and returns the whole response.
+///
+/// # Errors
+/// No connection, or no response until the server closes it.
+pub fn http(address: &str, request: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
+    stream.set_read_timeout(Some(HTTP_TIMEOUT))?;
+    stream.write_all(request.as_bytes())?;
+    let mut response = String::new();
+    stream.read_to_string(&mut response)?;
+    Ok(response)
 }
 
 /// Waits until `condition` holds.

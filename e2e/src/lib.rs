@@ -7,6 +7,7 @@ pub mod driver;
 pub mod kubelet;
 pub mod load;
 mod process;
+pub mod prometheus;
 pub mod provider;
 pub mod reference;
 pub mod sandbox;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::fair_queue::{self, FairQueue};
 use super::{Compute, Error, ResultCache, result_cache};
 use crate::formats::pkcs12::Work;
-use crate::server::metrics::{Exposition, FetchMetrics};
+use crate::server::metrics::{Exposition, FetchMetrics, Format};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -181,7 +181,7 @@ async fn a_job_does_not_run_after_its_deadline_and_the_error_names_the_namespace
     assert!(matches!(error, Error::Deadline { .. }) && error.to_string().contains("namespace shop"), "{error}");
     end.send(()).unwrap();
     compute.run("c", deadline(), || |_: &mut Work| ()).await.unwrap();
-    let text = exposition.encode().unwrap();
+    let text = exposition.encode(Format::Classic).unwrap();
     assert!(text.contains("cause=\"deadline\"} 1"), "{text}");
 }
 

@@ -4,6 +4,7 @@
 //! The programs come from KUBEBUILDER_ASSETS, as in kubebuilder's envtest; `make test` sets it.
 //! Each driver has a user of its own, so that the audit log separates the requests of the drivers.
 
+mod empty;
 mod rights;
 
 use std::ops::Deref;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use base64::Engine as _;
+pub(crate) use empty::{EmptyServer, empty_server};
 use keyvault_csi_apiserver::{Account, PORT, Server};
 pub(crate) use keyvault_csi_apiserver::{CLASSES, STATUSES, User, resource, stop};
 use keyvault_csi_e2e::driver::{DriverSetup, wait_for};

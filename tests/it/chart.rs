@@ -1,36 +1,70 @@
-//! The Helm chart, rendered by the real Helm engine: runs the checks of `e2e/chart/check.py`.
-//!
-//! `e2e/chart/cluster.py` covers install, upgrade and uninstall, which need an API server.
+//! The Helm chart, by the programs of Helm 3 and Helm 4: `e2e/chart/check.py` checks what they
+//! render, and `e2e/chart/cluster.py` installs, upgrades and uninstalls it on an API server.
 
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use crate::apiserver::empty_server;
 
 trials! { "chart":
     the_chart_renders_as_expected,
-    the_program_accepts_every_flag_of_the_chart,
+    helm_3_installs_upgrades_and_uninstalls_it,
+    helm_4_installs_upgrades_and_uninstalls_it,
 }
 
 fn the_chart_renders_as_expected() -> Result<()> {
-    ensure!(check(&[])? >= 15, "checks are missing");
+    let done = output(python("check.py")?.arg(env!("CARGO_BIN_EXE_keyvault-csi")))?;
+    ensure!(done.lines().filter(|line| line.starts_with("ok ")).count() >= 20, "checks are missing: {done}");
     Ok(())
 }
 
-fn the_program_accepts_every_flag_of_the_chart() -> Result<()> {
-    ensure!(check(&["--binary", env!("CARGO_BIN_EXE_keyvault-csi")])? == 1);
+fn helm_3_installs_upgrades_and_uninstalls_it() -> Result<()> {
+    on_an_api_server("helm3")
+}
+
+fn helm_4_installs_upgrades_and_uninstalls_it() -> Result<()> {
+    on_an_api_server("helm4")
+}
+
+fn on_an_api_server(program: &str) -> Result<()> {
+    let server = empty_server()?;
+    let done = output(server.environment(python("cluster.py")?.arg(program))?)?;
+    ensure!(done.lines().filter(|line| line.starts_with("ok ")).count() == 9, "steps are missing: {done}");
     Ok(())
 }
 
-/// Runs the checks and returns how many passed.
-fn check(arguments: &[&str]) -> Result<usize> {
-    let python = std::env::var_os("KEYVAULT_CSI_PYTHON")
-        .context("KEYVAULT_CSI_PYTHON is not set: run `make test`, which sets up a Python with the Helm engine")?;
-    let output = Command::new(python)
-        .arg("-B")
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/e2e/chart/check.py"))
-        .args(arguments)
-        .output()?;
-    let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    ensure!(output.status.success(), "{text}\n{errors}");
-    Ok(text.lines().filter(|line| line.starts_with("ok ")).count())
+/// A script of `e2e/chart`.
+fn python(script: &str) -> Result<Command> {
+    let python = variable("KEYVAULT_CSI_PYTHON", "the output of `e2e/python`")?;
+    variable("KEYVAULT_CSI_TOOLS", "the output of `e2e/tools`")?;
+    let mut command = Command::new(python);
+    command.arg("-B").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/chart").join(script));
+    Ok(command)
+}
+
+/// The objects that the chart renders with these values.
+pub(crate) fn rendered(values: &Value) -> Result<Vec<Value>> {
+    let tools = variable("KEYVAULT_CSI_TOOLS", "the output of `e2e/tools`")?;
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("values.json");
+    std::fs::write(&file, values.to_string())?;
+    let mut command = Command::new(Path::new(&tools).join("bin/helm4"));
+    command.args(["template", "csi", concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/chart")]);
+    Ok(serde_saphyr::from_multiple(&output(command.arg("--values").arg(file))?)?)
+}
+
+fn variable(name: &str, value: &str) -> Result<OsString> {
+    std::env::var_os(name).with_context(|| format!("{name} is not set: run `make test`, or set it to {value}"))
+}
+
+/// Runs a command, and returns what it prints.
+fn output(command: &mut Command) -> Result<String> {
+    let done = command.output().with_context(|| format!("{command:?} cannot be run"))?;
+    let (text, errors) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    ensure!(done.status.success(), "{command:?}: {}\n{text}\n{errors}", done.status);
+    Ok(text.into_owned())
 }

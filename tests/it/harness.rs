@@ -12,6 +12,7 @@ mod node;
 mod setup;
 mod vault;
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -56,6 +57,14 @@ pub(crate) struct Harness {
     pub(crate) secrets: Mutex<Vec<String>>,
     /// Every text that a driver returned: errors and metrics.
     pub(crate) texts: Mutex<Vec<String>>,
+    pages: Mutex<Pages>,
+}
+
+/// Pages of metrics: each has a series that none before it has.
+#[derive(Debug, Default)]
+struct Pages {
+    texts: Vec<String>,
+    series: HashSet<String>,
 }
 
 /// Moves the process into a private network with the emulator. The process must have one thread.
@@ -73,9 +82,27 @@ pub(crate) fn enter() {
     .unwrap();
     let ca = folder.path().join("ca.pem");
     fs::write(&ca, emulator.ca_pem()).unwrap();
-    let harness =
-        Harness { folder, ca, emulator, next: AtomicU32::new(0), secrets: Mutex::default(), texts: Mutex::default() };
+    let harness = Harness {
+        folder,
+        ca,
+        emulator,
+        next: AtomicU32::new(0),
+        secrets: Mutex::default(),
+        texts: Mutex::default(),
+        pages: Mutex::default(),
+    };
     assert!(HARNESS.set(harness).is_ok());
+}
+
+/// Removes the folder of all tests, or keeps it for a look after a failure.
+pub(crate) fn leave(failed: bool) {
+    let Some(harness) = HARNESS.get() else { return };
+    let folder = harness.folder.path();
+    if failed {
+        eprintln!("the files of the tests are in {}", folder.display());
+    } else if let Err(error) = node::detach_below(folder).and_then(|()| Ok(fs::remove_dir_all(folder)?)) {
+        eprintln!("cannot remove {}: {error:#}", folder.display());
+    }
 }
 
 /// The names of all vaults and login hosts.
@@ -122,5 +149,24 @@ impl Harness {
     /// Records a text that a driver returned, for `leaks`.
     pub(crate) fn remember(&self, text: &str) {
         self.texts.lock().unwrap().push(text.to_owned());
+    }
+
+    /// Records a page of metrics if it has a new series.
+    fn record_page(&self, text: &str) {
+        let mut pages = self.pages.lock().unwrap();
+        let series = text.lines().filter_map(|line| Some(line.rsplit_once(' ')?.0));
+        let new: Vec<String> = series
+            .filter(|series| !series.starts_with('#') && !pages.series.contains(*series))
+            .map(str::to_owned)
+            .collect();
+        if !new.is_empty() {
+            pages.series.extend(new);
+            pages.texts.push(text.to_owned());
+        }
+    }
+
+    /// The recorded pages, which together have each series that a test saw.
+    pub(crate) fn pages(&self) -> Vec<String> {
+        self.pages.lock().unwrap().texts.clone()
     }
 }

@@ -42,12 +42,12 @@ pub(crate) fn soak() -> Vec<Trial> {
 /// Iterations just below and just above the ceiling of a million, in two derivations. `-iter` is
 /// first, since it also turns on the MAC.
 const BELOW: &str = "-iter 499000 -nomac -certpbe AES-256-CBC";
-const ABOVE: &str = "-iter 500500 -nomac -certpbe AES-256-CBC";
+pub(crate) const ABOVE: &str = "-iter 500500 -nomac -certpbe AES-256-CBC";
 /// OpenSSL's default: three derivations of 2,048 iterations.
-const USUAL: &str = "";
+pub(crate) const USUAL: &str = "";
 
 /// Returns an archive of the key and certificate, in base64.
-fn archive(made: &CertifiedKey, options: &str) -> Result<String> {
+pub(crate) fn archive(made: &CertifiedKey, options: &str) -> Result<String> {
     let (key, certificate) = (made.path("key.pem"), made.path("cert.pem"));
     let fixed = ["pkcs12", "-export", "-inkey", &key, "-in", &certificate, "-passout", "pass:"];
     let der = openssl(&[&fixed[..], &options.split_whitespace().collect::<Vec<_>>()].concat())?;
@@ -66,15 +66,15 @@ fn derivations(node: &Node) -> Result<f64> {
 }
 
 /// A tenant with a namespace, a vault, and an application that logs in with archives.
-struct Tenant {
+pub(crate) struct Tenant {
     namespace: &'static str,
-    vault: Vault,
-    made: CertifiedKey,
+    pub(crate) vault: Vault,
+    pub(crate) made: CertifiedKey,
 }
 
 impl Tenant {
     /// Creates a tenant whose class `demo` mounts the secret `password`.
-    fn new(node: &Node, namespace: &'static str) -> Result<Tenant> {
+    pub(crate) fn new(node: &Node, namespace: &'static str) -> Result<Tenant> {
         let (vault, made) = (harness().vault(), CertifiedKey::new(&["rsa:2048"])?);
         vault.set("password");
         let der = openssl(&["x509", "-in", &made.path("cert.pem"), "-outform", "DER"])?;
@@ -90,12 +90,12 @@ impl Tenant {
     }
 
     /// Returns a pod that logs in with the application's secret.
-    fn plain(&self, class: &str) -> Volume {
+    pub(crate) fn plain(&self, class: &str) -> Volume {
         Volume { namespace: self.namespace.to_owned(), ..self.vault.volume(class) }
     }
 
     /// Returns a pod that logs in with this archive.
-    fn with_archive(&self, text: &str) -> Volume {
+    pub(crate) fn with_archive(&self, text: &str) -> Volume {
         let mut volume = Volume::of_class(self.namespace, "web", "demo");
         volume.secrets.insert("clientid".to_owned(), self.vault.client_id.clone());
         volume.secrets.insert("clientcertificate".to_owned(), text.to_owned());

@@ -25,6 +25,8 @@ macro_rules! trials {
 mod apiserver;
 mod harness;
 mod raw_http2;
+mod recorded_azure;
+mod recorded_fixture;
 
 mod azure;
 mod certificates;
@@ -35,6 +37,8 @@ mod identity_binding;
 mod networks;
 mod objects;
 mod publish;
+mod recorded;
+mod recorded_errors;
 mod refusals;
 mod troubleshooting;
 mod unpublish;
@@ -53,6 +57,8 @@ mod mirror_guards;
 mod mirror_owners;
 
 mod costs;
+mod csi_relay;
+mod csi_sanity;
 mod descriptors;
 mod health;
 mod host_directories;
@@ -80,8 +86,10 @@ mod tokens;
 mod volume_size;
 
 mod matrix;
+mod metric_states;
 mod plugin;
 mod plugin_process;
+mod prometheus;
 mod provider_parity;
 
 mod budgets;
@@ -99,6 +107,7 @@ mod memory;
 
 mod chart;
 mod dockerfiles;
+mod manifests;
 mod proto;
 mod security_page;
 
@@ -139,17 +148,30 @@ fn main() -> ExitCode {
     if let Some(result) = external_fixture::run_reference_provider() {
         return if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
+    if let Some(result) = recorded_fixture::run_test(&[recorded::TESTS, recorded_errors::TESTS]) {
+        return match result {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                let _ = writeln!(std::io::stderr(), "{error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let arguments = Arguments::from_args();
     if !arguments.list {
         harness::enter();
     }
     let trials = [volumes(), api_server(), refreshes(), provider_role(), attacks(), repository()];
     let conclusion = run(&arguments, trials.into_iter().flatten().collect());
-    // `leaks` comes last: it searches the logs, errors, metrics and files of all tests before it.
-    let leaks = run(&arguments, leaks::trials());
+    // These come last: they search the logs, errors, metrics and files of all tests before them.
+    let leaks = run(&arguments, leaks::trials().into_iter().chain(prometheus::last()).collect());
     apiserver::stop();
     show_slowest();
-    match [conclusion, leaks].iter().any(|conclusion| conclusion.has_failed()) {
+    let failed = [conclusion, leaks].iter().any(|conclusion| conclusion.has_failed());
+    if !arguments.list {
+        harness::leave(failed);
+    }
+    match failed {
         true => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,
     }
@@ -159,6 +181,8 @@ fn main() -> ExitCode {
 fn volumes() -> Vec<Trial> {
     let trials = [
         matrix::trials(),
+        recorded_fixture::isolated(recorded::TESTS),
+        recorded_fixture::isolated(recorded_errors::TESTS),
         unpublish::trials(),
         classes::trials(),
         surface::trials(),
@@ -173,6 +197,7 @@ fn volumes() -> Vec<Trial> {
         tenant_input::trials(),
         kubelets::trials(),
         costs::trials(),
+        csi_sanity::trials(),
         interruptions::trials(),
         kernels::trials(),
         host_directories::trials(),
@@ -189,7 +214,7 @@ fn volumes() -> Vec<Trial> {
     trials.into_iter().flatten().collect()
 }
 
-/// The driver with an API server, the chart, and memory.
+/// The driver with an API server, the chart, memory, and metrics.
 fn api_server() -> Vec<Trial> {
     let trials = [
         cluster_classes::trials(),
@@ -201,7 +226,9 @@ fn api_server() -> Vec<Trial> {
         resources::trials(),
         rights::trials(),
         chart::trials(),
+        manifests::trials(),
         memory::trials(),
+        prometheus::trials(),
     ];
     trials.into_iter().flatten().collect()
 }

@@ -6,7 +6,6 @@
 //! to be removed from the chart.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -14,6 +13,7 @@ use keyvault_csi_e2e::driver::wait_for;
 use serde_json::{Value, json};
 
 use crate::apiserver::{CLASSES, Rights, STATUSES, User, cluster};
+use crate::chart;
 use crate::harness::Node;
 use crate::mirror_fixture::{Fixture, PATIENCE, PODS, opaque};
 
@@ -62,16 +62,8 @@ fn strict_server() -> Result<u16> {
     started.clone().map(|()| PORT).map_err(|error| anyhow!("{error}"))
 }
 
-/// Returns the rights of each role that the chart renders with these values; without values, with
-/// every feature on.
-fn rendered(values: Option<&Value>) -> Result<BTreeMap<String, Vec<Right>>> {
-    let python = std::env::var_os("KEYVAULT_CSI_PYTHON")
-        .context("KEYVAULT_CSI_PYTHON is not set: run `make test`, which makes a Python with the Helm engine")?;
-    let mut command = Command::new(python);
-    command.arg("-B").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/e2e/chart/roles.py"));
-    let output = command.args(values.map(ToString::to_string)).output()?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let roles: BTreeMap<String, Vec<BTreeMap<String, Vec<String>>>> = serde_json::from_slice(&output.stdout)?;
+/// Returns the rights of each role that the chart renders with these values.
+fn rendered(values: &Value) -> Result<BTreeMap<String, Vec<Right>>> {
     let rights = |rule: &BTreeMap<String, Vec<String>>| {
         let known = ["apiGroups", "resources", "verbs"];
         ensure!(rule.keys().eq(known), "a rule with {:?}: this test handles {known:?} only", rule.keys());
@@ -85,17 +77,30 @@ fn rendered(values: Option<&Value>) -> Result<BTreeMap<String, Vec<Right>>> {
         }
         Ok(rights)
     };
-    let roles = roles.into_iter().map(|(name, rules)| {
+    let objects = chart::rendered(values)?;
+    let roles = objects.iter().filter(|object| object["kind"] == "ClusterRole" || object["kind"] == "Role");
+    let roles = roles.map(|role| {
+        let rules: Vec<BTreeMap<String, Vec<String>>> = serde_json::from_value(role["rules"].clone())?;
         let rights = rules.iter().map(rights).collect::<Result<Vec<_>>>()?;
-        Ok((name, rights.concat()))
+        Ok((role["metadata"]["name"].as_str().context("a role without a name")?.to_owned(), rights.concat()))
     });
     roles.collect()
+}
+
+/// [`rendered`] with every feature on.
+fn all_rendered() -> Result<BTreeMap<String, Vec<Right>>> {
+    rendered(&json!({
+        "enableSecretRotation": true,
+        "syncSecret": { "enabled": true },
+        "startupTaint": { "enabled": true },
+        "rbac": { "ownerReferencesPermissionEnforcement": true },
+    }))
 }
 
 /// Returns the rights of these roles together.
 fn rights_of(roles: &[&str]) -> Result<Vec<Right>> {
     static ALL: OnceLock<Result<BTreeMap<String, Vec<Right>>, String>> = OnceLock::new();
-    let all = ALL.get_or_init(|| rendered(None).map_err(|error| format!("{error:#}")));
+    let all = ALL.get_or_init(|| all_rendered().map_err(|error| format!("{error:#}")));
     let all = all.as_ref().map_err(|error| anyhow!("{error}"))?;
     let rights = roles.iter().map(|role| all.get(*role).cloned().with_context(|| format!("no role {role}")));
     Ok(rights.collect::<Result<Vec<_>>>()?.concat())
@@ -110,7 +115,7 @@ fn granting<'a>(rights: impl Iterator<Item = &'a Right>) -> Value {
 
 fn every_role_of_the_chart_is_tested() -> Result<()> {
     let tried: BTreeSet<&str> = [DRIVER, ROTATION, MIRROR, TAINT].into_iter().chain(PEOPLE).collect();
-    let rendered = rendered(None)?;
+    let rendered = all_rendered()?;
     ensure!(rendered.keys().map(String::as_str).eq(tried.iter().copied()), "the chart has the roles {rendered:?}");
     Ok(())
 }
@@ -251,7 +256,7 @@ fn every_right_of_the_startup_taint_is_needed() -> Result<()> {
 
 /// With the default roles, where the chart's value for the plug-in is not set.
 fn a_missing_right_to_delete_is_reported_with_the_setting() -> Result<()> {
-    let roles = rendered(Some(&json!({ "syncSecret": { "enabled": true } })))?;
+    let roles = rendered(&json!({ "syncSecret": { "enabled": true } }))?;
     let rights: Vec<Right> = [DRIVER, MIRROR].iter().flat_map(|role| roles[*role].clone()).collect();
     ensure!(!rights.iter().any(|right| right.verb == "delete"), "{rights:?}");
     let (fixture, node, user) = driver(&granting(rights.iter()), &["--sync-secret=true"])?;

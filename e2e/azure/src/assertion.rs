@@ -15,6 +15,9 @@ use serde::de::DeserializeOwned;
 use crate::content::parse_certificate;
 use crate::error::SetupError;
 
+/// Azure allows clocks to differ by five minutes. MSAL for Node.js rounds the current time up.
+const CLOCK_SKEW: i64 = 300;
+
 /// The header of a JWT.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Header {
@@ -87,10 +90,9 @@ impl Assertion<'_> {
 
     /// Whether the header has a thumbprint of this certificate.
     pub(crate) fn names(&self, certificate: &ClientCertificate) -> bool {
-        // MSAL for Python pads the thumbprint, against RFC 7515.
         match (&self.header.x5t_sha256, &self.header.x5t) {
-            (Some(sha256), _) => sha256.trim_end_matches('=') == certificate.sha256,
-            (None, Some(sha1)) => sha1.trim_end_matches('=') == certificate.sha1,
+            (Some(sha256), _) => base64url(sha256) == certificate.sha256,
+            (None, Some(sha1)) => base64url(sha1) == certificate.sha1,
             (None, None) => false,
         }
     }
@@ -121,8 +123,10 @@ impl Claims {
         }
     }
 
+    /// Exact at the end, so that a test need not wait for it.
     pub(crate) fn is_in_time(&self, now: i64) -> bool {
-        now < self.expires() && self.not_before().is_none_or(|not_before| not_before <= now)
+        let begun = |not_before| not_before <= now.saturating_add(CLOCK_SKEW);
+        now < self.expires() && self.not_before().is_none_or(begun)
     }
 
     /// Unix seconds.
@@ -149,6 +153,12 @@ impl ClientCertificate {
     }
 }
 
+/// Against RFC 7515, MSAL for Python pads a thumbprint, and MSAL for Go also uses the alphabet of
+/// plain base64. Entra ID and AD FS take both.
+fn base64url(thumbprint: &str) -> String {
+    thumbprint.trim_end_matches('=').replace('+', "-").replace('/', "_")
+}
+
 /// Times may have fractions, as MSAL for Python sends them.
 fn whole(seconds: f64) -> i64 {
     seconds.floor() as i64
@@ -157,4 +167,31 @@ fn whole(seconds: f64) -> i64 {
 fn part<T: DeserializeOwned>(text: &str) -> Option<T> {
     let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
     serde_json::from_slice(&bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thumbprint_is_found_in_both_alphabets_padded_or_not() {
+        let certificate = ClientCertificate {
+            sha1: "6HsDJ-BtbfYEINh97fIQpEXHbP_".to_owned(),
+            sha256: "a-b_".to_owned(),
+            public_key: Vec::new(),
+            not_after: 0,
+        };
+        let named = |x5t: &str, value: &str| {
+            let part = |document: serde_json::Value| URL_SAFE_NO_PAD.encode(document.to_string());
+            let header = part(serde_json::json!({ "alg": "RS256", x5t: value }));
+            let claims = part(serde_json::json!({ "iss": "", "sub": "", "aud": "", "exp": 0 }));
+            let token = format!("{header}.{claims}.");
+            Assertion::parse(&token).unwrap().names(&certificate)
+        };
+        for sha1 in ["6HsDJ-BtbfYEINh97fIQpEXHbP_", "6HsDJ-BtbfYEINh97fIQpEXHbP_=", "6HsDJ+BtbfYEINh97fIQpEXHbP/="] {
+            assert!(named("x5t", sha1), "{sha1}");
+        }
+        assert!(named("x5t#S256", "a+b/") && named("x5t#S256", "a-b_=="));
+        assert!(!named("x5t", "6HsDJ-BtbfYEINh97fIQpEXHbP-") && !named("x5t#S256", "a-b-"));
+    }
 }

@@ -10,6 +10,9 @@ const OTHER_RESOURCES: [&str; 3] =
 /// Key Vault's application id, which Entra ID accepts as a resource in every cloud.
 pub(crate) const KEY_VAULT_APP: &str = "cfa8b339-82a2-471a-a3c9-0fc0be7a4093";
 
+/// The login host of Azure public.
+pub(crate) const PUBLIC_LOGIN_HOST: &str = "login.microsoftonline.com";
+
 /// One cloud; the preferred login host is the first.
 #[derive(Debug, Clone)]
 pub(crate) struct Cloud {
@@ -30,7 +33,7 @@ impl Clouds {
     /// A name that starts with `*.` is a vault suffix, any other is a login host.
     pub(crate) fn new(dns_names: &[String]) -> Clouds {
         let mut all = vec![
-            cloud(&["login.microsoftonline.com"], "vault.azure.net"),
+            cloud(&[PUBLIC_LOGIN_HOST], "vault.azure.net"),
             cloud(&["login.microsoftonline.us"], "vault.usgovcloudapi.net"),
             // For China, instance discovery prefers the second host.
             cloud(&["login.chinacloudapi.cn", "login.partner.microsoftonline.cn"], "vault.azure.cn"),
@@ -82,9 +85,7 @@ impl Clouds {
 
     /// The login host in the challenge of a vault with this suffix.
     pub(crate) fn authority(&self, suffix: &str) -> &str {
-        self.of_suffix(suffix)
-            .and_then(|cloud| cloud.login_hosts.first())
-            .map_or("login.microsoftonline.com", String::as_str)
+        self.of_suffix(suffix).and_then(|cloud| cloud.login_hosts.first()).map_or(PUBLIC_LOGIN_HOST, String::as_str)
     }
 }
 

@@ -123,6 +123,13 @@ impl Directory {
         Some((token, lifetime))
     }
 
+    /// The client with this object id.
+    pub(crate) fn client_of_object(&self, object_id: &str) -> Option<String> {
+        let mut clients = self.tenants.values().flat_map(|tenant| &tenant.clients);
+        let known = clients.find(|(_, client)| client.object_id.eq_ignore_ascii_case(object_id));
+        known.map(|(client_id, _)| client_id.clone())
+    }
+
     /// Looks a token up, also one that has expired or was revoked.
     pub(crate) fn lookup(&self, token: &str) -> Option<&IssuedToken> {
         self.tokens.get(token)

@@ -1,17 +1,21 @@
 //! The instance metadata service: tokens for the managed identities of the machine.
 //!
-//! Plain HTTP on its own socket, with one path. Only a client id can name an identity; object and
-//! resource ids are refused, since the product never sends them. Unlike the real service it issues
-//! a new token for every request.
+//! Plain HTTP on its own socket, with one path. As the real service it keeps the token of an
+//! identity for a resource until it expires, whatever happens to the identity's rights meanwhile.
 
 use hyper::StatusCode;
 use serde_json::json;
 
 use crate::clock::now;
+use crate::directory::Directory;
+use crate::machine::{KeptToken, MachineIdentities, Selector, TokenKey};
 use crate::request::imds::ImdsOperation;
 use crate::request::parsed::ParsedRequest;
 use crate::response::BufferedResponse;
 use crate::state::{EmulatorState, SharedState};
+
+/// `not_before` is this many seconds before the time of issue.
+const CLOCK_SKEW: i64 = 300;
 
 /// The response without a fault.
 pub(crate) fn respond(shared: &SharedState, request: &ParsedRequest, operation: ImdsOperation) -> BufferedResponse {
@@ -47,12 +51,15 @@ fn token(shared: &SharedState, request: &ParsedRequest) -> Result<BufferedRespon
         return Err(bad("The api-version is not supported"));
     }
     let resource = query("resource").ok_or_else(|| bad("Required query variable 'resource' is missing"))?;
-    if ["object_id", "msi_res_id", "mi_res_id"].iter().any(|name| request.query.contains_key(*name)) {
-        return Err(bad("azure-emulator finds identities by client_id only"));
-    }
     let mut state = shared.lock();
     let EmulatorState { machine, directory, .. } = &mut *state;
-    let (client, tenant) = machine.select(query("client_id")).map_err(bad)?;
+    let by_object = query("object_id").map(|id| directory.client_of_object(id).unwrap_or_default());
+    let selector = match (query("client_id"), by_object.as_deref(), query("msi_res_id").or(query("mi_res_id"))) {
+        (Some(client), ..) | (None, Some(client), _) => Selector::Client(client),
+        (None, None, Some(id)) => Selector::Resource(id),
+        (None, None, None) => Selector::Nothing,
+    };
+    let (client, tenant) = machine.select(selector).map_err(bad)?;
     if !shared.clouds.iter().any(|cloud| cloud.knows_resource(resource.trim_end_matches('/'))) {
         let text = format!(
             "AADSTS500011: The resource principal named {resource} was not found in the tenant named {tenant}."
@@ -60,19 +67,41 @@ fn token(shared: &SharedState, request: &ParsedRequest) -> Result<BufferedRespon
         return Err(json_error(StatusCode::BAD_REQUEST, "invalid_resource", &text));
     }
     let now = now();
-    let issued = directory.issue(&tenant, &client, resource, now);
-    let (token, lifetime) = issued.ok_or_else(|| bad("Identity not found"))?;
+    let key = TokenKey { tenant, client: client.clone(), resource: resource.to_owned() };
+    let kept = kept_or_issued(machine, directory, key, now);
+    let (KeptToken { token, lifetime }, expires) = kept.ok_or_else(|| bad("Identity not found"))?;
     let document = json!({
         "access_token": token,
         "client_id": client,
-        "expires_in": lifetime.to_string(),
-        "expires_on": now.saturating_add(lifetime).to_string(),
+        "expires_in": expires.saturating_sub(now).to_string(),
+        "expires_on": expires.to_string(),
         "ext_expires_in": lifetime.to_string(),
-        "not_before": now.to_string(),
+        "not_before": expires.saturating_sub(lifetime).saturating_sub(CLOCK_SKEW).to_string(),
         "resource": resource,
         "token_type": "Bearer",
     });
     Ok(BufferedResponse::json(StatusCode::OK, &document))
+}
+
+/// The token of an identity and the time at which it expires; a new one if there is none that is
+/// valid.
+fn kept_or_issued(
+    machine: &mut MachineIdentities,
+    directory: &mut Directory,
+    key: TokenKey,
+    now: i64,
+) -> Option<(KeptToken, i64)> {
+    let kept = machine.kept(&key).and_then(|kept| {
+        let expires = directory.lookup(&kept.token)?.expires;
+        (expires > now).then(|| (kept.clone(), expires))
+    });
+    if kept.is_some() {
+        return kept;
+    }
+    let (token, lifetime) = directory.issue(&key.tenant, &key.client, &key.resource, now)?;
+    let issued = KeptToken { token, lifetime };
+    machine.keep(key, issued.clone());
+    Some((issued, now.saturating_add(lifetime)))
 }
 
 fn json_error(status: StatusCode, error: &str, text: &str) -> BufferedResponse {

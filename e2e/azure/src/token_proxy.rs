@@ -14,13 +14,9 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio_rustls::TlsAcceptor;
 
-use crate::request::endpoint::Endpoint;
+use crate::request::endpoint::{API_SERVER_NAMES, Endpoint};
 use crate::response::BufferedResponse;
 use crate::tls::{Authority, TlsError, leaf_params, server_config};
-
-/// The names of the API server inside a cluster.
-const API_SERVER_NAMES: [&str; 3] =
-    ["kubernetes.default.svc.cluster.local", "kubernetes.default.svc", "kubernetes.default"];
 
 /// The digits of base 32 with the extended hexadecimal alphabet, in lower case.
 const BASE32_HEX: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";

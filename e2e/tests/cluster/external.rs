@@ -187,8 +187,8 @@ fn two_classes_in_one_pod_have_a_secret_each() -> Result<()> {
     Ok(())
 }
 
-/// Each mount and refresh has tokens for the audiences of the CSIDriver object among its attributes,
-/// and the Secret's keys, with the tokens' if the kubelet delivers them among the secrets.
+/// Each mount and refresh has tokens for the CSIDriver object's audiences among its attributes, and
+/// the Secret's keys. A newer kubelet delivers the tokens among the secrets.
 fn the_kubelets_tokens_reach_the_provider() -> Result<()> {
     let fixture = fixture("external-tokens")?;
     set(&fixture, "a", "v1")?;

@@ -121,11 +121,14 @@ pub(crate) fn server_minor() -> Result<u32> {
     Ok(text(&versions, "/serverVersion/minor")?.trim_end_matches('+').parse()?)
 }
 
-/// Runs an action of the Helm engine on the chart: `install`, `upgrade` or `uninstall`.
+/// Runs Helm on the chart: `install`, `upgrade` or `uninstall`.
 pub(crate) fn helm(action: &str, release: &str, values: Option<&Path>) -> Result<()> {
-    let python = std::env::var_os("KEYVAULT_CSI_PYTHON").context("KEYVAULT_CSI_PYTHON is not set: run make e2e")?;
-    let mut command = Command::new(python);
-    command.arg(checkout().join("e2e/chart/release.py")).args([action, release]).args(values);
+    let tools = std::env::var_os("KEYVAULT_CSI_TOOLS").context("KEYVAULT_CSI_TOOLS is not set: run make e2e")?;
+    let mut command = Command::new(Path::new(&tools).join("bin/helm4"));
+    command.args([action, release, "--namespace", "kube-system", "--timeout", "60s"]);
+    if let Some(values) = values {
+        command.arg(checkout().join("manifests/chart")).arg("--values").arg(values);
+    }
     output(&mut command, "")?;
     Ok(())
 }

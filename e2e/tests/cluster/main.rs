@@ -1,4 +1,4 @@
-//! The tests on a real cluster: our image and chart, the real Helm engine, pods and a kubelet.
+//! The tests on a real cluster: our image and chart, Helm, pods and a kubelet.
 //!
 //! The Azure emulator runs in this process, at an address of `environment` that the cluster's nodes
 //! can reach. Start reading in `fixture` and `release`; the other modules are scenarios. A test

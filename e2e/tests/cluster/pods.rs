@@ -164,8 +164,8 @@ fn a_pod_without_root_reads_by_its_fs_group() -> Result<()> {
     let value = fixture.set("a");
     fixture.credentials()?;
     fixture.class("demo", &["a"])?;
-    let nobody = json!({"runAsUser": 65534, "runAsGroup": 65534, "fsGroup": 2000});
-    fixture.pod_with("web", &["demo"], FOREVER, &nobody)?;
+    let unprivileged = json!({"runAsUser": 65534, "runAsGroup": 65534, "fsGroup": 2000});
+    fixture.pod_with("web", &["demo"], FOREVER, &unprivileged)?;
     ready(&fixture.namespace, "web")?;
     assert_eq!(exec(&fixture.namespace, "web", &["cat", "/mnt/demo/a"])?, value);
     assert_eq!(exec(&fixture.namespace, "web", &["stat", "-L", "-c", "%g", "/mnt/demo/a"])?, "2000\n");

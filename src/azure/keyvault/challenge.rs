@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
 use tokio::time::Instant;
 use url::Url;
 
+use super::claims::RequiredClaims;
+use super::cloud::CloudResource;
 use super::endpoint::{Endpoint, Service};
 use super::error::Error;
 use super::fetch_permits::NamespacePermits;
@@ -17,34 +18,42 @@ use super::http::{Http, MAX_SMALL_RESPONSE};
 use super::object_type::{API_VERSION, ObjectType};
 use super::single_flight::{Cacheable, Capacity, FetchRequest, SharedFetches};
 use super::vault_queue::VaultQueue;
+use super::www_authenticate::{Challenge, ChallengeFault, Challenges};
 
 /// Hosts and object types. A node has a few; each costs some 300 bytes.
 const CAPACITY: Capacity = Capacity { values: 1024, bytes: 1 << 20 };
+
+/// The longest DNS name.
+const MAX_HOST: usize = 253;
+/// How long a scope may be: a host name, and the path of a tenant.
+const MAX_SCOPE: usize = 512;
 
 /// What a token is for: a resource and `/.default`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Scope(String);
 
 impl Scope {
-    /// The scope in the headers of a 401 of `host`, if there is one; `resource_host` is the cloud's
-    /// own resource.
+    /// The scope of the first Bearer challenge that has one.
+    ///
+    /// Challenges of other schemes are passed over, since the driver has no key for them:
+    /// Microsoft's documentation names PoP beside Bearer
+    /// (docs/reference/azure-provider.md#challenges).
     ///
     /// # Errors
     /// [`Error::ForeignChallenge`] if the resource is neither a parent domain of the vault nor the
-    /// cloud's (docs/reference/azure-provider.md#challenges).
-    pub(super) fn of(headers: &HeaderMap, host: &str, resource_host: &str) -> Result<Option<Scope>, Error> {
-        let challenges = headers.get_all(WWW_AUTHENTICATE).into_iter().filter_map(|value| value.to_str().ok());
-        let Some(scope) = challenges.filter_map(scope_of).next() else {
+    /// cloud's.
+    pub(super) fn of(challenges: &Challenges, host: &str, resource: &CloudResource) -> Result<Option<Scope>, Error> {
+        let Some(scope) = challenges.all.iter().filter(|one| one.is("Bearer")).find_map(scope_of) else {
             return Ok(None);
         };
-        let resource = Url::parse(&scope).ok().filter(|url| url.scheme() == "https");
-        let matches = resource.as_ref().and_then(Url::domain).is_some_and(|resource| {
-            resource == resource_host
-                || host.strip_suffix(resource).is_some_and(|name| name.ends_with('.') && resource.contains('.'))
+        let asked = resource_host(&scope);
+        let matches = asked.as_ref().is_some_and(|asked| {
+            let parent = host.strip_suffix(asked.as_str()).is_some_and(|name| name.ends_with('.'));
+            *asked == resource.host || (parent && asked.contains('.'))
         });
         match matches {
             true => Ok(Some(Scope(scope))),
-            false => Err(Error::ForeignChallenge { host: host.to_owned() }),
+            false => Err(Error::ForeignChallenge { host: host.to_owned(), asked, resource: resource.clone() }),
         }
     }
 
@@ -54,7 +63,7 @@ impl Scope {
 }
 
 /// The host, the type, and the cloud's own resource, which decides which challenges are accepted.
-type ChallengeKey = (String, ObjectType, String);
+type ChallengeKey = (String, ObjectType, CloudResource);
 
 /// The process's cache of scopes. Cheap to clone; all clones share it.
 #[derive(Clone)]
@@ -85,7 +94,7 @@ impl ChallengeCache {
     /// # Errors
     /// Those of the request, for all callers that wait: it carries no credential.
     pub(super) async fn scope(&self, object_type: ObjectType, request: ChallengeRequest) -> Result<Scope, Error> {
-        let key = (request.host.clone(), object_type, request.resource_host.clone());
+        let key = (request.host.clone(), object_type, request.resource.clone());
         let fetch = FetchRequest {
             key,
             proof: [0; 32],
@@ -98,8 +107,8 @@ impl ChallengeCache {
     }
 
     /// Drops the scope of `host`, after it refused a token with that scope.
-    pub(super) fn forget(&self, host: &str, object_type: ObjectType, resource_host: &str) {
-        self.fetches.drop_if(&(host.to_owned(), object_type, resource_host.to_owned()), |_| true);
+    pub(super) fn forget(&self, host: &str, object_type: ObjectType, resource: &CloudResource) {
+        self.fetches.drop_if(&(host.to_owned(), object_type, resource.clone()), |_| true);
     }
 }
 
@@ -110,7 +119,7 @@ pub(super) struct ChallengeRequest {
     pub(super) queue: VaultQueue,
     pub(super) permits: NamespacePermits,
     pub(super) host: String,
-    pub(super) resource_host: String,
+    pub(super) resource: CloudResource,
     /// The path of any object.
     pub(super) path: String,
     pub(super) deadline: Instant,
@@ -118,7 +127,7 @@ pub(super) struct ChallengeRequest {
 
 /// Sends a request without a token; the challenge is in the 401.
 async fn fetch_scope(request: ChallengeRequest) -> Result<Scope, Error> {
-    let ChallengeRequest { http, queue, host, resource_host, path, deadline, permits: _ } = request;
+    let ChallengeRequest { http, queue, host, resource, path, deadline, permits: _ } = request;
     let endpoint = Endpoint { service: Service::KeyVault, host: &host, operation: "challenge" };
     let url = Url::parse(&format!("https://{host}{path}?api-version={API_VERSION}"))
         .map_err(|_| Error::unexpected(endpoint, "its name is not a host name"))?;
@@ -126,8 +135,14 @@ async fn fetch_scope(request: ChallengeRequest) -> Result<Scope, Error> {
     queue.acquire(deadline).await?;
     let response = http.exchange(endpoint, request, MAX_SMALL_RESPONSE).await;
     let result = response.and_then(|response| match response.status {
-        401 => Scope::of(&response.headers, &host, &resource_host)?
-            .ok_or_else(|| Error::unexpected(endpoint, "it does not say which token it requires")),
+        401 => {
+            let challenges = Challenges::of(&response.headers);
+            let scope = Scope::of(&challenges, &host, &resource)?;
+            scope.ok_or_else(|| match RequiredClaims::of(&challenges) {
+                Some(_) => response.refused(endpoint, None),
+                None => Error::unexpected(endpoint, fault(&challenges)),
+            })
+        }
         200..300 => Err(Error::unexpected(endpoint, "it answers without a token")),
         _ => Err(response.refused(endpoint, None)),
     });
@@ -135,20 +150,43 @@ async fn fetch_scope(request: ChallengeRequest) -> Result<Scope, Error> {
     result
 }
 
+/// What the vault's challenge lacks, so that no token can be requested.
+fn fault(challenges: &Challenges) -> &'static str {
+    match challenges.fault {
+        Some(ChallengeFault::TooLarge) => "its WWW-Authenticate header is too large",
+        Some(ChallengeFault::Malformed) => "its WWW-Authenticate header is malformed",
+        None if challenges.all.iter().any(|one| one.is("Bearer")) || challenges.all.is_empty() => {
+            "it does not say which token it requires"
+        }
+        None if challenges.all.iter().any(|one| one.is("PoP")) => {
+            "it asks for a proof-of-possession (PoP) token, and accepts no Bearer token"
+        }
+        None => "it asks for another login than a Bearer token",
+    }
+}
+
 /// The scope in a challenge like `Bearer authorization="https://…",
 /// resource="https://vault.azure.net"`.
-fn scope_of(challenge: &str) -> Option<String> {
-    let (scheme, parameters) = challenge.trim().split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("Bearer") {
-        return None;
-    }
-    let value = |wanted: &str| {
-        parameters.split(',').find_map(|parameter| {
-            let (name, value) = parameter.split_once('=')?;
-            let value = value.trim().trim_matches('"');
-            (name.trim().eq_ignore_ascii_case(wanted) && !value.is_empty()).then(|| value.to_owned())
-        })
-    };
+fn scope_of(challenge: &Challenge) -> Option<String> {
     // A slash at the end of the resource stays: for Entra ID it is part of the audience.
-    value("scope").or_else(|| value("resource").map(|resource| format!("{resource}/.default")))
+    let of_resource = || challenge.get("resource").map(|resource| format!("{resource}/.default"));
+    challenge.get("scope").map(str::to_owned).or_else(of_resource)
+}
+
+/// The host of a scope, in lower case, if it is a plain https address: a DNS name without user and
+/// port, and a path of few characters.
+///
+/// No URL parser: those of other programs may see another host in text with user, backslash, tab
+/// or percent sign, and Entra ID gets the text.
+fn resource_host(scope: &str) -> Option<String> {
+    let (scheme, rest) = scope.split_at_checked("https://".len())?;
+    let (host, path) = rest.split_once('/')?;
+    let label =
+        |label: &str| !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let plain = scope.len() <= MAX_SCOPE
+        && scheme.eq_ignore_ascii_case("https://")
+        && host.len() <= MAX_HOST
+        && host.split('.').all(label)
+        && path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte));
+    plain.then(|| host.to_ascii_lowercase())
 }

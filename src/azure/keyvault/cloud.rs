@@ -32,7 +32,15 @@ const PUBLIC_CLOUDS: [(&str, &str, &str); 4] = [
 pub struct Cloud {
     authority: String,
     vault_suffix: String,
-    resource_host: String,
+    resource: CloudResource,
+}
+
+/// The resource for which a cloud's vaults may require a token, beside parent domains of the vault.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CloudResource {
+    pub(super) host: String,
+    /// Whether the administrator's file describes the cloud, so that another host can be named.
+    pub(super) of_file: bool,
 }
 
 /// Why a cloud cannot be used, and the fix; the caller adds the parameter or file.
@@ -88,7 +96,7 @@ impl Cloud {
         Ok(Cloud {
             authority: (*authority).to_owned(),
             vault_suffix: (*suffix).to_owned(),
-            resource_host: (*suffix).to_owned(),
+            resource: CloudResource { host: (*suffix).to_owned(), of_file: false },
         })
     }
 
@@ -121,11 +129,11 @@ impl Cloud {
             .ok_or(CloudError::Missing { field: SUFFIX_FIELD, example: domain })
             .and_then(suffix)?;
         let resource = "https://vault.local.azurestack.external";
-        let resource_host = match text(&fields, RESOURCE_FIELD, resource)? {
+        let host = match text(&fields, RESOURCE_FIELD, resource)? {
             Some(value) => endpoint(value, RESOURCE_FIELD, resource)?,
             None => vault_suffix.clone(),
         };
-        Ok(Cloud { authority, vault_suffix, resource_host })
+        Ok(Cloud { authority, vault_suffix, resource: CloudResource { host, of_file: true } })
     }
 
     /// The host that issues tokens, by https on port 443.
@@ -138,10 +146,8 @@ impl Cloud {
         &self.vault_suffix
     }
 
-    /// The host of the resource for which this cloud's vaults may require a token, beside parent
-    /// domains of the vault.
-    pub(super) fn resource_host(&self) -> &str {
-        &self.resource_host
+    pub(super) fn resource(&self) -> &CloudResource {
+        &self.resource
     }
 }
 

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::cloud::CloudResource;
 use super::connection_fault::ConnectionFault;
 use super::endpoint::{Endpoint, Service};
 use super::error_text::{self, seconds};
@@ -97,10 +98,14 @@ pub enum Error {
         fault: &'static str,
     },
     /// The vault asks for a token of a foreign resource, as a fake vault would to use it there.
-    #[error("{host} asks for a token of another resource, and got none; check cloudName and the cloud's file")]
+    #[error("{}", error_text::foreign_challenge(.host, .asked.as_deref(), .resource))]
     ForeignChallenge {
         /// The vault's host.
         host: String,
+        /// The host of the resource that the vault names, if that is a plain https address.
+        asked: Option<String>,
+        /// The resource that the cloud allows.
+        resource: CloudResource,
     },
     /// The response is larger than its limit.
     #[error("the answer of {host} is larger than {limit} bytes")]

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::cloud::CloudResource;
 use super::connection_fault::ConnectionFault;
 use super::endpoint::Service;
 use super::error_codes::ErrorCodes;
@@ -105,6 +106,14 @@ fn key_vault(refusal: &Refusal) -> String {
         Some(id) => format!("client id {id}"),
         None => "the class's identity".to_owned(),
     };
+    if let Some(claims) = &refusal.claims {
+        return format!(
+            "Conditional Access or continuous access evaluation of the tenant requires claims that the token lacks{}; \
+             let {who} in from the node's address in the policy for workload identities, or exclude it; the service \
+             principal's sign-in logs in Entra ID name the policy",
+            claims.shown()
+        );
+    }
     match refusal.status {
         300..400 => unexpected("a redirect, which is not followed"),
         401 => "the vault does not accept the token; check that tenantID is the tenant of the vault".to_owned(),
@@ -144,6 +153,26 @@ fn forbidden(codes: &ErrorCodes, who: &str, collection: &str) -> String {
     }
 }
 
+/// `asked` is the vault's word: a DNS name, and at most as long as one may be.
+pub(super) fn foreign_challenge(host: &str, asked: Option<&str>, resource: &CloudResource) -> String {
+    let CloudResource { host: allowed, of_file } = resource;
+    match (asked, of_file) {
+        (None, _) => format!(
+            "{host} asks for a token of a resource that is not a plain https address, and got none; check \
+             keyvaultName, the cloud, the node's DNS, and any proxy in between"
+        ),
+        (Some(asked), false) => format!(
+            "{host} asks for a token of {asked}, and got none: vaults of this cloud ask for one of {allowed}; check \
+             keyvaultName, cloudName, the node's DNS, and any proxy in between"
+        ),
+        (Some(asked), true) => format!(
+            "{host} asks for a token of {asked}, and got none: the cloud's file allows {allowed} and parent domains \
+             of the vault; if {asked} is the Key Vault resource of this cloud, as its operator can confirm, set \
+             keyVaultEndpoint of the cloud's file to https://{asked}/"
+        ),
+    }
+}
+
 fn entra_id(refusal: &Refusal) -> String {
     if let Some((_, meaning)) = ENTRA_ID.iter().find(|(code, _)| refusal.codes.has(code)) {
         return (*meaning).to_owned();
@@ -175,7 +204,7 @@ fn imds(refusal: &Refusal) -> String {
         400 => "the node has no such identity, or has several and the class names none; assign it to the node's VM scale set, and check userAssignedIdentityID".to_owned(),
         404 | 410 => "the metadata service is starting or being updated; if it lasts, check that the node is an Azure VM".to_owned(),
         429 => throttled(refusal),
-        401 | 403 => "the metadata service refuses the node; check network policies and metadata restrictions".to_owned(),
+        401 | 403 => "the metadata service refuses the node; check that the node is an Azure VM, network policies and metadata restrictions".to_owned(),
         500.. => "the metadata service has a fault of its own; if it lasts, restart the node".to_owned(),
         _ => "an answer that the metadata service does not give; check that the node is an Azure VM".to_owned(),
     }

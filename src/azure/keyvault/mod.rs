@@ -6,13 +6,14 @@
 //!
 //! # Flow
 //! `vaults` opens a `vault` for a credential, whose [`Identity`] is the key of all caches. For each
-//! object, `session` gets the scope from the vault's `challenge` and a token from `tokens`; the
-//! Azure SDK requests it, with an `assertion` or through the `token_proxy` if need be, or `imds`.
-//! The SDK gets secrets; `objects` reads the other responses. `object_cache` has the objects of the
-//! last moments, and `single_flight` shares a running fetch. Each fetch holds one of the
-//! `fetch_permits`. Each request passes `transport`, which confines it, the `vault_queue`, which
-//! keeps the `rate_limit` and the `circuit_breaker`, and `http`, with a `reloading_client` for the
-//! `ca_bundle`. `retry` decides which errors are retried.
+//! object, `session` gets the scope from the vault's `challenge` (parsed by `www_authenticate`) and
+//! a token from `tokens`; the Azure SDK requests it, with an `assertion` or through the
+//! `token_proxy` if need be, or `imds`. A 401 may name `claims`. The SDK gets secrets; `objects`
+//! reads the other responses. `object_cache` has the objects of the last moments, and
+//! `single_flight` shares a running fetch. Each fetch holds one of the `fetch_permits`. Each
+//! request passes `transport`, which confines it, the `vault_queue`, which keeps the `rate_limit`
+//! and the `circuit_breaker`, and `http`, with a `reloading_client` for the `ca_bundle`. `retry`
+//! decides which errors are retried.
 //!
 //! # Guarantees
 //! A token is sent only to its vault, a client secret or an assertion only to its authority; no
@@ -26,6 +27,7 @@ mod assertion;
 mod ca_bundle;
 mod challenge;
 mod circuit_breaker;
+mod claims;
 mod client;
 mod cloud;
 mod cloud_files;
@@ -60,12 +62,13 @@ mod transport;
 mod vault;
 mod vault_queue;
 mod vaults;
+mod www_authenticate;
 
 #[cfg(test)]
 mod tests;
 
 pub use administrator_file::{CloudFileName, CloudFiles};
-pub use cloud::{Cloud, CloudError};
+pub use cloud::{Cloud, CloudError, CloudResource};
 pub use cloud_files::{CLOUD_FILE_VARIABLE, CloudFileError};
 pub use connection_fault::ConnectionFault;
 pub use endpoint::Service;

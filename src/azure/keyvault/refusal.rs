@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::claims::RequiredClaims;
 use super::endpoint::Service;
 use super::error_codes::ErrorCodes;
 use crate::model::Reason;
@@ -19,6 +20,8 @@ pub struct Refusal {
     pub(super) retry_after: Option<Duration>,
     /// The client id of the identity, if it has the form of one.
     pub(super) client_id: Option<String>,
+    /// The claims that the token lacks, if a vault refused it by a claims challenge.
+    pub(super) claims: Option<RequiredClaims>,
 }
 
 impl Refusal {

@@ -9,10 +9,12 @@ use azure_core::time::{OffsetDateTime, parse_rfc7231};
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 
+use super::claims::RequiredClaims;
 use super::endpoint::{Endpoint, Service};
 use super::error::Error;
 use super::error_codes::{ErrorCodes, MAX_LENGTH};
 use super::refusal::Refusal;
+use super::www_authenticate::Challenges;
 
 /// A longer Retry-After is cut: it is nonsense, and its sum with the current time could overflow.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -52,6 +54,9 @@ impl Response {
             // It has no codes of this form; the status suffices.
             Service::Imds => ErrorCodes::default(),
         };
+        let claims = (endpoint.service == Service::KeyVault && self.status == 401)
+            .then(|| RequiredClaims::of(&Challenges::of(&self.headers)))
+            .flatten();
         Error::Refused(Box::new(Refusal {
             service: endpoint.service,
             host: endpoint.host.to_owned(),
@@ -61,6 +66,7 @@ impl Response {
             request_id: request_id(&self.headers),
             retry_after: retry_after(&self.headers, OffsetDateTime::now_utc()),
             client_id,
+            claims,
         }))
     }
 }

@@ -113,7 +113,7 @@ impl Session {
                 queue: self.queue.clone(),
                 permits: self.permits.clone(),
                 host: self.host.clone(),
-                resource_host: self.cloud.resource_host().to_owned(),
+                resource: self.cloud.resource().clone(),
                 path: path.to_owned(),
                 deadline: self.deadline,
             };
@@ -141,7 +141,7 @@ impl Session {
         match self.tokens.refuse((self.identity, scope.clone()), token) {
             Refused::Dropped => {
                 // The vault may have refused it because it requires another scope now.
-                self.challenges.forget(&self.host, object_type, self.cloud.resource_host());
+                self.challenges.forget(&self.host, object_type, self.cloud.resource());
                 true
             }
             Refused::Replaced => true,

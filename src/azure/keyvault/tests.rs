@@ -1,6 +1,7 @@
 //! Tests of the module against a small Azure over real HTTPS, and of its pure parts.
 
 mod ca_bundle;
+mod challenges;
 mod cloud_files;
 mod fetch_permits;
 mod identities;

@@ -19,6 +19,8 @@ use azure_core::http::headers::Headers;
 use azure_core::http::{AsyncRawResponse, Body, HttpClient, Method, Request, StatusCode};
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue, USER_AGENT};
+use serde::Deserialize;
+use serde_json::{Map, Value};
 use tokio::time::Instant;
 use url::Url;
 
@@ -149,9 +151,40 @@ impl EntraTransport {
                 route.http.exchange(endpoint, outgoing, MAX_SMALL_RESPONSE).await?
             }
         };
-        let body = response.accept(endpoint, self.client_id.clone())?;
+        let body = with_numbers(response.accept(endpoint, self.client_id.clone())?);
         Ok(AsyncRawResponse::from_bytes(StatusCode::Ok, Headers::new(), body))
     }
+}
+
+/// The response with numbers for the lifetimes that are texts.
+///
+/// Entra ID's older endpoint and gateways write texts. MSAL, which upstream uses, reads both, the
+/// Azure SDK for Rust numbers only (docs/reference/azure-provider.md#entra-id).
+fn with_numbers(body: Bytes) -> Bytes {
+    const LIFETIMES: [&str; 2] = ["expires_in", "ext_expires_in"];
+    let number = |value: &Value| value.as_str().and_then(|text| text.parse::<u32>().ok());
+    let Ok(lifetimes) = serde_json::from_slice::<Lifetimes>(&body) else {
+        return body;
+    };
+    if ![&lifetimes.expires_in, &lifetimes.ext_expires_in].into_iter().flatten().any(|one| number(one).is_some()) {
+        return body;
+    }
+    let Ok(mut fields) = serde_json::from_slice::<Map<String, Value>>(&body) else {
+        return body;
+    };
+    for name in LIFETIMES {
+        if let Some(number) = fields.get(name).and_then(number) {
+            fields.insert(name.to_owned(), number.into());
+        }
+    }
+    serde_json::to_vec(&fields).map_or(body, Bytes::from)
+}
+
+/// The fields of a token response that may be texts; the token is not read.
+#[derive(Deserialize)]
+struct Lifetimes {
+    expires_in: Option<Value>,
+    ext_expires_in: Option<Value>,
 }
 
 /// Without the token.

@@ -54,8 +54,16 @@ fn object(description: &str, properties: Value) -> Value {
     json!({ "openAPIV3Schema": { "type": "object", "description": description, "properties": all } })
 }
 
+/// A column of `kubectl get`, or of its wide output only.
+///
+/// The API server stores no `priority: 0`. A manifest with one differs from the stored object in
+/// each client-side apply, and a server-side apply by another manager conflicts with it.
 fn column(name: &str, path: &str, kind: &str, wide: bool, description: &str) -> Value {
-    json!({ "name": name, "jsonPath": path, "type": kind, "priority": i32::from(wide), "description": description })
+    let mut column = json!({ "name": name, "jsonPath": path, "type": kind, "description": description });
+    if wide {
+        column["priority"] = 1.into();
+    }
+    column
 }
 
 fn definition(kind: &str, plural: &str, versions: Vec<Value>) -> Value {

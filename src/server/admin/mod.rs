@@ -3,6 +3,7 @@
 //! Serves no secret, changes nothing, and has no profiling endpoints. `http` has the connections
 //! and their limits, `health` and `page` the responses.
 
+mod accept;
 mod health;
 mod http;
 mod page;

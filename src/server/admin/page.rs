@@ -1,4 +1,4 @@
-//! `/metrics`: the page with all metrics.
+//! `/metrics`: the page with all metrics, in the format that the client asks for.
 //!
 //! Encoding the page costs more than sending it, so a client that asks without pause gets a page
 //! that was encoded up to a second ago.
@@ -10,19 +10,20 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-use super::http;
-use crate::server::metrics::{self, Exposition};
+use super::{accept, http};
+use crate::server::metrics::{Exposition, Format};
 
-/// How many pages are encoded within this time; further requests get the last one.
-const MADE: (u32, Duration) = (20, Duration::from_secs(1));
+/// How many pages are encoded within this time; further requests get the last one of their format,
+/// for which one more may be encoded: 20 in all.
+const MADE: (u32, Duration) = (19, Duration::from_secs(1));
 
-/// The last page, and how many were encoded in the current second.
+/// The last pages, and how many were encoded in the current second.
 #[derive(Debug)]
 struct Page {
     metrics: Arc<Exposition>,
@@ -33,7 +34,21 @@ struct Page {
 struct Last {
     since: Instant,
     made: u32,
-    text: Option<Bytes>,
+    classic: Option<Bytes>,
+    openmetrics: Option<Bytes>,
+}
+
+impl Last {
+    fn new() -> Last {
+        Last { since: Instant::now(), made: 0, classic: None, openmetrics: None }
+    }
+
+    fn text(&mut self, format: Format) -> &mut Option<Bytes> {
+        match format {
+            Format::Classic => &mut self.classic,
+            Format::OpenMetrics => &mut self.openmetrics,
+        }
+    }
 }
 
 /// Serves `/metrics` until `stop` is done, to at most `limit` clients at once.
@@ -43,33 +58,38 @@ pub async fn serve_metrics(
     limit: usize,
     stop: impl Future<Output = ()> + Send + 'static,
 ) {
-    let last = Mutex::new(Last { since: Instant::now(), made: 0, text: None });
+    let last = Mutex::new(Last::new());
     let router = Router::new().route("/metrics", get(show)).with_state(Arc::new(Page { metrics, last }));
     http::serve(listener, router, limit, stop).await;
 }
 
-async fn show(State(page): State<Arc<Page>>) -> Response {
-    match page.text() {
-        Some(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+async fn show(State(page): State<Arc<Page>>, headers: HeaderMap) -> Response {
+    let accept: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let format = accept::preferred(&accept);
+    let ([kind, subtype], version) = (format.media_type(), format.version());
+    let content_type = format!("{kind}/{subtype}; version={version}; charset=utf-8");
+    match page.text(format) {
+        Some(text) => ([(header::CONTENT_TYPE, content_type)], text).into_response(),
         None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 
 impl Page {
     /// The page; `None` if it cannot be encoded.
-    fn text(&self) -> Option<Bytes> {
+    fn text(&self, format: Format) -> Option<Bytes> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let (most, time) = MADE;
         if last.since.elapsed() >= time {
             // Kept in memory only while clients ask that often.
-            *last = Last { since: Instant::now(), made: 0, text: None };
+            *last = Last::new();
         }
-        if let Some(text) = last.text.clone().filter(|_| last.made >= most) {
+        let enough = last.made >= most;
+        if let Some(text) = last.text(format).clone().filter(|_| enough) {
             return Some(text);
         }
-        let text = Bytes::from(self.metrics.encode().ok()?);
+        let text = Bytes::from(self.metrics.encode(format).ok()?);
         last.made += 1;
-        last.text = (last.made >= most).then(|| text.clone());
+        *last.text(format) = (last.made >= most).then(|| text.clone());
         Some(text)
     }
 }

@@ -1,4 +1,4 @@
-//! The metrics of one role in the OpenMetrics text format.
+//! The metrics of one role as text.
 //!
 //! A role registers the sets that it uses; series appear with their first event, as upstream's do.
 
@@ -6,8 +6,34 @@ use prometheus_client::encoding::text;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-/// The media type of [`Exposition::encode`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+use super::classic::classic;
+
+/// A format of the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// The Prometheus text format, which upstream serves.
+    Classic,
+    /// OpenMetrics.
+    OpenMetrics,
+}
+
+impl Format {
+    /// The media type without parameters: type and subtype.
+    pub fn media_type(self) -> [&'static str; 2] {
+        match self {
+            Format::Classic => ["text", "plain"],
+            Format::OpenMetrics => ["application", "openmetrics-text"],
+        }
+    }
+
+    /// The `version` parameter of the media type.
+    pub fn version(self) -> &'static str {
+        match self {
+            Format::Classic => "0.0.4",
+            Format::OpenMetrics => "1.0.0",
+        }
+    }
+}
 
 /// The registered sets of metrics.
 #[derive(Debug)]
@@ -40,9 +66,12 @@ impl Exposition {
     ///
     /// # Errors
     /// Only when memory runs out.
-    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+    pub fn encode(&self, format: Format) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         text::encode(&mut text, &self.0)?;
-        Ok(text)
+        match format {
+            Format::Classic => classic(&text),
+            Format::OpenMetrics => Ok(text),
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! (docs/reference/csi-driver.md#metrics); `reason` is added. Label values come from closed lists
 //! only. `admin` serves the text.
 
+mod classic;
 mod exposition;
 mod fetch;
 mod labels;
@@ -12,7 +13,7 @@ mod provider_calls;
 mod providers;
 mod rotation;
 
-pub use self::exposition::{CONTENT_TYPE, Exposition};
+pub use self::exposition::{Exposition, Format};
 pub use self::fetch::FetchMetrics;
 pub use self::labels::BACKOFF_REASONS;
 pub use self::node::NodeMetrics;

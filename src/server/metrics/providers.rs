@@ -164,7 +164,7 @@ impl Providers {
 
 #[cfg(test)]
 mod tests {
-    use super::super::exposition::Exposition;
+    use super::super::exposition::{Exposition, Format};
     use super::*;
 
     #[test]
@@ -194,6 +194,6 @@ mod tests {
         providers.discovered("vault");
         let changed = [true, true, false, false, true].map(|healthy| providers.set_healthy("vault", healthy));
         assert_eq!(changed, [true, false, true, false, true]);
-        assert!(exposition.encode().unwrap().contains("provider=\"vault\"} 1"));
+        assert!(exposition.encode(Format::Classic).unwrap().contains("provider=\"vault\"} 1"));
     }
 }

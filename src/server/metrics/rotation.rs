@@ -141,7 +141,7 @@ impl Rotation {
 
 #[cfg(test)]
 mod tests {
-    use super::super::exposition::Exposition;
+    use super::super::exposition::{Exposition, Format};
     use super::*;
 
     #[test]
@@ -149,7 +149,7 @@ mod tests {
         let mut exposition = Exposition::new();
         let rotation = Rotation::register(exposition.registry());
         let samples = || {
-            let text = exposition.encode().unwrap();
+            let text = exposition.encode(Format::Classic).unwrap();
             let samples = text.lines().filter(|line| line.contains("_timestamp_seconds{")).map(str::to_owned);
             samples.collect::<Vec<_>>()
         };

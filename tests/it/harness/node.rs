@@ -51,10 +51,13 @@ impl Node {
         self.driver.log() + &self.provider.as_ref().map(ProviderProcess::log).unwrap_or_default()
     }
 
-    /// The metrics of the driver, and of the external provider if there is one.
+    /// The metrics of the driver, and of the external provider if there is one; records the pages
+    /// for `prometheus`.
     pub(crate) fn metrics(&self) -> Result<String> {
         let provider = self.provider.as_ref().map(ProviderProcess::metrics).transpose()?;
-        Ok(self.driver.metrics()? + &provider.unwrap_or_default())
+        let pages = [self.driver.metrics()?, provider.unwrap_or_default()];
+        pages.iter().for_each(|page| harness().record_page(page));
+        Ok(pages.concat())
     }
 
     /// Writes a class of the namespace `default` into the driver's manifests.
@@ -124,4 +127,15 @@ pub(crate) fn mounts_on(target: &Path) -> Result<Vec<String>> {
     let target = target.display().to_string().replace(' ', "\\040");
     let mounts = fs::read_to_string("/proc/self/mounts")?;
     Ok(mounts.lines().filter(|line| line.split(' ').nth(1) == Some(&target)).map(str::to_owned).collect())
+}
+
+/// Detaches every mount below this folder that a test left, such as those of a killed driver.
+pub(super) fn detach_below(folder: &Path) -> Result<()> {
+    let prefix = format!("{}/", folder.display());
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    let targets = mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(|target| target.starts_with(&prefix));
+    for target in targets.map(|target| target.replace("\\040", " ")).collect::<Vec<_>>().iter().rev() {
+        nix::mount::umount2(target.as_str(), nix::mount::MntFlags::MNT_DETACH)?;
+    }
+    Ok(())
 }

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::reply::{AdminResult, AzureState, json_response, no_content, parse};
 use crate::directory::Federation;
 use crate::error::invalid;
+use crate::machine::resource_id;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -122,8 +123,15 @@ pub(super) async fn put_managed_identity(
     body: Bytes,
 ) -> AdminResult {
     let body: IdentityBody = parse(&body)?;
-    azure.change(|state| state.add_managed_identity(&body.tenant, &client, body.system))?;
-    Ok(no_content())
+    let object_id = azure.change(|state| {
+        state.add_managed_identity(&body.tenant, &client, body.system)?;
+        state.client(&body.tenant, &client).map(|client| client.object_id.clone())
+    })?;
+    let mut ids = json!({ "object_id": object_id });
+    if !body.system {
+        ids["resource_id"] = resource_id(&client).into();
+    }
+    Ok(json_response(&ids))
 }
 
 pub(super) async fn delete_managed_identity(State(azure): AzureState, Path(client): Path<String>) -> AdminResult {

@@ -9,6 +9,7 @@ use crate::clock::now;
 use crate::directory::{BINDING_AUDIENCE, Federation};
 use crate::issuer::Issuer;
 use crate::key_set::KeySet;
+use crate::machine::resource_id;
 
 impl Azure {
     /// Adds a tenant.
@@ -161,6 +162,20 @@ impl Azure {
     #[track_caller]
     pub fn add_managed_identity(&self, tenant: &str, client_id: &str) {
         must(self.change(|state| state.add_managed_identity(tenant, client_id, false)));
+    }
+
+    /// The Azure resource id of a user-assigned managed identity.
+    pub fn managed_identity_resource_id(&self, client_id: &str) -> String {
+        resource_id(client_id)
+    }
+
+    /// The object id of a client, by which the metadata service knows a managed identity, too.
+    ///
+    /// # Panics
+    /// If the client was not added.
+    #[track_caller]
+    pub fn object_id(&self, tenant: &str, client_id: &str) -> String {
+        must(self.change(|state| state.client(tenant, client_id).map(|client| client.object_id.clone())))
     }
 
     /// Sets the system-assigned managed identity of the machine.

@@ -16,7 +16,7 @@ use crate::clouds::Cloud;
 use crate::directory::{BINDING_AUDIENCE, Client};
 use crate::issuer::Issuer;
 use crate::key_set::KeySet;
-use crate::request::entra::ADFS;
+use crate::request::entra::TokenEndpoint;
 
 /// The only type of assertion.
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -43,6 +43,7 @@ pub(super) struct TokenRequest<'a> {
     pub(super) client_id: &'a str,
     pub(super) tenant: &'a str,
     pub(super) cloud: &'a Cloud,
+    pub(super) endpoint: TokenEndpoint,
     pub(super) through_proxy: bool,
     pub(super) now: i64,
 }
@@ -147,9 +148,9 @@ impl TokenRequest<'_> {
         let host = url.host_str().unwrap_or_default();
         let path = url.path().to_ascii_lowercase();
         let tenant = self.tenant;
-        let paths = match tenant {
-            ADFS => vec![format!("/{tenant}/oauth2/token")],
-            _ => vec![format!("/{tenant}/oauth2/v2.0/token"), format!("/{tenant}/v2.0")],
+        let paths = match self.endpoint {
+            TokenEndpoint::AdFs | TokenEndpoint::V1 => vec![format!("/{tenant}/oauth2/token")],
+            TokenEndpoint::V2 => vec![format!("/{tenant}/oauth2/v2.0/token"), format!("/{tenant}/v2.0")],
         };
         url.scheme() == "https" && self.cloud.login_hosts.iter().any(|known| known == host) && paths.contains(&path)
     }

@@ -3,8 +3,8 @@
 //! No text has a secret or a token. `for_status` is for injected faults, the other constructors are
 //! for checks.
 
-use hyper::StatusCode;
 use hyper::header::HeaderName;
+use hyper::{Method, StatusCode};
 use serde_json::json;
 
 use crate::random;
@@ -48,6 +48,36 @@ impl EntraError {
              (application ID URI)."
         );
         bad_request(1_002_012, "invalid_scope", text)
+    }
+
+    /// More than one scope, of which at least one is `.default`.
+    pub(super) fn several_scopes(scope: &str) -> EntraError {
+        let text = format!(
+            "The provided request must include a 'scope' input parameter. The provided value for the \
+             input parameter 'scope' is not valid. The scope {scope} is not valid."
+        );
+        bad_request(70011, "invalid_scope", text)
+    }
+
+    pub(super) fn resource_not_supported() -> EntraError {
+        bad_request(901_002, "invalid_request", "The 'resource' request parameter is not supported.".to_owned())
+    }
+
+    pub(super) fn generic_tenant() -> EntraError {
+        let text = "No tenant-identifying information found in either the request or implied by any provided \
+                    credentials.";
+        bad_request(50059, "invalid_request", text.to_owned())
+    }
+
+    pub(super) fn malformed_tenant(tenant: &str) -> EntraError {
+        let text =
+            format!("Specified tenant identifier '{tenant}' is neither a valid DNS name, nor a valid external domain.");
+        bad_request(900_023, "invalid_request", text)
+    }
+
+    pub(super) fn not_a_post(method: &Method) -> EntraError {
+        let text = format!("The endpoint only accepts POST, OPTIONS requests. Received a {method} request.");
+        bad_request(900_561, "invalid_request", text)
     }
 
     pub(super) fn client_not_found(client_id: &str, tenant: &str) -> EntraError {
@@ -130,8 +160,7 @@ impl EntraError {
     }
 
     pub(super) fn unknown_assertion_type() -> EntraError {
-        let text = "The 'client_assertion_type' is not urn:ietf:params:oauth:client-assertion-type:jwt-bearer.";
-        bad_request(90_014, "invalid_request", text.to_owned())
+        bad_request(90_011, "invalid_request", "Unexpected client assertion type.".to_owned())
     }
 
     pub(super) fn issuer_not_reachable(issuer: &str) -> EntraError {
@@ -187,6 +216,12 @@ impl EntraError {
             _ => (90_014, "invalid_request", "The request is malformed or invalid."),
         };
         EntraError { code, error, status, text: text.to_owned() }
+    }
+
+    /// The number after `AADSTS`.
+    #[cfg(test)]
+    pub(super) fn code(&self) -> u32 {
+        self.code
     }
 
     /// The response in the service's form, with new ids.

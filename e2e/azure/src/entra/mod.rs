@@ -6,6 +6,7 @@
 mod credentials;
 mod discovery;
 mod errors;
+mod scope;
 mod service;
 mod token;
 

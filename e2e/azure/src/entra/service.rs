@@ -1,11 +1,13 @@
 //! Responds to a request to a login host.
 
+use std::collections::BTreeMap;
+
 use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, HeaderName};
 
 use super::discovery;
 use super::errors::EntraError;
-use super::token;
+use super::token::{self, Asked};
 use crate::form::parse_query;
 use crate::random;
 use crate::request::entra::{ADFS, EntraOperation};
@@ -29,11 +31,13 @@ pub(crate) fn respond(
     let response = match operation {
         EntraOperation::Discovery => discovery::instance(request),
         EntraOperation::Configuration => discovery::configuration(shared, request, tenant),
-        EntraOperation::Token => {
-            let form = parse_query(&String::from_utf8_lossy(&request.body));
-            let granted = token::token(&mut shared.lock(), cloud, tenant, &form, request.endpoint.is_token_proxy());
+        EntraOperation::Token(endpoint) => {
+            let form = with_basic_credentials(parse_query(&String::from_utf8_lossy(&request.body)), request);
+            let asked = Asked { cloud, tenant, endpoint, through_proxy: request.endpoint.is_token_proxy() };
+            let granted = token::token(&mut shared.lock(), asked, &form);
             granted.unwrap_or_else(|error| error.response(request))
         }
+        EntraOperation::TokenWithoutPost => EntraError::not_a_post(&request.method).response(request),
         EntraOperation::Unknown => not_found(),
     };
     with_service_headers(response, request)
@@ -42,6 +46,15 @@ pub(crate) fn respond(
 /// The client id of a token request, for the journal.
 pub(crate) fn client_of_form(body: &[u8]) -> Option<String> {
     parse_query(&String::from_utf8_lossy(body)).remove("client_id")
+}
+
+/// Adds id and secret from the `Authorization` header to a form that has none.
+fn with_basic_credentials(mut form: BTreeMap<String, String>, request: &ParsedRequest) -> BTreeMap<String, String> {
+    if let Some((client_id, secret)) = request.basic() {
+        form.entry("client_id".to_owned()).or_insert(client_id);
+        form.entry("client_secret".to_owned()).or_insert(secret);
+    }
+    form
 }
 
 /// Adds the headers that the real service sends with every response.

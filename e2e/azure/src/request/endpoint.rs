@@ -7,6 +7,10 @@ pub(crate) const IMDS: &str = "imds";
 pub(crate) const TOKEN_PROXY: &str = "token-proxy";
 pub(crate) const API_SERVER: &str = "api-server";
 
+/// The names of the API server inside a cluster.
+pub(crate) const API_SERVER_NAMES: [&str; 3] =
+    ["kubernetes.default.svc.cluster.local", "kubernetes.default.svc", "kubernetes.default"];
+
 /// The endpoint that a request arrived on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Endpoint {

@@ -14,8 +14,18 @@ pub(crate) const ADFS: &str = "adfs";
 pub(crate) enum EntraOperation {
     Discovery,
     Configuration,
-    Token,
+    Token(TokenEndpoint),
+    /// A token endpoint, with a method other than POST.
+    TokenWithoutPost,
     Unknown,
+}
+
+/// The token endpoints. They differ in how a request names the resource, and in their responses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TokenEndpoint {
+    V1,
+    V2,
+    AdFs,
 }
 
 impl EntraOperation {
@@ -26,17 +36,20 @@ impl EntraOperation {
         query: &BTreeMap<String, String>,
     ) -> (String, EntraOperation) {
         let get = method == Method::GET;
+        let token = |endpoint| match *method {
+            Method::POST => EntraOperation::Token(endpoint),
+            _ => EntraOperation::TokenWithoutPost,
+        };
         let (tenant, request) = match segments {
             ["common", "discovery", "instance"] if get => (requested_tenant(query), EntraOperation::Discovery),
             [tenant, "v2.0", ".well-known", "openid-configuration"] if get => {
                 ((*tenant).to_owned(), EntraOperation::Configuration)
             }
-            [ADFS, "oauth2", "token"] if method == Method::POST => (ADFS.to_owned(), EntraOperation::Token),
+            [ADFS, "oauth2", "token"] => (ADFS.to_owned(), token(TokenEndpoint::AdFs)),
             [ADFS, ".well-known", "openid-configuration"] if get => (ADFS.to_owned(), EntraOperation::Configuration),
             [ADFS, ..] => (ADFS.to_owned(), EntraOperation::Unknown),
-            [tenant, "oauth2", "v2.0", "token"] if method == Method::POST => {
-                ((*tenant).to_owned(), EntraOperation::Token)
-            }
+            [tenant, "oauth2", "token"] => ((*tenant).to_owned(), token(TokenEndpoint::V1)),
+            [tenant, "oauth2", "v2.0", "token"] => ((*tenant).to_owned(), token(TokenEndpoint::V2)),
             [tenant, ..] => ((*tenant).to_owned(), EntraOperation::Unknown),
             [] => (String::new(), EntraOperation::Unknown),
         };
@@ -47,8 +60,8 @@ impl EntraOperation {
         match self {
             EntraOperation::Discovery => Kind::Discovery,
             EntraOperation::Configuration => Kind::OpenidConfiguration,
-            EntraOperation::Token => Kind::Token,
-            EntraOperation::Unknown => Kind::Other,
+            EntraOperation::Token(_) => Kind::Token,
+            EntraOperation::TokenWithoutPost | EntraOperation::Unknown => Kind::Other,
         }
     }
 }

@@ -4,17 +4,19 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hyper::header::{AUTHORIZATION, HOST};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method};
 use percent_encoding::percent_decode_str;
 
-use super::endpoint::{self, Endpoint};
+use super::endpoint::{self, API_SERVER_NAMES, Endpoint};
 use super::entra::{ADFS, EntraOperation};
 use super::imds::ImdsOperation;
 use super::keyvault::VaultOperation;
-use crate::clouds::Clouds;
+use crate::clouds::{Clouds, PUBLIC_LOGIN_HOST};
 use crate::form::parse_query;
 use crate::record::Kind;
 
@@ -66,7 +68,12 @@ impl ParsedRequest {
     /// Parses the head; the caller sets the body later.
     pub(crate) fn read(head: &Parts, clouds: &Clouds, endpoint: Endpoint) -> ParsedRequest {
         let authority = authority(head);
-        let (host, port) = split_port(&authority);
+        let (mut host, mut port) = split_port(&authority);
+        if endpoint.is_token_proxy() && API_SERVER_NAMES.contains(&host.as_str()) {
+            // Microsoft's SDKs for Python and JavaScript keep the host of the proxy's URL, where
+            // that for Go names Entra ID.
+            (host, port) = (PUBLIC_LOGIN_HOST.to_owned(), None);
+        }
         let path = head.uri.path().to_owned();
         let query = parse_query(head.uri.query().unwrap_or_default());
         let service = match &endpoint {
@@ -106,6 +113,16 @@ impl ParsedRequest {
     pub(crate) fn bearer(&self) -> Option<&str> {
         let (scheme, token) = self.authorization.as_deref()?.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    }
+
+    /// The client id and secret of basic authentication, which RFC 6749 encodes like a form.
+    pub(crate) fn basic(&self) -> Option<(String, String)> {
+        let (scheme, encoded) = self.authorization.as_deref()?.split_once(' ')?;
+        let decoded = STANDARD.decode(encoded.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
+        let decoded = String::from_utf8(decoded).ok()?;
+        let (id, secret) = decoded.split_once(':')?;
+        let part = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
+        Some((part(id), part(secret)))
     }
 
     pub(crate) fn is_adfs(&self) -> bool {

@@ -82,14 +82,22 @@ fn every_wrong_service_account_token_gets_its_own_error() {
         let text = reply.json()["error_description"].as_str().unwrap().to_owned();
         assert!(text.starts_with(&format!("AADSTS{number}: ")) && !text.contains(&assertion), "{text}");
     }
+    let begins = |seconds: i64| token(SUBJECT, AUDIENCE, json!({ "nbf": now() + seconds }));
+    assert_eq!(code(&request_token(&fixture, APP, &begins(360))), (401, json!(700_024)));
     assert!(request_token(&fixture, APP, &token_of_unknown_subject(&fixture)).text.contains("subject 'unknown'"));
     assert_eq!(code(&request_token(&fixture, CLIENT, &good)), (401, json!(70_025)), "it has no federated credential");
     let mut form = assertion_form(APP, &good, SCOPE);
     form[2].1 = "urn:other";
-    assert_eq!(code(&fixture.token_request(LOGIN, TENANT, &form)), (400, json!(90_014)));
+    assert_eq!(code(&fixture.token_request(LOGIN, TENANT, &form)), (400, json!(90_011)));
     form.remove(2);
     assert_eq!(code(&fixture.token_request(LOGIN, TENANT, &form)), (400, json!(900_144)));
     assert!(fixture.azure.issued_tokens().is_empty());
+    assert_eq!(request_token(&fixture, APP, &begins(240)).status, 200, "clocks may differ by five minutes");
+}
+
+fn now() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    i64::try_from(now.as_secs()).unwrap()
 }
 
 fn token_of_unknown_subject(fixture: &Fixture) -> String {

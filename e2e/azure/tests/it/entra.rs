@@ -2,7 +2,27 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use serde_json::Value;
+
 use crate::harness::{CLIENT, Fixture, LOGIN, SCOPE, SECRET, TENANT, form};
+
+const RESOURCE: &str = "https://vault.azure.net";
+const TWO_RESOURCES: &str = "https://vault.azure.net/.default https://management.azure.com/.default";
+
+/// A type of assertion that other servers know.
+fn assertion_of_saml() -> Vec<(&'static str, &'static str)> {
+    let kind = "urn:ietf:params:oauth:client-assertion-type:saml2-bearer";
+    vec![("client_assertion_type", kind), ("client_assertion", "a.b.c")]
+}
+
+/// The audience in a token.
+fn audience(token: &Value) -> String {
+    let claims = token.as_str().unwrap().split('.').nth(1).unwrap();
+    let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
+    claims["aud"].as_str().unwrap().to_owned()
+}
 
 #[test]
 fn every_valid_request_gets_a_new_token() {
@@ -29,11 +49,25 @@ fn every_wrong_token_request_gets_its_own_error() {
     let password = [vec![("grant_type", "password")], without("grant_type")].concat();
     let cases = [
         (other, good.to_vec(), 400, 90002, "invalid_request"),
+        ("no-such.example", good.to_vec(), 400, 90002, "invalid_request"),
+        ("no-tenant", good.to_vec(), 400, 900_023, "invalid_request"),
+        ("common", good.to_vec(), 400, 50059, "invalid_request"),
         (TENANT, password, 400, 70003, "unsupported_grant_type"),
         (TENANT, without("grant_type"), 400, 900_144, "invalid_request"),
         (TENANT, without("client_id"), 400, 900_144, "invalid_request"),
         (TENANT, without("scope"), 400, 900_144, "invalid_request"),
+        (TENANT, form(CLIENT, SECRET, "").to_vec(), 400, 900_144, "invalid_request"),
+        (TENANT, [good.to_vec(), vec![("resource", RESOURCE)]].concat(), 400, 901_002, "invalid_request"),
         (TENANT, without("client_secret"), 401, 7_000_216, "invalid_client"),
+        (TENANT, [without("client_secret"), assertion_of_saml()].concat(), 400, 90011, "invalid_request"),
+        (
+            TENANT,
+            [without("client_secret"), vec![("client_assertion", "a.b.c")]].concat(),
+            400,
+            900_144,
+            "invalid_request",
+        ),
+        (TENANT, form(CLIENT, SECRET, TWO_RESOURCES).to_vec(), 400, 70011, "invalid_scope"),
         (TENANT, form(CLIENT, SECRET, "https://vault.azure.net").to_vec(), 400, 1_002_012, "invalid_scope"),
         (TENANT, form(other, SECRET, SCOPE).to_vec(), 400, 700_016, "unauthorized_client"),
         (TENANT, form(CLIENT, "wrong", SCOPE).to_vec(), 401, 7_000_215, "invalid_client"),
@@ -60,6 +94,57 @@ fn every_wrong_token_request_gets_its_own_error() {
         assert!(!reply.text.contains(SECRET));
     }
     assert!(fixture.azure.issued_tokens().is_empty());
+}
+
+#[test]
+fn the_scope_names_the_audience_and_openid_scopes_do_not_count() {
+    let fixture = Fixture::new();
+    fixture.azure.set_secret(crate::harness::VAULT, "thing", "the-value");
+    let cases = [
+        (SCOPE, RESOURCE, 200),
+        ("https://vault.azure.net/.default openid offline_access profile", RESOURCE, 200),
+        ("openid profile offline_access https://vault.azure.net/.default", RESOURCE, 200),
+        ("https://vault.azure.net//.default", "https://vault.azure.net/", 200),
+        ("https://management.azure.com//.default openid", "https://management.azure.com/", 401),
+        (".default", "https://graph.microsoft.com", 401),
+    ];
+    for (scope, resource, status) in cases {
+        let document = fixture.token_request(LOGIN, TENANT, &form(CLIENT, SECRET, scope)).json();
+        assert_eq!(audience(&document["access_token"]), resource, "{scope}");
+        let token = document["access_token"].as_str().unwrap();
+        assert_eq!(fixture.get("/secrets/thing", token).status, status, "{scope}");
+    }
+}
+
+#[test]
+fn the_endpoint_of_version_one_takes_a_resource() {
+    let fixture = Fixture::new();
+    let request = |form: &[(&str, &str)]| {
+        fixture.send(fixture.http.post(format!("{LOGIN}/{TENANT}/oauth2/token")).form(form)).json()
+    };
+    let without = [("grant_type", "client_credentials"), ("client_id", CLIENT), ("client_secret", SECRET)];
+    assert_eq!(request(&without)["error_codes"][0], 900_144);
+    let document = request(&[without.to_vec(), vec![("resource", RESOURCE)]].concat());
+    assert_eq!((&document["expires_in"], &document["resource"]), (&"3599".into(), &RESOURCE.into()));
+    let number = |field: &str| document[field].as_str().unwrap().parse::<i64>().unwrap();
+    assert_eq!(number("expires_on") - number("not_before"), 3599);
+    assert_eq!(audience(&document["access_token"]), RESOURCE);
+}
+
+#[test]
+fn the_secret_may_come_by_basic_authentication_and_the_method_is_post() {
+    let fixture = Fixture::new();
+    let url = format!("{LOGIN}/{TENANT}/oauth2/v2.0/token");
+    let form = [("grant_type", "client_credentials"), ("scope", SCOPE)];
+    let request = |secret: &str| {
+        let header = format!("Basic {}", STANDARD.encode(format!("{CLIENT}:{secret}")));
+        fixture.send(fixture.http.post(&url).header("authorization", header).form(&form))
+    };
+    // The hyphens of the secret are encoded as a form encodes them.
+    assert_eq!(request(&SECRET.replace('-', "%2D")).status, 200);
+    assert_eq!(request("wrong").json()["error_codes"][0], 7_000_215);
+    let reply = fixture.send(fixture.http.get(&url));
+    assert_eq!((reply.status, &reply.json()["error_codes"][0]), (400, &900_561.into()));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use reqwest::Certificate;
 use reqwest::blocking::Client;
 use serde_json::{Value, json};
 
-use crate::harness::{Fixture, LOGIN, Reply, SCOPE, TENANT, VAULT, reply};
+use crate::harness::{Fixture, LOGIN, Reply, SCOPE, TENANT, VAULT, eventually, reply};
 
 const FIRST: &str = "55555555-aaaa-4bbb-8ccc-000000000005";
 const SECOND: &str = "66666666-aaaa-4bbb-8ccc-000000000006";
@@ -79,13 +79,76 @@ fn a_token_of_a_managed_identity_opens_vaults() {
     assert_eq!((&document["expires_in"], &document["token_type"]), (&json!("86399"), &json!("Bearer")));
     assert_eq!(document["resource"], RESOURCE);
     let number = |field: &str| document[field].as_str().unwrap().parse::<i64>().unwrap();
-    assert_eq!(number("expires_on") - number("not_before"), 86_399);
+    assert_eq!(number("expires_on") - number("not_before"), 86_399 + 300);
     let client = crate::harness::client(&machine.emulator).build().unwrap();
     let url = "https://first-vault.vault.azure.net/secrets/thing?api-version=7.4";
     let token = document["access_token"].as_str().unwrap();
     assert_eq!(reply(client.get(url).bearer_auth(token)).unwrap().json()["value"], "the-value");
+}
+
+#[test]
+fn a_token_is_kept_until_it_expires_for_each_identity_and_resource() {
+    let machine = Machine::new();
+    machine.azure.add_managed_identity(TENANT, FIRST);
+    machine.azure.add_managed_identity(TENANT, SECOND);
+    let token = |reply: &Reply| reply.json()["access_token"].as_str().unwrap().to_owned();
+    let of_resource = |resource: &str| {
+        let query = [("api-version", "2018-02-01"), ("resource", resource), ("client_id", FIRST)];
+        machine.request_token_with(&query, &[("Metadata", "true")])
+    };
+    let first = machine.request_token(Some(FIRST));
+    let expires = first.json()["expires_on"].clone();
     machine.azure.set_token_lifetime(TENANT, Some(FIRST), Duration::from_secs(60));
-    assert_eq!(machine.request_token(None).json()["expires_in"], "60");
+    eventually("the remaining time decreases, and the time of expiry does not", || {
+        let again = machine.request_token(Some(FIRST));
+        assert_eq!((token(&again), &again.json()["expires_on"]), (token(&first), &expires));
+        assert_eq!(again.json()["ext_expires_in"], "86399");
+        again.json()["expires_in"].as_str().unwrap().parse::<i64>().unwrap() < 86_399
+    });
+    let others = [of_resource("https://vault.azure.net/"), machine.request_token(Some(SECOND))];
+    assert!(others.iter().all(|other| token(other) != token(&first)), "another resource, another identity");
+    machine.azure.add_fault(Fault::new(Action::status(500)).host("imds").kind(Kind::Token).times(1));
+    assert_eq!(machine.request_token(Some(FIRST)).status, 500, "faults come before the kept token");
+    // The metadata service does not learn of a revocation.
+    machine.azure.revoke_tokens(FIRST);
+    assert_eq!(token(&machine.request_token(Some(FIRST))), token(&first));
+    machine.azure.expire_tokens(FIRST);
+    let next = machine.request_token(Some(FIRST));
+    assert_eq!((token(&next) == token(&first), &next.json()["expires_in"]), (false, &json!("60")));
+    machine.azure.remove_managed_identity(FIRST);
+    assert_eq!(error(&machine.request_token(Some(FIRST))).0, 400);
+    machine.azure.add_managed_identity(TENANT, FIRST);
+    let next = [token(&next), token(&machine.request_token(Some(FIRST)))];
+    assert_ne!(next[0], next[1], "an identity that was assigned anew");
+    machine.azure.add_tenant("other.example");
+    machine.azure.add_managed_identity("other.example", FIRST);
+    assert_ne!(token(&machine.request_token(Some(FIRST))), next[1], "the same identity in another tenant");
+}
+
+#[test]
+fn an_identity_is_named_by_its_client_object_or_resource_id() {
+    let machine = Machine::new();
+    machine.azure.add_managed_identity(TENANT, FIRST);
+    machine.azure.add_managed_identity(TENANT, SECOND);
+    machine.azure.add_system_identity(TENANT, "a-machine");
+    let named = |name: &str, value: &str| {
+        let query = [("api-version", "2018-02-01"), ("resource", RESOURCE), (name, value)];
+        machine.request_token_with(&query, &[("Metadata", "true")])
+    };
+    let resource = machine.azure.managed_identity_resource_id(SECOND);
+    assert!(resource.ends_with(&format!("/Microsoft.ManagedIdentity/userAssignedIdentities/{SECOND}")), "{resource}");
+    let names = [
+        ("msi_res_id", resource.clone()),
+        ("mi_res_id", resource.to_uppercase()),
+        ("object_id", machine.azure.object_id(TENANT, SECOND)),
+        ("client_id", SECOND.to_owned()),
+    ];
+    let tokens: Vec<Value> = names.iter().map(|(name, value)| named(name, value).json()).collect();
+    assert!(tokens.iter().all(|token| token["client_id"] == SECOND && token == &tokens[0]), "{tokens:?}");
+    let not_found = (400, "Identity not found".to_owned());
+    for name in ["msi_res_id", "mi_res_id", "object_id", "client_id"] {
+        assert_eq!(error(&named(name, "unknown")), not_found, "{name}");
+    }
 }
 
 #[test]
@@ -101,8 +164,6 @@ fn the_metadata_service_refuses_malformed_requests() {
         (vec![resource], vec![header], "'api-version' is missing"),
         (vec![("api-version", "2017-01-01"), resource], vec![header], "not supported"),
         (vec![version], vec![header], "'resource' is missing"),
-        (vec![version, resource, ("object_id", "1")], vec![header], "client_id only"),
-        (vec![version, resource, ("msi_res_id", "1")], vec![header], "client_id only"),
         (vec![version, ("resource", "https://other.example")], vec![header], "AADSTS500011"),
     ];
     for (query, headers, text) in cases {
@@ -110,7 +171,7 @@ fn the_metadata_service_refuses_malformed_requests() {
         assert!(status == 400 && found.contains(text), "{status} {found}");
     }
     assert!(machine.azure.issued_tokens().is_empty());
-    assert_eq!(machine.azure.counters("imds").get(Kind::Token), 8);
+    assert_eq!(machine.azure.counters("imds").get(Kind::Token), 6);
     for status in [404, 410, 429, 500] {
         machine.azure.add_fault(Fault::new(Action::status(status)).host("imds").kind(Kind::Token).times(1));
         assert_eq!(machine.request_token(None).status, status);
@@ -164,11 +225,13 @@ fn the_token_proxy_accepts_bindings_under_its_own_name_only() {
         "not below the path of the proxy"
     );
     assert_eq!(request_token(proxy.sni(), "/proxy", "other.example", &token(BINDING)).unwrap().status, 404);
+    let named = request_token(proxy.sni(), "/proxy", "kubernetes.default.svc:443", &token(BINDING)).unwrap();
+    assert_eq!(named.status, 200, "Microsoft's SDKs for Python and JavaScript name the proxy's host");
     assert_eq!(request_token(api_server, "/proxy", login, &token(BINDING)).unwrap().status, 401);
     let refused = request_token("other.ests.aks", "/proxy", login, &token(BINDING)).unwrap_err();
     assert!(format!("{refused:?}").contains("AlertReceived"), "{refused:?}");
     let counters = fixture.azure.counters("token-proxy");
-    assert_eq!((counters.get(Kind::Token), counters.total()), (2, 4));
+    assert_eq!((counters.get(Kind::Token), counters.total()), (3, 5));
     assert_eq!(fixture.azure.counters(TENANT).get(Kind::Token), 0, "no request reached the direct endpoint");
 }
 

@@ -16,6 +16,10 @@ mod entra;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod go_sdk;
+#[cfg(test)]
+mod javascript_sdk;
+#[cfg(test)]
 mod keys;
 #[cfg(test)]
 mod machine;
@@ -25,5 +29,13 @@ mod program;
 mod python_sdk;
 #[cfg(test)]
 mod records;
+#[cfg(test)]
+mod sdk_examples;
+#[cfg(test)]
+mod sdk_logins;
+#[cfg(test)]
+mod sdk_machine;
+#[cfg(test)]
+mod sdk_reads;
 #[cfg(test)]
 mod secrets;

@@ -105,7 +105,7 @@ fn the_other_endpoints_are_in_the_readiness_line() {
     let http = Client::builder().no_proxy().build().unwrap();
     let put = |path: &str, body: Value| reply(http.put(format!("{admin}{path}")).body(body.to_string())).unwrap();
     assert_eq!(put("/tenants/contoso.example", json!({})).status, 204);
-    assert_eq!(put("/managed-identities/a-machine", json!({ "tenant": "contoso.example" })).status, 204);
+    assert_eq!(put("/managed-identities/a-machine", json!({ "tenant": "contoso.example" })).status, 200);
     let query = [("api-version", "2018-02-01"), ("resource", "https://vault.azure.net")];
     let request = http.get(format!("{imds}/metadata/identity/oauth2/token")).query(&query);
     assert_eq!(reply(request.header("Metadata", "true")).unwrap().json()["client_id"], "a-machine");

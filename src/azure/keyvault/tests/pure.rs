@@ -6,7 +6,6 @@ use azure_core::time::{OffsetDateTime, to_rfc7231};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::super::administrator_file::AdministratorFile;
-use super::super::challenge::Scope;
 use super::super::connection_fault::ConnectionFault;
 use super::super::endpoint::Service;
 use super::super::error::StopReason;
@@ -67,7 +66,7 @@ fn the_public_clouds_are_known_in_any_case() {
     ] {
         let cloud = Cloud::named(name).unwrap();
         assert_eq!((cloud.authority(), cloud.vault_suffix()), (authority, suffix));
-        assert_eq!(cloud.resource_host(), suffix, "a vault may ask for a token of its cloud's resource");
+        assert_eq!(cloud.resource().host, suffix, "a vault may ask for a token of its cloud's resource");
         assert_eq!(VaultName::new("My-Vault").unwrap().host(&cloud), format!("my-vault.{suffix}"));
     }
     assert_eq!(Cloud::named("azurestackcloud"), Err(CloudError::NeedsFile));
@@ -83,9 +82,9 @@ fn a_custom_cloud_is_read_from_its_file() {
         \"keyVaultEndpoint\":\"https://vault.stack.example/some-guid\",\"keyVaultDNSSuffix\":\".Vault.Local.example\"}";
     let cloud = custom(file.as_bytes()).unwrap();
     assert_eq!((cloud.authority(), cloud.vault_suffix()), ("login.stack.example", "vault.local.example"));
-    assert_eq!(cloud.resource_host(), "vault.stack.example");
+    assert_eq!(cloud.resource().host, "vault.stack.example");
     let minimal = r#"{"activeDirectoryEndpoint":"https://login.x.y","keyVaultDNSSuffix":"vault.x.y"}"#;
-    assert_eq!(custom(minimal.as_bytes()).unwrap().resource_host(), "vault.x.y");
+    assert_eq!(custom(minimal.as_bytes()).unwrap().resource().host, "vault.x.y");
 }
 
 #[test]
@@ -174,43 +173,6 @@ fn an_id_is_shown_only_when_it_looks_like_one() {
     }
 }
 
-#[test]
-fn a_challenge_is_accepted_for_its_own_resource_only() {
-    let scope = |text: &str, host: &str, cloud: &str| {
-        let scope = Scope::of(&headers(&[("www-authenticate", text)]), host, cloud);
-        scope.map(|scope| scope.map(|scope| scope.as_str().to_owned()))
-    };
-    let (host, cloud) = ("myvault.vault.azure.net", "vault.azure.net");
-    for (challenge, wanted) in [
-        (
-            r#"Bearer authorization="https://l/t", resource="https://vault.azure.net""#,
-            Some("https://vault.azure.net/.default"),
-        ),
-        (r#"bearer  resource="https://vault.azure.net/""#, Some("https://vault.azure.net//.default")),
-        (
-            r#"Bearer scope="https://vault.azure.net/.default",resource="https://x""#,
-            Some("https://vault.azure.net/.default"),
-        ),
-        (r#"Basic realm="x""#, None),
-        ("Bearer", None),
-    ] {
-        assert_eq!(scope(challenge, host, cloud), Ok(wanted.map(str::to_owned)), "{challenge}");
-    }
-    for resource in [
-        "https://graph.microsoft.com",
-        "https://azure.net.evil.example",
-        "https://net",
-        "http://vault.azure.net",
-        "https://t.azure.net",
-        "x",
-    ] {
-        let challenge = format!(r#"Bearer resource="{resource}""#);
-        assert_eq!(scope(&challenge, host, cloud), Err(Error::ForeignChallenge { host: host.into() }), "{resource}");
-    }
-    let stack = r#"Bearer resource="https://vault.stack.example/guid""#;
-    assert!(scope(stack, "v.vault.local.example", "vault.stack.example").is_ok_and(|scope| scope.is_some()));
-}
-
 fn refusal(service: Service, status: u16, code: Option<&str>, retry_after: Option<u64>) -> Error {
     Error::Refused(Box::new(Refusal {
         service,
@@ -221,6 +183,7 @@ fn refusal(service: Service, status: u16, code: Option<&str>, retry_after: Optio
         request_id: Some("id-1".into()),
         retry_after: retry_after.map(Duration::from_secs),
         client_id: None,
+        claims: None,
     }))
 }
 

@@ -53,6 +53,25 @@ async fn a_name_that_leaves_the_path_is_not_sent() {
     assert_eq!(azure.seen()[0].bearer.as_deref(), Some("token-of-the-vault"));
 }
 
+/// The SDK reads numbers only.
+#[tokio::test]
+async fn the_lifetime_of_a_token_may_be_a_text() {
+    for (lifetime, is_read) in
+        [("\"3599\"", true), ("3599", true), ("\"\"", false), ("\"soon\"", false), ("\"-1\"", false)]
+    {
+        let body = format!(r#"{{"expires_in":{lifetime},"ext_expires_in":{lifetime},"access_token":"token"}}"#);
+        let azure = Azure::start(move |request, _| (request.kind == Kind::Token).then(|| status(200, &body)).flatten());
+        let azure = azure.await;
+        let vaults = azure.vaults(QUICK);
+        let results =
+            [open(&vaults, "myvault", Duration::from_secs(60)), open(&vaults, "other", Duration::from_secs(60))]
+                .map(|vault| async move { get(&vault, "db").await });
+        let [first, second] = results;
+        assert_eq!((first.await.is_ok(), second.await.is_ok()), (is_read, is_read), "{lifetime}");
+        assert_eq!(azure.count(Kind::Token), if is_read { 1 } else { 2 }, "{lifetime}");
+    }
+}
+
 /// The SDK follows `nextLink` to any host, and sends the token there.
 #[tokio::test]
 async fn a_token_is_sent_to_its_vault_only() {
@@ -106,7 +125,7 @@ async fn a_challenge_for_another_resource_gets_no_token() {
     })
     .await;
     let error = get(&azure.vault(), "db").await.unwrap_err();
-    assert!(error.to_string().contains("token of another resource"), "{error}");
+    assert!(error.to_string().contains("asks for a token of graph.microsoft.com, and got none"), "{error}");
     assert_eq!(azure.counts(), [1, 0, 0]);
 }
 

@@ -1,13 +1,12 @@
-"""Microsoft's SDKs for keys, certificates and identities against the emulator.
+"""Changes and reads keys and certificates with Microsoft's SDKs for Python.
 
-Usage: python_sdk_objects.py PORT TENANT VAULT APPLICATION FOLDER, with REQUESTS_CA_BUNDLE set and
-AZURE_POD_IDENTITY_AUTHORITY_HOST naming the metadata service. FOLDER has `assertion` (a service
-account's token), `client.pem` (the application's key and certificate), `cert.pfx`, `cert.pem` (key
-and certificate) and `cert.der`. The application and the machine's identity have all permissions in
-VAULT.
+Usage: change_objects.py TENANT VAULT APPLICATION
+The current folder has `assertion` (a service account's token), `client.pem` (the application's key
+and certificate), `cert.pfx`, `cert.pem` (key and certificate) and `cert.der`. The application and
+the machine's identity have all permissions in VAULT.
 """
 
-import socket
+import json
 import sys
 from pathlib import Path
 
@@ -17,17 +16,8 @@ from azure.keyvault.certificates import CertificateClient, CertificateContentTyp
 from azure.keyvault.keys import JsonWebKey, KeyClient, KeyType
 from azure.keyvault.secrets import SecretClient
 
-port, tenant, vault, application, folder = sys.argv[1:]
-folder = Path(folder)
+tenant, vault, application = sys.argv[1:]
 url = f"https://{vault}.vault.azure.net"
-real_getaddrinfo = socket.getaddrinfo
-
-
-def to_the_emulator(host, requested, *args, **kwargs):
-    """Resolves every name to the emulator, and leaves addresses such as that of the metadata service."""
-    if host == "127.0.0.1":
-        return real_getaddrinfo(host, requested, *args, **kwargs)
-    return real_getaddrinfo("127.0.0.1", int(port), *args, **kwargs)
 
 
 def expect(error, action, *texts):
@@ -41,10 +31,9 @@ def expect(error, action, *texts):
     raise AssertionError(f"no {error.__name__}")
 
 
-socket.getaddrinfo = to_the_emulator
-assertion = (folder / "assertion").read_text()
+assertion = Path("assertion").read_text()
 by_token = ClientAssertionCredential(tenant, application, lambda: assertion)
-by_certificate = CertificateCredential(tenant, application, str(folder / "client.pem"))
+by_certificate = CertificateCredential(tenant, application, "client.pem")
 by_machine = ManagedIdentityCredential()
 
 # Keys.
@@ -68,11 +57,11 @@ expect(HttpResponseError, lambda: keys.create_rsa_key("new"), "NotImplemented")
 
 # Certificates.
 certificates = CertificateClient(url, by_certificate)
-pfx = (folder / "cert.pfx").read_bytes()
-der = (folder / "cert.der").read_bytes()
+pfx = Path("cert.pfx").read_bytes()
+der = Path("cert.der").read_bytes()
 imported = certificates.import_certificate("web", pfx, password="pass")
 assert imported.cer == der and imported.policy.content_type == CertificateContentType.pkcs12
-pem = (folder / "cert.pem").read_bytes()
+pem = Path("cert.pem").read_bytes()
 policy = CertificatePolicy(issuer_name="Unknown", content_type=CertificateContentType.pem)
 second = certificates.import_certificate("web", pem, policy=policy, tags={"team": "blue"})
 assert second.policy.content_type == CertificateContentType.pem and second.properties.tags == {"team": "blue"}
@@ -101,3 +90,4 @@ forged = ClientAssertionCredential(tenant, application, lambda: assertion[:-8] +
 expect(ClientAuthenticationError, lambda: forged.get_token("https://vault.azure.net/.default"), "AADSTS50013")
 unknown = ManagedIdentityCredential(client_id="unknown")
 expect(ClientAuthenticationError, lambda: unknown.get_token("https://vault.azure.net/.default"), "Identity not found")
+print(json.dumps("done"))
