@@ -14,6 +14,7 @@ mod vault;
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -98,10 +99,11 @@ pub(crate) fn enter() {
 pub(crate) fn leave(failed: bool) {
     let Some(harness) = HARNESS.get() else { return };
     let folder = harness.folder.path();
+    let mut out = std::io::stdout();
     if failed {
-        eprintln!("the files of the tests are in {}", folder.display());
+        let _ = writeln!(out, "the files of the tests are in {}", folder.display());
     } else if let Err(error) = node::detach_below(folder).and_then(|()| Ok(fs::remove_dir_all(folder)?)) {
-        eprintln!("cannot remove {}: {error:#}", folder.display());
+        let _ = writeln!(out, "cannot remove {}: {error:#}", folder.display());
     }
 }
 
