@@ -145,8 +145,8 @@ fn register(
     let plugin = registration::Plugin { name: args.drivername, kubelet_path };
     let (socket, shutdown) = (args.endpoint, shutdown.clone());
     running.spawn(async move {
-        // The kubelet calls the driver as soon as it finds the registration socket, and version
-        // 1.20 never retries.
+        // The kubelet calls the driver as soon as it finds the registration socket, and may never
+        // repeat a registration that failed (docs/reference/kubelet.md#registration).
         wait_until_served(&socket).await?;
         registration::serve(&folder, plugin, state, shutdown.cancelled_owned()).await
     });

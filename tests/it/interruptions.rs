@@ -155,7 +155,8 @@ fn a_tree_that_the_kubelet_removed_is_not_created_again() -> Result<()> {
     let status = std::thread::scope(|scope| {
         let publishing = scope.spawn(|| node.publish(&volume));
         wait_for("requests reach the vault", Duration::from_secs(5), || Ok(vault.counters().get(Kind::Get) == 3))?;
-        // As kubelet 1.20 does eleven seconds after a delete, during a publish.
+        // As a kubelet that restarted during the publish does for a pod that was deleted meanwhile
+        // (docs/reference/kubelet.md#deletion).
         fs::remove_dir_all(pods.join(&volume.uid))?;
         let published = publishing.join().map_err(|_| anyhow::anyhow!("the publish panicked"))?;
         published.err().context("the volume was mounted into an orphaned tree")

@@ -1,7 +1,7 @@
 //! Replays recorded publish and unpublish calls of real kubelets against the driver.
 //!
-//! `fixtures/kubelet` has the recordings of kubelets 1.20 and 1.36; `docs/reference/kubelet.md`
-//! explains them.
+//! `fixtures/kubelet` has the recordings of the oldest and the newest kubelet that `e2e/cluster`
+//! builds; `docs/reference/kubelet.md` explains them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
@@ -19,19 +19,19 @@ use tonic::Code;
 use crate::harness::{Node, Vault, class_manifest, harness, mounts_on};
 
 trials! { "kubelets":
-    recorded_requests_of_kubelet_1_20_are_answered,
-    recorded_requests_of_kubelet_1_36_are_answered,
+    recorded_requests_of_kubelet_1_30_are_answered,
+    recorded_requests_of_kubelet_1_37_are_answered,
 }
 
 /// The service principal in the recorded nodePublishSecretRef.
 const RECORDED: (&str, &str) = ("demo-client-id", "demo-client-secret");
 
-fn recorded_requests_of_kubelet_1_20_are_answered() -> Result<()> {
-    replay("v1.20.2")
+fn recorded_requests_of_kubelet_1_30_are_answered() -> Result<()> {
+    replay("v1.30.14", (25, 24))
 }
 
-fn recorded_requests_of_kubelet_1_36_are_answered() -> Result<()> {
-    replay("v1.36.2")
+fn recorded_requests_of_kubelet_1_37_are_answered() -> Result<()> {
+    replay("v1.37.2", (30, 29))
 }
 
 enum Call {
@@ -39,7 +39,9 @@ enum Call {
     Unpublish(NodeUnpublishVolumeRequest),
 }
 
-fn replay(version: &str) -> Result<()> {
+/// The numbers are those of publishes and unpublishes in the recordings, so that no call is skipped
+/// unnoticed.
+fn replay(version: &str, expected: (usize, usize)) -> Result<()> {
     let (node, vault) = (harness().node()?, harness().vault());
     vault.set("password");
     let azure = harness().azure();
@@ -69,8 +71,6 @@ fn replay(version: &str) -> Result<()> {
             }
         }
     }
-    // The numbers in the recordings, so that no call is skipped unnoticed.
-    let expected = if version == "v1.20.2" { (25, 23) } else { (30, 29) };
     assert_eq!((published, unpublished), expected);
     ensure!(succeeded > 0, "no unchanged recorded request succeeded");
     Ok(())

@@ -289,7 +289,8 @@ fn bad_flags_say_what_to_do() -> Result<()> {
     Ok(())
 }
 
-/// A client with another gRPC library sends every `:authority` that kubelets were recorded sending.
+/// A client with another gRPC library sends every `:authority` that kubelets have sent: the path of
+/// the socket, unencoded or percent-encoded, and `localhost`.
 fn a_grpc_client_may_send_any_authority() -> Result<()> {
     let node = harness().node()?;
     let python = std::env::var_os("KEYVAULT_CSI_PYTHON")

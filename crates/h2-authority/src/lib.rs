@@ -1,10 +1,11 @@
 //! An adapter in front of an HTTP/2 server that rewrites the `:authority` of every request to
 //! `localhost`.
 //!
-//! Kubelets send the path of the Unix socket as `:authority`, raw (before Kubernetes 1.26) or
-//! percent-encoded (the registration socket, all versions). RFC 9113 §8.3.1 requires an authority
-//! there, so h2 resets the stream with PROTOCOL_ERROR before any handler runs. Delete this crate
-//! when h2 accepts such a value or leaves the decision to the server (hyperium/h2#487).
+//! A gRPC client that dials a Unix socket by its path sends the path as `:authority`, unencoded or
+//! percent-encoded, depending on its library; kubelets do so on the registration socket. RFC 9113
+//! §8.3.1 requires an authority there, so h2 resets the stream with PROTOCOL_ERROR before any
+//! handler runs. Delete this crate when h2 accepts such a value or leaves the decision to the
+//! server (hyperium/h2#487).
 //!
 //! [`LocalhostAuthority`] wraps an accepted stream, and the server reads from it. The adapter
 //! changes that one header of incoming requests: it validates no request, reads no response, and

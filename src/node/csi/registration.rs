@@ -1,8 +1,8 @@
 //! The kubelet's plugin registration: a socket that gives the driver's name and CSI socket.
 //!
 //! Replaces the node-driver-registrar. Offered only once the CSI socket answers, since the kubelet
-//! calls it at once. If the kubelet reports a failure, the socket is created again after a pause: a
-//! 1.20 kubelet does not retry (docs/reference/kubelet.md#registration).
+//! calls it at once. If the kubelet reports a failure, the socket is created again after a pause:
+//! the kubelet may not try again by itself (docs/reference/kubelet.md#registration).
 
 use std::future::Future;
 use std::path::{Path, PathBuf};

@@ -106,7 +106,7 @@ fn no_reason_has_a_code_that_misleads_the_kubelet() {
 
 #[test]
 fn grpc_timeouts_are_read_in_every_unit() {
-    // The two that kubelets were recorded sending come first (docs/reference/kubelet.md#authority).
+    // Kubelets send the first two units (docs/reference/kubelet.md#deadlines).
     for (header, expected) in [
         ("119996m", Some(Duration::from_millis(119_996))),
         ("999982u", Some(Duration::from_micros(999_982))),

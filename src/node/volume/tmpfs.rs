@@ -302,8 +302,8 @@ fn write(target: &TargetPath, root: BorrowedFd<'_>, payload: &Payload, group: Op
 /// Opens the target again, from the root directory down; removes the mount if the target does not
 /// lead to it.
 ///
-/// A kubelet 1.20 may have removed the pod's whole directory tree during the mount
-/// (docs/reference/kubelet.md#deletion).
+/// The pod may have been deleted during the publish, and its whole directory tree removed: no
+/// unpublish would follow (docs/reference/kubelet.md#deletion).
 fn confirm(mount_point: &MountPoint, guard: MountGuard) -> Result<(), Error> {
     let target = &mount_point.target;
     let gone = || Error::ParentGone { target: target.to_string() };

@@ -1,4 +1,4 @@
-"""Calls both sockets with every :authority that kubelets were recorded sending.
+"""Calls both sockets with every :authority that kubelets have sent.
 
 usage: authority.py CSI_SOCKET REGISTRATION_SOCKET
 

@@ -1,8 +1,10 @@
 //! The first requests of two kubelets (`tests/it/fixtures/kubelet/*/13-registration.json`),
-//! `<kubelet-root>` being `/var/lib/kubelet`.
+//! `<kubelet-root>` being `/var/lib/kubelet`, with the header blocks that they sent.
 //!
-//! The recordings have decoded headers; the blocks here have the same headers in grpc-go's encoding
-//! (its table, each new field indexed, Huffman code where it is shorter).
+//! The first two recordings have an unencoded path, as grpc-go before 1.57 sends it
+//! (grpc/grpc-go#6428), and with it kubelets before 1.29. Their blocks have the recorded headers of
+//! an older kubelet in grpc-go's encoding (its table, each new field indexed, Huffman code where it
+//! is shorter).
 
 use super::super::frames::{END_HEADERS, END_STREAM, HEADERS};
 use super::{ACK, DATA, Fields, SETTINGS, fields, frame, hex};
@@ -43,11 +45,11 @@ const EMPTY_MESSAGE: &[u8] = &[0; 5];
 /// `plugin_registered: true`.
 const REGISTERED: &[u8] = &[0, 0, 0, 0, 2, 8, 1];
 
-pub(super) fn recordings() -> [Recording; 4] {
-    [registration_1_20(), csi_1_20(), registration_1_36(), csi_1_36()]
+pub(super) fn recordings() -> [Recording; 6] {
+    [registration_unencoded(), csi_unencoded(), registration_1_30(), csi_1_30(), registration_1_37(), csi_1_37()]
 }
 
-fn kubelet_1_20(path: &str, authority: &str, timeout: &str) -> Fields {
+fn unencoded(path: &str, authority: &str, timeout: &str) -> Fields {
     fields(&[
         (":method", "POST"),
         (":scheme", "http"),
@@ -60,71 +62,123 @@ fn kubelet_1_20(path: &str, authority: &str, timeout: &str) -> Fields {
     ])
 }
 
-fn kubelet_1_36(path: &str, authority: &str, timeout: &str) -> Fields {
-    let mut list = kubelet_1_20(path, authority, timeout);
-    list[5].1 = b"grpc-go/1.79.3".to_vec();
+fn kubelet_1_30(path: &str, authority: &str, timeout: &str) -> Fields {
+    kubelet(path, authority, timeout, "grpc-go/1.58.3")
+}
+
+fn kubelet_1_37(path: &str, authority: &str, timeout: &str) -> Fields {
+    kubelet(path, authority, timeout, "grpc-go/1.82.1")
+}
+
+fn kubelet(path: &str, authority: &str, timeout: &str, agent: &str) -> Fields {
+    let mut list = unencoded(path, authority, timeout);
+    list[5].1 = agent.as_bytes().to_vec();
     list.insert(7, (b"grpc-accept-encoding".to_vec(), b"gzip".to_vec()));
     list
 }
 
-fn registration_1_20() -> Recording {
+fn registration_unencoded() -> Recording {
     let first = Call {
         stream: 1,
         block: hex("8386449c62ba2d98d558598c84d83498f52fb4b31909b06931ea63115392a94f41af63b8ec628346c75b632d054b15d1\
             6cc6a91158598c84d9e9841496152859093d855c8832fd5e42e63ad61665d072755f8b1d75d0620d263d4c4d65647a8a9acac8b4\
             c7602b89d5c340027465864d833505b11f40899acac8b24d494f6a7f867df7df7856ff"),
-        fields: kubelet_1_20(GET_INFO, RAW, "999982u"),
+        fields: unencoded(GET_INFO, RAW, "999982u"),
         message: EMPTY_MESSAGE.to_vec(),
     };
     let second = Call {
         stream: 3,
         block: hex("838644a862ba2d98d558598c84d83498f52fb4b31909b06931ea6349d2697d6d2cc6426c1a4c7ab72469b51fc3c2c1c0\
             7f008669f7df7de6ad"),
-        fields: kubelet_1_20(NOTIFY, RAW, "4999984u"),
+        fields: unencoded(NOTIFY, RAW, "4999984u"),
         message: REGISTERED.to_vec(),
     };
     Recording { calls: vec![first, second] }
 }
 
-fn csi_1_20() -> Recording {
+fn csi_unencoded() -> Recording {
     let call = Call {
         stream: 1,
         block: hex("83864492608832fdc2be93c856349e42e22a725529ff41a963b8ec628346c75b632d054b15d16cc6a90c20a4b0a942c8\
             49ec2ae44197eaf21731d8220cba0e4ebf5f8b1d75d0620d263d4c4d65647a8a9acac8b4c7602b89d5c340027465864d833505b1\
             1f40899acac8b24d494f6a7f85088000029f"),
-        fields: kubelet_1_20(NODE_GET_INFO, "/var/lib/kubelet/plugins/secrets-store.csi.k8s.io/csi.sock", "120000m"),
+        fields: unencoded(NODE_GET_INFO, "/var/lib/kubelet/plugins/secrets-store.csi.k8s.io/csi.sock", "120000m"),
         message: EMPTY_MESSAGE.to_vec(),
     };
     Recording { calls: vec![call] }
 }
 
-fn registration_1_36() -> Recording {
+fn registration_1_30() -> Recording {
     let first = Call {
         stream: 1,
-        block: hex("8386449c62ba2d98d558598c84d83498f52fb4b31909b06931ea63115392a94f41b754587b8ec545868346a8b0f5b632\
-            d054aa2c35d16cc6a91158598c84d9e9516141496152859093d855c8832fd5e42e63ad61665d07275f5f8b1d75d0620d263d4c4d\
-            65647a8b9acac8b4c7602bbafaecff40027465864d833505b11f408e9acac8b0c842d6958b510f21aa9b839bd9ab40899acac8b2\
-            4d494f6a7f867df7df75ab7f"),
-        fields: kubelet_1_36(GET_INFO, ENCODED, "999974u"),
+        block: hex(
+            "8386459c62ba2d98d558598c84d83498f52fb4b31909b06931ea63115392a94f41b754587b8ec545868346a8b0f5b632d054\
+            aa2c35d16cc6a91158598c84d9e9516141496152859093d855c8832fd5e42e63ad61665d07275f5f8b1d75d0620d263d4c4d6564\
+            7a8b9acac8b4c7602bb6f2ecff40027465864d833505b11f408e9acac8b0c842d6958b510f21aa9b839bd9ab40899acac8b24d49\
+            4f6a7f867df7df75cb7f",
+        ),
+        fields: kubelet_1_30(GET_INFO, ENCODED, "999976u"),
         message: EMPTY_MESSAGE.to_vec(),
     };
     let second = Call {
         stream: 3,
-        block: hex("838644a862ba2d98d558598c84d83498f52fb4b31909b06931ea6349d2697d6d2cc6426c1a4c7ab72469b51fc4c3c2c1\
-            c07f008669f7df7de05b"),
-        fields: kubelet_1_36(NOTIFY, ENCODED, "4999980u"),
+        block: hex(
+            "838645a862ba2d98d558598c84d83498f52fb4b31909b06931ea6349d2697d6d2cc6426c1a4c7ab72469b51fc4c3c2c1c07f\
+            008669f7df7dd15b",
+        ),
+        fields: kubelet_1_30(NOTIFY, ENCODED, "4999972u"),
         message: REGISTERED.to_vec(),
     };
     Recording { calls: vec![first, second] }
 }
 
-fn csi_1_36() -> Recording {
+fn csi_1_30() -> Recording {
     let call = Call {
         stream: 1,
-        block: hex("83864492608832fdc2be93c856349e42e22a725529ff4186a0e41d139d095f8b1d75d0620d263d4c4d65647a8b9acac8\
-            b4c7602bbafaecff40027465864d833505b11f408e9acac8b0c842d6958b510f21aa9b839bd9ab40899acac8b24d494f6a7f8508\
-            8000029f"),
-        fields: kubelet_1_36(NODE_GET_INFO, "localhost", "120000m"),
+        block: hex(
+            "83864592608832fdc2be93c856349e42e22a725529ff4186a0e41d139d095f8b1d75d0620d263d4c4d65647a8b9acac8b4c7\
+            602bb6f2ecff40027465864d833505b11f408e9acac8b0c842d6958b510f21aa9b839bd9ab40899acac8b24d494f6a7f85085f7d\
+            f6a9",
+        ),
+        fields: kubelet_1_30(NODE_GET_INFO, "localhost", "119994m"),
+        message: EMPTY_MESSAGE.to_vec(),
+    };
+    Recording { calls: vec![call] }
+}
+
+fn registration_1_37() -> Recording {
+    let first = Call {
+        stream: 1,
+        block: hex(
+            "8386459c62ba2d98d558598c84d83498f52fb4b31909b06931ea63115392a94f41b754587b8ec545868346a8b0f5b632d054\
+            aa2c35d16cc6a91158598c84d9e9516141496152859093d855c8832fd5e42e63ad61665d07275f5f8b1d75d0620d263d4c4d6564\
+            7a8a9acac8b4c7602bbc25c340027465864d833505b11f408e9acac8b0c842d6958b510f21aa9b839bd9ab40899acac8b24d494f\
+            6a7f867df7df75cb7f",
+        ),
+        fields: kubelet_1_37(GET_INFO, ENCODED, "999976u"),
+        message: EMPTY_MESSAGE.to_vec(),
+    };
+    let second = Call {
+        stream: 3,
+        block: hex(
+            "838645a862ba2d98d558598c84d83498f52fb4b31909b06931ea6349d2697d6d2cc6426c1a4c7ab72469b51fc4c3c2c1c07f\
+            008669f7df7dd7ad",
+        ),
+        fields: kubelet_1_37(NOTIFY, ENCODED, "4999978u"),
+        message: REGISTERED.to_vec(),
+    };
+    Recording { calls: vec![first, second] }
+}
+
+fn csi_1_37() -> Recording {
+    let call = Call {
+        stream: 1,
+        block: hex(
+            "83864592608832fdc2be93c856349e42e22a725529ff4186a0e41d139d095f8b1d75d0620d263d4c4d65647a8a9acac8b4c7\
+            602bbc25c340027465864d833505b11f408e9acac8b0c842d6958b510f21aa9b839bd9ab40899acac8b24d494f6a7f85085f7df6\
+            69",
+        ),
+        fields: kubelet_1_37(NODE_GET_INFO, "localhost", "119993m"),
         message: EMPTY_MESSAGE.to_vec(),
     };
     Recording { calls: vec![call] }
