@@ -112,6 +112,7 @@ mod proto;
 mod security_page;
 
 use std::io::Write as _;
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -157,7 +158,10 @@ fn main() -> ExitCode {
             }
         };
     }
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // Most tests wait for timers and other processes, so that one thread per CPU leaves it idle.
+    let cpus = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    arguments.test_threads.get_or_insert(2 * cpus);
     if !arguments.list {
         harness::enter();
     }
