@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use keyvault_csi_e2e::driver::wait_for;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
 
 use crate::harness::harness;
 
@@ -40,10 +43,15 @@ fn the_process_writes_no_core_file_and_cannot_be_read() -> Result<()> {
     let limits = fs::read_to_string(format!("/proc/{}/limits", node.id()))?;
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).context("no limit")?;
     assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"]);
-    // SIGQUIT makes other processes dump core; the wait status has the kernel's flag for it.
-    node.signal(nix::sys::signal::Signal::SIGQUIT)?;
-    let id = nix::unistd::Pid::from_raw(i32::try_from(node.id())?);
-    let status = nix::sys::wait::waitpid(id, None)?;
-    assert_eq!(status, nix::sys::wait::WaitStatus::Signaled(id, nix::sys::signal::Signal::SIGQUIT, false));
+    // SIGABRT makes other processes dump core; the wait status has the kernel's flag for it. Shells
+    // start background jobs that ignore SIGQUIT, and drivers inherit that.
+    node.signal(Signal::SIGABRT)?;
+    let id = Pid::from_raw(i32::try_from(node.id())?);
+    let mut status = WaitStatus::StillAlive;
+    wait_for("the driver ends", Duration::from_secs(60), || {
+        status = waitpid(id, Some(WaitPidFlag::WNOHANG))?;
+        Ok(status != WaitStatus::StillAlive)
+    })?;
+    assert_eq!(status, WaitStatus::Signaled(id, Signal::SIGABRT, false));
     Ok(())
 }
