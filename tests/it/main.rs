@@ -112,7 +112,6 @@ mod proto;
 mod security_page;
 
 use std::io::Write as _;
-use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -158,10 +157,7 @@ fn main() -> ExitCode {
             }
         };
     }
-    let mut arguments = Arguments::from_args();
-    // Most tests wait for timers and other processes, so that one thread per CPU leaves it idle.
-    let cpus = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    arguments.test_threads.get_or_insert(2 * cpus);
+    let arguments = Arguments::from_args();
     if !arguments.list {
         harness::enter();
     }
