@@ -12,8 +12,7 @@ use crate::apiserver::empty_server;
 
 trials! { "chart":
     the_chart_renders_as_expected,
-    helm_3_installs_upgrades_and_uninstalls_it,
-    helm_4_installs_upgrades_and_uninstalls_it,
+    helm_3_and_helm_4_install_upgrade_and_uninstall_it,
 }
 
 fn the_chart_renders_as_expected() -> Result<()> {
@@ -22,12 +21,11 @@ fn the_chart_renders_as_expected() -> Result<()> {
     Ok(())
 }
 
-fn helm_3_installs_upgrades_and_uninstalls_it() -> Result<()> {
-    on_an_api_server("helm3")
-}
-
-fn helm_4_installs_upgrades_and_uninstalls_it() -> Result<()> {
-    on_an_api_server("helm4")
+/// One test, since both need the same server: as tests of their own, one would wait for the other on
+/// a thread of the test runner.
+fn helm_3_and_helm_4_install_upgrade_and_uninstall_it() -> Result<()> {
+    on_an_api_server("helm3").context("Helm 3")?;
+    on_an_api_server("helm4").context("Helm 4")
 }
 
 fn on_an_api_server(program: &str) -> Result<()> {

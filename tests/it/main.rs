@@ -217,6 +217,8 @@ fn volumes() -> Vec<Trial> {
 /// The driver with an API server, the chart, memory, and metrics.
 fn api_server() -> Vec<Trial> {
     let trials = [
+        // Far from `chart`, which needs the same server.
+        manifests::trials(),
         cluster_classes::trials(),
         cluster_reports::trials(),
         external_cluster::trials(),
@@ -226,7 +228,6 @@ fn api_server() -> Vec<Trial> {
         resources::trials(),
         rights::trials(),
         chart::trials(),
-        manifests::trials(),
         memory::trials(),
         prometheus::trials(),
     ];

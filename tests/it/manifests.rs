@@ -15,9 +15,7 @@ use crate::apiserver::{EmptyServer, empty_server};
 
 trials! { "manifests":
     every_manifest_is_in_a_step,
-    client_side_apply_is_repeatable,
-    server_side_apply_is_repeatable,
-    uninstalling_keeps_definitions_and_classes,
+    apply_is_repeatable_and_uninstalling_keeps_definitions_and_classes,
 }
 
 /// Files that are applied together, in order. A file that replaces an object comes in a later step.
@@ -76,22 +74,14 @@ fn every_manifest_is_in_a_step() -> Result<()> {
     Ok(())
 }
 
-fn client_side_apply_is_repeatable() -> Result<()> {
-    apply_all_twice(Apply::ClientSide)
-}
-
-fn server_side_apply_is_repeatable() -> Result<()> {
-    apply_all_twice(Apply::ServerSide)
-}
-
-fn apply_all_twice(apply: Apply) -> Result<()> {
+/// One test, since its parts need the same server: as tests of their own they would wait for each
+/// other, each on a thread of the test runner.
+fn apply_is_repeatable_and_uninstalling_keeps_definitions_and_classes() -> Result<()> {
     let kubectl = Kubectl(empty_server()?);
-    let applied = kubectl.apply_all_twice(apply);
-    kubectl.delete_all().and(applied)
-}
-
-fn uninstalling_keeps_definitions_and_classes() -> Result<()> {
-    let kubectl = Kubectl(empty_server()?);
+    for apply in [Apply::ClientSide, Apply::ServerSide] {
+        let applied = kubectl.apply_all_twice(apply).with_context(|| format!("{apply:?}"));
+        kubectl.delete_all().and(applied)?;
+    }
     let uninstalled = uninstall(&kubectl);
     kubectl.delete_all().and(uninstalled)
 }
