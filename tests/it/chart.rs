@@ -21,8 +21,8 @@ fn the_chart_renders_as_expected() -> Result<()> {
     Ok(())
 }
 
-/// One test, since both need the same server: as tests of their own, one would wait for the other on
-/// a thread of the test runner.
+/// One test, since both need the same server: one of two tests would wait for the other on a thread
+/// of the test runner.
 fn helm_3_and_helm_4_install_upgrade_and_uninstall_it() -> Result<()> {
     on_an_api_server("helm3").context("Helm 3")?;
     on_an_api_server("helm4").context("Helm 4")
